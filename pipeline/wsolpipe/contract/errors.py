@@ -1,0 +1,83 @@
+"""The errors a user can meet, one root for all of them, each with the exit code that the command line returns."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class WsolError(Exception):
+    """Root of every error that wsolpipe raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What went wrong and where (file, line, row, shard …).
+    hint : str, optional
+        What to do next, best as a command that can be typed.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword-only arguments do not cross process borders by themselves.
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(kind: type[WsolError], message: str, hint: str | None) -> WsolError:
+    return kind(message, hint=hint)
+
+
+class ConfigError(WsolError, ValueError):
+    """A key, value, stage, data set or model that cannot be used; found before work starts."""
+
+    exit_code = 3
+
+
+class DataError(WsolError, ValueError):
+    """Metadata of a data set contradicts itself or its files."""
+
+    exit_code = 3
+
+
+class BadImageError(DataError):
+    """One image file cannot be decoded; its row is quarantined and the run goes on."""
+
+
+class WeightsError(WsolError):
+    """A weights file is missing, is not what it claims, or does not fit the architecture."""
+
+    exit_code = 3
+
+
+class StoreError(WsolError, OSError):
+    """A store is missing, unreadable, damaged or of another schema."""
+
+    exit_code = 4
+
+
+class TornShardError(StoreError):
+    """A shard's objects do not agree with its commit record."""
+
+
+class FingerprintMismatch(StoreError):
+    """A store folder holds another stage key than its name says."""
+
+
+class ClusterError(WsolError):
+    """Workers could not be started or were lost for good."""
+
+    exit_code = 1
+
+
+class RunFailed(WsolError):
+    """A run ended without making what was asked."""
+
+    exit_code = 1

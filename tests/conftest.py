@@ -1,0 +1,36 @@
+"""Fixtures that every test folder may use, and the rule about skips."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """Folder of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real images and weights that lies beside the checkout, or named by WSOLPIPE_SHARED."""
+    folder = Path(os.environ.get("WSOLPIPE_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no shared data at {folder} (set WSOLPIPE_SHARED to its folder)")
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn skips into failures where WSOLPIPE_NO_SKIPS says that the machine has everything."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("WSOLPIPE_NO_SKIPS") == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped where WSOLPIPE_NO_SKIPS=1 forbids it: {reason}"
+    return report
