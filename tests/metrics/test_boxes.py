@@ -41,8 +41,6 @@ def test_padding_is_no_box_and_inverted_boxes_are_refused():
 
 edges = st.tuples(*[st.integers(0, 12)] * 2).map(sorted)
 box = st.tuples(edges, edges).map(lambda xy: [xy[0][0], xy[1][0], xy[0][1], xy[1][1]])
-    lambda b: [min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3])]
-)
 
 
 @given(box, box, st.booleans())

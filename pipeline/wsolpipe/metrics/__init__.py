@@ -1,4 +1,4 @@
-"""How good boxes, score maps and labels are: pure functions on arrays, usable alone (``from wsolpipe import metrics``)."""
+"""How good boxes, maps and labels are: pure functions on arrays, usable alone (``from wsolpipe import metrics``)."""
 
 from __future__ import annotations
 
