@@ -1,0 +1,211 @@
+"""Where the bytes of a store lie: a small protocol with atomic creation, and its file system form."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from wsolpipe.contract.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GUARD_PATIENCE = 10.0
+
+
+class Backend(Protocol):
+    """Objects by name, names as slash-separated paths relative to the store."""
+
+    url: str
+
+    def get(self, name: str) -> bytes:
+        """Bytes of an object; FileNotFoundError if there is none."""
+
+    def size(self, name: str) -> int | None:
+        """Size of an object in bytes, None if there is none."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put an object atomically unless it exists; tell whether this call made it."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put an object atomically, over an existing one."""
+
+    def swap(self, name: str, expected: bytes, data: bytes) -> bool:
+        """Replace an object only if its bytes are still `expected`."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object; quiet if there is none."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below `folder`, sorted; a sub-folder's name ends in a slash."""
+
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Every object below `folder` with its size."""
+
+    def zarr_store(self, folder: str) -> Any:
+        """A read-only Zarr store over `folder`."""
+
+
+class LocalBackend:
+    """A store in a folder. Objects appear by hard link (or exclusive rename), so no reader ever sees half of one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.url = str(root)
+
+    def _path(self, name: str) -> Path:
+        parts = name.split("/")
+        if any(part in {"", ".", ".."} or "\\" in part or "\0" in part for part in parts):
+            msg = f"object name {name!r} leaves the store {self.url}"
+            raise StoreError(msg)
+        return self.root.joinpath(*parts)
+
+    def get(self, name: str) -> bytes:
+        with self._explain("read", name):
+            return self._path(name).read_bytes()
+
+    def size(self, name: str) -> int | None:
+        try:
+            return self._path(name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def create(self, name: str, data: bytes) -> bool:
+        path = self._path(name)
+        with self._explain("write", name), self._aside(path, data) as aside:
+            try:
+                os.link(aside, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
+                    raise
+                with _guard(path) as alone:  # no hard links here: exclude other writers, then rename
+                    if not alone or path.exists():
+                        return False
+                    aside.rename(path)
+            _sync_folder(path.parent)
+            return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        with self._explain("write", name), self._aside(path, data) as aside:
+            aside.replace(path)
+
+    def swap(self, name: str, expected: bytes, data: bytes) -> bool:
+        path = self._path(name)
+        with self._explain("write", name), _guard(path) as alone:
+            if not alone or not path.exists() or path.read_bytes() != expected:
+                return False
+            self.replace(name, data)
+            return True
+
+    def delete(self, name: str) -> None:
+        with self._explain("delete", name):
+            self._path(name).unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(self._path(folder) if folder else self.root) as entries:
+                return sorted(
+                    entry.name + ("/" if entry.is_dir() else "") for entry in entries if not entry.name.startswith(".")
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        base = self._path(folder) if folder else self.root
+        for path in sorted(base.rglob("*")):
+            if path.is_file() and not path.is_symlink():
+                yield path.relative_to(self.root).as_posix(), path.stat().st_size
+
+    def zarr_store(self, folder: str) -> Any:
+        from zarr.storage import LocalStore
+
+        return LocalStore(self._path(folder), read_only=True)
+
+    def local_path(self, name: str) -> Path:
+        """Path of an object on this machine's file system."""
+        return self._path(name)
+
+    @contextlib.contextmanager
+    def _aside(self, path: Path, data: bytes) -> Iterator[Path]:
+        """A complete, synced file beside `path`, removed in the end."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            with aside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield aside
+        finally:
+            aside.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explain(self, verb: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError as error:
+            hints = {
+                errno.ENOSPC: "free some space and run the same command again: finished shards are kept",
+                errno.EDQUOT: "raise the quota and run the same command again: finished shards are kept",
+                errno.EROFS: "choose a writable folder with store=…",
+                errno.EACCES: "choose a writable folder with store=…, or ask its owner for access",
+            }
+            if isinstance(error, StoreError) or error.errno is None:
+                raise
+            msg = f"cannot {verb} {name} in store {self.url}: {error.strerror}"
+            raise StoreError(msg, hint=hints.get(error.errno)) from error
+
+
+@contextlib.contextmanager
+def _guard(path: Path) -> Iterator[bool]:
+    """Hold a marker beside `path` that one process can hold at a time; yield whether this one does."""
+    marker = path.with_name(f".{path.name}.guard")
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        # Its maker is at work, or was killed at it: the marker of a dead one is broken after a while.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - marker.stat().st_mtime > GUARD_PATIENCE:
+                marker.unlink()
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_backend(url: str) -> LocalBackend:
+    """Backend of a store's URL or folder.
+
+    Raises
+    ------
+    ConfigError
+        If the URL's scheme is not supported.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return LocalBackend(Path(unquote(parts.path)))
+    if parts.scheme and len(parts.scheme) > 1:
+        msg = f"store={url}: stores of scheme {parts.scheme!r} are not supported; valid: a folder, file://…"
+        raise ConfigError(msg)
+    return LocalBackend(Path(url))

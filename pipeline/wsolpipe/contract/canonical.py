@@ -1,0 +1,63 @@
+"""Canonical JSON and digests: the same meaning gives the same bytes on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY_LENGTH = 16
+
+
+def canonical(value: Any) -> bytes:
+    """Encode `value` as JSON with sorted keys, no white space and no NaN.
+
+    Raises
+    ------
+    ConfigError
+        If it holds anything JSON cannot say exactly (NaN, infinities, objects).
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        msg = f"not expressible as canonical JSON: {error}"
+        raise ConfigError(msg) from error
+    return text.encode()
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of `value`, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def short_key(fingerprint: str) -> str:
+    """Folder name made of a fingerprint: its first 16 digits; the manifest holds the whole."""
+    return fingerprint[:KEY_LENGTH]
+
+
+def sha256_bytes(data: bytes) -> str:
+    """sha256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with NaN and infinities as None, so that any JSON reader accepts the result."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    return value

@@ -1,0 +1,90 @@
+"""Where things lie in a store, and which rows a shard holds. Plain arithmetic and strings, no input or output."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from wsolpipe.contract.errors import ConfigError
+
+DEFAULT_SHARD_ROWS = 4096
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` if it can be a folder of a store.
+
+    Raises
+    ------
+    ConfigError
+        If it is empty, starts with a dot or holds anything but letters, digits, ``_``, ``.`` and ``-``.
+    """
+    if not _NAME.fullmatch(name):
+        msg = f"{kind} name {name!r} cannot name a folder: use letters, digits, '_', '.' and '-', no dot first"
+        raise ConfigError(msg)
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """How `rows` rows are cut into shards of `shard_rows`; the last one may be shorter."""
+
+    rows: int
+    shard_rows: int = DEFAULT_SHARD_ROWS
+
+    def __post_init__(self) -> None:
+        if self.shard_rows < 1 or self.rows < 0:
+            msg = f"shard_rows={self.shard_rows} with {self.rows} rows: shard_rows must be at least 1"
+            raise ConfigError(msg)
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.shard_rows)
+
+    def span(self, shard: int) -> tuple[int, int]:
+        """First row and one past the last row of `shard`."""
+        if not 0 <= shard < len(self):
+            msg = f"shard {shard} of {len(self)}"
+            raise IndexError(msg)
+        return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows)
+
+    def of(self, row: int) -> int:
+        """Shard that holds `row`."""
+        if not 0 <= row < self.rows:
+            msg = f"row {row} of {self.rows}"
+            raise IndexError(msg)
+        return row // self.shard_rows
+
+    def covering(self, start: int, stop: int) -> range:
+        """Shards that hold any of the rows `start` … `stop` − 1."""
+        if stop <= start:
+            return range(0)
+        return range(self.of(start), self.of(stop - 1) + 1)
+
+
+def split_folder(dataset: str, split: str) -> str:
+    """Folder of a split, relative to the store."""
+    return f"{check_name('data set', dataset)}/{check_name('split', split)}"
+
+
+def stage_folder(dataset: str, split: str | None, stage: str, key: str) -> str:
+    """Folder of one stage's output; ``split=None`` is an artifact, which belongs to no split."""
+    check_name("stage", stage)
+    check_name("key", key)
+    if split is None:
+        return f"{check_name('data set', dataset)}/artifacts/{stage}/{key}"
+    return f"{split_folder(dataset, split)}/{stage}/{key}"
+
+
+def commit_name(folder: str, shard: int | None) -> str:
+    """Commit record of a shard, or of an artifact (``shard=None``)."""
+    return f"{folder}/commits/{'artifact' if shard is None else shard}.json"
+
+
+def lease_name(folder: str, shard: int | None) -> str:
+    """Lease of a shard, or of an artifact (``shard=None``)."""
+    return f"{folder}/leases/{'artifact' if shard is None else shard}.json"
+
+
+def shard_object(folder: str, array: str, shard: int, ndim: int) -> str:
+    """The one Zarr object that holds `shard` of `array`, an array of `ndim` axes sharded along axis 0 only."""
+    return f"{folder}/data.zarr/{array}/c/" + "/".join([str(shard)] + ["0"] * (ndim - 1))

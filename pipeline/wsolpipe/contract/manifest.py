@@ -1,0 +1,162 @@
+"""Manifests and commit records: small JSON files that say what a folder of a store holds and which shards exist."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.schema import SCHEMA_VERSION, ArraySpec, Weights
+
+MAX_JSON_BYTES = 64 * 2**20
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_bytes(self) -> bytes:
+        """JSON, indented for people, ending in a newline."""
+        return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+class IndexManifest(_Record):
+    """Of ``index/<key>/manifest.json``: what `plan` needs to know about a split without reading its table.
+
+    ``digests`` maps a column to the sha256 of its canonical rows in row order; ``selection`` holds the `limit=` or
+    `rows=` that cut this index; ``classes`` is the number of classes where known, ``class_names`` their names by index.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["index"] = "index"
+    dataset: str
+    split: str
+    key: str
+    fingerprint: str
+    rows: int
+    quarantined: int
+    shard_rows: int
+    digests: dict[str, str]
+    label_counts: dict[str, int]
+    classes: int | None = None
+    class_names: dict[str, str] = Field(default_factory=dict)
+    objectless: tuple[int, ...] = ()
+    boxes: int = 0
+    masks: int = 0
+    rows_with_truth: int = 0
+    clipped_boxes: int = 0
+    selection: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict)
+    licence: str = ""
+    title: str = ""
+    software: dict[str, str] = Field(default_factory=dict)
+    created: str = ""
+
+
+class StageManifest(_Record):
+    """Of ``<stage>/<key>/manifest.json``, rows and artifact stages alike."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["rows", "artifact"]
+    dataset: str
+    split: str | None
+    stage: str
+    key: str
+    fingerprint: str
+    version: int
+    params: dict[str, Any]
+    index_key: str | None = None
+    index_digest: str = Field(description="digest of the index columns that the stage reads")
+    upstream: dict[str, str]
+    weights: tuple[Weights, ...] = ()
+    rows: int = 0
+    shard_rows: int = 1
+    arrays: dict[str, ArraySpec] = Field(default_factory=dict)
+    licence: str = ""
+    title: str = ""
+    software: dict[str, str] = Field(default_factory=dict)
+    created: str = ""
+
+
+class StoredObject(BaseModel):
+    """One object of a commit: digest and size of the bytes as stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str
+    bytes: int
+
+
+class Quarantined(BaseModel):
+    """A row without a result, and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    row: int
+    image_id: str
+    path: str
+    reason: str
+
+
+class CommitRecord(_Record):
+    """Of ``commits/<shard>.json``. A shard whose record is missing does not exist.
+
+    ``objects`` maps an array name (rows stage) or file name (artifact stage) to its stored bytes; ``upstream`` maps a
+    needed stage to the content digests of the shards that were read.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    shard: int | None
+    start: int = 0
+    stop: int = 0
+    rows_digest: str = ""
+    objects: dict[str, StoredObject]
+    upstream: dict[str, dict[str, str]] = Field(default_factory=dict)
+    ok: int = 0
+    no_object: int = 0
+    quarantined: tuple[Quarantined, ...] = ()
+    summary: dict[str, Any] = Field(default_factory=dict)
+    seconds: float = 0.0
+    rows_per_second: float = 0.0
+    device: str = ""
+    batch: int = 0
+    host: str = ""
+    time: str = ""
+    generation: int = 1
+    taken_over_from: str | None = None
+
+    @property
+    def content(self) -> str:
+        """Digest of what the shard holds: equal for two makings that gave the same bytes."""
+        return digest({name: item.sha256 for name, item in self.objects.items()})
+
+
+def parse(kind: type[M], data: bytes, where: str) -> M:
+    """Read a manifest or record.
+
+    Raises
+    ------
+    StoreError
+        If `data` is no JSON of that kind, is absurdly large, or was written by a newer schema.
+    """
+    if len(data) > MAX_JSON_BYTES:
+        msg = f"{where} has {len(data)} bytes, over the {MAX_JSON_BYTES} that a {kind.__name__} may have"
+        raise StoreError(msg)
+    try:
+        fields = json.loads(data)
+        version = fields["schema_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        msg = f"{where} is no {kind.__name__}: {type(error).__name__}: {error}"
+        raise StoreError(msg, hint="wsolpipe repair store=… removes what is torn, run remakes it") from error
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        msg = f"{where} was written with store schema {version}; this wsolpipe reads up to schema {SCHEMA_VERSION}"
+        raise StoreError(msg, hint="pip install --upgrade wsolpipe")
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        msg = f"{where} is no {kind.__name__}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise StoreError(msg, hint="wsolpipe repair store=… removes what is torn, run remakes it") from error

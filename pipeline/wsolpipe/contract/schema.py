@@ -1,0 +1,90 @@
+"""The published schema: what arrays hold, which values mean what, and the version that a reader checks first."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+INNER_CHUNK_ROWS = 32
+
+#: Columns of ``index.parquet``. ``image`` in a stage's list of columns stands for `IMAGE_COLUMNS`.
+INDEX_COLUMNS = (
+    "row",
+    "image_id",
+    "path",
+    "labels",
+    "width",
+    "height",
+    "orientation",
+    "bytes",
+    "sha256",
+    "group",
+    "frame",
+    "reason",
+)
+IMAGE_COLUMNS = ("sha256", "width", "height", "orientation")
+
+
+class Status(IntEnum):
+    """Values of the ``status`` array, uint8, one a row."""
+
+    ABSENT = 0
+    OK = 1
+    QUARANTINED = 2
+    NO_OBJECT = 3
+
+
+class ArraySpec(BaseModel):
+    """One named array of a rows stage; axis 0 is the row.
+
+    Attributes
+    ----------
+    dtype : str
+        Numpy name.
+    shape : tuple of int
+        Extent of the axes after the row axis.
+    fill : float, int or "nan"
+        What a row without a result holds.
+    unit, meaning : str
+        For people and dataset cards.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+    fill: float | int | str = 0
+    unit: str = ""
+    meaning: str = ""
+
+    def fill_value(self) -> Any:
+        """`fill` as a numpy scalar of `dtype`."""
+        return np.dtype(self.dtype).type(self.fill)
+
+    def empty(self, rows: int) -> np.ndarray[Any, Any]:
+        """Array of `rows` rows that holds only `fill`."""
+        return np.full((rows, *self.shape), self.fill_value(), dtype=self.dtype)
+
+
+STATUS_SPEC = ArraySpec(
+    dtype="uint8", meaning="0 absent, 1 ok, 2 quarantined, 3 no object: the class of this row names no object"
+)
+
+
+def boxes_spec(slots: int, meaning: str) -> ArraySpec:
+    """Array of `slots` boxes a row: xyxy, half-open, pixels of the original image, NaN where there is none."""
+    return ArraySpec(dtype="float32", shape=(slots, 4), fill="nan", unit="pixel of the original image", meaning=meaning)
+
+
+class Weights(BaseModel):
+    """A weights file that went into a result: named by content, with where it came from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    sha256: str
+    source: str = Field(description="file name, or loader:name; never a path of a machine")

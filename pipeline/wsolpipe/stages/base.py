@@ -1,0 +1,313 @@
+"""What a stage is: parameters, one set-up a process, and a block of rows in, arrays out. Knows no engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from wsolpipe.contract.errors import BadImageError
+from wsolpipe.contract.schema import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from wsolpipe.contract.schema import ArraySpec
+    from wsolpipe.models.weights import Weights
+
+T = TypeVar("T")
+P = TypeVar("P", bound="StageParams")
+Array = np.ndarray[Any, Any]
+
+
+class ExecutionOnly:
+    """Marks a parameter that changes how work is done but not its result: ``Annotated[int, ExecutionOnly()]``.
+
+    Such a parameter is not in the key.
+    """
+
+
+class WeightsSource:
+    """Marks a parameter that says where weights come from; the key holds the sha256 of the file instead."""
+
+
+class StageParams(BaseModel):
+    """Parameters of a stage; unknown keys are refused. Defaults stand in ``stages.yaml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def names_marked(cls, mark: type) -> set[str]:
+        """Names of the parameters that carry `mark`."""
+        return {
+            name for name, info in cls.model_fields.items() if any(isinstance(item, mark) for item in info.metadata)
+        }
+
+    def in_key(self) -> dict[str, Any]:
+        """The parameters that change results, as JSON."""
+        hidden = self.names_marked(ExecutionOnly) | self.names_marked(WeightsSource)
+        return self.model_dump(mode="json", exclude=hidden)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may know of its surroundings.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the data set.
+    classes : int or None
+        Number of classes, None where the data set does not say.
+    class_names : mapping of int to str
+        Names by label; may name only some.
+    objectless : frozenset of int
+        Labels of classes without an object.
+    device : str
+        Torch device, such as ``cpu`` or ``cuda:0``.
+    threads : int
+        Threads that decode images ahead of the model.
+    seed : int
+        Seed of every random draw of the run.
+    weights : mapping of str to Weights
+        Resolved weights, by the names of `Stage.weights_needed`.
+    artifacts : mapping of str to Path
+        Folder of files of each upstream artifact, by stage name.
+    warn : callable
+        Tells the user one line, once.
+    progress : callable
+        Called with (done, total) rows of the block under way.
+    """
+
+    dataset: str
+    classes: int | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    objectless: frozenset[int] = frozenset()
+    device: str = "cpu"
+    threads: int = 2
+    seed: int = 0
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    warn: Callable[[str], None] = lambda text: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+class Rows:
+    """A run of index rows handed to a stage.
+
+    Parameters
+    ----------
+    numbers : int64 array [n]
+        Row numbers in the index.
+    columns : mapping of str to sequence
+        Index columns that the stage declared, each of length n. ``labels`` holds lists of int (the first is the label).
+    load : callable
+        Position in this block -> decoded RGB image, uint8 [H, W, 3], upright as the index says; raises BadImageError.
+    status : uint8 array [n], optional
+        `Status.QUARANTINED` where the index or an upstream stage already gave the row up.
+    reasons : mapping of int to str, optional
+        Why, by position.
+    """
+
+    def __init__(
+        self,
+        numbers: Array,
+        columns: Mapping[str, Sequence[Any]],
+        load: Callable[[int], Array],
+        *,
+        status: Array | None = None,
+        reasons: Mapping[int, str] | None = None,
+        threads: int = 2,
+    ) -> None:
+        self.numbers = numbers
+        self.columns = columns
+        self.load = load
+        self.status = np.full(len(numbers), Status.OK, np.uint8) if status is None else status.copy()
+        self.reasons = dict(reasons or {})
+        self.threads = threads
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def labels(self) -> list[int | None]:
+        """First label of each row, None where a row has none."""
+        return [labels[0] if len(labels) else None for labels in self.columns["labels"]]
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each upright image, as the index recorded them; (0, 0) where undecodable."""
+        return [(int(h or 0), int(w or 0)) for h, w in zip(self.columns["height"], self.columns["width"], strict=True)]
+
+    def usable(self, position: int) -> bool:
+        """Whether the row at `position` still takes part."""
+        return bool(self.status[position] == Status.OK)
+
+    def quarantine(self, position: int, reason: str) -> None:
+        """Give up one row, with the reason; the run goes on."""
+        self.status[position] = Status.QUARANTINED
+        self.reasons[position] = reason
+
+    def mark_no_object(self, position: int) -> None:
+        """Say that this row's class has no object, so that it has no proposals."""
+        self.status[position] = Status.NO_OBJECT
+
+    def batches(self, size: int, prepare: Callable[[Array, int], T]) -> Iterator[Batch[T]]:
+        """Cut the block at multiples of `size` and prepare images ahead in threads.
+
+        Parameters
+        ----------
+        size : int
+            Rows a batch. Cuts do not depend on which rows are usable, so a bad image never moves its neighbours.
+        prepare : callable
+            (uint8 [H, W, 3] image, position) -> whatever the stage wants of one image; runs in a thread.
+
+        Yields
+        ------
+        Batch
+            `items` has `size` entries; None at rows that are not usable (quarantined here if `prepare` or decoding
+            raised BadImageError) and past the end of the block.
+        """
+
+        def one(position: int) -> T | BadImageError | None:
+            if not self.usable(position):
+                return None
+            try:
+                return prepare(self.load(position), position)
+            except BadImageError as error:
+                return error
+
+        starts = range(0, len(self), size)
+        ahead = max(2, -(-2 * self.threads // max(size, 1)) + 1)
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+            pending: dict[int, list[Future[T | BadImageError | None]]] = {}
+
+            def submit(number: int) -> None:
+                if number < len(starts):
+                    stop = min(starts[number] + size, len(self))
+                    pending[number] = [pool.submit(one, position) for position in range(starts[number], stop)]
+
+            try:
+                for number in range(ahead):
+                    submit(number)
+                for number, start in enumerate(starts):
+                    items: list[T | None] = []
+                    for offset, future in enumerate(pending.pop(number)):
+                        result = future.result()
+                        if isinstance(result, BadImageError):
+                            self.quarantine(start + offset, result.message)
+                            result = None
+                        items.append(result)
+                    submit(number + ahead)
+                    items += [None] * (size - len(items))
+                    yield Batch(start=start, stop=min(start + size, len(self)), items=items)
+            finally:
+                for futures in pending.values():
+                    for future in futures:
+                        future.cancel()
+
+
+@dataclass(frozen=True)
+class Batch(Generic[T]):
+    """Rows `start` … `stop` − 1 of a block; `items` is padded with None to the batch size."""
+
+    start: int
+    stop: int
+    items: list[T | None]
+
+    def present(self) -> list[tuple[int, int, T]]:
+        """(slot in the batch, position in the block, item) of the rows that take part."""
+        return [(slot, self.start + slot, item) for slot, item in enumerate(self.items) if item is not None]
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Arrays of a needed rows stage for the same rows.
+
+    Attributes
+    ----------
+    arrays : mapping of str to array [n, ...]
+        Every array of that stage; rows without a result hold its fill value.
+    status : uint8 array [n]
+        `Status` of each row there.
+    params : mapping
+        Resolved parameters with which it was made.
+    """
+
+    arrays: Mapping[str, Array]
+    status: Array
+    params: Mapping[str, Any]
+
+
+class Stage(ABC, Generic[P]):
+    """A stage that turns blocks of rows into arrays.
+
+    A subclass names its parameter model as `Params` and implements `arrays` and `process`. It is made once a process;
+    blocks come in any order. It must not remember anything of one block that changes the result of another.
+    """
+
+    Params: ClassVar[type[StageParams]]
+
+    def __init__(self, params: P, context: Context) -> None:
+        self.params = params
+        self.context = context
+
+    @classmethod
+    def weights_needed(cls, params: P) -> dict[str, str]:  # noqa: ARG003
+        """Weights to be resolved before work starts: name -> specification (see `wsolpipe.models.weights.resolve`)."""
+        return {}
+
+    def setup(self) -> None:
+        """Load models; called once in each worker process, before anything else."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The arrays that `process` returns; called after `setup`. ``status`` is added by the engine."""
+
+    @abstractmethod
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
+        """Make every array of `arrays` for these rows; mark bad rows with `rows.quarantine`."""
+
+    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
+        """Counts worth keeping in the commit record of a shard, summed over its blocks; numbers only."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an artifact stage made: files by name, and a summary for the commit record."""
+
+    files: Mapping[str, bytes]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ArtifactStage(ABC, Generic[P]):
+    """A stage that makes files from whole splits, once for a data set."""
+
+    Params: ClassVar[type[StageParams]]
+
+    def __init__(self, params: P, context: Context) -> None:
+        self.params = params
+        self.context = context
+
+    @classmethod
+    def weights_needed(cls, params: P) -> dict[str, str]:  # noqa: ARG003
+        """As `Stage.weights_needed`."""
+        return {}
+
+    @classmethod
+    def splits_needed(cls, params: P) -> tuple[str, ...]:  # noqa: ARG003
+        """Splits whose rows change the result; their column digests are in the key."""
+        return ()
+
+    @classmethod
+    def splits_measured(cls, params: P) -> tuple[str, ...]:  # noqa: ARG003
+        """Splits on which the summary reports, where the data set has them; not in the key."""
+        return ()
+
+    @abstractmethod
+    def produce(self, splits: Mapping[str, Rows]) -> Made:
+        """Make the files. Two makings from the same inputs give the same bytes."""
