@@ -45,7 +45,10 @@ def configuration(name: str, *, required: bool = True) -> Any | None:
     import timm
     from timm.models import get_pretrained_cfg
 
-    found = get_pretrained_cfg(name)
+    try:
+        found = get_pretrained_cfg(name)
+    except RuntimeError:  # a known model, an unknown tag
+        found = None
     if found is None and required:
         near = timm.list_models(f"{name.partition('.')[0]}*", pretrained=True)
         msg = unknown("pretrained timm model", name, near or timm.list_models(f"{name[:4]}*", pretrained=True))
