@@ -1,0 +1,289 @@
+"""The YAML that describes a data set: what it is called, where its files are and how they are laid out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+import wsolpipe
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.layout import check_name
+from wsolpipe.contract.nearest import unknown
+from wsolpipe.images.trees import TREES
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Layout = Literal["folder", "metadata", "csv", "cub", "ilsvrc", "openimages"]
+Exif = Literal["apply", "ignore"]
+
+#: Layouts whose boxes were drawn on upright images; boxes of all others refer to stored pixels.
+UPRIGHT_LAYOUTS = frozenset({"folder", "csv"})
+
+MetadataFile = Literal["image_ids", "class_labels", "classes", "image_sizes", "localization", "groups"]
+
+
+class DatasetConfig(BaseModel):
+    """One data set.
+
+    Attributes
+    ----------
+    name : str
+        Names the folder of the store and the variable ``WSOLPIPE_<NAME>_ROOT``.
+    layout : str
+        Which importer lists the images.
+    root : Path or None
+        Folder of the image files, absolute once loaded.
+    metadata : str or None
+        Folder of metadata files, or the table of the `csv` layout.
+    files : dict of str to (str or None)
+        Other names of the metadata files; None for "there is none".
+    split : str or dict of str to str
+        One split, or split -> folder.
+    masks : str or None
+        Folder of mask images that mirrors the image files by stem.
+    classes : int, str or None
+        Number of classes, or a file of ``label,name`` lines.
+    objectless : list of int or str
+        Labels or names of classes whose images hold no object.
+    exif : {"apply", "ignore"}
+        Whether boxes refer to upright or to stored pixels; the default depends on the layout.
+    columns : dict of str to str
+        Layout `csv`: our column -> column of the table.
+    box_format : {"xyxy", "xywh"}
+        Layout `csv`: what the last two box columns hold.
+    train_boxes : bool
+        Layout `ilsvrc`: read the half million annotations of the train split too.
+    stages : dict of str to dict
+        Defaults of stage parameters for this data set; file names in it are absolute once loaded.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    layout: Layout
+    root: Path | None = None
+    metadata: str | None = None
+    files: dict[MetadataFile, str | None] = Field(default_factory=dict)
+    split: str | dict[str, str] = "train"
+    masks: str | None = None
+    classes: int | str | None = None
+    objectless: list[int | str] = Field(default_factory=list)
+    licence: str = ""
+    title: str = ""
+    citation: str = ""
+    exif: Exif = "apply"
+    columns: dict[str, str] = Field(default_factory=dict)
+    box_format: Literal["xyxy", "xywh"] = "xyxy"
+    train_boxes: bool = False
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    _source: Path | None = PrivateAttr(default=None)
+    _root_first: bool = PrivateAttr(default=False)
+
+    @field_validator("classes")
+    @classmethod
+    def _positive(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, int) and value < 1:
+            msg = "must be at least 1"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def source(self) -> Path | None:
+        """The YAML file this was read from."""
+        return self._source
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits, in the order of the YAML."""
+        return [self.split] if isinstance(self.split, str) else list(self.split)
+
+    def split_folder(self, split: str) -> str | None:
+        """Folder of `split` as the YAML maps it; None where the data set has one split and no folder for it.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such split.
+        """
+        if split not in self.splits:
+            msg = f"data set {self.name}: {unknown('split', split, self.splits)}"
+            raise ConfigError(msg)
+        return None if isinstance(self.split, str) else self.split[split]
+
+    def image_root(self) -> Path:
+        """Folder that row paths are relative to.
+
+        Raises
+        ------
+        ConfigError
+            If no root is known or it is not there; says what was looked for and how the folder should look.
+        """
+        if self.root is not None and self.root.is_dir():
+            return self.root
+        variable = root_variable(self.name)
+        if self.root is None:
+            looked = f"its YAML ({self.source}) names no root, and {variable} is not set"
+        else:
+            looked = f"no folder {self.root}"
+        tree = TREES[self.layout].format(root=self.root or "<root>")
+        msg = f"data set {self.name}: images not found: {looked}\nThe {self.layout} layout looks like this:\n{tree}"
+        raise ConfigError(msg, hint=f"root=FOLDER, or export {variable}=FOLDER")
+
+    def mask_root(self) -> Path:
+        """Folder that mask paths of annotations are relative to: `masks` where given, else the root."""
+        return self.image_root() if self.masks is None else self.locate("masks", self.masks)
+
+    def locate(self, key: str, value: str) -> Path:
+        """Absolute path of a file or folder that the YAML names, which may lie beside the YAML or in the root.
+
+        Where `root=` or the environment gave the root, the root is looked in first.
+
+        Raises
+        ------
+        ConfigError
+            If it is in neither.
+        """
+        places = [self._source.parent] if self._source else []
+        if self.root is not None:
+            places = [self.root, *places] if self._root_first else [*places, self.root]
+        candidates = [place / Path(value).expanduser() for place in places] or [Path(value).expanduser()]
+        for candidate in candidates:
+            if candidate.exists():
+                return candidate
+        looked = f"{value} not found; looked for {' and '.join(map(str, candidates))}"
+        tree = TREES[self.layout].format(root=self.root or "<root>")
+        msg = f"data set {self.name}: {key}: {looked}\nThe {self.layout} layout looks like this:\n{tree}"
+        raise ConfigError(msg, hint=f"set {key}: in {self.source or 'the YAML'}")
+
+
+def data_folder() -> Path:
+    """Folder of the YAML files that come with wsolpipe, in a checkout or in a wheel."""
+    package = Path(wsolpipe.__file__).parent
+    checkout = package.parents[1] / "data"
+    return checkout if (package.parents[1] / "pyproject.toml").is_file() else package / "data"
+
+
+def known_datasets() -> list[str]:
+    """Names that ``dataset=`` knows without a path."""
+    return sorted(path.stem for path in data_folder().glob("*.yaml"))
+
+
+def root_variable(name: str) -> str:
+    """Environment variable that gives the root of data set `name`."""
+    return f"WSOLPIPE_{''.join(c if c.isalnum() else '_' for c in name).upper()}_ROOT"
+
+
+def load_dataset(name_or_path: str, *, root: str | None = None, need_root: bool = True) -> DatasetConfig:
+    """Read the description of a data set.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name in the `data` folder, or a path to a YAML file.
+    root : str, optional
+        Folder of the image files; comes before the YAML's own, which comes before ``WSOLPIPE_<NAME>_ROOT``. A root that
+        the YAML names and that is not there gives way to the variable.
+    need_root : bool
+        Whether a missing root is an error; False for commands that read only the store.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, a file that is no YAML mapping, an unknown or wrong key, or a missing root.
+    """
+    path = _find(name_or_path)
+    raw = _read(path)
+    raw.setdefault("exif", "apply" if raw.get("layout") in UPRIGHT_LAYOUTS else "ignore")
+    given, raw["root"] = _choose_root(raw, path.parent, root)
+    config = _validate(raw, path)
+    config._source = path
+    config._root_first = given
+    for params in config.stages.values():
+        _resolve_files(params, path.parent)
+    if need_root:
+        config.image_root()
+    return config
+
+
+def _choose_root(raw: dict[str, Any], folder: Path, root: str | None) -> tuple[bool, Any]:
+    """Whether the root came from outside the YAML, and the root; a value of the wrong type is left to validation."""
+    own = raw.get("root")
+    if root is None and isinstance(own, str):
+        own = os.path.abspath(folder / Path(own).expanduser())
+    elif root is None and own is not None:
+        return False, own
+    outside = root
+    if outside is None and not (own and os.path.isdir(own)):
+        outside = os.environ.get(root_variable(str(raw.get("name"))))
+    return bool(outside), os.path.abspath(os.path.expanduser(outside)) if outside else own
+
+
+def _find(name_or_path: str) -> Path:
+    if name_or_path.endswith((".yaml", ".yml")) or os.sep in name_or_path:
+        path = Path(name_or_path).expanduser().absolute()
+        if path.is_file():
+            return path
+        msg = f"no data set description {path}"
+        raise ConfigError(msg, hint="dataset= takes a YAML file or one of " + ", ".join(known_datasets()))
+    path = data_folder() / f"{name_or_path}.yaml"
+    if path.is_file():
+        return path
+    msg = unknown("data set", name_or_path, known_datasets())
+    raise ConfigError(msg, hint=f"dataset=FILE.yaml describes your own; {data_folder() / 'folder.yaml'} is a template")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{path} is no YAML: {' '.join(str(error).split())}"
+        raise ConfigError(msg) from error
+    if not isinstance(raw, dict):
+        msg = f"{path} holds no mapping of keys to values"
+        raise ConfigError(msg)
+    return {str(key): value for key, value in raw.items()}
+
+
+def _validate(raw: dict[str, Any], path: Path) -> DatasetConfig:
+    try:
+        config = DatasetConfig.model_validate(raw)
+    except ValidationError as error:
+        lines = list(dict.fromkeys(_explain(item) for item in error.errors()))
+        msg = f"{path}: " + "; ".join(lines)
+        raise ConfigError(msg) from error
+    check_name("data set", config.name)
+    for split in config.splits:
+        check_name("split", split)
+    if not config.splits:
+        msg = f"{path}: split: names no split"
+        raise ConfigError(msg)
+    return config
+
+
+def _explain(item: ErrorDetails) -> str:
+    place = [str(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        return unknown("key", place[-1], DatasetConfig.model_fields)
+    if place[0] == "files" and len(place) > 1 and item["type"] == "literal_error":
+        return f"files: {unknown('key', place[1], get_args(MetadataFile))}"
+    if place == ["layout"] and item["type"] == "literal_error":
+        return f"layout: {unknown('layout', str(item['input']), get_args(Layout))}"
+    if item["type"] == "missing":
+        return f"missing key {'.'.join(place)!r}"
+    note = " (quote it: YAML reads a bare yes, no, on or off so)" if isinstance(item["input"], bool) else ""
+    key = place[0] if place[0] in ("split", "classes") else ".".join(part for part in place if part != "[key]")
+    return f"{key}: {item['msg']}, not {item['input']!r}{note}"
+
+
+def _resolve_files(params: dict[str, Any], folder: Path) -> None:
+    """Make file names absolute where such a file lies beside the YAML."""
+    for key, value in params.items():
+        if isinstance(value, dict):
+            _resolve_files(value, folder)
+        elif isinstance(value, str) and value and (folder / value).is_file():
+            params[key] = str((folder / value).absolute())

@@ -1,0 +1,150 @@
+"""Reading metadata line by line: files to lines, lines to paths, labels and boxes, each fault with file and line."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from wsolpipe.images.dataset import DatasetConfig
+    from wsolpipe.images.listing import Problems
+
+#: Endings of files that may be images; compared in lower case.
+IMAGE_ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
+    ".avif", ".mpo", ".apng", ".jfif",
+)  # fmt: skip
+_UP = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
+
+#: (name, size in bytes, mtime in ns) of a file or folder; size −1 for what is not there, 0 for folders.
+Stamp = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A metadata file: its lines, and the name by which messages call it.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is.
+    shown : str
+        Its path as messages show it.
+    lines : list of str
+        Without line ends and surrounding white space; line 1 is at position 0; may be empty strings.
+    """
+
+    path: Path
+    shown: str
+    lines: list[str]
+
+    def at(self, number: int) -> str:
+        """``file:line`` of line `number`, counted from 1."""
+        return f"{self.shown}:{number}"
+
+
+def read_lines(path: Path, shown: str, problems: Problems) -> TextFile:
+    """Read a UTF-8 text file of any line ends, with or without a final one.
+
+    A line that is not UTF-8 or holds a NUL is noted in `problems` and read as empty.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+        lines = text.split("\n")
+        bad = [number for number, line in enumerate(lines, 1) if "\0" in line] if "\0" in text else []
+    except UnicodeDecodeError:
+        raw = data.split(b"\n")
+        lines = [line.decode("utf-8", errors="replace") for line in raw]
+        bad = [number for number, line in enumerate(lines, 1) if "\ufffd" in line or "\0" in line]
+    for number in bad:
+        problems.add(f"{shown}:{number}", "not UTF-8 text")
+        lines[number - 1] = ""
+    return TextFile(path, shown, [line.strip() for line in lines])
+
+
+def path_fault(path: str) -> str | None:
+    """Why `path` cannot be a path inside the root, or None."""
+    if not path:
+        return "empty path"
+    if path[0] in "/\\" or path[1:2] == ":":
+        return f"absolute path {path!r}: paths are relative to the root"
+    if ".." in path and _UP.search(path):
+        return f"path {path!r} leaves the root with '..'"
+    return None
+
+
+def parse_box(fields: list[str]) -> tuple[float, float, float, float] | str:
+    """Four numbers as a box x0, y0, x1, y1, or what is wrong with them."""
+    try:
+        x0, y0, x1, y1 = map(float, fields)
+    except ValueError:
+        return f"not a box: {','.join(fields)!r} should be four numbers x0,y0,x1,y1"
+    return box_fault(x0, y0, x1, y1) or (x0, y0, x1, y1)
+
+
+def box_fault(x0: float, y0: float, x1: float, y1: float) -> str | None:
+    """Why these numbers are no box, or None."""
+    if not (isfinite(x0) and isfinite(y0) and isfinite(x1) and isfinite(y1)):
+        return f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is not finite"
+    if x1 < x0 or y1 < y0:
+        return f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) ends before it begins"
+    return None
+
+
+def read_classes(config: DatasetConfig, default: Path | None, problems: Problems) -> tuple[int | None, dict[int, str]]:
+    """Number of classes and names by label, from the YAML's `classes` and the class list, if there is one.
+
+    A list of ``label,name`` lines; a count in the YAML wins over the largest label of the list.
+    """
+    path = config.locate("classes", config.classes) if isinstance(config.classes, str) else default
+    count = config.classes if isinstance(config.classes, int) else None
+    names: dict[int, str] = {}
+    if path is None:
+        return count, names
+    text = read_lines(path, path.name, problems)
+    for number, line in enumerate(text.lines, 1):
+        if not line:
+            continue
+        label, comma, name = line.partition(",")
+        if not comma or not label.strip().isdecimal():
+            problems.add(text.at(number), f"not 'label,name': {line!r}")
+        elif int(label) in names:
+            problems.add(text.at(number), f"label {int(label)} is named twice")
+        elif count is not None and int(label) >= count:
+            problems.add(text.at(number), f"label {int(label)} is outside the {count} classes")
+        else:
+            names[int(label)] = name.strip()
+    return (max(names) + 1 if names and count is None else count), names
+
+
+def stamp(path: Path | str, name: str | None = None) -> Stamp:
+    """Size and time of a file or folder."""
+    shown = name if name is not None else os.path.basename(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return shown, -1, 0
+    return shown, 0 if os.path.isdir(path) else status.st_size, status.st_mtime_ns
+
+
+def stamp_folders(folder: Path | str, name: str = "") -> Iterator[Stamp]:
+    """Stamps of a folder and all folders below it; files are not looked at."""
+    yield stamp(folder, name)
+    try:
+        # A folder whose link count is 2 has no folders in it (its own name and its dot), so it need not be read; file
+        # systems that do not count links report 1.
+        if os.stat(folder).st_nlink == 2 and not os.path.islink(folder) and name:
+            return
+        with os.scandir(folder) as entries:
+            below = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return
+    for child in below:
+        yield from stamp_folders(os.path.join(folder, child), f"{name}/{child}")

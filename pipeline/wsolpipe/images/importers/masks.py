@@ -1,0 +1,56 @@
+"""The `masks:` folder: mask images that mirror the image files by stem."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from wsolpipe.images.listing import Annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsolpipe.images.dataset import DatasetConfig
+    from wsolpipe.images.listing import ListedRow, Problems
+
+#: Tried in this order where one stem has several files.
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".jpg", ".jpeg")
+
+
+def mask_annotations(config: DatasetConfig, rows: Sequence[ListedRow], problems: Problems) -> list[Annotation]:
+    """Masks of `rows` in the `masks:` folder: for ``a/b.jpg`` the file ``a/b.png`` there; images without one are legal.
+
+    Notes a problem if not one image has a mask, because then the folder is laid out in another way.
+    """
+    if config.masks is None:
+        return []
+    top = config.mask_root()
+    folders: dict[str, dict[str, str]] = {}
+    found = []
+    for row in rows:
+        folder, _, name = row.path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = _stems(os.path.join(top, folder))
+        mask = folders[folder].get(name.rpartition(".")[0] or name)
+        if mask is not None:
+            path = f"{folder}/{mask}" if folder else mask
+            found.append(Annotation(row.image_id, "mask", path=path, where=f"{config.masks}/{path}"))
+    if rows and not found:
+        stem = rows[0].path.rpartition(".")[0]
+        problems.add(str(top), f"no image has a mask there; for {rows[0].path} one would be {stem}.png")
+    return found
+
+
+def _stems(folder: str) -> dict[str, str]:
+    """File name of the mask for each stem."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return {}
+    best: dict[str, tuple[int, str]] = {}
+    for name in names:
+        stem, dot, ending = name.rpartition(".")
+        rank = f".{ending.lower()}"
+        if dot and rank in MASK_ENDINGS:
+            best[stem] = min(best.get(stem, (len(MASK_ENDINGS), "")), (MASK_ENDINGS.index(rank), name))
+    return {stem: name for stem, (_, name) in best.items()}

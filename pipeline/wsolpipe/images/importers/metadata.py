@@ -1,0 +1,342 @@
+"""Layouts `metadata` and `openimages`: the text files of the WSOL evaluation protocol, one folder a split.
+
+``image_ids.txt`` (a path a line), ``class_labels.txt`` (``path,label``), ``image_sizes.txt`` (``path,width,height``),
+``localization.txt`` (``path,x0,y0,x1,y1`` or ``path,mask.png,ignore.png``) and ``classes.txt`` (``label,name``), as in
+Choe et al., "Evaluating weakly supervised object localization methods right" (CVPR 2020). Beyond it: several labels
+(the line repeated, or ``path,1;4``), and ``groups.txt`` (``path,group,frame``).
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import repeat
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.images.importers.lines import (
+    IMAGE_ENDINGS,
+    TextFile,
+    box_fault,
+    parse_box,
+    path_fault,
+    read_classes,
+    read_lines,
+    stamp,
+    stamp_folders,
+)
+from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.listing import Annotation, ListedRow, Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from wsolpipe.images.dataset import DatasetConfig
+    from wsolpipe.images.importers.lines import Stamp
+    from wsolpipe.images.listing import Problems
+
+DEFAULT_FILES = {
+    "image_ids": "image_ids.txt",
+    "class_labels": "class_labels.txt",
+    "classes": "classes.txt",
+    "image_sizes": "image_sizes.txt",
+    "localization": "localization.txt",
+    "groups": "groups.txt",
+}
+
+Labels = tuple[int, ...]
+Size = tuple[int, int, str]
+
+
+def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+    """Read the metadata files of a split.
+
+    An id of ``class_labels``, ``image_sizes`` or ``localization`` that ``image_ids`` lacks is a fault, unless the YAML
+    names another file for `image_ids` (such as ``image_ids_proxy.txt``): that one then chooses a subset.
+    """
+    folder = metadata_folder(config, split)
+    files = metadata_files(config, folder, split)
+    count, names = read_classes(config, files.get("classes"), problems)
+    texts = {
+        key: read_lines(path, _shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
+    }
+    ids = read_ids(texts["image_ids"], problems) if "image_ids" in texts else None
+    subset = config.files.get("image_ids") not in (None, DEFAULT_FILES["image_ids"])
+    labels = read_labels(texts.get("class_labels"), ids, count, problems, subset=subset)
+    if ids is None:
+        ids = dict.fromkeys(labels or {}, 0)
+    if labels is not None and len(labels) < len(ids):
+        missing = [name for name in ids if name not in labels]
+        for name in missing:
+            problems.add(texts["image_ids"].at(ids[name]), f"{name!r} has no line in {texts['class_labels'].shown}")
+    sizes = read_sizes(texts.get("image_sizes"), ids, problems, subset=subset)
+    groups = read_groups(texts.get("groups"), ids, problems, subset=subset)
+    rows = make_rows(ids, labels or {}, sizes, groups)
+    annotations = read_localization(config, texts.get("localization"), ids, problems, subset=subset)
+    annotations += mask_annotations(config, rows, problems)
+    return Listing(rows=rows, annotations=annotations, classes=count, class_names=names)
+
+
+def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+    """The metadata files, whether there or not yet, and the folders of masks."""
+    folder = metadata_folder(config, split)
+    found = metadata_files(config, folder, split)
+    for key, default in DEFAULT_FILES.items():
+        yield stamp(found.get(key, folder / default), key)
+    if isinstance(config.classes, str):
+        yield stamp(config.locate("classes", config.classes))
+    if config.masks:
+        yield from stamp_folders(config.mask_root(), "masks")
+
+
+def metadata_folder(config: DatasetConfig, split: str) -> Path:
+    """Folder of a split's metadata files.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there.
+    """
+    name = config.split_folder(split)
+    top = config.locate("metadata", config.metadata or ".")
+    folder = top if name in (None, "", ".") else top / str(name)
+    if not folder.is_dir():
+        msg = f"data set {config.name}: no folder {folder} with the metadata of split {split}"
+        raise ConfigError(msg, hint="metadata: names the folder, split: maps each split to its folder there")
+    return folder
+
+
+def metadata_files(config: DatasetConfig, folder: Path, split: str) -> dict[str, Path]:
+    """The metadata files that are there, by key.
+
+    Raises
+    ------
+    ConfigError
+        If a file that the YAML names is not there, or neither ids nor labels are.
+    """
+    found: dict[str, Path] = {}
+    for key, default in DEFAULT_FILES.items():
+        named = config.files.get(key, default)  # type: ignore[call-overload]  # keys of DEFAULT_FILES are MetadataFile
+        if named is None:
+            continue
+        # Class names are the same for all splits and often lie one folder up.
+        places = [folder / named, folder.parent / named] if key == "classes" else [folder / named]
+        there = next((place for place in places if place.is_file()), None)
+        if there is not None:
+            found[key] = there
+        elif key in config.files:
+            msg = f"data set {config.name}: files: {key}: no file {folder / named} (split {split})"
+            raise ConfigError(msg, hint=f"files: {{{key}: null}} in {config.source} says that there is none")
+    if "image_ids" not in found and "class_labels" not in found:
+        msg = f"data set {config.name}: neither image_ids.txt nor class_labels.txt in {folder} (split {split})"
+        raise ConfigError(msg, hint="files: gives them other names")
+    return found
+
+
+def read_ids(text: TextFile, problems: Problems) -> dict[str, int]:
+    """Image ids -> line number, counted from 1."""
+    ids: dict[str, int] = {}
+    for number, line in enumerate(text.lines, 1):
+        if not line:
+            continue
+        if line in ids:
+            problems.add(text.at(number), f"duplicate id {line!r}, first in line {ids[line]}")
+        elif (line[0] in "/\\" or ".." in line or line[1:2] == ":") and (fault := path_fault(line)):
+            problems.add(text.at(number), fault)
+        else:
+            ids[line] = number
+    return ids
+
+
+def read_labels(
+    text: TextFile | None,
+    ids: Mapping[str, int] | None,
+    count: int | None,
+    problems: Problems,
+    *,
+    subset: bool,
+) -> dict[str, Labels] | None:
+    """Labels by image id, None where there is no file of labels; the order of labels is that of the file."""
+    if text is None:
+        return None
+    labels: dict[str, Labels] = {}
+    known: dict[str, Labels | str] = {}
+    for number, line in enumerate(text.lines, 1):
+        if not line:
+            continue
+        name, comma, field = line.rpartition(",")
+        parsed = known.get(field)
+        if parsed is None:
+            parsed = known[field] = _parse_labels(field, count)
+        if not comma:
+            problems.add(text.at(number), f"not 'path,label': {line!r}")
+        elif isinstance(parsed, str):
+            problems.add(text.at(number), parsed)
+        elif ids is not None and name not in ids:
+            if not subset:
+                problems.add(text.at(number), f"{name!r} is not in the image ids")
+        elif ids is None and (fault := path_fault(name)):
+            problems.add(text.at(number), fault)
+        elif name not in labels:
+            labels[name] = parsed
+        elif set(parsed) & set(labels[name]):
+            problems.add(text.at(number), f"duplicate id {name!r} with label {field} again")
+        else:
+            labels[name] += parsed
+    return labels
+
+
+def read_sizes(text: TextFile | None, ids: Collection[str], problems: Problems, *, subset: bool) -> dict[str, Size]:
+    """Declared (width, height, file:line) by image id."""
+    sizes: dict[str, Size] = {}
+    for number, line in enumerate(text.lines if text else (), 1):
+        if not line or text is None:
+            continue
+        name, *numbers = line.rsplit(",", 2)
+        try:
+            width, height = map(int, numbers)
+        except ValueError:
+            problems.add(text.at(number), f"not 'path,width,height': {line!r}")
+            continue
+        if width < 1 or height < 1:
+            problems.add(text.at(number), f"size {width}x{height} is no image's")
+        elif name not in ids:
+            if not subset:
+                problems.add(text.at(number), f"{name!r} is not in the image ids")
+        elif name in sizes:
+            problems.add(text.at(number), f"duplicate id {name!r}")
+        else:
+            sizes[name] = (width, height, text.at(number))
+    return sizes
+
+
+def read_groups(
+    text: TextFile | None, ids: Collection[str], problems: Problems, *, subset: bool
+) -> dict[str, tuple[str, int | None]]:
+    """Group and position in it, by image id, of ``path,group,frame`` lines (frame may be empty)."""
+    groups: dict[str, tuple[str, int | None]] = {}
+    for number, line in enumerate(text.lines if text else (), 1):
+        if not line or text is None:
+            continue
+        fields = line.rsplit(",", 2)
+        if len(fields) != 3 or not (fields[2] == "" or fields[2].strip().isdecimal()):
+            problems.add(text.at(number), f"not 'path,group,frame': {line!r}")
+        elif fields[0] in groups:
+            problems.add(text.at(number), f"duplicate id {fields[0]!r}")
+        elif fields[0] in ids:
+            groups[fields[0]] = (fields[1].strip(), int(fields[2]) if fields[2] else None)
+        elif not subset:
+            problems.add(text.at(number), f"{fields[0]!r} is not in the image ids")
+    return groups
+
+
+def make_rows(
+    ids: Collection[str],
+    labels: Mapping[str, Labels],
+    sizes: Mapping[str, Size],
+    groups: Mapping[str, tuple[str, int | None]],
+) -> list[ListedRow]:
+    """Rows whose path is their id."""
+    names = list(ids)
+    found = map(labels.get, names, repeat(()))
+    if not sizes and not groups:
+        return [ListedRow(name, name, label) for name, label in zip(names, found, strict=True)]
+    no_size: tuple[Any, ...] = (None, None, "")
+    no_group: tuple[Any, ...] = ("", None)
+    return [
+        ListedRow(name, name, label, *sizes.get(name, no_size), *groups.get(name, no_group))
+        for name, label in zip(names, found, strict=True)
+    ]
+
+
+def read_localization(
+    config: DatasetConfig,
+    text: TextFile | None,
+    ids: Collection[str],
+    problems: Problems,
+    *,
+    subset: bool,
+) -> list[Annotation]:
+    """Boxes and masks, one a line. Mask files must be there."""
+    found: list[Annotation] = []
+    if text is None:
+        return found
+    mask_root: Path | None = None
+    for number, line in enumerate(text.lines, 1):
+        if not line:
+            continue
+        fields = line.rsplit(",", 4)
+        if len(fields) == 5:
+            try:
+                x0, y0, x1, y1 = float(fields[1]), float(fields[2]), float(fields[3]), float(fields[4])
+            except ValueError:
+                pass
+            else:
+                if not (isfinite(x0 + y0 + x1 + y1) and x1 >= x0 and y1 >= y0):
+                    problems.add(text.at(number), str(box_fault(x0, y0, x1, y1)))
+                elif fields[0] in ids:
+                    found.append(Annotation(fields[0], "box", x0, y0, x1, y1, "", text.at(number)))
+                elif not subset:
+                    problems.add(text.at(number), f"{fields[0]!r} is not in the image ids")
+                continue
+        masks = _mask_fields(line)
+        if masks is None:
+            fault = parse_box(fields[1:]) if len(fields) == 5 else f"neither a box nor a mask: {line!r}"
+            problems.add(text.at(number), str(fault))
+            continue
+        mask_root = mask_root or config.mask_root()
+        found += _read_masks(masks, text.at(number), ids, mask_root, problems, subset=subset)
+    return found
+
+
+def _mask_fields(line: str) -> tuple[str, list[str]] | None:
+    """Image id and the fields after it of a mask line, or None if it is not one."""
+    fields = line.split(",")
+    if len(fields) in (2, 3) and fields[1].lower().endswith(IMAGE_ENDINGS):
+        return fields[0], fields[1:]
+    head = line.rsplit(",", 2)
+    return (head[0], head[1:]) if len(head) == 3 and head[1].lower().endswith(IMAGE_ENDINGS) else None
+
+
+def _read_masks(
+    fields: tuple[str, Sequence[str]],
+    where: str,
+    ids: Collection[str],
+    mask_root: Path,
+    problems: Problems,
+    *,
+    subset: bool,
+) -> Iterator[Annotation]:
+    name, paths = fields
+    if name not in ids:
+        if not subset:
+            problems.add(where, f"{name!r} is not in the image ids")
+        return
+    for kind, path in zip(("mask", "ignore"), paths, strict=False):
+        if not path:
+            continue
+        if fault := path_fault(path):
+            problems.add(where, fault)
+        elif not os.path.isfile(os.path.join(mask_root, path)):
+            problems.add(where, f"no mask file {path} in {mask_root}")
+        else:
+            yield Annotation(name, "mask" if kind == "mask" else "ignore", path=path, where=where)
+
+
+def _parse_labels(field: str, count: int | None) -> Labels | str:
+    """Labels of one field such as ``3`` or ``1;4``, or what is wrong with it."""
+    try:
+        labels = tuple(int(part) for part in field.split(";"))
+    except ValueError:
+        return f"label {field!r} is no integer"
+    outside = [label for label in labels if label < 0 or (count is not None and label >= count)]
+    if outside:
+        known = f"outside the {count} classes (0 to {count - 1})" if count is not None else "negative"
+        return f"label {outside[0]} is {known}"
+    return labels if len(set(labels)) == len(labels) else f"label list {field!r} names one twice"
+
+
+def _shown(path: Path, folder: Path, split: str) -> str:
+    """Name of a file in messages: with the split's folder where splits have folders of their own."""
+    return f"{folder.name}/{path.name}" if folder.name == split and path.parent == folder else path.name

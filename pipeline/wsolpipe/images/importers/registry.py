@@ -1,0 +1,144 @@
+"""Which importer lists which layout, and what every listing must satisfy whoever made it."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from importlib import import_module
+from operator import itemgetter
+from typing import TYPE_CHECKING, Protocol, cast
+
+from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.nearest import unknown
+from wsolpipe.images.listing import Listing, Problems
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsolpipe.images.dataset import DatasetConfig
+    from wsolpipe.images.importers.lines import Stamp
+    from wsolpipe.images.listing import ListedRow
+
+#: Layout -> module that is an `Importer`.
+IMPORTERS = {
+    "folder": "wsolpipe.images.importers.folder",
+    "metadata": "wsolpipe.images.importers.metadata",
+    "openimages": "wsolpipe.images.importers.metadata",
+    "csv": "wsolpipe.images.importers.table",
+    "cub": "wsolpipe.images.importers.cub",
+    "ilsvrc": "wsolpipe.images.importers.ilsvrc",
+}
+
+
+class Importer(Protocol):
+    """What a layout's module offers."""
+
+    def list_rows(self, config: DatasetConfig, split: str, problems: Problems) -> Listing:
+        """Read the metadata; rows may come in any order."""
+
+    def sources(self, config: DatasetConfig, split: str) -> Iterator[Stamp]:
+        """Files and folders whose change may change the listing."""
+
+
+def importer(layout: str) -> Importer:
+    """Module that lists `layout`.
+
+    Raises
+    ------
+    ConfigError
+        If no importer has that name.
+    """
+    if layout not in IMPORTERS:
+        raise ConfigError(unknown("layout", layout, IMPORTERS))
+    return cast("Importer", import_module(IMPORTERS[layout]))
+
+
+def list_split(config: DatasetConfig, split: str) -> Listing:
+    """List the images of a split with labels and annotations, without opening an image file.
+
+    Raises
+    ------
+    ConfigError
+        If the split is unknown, or the root or a named file is not there.
+    DataError
+        For up to twenty bad lines at once, each with file and line.
+    """
+    config.split_folder(split)
+    problems = Problems(f"data set {config.name}, split {split}")
+    with _no_collector():
+        listing = importer(config.layout).list_rows(config, split, problems)
+        problems.settle()
+        rows = sorted(listing.rows, key=itemgetter(0))
+        _check_text(rows, problems)
+    if not rows:
+        msg = f"data set {config.name}, split {split}: no image in {config.image_root()}"
+        raise DataError(msg, hint="look at root, split and files in the YAML")
+    return Listing(
+        rows=rows,
+        annotations=listing.annotations,
+        classes=listing.classes,
+        class_names=listing.class_names,
+        objectless=objectless_labels(config, listing),
+        ignored=listing.ignored,
+    )
+
+
+def source_stamp(config: DatasetConfig, split: str) -> str:
+    """Digest that changes when the listing of `split` may have: names, sizes and times of what it is made from.
+
+    Reads no file and, for image folders, looks at folders only: an image that is added, removed or renamed changes its
+    folder's time; one that is overwritten does not change the listing.
+
+    Raises
+    ------
+    ConfigError
+        If the root or a named file is not there.
+    """
+    described = config.model_dump(mode="json", exclude={"stages", "licence", "title", "citation", "root"})
+    return digest([described, split, sorted(importer(config.layout).sources(config, split))])
+
+
+def objectless_labels(config: DatasetConfig, listing: Listing) -> tuple[int, ...]:
+    """Labels that the YAML's `objectless` names.
+
+    Raises
+    ------
+    ConfigError
+        If a name is no class or a label is outside the classes.
+    """
+    by_name = {name: label for label, name in listing.class_names.items()}
+    labels = set()
+    for item in config.objectless:
+        if isinstance(item, str) and item not in by_name:
+            msg = f"{config.source}: objectless: {unknown('class', item, by_name)}"
+            raise ConfigError(msg)
+        label = by_name[item] if isinstance(item, str) else item
+        if label < 0 or (listing.classes is not None and label >= listing.classes):
+            msg = f"{config.source}: objectless: label {label} is outside the {listing.classes} classes"
+            raise ConfigError(msg)
+        labels.add(label)
+    return tuple(sorted(labels))
+
+
+def _check_text(rows: list[ListedRow], problems: Problems) -> None:
+    """Names must be text: a file name in another encoding cannot be stored in the index."""
+    try:
+        "".join([row[0] for row in rows]).encode()
+    except UnicodeEncodeError:
+        for row in rows:
+            if row.image_id.encode(errors="replace").decode() != row.image_id:
+                problems.add(ascii(row.image_id), "the file name is not UTF-8: rename the file")
+        problems.settle()
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Millions of small tuples make the cyclic collector run over and over, and none of them is a cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,144 @@
+"""What an importer hands over: the rows of a split and their annotations, before any image file was opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+from wsolpipe.contract.errors import DataError
+
+AnnotationKind: TypeAlias = Literal["box", "mask", "ignore"]
+
+#: How many bad lines one error lists.
+MAX_PROBLEMS = 20
+
+
+# Named tuples, not dataclasses, for the two kinds that exist a million times: four times faster to make.
+class ListedRow(NamedTuple):
+    """One image of a split as its metadata names it.
+
+    Attributes
+    ----------
+    image_id : str
+        Unique in the split; rows are sorted by it.
+    path : str
+        Relative to the data set's root, with forward slashes.
+    labels : tuple of int
+        The first is *the* label; empty where the image has none.
+    width, height : int or None
+        As the metadata declares, in pixels of the image as boxes see it; None where it declares nothing.
+    size_where : str
+        ``file:line`` of that declaration.
+    group : str
+        Video shot or patient; empty for plain images.
+    frame : int or None
+        Position in the group.
+    reason : str
+        Why this row is given up before its file is opened; empty for almost every row.
+    """
+
+    image_id: str
+    path: str
+    labels: tuple[int, ...] = ()
+    width: int | None = None
+    height: int | None = None
+    size_where: str = ""
+    group: str = ""
+    frame: int | None = None
+    reason: str = ""
+
+
+class Annotation(NamedTuple):
+    """One piece of ground truth.
+
+    Attributes
+    ----------
+    image_id : str
+        Of the image it belongs to.
+    kind : {"box", "mask", "ignore"}
+        ``ignore`` is a mask of pixels that count neither way.
+    x0, y0, x1, y1 : float
+        Half-open box in pixels of the image; 0 for masks.
+    path : str
+        Mask file, relative to `DatasetConfig.mask_root`; empty for boxes.
+    where : str
+        ``file:line`` that said so.
+    """
+
+    image_id: str
+    kind: AnnotationKind
+    x0: float = 0.0
+    y0: float = 0.0
+    x1: float = 0.0
+    y1: float = 0.0
+    path: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A split as its metadata describes it.
+
+    Attributes
+    ----------
+    rows : list of ListedRow
+        Sorted by image_id, unique.
+    annotations : list of Annotation
+        In the order of `rows`, then of the metadata.
+    classes : int or None
+        Number of classes; None where nothing says.
+    class_names : dict of int to str
+        May name only some of them.
+    objectless : tuple of int
+        Labels of classes whose images hold no object.
+    ignored : int
+        Files that an importer passed over because their name is no image's.
+    """
+
+    rows: list[ListedRow]
+    annotations: list[Annotation] = field(default_factory=list)
+    classes: int | None = None
+    class_names: dict[int, str] = field(default_factory=dict)
+    objectless: tuple[int, ...] = ()
+    ignored: int = 0
+
+
+class Problems:
+    """Collects bad lines of metadata, so that one error shows them all instead of the first.
+
+    Parameters
+    ----------
+    subject : str
+        What is being read, such as ``data set birds, split val``.
+    """
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.lines: list[str] = []
+
+    def add(self, where: str, text: str) -> None:
+        """Note one bad line; the twentieth ends the reading.
+
+        Raises
+        ------
+        DataError
+            When `MAX_PROBLEMS` lines have been noted.
+        """
+        self.lines.append(f"{where}: {text}")
+        if len(self.lines) >= MAX_PROBLEMS:
+            self.settle()
+
+    def settle(self, hint: str | None = None) -> None:
+        """Raise if anything was noted.
+
+        Raises
+        ------
+        DataError
+            With every noted line, ``file:line`` first.
+        """
+        if not self.lines:
+            return
+        more = " (reading stopped here)" if len(self.lines) >= MAX_PROBLEMS else ""
+        noun = "1 problem" if len(self.lines) == 1 else f"{len(self.lines)} problems"
+        msg = f"{self.subject}: {noun}{more}\n  " + "\n  ".join(self.lines)
+        raise DataError(msg, hint=hint)
