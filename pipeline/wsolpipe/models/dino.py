@@ -253,7 +253,7 @@ def class_token_row(attention: Any, tokens: Tensor, *, rope: Tensor | None = Non
     if key.shape[1] != query.shape[1]:  # grouped-query attention: head h uses key head h // group
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     with torch.autocast(tokens.device.type, enabled=False):  # these numbers are the result
-        scores = (query.float() * attention.scale) @ key.float().transpose(-2, -1)
+        scores: Tensor = (query.float() * attention.scale) @ key.float().transpose(-2, -1)
         return scores.softmax(dim=-1).squeeze(-2)
 
 
@@ -311,9 +311,7 @@ def scale_attention(maps: Tensor, scale: str, *, power: float = 1.0) -> Tensor:
     return maps.pow(power) if scale == "power" else maps
 
 
-def mean_and_heads(
-    attention: Tensor, *, heads: Sequence[int], scale: str = "linear", power: float = 1.0, mean_of_all: bool = False
-) -> Tensor:
+def mean_and_heads(attention: Tensor, *, heads: Sequence[int], scale: str = "linear", power: float = 1.0) -> Tensor:
     """Put the scaled heads and their mean into one stack, the mean first.
 
     Each head is scaled in each block, then averaged over blocks, then over heads.
@@ -326,15 +324,11 @@ def mean_and_heads(
         Heads that are kept, in this order.
     scale, power
         As `scale_attention`.
-    mean_of_all : bool
-        Whether the mean is over all H heads or over `heads`.
 
     Returns
     -------
     float32 tensor [B, 1 + heads, h, w]
         Mean, then the kept heads.
     """
-    scaled = scale_attention(attention, scale, power=power).mean(dim=1)
-    kept = scaled[:, list(heads)]
-    mean = (scaled if mean_of_all else kept).mean(dim=1, keepdim=True)
-    return torch.cat([mean, kept], dim=1)
+    kept = scale_attention(attention[:, :, list(heads)], scale, power=power).mean(dim=1)
+    return torch.cat([kept.mean(dim=1, keepdim=True), kept], dim=1)

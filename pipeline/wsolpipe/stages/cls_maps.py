@@ -1,0 +1,205 @@
+"""Where the class token of a vision transformer looks: the attention maps that DiPS takes its proposals from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from wsolpipe.models.dino import ClassTokenAttention
+    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+
+#: Keys of a checkpoint that a model without classifier does not have.
+HEAD_KEYS = ("head.", "head_dist.", "fc_norm.")
+
+
+class ClsMapsParams(StageParams):
+    """Parameters of `ClsMaps`.
+
+    Attributes
+    ----------
+    model
+        timm's name of a vision transformer with a class token, with or without tag.
+    model_args
+        Further arguments of ``timm.create_model``.
+    weights
+        File, ``timm:NAME`` or ``random:SEED``; None for timm's own weights of `model`.
+    mean, std
+        Of the input on the scale 0..1, one number or three; None for what the weights record.
+    size
+        Side to which the whole image is squashed, in pixels; a multiple of the patch size.
+    blocks
+        None for the last; a number from 0, negative from the end; a list; or ``"8-11"``. Several are averaged, head
+        by head, after scaling.
+    heads
+        None for all; a count for the first so many; or a list of numbers from 0. The mean map is over these.
+    scale
+        Of each head before any mean: ``linear`` (attention itself), ``sqrt``, ``log`` or ``power``.
+    power
+        Exponent where ``scale`` is ``power``; unused otherwise.
+    autocast
+        None for float32 throughout; ``bfloat16`` or ``float16`` for a quicker forward (scores stay float32).
+    batch
+        Images in one forward; the last is padded to it.
+    """
+
+    model: str
+    model_args: dict[str, Any]
+    weights: Annotated[str | None, WeightsSource()]
+    mean: float | tuple[float, float, float] | None
+    std: float | tuple[float, float, float] | None
+    size: Annotated[int, Field(ge=1)]
+    blocks: int | str | tuple[int, ...] | None
+    heads: int | tuple[int, ...] | None
+    scale: Literal["linear", "sqrt", "log", "power"]
+    power: Annotated[float, Field(gt=0)]
+    autocast: Literal["bfloat16", "float16"] | None
+    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+
+    def chosen_heads(self, available: int) -> list[int]:
+        """Numbers of the heads that are kept, of `available` ones.
+
+        Raises
+        ------
+        ConfigError
+            If there are none, or one is twice or not there.
+        """
+        if self.heads is None:
+            return list(range(available))
+        chosen = list(range(self.heads)) if isinstance(self.heads, int) else list(self.heads)
+        if not chosen or min(chosen) < 0 or max(chosen) >= available or len(set(chosen)) < len(chosen):
+            msg = f"cls_maps.heads={self.heads}: {self.model} has heads 0 to {available - 1}"
+            raise ConfigError(msg, hint=f"write heads=null, a count up to {available}, or a list such as [0,1]")
+        return chosen
+
+
+class ClsMaps(Stage[ClsMapsParams]):
+    """Class-token attention maps: the mean of the scaled heads, then each head, at the model's own resolution.
+
+    A row whose maps are not finite (overflow in half precision, broken weights) is quarantined.
+    """
+
+    Params: ClassVar[type[StageParams]] = ClsMapsParams
+
+    _reader: ClassTokenAttention
+    _heads: list[int]
+    _mean: torch.Tensor
+    _std: torch.Tensor
+
+    @classmethod
+    def weights_needed(cls, params: ClsMapsParams) -> dict[str, str]:
+        """The transformer's weights, under the name ``model``."""
+        return {"model": params.weights or f"timm:{params.model}"}
+
+    def setup(self) -> None:
+        """Build the transformer and load its weights.
+
+        Raises
+        ------
+        ConfigError
+            If the model, its blocks or its heads are not there.
+        WeightsError
+            If the weights do not fit it.
+        """
+        import torch
+
+        from wsolpipe.models.dino import ClassTokenAttention, block_numbers, build_vit
+        from wsolpipe.models.weights import choose_preprocessing, load_into, load_state
+
+        params, weights = self.params, self.context.weights["model"]
+        vit = build_vit(params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0)
+        blocks = block_numbers(params.blocks, len(vit.blocks))  # type: ignore[arg-type]
+        self._reader = ClassTokenAttention(vit, blocks, model=params.model)
+        self._heads = params.chosen_heads(self._reader.heads)
+        if weights.path is not None:
+            load_into(vit, load_state(weights), what=params.model, ignore=HEAD_KEYS)
+        chosen = choose_preprocessing(
+            weights, model=params.model, mean=params.mean, std=params.std, stage="cls_maps", warn=self.context.warn
+        )
+        device = torch.device(self.context.device)
+        self._reader.to(device)
+        # uint8 levels in, so the mean and deviation are kept on the scale 0..255.
+        self._mean = torch.tensor(chosen.mean, device=device).view(3, 1, 1) * 255
+        self._std = torch.tensor(chosen.std, device=device).view(3, 1, 1) * 255
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Maps and their range; see the class."""
+        count = 1 + len(self._heads)
+        grid = self._reader.grid((self.params.size, self.params.size))
+        scaled = {"linear": "attention", "power": f"attention^{self.params.power:g}"}
+        unit = scaled.get(self.params.scale, f"{self.params.scale} of attention")
+        return {
+            "maps": ArraySpec(
+                dtype="uint8",
+                shape=(count, *grid),
+                unit="1/255 of the map's range",
+                meaning="class-token attention: mean of the scaled heads, then each head; min-max per map",
+            ),
+            "range": ArraySpec(
+                dtype="float32", shape=(count, 2), unit=unit, meaning="low and high of each map: levels 0 and 255"
+            ),
+        }
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
+        """Make the maps of these rows; a batch is always full, so a row's maps do not depend on its neighbours."""
+        from wsolpipe.maps import quantise
+
+        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        for batch in rows.batches(self.params.batch, self._squash):
+            if batch.present():
+                maps = self.attend(self._pixels(batch))
+                for slot, position, _ in batch.present():
+                    if np.isfinite(maps[slot]).all():
+                        made["maps"][position], made["range"][position] = quantise(maps[slot])
+                    else:
+                        rows.quarantine(position, "attention maps hold NaN or infinite values")
+            self.context.progress(batch.stop, len(rows))
+        return made
+
+    def attend(self, pixels: Array) -> Array:
+        """Maps before storage.
+
+        Parameters
+        ----------
+        pixels : uint8 array [B, S, S, 3]
+            RGB.
+
+        Returns
+        -------
+        float32 array [B, 1 + heads, h, w]
+            Mean of the scaled heads, then each head.
+        """
+        import torch
+
+        from wsolpipe.models.dino import mean_and_heads
+
+        device, kind = self._mean.device, self.params.autocast
+        with torch.inference_mode():
+            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
+            images = images.sub_(self._mean).div_(self._std)
+            with torch.autocast(device.type, dtype=getattr(torch, kind or "bfloat16"), enabled=kind is not None):
+                attention = self._reader(images)
+            maps = mean_and_heads(attention, heads=self._heads, scale=self.params.scale, power=self.params.power)
+            return np.asarray(maps.cpu().numpy())
+
+    def _squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
+        from PIL import Image
+
+        size = (self.params.size, self.params.size)
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+    def _pixels(self, batch: Batch[Array]) -> Array:
+        pixels = np.zeros((len(batch.items), self.params.size, self.params.size, 3), np.uint8)
+        for slot, _, image in batch.present():
+            pixels[slot] = image
+        return pixels
