@@ -69,8 +69,10 @@ class StageManifest(_Record):
     version: int
     params: dict[str, Any]
     index_key: str | None = None
-    index_digest: str = Field(description="digest of the index columns that the stage reads")
-    upstream: dict[str, str]
+    columns: dict[str, str] = Field(description="digest of each index column that is read")
+    upstream: dict[str, str] = Field(description="fingerprints of the rows stages that are read")
+    artifacts: dict[str, str] = Field(description="content digests of the artifacts that are read")
+    basis: str = Field(description="fingerprint of all but the rows: equal bases make equal shards of equal rows")
     weights: tuple[Weights, ...] = ()
     rows: int = 0
     shard_rows: int = 1

@@ -196,21 +196,18 @@ class Index(_Named):
         """Row count, label counts, digests."""
         return _read(self.store.backend, IndexManifest, f"{self.folder}/manifest.json")
 
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.manifest.rows
+
     def table(self, columns: Sequence[str] | None = None, *, start: int = 0, stop: int | None = None) -> pa.Table:
         """Rows `start` … `stop` − 1 of ``index.parquet``, all columns or some, reading only the row groups needed."""
-        return _read_rows(self._open("index.parquet"), columns, start, self.manifest.rows if stop is None else stop)
+        return read_parquet(self.store.backend, f"{self.folder}/index.parquet", columns=columns, start=start, stop=stop)
 
     def annotations(self) -> pa.Table:
         """``annotations.parquet``: row, kind (box, mask, ignore), x0, y0, x1, y1 in pixels of the image, path."""
-        return self._open("annotations.parquet").read()
-
-    def _open(self, name: str) -> Any:
-        import pyarrow.parquet as pq
-
-        local = getattr(self.store.backend, "local_path", None)
-        full = f"{self.folder}/{name}"
-        source = local(full) if local else io.BytesIO(self.store.backend.get(full))
-        return pq.ParquetFile(source, memory_map=local is not None)
+        return read_parquet(self.store.backend, f"{self.folder}/annotations.parquet")
 
 
 @dataclass(frozen=True)
@@ -349,15 +346,26 @@ def _choose(views: list[V], stage: str, key: str | None, where: str) -> V:
     return matching[-1]
 
 
-def _read_rows(file: Any, columns: Sequence[str] | None, start: int, stop: int) -> pa.Table:
+def read_parquet(
+    backend: Backend, name: str, *, columns: Sequence[str] | None = None, start: int = 0, stop: int | None = None
+) -> pa.Table:
+    """Rows `start` … `stop` − 1 of a Parquet file of a store, reading only the row groups that hold them."""
+    import pyarrow.parquet as pq
+
+    local = getattr(backend, "local_path", None)
+    try:
+        file = pq.ParquetFile(local(name) if local else io.BytesIO(backend.get(name)))
+    except (OSError, ValueError) as error:
+        msg = f"{backend.url}/{name} cannot be read: {error}"
+        raise StoreError(msg, hint=f"wsolpipe verify store={backend.url}") from error
     groups: list[int] = []
     first = offset = 0
+    last = file.metadata.num_rows if stop is None else stop
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
-        if offset < stop and offset + rows > start:
-            if not groups:
-                first = offset
+        if offset < last and offset + rows > start:
+            first = first if groups else offset
             groups.append(group)
         offset += rows
-    table = file.read_row_groups(groups, columns=list(columns) if columns else None)
-    return table.slice(start - first, stop - start)
+    table = file.read_row_groups(groups, columns=list(columns) if columns is not None else None)
+    return table.slice(start - first, last - start)

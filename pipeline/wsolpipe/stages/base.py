@@ -260,6 +260,11 @@ class Stage(ABC, Generic[P]):
         """Weights to be resolved before work starts: name -> specification (see `wsolpipe.models.weights.resolve`)."""
         return {}
 
+    @classmethod
+    def needs(cls, params: P, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
+        """Stages that are read with these parameters: all that ``stages.yaml`` declares, or fewer."""
+        return declared
+
     def setup(self) -> None:
         """Load models; called once in each worker process, before anything else."""
 
@@ -299,6 +304,11 @@ class ArtifactStage(ABC, Generic[P]):
         return {}
 
     @classmethod
+    def needs(cls, params: P, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
+        """As `Stage.needs`."""
+        return declared
+
+    @classmethod
     def splits_needed(cls, params: P) -> tuple[str, ...]:  # noqa: ARG003
         """Splits whose rows change the result; their column digests are in the key."""
         return ()
@@ -307,6 +317,11 @@ class ArtifactStage(ABC, Generic[P]):
     def splits_measured(cls, params: P) -> tuple[str, ...]:  # noqa: ARG003
         """Splits on which the summary reports, where the data set has them; not in the key."""
         return ()
+
+    @classmethod
+    def without_split(cls, params: P, split: str) -> str | None:  # noqa: ARG003
+        """What to type when the data set lacks a needed split."""
+        return None
 
     @abstractmethod
     def produce(self, splits: Mapping[str, Rows]) -> Made:

@@ -1,0 +1,92 @@
+"""The command ``wsolpipe``: each command is imported when it is called, so that help answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from wsolpipe import __version__
+
+COMMANDS = {
+    "run": "Run stages, and whatever they need that is missing.",
+    "plan": "Say what would run and why.",
+    "status": "Say how far every stage of a store is, from any shell.",
+    "verify": "Read a store again and compare it with its records.",
+    "repair": "Remove what is torn, so that run remakes it.",
+    "quarantine": "List, retry or drop rows that were given up.",
+    "eval": "Score maps or boxes against ground truth.",
+    "report": "Write the HTML report.",
+    "doctor": "Check this machine and a store.",
+}
+
+
+class LazyGroup(click.Group):
+    """Commands by name, each in a module of its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"wsolpipe.cli.{cmd_name}")
+        found: click.Command = module.command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from wsolpipe.contract.errors import ConfigError
+            from wsolpipe.contract.nearest import unknown
+
+            raise ConfigError(unknown("command", args[0], COMMANDS), hint="wsolpipe --help")
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="wsolpipe")
+def cli() -> None:
+    """Pseudo-labels for weakly supervised object localization.
+
+    \b
+    wsolpipe run stage=proposals dataset=demo
+    wsolpipe run stage=proposals dataset=mine.yaml cls_maps.batch=64 workers=2
+    wsolpipe status
+
+    Words are key=value: keys of the run (store=, split=, workers= …) or stage.parameter=value.
+    """
+
+
+def main() -> None:
+    """Entry point: errors of the user in one line, with the exit code of their kind."""
+    from wsolpipe.contract.errors import WsolError
+
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(3)
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except WsolError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"wsolpipe: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""``wsolpipe run``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from wsolpipe.cli.command import make_command, print_json, print_table
+
+
+@make_command("run")
+def command(words: tuple[str, ...], as_json: bool) -> int:
+    """Run stages, and whatever they need that is missing; go on where the last run stopped.
+
+    \b
+    stage=S[,S…]   what to make (proposals, cls_maps, classifier, index …)
+    dataset=D      a name in data/, or your own YAML file
+    store=DIR      where labels go (default: $WSOLPIPE_STORE or ./wsol-store)
+    split=, limit=, rows=a:b, root=DIR, workers=N, cluster=local|dask-local,
+    shard_rows=N, max_failed=0.05, device=cpu|cuda, force=true
+    stage.parameter=value, as in cls_maps.model=vit_small_patch16_224.dino
+    """
+    from wsolpipe.cli.progress import Display
+    from wsolpipe.contract.errors import ConfigError, WsolError
+    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.launch.run import remember_command, resume_command, run
+    from wsolpipe.stages.registry import load_registry
+
+    registry = load_registry(split_words(words).get("stages"))
+    config, _ = build_config(words, registry)
+    if not config.stage:
+        msg = f"no stage named; valid: {', '.join(['index', *registry.entries])}"
+        raise ConfigError(msg, hint="add stage=…, as in wsolpipe run stage=proposals dataset=demo")
+    resume = resume_command()
+    try:
+        with Display() as display:
+            outcome = run(config, display, threading.Event())
+    except WsolError:
+        print(f"resume with: {resume}", file=sys.stderr)
+        raise
+    remember_command(outcome.session, resume)
+    if as_json:
+        print_json(outcome.to_json(resume))
+    else:
+        rows = [
+            [line.stage, line.split or "–", line.key, line.rows or None, line.done, line.quarantined, line.seconds]
+            for line in outcome.lines
+        ]
+        print_table(["stage", "split", "key", "rows", "done", "quarantined", "seconds"], rows)
+    if outcome.code:
+        print(f"{outcome.verdict}\nresume with: {resume}", file=sys.stderr)
+    elif not as_json:
+        print(f"done: {config.store}")
+    return outcome.code

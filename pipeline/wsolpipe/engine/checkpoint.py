@@ -1,0 +1,83 @@
+"""Checkpoints inside a shard: finished blocks on local scratch, so that a kill never costs more than a minute or so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.canonical import digest
+
+if TYPE_CHECKING:
+    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.engine.graph import Node
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Checkpoint:
+    """Blocks of one shard that are done but not committed, in a file of this machine.
+
+    The file's name holds the digest of everything that the result depends on, so a stale one is never met.
+    """
+
+    path: Path
+    every: float
+    _last: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, config: RunConfig, node: Node, shard: int, rows_digest: str) -> Checkpoint:
+        """Checkpoint of a shard; the folder is ``WSOLPIPE_SCRATCH`` or the system's temporary folder."""
+        assert node.made_of is not None
+        what = [os.path.abspath(config.store), node.folder, shard, node.made_of.fingerprint(), rows_digest]  # noqa: PTH100
+        scratch = Path(os.environ.get("WSOLPIPE_SCRATCH") or Path(tempfile.gettempdir()) / f"wsolpipe-{os.getuid()}")
+        return cls(scratch / f"{digest(what)[:32]}.npz", config.checkpoint)
+
+    def restore(
+        self, arrays: dict[str, Array], status: Array, reasons: dict[int, str], summary: dict[str, float]
+    ) -> int:
+        """Fill in what is done; return the number of rows done, 0 without a usable file."""
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                notes = json.loads(str(saved["notes"]))
+                done = int(notes["done"])
+                parts = {name: saved[f"array_{name}"] for name in arrays}
+                parts_status = saved["status"]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return 0
+        for name, part in parts.items():
+            arrays[name][:done] = part
+        status[:done] = parts_status
+        reasons.update({int(position): reason for position, reason in notes["reasons"].items()})
+        summary.update(notes["summary"])
+        return done
+
+    def save(
+        self, done: int, arrays: dict[str, Array], status: Array, reasons: dict[int, str], summary: dict[str, float]
+    ) -> None:
+        """Write what is done, if the last time is long enough ago. Scratch out of space costs nothing but safety."""
+        if time.monotonic() - self._last < self.every:
+            return
+        notes = json.dumps({"done": done, "reasons": reasons, "summary": summary})
+        aside = self.path.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with aside.open("wb") as file:
+                parts = {f"array_{name}": values[:done] for name, values in arrays.items()}
+                np.savez(file, allow_pickle=False, notes=np.array(notes), status=status[:done], **parts)
+            aside.replace(self.path)
+        self._last = time.monotonic()
+
+    def drop(self) -> None:
+        """Remove the file: the shard is about to be committed."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)

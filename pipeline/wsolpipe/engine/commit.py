@@ -1,0 +1,127 @@
+"""Commits: objects put aside of each other without overwriting, the record last. What has no record does not exist."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.layout import commit_name, shard_object
+from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
+from wsolpipe.contract.reader import read_record
+from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
+from wsolpipe.engine.encoding import metadata_bytes
+from wsolpipe.engine.faults import fault_point
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.layout import Shards
+    from wsolpipe.engine.leases import Lease
+
+
+def all_arrays(arrays: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
+    """`arrays` and the ``status`` array that every rows stage has, in the order of their names."""
+    return dict(sorted({**arrays, "status": STATUS_SPEC}.items()))
+
+
+def object_name(folder: str, manifest_arrays: Mapping[str, ArraySpec], name: str, shard: int | None) -> str:
+    """Name in the store of an object that a record calls `name`."""
+    if shard is None:
+        return f"{folder}/files/{name}"
+    return shard_object(folder, name, shard, 1 + len(all_arrays(manifest_arrays)[name].shape))
+
+
+def object_names(folder: str, manifest: StageManifest, record: CommitRecord) -> dict[str, str]:
+    """Name in the store of every object of a record; unknown arrays are left out."""
+    known = all_arrays(manifest.arrays)
+    names = [name for name in record.objects if record.shard is None or name in known]
+    return {name: object_name(folder, manifest.arrays, name, record.shard) for name in names}
+
+
+def prepare_folder(backend: Backend, folder: str, manifest: StageManifest, shards: Shards | None) -> None:
+    """Write the manifest and the arrays' metadata, unless they are there."""
+    if shards is not None:
+        for name, spec in all_arrays(manifest.arrays).items():
+            backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards))
+    backend.create(f"{folder}/manifest.json", manifest.to_bytes())
+
+
+def missing_objects(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord) -> list[str]:
+    """Objects of a record that are missing or of another size than recorded: such a shard is torn."""
+    names = object_names(folder, manifest, record)
+    return [name for key, name in names.items() if backend.size(name) != record.objects[key].bytes]
+
+
+def damaged_objects(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord) -> list[str]:
+    """Objects of a record whose bytes are not those recorded; reads them all."""
+    damaged = []
+    for key, name in object_names(folder, manifest, record).items():
+        try:
+            if sha256_bytes(backend.get(name)) != record.objects[key].sha256:
+                damaged.append(name)
+        except FileNotFoundError:
+            damaged.append(name)
+    return damaged
+
+
+def put(
+    backend: Backend, folder: str, record: CommitRecord, objects: Mapping[str, tuple[str, bytes]], lease: Lease
+) -> bool:
+    """Commit one shard or artifact.
+
+    Parameters
+    ----------
+    objects : mapping
+        Array or file name -> (name in the store, bytes).
+    lease : Lease
+        Held on this shard; only its holder removes what a killed worker left.
+
+    Returns
+    -------
+    bool
+        Whether this call made the record; False where somebody finished first, whose result then stands.
+    """
+    stored = {name: StoredObject(sha256=sha256_bytes(data), bytes=len(data)) for name, (_, data) in objects.items()}
+    record = record.model_copy(update={"objects": stored})
+    fault_point("before_put")
+    for name, (target, data) in sorted(objects.items()):
+        if not backend.create(target, data) and not _clear_orphan(backend, folder, record, target, name, lease):
+            return False
+        if backend.size(target) is None:
+            backend.create(target, data)
+        fault_point("between_arrays")
+    fault_point("before_record")
+    made = backend.create(commit_name(folder, record.shard), record.to_bytes())
+    fault_point("after_record")
+    return made
+
+
+def _clear_orphan(backend: Backend, folder: str, record: CommitRecord, target: str, name: str, lease: Lease) -> bool:
+    """Remove an object that a killed worker left without a record; False if the shard exists by now or is not ours."""
+    expected = record.objects[name]
+    with contextlib.suppress(FileNotFoundError):
+        if backend.size(target) == expected.bytes and sha256_bytes(backend.get(target)) == expected.sha256:
+            return True
+    if read_record(backend, folder, record.shard) is not None or not lease.still_mine():
+        return False
+    backend.delete(target)
+    return True
+
+
+def discard(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord, lease: Lease) -> None:
+    """Remove a shard, its record first, so that no reader meets a record without its objects.
+
+    Raises
+    ------
+    StoreError
+        If the lease is not held any more.
+    """
+    if not lease.still_mine():
+        msg = f"the lease of shard {record.shard} of {folder} was taken by another worker"
+        raise StoreError(msg)
+    backend.delete(commit_name(folder, record.shard))
+    for name in object_names(folder, manifest, record).values():
+        backend.delete(name)

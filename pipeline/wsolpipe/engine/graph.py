@@ -1,0 +1,265 @@
+"""From stages, splits and parameters to nodes with keys. Reads manifests and records only, never a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, Shards, stage_folder
+from wsolpipe.contract.manifest import StageManifest
+from wsolpipe.contract.reader import Artifact, StageView, read_record
+from wsolpipe.engine.fingerprint import Ingredients, expand_columns
+from wsolpipe.engine.indexing import current_index
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.reader import Index
+    from wsolpipe.engine.session import Session
+    from wsolpipe.models.weights import Weights
+    from wsolpipe.stages.base import ArtifactStage, StageParams
+    from wsolpipe.stages.registry import StageEntry
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage on one split, or one artifact (``split`` None).
+
+    ``blocked`` says what must exist before the key is known; then ``made_of`` and `key` are None.
+    """
+
+    stage: str
+    split: str | None
+    entry: StageEntry
+    params: StageParams
+    blocked: str = ""
+    made_of: Ingredients | None = None
+    index: Index | None = None
+    shards: Shards = field(default_factory=lambda: Shards(0))
+    upstream: tuple[Node, ...] = ()
+    weights: dict[str, Weights] = field(default_factory=dict)
+    dataset: str = ""
+
+    @property
+    def key(self) -> str | None:
+        """Folder name, None while blocked."""
+        return self.made_of.key() if self.made_of else None
+
+    @property
+    def folder(self) -> str:
+        """Folder in the store."""
+        return stage_folder(self.dataset, self.split, self.stage, self.key or "none")
+
+    @property
+    def units(self) -> list[int | None]:
+        """Shard numbers, or ``[None]`` for an artifact."""
+        return [None] if self.split is None else list(range(len(self.shards)))
+
+    def reads(self, need: Node, unit: int | None) -> list[int | None]:
+        """Units of `need` that this node's `unit` reads."""
+        if need.split is None or unit is None:
+            return need.units
+        return list(need.shards.covering(*self.shards.span(unit)))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Index columns that the rows digest covers: this stage's and those of everything it reads row by row."""
+        mine = set(expand_columns(self.entry.columns))
+        for node in self.upstream:
+            if node.split is not None:
+                mine.update(node.columns)
+        return tuple(sorted(mine))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Indexes by split and nodes, needs before the needing."""
+
+    indexes: dict[str, Index | None]
+    nodes: tuple[Node, ...]
+
+    def find(self, stage: str, split: str | None) -> Node:
+        """Node of a stage and split."""
+        return next(node for node in self.nodes if node.stage == stage and node.split == split)
+
+
+def stage_order(session: Session) -> list[str]:
+    """The stages asked for and what they need with their parameters, needs first."""
+    order: list[str] = []
+
+    def visit(stage: str) -> None:
+        for need in session.needs(stage):
+            visit(need)
+        if stage not in order:
+            order.append(stage)
+
+    asked = [stage for stage in session.config.stage if stage != "index"]
+    session.registry.closure(asked)  # a circle is told apart from a deep chain
+    for stage in asked:
+        visit(stage)
+    return order
+
+
+def wanted_splits(session: Session, order: list[str]) -> list[str]:
+    """Splits whose index is needed: those to work on, and those that artifacts are made from."""
+    wanted = list(session.splits)
+    for stage in order:
+        if session.registry[stage].kind == "artifact":
+            kind: type[ArtifactStage[Any]] = session.stage_class(stage)  # type: ignore[assignment]
+            params = session.params(stage)
+            for split in kind.splits_needed(params):
+                if split not in session.dataset.splits:
+                    msg = f"stage {stage} is made from split {split!r}, which {session.dataset.name} does not have"
+                    raise ConfigError(msg, hint=kind.without_split(params, split))
+            measured = [split for split in kind.splits_measured(params) if split in session.dataset.splits]
+            wanted += [*kind.splits_needed(params), *measured]
+    return list(dict.fromkeys(wanted))
+
+
+def resolve(session: Session, *, fetch: bool = False) -> Graph:
+    """Nodes of everything asked for, as far as keys can be known now.
+
+    Parameters
+    ----------
+    fetch : bool
+        Whether weights may be downloaded to learn their digest.
+    """
+    order = stage_order(session)
+    indexes = {split: current_index(session, split) for split in wanted_splits(session, order)}
+    nodes: list[Node] = []
+    by_name: dict[tuple[str, str | None], Node] = {}
+    for stage in order:
+        artifact = session.registry[stage].kind == "artifact"
+        for split in [None] if artifact else session.splits:
+            needs = session.needs(stage)
+            upstream = tuple(
+                by_name[need, None if session.registry[need].kind == "artifact" else split] for need in needs
+            )
+            node = _make_node(session, stage, split, upstream, indexes, fetch=fetch)
+            nodes.append(node)
+            by_name[stage, split] = node
+    return Graph(indexes, tuple(nodes))
+
+
+def _make_node(
+    session: Session,
+    stage: str,
+    split: str | None,
+    upstream: tuple[Node, ...],
+    indexes: dict[str, Index | None],
+    *,
+    fetch: bool,
+) -> Node:
+    entry, params = session.registry[stage], session.params(stage)
+    bare = Node(stage, split, entry, params, upstream=upstream, dataset=session.dataset.name)
+    splits = [split] if split is not None else list(session.stage_class(stage).splits_needed(params))  # type: ignore[union-attr]
+    for name in splits:
+        if indexes[name] is None:
+            return replace(bare, blocked=f"key after index of {name}")
+    for node in upstream:
+        if node.key is None or (node.split is None and artifact_content(session, node) is None):
+            return replace(bare, blocked=f"key after {node.stage}")
+    weights = session.weights(stage, fetch=fetch)
+    if weights is None:
+        return replace(bare, blocked="key after its weights are fetched")
+    made_of = _ingredients(session, bare, splits, indexes, weights)
+    index = indexes[split] if split is not None else None
+    node = replace(bare, made_of=made_of, index=index, weights=weights)
+    if index is None:
+        return node
+    return _with_shards(session, node, index.manifest.rows)
+
+
+def _ingredients(
+    session: Session, node: Node, splits: list[str], indexes: dict[str, Index | None], weights: dict[str, Weights]
+) -> Ingredients:
+    columns: dict[str, str] = {}
+    for split in splits:
+        index = indexes[split]
+        assert index is not None
+        prefix = "" if node.split is not None else f"{split}/"
+        for column in expand_columns(node.entry.columns):
+            columns[prefix + column] = index.manifest.digests[column]
+    rows_stages = [item for item in node.upstream if item.split is not None and item.made_of is not None]
+    artifacts = {item.stage: artifact_content(session, item) or "" for item in node.upstream if item.split is None}
+    return Ingredients(
+        stage=node.stage,
+        version=node.entry.version,
+        params=node.params.in_key(),
+        upstream={item.stage: item.made_of.fingerprint() for item in rows_stages if item.made_of},
+        artifacts=artifacts,
+        weights={name: item.sha256 for name, item in weights.items()},
+        columns=columns,
+        bases={item.stage: item.made_of.basis() for item in rows_stages if item.made_of},
+    )
+
+
+def _with_shards(session: Session, node: Node, rows: int) -> Node:
+    asked = session.config.shard_rows
+    fixed = existing_manifest(session, node)
+    if fixed is not None and asked is not None and asked != fixed.shard_rows:
+        msg = f"shard_rows={asked}, but {node.stage} of {node.split} was begun with shard_rows={fixed.shard_rows}"
+        raise ConfigError(msg, hint=f"leave shard_rows out, or give shard_rows={fixed.shard_rows}")
+    size = fixed.shard_rows if fixed is not None else asked or DEFAULT_SHARD_ROWS
+    return replace(node, shards=Shards(rows, size))
+
+
+def existing_manifest(session: Session, node: Node) -> StageManifest | None:
+    """Manifest in the node's folder, None before the first worker got there.
+
+    Raises
+    ------
+    FingerprintMismatch
+        If the folder holds another fingerprint than its name says.
+    """
+    from wsolpipe.contract.errors import FingerprintMismatch
+
+    if node.made_of is None or session.backend.size(f"{node.folder}/manifest.json") is None:
+        return None
+    if node.split is None:
+        manifest = Artifact(session.store, node.dataset, node.stage, str(node.key)).manifest
+    else:
+        manifest = StageView(session.store, node.dataset, node.split, node.stage, str(node.key)).manifest
+    if manifest.fingerprint != node.made_of.fingerprint():
+        msg = f"{session.config.store}/{node.folder} holds fingerprint {manifest.fingerprint[:16]}, expected {node.key}"
+        raise FingerprintMismatch(msg, hint="move that folder away and run again")
+    return manifest
+
+
+def artifact_content(session: Session, node: Node) -> str | None:
+    """Digest of what an artifact stage produced, None until it has."""
+    record = read_record(session.backend, node.folder, None) if node.key else None
+    return record.content if record else None
+
+
+def node_manifest(session: Session, node: Node, **made: Any) -> StageManifest:
+    """Manifest of a node whose key is known."""
+    from wsolpipe.contract.schema import Weights as WeightsEntry
+    from wsolpipe.engine.clock import now
+    from wsolpipe.engine.session import software_versions
+
+    assert node.made_of is not None
+    return StageManifest(
+        kind=node.entry.kind,
+        dataset=node.dataset,
+        split=node.split,
+        stage=node.stage,
+        key=str(node.key),
+        fingerprint=node.made_of.fingerprint(),
+        basis=node.made_of.basis(),
+        version=node.entry.version,
+        params=node.params.in_key(),
+        index_key=node.index.key if node.index else None,
+        columns=dict(node.made_of.columns),
+        upstream=dict(node.made_of.upstream),
+        artifacts=dict(node.made_of.artifacts),
+        weights=tuple(
+            WeightsEntry(name=name, sha256=item.sha256, source=item.source) for name, item in node.weights.items()
+        ),
+        rows=node.shards.rows,
+        shard_rows=node.shards.shard_rows,
+        licence=session.dataset.licence,
+        title=session.dataset.title,
+        software=software_versions(),
+        created=now(),
+        **made,
+    )

@@ -1,0 +1,309 @@
+"""The index of a split: listed from metadata, scanned shard by shard, assembled once every file has been looked at.
+
+``index/<key>/`` holds ``listing.parquet`` and ``listing_annotations.parquet`` (what the metadata says), ``scan/*``
+(what the files are), then ``index.parquet``, ``annotations.parquet`` and ``manifest.json``, written last.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.canonical import digest, sha256_bytes, short_key
+from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.layout import Shards, split_folder, stage_folder
+from wsolpipe.contract.manifest import CommitRecord, IndexManifest
+from wsolpipe.contract.reader import Index, read_parquet, read_record
+from wsolpipe.engine.clock import now
+from wsolpipe.engine.commit import put
+from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.images.index import (
+    Scan,
+    build_tables,
+    check_listing,
+    column_digests,
+    order_rows,
+    scan_rows,
+    write_parquet,
+)
+from wsolpipe.images.listing import Annotation, ListedRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from wsolpipe.engine.leases import Lease
+    from wsolpipe.engine.session import Session
+
+VERSION = 1
+SCAN_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class IndexWork:
+    """An index that is listed and not yet assembled."""
+
+    session: Session
+    split: str
+    key: str
+
+    @property
+    def folder(self) -> str:
+        """Folder in the store."""
+        return stage_folder(self.session.dataset.name, self.split, "index", self.key)
+
+    def notes(self) -> dict[str, Any]:
+        """What listing found beside the rows."""
+        return dict(json.loads(self.session.backend.get(f"{self.folder}/listing.json")))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows listed."""
+        return int(self.notes()["rows"])
+
+    def shards(self) -> Shards:
+        """How the scan is cut."""
+        return Shards(self.rows, SCAN_ROWS)
+
+    def pending(self) -> list[int]:
+        """Scan shards without a record."""
+        names = {name.removesuffix(".json") for name in self.session.backend.names(f"{self.folder}/commits")}
+        return [shard for shard in range(len(self.shards())) if str(shard) not in names]
+
+    def scan(self, shard: int, lease: Lease) -> CommitRecord:
+        """Look at the files of one shard: size, digest, orientation, or why they cannot be decoded."""
+        began = time.perf_counter()
+        start, stop = self.shards().span(shard)
+        rows = [ListedRow(**row) for row in _read(self.session, f"{self.folder}/listing.parquet", start, stop)]
+        rows = [row._replace(labels=tuple(row.labels)) for row in rows]
+        root, exif = self.session.root, self.session.dataset.exif
+        known = self._known_scans(shard, rows)
+        unknown_rows = [row for position, row in enumerate(rows) if position not in known]
+        fresh = iter(scan_rows(root, unknown_rows, exif=exif, threads=self.session.threads()))
+        scans = [known[position] if position in known else next(fresh) for position in range(len(rows))]
+        stamps = [_modified(root / row.path) for row in rows]
+        table = [
+            {**asdict(scan), "path": row.path, "modified": t} for scan, row, t in zip(scans, rows, stamps, strict=True)
+        ]
+        data = write_parquet(_table(table))
+        seconds = time.perf_counter() - began
+        bad = sum(1 for scan in scans if scan.reason)
+        record = CommitRecord(
+            shard=shard, start=start, stop=stop, objects={}, ok=len(rows) - bad, seconds=round(seconds, 3),
+            rows_per_second=round(len(rows) / max(seconds, 1e-9), 2), host=socket.gethostname(), time=now(),
+        )  # fmt: skip
+        put(self.session.backend, self.folder, record, {"scan": (f"{self.folder}/scan/{shard}.parquet", data)}, lease)
+        standing = read_record(self.session.backend, self.folder, shard)
+        if standing is None:
+            msg = f"scan {shard} of {self.folder} was not committed: its lease was taken by another worker"
+            raise StoreError(msg)
+        return standing
+
+    def _known_scans(self, shard: int, rows: list[ListedRow]) -> dict[int, Scan]:
+        """Scans of the index before this one whose file has the same path, size and time of change."""
+        previous = self.notes().get("previous")
+        if not previous:
+            return {}
+        name = f"{stage_folder(self.session.dataset.name, self.split, 'index', previous)}/scan/{shard}.parquet"
+        if self.session.backend.size(name) is None:
+            return {}
+        known = {}
+        old_rows = _read(self.session, name, 0, SCAN_ROWS)
+        for position, (row, old) in enumerate(zip(rows, old_rows, strict=False)):
+            modified = old.pop("modified")
+            same = old.pop("path") == row.path and modified and modified == _modified(self.session.root / row.path)
+            if same and not old["reason"]:
+                known[position] = Scan(**old)
+        return known
+
+    def assemble(self) -> Index:
+        """Check listing against files and write the tables.
+
+        Raises
+        ------
+        DataError
+            If sizes disagree with the files or a box lies outside its image; names file and line.
+        """
+        backend, dataset, notes = self.session.backend, self.session.dataset, self.notes()
+        rows = [
+            ListedRow(**{**row, "labels": tuple(row["labels"])})
+            for row in _read(self.session, f"{self.folder}/listing.parquet", 0, notes["rows"])
+        ]
+        annotations = [
+            Annotation(**row)
+            for row in _read(self.session, f"{self.folder}/listing_annotations.parquet", 0, notes["annotations"])
+        ]
+        scans: list[Scan] = []
+        for shard in range(len(self.shards())):
+            for row in _read(self.session, f"{self.folder}/scan/{shard}.parquet", 0, SCAN_ROWS):
+                scans.append(Scan(**{name: value for name, value in row.items() if name not in {"path", "modified"}}))
+        checked = check_listing(rows, scans, annotations)
+        index, truth = build_tables(rows, scans, checked.annotations)
+        backend.create(f"{self.folder}/index.parquet", write_parquet(index))
+        backend.create(f"{self.folder}/annotations.parquet", write_parquet(truth))
+        kinds = Counter(truth.column("kind").to_pylist())
+        labels = Counter(label for row in rows for label in row.labels)
+        manifest = IndexManifest(
+            dataset=dataset.name,
+            split=self.split,
+            key=self.key,
+            fingerprint=notes["fingerprint"],
+            rows=len(rows),
+            quarantined=sum(1 for reason in index.column("reason").to_pylist() if reason),
+            shard_rows=SCAN_ROWS,
+            digests=column_digests(index),
+            label_counts={str(label): count for label, count in sorted(labels.items())},
+            classes=notes["classes"],
+            class_names=notes["class_names"],
+            objectless=tuple(notes["objectless"]),
+            boxes=kinds["box"],
+            masks=kinds["mask"],
+            rows_with_truth=len(set(truth.column("row").to_pylist())),
+            clipped_boxes=checked.clipped,
+            selection=notes["selection"],
+            params=notes["params"],
+            licence=dataset.licence,
+            title=dataset.title,
+            created=now(),
+        )
+        backend.create(f"{self.folder}/manifest.json", manifest.to_bytes())
+        return Index(self.session.store, dataset.name, self.split, self.key)
+
+
+def current_index(session: Session, split: str) -> Index | None:
+    """The index to work with: the one this run listed, else the one that a run last found to be up to date."""
+    if split in session.config.index:
+        return _finished(session, split, session.config.index[split])
+    found: list[tuple[str, Index]] = []
+    for name in session.backend.names(f"{split_folder(session.dataset.name, split)}/index"):
+        index = _finished(session, split, name[:-1])
+        if index is not None and index.manifest.selection == session.config.selection():
+            found.append((_seen(session, index.folder).get("time", index.manifest.created), index))
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def list_index(session: Session, split: str) -> IndexWork | Index:
+    """Bring the index of a split up to date with its metadata, as far as that needs no image file.
+
+    Returns
+    -------
+    Index
+        If the one that exists still holds.
+    IndexWork
+        If files are to be scanned.
+
+    Raises
+    ------
+    DataError, ConfigError
+        If the metadata contradicts itself or the root is missing.
+    """
+    dataset, backend = session.dataset, session.backend
+    base = f"{split_folder(dataset.name, split)}/index"
+    present = current_index(session, split)
+    generation = len([name for name in backend.names(f"{base}-rescans") if name.endswith(".json")])
+    stamp = digest([source_stamp(dataset, split), generation])
+    rescan = session.config.force and "index" in session.config.stage
+    if present is not None and not rescan and _seen(session, present.folder).get("stamp") == stamp:
+        return present
+    if rescan and present is not None:
+        ask_rescan(session, split)
+        generation += 1
+        stamp = digest([source_stamp(dataset, split), generation])
+    listing = list_split(dataset, split)
+    previous = present.table(["image_id"]).column("image_id").to_pylist() if present else []
+    rows = _select(session, order_rows(listing, previous))
+    kept = {row.image_id for row in rows}
+    annotations = [item for item in listing.annotations if item.image_id in kept]
+    if not rows:
+        msg = f"split {split} of {dataset.name} has no images: {dataset.root}"
+        raise ConfigError(msg, hint="check root=, the data set's YAML and limit= or rows=")
+    made_of = {
+        "stage": "index", "version": VERSION, "params": {"exif": dataset.exif}, "selection": session.config.selection(),
+        "generation": generation, "listing": _listing_digest(rows, annotations),
+        "classes": [listing.classes, sorted(listing.class_names.items()), list(listing.objectless)],
+    }  # fmt: skip
+    fingerprint = digest(made_of)
+    work = IndexWork(session, split, short_key(fingerprint))
+    notes = {
+        "fingerprint": fingerprint, "rows": len(rows), "annotations": len(annotations), "classes": listing.classes,
+        "class_names": {str(label): name for label, name in listing.class_names.items()},
+        "objectless": list(listing.objectless), "selection": session.config.selection(),
+        "params": {"exif": dataset.exif}, "previous": present.key if present and present.key != work.key else None,
+    }  # fmt: skip
+    backend.create(f"{work.folder}/listing.parquet", write_parquet(_listing_table(rows)))
+    backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(_annotation_table(annotations)))
+    backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
+    backend.replace(f"{work.folder}/seen.json", json.dumps({"stamp": stamp, "time": now()}).encode())
+    return _finished(session, split, work.key) or work
+
+
+def ask_rescan(session: Session, split: str) -> None:
+    """Make the next run look at files again whose size or time changed, or that were quarantined."""
+    folder = f"{split_folder(session.dataset.name, split)}/index-rescans"
+    session.backend.create(f"{folder}/{now().replace(':', '-')}.json", b"{}")
+
+
+def _finished(session: Session, split: str, key: str) -> Index | None:
+    index = Index(session.store, session.dataset.name, split, key)
+    return index if session.backend.size(f"{index.folder}/manifest.json") is not None else None
+
+
+def _seen(session: Session, folder: str) -> dict[str, str]:
+    try:
+        return dict(json.loads(session.backend.get(f"{folder}/seen.json")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
+
+
+def _select(session: Session, rows: list[ListedRow]) -> list[ListedRow]:
+    start, stop = session.config.row_range()
+    return rows[start:stop][: session.config.limit]
+
+
+def _listing_digest(rows: Iterable[ListedRow], annotations: Iterable[Annotation]) -> str:
+    lines = [json.dumps([*row[:5], *row[6:]], ensure_ascii=False) for row in rows]
+    lines += [json.dumps(item[:7], ensure_ascii=False) for item in annotations]
+    return sha256_bytes("\n".join(lines).encode())
+
+
+def _listing_table(rows: list[ListedRow]) -> pa.Table:
+    import pyarrow as pa
+
+    types = {
+        "image_id": pa.string(), "path": pa.string(), "labels": pa.list_(pa.int32()), "width": pa.int32(),
+        "height": pa.int32(), "size_where": pa.string(), "group": pa.string(), "frame": pa.int32(),
+        "reason": pa.string(),
+    }  # fmt: skip
+    return pa.table({name: pa.array([getattr(row, name) for row in rows], kind) for name, kind in types.items()})
+
+
+def _annotation_table(annotations: list[Annotation]) -> pa.Table:
+    import pyarrow as pa
+
+    kinds = {name: pa.float64() if name in {"x0", "y0", "x1", "y1"} else pa.string() for name in Annotation._fields}
+    return pa.table(
+        {name: pa.array([getattr(item, name) for item in annotations], kind) for name, kind in kinds.items()}
+    )
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows)
+
+
+def _read(session: Session, name: str, start: int, stop: int) -> list[dict[str, Any]]:
+    return list(read_parquet(session.backend, name, start=start, stop=stop).to_pylist())
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

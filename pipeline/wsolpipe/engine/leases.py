@@ -1,0 +1,160 @@
+"""Leases: who works on a shard now. They spare double work; correctness rests on commits, not on them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.engine.faults import fault_point
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsolpipe.contract.backend import Backend
+
+DEFAULT_TTL = 60.0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lease: host, boot, process, and a random name for this holder."""
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+    token: str
+
+    @classmethod
+    def here(cls) -> Owner:
+        """This process."""
+        return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()), secrets.token_hex(8))
+
+    def is_dead(self) -> bool:
+        """Whether this machine can tell that the holder is gone: same boot, and no such process any more."""
+        return self.boot != "" and self.boot == _boot() and _started(self.pid) != self.started
+
+
+@dataclass
+class Leases:
+    """Leases of one worker process on one store.
+
+    A lease is taken over when its process is known to be dead, or when its heartbeat stood still for its own time to
+    live *as measured by the clock of whoever watches*: clocks of different machines are never compared.
+    """
+
+    backend: Backend
+    ttl: float = DEFAULT_TTL
+    owner: Owner = field(default_factory=Owner.here)
+    _seen: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+
+    def acquire(self, name: str) -> Lease | None:
+        """Take the lease `name`; None while somebody else holds it."""
+        content = self._content(beat=0)
+        if self.backend.create(name, content):
+            return Lease(self, name, content)
+        try:
+            current = self.backend.get(name)
+        except FileNotFoundError:
+            return None  # released just now: the next round finds it free
+        if self.is_stale(name, current) and self.backend.swap(name, current, content):
+            return Lease(self, name, content)
+        return None
+
+    def is_stale(self, name: str, content: bytes) -> bool:
+        """Whether the holder that wrote `content` is dead or has not beaten for its time to live."""
+        try:
+            fields = json.loads(content)
+            owner, ttl = Owner(**fields["owner"]), float(fields["ttl"])
+        except (ValueError, KeyError, TypeError):
+            owner, ttl = None, self.ttl  # torn by a kill: counts as silent
+        if owner is not None and owner.is_dead():
+            return True
+        seen, since = self._seen.get(name, (b"", 0.0))
+        now = time.monotonic()
+        if seen != content:
+            self._seen[name] = (content, now)
+            return False
+        return now - since > ttl
+
+    def _content(self, beat: int) -> bytes:
+        fields: dict[str, Any] = {"owner": vars(self.owner), "ttl": self.ttl, "beat": beat, "time": time.time()}
+        return json.dumps(fields, sort_keys=True).encode()
+
+
+@dataclass
+class Lease:
+    """A lease held by this process."""
+
+    leases: Leases
+    name: str
+    content: bytes
+    lost: bool = False
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[Lease]:
+        """Renew the lease from a thread while the body runs; release it in the end."""
+        done = threading.Event()
+
+        def beat() -> None:
+            count = 0
+            while not done.wait(self.leases.ttl / 3):
+                count += 1
+                fault_point("heartbeat")
+                self.renew(count)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            done.set()
+            thread.join()
+            self.release()
+
+    def renew(self, beat: int) -> None:
+        """Write a new heartbeat; mark the lease as lost if somebody took it."""
+        content = self.leases._content(beat)  # noqa: SLF001 - same module, one idea
+        with contextlib.suppress(OSError):  # a store out of reach for a moment: the next beat tries again
+            if self.leases.backend.swap(self.name, self.content, content):
+                self.content = content
+            elif not self.still_mine():
+                self.lost = True
+
+    def still_mine(self) -> bool:
+        """Whether the store still names this holder."""
+        try:
+            return self.leases.backend.get(self.name) == self.content
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Give the lease back, if it is still held."""
+        with contextlib.suppress(OSError):
+            if self.still_mine():
+                self.leases.backend.delete(self.name)
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot, empty if there is none: tells a reused number from the old."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]

@@ -1,0 +1,196 @@
+"""Making one unit in this process: a shard, an artifact or a scan of the index, with its models loaded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import TornShardError
+from wsolpipe.contract.layout import commit_name, lease_name
+from wsolpipe.contract.manifest import CommitRecord
+from wsolpipe.engine import commit
+from wsolpipe.engine.artifact import ArtifactJob
+from wsolpipe.engine.graph import existing_manifest, node_manifest
+from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
+from wsolpipe.engine.shard import ShardJob
+from wsolpipe.stages.base import ArtifactStage, Context, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wsolpipe.contract.manifest import StageManifest
+    from wsolpipe.engine.graph import Node
+    from wsolpipe.engine.leases import Lease, Leases
+    from wsolpipe.engine.session import Session
+
+
+class Abandoned(Exception):  # noqa: N818 - no error: somebody asked this process to stop
+    """A unit given up half-way because this process was asked to stop."""
+
+
+@dataclass
+class Maker:
+    """Makes units; keeps the stage that it made last set up.
+
+    Attributes
+    ----------
+    emit : callable
+        Receives events: plain dictionaries with a field ``event``.
+    stopping : callable
+        Whether this process was asked to stop; looked at after every block.
+    """
+
+    session: Session
+    leases: Leases
+    emit: Callable[[dict[str, Any]], None]
+    stopping: Callable[[], bool]
+    _ready: tuple[str, Stage[Any]] | None = None
+    _warned: set[str] = field(default_factory=set)
+
+    def make(self, node: Node, unit: int | None, lease: Lease) -> CommitRecord:
+        """Make and commit one unit whose lease is held, or return the record of whoever was first.
+
+        Raises
+        ------
+        Abandoned
+            If this process was asked to stop.
+        TornShardError
+            If an upstream shard turned out to be damaged; it is discarded, so that it is made again first.
+        """
+        manifest = self._manifest(node)
+        generation = self._clear_old(node, manifest, unit, lease)
+        if isinstance(generation, CommitRecord):
+            return generation
+        self._tell("begin", node, shard=unit)
+        if unit is None:
+            record = self._make_artifact(node, lease, generation)
+        else:
+            record = self._make_shard(node, manifest, unit, lease, generation)
+        self.session.backend.delete(retry_name(node.folder, unit))
+        self.session.backend.delete(failure_name(node.folder, unit))
+        self._tell(
+            "shard", node, shard=unit, rows=record.stop - record.start, ok=record.ok + record.no_object,
+            quarantined=len(record.quarantined), seconds=record.seconds, taken_over=record.taken_over_from is not None,
+            summary=record.summary,
+        )  # fmt: skip
+        return record
+
+    def _clear_old(self, node: Node, manifest: StageManifest, unit: int | None, lease: Lease) -> CommitRecord | int:
+        """The record that stands, or the generation to make once what is torn or outdated is gone."""
+        state, old = unit_state(self.session, node, manifest, unit, retry=True)
+        asked = retry_generation(self.session, node, unit)
+        if old is None:
+            if state is State.TORN:  # the record itself is unreadable
+                self.session.backend.delete(commit_name(node.folder, unit))
+            return asked
+        if state is State.DONE and old.upstream == upstream_contents(self.session, node, unit):
+            return old
+        commit.discard(self.session.backend, node.folder, manifest, old, lease)
+        return max(asked, old.generation + 1)
+
+    def _make_shard(
+        self, node: Node, manifest: StageManifest, shard: int, lease: Lease, generation: int
+    ) -> CommitRecord:
+        def on_rows(done: int, total: int) -> None:
+            self._tell("rows", node, shard=shard, done=done, total=total)
+            if self.stopping():
+                raise Abandoned
+
+        job = ShardJob(self.session, node, self._set_up(node), manifest, shard, lease, on_rows, generation)
+        taken = job.take_over() if generation == 1 else None
+        try:
+            return taken or job.make()
+        except TornShardError:
+            self._discard_damaged(node)
+            raise
+
+    def _make_artifact(self, node: Node, lease: Lease, generation: int) -> CommitRecord:
+        kind = self.session.stage_class(node.stage)
+        assert issubclass(kind, ArtifactStage)
+        self._ready = None  # one set of models at a time
+        return ArtifactJob(self.session, node, kind(node.params, self._context(node)), lease, generation).make()
+
+    def _discard_damaged(self, node: Node) -> None:
+        """Discard upstream shards whose bytes are not those of their record."""
+        for need in node.upstream:
+            manifest = existing_manifest(self.session, need)
+            for unit in need.units:
+                lease = self.leases.acquire(lease_name(need.folder, unit))
+                if lease is None or manifest is None:
+                    continue
+                state, record = unit_state(self.session, need, manifest, unit, retry=False)
+                if record is not None and commit.damaged_objects(self.session.backend, need.folder, manifest, record):
+                    commit.discard(self.session.backend, need.folder, manifest, record, lease)
+                    self.emit(
+                        {"event": "warning", "text": f"{need.stage} shard {unit} was damaged ({state}): made again"}
+                    )
+                lease.release()
+
+    # -- set-up --------------------------------------------------------------------------------------------------
+
+    def _manifest(self, node: Node) -> StageManifest:
+        manifest = existing_manifest(self.session, node)
+        if manifest is not None:
+            return manifest
+        if node.split is None:
+            commit.prepare_folder(self.session.backend, node.folder, node_manifest(self.session, node), None)
+        else:
+            made = node_manifest(self.session, node, arrays=self._set_up(node).arrays())
+            commit.prepare_folder(self.session.backend, node.folder, made, node.shards)
+        found = existing_manifest(self.session, node)
+        assert found is not None
+        return found
+
+    def _set_up(self, node: Node) -> Stage[Any]:
+        """The stage of a node with its models loaded; one is kept at a time."""
+        assert node.made_of is not None
+        assert node.index is not None
+        wanted = f"{node.made_of.basis()} {node.index.key}"
+        if self._ready is None or self._ready[0] != wanted:
+            kind = self.session.stage_class(node.stage)
+            assert issubclass(kind, Stage)
+            self._ready = None  # free the models of the last stage first
+            stage = kind(node.params, self._context(node))
+            stage.setup()
+            self._ready = (wanted, stage)
+        return self._ready[1]
+
+    def _context(self, node: Node) -> Context:
+        index = node.index or next((self.session.index_of(split) for split in self.session.splits), None)
+        known = index.manifest if index else None
+        files = {
+            need.stage: self.session.backend.local_path(f"{need.folder}/files")
+            for need in node.upstream
+            if need.split is None
+        }
+        return Context(
+            dataset=node.dataset,
+            classes=known.classes if known else None,
+            class_names={int(label): name for label, name in known.class_names.items()} if known else {},
+            objectless=frozenset(known.objectless) if known else frozenset(),
+            device=self.session.device(),
+            threads=self.session.threads(),
+            seed=self.session.config.seed,
+            weights=node.weights,
+            artifacts=files,
+            warn=self._warn,
+            progress=lambda done, total: self._progress(node, done, total),
+        )
+
+    def _progress(self, node: Node, done: int, total: int) -> None:
+        self._tell("progress", node, done=done, total=total)
+        if self.stopping():
+            raise Abandoned
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self.emit({"event": "warning", "text": text})
+
+    def _tell(self, event: str, node: Node, **fields: Any) -> None:
+        self.emit({"event": event, "stage": node.stage, "split": node.split, **fields})
+
+
+def failure_name(folder: str, unit: int | None) -> str:
+    """Object that says why a unit could not be made the last time."""
+    return f"{folder}/failures/{'artifact' if unit is None else unit}.json"

@@ -1,0 +1,240 @@
+"""Which shards stand, which are to be made, and why. Reads manifests, records and object sizes only."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.reader import StageView, read_record
+from wsolpipe.engine.commit import all_arrays, missing_objects
+from wsolpipe.engine.fingerprint import differences
+from wsolpipe.engine.graph import Graph, Node, existing_manifest
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.manifest import CommitRecord, StageManifest
+    from wsolpipe.engine.session import Session
+
+
+class State(StrEnum):
+    """What is to be said of one shard."""
+
+    DONE = "done"
+    MISSING = "missing"
+    TORN = "torn"
+    RETRY = "retry asked"
+    STALE = "upstream shard changed"
+
+
+@dataclass
+class Units:
+    """States of all shards of one node, with the records that stand."""
+
+    states: dict[int | None, State] = field(default_factory=dict)
+    records: dict[int | None, CommitRecord] = field(default_factory=dict)
+
+    def pending(self) -> list[int | None]:
+        """Shards to be made, in order."""
+        return [unit for unit, state in self.states.items() if state is not State.DONE]
+
+    def count(self) -> Counter[State]:
+        """Shards by state."""
+        return Counter(self.states.values())
+
+
+def examine(session: Session, node: Node, upstream: dict[tuple[str, str | None], Units]) -> Units:
+    """State of every shard of a node; `upstream` holds what this returned for the nodes that it reads."""
+    manifest = existing_manifest(session, node)
+    units = Units({unit: State.MISSING for unit in node.units})
+    if manifest is None or node.key is None:
+        return units
+    names = session.backend.names(f"{node.folder}/commits")
+    present = {name.removesuffix(".json") for name in names}
+    retries = {name.removesuffix(".json") for name in session.backend.names(f"{node.folder}/retries")}
+    for unit in node.units:
+        name = "artifact" if unit is None else str(unit)
+        if name not in present:
+            continue
+        state, record = unit_state(session, node, manifest, unit, retry=name in retries)
+        if record is not None:
+            units.records[unit] = record
+            if state is State.DONE and _is_stale(node, record, upstream):
+                state = State.STALE
+        units.states[unit] = state
+    return units
+
+
+def unit_state(
+    session: Session, node: Node, manifest: StageManifest, unit: int | None, *, retry: bool
+) -> tuple[State, CommitRecord | None]:
+    """State of one shard by its own record and objects."""
+    try:
+        record = read_record(session.backend, node.folder, unit)
+    except StoreError as error:
+        if "schema" in error.message:
+            raise
+        return State.TORN, None
+    if record is None:
+        return State.MISSING, None
+    if missing_objects(session.backend, node.folder, manifest, record):
+        return State.TORN, record
+    if retry and record.generation < retry_generation(session, node, unit):
+        return State.RETRY, record
+    return State.DONE, record
+
+
+def retry_name(node_folder: str, unit: int | None) -> str:
+    """Object that asks for a new generation of a shard."""
+    return f"{node_folder}/retries/{'artifact' if unit is None else unit}.json"
+
+
+def retry_generation(session: Session, node: Node, unit: int | None) -> int:
+    """Generation that was asked for, 1 if none was."""
+    try:
+        return int(json.loads(session.backend.get(retry_name(node.folder, unit)))["generation"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 1
+
+
+def upstream_contents(session: Session, node: Node, unit: int | None) -> dict[str, dict[str, str]]:
+    """Content digests of the shards and artifacts that a unit reads, by stage and shard, as its record keeps them."""
+    contents: dict[str, dict[str, str]] = {}
+    for need in node.upstream:
+        for shard in node.reads(need, unit):
+            record = read_record(session.backend, need.folder, shard)
+            if record is not None:
+                contents.setdefault(need.stage, {})["artifact" if shard is None else str(shard)] = record.content
+    return contents
+
+
+def _is_stale(node: Node, record: CommitRecord, upstream: dict[tuple[str, str | None], Units]) -> bool:
+    for need in node.upstream:
+        known = upstream.get((need.stage, need.split))
+        for name, content in record.upstream.get(need.stage, {}).items():
+            unit = None if name == "artifact" else int(name)
+            present = known.records.get(unit) if known else None
+            if present is not None and present.content != content:
+                return True
+    return False
+
+
+@dataclass(frozen=True)
+class Line:
+    """What `plan` says of one stage and split."""
+
+    stage: str
+    split: str | None
+    key: str | None
+    reason: str
+    rows: int
+    shards: int
+    shards_done: int
+    done: int
+    quarantined: int
+    seconds: float
+    remaining_seconds: float | None
+    files: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(vars(self))
+
+
+def make_plan(session: Session, graph: Graph) -> list[Line]:
+    """A line for every stage and split, needs first."""
+    known: dict[tuple[str, str | None], Units] = {}
+    lines = []
+    for split, index in graph.indexes.items():
+        lines.append(_index_line(split, index))
+    for node in graph.nodes:
+        units = examine(session, node, known)
+        known[node.stage, node.split] = units
+        lines.append(_line(session, node, units))
+    return lines
+
+
+def _index_line(split: str, index: Any) -> Line:
+    if index is None:
+        return Line("index", split, None, "missing", 0, 0, 0, 0, 0, 0.0, None, 0, 0)
+    made = index.manifest
+    return Line(
+        "index",
+        split,
+        made.key,
+        "done",
+        made.rows,
+        1,
+        1,
+        made.rows - made.quarantined,
+        made.quarantined,
+        0.0,
+        0.0,
+        3,
+        0,
+    )
+
+
+def _line(session: Session, node: Node, units: Units) -> Line:
+    records = list(units.records.values())
+    done_rows = sum(record.stop - record.start for record in records)
+    seconds = sum(record.seconds for record in records)
+    rows = node.shards.rows
+    done = [record for unit, record in units.records.items() if units.states[unit] is State.DONE]
+    pending_rows = rows - sum(record.stop - record.start for record in done)
+    arrays = existing_manifest(session, node)
+    objects = len(all_arrays(arrays.arrays)) if arrays is not None and node.split is not None else 1
+    size = sum(item.bytes for record in records for item in record.objects.values())
+    return Line(
+        stage=node.stage,
+        split=node.split,
+        key=node.key,
+        reason=_reason(session, node, units),
+        rows=rows,
+        shards=len(units.states),
+        shards_done=len(done),
+        done=sum(record.ok + record.no_object for record in done),
+        quarantined=sum(len(record.quarantined) for record in done),
+        seconds=round(seconds, 3),
+        remaining_seconds=round(seconds / done_rows * pending_rows, 1) if done_rows else None,
+        files=len(units.states) * (objects + 1) + objects + 1,
+        bytes=round(size / done_rows * rows) if done_rows else size,
+    )
+
+
+def _reason(session: Session, node: Node, units: Units) -> str:
+    if node.blocked:
+        return node.blocked
+    counts = units.count()
+    if not units.states or counts[State.DONE] == len(units.states):
+        return "done"
+    told = [f"{counts[state]} {state}" for state in State if counts[state] and state is not State.DONE]
+    if counts[State.DONE] == 0 and counts[State.MISSING] == len(units.states):
+        changed = _changed_fields(session, node)
+        return f"changed: {', '.join(changed[:3])}" if changed else "missing"
+    failed = len(session.backend.names(f"{node.folder}/failures"))
+    return ", ".join([*told, *([f"{failed} failed"] if failed else [])])
+
+
+def _changed_fields(session: Session, node: Node) -> list[str]:
+    """Fields in which the newest other key of this stage differs; empty if there is none."""
+    if node.split is None or node.made_of is None:
+        return []
+    split = session.store[node.dataset][node.split]
+    older = [key for key in split.keys(node.stage) if key != node.key]
+    if not older:
+        return []
+    old = StageView(session.store, node.dataset, node.split, node.stage, older[-1]).manifest
+    made = node.made_of
+    before = {
+        "version": old.version, "params": old.params, "upstream": old.upstream, "artifacts": old.artifacts,
+        "weights": {item.name: item.sha256 for item in old.weights}, "index": old.columns,
+    }  # fmt: skip
+    after = {
+        "version": made.version, "params": dict(made.params), "upstream": dict(made.upstream),
+        "artifacts": dict(made.artifacts), "weights": dict(made.weights), "index": dict(made.columns),
+    }  # fmt: skip
+    return differences(before, after)

@@ -1,0 +1,135 @@
+"""One run's settled surroundings: store, data set, stages with their parameters and weights."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.backend import LocalBackend, open_backend
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.reader import Store
+from wsolpipe.engine.config import RunConfig, merge
+from wsolpipe.images.dataset import DatasetConfig, load_dataset
+from wsolpipe.stages.registry import Registry, load_registry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsolpipe.contract.reader import Index
+    from wsolpipe.models.weights import Weights
+    from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
+
+RECORDED_PACKAGES = ("wsolpipe", "numpy", "zarr", "pillow", "torch", "timm")
+
+
+@dataclass
+class Session:
+    """Configuration with everything looked up that does not change while it runs."""
+
+    config: RunConfig
+    registry: Registry
+    backend: LocalBackend
+    dataset: DatasetConfig
+    _params: dict[str, StageParams] = field(default_factory=dict)
+    _weights: dict[tuple[str, bool], dict[str, Weights] | None] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, config: RunConfig, *, need_root: bool = True) -> Session:
+        """Look everything up.
+
+        Parameters
+        ----------
+        need_root : bool
+            Whether a missing folder of images is an error; False for commands that read only the store.
+
+        Raises
+        ------
+        ConfigError
+            If no data set is named or the data set, a stage or a split does not exist.
+        """
+        if not config.dataset:
+            msg = "no data set named"
+            raise ConfigError(msg, hint="add dataset=NAME, or dataset=FILE.yaml for your own")
+        registry = load_registry(config.stages)
+        dataset = load_dataset(config.dataset, root=config.root, need_root=need_root)
+        for split in config.split:
+            if split not in dataset.splits:
+                raise ConfigError(unknown(f"split of {dataset.name}", split, dataset.splits))
+        for stage in dataset.stages:
+            registry[stage]
+        return cls(config, registry, open_backend(config.store), dataset)
+
+    @property
+    def store(self) -> Store:
+        """The store, for reading."""
+        return Store(self.config.store)
+
+    @cached_property
+    def root(self) -> Path:
+        """Folder that row paths are relative to."""
+        return self.dataset.image_root()
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits to work on."""
+        return list(self.config.split or self.dataset.splits)
+
+    def stage_class(self, stage: str) -> type[Stage[Any]] | type[ArtifactStage[Any]]:
+        """Class of a stage."""
+        return self.registry.load(stage)
+
+    def params(self, stage: str) -> StageParams:
+        """Resolved parameters: ``stages.yaml``, then the data set's YAML, then the command line."""
+        if stage not in self._params:
+            over = merge(self.dataset.stages.get(stage, {}), self.config.params.get(stage, {}))
+            self._params[stage] = self.registry.params(stage, over)
+        return self._params[stage]
+
+    def needs(self, stage: str) -> tuple[str, ...]:
+        """Stages that `stage` reads with its parameters."""
+        return self.stage_class(stage).needs(self.params(stage), self.registry[stage].needs)
+
+    def weights(self, stage: str, *, fetch: bool) -> dict[str, Weights] | None:
+        """Resolved weights of a stage; None if some would have to be fetched and `fetch` is False."""
+        if (stage, fetch) not in self._weights:
+            from wsolpipe.models.weights import resolve
+
+            wanted = self.stage_class(stage).weights_needed(self.params(stage))
+            found = {name: resolve(spec, fetch=fetch) for name, spec in wanted.items()}
+            complete = {name: item for name, item in found.items() if item is not None}
+            self._weights[stage, fetch] = complete if len(complete) == len(found) else None
+        return self._weights[stage, fetch]
+
+    def index_of(self, split: str) -> Index | None:
+        """The index of a split that this session works with, None while there is none."""
+        from wsolpipe.engine.indexing import current_index
+
+        return current_index(self, split)
+
+    def device(self) -> str:
+        """Torch device of this process; ``auto`` is a GPU if there is one."""
+        if self.config.device != "auto":
+            return self.config.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def threads(self) -> int:
+        """Threads that decode ahead of the model."""
+        return self.config.threads or max(1, min(8, (os.cpu_count() or 1) // self.config.workers))
+
+
+def software_versions() -> dict[str, str]:
+    """Versions worth recording beside a result."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

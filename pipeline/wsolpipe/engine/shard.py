@@ -1,0 +1,360 @@
+"""Making one shard of a rows stage: read rows, run the stage block by block, encode, commit."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.errors import BadImageError, StoreError, TornShardError, WsolError
+from wsolpipe.contract.layout import Shards
+from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
+from wsolpipe.contract.reader import StageView, read_record
+from wsolpipe.contract.schema import ArraySpec, Status
+from wsolpipe.engine import commit
+from wsolpipe.engine.checkpoint import Checkpoint
+from wsolpipe.engine.clock import now
+from wsolpipe.engine.encoding import encode_shard
+from wsolpipe.engine.faults import fault_point
+from wsolpipe.engine.plan import upstream_contents
+from wsolpipe.images.decode import decode
+from wsolpipe.images.index import rows_digest
+from wsolpipe.stages.base import Rows, Stage, Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pyarrow as pa
+
+    from wsolpipe.engine.graph import Node
+    from wsolpipe.engine.leases import Lease
+    from wsolpipe.engine.session import Session
+
+Array = np.ndarray[Any, Any]
+READ_ALWAYS = ("row", "image_id", "path", "labels", "width", "height", "orientation", "sha256", "reason")
+FAILURES_IN_A_ROW = 8
+
+
+@dataclass
+class ShardJob:
+    """One shard under way.
+
+    Attributes
+    ----------
+    stage : Stage
+        Set up in this process.
+    manifest : StageManifest
+        As written in the node's folder.
+    on_rows : callable
+        Called with (rows done, rows of the shard) after every block; may raise to abandon the shard.
+    """
+
+    session: Session
+    node: Node
+    stage: Stage[Any]
+    manifest: StageManifest
+    shard: int
+    lease: Lease
+    on_rows: Callable[[int, int], None]
+    generation: int = 1
+    _summary: dict[str, float] = field(default_factory=dict)
+
+    def make(self) -> CommitRecord:
+        """Make and commit the shard; return the record that stands in the store in the end."""
+        began = time.perf_counter()
+        start, stop = self.node.shards.span(self.shard)
+        assert self.node.index is not None
+        table = self.node.index.table(READ_ALWAYS, start=start, stop=stop)
+        digest = rows_digest(self.node.index.table(self.node.columns, start=start, stop=stop), self.node.columns)
+        upstream = self._read_upstream(start, stop)
+        arrays, status, reasons = self._run_blocks(table, start, stop, upstream, digest)
+        seconds = time.perf_counter() - began
+        quarantined = _quarantined(table, start, status, reasons)
+        record = CommitRecord(
+            shard=self.shard,
+            start=start,
+            stop=stop,
+            rows_digest=digest,
+            objects={},
+            upstream=upstream_contents(self.session, self.node, self.shard),
+            ok=int((status == Status.OK).sum()),
+            no_object=int((status == Status.NO_OBJECT).sum()),
+            quarantined=quarantined,
+            summary=dict(self._summary),
+            seconds=round(seconds, 3),
+            rows_per_second=round((stop - start) / max(seconds, 1e-9), 2),
+            device=self.stage.context.device,
+            batch=int(getattr(self.stage.params, "batch", 0) or 0),
+            host=socket.gethostname(),
+            time=now(),
+            generation=self.generation,
+        )
+        return commit_arrays(
+            self.session, self.node.folder, self.manifest, record, {**arrays, "status": status}, self.lease
+        )
+
+    def take_over(self) -> CommitRecord | None:
+        """Copy this shard from an older key that differs only in other rows; None if there is none."""
+        node, backend = self.node, self.session.backend
+        assert node.made_of is not None
+        assert node.split is not None
+        assert node.index is not None
+        start, stop = node.shards.span(self.shard)
+        older = [key for key in self.session.store[node.dataset][node.split].keys(node.stage) if key != node.key]
+        for view in (
+            StageView(self.session.store, node.dataset, node.split, node.stage, key) for key in reversed(older)
+        ):
+            old = view.manifest
+            if (old.basis, old.shard_rows, old.arrays) != (
+                node.made_of.basis(),
+                node.shards.shard_rows,
+                self.manifest.arrays,
+            ):
+                continue
+            record = view.record(self.shard)
+            if record is None or (record.start, record.stop) != (start, stop):
+                continue
+            digest = rows_digest(node.index.table(node.columns, start=start, stop=stop), node.columns)
+            if record.rows_digest != digest or record.upstream != upstream_contents(
+                self.session, self.node, self.shard
+            ):
+                continue
+            objects = {
+                name: (commit.object_name(node.folder, old.arrays, name, self.shard), backend.get(source))
+                for name, source in commit.object_names(view.folder, old, record).items()
+            }
+            if any(sha256_bytes(data) != record.objects[name].sha256 for name, (_, data) in objects.items()):
+                continue
+            taken = record.model_copy(update={"taken_over_from": view.key, "generation": self.generation})
+            commit.put(backend, node.folder, taken, objects, self.lease)
+            return read_record(backend, node.folder, self.shard)
+        return None
+
+    def _read_upstream(self, start: int, stop: int) -> dict[str, tuple[StageView, Upstream, dict[int, str]]]:
+        """Arrays and reasons of every rows stage that is read, for the whole shard."""
+        found = {}
+        for node in self.node.upstream:
+            if node.split is None:
+                continue
+            view = StageView(self.session.store, node.dataset, node.split, node.stage, str(node.key))
+            try:
+                arrays = {name: view[name][start:stop] for name in [*view.manifest.arrays, "status"]}
+            except (OSError, ValueError, RuntimeError) as error:
+                msg = f"rows {start} to {stop} of {node.stage} cannot be read: {error}"
+                raise TornShardError(msg, hint="wsolpipe repair store=…") from error
+            reasons: dict[int, str] = {}
+            for number in node.shards.covering(start, stop):
+                record = view.record(number)
+                if record is None:
+                    msg = f"shard {number} of {node.stage} is needed and missing"
+                    raise StoreError(msg)
+                reasons.update({item.row: item.reason for item in record.quarantined})
+            upstream = Upstream(arrays, arrays.pop("status"), view.manifest.params)
+            found[node.stage] = (view, upstream, reasons)
+        return found
+
+    def _run_blocks(
+        self,
+        table: pa.Table,
+        start: int,
+        stop: int,
+        upstream: dict[str, tuple[StageView, Upstream, dict[int, str]]],
+        digest: str,
+    ) -> tuple[dict[str, Array], Array, dict[int, str]]:
+        specs = self.manifest.arrays
+        arrays = {name: spec.empty(stop - start) for name, spec in specs.items()}
+        status = np.zeros(stop - start, np.uint8)
+        reasons: dict[int, str] = {}
+        checkpoint = Checkpoint.of(self.session.config, self.node, self.shard, digest)
+        done = checkpoint.restore(arrays, status, reasons, self._summary)
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        block = self.node.entry.block
+        for first in range(done, stop - start, block):
+            last = min(first + block, stop - start)
+            rows = self._rows(columns, first, last, start, upstream)
+            inputs = {name: _cut(item, first, last) for name, (_, item, _) in upstream.items()}
+            made = process_guarded(self.stage, rows, inputs, specs)
+            for name, values in made.items():
+                arrays[name][first:last] = values
+            status[first:last] = rows.status
+            reasons.update({first + position: reason for position, reason in rows.reasons.items()})
+            for name, value in self.stage.summary(made, rows).items():
+                self._summary[name] = self._summary.get(name, 0) + value
+            checkpoint.save(last, arrays, status, reasons, self._summary)
+            fault_point("block")
+            self.on_rows(last, stop - start)
+        checkpoint.drop()
+        return arrays, status, reasons
+
+    def _rows(
+        self,
+        columns: Mapping[str, list[Any]],
+        first: int,
+        last: int,
+        start: int,
+        upstream: dict[str, tuple[StageView, Upstream, dict[int, str]]],
+    ) -> Rows:
+        part = {name: values[first:last] for name, values in columns.items()}
+        status = np.full(last - first, Status.OK, np.uint8)
+        reasons: dict[int, str] = {}
+        for position in range(last - first):
+            if part["reason"][position]:
+                status[position], reasons[position] = Status.QUARANTINED, part["reason"][position]
+                continue
+            for name, (_, item, why) in upstream.items():
+                if item.status[first + position] == Status.QUARANTINED:
+                    status[position] = Status.QUARANTINED
+                    reasons[position] = f"{name}: {why.get(start + first + position, 'quarantined')}"
+                elif item.status[first + position] == Status.NO_OBJECT:
+                    status[position] = Status.NO_OBJECT
+        root = os.fspath(self.session.root)
+
+        def load(position: int) -> Array:
+            return read_image(
+                f"{root}/{part['path'][position]}", part["sha256"][position], part["orientation"][position]
+            )
+
+        numbers = np.arange(start + first, start + last, dtype=np.int64)
+        return Rows(numbers, part, load, status=status, reasons=reasons, threads=self.stage.context.threads)
+
+
+def read_image(path: str, sha256: str | None, orientation: int | None) -> Array:
+    """Decode an image file that the index knows.
+
+    Raises
+    ------
+    BadImageError
+        If it is gone, has other bytes than were indexed, or cannot be decoded.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - called once a row; pathlib doubles its cost
+            data = file.read()
+    except OSError as error:
+        msg = f"cannot be read: {error.strerror}"
+        raise BadImageError(msg) from error
+    if sha256 and sha256_bytes(data) != sha256:
+        msg = "changed since it was indexed: run stage=index force=true"
+        raise BadImageError(msg)
+    return decode(data, orientation=orientation)
+
+
+def process_guarded(
+    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], specs: Mapping[str, ArraySpec]
+) -> dict[str, Array]:
+    """Run a stage on a block; a row that makes it raise is quarantined and the others go on.
+
+    Raises
+    ------
+    Exception
+        The stage's own, if rows fail one after the other: then the stage is broken, not a row.
+    """
+    before = rows.status.copy()
+    try:
+        return _checked(stage.process(rows, inputs), rows, specs)
+    except (WsolError, MemoryError):
+        raise
+    except Exception as error:
+        usable = np.flatnonzero(before == Status.OK)
+        if len(usable) < 2 or _out_of_memory(error):
+            raise
+        bad = _find_bad_rows(stage, rows, inputs, before, usable, error)
+    rows.status = before
+    for position, reason in bad.items():
+        rows.quarantine(position, reason)
+    return _checked(stage.process(rows, inputs), rows, specs)
+
+
+def _find_bad_rows(
+    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], before: Array, usable: Array, first: Exception
+) -> dict[int, str]:
+    """Halve the block until each raising row stands alone."""
+    bad: dict[int, str] = {}
+    failures = 0
+    parts = [usable[: len(usable) // 2], usable[len(usable) // 2 :]]
+    while parts:
+        part = parts.pop()
+        rows.status = np.where(np.isin(np.arange(len(rows)), part), before, np.uint8(Status.QUARANTINED)).astype(
+            np.uint8
+        )
+        try:
+            stage.process(rows, inputs)
+            failures = 0
+        except WsolError:
+            raise
+        except Exception as error:
+            if len(part) == 1:
+                bad[int(part[0])] = f"stage failed: {type(error).__name__}: {error}"
+                failures += 1
+                if failures >= FAILURES_IN_A_ROW:
+                    raise first from error
+            else:
+                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+    return bad
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return "OutOfMemory" in type(error).__name__ or "out of memory" in str(error)
+
+
+def _checked(made: dict[str, Array], rows: Rows, specs: Mapping[str, ArraySpec]) -> dict[str, Array]:
+    if set(made) != set(specs):
+        msg = f"the stage returned arrays {sorted(made)} where {sorted(specs)} were declared"
+        raise StoreError(msg)
+    for name, spec in specs.items():
+        expected = (len(rows), *spec.shape)
+        if made[name].shape != expected or made[name].dtype != np.dtype(spec.dtype):
+            msg = f"array {name} is {made[name].shape} {made[name].dtype}; declared: {expected} {spec.dtype}"
+            raise StoreError(msg)
+        made[name][rows.status != Status.OK] = spec.fill_value()
+    return made
+
+
+def _cut(item: Upstream, first: int, last: int) -> Upstream:
+    return Upstream(
+        {name: values[first:last] for name, values in item.arrays.items()}, item.status[first:last], item.params
+    )
+
+
+def _quarantined(table: pa.Table, start: int, status: Array, reasons: Mapping[int, str]) -> tuple[Quarantined, ...]:
+    positions = np.flatnonzero(status == Status.QUARANTINED)
+    ids, paths = table.column("image_id"), table.column("path")
+    return tuple(
+        Quarantined(
+            row=start + int(position),
+            image_id=ids[int(position)].as_py(),
+            path=paths[int(position)].as_py() or "",
+            reason=reasons.get(int(position), "no reason given"),
+        )
+        for position in positions
+    )
+
+
+def commit_arrays(
+    session: Session,
+    folder: str,
+    manifest: StageManifest,
+    record: CommitRecord,
+    arrays: Mapping[str, Array],
+    lease: Lease,
+) -> CommitRecord:
+    """Encode the arrays of one shard and commit them; return the record that stands in the end."""
+    assert record.shard is not None
+    shards = Shards(manifest.rows, manifest.shard_rows)
+    objects = {
+        name: (
+            commit.object_name(folder, manifest.arrays, name, record.shard),
+            encode_shard(spec, shards, record.shard, arrays[name]),
+        )
+        for name, spec in commit.all_arrays(manifest.arrays).items()
+    }
+    commit.put(session.backend, folder, record, objects, lease)
+    standing = read_record(session.backend, folder, record.shard)
+    if standing is None:
+        msg = f"shard {record.shard} of {folder} was not committed: its lease was taken by another worker"
+        raise StoreError(msg)
+    return standing

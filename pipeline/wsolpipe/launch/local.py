@@ -1,0 +1,121 @@
+"""``cluster=local``: this process alone, or several of them, which need no scheduler beside the store's leases."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract import errors
+from wsolpipe.contract.errors import ClusterError, WsolError
+from wsolpipe.engine.config import for_worker
+from wsolpipe.engine.worker import Worker
+
+if TYPE_CHECKING:
+    from wsolpipe.engine.session import Session
+    from wsolpipe.launch.launcher import Emit
+
+RESTARTS = 3
+
+
+def run_local(session: Session, emit: Emit, stop: threading.Event) -> None:
+    """Run in this process, or in ``workers=`` processes of this machine.
+
+    Raises
+    ------
+    WsolError
+        What a worker raised; the others are stopped.
+    """
+    if session.config.workers == 1:
+        Worker(session, emit, stop).run()
+        return
+    crew = [_Process(session, emit, number) for number in range(session.config.workers)]
+    try:
+        while any(member.watch(stop) for member in crew):
+            if any(member.fatal for member in crew):
+                stop.set()
+            if stop.is_set():
+                for member in crew:
+                    member.terminate()
+            stop.wait(0.1) if not stop.is_set() else threading.Event().wait(0.1)
+    finally:
+        for member in crew:
+            member.terminate()
+            member.join()
+    for member in crew:
+        if member.fatal:
+            raise member.fatal
+
+
+class _Process:
+    """One worker process, begun again if it dies without a word."""
+
+    def __init__(self, session: Session, emit: Emit, number: int) -> None:
+        self.session, self.emit, self.number = session, emit, number
+        self.fatal: WsolError | None = None
+        self.restarts = 0
+        self._start()
+
+    def _start(self) -> None:
+        config = for_worker(self.session.config)
+        threads = self.session.config.threads or max(1, (os.cpu_count() or 1) // self.session.config.workers)
+        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "wsolpipe.launch.process"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        assert self.process.stdin is not None
+        self.process.stdin.write(config.to_json())
+        self.process.stdin.close()
+        self.reader = threading.Thread(target=self._read, name=f"worker-{self.number}", daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == "fatal":
+                kind = getattr(errors, event["kind"], WsolError)
+                self.fatal = kind(event["message"], hint=event["hint"])
+            else:
+                self.emit(event)
+
+    def watch(self, stop: threading.Event) -> bool:
+        """Whether this worker is still at work; one that was killed is begun again a few times."""
+        code = self.process.poll()
+        if code is None:
+            return True
+        self.reader.join()
+        if code >= 0 or stop.is_set() or self.fatal:
+            if code > 0 and not self.fatal and not stop.is_set():
+                self.fatal = ClusterError(f"worker {self.number} ended with code {code}", hint="run again: it resumes")
+            return False
+        if self.restarts >= RESTARTS:
+            self.fatal = ClusterError(
+                f"worker {self.number} was killed {RESTARTS + 1} times, last by signal {-code}",
+                hint="run again with fewer workers=: it resumes",
+            )
+            return False
+        self.restarts += 1
+        name = signal.Signals(-code).name
+        self.emit({"event": "warning", "text": f"worker {self.number} was killed by {name}; it is started again"})
+        self._start()
+        return True
+
+    def terminate(self) -> None:
+        """Ask the process to end cleanly."""
+        if self.process.poll() is None:
+            self.process.terminate()
+
+    def join(self) -> None:
+        """Wait for the end; kill what does not end."""
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.reader.join(timeout=5)

@@ -1,0 +1,52 @@
+"""One worker process: a configuration on standard input, events as JSON lines on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+from wsolpipe.contract.errors import WsolError
+from wsolpipe.engine.config import RunConfig
+from wsolpipe.engine.session import Session
+from wsolpipe.engine.worker import Worker
+from wsolpipe.launch.signals import stop_on_signals
+
+
+def main() -> int:
+    """Run a worker until nothing is left; the exit code is 0, or that of the error."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints must not mix with the events
+    lock = threading.Lock()
+
+    def emit(event: dict[str, Any]) -> None:
+        with lock:
+            channel.write(json.dumps(event) + "\n")
+
+    parent = os.getppid()
+    stop = threading.Event()
+    _follow(parent, stop)
+    try:
+        with stop_on_signals(stop):
+            Worker(Session.open(RunConfig.from_json(sys.stdin.read())), emit, stop).run()
+    except WsolError as error:
+        emit({"event": "fatal", "kind": type(error).__name__, "message": error.message, "hint": error.hint})
+        return error.exit_code
+    return 0
+
+
+def _follow(parent: int, stop: threading.Event) -> None:
+    """End with the process that started this one, however it ended."""
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            if os.getppid() != parent:
+                stop.set()
+
+    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

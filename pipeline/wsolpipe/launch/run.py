@@ -1,0 +1,135 @@
+"""A whole run: settle the indexes, launch, then read from the store what came of it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.engine.clock import now
+from wsolpipe.engine.graph import resolve
+from wsolpipe.engine.indexing import list_index
+from wsolpipe.engine.plan import Line, examine, make_plan, retry_name
+from wsolpipe.engine.quarantine import dropped_ids
+from wsolpipe.engine.session import Session
+from wsolpipe.launch import launcher
+from wsolpipe.launch.signals import stop_on_signals
+
+if TYPE_CHECKING:
+    import threading
+
+    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.launch.launcher import Emit
+
+EXIT_DONE, EXIT_FAILED, EXIT_PENDING, EXIT_INTERRUPTED = 0, 1, 2, 130
+LEAST_BUDGET = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What stands in the store after a run.
+
+    Attributes
+    ----------
+    code : int
+        Exit code.
+    verdict : str
+        One line for people.
+    """
+
+    session: Session
+    lines: list[Line]
+    code: int
+    verdict: str
+
+    def to_json(self, resume: str) -> dict[str, Any]:
+        """As published: stages with their counts, the store, and the command that resumes."""
+        fields = ("stage", "split", "key", "rows", "done", "quarantined", "shards", "shards_done", "seconds")
+        stages = [{name: getattr(line, name) for name in fields} for line in self.lines]
+        return {"stages": stages, "store": self.session.config.store, "resume": resume, "verdict": self.verdict}
+
+
+def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Outcome:
+    """Make everything that `config` asks for.
+
+    Raises
+    ------
+    WsolError
+        What is wrong with the configuration, the data, the weights or the store.
+    """
+    session = Session.open(config)
+    with stop_on_signals(stop):
+        graph_session = _settle_indexes(session, emit)
+        if config.force:
+            _ask_again(graph_session)
+        launcher.find(config.cluster)(graph_session, emit, stop)
+    graph = resolve(graph_session)
+    lines = make_plan(graph_session, graph)
+    code, verdict = _judge(graph_session, lines, interrupted=stop.is_set())
+    return Outcome(graph_session, lines, code, verdict)
+
+
+def _settle_indexes(session: Session, emit: Emit) -> Session:
+    """List every split that is needed, so that all workers work with the same rows."""
+    from wsolpipe.engine.graph import stage_order, wanted_splits
+
+    keys = {}
+    for split in wanted_splits(session, stage_order(session)):
+        index = list_index(session, split)
+        keys[split] = index.key
+        emit({"event": "index", "split": split, "rows": index.rows})
+    return replace(session, config=replace(session.config, index=keys))
+
+
+def _ask_again(session: Session) -> None:
+    """``force=true``: ask for a new generation of every shard of the stages that were named."""
+    for node in resolve(session).nodes:
+        if node.stage in session.config.stage and not node.blocked:
+            for unit, record in examine(session, node, {}).records.items():
+                asked = json.dumps({"generation": record.generation + 1}).encode()
+                session.backend.replace(retry_name(node.folder, unit), asked)
+
+
+def budget(max_failed: float, rows: int) -> float:
+    """Rows that may be quarantined: a share of the rows (at least `LEAST_BUDGET`), or above 1 a number of rows."""
+    if max_failed > 1:
+        return max_failed
+    return max(max_failed * rows, LEAST_BUDGET) if max_failed > 0 else 0
+
+
+def _judge(session: Session, lines: list[Line], *, interrupted: bool) -> tuple[int, str]:
+    pending = [line for line in lines if line.shards_done < line.shards or line.key is None]
+    worst = EXIT_DONE
+    told: list[str] = []
+    for line in lines:
+        dropped = len(dropped_ids(session.backend, session.dataset.name, line.split)) if line.split else 0
+        counted = max(0, line.quarantined - dropped)
+        where = f"{line.stage} of {line.split}"
+        if line.rows and line.quarantined == line.rows:
+            worst, told = EXIT_FAILED, [*told, f"every row of {where} is quarantined"]
+        elif counted > budget(session.config.max_failed, line.rows):
+            worst = worst or EXIT_PENDING
+            told.append(
+                f"{counted} of {line.rows} rows of {where} are quarantined, over max_failed={session.config.max_failed}"
+            )
+    if pending and interrupted:
+        return EXIT_INTERRUPTED, "interrupted; everything committed so far is kept"
+    if pending:
+        names = ", ".join(dict.fromkeys(line.stage for line in pending))
+        return EXIT_FAILED, f"not made: {names}"
+    return worst, "; ".join(told) or "done"
+
+
+def resume_command(words: list[str] | None = None) -> str:
+    """The command line that goes on where this one stopped."""
+    given = sys.argv[1:] if words is None else words
+    kept = [word for word in given if not word.startswith("force=")]
+    return shlex.join(["wsolpipe", *kept])
+
+
+def remember_command(session: Session, command: str) -> None:
+    """Keep the last command of a data set in the store, so that `status` can name it from any shell."""
+    note = json.dumps({"command": command, "time": now()}).encode()
+    session.backend.replace(f"{session.dataset.name}/last-run.json", note)

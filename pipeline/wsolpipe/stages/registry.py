@@ -1,0 +1,192 @@
+"""The stages that exist: ``stages.yaml``, YAML files of installed packages (entry points) and of the user."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import wsolpipe
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
+from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
+
+ENTRY_POINT_GROUP = "wsolpipe.stages"
+
+
+class StageEntry(BaseModel):
+    """One stage of ``stages.yaml``.
+
+    Attributes
+    ----------
+    class_ : str
+        ``package.module:Class``.
+    version : int
+        Bumped by hand when the same parameters give other results.
+    kind : "rows" or "artifact"
+    needs : tuple of str
+        Stages whose output it reads; ``index`` is always there and not named.
+    columns : tuple of str
+        Index columns it reads; ``image`` stands for the columns that say which pixels are seen.
+    params : dict
+        Default of every parameter.
+    outputs : dict
+        Name of each output -> what it means.
+    block : int
+        Rows handed to the stage at once; also the grain of checkpoints inside a shard.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    class_: str = Field(alias="class")
+    version: int = Field(ge=1)
+    kind: Literal["rows", "artifact"]
+    needs: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    params: dict[str, Any] = Field(default_factory=dict)
+    outputs: dict[str, str] = Field(default_factory=dict)
+    block: int = Field(default=256, ge=1)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Stages by name."""
+
+    entries: dict[str, StageEntry]
+    sources: dict[str, str]
+
+    def __getitem__(self, name: str) -> StageEntry:
+        if name not in self.entries:
+            raise ConfigError(unknown("stage", name, [*self.entries, "index"]))
+        return self.entries[name]
+
+    def load(self, name: str) -> type[Stage[Any]] | type[ArtifactStage[Any]]:
+        """Import the class of a stage.
+
+        Raises
+        ------
+        ConfigError
+            If the module, the class or a package that it needs is missing.
+        """
+        return _load_class(name, self[name].class_, self.sources[name])
+
+    def closure(self, stages: list[str]) -> list[str]:
+        """`stages` and whatever they need, needs first."""
+        order: list[str] = []
+
+        def visit(name: str, path: tuple[str, ...]) -> None:
+            if name in path:
+                msg = f"stages need each other in a circle: {' -> '.join([*path, name])}"
+                raise ConfigError(msg)
+            for need in self[name].needs:
+                visit(need, (*path, name))
+            if name not in order:
+                order.append(name)
+
+        for stage in stages:
+            visit(stage, ())
+        return order
+
+    def params(self, name: str, *overrides: dict[str, Any]) -> StageParams:
+        """Resolved parameters of a stage: the defaults of its entry, then each of `overrides` over them.
+
+        Raises
+        ------
+        ConfigError
+            If a parameter is unknown (names the nearest) or of a wrong type.
+        """
+        model = self.load(name).Params
+        values = dict(self[name].params)
+        for override in overrides:
+            for key, value in override.items():
+                if key not in model.model_fields:
+                    raise ConfigError(unknown(f"parameter of stage {name}", key, model.model_fields))
+                values[key] = value
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            lines = [
+                f"{name}.{'.'.join(map(str, item['loc']))}={item['input']!r}: {item['msg']}" for item in error.errors()
+            ]
+            msg = "; ".join(lines)
+            raise ConfigError(msg) from error
+
+
+@cache
+def load_registry(extra: str | None = None) -> Registry:
+    """Read every source of stages; a later one may not take a name that is used.
+
+    Parameters
+    ----------
+    extra : str, optional
+        A YAML file of the user's own stages (``stages=FILE``).
+    """
+    entries: dict[str, StageEntry] = {}
+    sources: dict[str, str] = {}
+    for path in [_shipped(), *_installed(), *([Path(extra)] if extra else [])]:
+        for name, entry in _read(path).items():
+            if name in entries or name == "index":
+                msg = f"stage {name!r} of {path} is already defined by {sources.get(name, 'wsolpipe itself')}"
+                raise ConfigError(msg, hint="rename the stage")
+            entries[name] = entry
+            sources[name] = str(path)
+    return Registry(entries, sources)
+
+
+def _shipped() -> Path:
+    package = Path(wsolpipe.__file__).parent
+    inside = package / "stages.yaml"
+    return inside if inside.exists() else package.parents[1] / "stages.yaml"
+
+
+def _installed() -> list[Path]:
+    """YAML files of installed packages: the entry point ``package:name`` names ``name.yaml`` in that package."""
+    paths = []
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        module, _, attribute = point.value.partition(":")
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            msg = f"entry point {point.name} of {ENTRY_POINT_GROUP} names module {module}, which cannot be found"
+            raise ConfigError(msg)
+        paths.append(Path(spec.origin).parent / f"{attribute or 'stages'}.yaml")
+    return paths
+
+
+def _read(path: Path) -> dict[str, StageEntry]:
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+        return {str(name): StageEntry.model_validate(fields) for name, fields in content.items()}
+    except FileNotFoundError as error:
+        msg = f"no stage file {path}"
+        raise ConfigError(msg) from error
+    except (yaml.YAMLError, AttributeError) as error:
+        msg = f"{path} is not a mapping of stages: {error}"
+        raise ConfigError(msg) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        msg = f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ConfigError(msg) from error
+
+
+def _load_class(name: str, target: str, source: str) -> type[Stage[Any]] | type[ArtifactStage[Any]]:
+    module_name, _, class_name = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        msg = f"stage {name} ({source}) cannot be imported: {error}"
+        hint = 'pip install "wsolpipe[pipeline]"' if error.name and not error.name.startswith("wsolpipe") else None
+        raise ConfigError(msg, hint=hint) from error
+    except AttributeError as error:
+        msg = f"stage {name} ({source}): module {module_name} has no class {class_name!r}"
+        raise ConfigError(msg) from error
+    if not (isinstance(found, type) and issubclass(found, (Stage, ArtifactStage))):
+        msg = f"stage {name} ({source}): {target} is neither a Stage nor an ArtifactStage"
+        raise ConfigError(msg)
+    return found
