@@ -1,0 +1,264 @@
+"""Tiny real stores for tests and benches: drawn images, an index, class-token maps and proposals in Zarr shards."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.canonical import digest, sha256_bytes
+from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
+from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StageManifest, StoredObject
+from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec, Status, boxes_spec
+from wsolpipe.engine.encoding import encode_shard, metadata_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATASET = "tiny"
+MAPS_KEY, BOXES_KEY, INDEX_KEY = "aaaa000011112222", "bbbb000011112222", "cccc000011112222"
+
+
+@dataclass
+class TinyStore:
+    """Where the store and its images are, and the truth that was drawn.
+
+    Attributes
+    ----------
+    url, root : str
+        Of the store, and of the image files.
+    objects : float32 [N, 4]
+        Box of the one bright object of each image, pixels of the image.
+    labels : list of int
+        A label a row.
+    maps : uint8 [N, M, h, w]
+        As stored: peaks on the object.
+    boxes : float32 [N, K, 4]
+        As stored: slot 0 is the object, then jittered ones; NaN past `count`.
+    """
+
+    url: str
+    root: str
+    objects: np.ndarray
+    labels: list[int]
+    sizes: list[tuple[int, int]]
+    paths: list[str]
+    maps: np.ndarray
+    boxes: np.ndarray
+    source: np.ndarray
+    status: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+
+def draw_image(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A grey, noisy image of (height, width) with one red rectangle; the image and the rectangle's xyxy box."""
+    height, width = size
+    image = rng.integers(60, 110, (height, width, 3), dtype=np.uint8)
+    w, h = int(width * rng.uniform(0.2, 0.5)), int(height * rng.uniform(0.2, 0.5))
+    x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+    image[y : y + h, x : x + w] = (230, 30, 30)
+    return image, np.array([x, y, x + w, y + h], np.float32)
+
+
+def object_map(box: np.ndarray, size: tuple[int, int], grid: int) -> np.ndarray:
+    """A bump on the object's centre over the squashed image, float [grid, grid] in 0..1."""
+    height, width = size
+    cx, cy = (box[0] + box[2]) / 2 / width * grid, (box[1] + box[3]) / 2 / height * grid
+    y, x = np.mgrid[:grid, :grid] + 0.5
+    bump = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 4.0)
+    return (bump - bump.min()) / (bump.max() - bump.min())
+
+
+def build_store(
+    folder: Path,
+    *,
+    rows: int = 40,
+    shard_rows: int = 16,
+    n_maps: int = 3,
+    n_boxes: int = 4,
+    grid: int = 14,
+    classes: int | None = 5,
+    sizes: tuple[int, int] = (60, 120),
+    seed: int = 0,
+    quarantined: dict[int, str] | None = None,
+    no_object: tuple[int, ...] = (),
+    missing: dict[str, tuple[int, ...]] | None = None,
+    unlabelled: tuple[int, ...] = (),
+    groups: list[str] | None = None,
+    images: bool = True,
+    image_format: str = "PNG",
+    labels: list[int] | None = None,
+    split: str = "train",
+) -> TinyStore:
+    """Write a store of `rows` rows under `folder`; `missing` names shards left out, a stage each."""
+    rng = np.random.default_rng(seed)
+    quarantined = quarantined or {}
+    root = folder / "images"
+    store = TinyStore(
+        str(folder / "store"),
+        str(root),
+        np.zeros((rows, 4), np.float32),
+        [],
+        [],
+        [],
+        *_empty(rows, n_maps, n_boxes, grid),
+    )
+    suffix = {"PNG": "png", "JPEG": "jpg"}[image_format]
+    for row in range(rows):
+        size = (int(rng.integers(*sizes)), int(rng.integers(*sizes)))
+        path = f"{row % (classes or 5)}/image{row:05d}.{suffix}"
+        image, box = draw_image(rng, size) if images else (None, np.array([1, 1, size[1] / 2, size[0] / 2], np.float32))
+        if image is not None:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(root / path, format=image_format)
+        store.objects[row] = box
+        store.sizes.append(size)
+        store.paths.append(path)
+        store.labels.append(labels[row] if labels else row % (classes or 5))
+        bump = object_map(box, size, grid)
+        noise = rng.random((n_maps, grid, grid)) * 0.2
+        noise[0] = 0
+        store.maps[row] = np.round(255 * np.clip(bump * 0.8 + noise, 0, 1) / np.maximum(0.8, 1e-6)).clip(0, 255)
+        count = int(rng.integers(1, n_boxes + 1))
+        jitter = rng.uniform(-4, 4, (count, 4)).astype(np.float32)
+        jitter[0] = 0
+        bounds = np.array([size[1], size[0]] * 2, np.float32)
+        boxes = np.clip(box + jitter, 0, bounds)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+        store.boxes[row, :count] = np.minimum(boxes, bounds)
+        store.source[row, :count] = rng.integers(0, n_maps, count)
+    store.status = np.full(rows, Status.OK, np.uint8)
+    store.status[list(quarantined)] = Status.QUARANTINED
+    store.status[list(no_object)] = Status.NO_OBJECT
+    _write_index(store, split, shard_rows, classes, unlabelled, groups)
+    reasons = {row: (store.paths[row], reason) for row, reason in quarantined.items()}
+    maps_status = np.where(store.status == Status.NO_OBJECT, np.uint8(Status.OK), store.status)
+    ranges = np.tile(np.array([-1.0, 3.0], np.float32), (rows, n_maps, 1))
+    maps_spec = ArraySpec(dtype="uint8", shape=(n_maps, grid, grid))
+    range_spec = ArraySpec(dtype="float32", shape=(n_maps, 2), fill="nan")
+    missing = missing or {}
+    write_stage(
+        store.url, "cls_maps", MAPS_KEY, {"maps": (maps_spec, store.maps), "range": (range_spec, ranges)},
+        status=maps_status, split=split, shard_rows=shard_rows, reasons=reasons, skip=missing.get("cls_maps", ()),
+    )  # fmt: skip
+    empty = np.where((store.status != Status.OK)[:, None, None], np.nan, store.boxes).astype(np.float32)
+    scores = np.where(np.isnan(empty[..., 0]), np.nan, np.linspace(0.9, 0.1, n_boxes)).astype(np.float32)
+    slots = ArraySpec(dtype="int8", shape=(n_boxes,), fill=-1)
+    proposals = {
+        "boxes": (boxes_spec(n_boxes, "candidates"), empty),
+        "scores": (ArraySpec(dtype="float32", shape=(n_boxes,), fill="nan"), scores),
+        "source": (slots, store.source),
+        "count": (ArraySpec(dtype="uint8"), (~np.isnan(empty[..., 0])).sum(1).astype(np.uint8)),
+    }
+    write_stage(
+        store.url, "proposals", BOXES_KEY, proposals, status=store.status, split=split, shard_rows=shard_rows,
+        reasons=reasons, skip=missing.get("proposals", ()), upstream={"cls_maps": MAPS_KEY + digest("cls_maps")[16:]},
+    )  # fmt: skip
+    return store
+
+
+def write_stage(
+    url: str,
+    stage: str,
+    key: str,
+    arrays: dict[str, tuple[ArraySpec, np.ndarray]],
+    *,
+    status: np.ndarray,
+    split: str = "train",
+    shard_rows: int = 16,
+    reasons: dict[int, tuple[str, str]] | None = None,
+    skip: tuple[int, ...] = (),
+    upstream: dict[str, str] | None = None,
+    index_key: str = INDEX_KEY,
+    columns: dict[str, str] | None = None,
+    created: str = "2025-01-01T00:00:00Z",
+) -> None:
+    """One rows stage: manifest, arrays a shard, commit records; shards in `skip` are left out."""
+    backend = open_backend(url)
+    folder = stage_folder(DATASET, split, stage, key)
+    shards = Shards(len(status), shard_rows)
+    specs = {name: spec for name, (spec, _) in arrays.items()}
+    manifest = StageManifest(
+        kind="rows", dataset=DATASET, split=split, stage=stage, key=key, version=1, params={},
+        fingerprint=key + digest(stage)[16:], index_key=index_key, columns=columns or {"sha256": "0" * 64},
+        upstream=upstream or {}, artifacts={}, basis=digest(stage), rows=len(status),
+        shard_rows=shard_rows, arrays=specs, created=created,
+    )  # fmt: skip
+    whole = {**arrays, "status": (STATUS_SPEC, status)}
+    for name, (spec, _) in whole.items():
+        backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards))
+    backend.create(f"{folder}/manifest.json", manifest.to_bytes())
+    for shard in range(len(shards)):
+        if shard in skip:
+            continue
+        start, stop = shards.span(shard)
+        objects = {}
+        for name, (spec, values) in whole.items():
+            data = encode_shard(spec, shards, shard, np.ascontiguousarray(values[start:stop]))
+            backend.create(shard_object(folder, name, shard, values.ndim), data)
+            objects[name] = StoredObject(sha256=sha256_bytes(data), bytes=len(data))
+        bad = tuple(
+            Quarantined(row=row, image_id=path, path=path, reason=reason)
+            for row, (path, reason) in (reasons or {}).items()
+            if start <= row < stop
+        )
+        record = CommitRecord(shard=shard, start=start, stop=stop, objects=objects, quarantined=bad)
+        backend.create(commit_name(folder, shard), record.to_bytes())
+
+
+def _empty(rows: int, n_maps: int, n_boxes: int, grid: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        np.zeros((rows, n_maps, grid, grid), np.uint8),
+        np.full((rows, n_boxes, 4), np.nan, np.float32),
+        np.full((rows, n_boxes), -1, np.int8),
+    )
+
+
+def _write_index(
+    store: TinyStore,
+    split: str,
+    shard_rows: int,
+    classes: int | None,
+    unlabelled: tuple[int, ...],
+    groups: list[str] | None,
+) -> None:
+    rows = len(store.sizes)
+    labels = [[] if row in unlabelled else [label] for row, label in enumerate(store.labels)]
+    bad = store.status == Status.QUARANTINED
+    table = pa.table(
+        {
+            "row": pa.array(range(rows), pa.int64()),
+            "image_id": store.paths,
+            "path": store.paths,
+            "labels": pa.array(labels, pa.list_(pa.int32())),
+            "width": pa.array([width for _, width in store.sizes], pa.int32()),
+            "height": pa.array([height for height, _ in store.sizes], pa.int32()),
+            "orientation": pa.array([1] * rows, pa.int8()),
+            "bytes": pa.array([0] * rows, pa.int64()),
+            "sha256": [hashlib.sha256(path.encode()).hexdigest() for path in store.paths],
+            "group": groups or [""] * rows,
+            "frame": pa.array(range(rows), pa.int32()),
+            "reason": ["broken" if flag else "" for flag in bad],
+        }
+    )
+    boxes = pa.table({"row": pa.array(range(rows), pa.int64()), "kind": ["box"] * rows}).append_column(
+        "x0", pa.array(store.objects[:, 0])
+    )
+    manifest = IndexManifest(
+        dataset=DATASET, split=split, key=INDEX_KEY, fingerprint=digest("index"), rows=rows, quarantined=int(bad.sum()),
+        shard_rows=shard_rows, digests={}, label_counts={}, classes=classes,
+        class_names={str(label): f"class {label}" for label in range(classes or 0)}, created="2025-01-01T00:00:00Z",
+    )  # fmt: skip
+    backend = open_backend(store.url)
+    folder = stage_folder(DATASET, split, "index", INDEX_KEY)
+    for name, content in (("index.parquet", table), ("annotations.parquet", boxes)):
+        sink = io.BytesIO()
+        pq.write_table(content, sink)
+        backend.create(f"{folder}/{name}", sink.getvalue())
+    backend.create(f"{folder}/manifest.json", manifest.to_bytes())

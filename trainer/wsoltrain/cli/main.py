@@ -1,0 +1,84 @@
+"""``wsoltrain``: the command, its sub-commands loaded when they are called, and how errors end."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from wsolpipe.contract.errors import WsolError
+
+COMMANDS = {"preview": "Draw what a training step would see."}
+"""Sub-command -> one line; the module ``wsoltrain.cli.<name>`` holds it as `command`."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a sub-command only when it is called, so that help answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002, D102
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"wsoltrain.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:  # noqa: D102
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from wsolpipe.contract.nearest import unknown
+
+            raise click.UsageError(unknown("command", args[0], COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002, D102
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wsolpipe")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(*, debug: bool) -> None:
+    """Train localizers on the pseudo-labels of a wsolpipe store."""
+    del debug  # looked at in `main`, where errors arrive
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    words = sys.argv[1:] if args is None else args
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        code = cli.main(words, prog_name="wsoltrain", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.UsageError as error:
+        error.show()
+        code = 3
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    except WsolError as error:
+        if "--debug" in words:
+            raise
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        click.echo(f"error: {type(error).__name__}: {error}\n  -> add --debug for the traceback", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""One training item: pixels, maps and boxes of a row under one random crop and flip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from wsolpipe.contract.errors import BadImageError, ConfigError, DataError
+from wsolpipe.images.decode import decode
+from wsolpipe.images.geometry import View, Window, box_areas
+from wsoltrain.rows import ChunkCache, Labelling, StoredRows
+from wsoltrain.sampler import Pick, Shuffle, generator
+from wsoltrain.views import maps_to_view, normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from wsolpipe.contract.reader import ArrayView
+
+Item: TypeAlias = "dict[str, Tensor]"
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_WINDOW, _SPARE = 3, 4  # purposes of random numbers; 1 and 2 belong to the order
+MAX_SPARES = 16
+
+
+@dataclass(frozen=True)
+class ItemConfig:
+    """What an item is made of; pickles as it stands and is all that a loader process gets.
+
+    Attributes
+    ----------
+    labelling : Labelling
+        Store, data set, split and stages.
+    root : str or None
+        Folder of the image files; None streams maps and boxes without pixels.
+    size : int
+        S, height and width of what the network sees.
+    resize : int
+        Side of the square to which the whole image is squashed before it is cropped; not used without `train`.
+    flip : float
+        Probability of a horizontal flip.
+    n_maps, n_boxes : int or None
+        M first maps and K first boxes of a row; all that are stored where None. Fewer stored boxes are filled up with
+        lost ones; fewer stored maps are an error.
+    resolution : "grid" or "view"
+        Maps as [M, h, w] over the whole image, for `wsoltrain.views.maps_to_view` on the training device, or as
+        [M, S, S] cut and flipped like the image.
+    values : "unit" or "stored"
+        Maps in 0..1, each between its own lowest and highest value, or as the stage made them.
+    mean, std : three floats each
+        Normalisation of `image`.
+    normalised : bool
+        Whether the item holds `image`; without it the loop makes it of `rgb` by `wsoltrain.views.normalise`.
+    draft : bool
+        Lets JPEGs decode at 1/2, 1/4 or 1/8 where that is still at least `resize`: faster, and off by a few levels.
+    train : bool
+        Random crop and flip; False squashes to `size`, without crop, flip or draft decoding.
+    classes : int or None
+        Number of classes that the model has; that of the data set where None.
+    need_label : bool
+        Leave out rows without a label; else their label is −1.
+    one_per_group : bool
+        One random frame of each group an epoch.
+    seed : int
+        Of every random draw.
+    shuffle : Shuffle
+        How far rows are mixed in training.
+    memory : int
+        Bytes of maps and boxes that each loader process may hold.
+    """
+
+    labelling: Labelling
+    root: str | None = None
+    size: int = 224
+    resize: int = 256
+    flip: float = 0.5
+    n_maps: int | None = None
+    n_boxes: int | None = None
+    resolution: Literal["grid", "view"] = "grid"
+    values: Literal["unit", "stored"] = "unit"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    normalised: bool = True
+    draft: bool = True
+    train: bool = True
+    classes: int | None = None
+    need_label: bool = True
+    one_per_group: bool = False
+    seed: int = 0
+    shuffle: Shuffle = field(default_factory=Shuffle)
+    memory: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or (self.train and self.resize < self.size):
+            msg = f"resize={self.resize} is smaller than the crop S={self.size}"
+            raise ConfigError(msg, hint=f"resize={self.size} or more; resize={self.size * 8 // 7} is usual")
+        if not 0 <= self.flip <= 1:
+            msg = f"flip={self.flip} is no probability"
+            raise ConfigError(msg)
+
+    @property
+    def side(self) -> int:
+        """Side of the square to which the whole image is squashed."""
+        return self.resize if self.train else self.size
+
+
+class Items:
+    """Makes items; the data set of a torch DataLoader.
+
+    Map-style over a plan of the sampler's making, not an iterable: so the loader keeps the order whatever the number of
+    its processes, and resuming is starting the plan further on. Opens nothing before its first use in a process.
+
+    Parameters
+    ----------
+    config : ItemConfig
+        All that is pickled.
+    """
+
+    def __init__(self, config: ItemConfig) -> None:
+        self.config = config
+        self._rows: StoredRows | None = None
+        self._cache: ChunkCache | None = None
+        self._usable: NDArray[np.int64] | None = None
+
+    def __reduce__(self) -> tuple[type[Items], tuple[ItemConfig]]:
+        return Items, (self.config,)
+
+    @property
+    def rows(self) -> StoredRows:
+        """The rows of the store, opened on first use."""
+        if self._rows is None:
+            self._rows = StoredRows(self.config.labelling)
+        return self._rows
+
+    def arrays(self) -> dict[str, ArrayView]:
+        """Arrays that items need.
+
+        Raises
+        ------
+        ConfigError
+            If fewer maps are stored than wanted.
+        """
+        config, rows = self.config, self.rows
+        arrays: dict[str, ArrayView] = {}
+        if rows.maps is not None:
+            names = set(rows.maps.manifest.arrays)
+            arrays["maps"] = rows.maps["maps"]
+            if config.values == "stored":
+                arrays["range"] = rows.maps["range"]
+            if "grid_hw" in names:
+                arrays["grid_hw"] = rows.maps["grid_hw"]
+            stored = arrays["maps"].shape[1]
+            if config.n_maps is not None and config.n_maps > stored:
+                msg = f"M={config.n_maps} maps wanted, stage {rows.maps.stage} {rows.maps.key} holds {stored}"
+                raise ConfigError(msg, hint=f"M={stored} or less")
+        if rows.boxes is not None:
+            arrays["boxes"] = rows.boxes["boxes"]
+            if "source" in rows.boxes.manifest.arrays:
+                arrays["source"] = rows.boxes["source"]
+        return arrays
+
+    def path(self, row: int) -> Path:
+        """File of a row's image."""
+        return Path(self.config.root or "", self.rows.name(row))
+
+    def check_images(self, row: int) -> None:
+        """Make sure that the root holds the data set's files, by one of its rows.
+
+        Raises
+        ------
+        ConfigError
+            If the root is no folder or has no such file.
+        """
+        root = self.config.root
+        if root is None or self.path(row).is_file():
+            return
+        what = f"no file {self.path(row)} (row {row})" if Path(root).is_dir() else f"no folder {root}"
+        msg = f"images of {self.config.labelling.dataset} not found under root={root}: {what}"
+        raise ConfigError(msg, hint="root=FOLDER, to which the paths of the index are relative")
+
+    def __getitems__(self, picks: Sequence[Pick]) -> list[tuple[Item | None, list[tuple[int, str]]]]:
+        """Items of a batch, each with the (row, reason) of images that could not be read on the way to it.
+
+        In training another random row takes the place of such an image, so that batches keep their size and all ranks
+        their number of items; in evaluation the item is None.
+        """
+        stored = self._stored(picks)
+        return [self._make(pick, stored[pick.row]) for pick in picks]
+
+    def _stored(self, picks: Sequence[Pick]) -> dict[int, dict[str, NDArray[Any]]]:
+        if self._cache is None:
+            shuffle = self.config.shuffle
+            # The runs of one window, and of the next where two meet in a batch.
+            least = shuffle.window_runs + shuffle.lane_runs
+            self._cache = ChunkCache(
+                self.arrays(), run_rows=shuffle.run_rows, least_runs=least, budget=self.config.memory
+            )
+        return self._cache.fetch(pick.row for pick in picks)
+
+    def _make(self, pick: Pick, stored: dict[str, NDArray[Any]]) -> tuple[Item | None, list[tuple[int, str]]]:
+        broken: list[tuple[int, str]] = []
+        spare = pick
+        while True:
+            try:
+                return self._item(spare, stored), broken
+            except BadImageError as error:
+                broken.append((spare.row, error.message))
+            if not self.config.train:
+                return None, broken
+            if len(broken) > MAX_SPARES:
+                listed = "; ".join(f"{self.rows.name(row)}: {reason}" for row, reason in broken[:3])
+                msg = f"{len(broken)} images in turn cannot be read under root={self.config.root}: {listed} …"
+                raise DataError(msg, hint="check root=, and that the files are those that were indexed")
+            spare = self._draw_spare(pick, len(broken))
+            stored = self._stored([spare])[spare.row]
+
+    def _draw_spare(self, pick: Pick, attempt: int) -> Pick:
+        """Another row, the same whichever process asks."""
+        if self._usable is None:
+            self._usable, _ = self.rows.usable(classes=self.config.classes, need_label=self.config.need_label)
+        rng = generator(self.config.seed, pick.epoch, _SPARE, pick.row, attempt)
+        return Pick(pick.epoch, int(rng.choice(self._usable)))
+
+    def _item(self, pick: Pick, stored: dict[str, NDArray[Any]]) -> Item:
+        config = self.config
+        view = self._draw_view(pick)
+        window = (view.window.left, view.window.top, config.side, view.window.flip)
+        item: Item = {
+            "window": torch.tensor(window, dtype=torch.int64),
+            "row": torch.tensor(pick.row),
+            "label": torch.tensor(int(self.rows.labels[pick.row])),
+        }
+        if config.root is not None:
+            item["rgb"] = self._pixels(pick.row, view)
+            if config.normalised:
+                item["image"] = normalise(item["rgb"], config.mean, config.std)
+        if "maps" in stored:
+            self._add_maps(item, stored)
+        if "boxes" in stored:
+            item["boxes"], item["box_map"] = self._boxes(stored, view)
+        return item
+
+    def _draw_view(self, pick: Pick) -> View:
+        """Crop and flip of one row in one epoch: of the seed alone, so that no process and no order changes it."""
+        config = self.config
+        width, height = (int(value) for value in self.rows.sizes[pick.row])
+        if not config.train:
+            return View.squash((height, width), (config.size, config.size))
+        rng = generator(config.seed, pick.epoch, _WINDOW, pick.row)
+        top, left = (int(value) for value in rng.integers(0, config.side - config.size, 2, endpoint=True))
+        flip = bool(rng.random() < config.flip)
+        return View((height, width), (config.side, config.side), Window(top, left, config.size, config.size, flip))
+
+    def _pixels(self, row: int, view: View) -> Tensor:
+        """The crop's pixels, uint8 [3, S, S].
+
+        Raises
+        ------
+        BadImageError
+            If the file is missing, broken, or not of the size that the index recorded, to which the boxes refer.
+        """
+        config = self.config
+        try:
+            data = self.path(row).read_bytes()
+        except OSError as error:
+            msg = f"cannot be read: {error.strerror}"
+            raise BadImageError(msg) from error
+        draft = (config.side, config.side) if config.draft and config.train else None
+        image = decode(data, orientation=int(self.rows.orientations[row]), draft=draft)
+        height, width = image.shape[:2]
+        reductions = (1,) if draft is None else (1, 2, 4, 8)  # a draft's sides are rounded up
+        if (height, width) not in {tuple(-(-int(edge) // by) for edge in view.original) for by in reductions}:
+            msg = f"is {width}x{height}, indexed as {view.original[1]}x{view.original[0]}: another file by now?"
+            raise BadImageError(msg)
+        pixels = View((height, width), view.resized, view.window).apply(image)
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+    def _boxes(self, stored: dict[str, NDArray[Any]], view: View) -> tuple[Tensor, Tensor]:
+        """Boxes in pixels of the crop, float32 [K, 4], and the map of each, int64 [K]; lost ones are 0 and −1."""
+        wanted = len(stored["boxes"]) if self.config.n_boxes is None else self.config.n_boxes
+        count = min(wanted, len(stored["boxes"]))
+        boxes = np.zeros((wanted, 4), np.float32)
+        source = np.full(wanted, -1, np.int64)
+        boxes[:count] = view.boxes_to_view(stored["boxes"][:count], clip=True)
+        lost = ~(box_areas(boxes) > 0)  # also where a slot is empty: NaN
+        if "source" in stored:
+            source[:count] = stored["source"][:count]
+            if "maps" in stored:  # a box of a map that is not streamed has nothing to be sampled by
+                lost |= source >= len(stored["maps"][: self.config.n_maps])
+        boxes[lost], source[lost] = 0, -1
+        return torch.from_numpy(boxes), torch.from_numpy(source)
+
+    def _add_maps(self, item: Item, stored: dict[str, NDArray[Any]]) -> None:
+        config = self.config
+        levels = stored["maps"][: config.n_maps]
+        if config.values == "stored":
+            from wsolpipe.maps.normalise import dequantise
+
+            maps = torch.from_numpy(dequantise(levels, stored["range"][: config.n_maps]))
+        else:
+            maps = torch.from_numpy(levels).to(torch.float32).div_(255)
+        grid = torch.tensor([int(cells) for cells in stored.get("grid_hw", ())]) if "grid_hw" in stored else None
+        if config.resolution == "view":
+            maps = maps_to_view(maps, item["window"], config.size, grid_hw=grid)
+        elif grid is not None:
+            item["grid_hw"] = grid
+        item["maps"] = maps

@@ -1,0 +1,82 @@
+"""From what a store holds to what the trainer sees: maps through crop and flip, pixels to network input.
+
+A window is int64 (left, top, side, flip): the whole image squashed to side × side, cut at (left, top), then mirrored if
+flip is 1. Points count from the outer corner of a pixel, so pixel centres lie at half-integers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+LEFT, TOP, SIDE, FLIP = range(4)
+
+
+def maps_to_view(maps: Tensor, window: Tensor, size: int, *, grid_hw: Tensor | None = None) -> Tensor:
+    """Maps as the trainer sees them, from the grid that the store holds.
+
+    Equals ``interpolate(maps, (side, side), mode="bilinear", align_corners=False)`` followed by the crop and the flip,
+    without making the part outside of the crop: two small matrix products a map, on whatever device the maps are.
+
+    Parameters
+    ----------
+    maps : float Tensor [M, h, w] or [B, M, h, w]
+        Maps over the whole image.
+    window : int64 Tensor [4] or [B, 4]
+        (left, top, side, flip) of the view.
+    size : int
+        Height and width S of the view.
+    grid_hw : int64 Tensor [2] or [B, 2], optional
+        Rows and columns of the grid that lie on the image, where maps are padded below and right; all by default.
+
+    Returns
+    -------
+    float Tensor [M, S, S] or [B, M, S, S]
+    """
+    single = maps.ndim == 3
+    if single:
+        maps, window = maps[None], window[None]
+        grid_hw = None if grid_hw is None else grid_hw[None]
+    window = window.to(maps.device)
+    height, width = maps.shape[-2:]
+    extent = maps.new_tensor([[height, width]]).expand(len(maps), 2) if grid_hw is None else grid_hw.to(maps)
+    never = torch.zeros_like(window[:, FLIP])
+    down = _hats(window[:, TOP], window[:, SIDE], never, extent[:, 0], height, size)
+    across = _hats(window[:, LEFT], window[:, SIDE], window[:, FLIP], extent[:, 1], width, size)
+    view = down[:, None] @ maps @ across[:, None].mT
+    return view[0] if single else view
+
+
+def _hats(start: Tensor, side: Tensor, mirrored: Tensor, extent: Tensor, cells: int, size: int) -> Tensor:
+    """Share of each grid cell in each pixel of the view along one axis, [B, size, cells]; rows sum to one."""
+    at = torch.arange(size, device=extent.device, dtype=extent.dtype) + 0.5
+    at = torch.where(mirrored[:, None] > 0, size - at, at) + start[:, None]
+    centre = at * (extent / side)[:, None] - 0.5
+    centre = torch.minimum(centre.clamp_min(0), extent[:, None] - 1)  # edges are repeated
+    cell = torch.arange(cells, device=extent.device, dtype=extent.dtype)
+    return (1 - (centre[..., None] - cell).abs()).clamp_min(0)
+
+
+def normalise(rgb: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Network input made of pixels: ``(rgb / 255 - mean) / std`` for each colour.
+
+    Parameters
+    ----------
+    rgb : uint8 Tensor [..., 3, H, W]
+        Pixels.
+    mean, std : three floats each
+        Of the backbone's training, for values in 0..1.
+
+    Returns
+    -------
+    float32 Tensor, same shape
+    """
+    scale = torch.tensor([1 / (255 * value) for value in std], device=rgb.device)[:, None, None]
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=rgb.device)[:, None, None]
+    return torch.addcmul(shift, rgb.to(torch.float32), scale)
