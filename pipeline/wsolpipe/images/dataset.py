@@ -130,9 +130,8 @@ class DatasetConfig(BaseModel):
             looked = f"its YAML ({self.source}) names no root, and {variable} is not set"
         else:
             looked = f"no folder {self.root}"
-        tree = TREES[self.layout].format(root=self.root or "<root>")
-        msg = f"data set {self.name}: images not found: {looked}\nThe {self.layout} layout looks like this:\n{tree}"
-        raise ConfigError(msg, hint=f"root=FOLDER, or export {variable}=FOLDER")
+        msg = f"images not found: {looked}"
+        raise self.layout_error(msg, hint=f"root=FOLDER, or export {variable}=FOLDER")
 
     def mask_root(self) -> Path:
         """Folder that mask paths of annotations are relative to: `masks` where given, else the root."""
@@ -155,10 +154,15 @@ class DatasetConfig(BaseModel):
         for candidate in candidates:
             if candidate.exists():
                 return candidate
-        looked = f"{value} not found; looked for {' and '.join(map(str, candidates))}"
+        msg = f"{key}: {value} not found; looked for {' and '.join(map(str, candidates))}"
+        raise self.layout_error(msg, hint=f"set {key}: in {self.source or 'the YAML'}")
+
+    def layout_error(self, text: str, *, hint: str | None = None) -> ConfigError:
+        """The error that something is not where the layout has it, with a picture of the folder."""
         tree = TREES[self.layout].format(root=self.root or "<root>")
-        msg = f"data set {self.name}: {key}: {looked}\nThe {self.layout} layout looks like this:\n{tree}"
-        raise ConfigError(msg, hint=f"set {key}: in {self.source or 'the YAML'}")
+        return ConfigError(
+            f"data set {self.name}: {text}\nThe {self.layout} layout looks like this:\n{tree}", hint=hint
+        )
 
 
 def data_folder() -> Path:

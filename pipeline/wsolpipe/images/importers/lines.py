@@ -80,12 +80,16 @@ def path_fault(path: str) -> str | None:
     return None
 
 
-def parse_box(fields: list[str]) -> tuple[float, float, float, float] | str:
-    """Four numbers as a box x0, y0, x1, y1, or what is wrong with them."""
+def parse_box(fields: list[str], *, sized: bool = False) -> tuple[float, float, float, float] | str:
+    """Four numbers as a box x0, y0, x1, y1 (`sized`: x0, y0, width, height), or what is wrong with them."""
     try:
         x0, y0, x1, y1 = map(float, fields)
     except ValueError:
-        return f"not a box: {','.join(fields)!r} should be four numbers x0,y0,x1,y1"
+        return (
+            f"not a box: {','.join(fields)!r} should be four numbers {'x,y,width,height' if sized else 'x0,y0,x1,y1'}"
+        )
+    if sized:
+        x1, y1 = x0 + x1, y0 + y1
     return box_fault(x0, y0, x1, y1) or (x0, y0, x1, y1)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wsolpipe.images.listing import Annotation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from wsolpipe.images.dataset import DatasetConfig
     from wsolpipe.images.listing import ListedRow, Problems
@@ -25,19 +25,25 @@ def mask_annotations(config: DatasetConfig, rows: Sequence[ListedRow], problems:
     if config.masks is None:
         return []
     top = config.mask_root()
+    pairs = mirrored_masks(os.fspath(top), [(row.image_id, row.path) for row in rows])
+    found = [Annotation(image_id, "mask", path=path, where=f"{config.masks}/{path}") for image_id, path in pairs]
+    if rows and not found:
+        stem = rows[0].path.rpartition(".")[0]
+        problems.add(str(top), f"no image has a mask there; for {rows[0].path} one would be {stem}.png")
+    return found
+
+
+def mirrored_masks(top: str, images: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of (image id, image path) pairs, those with a mask of the same stem below `top`: (image id, mask path)."""
     folders: dict[str, dict[str, str]] = {}
     found = []
-    for row in rows:
-        folder, _, name = row.path.rpartition("/")
+    for image_id, path in images:
+        folder, _, name = path.rpartition("/")
         if folder not in folders:
             folders[folder] = _stems(os.path.join(top, folder))
         mask = folders[folder].get(name.rpartition(".")[0] or name)
         if mask is not None:
-            path = f"{folder}/{mask}" if folder else mask
-            found.append(Annotation(row.image_id, "mask", path=path, where=f"{config.masks}/{path}"))
-    if rows and not found:
-        stem = rows[0].path.rpartition(".")[0]
-        problems.add(str(top), f"no image has a mask there; for {rows[0].path} one would be {stem}.png")
+            found.append((image_id, f"{folder}/{mask}" if folder else mask))
     return found
 
 

@@ -55,7 +55,11 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     An id of ``class_labels``, ``image_sizes`` or ``localization`` that ``image_ids`` lacks is a fault, unless the YAML
     names another file for `image_ids` (such as ``image_ids_proxy.txt``): that one then chooses a subset.
     """
-    folder = metadata_folder(config, split)
+    return list_folder(config, split, metadata_folder(config, split), problems)
+
+
+def list_folder(config: DatasetConfig, split: str, folder: Path, problems: Problems) -> Listing:
+    """As `list_rows`, of the metadata files in `folder`."""
     files = metadata_files(config, folder, split)
     classes, names = read_classes(config, files.get("classes"), problems)
     texts = {
@@ -80,7 +84,11 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
 
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     """The metadata files, whether there or not yet, and the folders of masks."""
-    folder = metadata_folder(config, split)
+    yield from folder_sources(config, split, metadata_folder(config, split))
+
+
+def folder_sources(config: DatasetConfig, split: str, folder: Path) -> Iterator[Stamp]:
+    """As `sources`, of the metadata files in `folder`."""
     found = metadata_files(config, folder, split)
     for key, default in DEFAULT_FILES.items():
         yield stamp(found.get(key, folder / default), key)

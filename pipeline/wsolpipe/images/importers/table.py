@@ -1,0 +1,265 @@
+"""Layout `csv`: one CSV, TSV or Parquet table of images; an image with several boxes or labels has several lines.
+
+Columns (`columns:` in the YAML maps these names to the table's own):
+
+``path`` (needed; relative to the root), ``image_id`` (default: the path), ``label`` or ``labels`` (integers, several as
+``1;4``, or names that the class list knows), ``width``, ``height``, ``x0``, ``y0``, ``x1``, ``y1`` (a box, or all
+empty; with ``box_format: xywh`` the last two are width and height), ``mask`` and ``ignore`` (files relative to `masks:`
+or the root), ``group``, ``frame``, ``split``. Other columns are passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
+from wsolpipe.images.importers.lines import parse_box, path_fault, read_classes, stamp, stamp_folders
+from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.listing import Annotation, ListedRow, Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from wsolpipe.images.dataset import DatasetConfig
+    from wsolpipe.images.importers.lines import Stamp
+    from wsolpipe.images.listing import Problems
+
+BOX = ("x0", "y0", "x1", "y1")
+COLUMNS = (
+    "path",
+    "image_id",
+    "label",
+    "labels",
+    "width",
+    "height",
+    *BOX,
+    "mask",
+    "ignore",
+    "group",
+    "frame",
+    "split",
+)
+
+
+@dataclass
+class _Image:
+    """What the lines of one image have said so far."""
+
+    path: str
+    where: str
+    labels: list[int] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    size_where: str = ""
+    group: str = ""
+    frame: int | None = None
+
+    def row(self, image_id: str) -> ListedRow:
+        width, height = self.size or (None, None)
+        labels = tuple(self.labels)
+        return ListedRow(image_id, self.path, labels, width, height, self.size_where, self.group, self.frame)
+
+
+def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+    """Read the lines of `split`: all of the table, or those whose ``split`` column names it."""
+    count, names = read_classes(config, None, problems)
+    by_name = {name: label for label, name in names.items()}
+    wanted = config.split_folder(split) or split
+    images: dict[str, _Image] = {}
+    annotations: list[Annotation] = []
+    mask_root: Path | None = None
+    for where, line in read_table(config, table_path(config, split)):
+        if line.get("split", wanted) not in (wanted, split):
+            continue
+        if fault := path_fault(line["path"]):
+            problems.add(where, fault)
+            continue
+        image_id = line.get("image_id") or line["path"]
+        first = images.get(image_id)
+        image = first or _Image(line["path"], where)
+        images[image_id] = image
+        try:
+            labels = _labels(line.get("label") or line.get("labels") or "", by_name, count)
+            new = _merge(image, labels, line, where)
+            found = list(_annotations(image_id, line, where, config))
+        except ValueError as error:
+            problems.add(where, str(error))
+            continue
+        if first is not None and not new and not found:
+            problems.add(where, f"duplicate id {image_id!r}, first at {first.where}")
+        for item in found:
+            if item.kind != "box":
+                mask_root = mask_root or config.mask_root()
+                if not os.path.isfile(os.path.join(mask_root, item.path)):
+                    problems.add(where, f"no mask file {item.path} in {mask_root}")
+            annotations.append(item)
+    rows = [image.row(image_id) for image_id, image in images.items()]
+    annotations += mask_annotations(config, rows, problems) if not any(a.kind == "mask" for a in annotations) else []
+    return Listing(rows=rows, annotations=annotations, classes=count, class_names=names)
+
+
+def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+    """The table, the class list and the folders of masks."""
+    yield stamp(table_path(config, split))
+    if isinstance(config.classes, str):
+        yield stamp(config.locate("classes", config.classes))
+    if config.masks:
+        yield from stamp_folders(config.mask_root(), "masks")
+
+
+def table_path(config: DatasetConfig, split: str) -> Path:
+    """The table of a split: `metadata` itself, or, where that is a folder, the file in it that the split maps to.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file.
+    """
+    if config.metadata is None:
+        msg = f"data set {config.name}: layout csv needs metadata: FILE.csv or FILE.parquet"
+        raise ConfigError(msg)
+    path = config.locate("metadata", config.metadata)
+    if path.is_dir():
+        path = path / (config.split_folder(split) or f"{split}.csv")
+    if not path.is_file():
+        msg = f"data set {config.name}: no table {path} for split {split}"
+        raise ConfigError(msg, hint="metadata: names a table, or a folder where split: maps each split to its table")
+    return path
+
+
+def read_table(config: DatasetConfig, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Lines of a table as (``file:line``, our column -> text); empty cells and unknown columns are left out.
+
+    Raises
+    ------
+    ConfigError
+        If `columns` names what is not there, or there is no column of paths.
+    """
+    lines = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    header = next(lines)[1]
+    chosen = _choose_columns(config, path, header)
+    for where, cells in lines:
+        line = {name: cells[place] for name, place in chosen if place < len(cells) and cells[place] != ""}
+        line.setdefault("path", "")
+        yield where, line
+
+
+def _csv(path: Path) -> Iterator[tuple[str, list[str]]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        yield "", [cell.strip() for cell in next(reader, [])]
+        for cells in reader:
+            if cells:
+                yield f"{path.name}:{reader.line_num}", [cell.strip() for cell in cells]
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    yield "", table.column_names
+    columns = [column.to_pylist() for column in table.columns]
+    for number, cells in enumerate(zip(*columns, strict=True), 1):
+        yield f"{path.name}: row {number}", [_text(cell) for cell in cells]
+
+
+def _text(cell: Any) -> str:
+    """A cell of Parquet as it would stand in CSV."""
+    if cell is None or cell != cell:  # NaN marks a missing number  # noqa: PLR0124
+        return ""
+    if isinstance(cell, list):
+        return ";".join(map(_text, cell))
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell)
+
+
+def _choose_columns(config: DatasetConfig, path: Path, header: list[str]) -> list[tuple[str, int]]:
+    """Our column names with their places in the table."""
+    for ours, theirs in config.columns.items():
+        if ours not in COLUMNS:
+            msg = f"{config.source}: columns: {unknown('column', ours, COLUMNS)}"
+            raise ConfigError(msg)
+        if theirs not in header:
+            msg = f"{path}: {unknown('column', theirs, header)}"
+            raise ConfigError(msg)
+    names = {ours: config.columns.get(ours, ours) for ours in COLUMNS}
+    chosen = [(ours, header.index(theirs)) for ours, theirs in names.items() if theirs in header]
+    if "path" not in dict(chosen):
+        msg = f"{path} has no column 'path'; it has: {', '.join(header) or 'nothing'}"
+        raise ConfigError(msg, hint="columns: {path: NAME} in the YAML says which column holds the paths")
+    return chosen
+
+
+def _labels(text: str, by_name: Mapping[str, int], count: int | None) -> list[int]:
+    if text in by_name:
+        return [by_name[text]]
+    labels = []
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        if part in by_name:
+            labels.append(by_name[part])
+            continue
+        try:
+            label = int(part)
+        except ValueError:
+            known = unknown("class", part, by_name) if by_name else f"label {part!r} is no integer"
+            raise ValueError(known) from None
+        if label < 0 or (count is not None and label >= count):
+            msg = f"label {label} is " + (f"outside the {count} classes" if count is not None else "negative")
+            raise ValueError(msg)
+        labels.append(label)
+    return labels
+
+
+def _merge(image: _Image, labels: list[int], line: Mapping[str, str], where: str) -> bool:
+    """Add what a line says of the image itself; returns whether it named a new label.
+
+    Raises
+    ------
+    ValueError
+        If it contradicts an earlier line.
+    """
+    if line["path"] != image.path:
+        msg = f"path {line['path']!r}, but {image.path!r} at {image.where}"
+        raise ValueError(msg)
+    if "width" in line or "height" in line:
+        size = _whole(line, "width", 1), _whole(line, "height", 1)
+        if image.size not in (None, size):
+            msg = f"size {size[0]}x{size[1]} contradicts {image.size_where}"
+            raise ValueError(msg)
+        if image.size is None:
+            image.size, image.size_where = size, where
+    image.group = line.get("group", image.group)
+    if "frame" in line:
+        image.frame = _whole(line, "frame", 0)
+    new = [label for label in labels if label not in image.labels]
+    image.labels += new
+    return bool(new)
+
+
+def _whole(line: Mapping[str, str], name: str, least: int) -> int:
+    text = line.get(name, "")
+    if not text.isdecimal() or int(text) < least:
+        msg = f"{name} {text!r} is no whole number from {least}"
+        raise ValueError(msg)
+    return int(text)
+
+
+def _annotations(image_id: str, line: Mapping[str, str], where: str, config: DatasetConfig) -> Iterator[Annotation]:
+    fields = [line.get(name, "") for name in BOX]
+    if any(fields):
+        box = parse_box(fields, sized=config.box_format == "xywh")
+        if isinstance(box, str):
+            raise ValueError(box)
+        yield Annotation(image_id, "box", *box, "", where)
+    for kind in ("mask", "ignore"):
+        path = line.get(kind)
+        if path:
+            if fault := path_fault(path):
+                raise ValueError(fault)
+            yield Annotation(image_id, "mask" if kind == "mask" else "ignore", path=path, where=where)
