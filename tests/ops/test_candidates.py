@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
+
 from wsolpipe.ops.candidates import find_candidates, rank, stretch_levels
 
 

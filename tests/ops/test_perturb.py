@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wsolpipe.ops.perturb import blur, blur_matrix, cover_pixels, keep_boxes, normal_density, scale_blur
 
 

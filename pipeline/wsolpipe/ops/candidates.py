@@ -59,7 +59,8 @@ def stretch_levels(maps: NDArray[Any], size: int) -> NDArray[np.uint8]:
     large = upsample(maps, (size, size)).astype(np.float64)
     low, high = large.min(axis=(1, 2), keepdims=True), large.max(axis=(1, 2), keepdims=True)
     spread = np.where(high > low, high - low, 1.0)
-    return np.floor(255.0 * (large - low) / spread).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.floor(255.0 * (large - low) / spread).astype(np.uint8)
+    return levels
 
 
 def find_candidates(maps: NDArray[Any], *, size: int = 224, min_area: float = 0.0) -> Candidates:
@@ -91,7 +92,7 @@ def find_candidates(maps: NDArray[Any], *, size: int = 224, min_area: float = 0.
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     passing = areas > min_area * size * size
     if not passing.any():
-        largest = areas.argmax()[None]
+        largest = [int(areas.argmax())]
         return Candidates(boxes[largest], source[largest], "largest")
     boxes, source = boxes[passing], source[passing]
     first = np.sort(np.unique(boxes, axis=0, return_index=True)[1])

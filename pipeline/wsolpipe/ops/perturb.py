@@ -114,9 +114,7 @@ def cover_pixels(boxes: np.ndarray, scale: tuple[float, float], size: tuple[int,
     return np.concatenate([np.clip(near, 0, limit), np.clip(far, 0, limit)], axis=1).astype(np.int64)
 
 
-def keep_boxes(
-    images: torch.Tensor, blurred: torch.Tensor, index: torch.Tensor, boxes: torch.Tensor
-) -> torch.Tensor:
+def keep_boxes(images: torch.Tensor, blurred: torch.Tensor, index: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """Composite one image a box: the image inside the box, its blur outside.
 
     Parameters

@@ -1,0 +1,109 @@
+"""What the classifier says of boxes: crops of many images, scored in batches that are always full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from wsolpipe.ops.perturb import blur, blur_matrix, keep_boxes, scale_blur
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wsolpipe.models.classifier import ImageClassifier
+
+
+class BoxScorer:
+    """Posterior of each image's class when all but a box is blurred (DiPS, Algorithm 2.1).
+
+    Each image is blurred once. Its crops wait until there are `batch` of them, whatever images they come from; then
+    they are composited on the device and scored. Images that no crop waits for are let go, so memory holds the images
+    added last and, at most, those that a partial batch still needs.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        On its device, in evaluation mode.
+    kernel, sigma : int, float
+        Of the blur, in pixels at 224² (scaled to the classifier's input).
+    batch : int
+        Crops in one forward; the last is filled up with repetitions, whose scores are dropped.
+    """
+
+    def __init__(self, classifier: ImageClassifier, *, kernel: int, sigma: float, batch: int) -> None:
+        self.classifier = classifier
+        self.batch = batch
+        self.device = classifier.mean.device
+        size = classifier.record.size
+        self._matrix = blur_matrix(size, *scale_blur(kernel, sigma, size)).to(self.device)
+        self._images: torch.Tensor | None = None
+        self._blurred: torch.Tensor | None = None
+        self._index: list[int] = []
+        self._boxes: list[NDArray[np.int64]] = []
+        self._labels: list[int] = []
+        self._posteriors: list[torch.Tensor] = []
+
+    def add(self, pixels: NDArray[np.uint8], boxes: Sequence[NDArray[np.int64]], labels: Sequence[int]) -> None:
+        """Queue the boxes of some images, and score what makes full batches.
+
+        Parameters
+        ----------
+        pixels : uint8 array [n, S, S, 3]
+            RGB at the classifier's size.
+        boxes : sequence of n int64 arrays [b, 4]
+            xyxy, half-open, whole pixels of these images.
+        labels : sequence of n int
+            Class of each image.
+        """
+        first = self._take_images(pixels)
+        for number, (own, label) in enumerate(zip(boxes, labels, strict=True), first):
+            self._index += [number] * len(own)
+            self._boxes += list(own)
+            self._labels += [label] * len(own)
+        while len(self._index) >= self.batch:
+            self._score()
+
+    def finish(self) -> NDArray[np.float32]:
+        """Score what is left and give the posteriors of all boxes added, in their order; then begin anew."""
+        while self._index:
+            self._score()
+        # Fetched only now, so that the device never waits for the host between batches.
+        scores = [part.cpu().numpy() for part in self._posteriors]
+        self._posteriors, self._images, self._blurred = [], None, None
+        return np.concatenate(scores) if scores else np.zeros(0, np.float32)
+
+    def _take_images(self, pixels: NDArray[np.uint8]) -> int:
+        """Normalise and blur images; return the number of the first of them among those held."""
+        with torch.inference_mode():
+            # The blur's weights sum to 1, so it commutes with normalisation: both are done once an image, not a crop.
+            images = self.classifier.normalise(torch.from_numpy(pixels).to(self.device))
+            blurred = blur(images, self._matrix, self._matrix).contiguous(memory_format=self.classifier.memory_format)
+            if not self._index or self._images is None or self._blurred is None:
+                self._images, self._blurred = images, blurred
+                return 0
+            unused = min(self._index)
+            self._index = [number - unused for number in self._index]
+            held = len(self._images) - unused
+            self._images = torch.cat([self._images[unused:], images])
+            self._blurred = torch.cat([self._blurred[unused:], blurred])
+            return held
+
+    def _score(self) -> None:
+        taken = min(self.batch, len(self._index))
+        filled = [*range(taken), *[taken - 1] * (self.batch - taken)]
+
+        def columns(values: Sequence[Any]) -> torch.Tensor:
+            return torch.from_numpy(np.array([values[at] for at in filled], np.int64)).to(self.device)
+
+        index, boxes, labels = columns(self._index), columns(self._boxes), columns(self._labels)
+        del self._index[:taken], self._boxes[:taken], self._labels[:taken]
+        assert self._images is not None
+        assert self._blurred is not None
+        with torch.inference_mode():
+            crops = keep_boxes(self._images, self._blurred, index, boxes)
+            posterior = self.classifier(crops).float().softmax(1)
+            self._posteriors.append(posterior.gather(1, labels[:, None])[:taken, 0])

@@ -1,0 +1,393 @@
+"""The scoring classifier f_r, trained here on the labels of the train split, or imported."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.stages.base import ArtifactStage, ExecutionOnly, Made, StageParams, WeightsSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import torch
+
+    from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier
+    from wsolpipe.models.training import Recipe
+    from wsolpipe.stages.base import Array, Rows
+
+Share = Annotated[float, Field(ge=0, le=1)]
+#: Parameters that an imported classifier depends on.
+IMPORTED = ("model", "model_args", "mean", "std", "size")
+IMPORT = "classifier.weights=FILE classifier.mode=import"
+
+
+class ClassifierParams(StageParams):
+    """Parameters of `Classifier`.
+
+    Attributes
+    ----------
+    model, model_args
+        timm's name, and arguments of ``timm.create_model``.
+    mode
+        ``import``: `weights` hold the classifier itself; ``probe``: a linear layer on frozen features of `start`;
+        ``finetune``: all tensors, from `start`; ``auto``: import where `weights` are given, else finetune.
+    weights
+        File of a classifier to be imported.
+    start
+        Weights to train from: a file, ``timm:NAME`` or ``random:SEED``; null takes timm's weights of `model`.
+    mean, std
+        Input is (rgb / 255 - mean) / std; null takes what the weights record, else timm's values for the model.
+    size
+        Side of the input in pixels; the whole image is squashed to it.
+    features
+        What a probe sees: ``pooled`` (timm's own pooling; the result is a plain timm model), ``class_mean`` (class
+        token beside mean patch token) or ``class_last4`` (class tokens of the last four blocks).
+    epochs, batch, lr, momentum, nesterov, weight_decay, schedule, lr_step, lr_gamma, warmup, head_lr, label_smoothing
+        See `wsolpipe.models.training.Recipe`.
+    resize, flip, min_crop
+        Training views: images squashed to `resize` pixels (null: 256 for each 224 of `size`), cropped to `size`,
+        mirrored with probability `flip`; see `wsolpipe.models.training.augment`.
+    views
+        Views of each image whose features a probe learns from: the whole image, then `views` - 1 drawn as above.
+    seed
+        Of order, views and new tensors.
+    measure, measure_rows
+        Splits on which accuracy is reported, and how many rows of each at most (evenly spread); 0 for all of them.
+    cache_mib
+        Memory for squashed training images; those beyond it are decoded again each epoch.
+    """
+
+    model: str
+    model_args: dict[str, Any]
+    mode: Literal["auto", "import", "probe", "finetune"]
+    weights: Annotated[str | None, WeightsSource()]
+    start: Annotated[str | None, WeightsSource()]
+    mean: float | tuple[float, float, float] | None
+    std: float | tuple[float, float, float] | None
+    size: Annotated[int, Field(ge=8)]
+    features: Literal["pooled", "class_mean", "class_last4"]
+    epochs: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Share
+    nesterov: bool
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["cosine", "step", "constant"]
+    lr_step: Annotated[int, Field(ge=1)]
+    lr_gamma: Annotated[float, Field(gt=0)]
+    warmup: Annotated[float, Field(ge=0)]
+    head_lr: Annotated[float, Field(gt=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    resize: int | None
+    flip: Share
+    min_crop: Annotated[float, Field(gt=0, le=1)]
+    views: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)]
+    measure: Annotated[tuple[str, ...], ExecutionOnly()]
+    measure_rows: Annotated[int, Field(ge=0), ExecutionOnly()]
+    cache_mib: Annotated[int, Field(ge=0), ExecutionOnly()]
+
+    @model_validator(mode="after")
+    def _agree(self) -> ClassifierParams:
+        if self.mode == "import" and self.weights is None:
+            msg = "mode=import needs the classifier's file: classifier.weights=FILE"
+            raise ValueError(msg)
+        if self.way != "import" and self.weights is not None:
+            msg = f"weights= is a finished classifier; mode={self.way} trains one from start=: classifier.start=FILE"
+            raise ValueError(msg)
+        if self.way == "finetune" and self.features != "pooled":
+            msg = f"features={self.features} is for mode=probe"
+            raise ValueError(msg)
+        if self.resize is not None and self.resize < self.size:
+            msg = f"resize={self.resize} is smaller than size={self.size}, which is cropped from it"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def way(self) -> Literal["import", "probe", "finetune"]:
+        """`mode` with ``auto`` settled."""
+        if self.mode == "auto":
+            return "finetune" if self.weights is None else "import"
+        return self.mode
+
+    def in_key(self) -> dict[str, Any]:
+        """The parameters that change results: no training parameters where nothing is trained."""
+        values = {**super().in_key(), "mode": self.way}
+        if self.way == "import":
+            return {name: values[name] for name in ("mode", *IMPORTED)}
+        if self.way == "probe":
+            del values["head_lr"]
+        else:
+            del values["views"]
+        return values
+
+
+class Classifier(ArtifactStage[ClassifierParams]):
+    """Makes ``model.safetensors`` and ``classifier.json`` (see `wsolpipe.models.classifier`) and measures accuracy."""
+
+    Params: ClassVar[type[StageParams]] = ClassifierParams
+
+    @classmethod
+    def weights_needed(cls, params: ClassifierParams) -> dict[str, str]:
+        """The classifier to import, or what training starts from."""
+        if params.way == "import":
+            return {"weights": str(params.weights)}
+        return {"start": params.start or f"timm:{params.model}"}
+
+    @classmethod
+    def splits_needed(cls, params: ClassifierParams) -> tuple[str, ...]:
+        """The train split where something is trained."""
+        return () if params.way == "import" else ("train",)
+
+    @classmethod
+    def splits_measured(cls, params: ClassifierParams) -> tuple[str, ...]:
+        """Splits whose accuracy is reported."""
+        return params.measure
+
+    @classmethod
+    def without_split(cls, params: ClassifierParams, split: str) -> str | None:  # noqa: ARG003
+        """Import a classifier where there is nothing to train on."""
+        return f"import one: {IMPORT}"
+
+    def produce(self, splits: Mapping[str, Rows]) -> Made:
+        """Train or import, measure, and write the files.
+
+        Raises
+        ------
+        ConfigError
+            If there is nothing to train on, or the classifier does not fit the data set's classes.
+        WeightsError
+            If the weights are of another architecture.
+        """
+        from wsolpipe.models.classifier import save_classifier
+
+        way = self.params.way
+        if way == "import":
+            classifier = self._imported()
+        else:
+            train, outputs = self._training_rows(splits)
+            classifier = self._started(outputs)
+            training = {"probe": self._probe, "finetune": self._fine_tune}[way]
+            training(classifier, splits["train"], train)
+        accuracy = {
+            split: self._accuracy(classifier, splits[split]) for split in self.params.measure if split in splits
+        }
+        return Made(files=save_classifier(classifier), summary={"mode": way, "accuracy": accuracy})
+
+    # -- import -----------------------------------------------------------------------------------------------------
+
+    def _imported(self) -> ImageClassifier:
+        from wsolpipe.models.classes import count_outputs, refuse_misfit
+        from wsolpipe.models.classifier import ImageClassifier, stored_record
+        from wsolpipe.models.weights import load_into, load_state
+
+        weights = self.context.weights["weights"]
+        if weights.path is None:
+            outputs, state = self.context.classes or 1000, None
+            stored = None
+        else:
+            state = load_state(weights)
+            stored = stored_record(weights.path)
+            outputs = stored.outputs if stored else count_outputs(self.params.model, state, source=weights.source)
+        if stored and (stored.model, dict(stored.model_args)) != (self.params.model, self.params.model_args):
+            msg = (
+                f"{weights.source} is a classifier of {stored.model} {dict(stored.model_args)}, "
+                f"and the parameters say {self.params.model} {self.params.model_args}"
+            )
+            raise WeightsError(msg, hint=f"classifier.model={stored.model}")
+        record = self._record(outputs, weights_name="weights")
+        if stored:
+            record = replace(record, features=stored.features, class_names=stored.class_names)
+        refuse_misfit(record, self.context.dataset, self.context.classes, self.context.class_names)
+        with self._seeded(weights.seed or 0):
+            classifier = ImageClassifier(record)
+        if state is not None:
+            part = classifier.net if classifier.head is None else classifier
+            load_into(part, state, what=f"{record.model} with {outputs} outputs")
+        return classifier.to(self.context.device).eval().requires_grad_(requires_grad=False)
+
+    def _record(self, outputs: int, *, weights_name: str) -> ClassifierRecord:
+        from wsolpipe.models.classifier import ClassifierRecord
+        from wsolpipe.models.weights import choose_preprocessing
+
+        params, weights = self.params, self.context.weights[weights_name]
+        seen = choose_preprocessing(
+            weights, model=params.model, mean=params.mean, std=params.std, stage="classifier", warn=self.context.warn
+        )
+        made = {"params": params.in_key(), "weights": {"sha256": weights.sha256, "source": weights.source}}
+        return ClassifierRecord(
+            model=params.model,
+            outputs=outputs,
+            size=params.size,
+            mean=seen.mean,
+            std=seen.std,
+            model_args=params.model_args,
+            made=made,
+        )
+
+    @contextlib.contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """New tensors drawn inside depend on `seed` alone; the global generator is put back."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def _training_rows(self, splits: Mapping[str, Rows]) -> tuple[list[int], int]:
+        """Positions of usable, labelled rows of the train split, and the number of classes."""
+        rows = splits.get("train")
+        if rows is None:
+            msg = f"data set {self.context.dataset} has no split train, so no classifier can be trained on it"
+            raise ConfigError(msg, hint=self.without_split(self.params, "train"))
+        labels = rows.labels()
+        chosen = [position for position, label in enumerate(labels) if label is not None and rows.usable(position)]
+        if not chosen:
+            msg = f"no usable row of split train of data set {self.context.dataset} has a label"
+            raise ConfigError(msg, hint=f"give labels, or import a classifier: {IMPORT}")
+        largest = max(int(labels[position] or 0) for position in chosen)
+        outputs = self.context.classes or largest + 1
+        if largest >= outputs:
+            msg = f"a label of split train is {largest}, and data set {self.context.dataset} has {outputs} classes"
+            raise ConfigError(msg, hint="correct classes: in the data set's YAML")
+        return chosen, outputs
+
+    def _started(self, outputs: int) -> ImageClassifier:
+        from wsolpipe.models.classifier import ImageClassifier, classifier_keys
+        from wsolpipe.models.weights import load_into, load_state
+
+        weights = self.context.weights["start"]
+        names = {str(label): name for label, name in sorted(self.context.class_names.items())}
+        record = replace(self._record(outputs, weights_name="start"), features=self.params.features, class_names=names)
+        with self._seeded(self.params.seed if weights.seed is None else weights.seed):
+            classifier = ImageClassifier(record)
+        if weights.path is not None:
+            # The last layer is new; whatever the file holds in its place belongs to other classes.
+            last = classifier_keys(record.model)
+            state = {name: value for name, value in load_state(weights).items() if not name.startswith(last)}
+            own = {name: value for name, value in classifier.net.state_dict().items() if name.startswith(last)}
+            load_into(classifier.net, {**state, **own}, what=record.model)
+        return classifier.to(self.context.device).eval().requires_grad_(requires_grad=False)
+
+    def _recipe(self) -> Recipe:
+        from wsolpipe.models.training import Recipe
+
+        names = Recipe.__dataclass_fields__
+        return Recipe(**{name: getattr(self.params, name) for name in names})
+
+    def _squash(self) -> int:
+        return self.params.resize or round(self.params.size * 256 / 224)
+
+    def _view(self, squashed: Array, draw: int, row: int) -> Array:
+        """View number `draw` (an epoch) of the image in `row`: the same whoever asks, in whatever order."""
+        from wsolpipe.models.training import augment
+
+        rng = np.random.default_rng([self.params.seed, 1, draw, row])
+        return augment(squashed, self.params.size, rng, flip=self.params.flip, min_crop=self.params.min_crop)
+
+    def _probe(self, classifier: ImageClassifier, rows: Rows, chosen: Sequence[int]) -> None:
+        import torch
+
+        from wsolpipe.images.geometry import resize
+        from wsolpipe.models.training import fit_head
+
+        params = self.params
+
+        def prepare(image: Array, position: int) -> Array:
+            views = [resize(image, (params.size, params.size))]
+            if params.views > 1:
+                squashed = resize(image, (self._squash(), self._squash()))
+                views += [self._view(squashed, draw, int(rows.numbers[position])) for draw in range(1, params.views)]
+            return np.stack(views)
+
+        kept: list[int] = []
+        features: list[torch.Tensor] = []
+        with torch.inference_mode():
+            for positions, images in self._images(rows, chosen, prepare):
+                kept += positions
+                views = torch.from_numpy(images).to(self.context.device)
+                flat = classifier.pooled(classifier.normalise(views.flatten(0, 1)))
+                features.append(flat.float().view(*views.shape[:2], -1))
+        seen = torch.cat(features).transpose(0, 1).flatten(0, 1).clone()  # view by view
+        labels = rows.labels()
+        wanted = torch.tensor([labels[position] for position in kept], device=seen.device).repeat(params.views)
+        weight, bias = fit_head(seen, wanted, classifier.record.outputs, self._recipe())
+        last = classifier.last_layer()
+        last.weight.copy_(weight)
+        last.bias.copy_(bias)
+
+    def _fine_tune(self, classifier: ImageClassifier, rows: Rows, chosen: Sequence[int]) -> None:
+        from wsolpipe.images.ahead import prepare_ahead
+        from wsolpipe.images.geometry import resize
+        from wsolpipe.models.training import fine_tune
+
+        params, squash, labels = self.params, self._squash(), rows.labels()
+        batch = min(params.batch, len(chosen))
+        steps = len(chosen) // batch
+        room = (params.cache_mib << 20) // (squash * squash * 3)
+        cached: dict[int, Array | None] = dict.fromkeys(chosen[:room])
+
+        def load(position: int) -> Array:
+            squashed = cached.get(position)
+            if squashed is None:
+                squashed = resize(rows.load(position), (squash, squash))
+                if position in cached:
+                    cached[position] = squashed
+            return squashed
+
+        def view(epoch: int, squashed: Array, position: int) -> Array:
+            return self._view(squashed, epoch, int(rows.numbers[position]))
+
+        def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
+            order = np.random.default_rng([params.seed, 0, epoch]).permutation(chosen)[: steps * batch].tolist()
+            for positions, images in prepare_ahead(
+                order, load, partial(view, epoch), batch=batch, threads=self.context.threads, failed=rows.quarantine
+            ):
+                yield images, np.array([labels[position] for position in positions], np.int64)
+
+        fine_tune(classifier, batches, steps=steps, recipe=self._recipe(), done=self.context.progress)
+
+    # -- images -----------------------------------------------------------------------------------------------------
+
+    def _images(
+        self, rows: Rows, chosen: Sequence[int], prepare: Callable[[Array, int], Array], batch: int = 32
+    ) -> Iterator[tuple[list[int], Array]]:
+        """Prepared images of `chosen` rows in that order; a row that cannot be decoded is quarantined and left out."""
+        from wsolpipe.images.ahead import prepare_ahead
+
+        return prepare_ahead(
+            chosen, rows.load, prepare, batch=batch, threads=self.context.threads, failed=rows.quarantine
+        )
+
+    def _accuracy(self, classifier: ImageClassifier, rows: Rows) -> dict[str, Any]:
+        """Shares of rows whose label is the first, and among the first five, of the classifier's classes."""
+        import torch
+
+        from wsolpipe.images.geometry import resize
+        from wsolpipe.models.classes import refuse_label
+
+        size, labels = classifier.record.size, rows.labels()
+        usable = [position for position, label in enumerate(labels) if label is not None and rows.usable(position)]
+        for position in usable:
+            refuse_label(int(labels[position] or 0), classifier.record, self.context.dataset)
+        limit = self.params.measure_rows
+        spread = np.linspace(0, len(usable) - 1, limit).astype(int) if limit and len(usable) > limit else ...
+        chosen = np.array(usable, np.int64)[spread].tolist()
+        first = five = seen = 0
+        for positions, images in self._images(rows, chosen, lambda image, _: resize(image, (size, size))):
+            logits = classifier.logits(torch.from_numpy(images).to(self.context.device)).cpu()
+            true = torch.tensor([labels[position] for position in positions])[:, None]
+            hits = logits.topk(min(5, logits.shape[1])).indices == true
+            first, five, seen = first + int(hits[:, 0].sum()), five + int(hits.any(1).sum()), seen + len(positions)
+            self.context.progress(seen, len(chosen))
+        share = {"top1": first / seen, "top5": five / seen} if seen else {}
+        return {**share, "rows": seen, "rows_with_label": len(usable)}

@@ -1,0 +1,261 @@
+"""DiPS proposals: boxes around what the maps light up, ranked by what the classifier says of each (Algorithm 2.1)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
+from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.ops.candidates import Candidates
+    from wsolpipe.stages.base import Array, Rows, Upstream
+
+
+class ProposalsParams(StageParams):
+    """Parameters of `Proposals`.
+
+    Attributes
+    ----------
+    maps
+        Which maps of ``cls_maps`` are thresholded: ``mean``; ``mean+N``, the mean and the first N heads (as many as
+        there are); ``all``, the mean and every head; or a list of positions on the maps' axis (0 is the mean, 1 the
+        first head).
+    size
+        Side of the grid to which maps are stretched before Otsu's threshold.
+    min_area
+        A box passes where its area is more than this share of the image; if none does, the largest is kept.
+    blur_kernel, blur_sigma
+        Of the Gaussian outside a box, in pixels at 224² and scaled with the classifier's input.
+    score
+        ``class``: posterior of the row's label; ``size``: density of the box's area under a normal distribution with
+        mean and standard deviation of the areas of the image's candidates; ``product`` of both.
+    top_k
+        Boxes kept a row.
+    batch
+        Crops scored at once.
+    images
+        Images blurred at once.
+    """
+
+    maps: str | tuple[int, ...]
+    size: Annotated[int, Field(ge=8)]
+    min_area: Annotated[float, Field(ge=0, lt=1)]
+    blur_kernel: Annotated[int, Field(ge=1)]
+    blur_sigma: Annotated[float, Field(gt=0)]
+    score: Literal["class", "size", "product"]
+    top_k: Annotated[int, Field(ge=1, le=255)]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+    images: Annotated[int, Field(ge=1), ExecutionOnly()]
+
+    @field_validator("maps")
+    @classmethod
+    def _known(cls, value: str | tuple[int, ...]) -> str | tuple[int, ...]:
+        if isinstance(value, str) and value not in {"mean", "all"} and not re.fullmatch(r"mean\+\d+", value):
+            msg = "valid are mean, mean+N, all, or a list of positions such as [0,2] (0 is the mean)"
+            raise ValueError(msg)
+        if isinstance(value, tuple) and (not value or min(value) < 0 or len(set(value)) < len(value)):
+            msg = "positions are 0 or more, none of them twice"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("blur_kernel")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            msg = "a kernel has an odd number of pixels"
+            raise ValueError(msg)
+        return value
+
+    def positions(self, available: int) -> list[int]:
+        """Positions on the maps' axis that are used, of `available` ones.
+
+        Raises
+        ------
+        ConfigError
+            If a listed position is not there.
+        """
+        if self.maps == "mean":
+            return [0]
+        if self.maps == "all":
+            return list(range(available))
+        if isinstance(self.maps, str):
+            return list(range(min(available, 1 + int(self.maps.removeprefix("mean+")))))
+        if max(self.maps) >= available:
+            msg = f"proposals.maps={list(self.maps)}: cls_maps holds positions 0 … {available - 1}"
+            raise ConfigError(msg, hint="see cls_maps.heads")
+        return list(self.maps)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One row before scoring: pixels at the classifier's size, uint8 [S, S, 3], and its boxes."""
+
+    pixels: Array
+    found: Candidates
+
+
+class Proposals(Stage[ProposalsParams]):
+    """Makes ``boxes``, ``scores``, ``source`` and ``count``; see `ProposalsParams` for what is chosen how."""
+
+    Params: ClassVar[type[StageParams]] = ProposalsParams
+
+    @classmethod
+    def needs(cls, params: ProposalsParams, declared: tuple[str, ...]) -> tuple[str, ...]:
+        """No classifier where boxes are scored by their size alone."""
+        return tuple(name for name in declared if name != "classifier" or params.score != "size")
+
+    def setup(self) -> None:
+        """Load the classifier."""
+        self._counted: tuple[Rows | None, dict[str, Any]] = (None, {})
+        if self.params.score == "size":
+            return
+        from wsolpipe.models.classes import refuse_misfit
+        from wsolpipe.models.classifier import load_classifier
+
+        context = self.context
+        self._classifier = load_classifier(context.artifacts["classifier"], context.device)
+        refuse_misfit(self._classifier.record, context.dataset, context.classes, context.class_names)
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Boxes of a row from best to worst."""
+        slots = self.params.top_k
+        unit = {"class": "posterior", "size": "density", "product": "posterior times density"}[self.params.score]
+        return {
+            "boxes": boxes_spec(slots, "proposals, best first; clipped to the image"),
+            "scores": ArraySpec(dtype="float32", shape=(slots,), fill="nan", unit=unit, meaning="score of each box"),
+            "source": ArraySpec(
+                dtype="int8",
+                shape=(slots,),
+                fill=-1,
+                meaning="position on the axis of cls_maps' maps (0: mean); -1: no box",
+            ),
+            "count": ArraySpec(dtype="uint8", meaning="boxes of this row"),
+        }
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
+        """Find candidates, score them in full batches across the block, keep the best of each row.
+
+        Raises
+        ------
+        ConfigError
+            If a label has no output of the classifier, or `maps` names a map that is not there.
+        """
+        maps = inputs["cls_maps"]
+        positions = np.array(self.params.positions(maps.arrays["maps"].shape[1]))
+        self._settle(rows, maps)
+        found, scores = self._scored(rows, maps.arrays["maps"], positions)
+        arrays = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        for position, candidates in found.items():
+            if not np.isfinite(scores[position]).all():
+                rows.quarantine(position, "the classifier gave a score that is not a number")
+                continue
+            self._keep(arrays, position, candidates, positions, scores[position], rows.sizes()[position])
+        kinds = [candidates.fallback for candidates in found.values()]
+        counts = {
+            "boxes_scored": sum(len(candidates.boxes) for candidates in found.values()),
+            "fallback_largest": kinds.count("largest"),
+            "fallback_whole_image": kinds.count("whole"),
+        }
+        self._counted = (rows, counts)
+        return arrays
+
+    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
+        """Boxes kept and scored, and rows whose box stands in for one that passed."""
+        last, counts = self._counted
+        return {"boxes_kept": int(arrays["count"].sum()), **(counts if last is rows else {})}
+
+    def _settle(self, rows: Rows, maps: Upstream) -> None:
+        """Mark the rows that can have no proposals."""
+        from wsolpipe.models.classes import refuse_label
+
+        for position, label in enumerate(rows.labels()):
+            if not rows.usable(position):
+                continue
+            if label is not None and label in self.context.objectless:
+                rows.mark_no_object(position)
+            elif maps.status[position] != Status.OK:
+                rows.quarantine(position, "cls_maps holds no maps of this row")
+            elif self.params.score != "size":
+                if label is None:
+                    rows.quarantine(position, "no label: a box is scored by the class of its image")
+                else:
+                    refuse_label(label, self._classifier.record, self.context.dataset)
+
+    def _candidates(self, maps: Array) -> Candidates:
+        from wsolpipe.ops.candidates import find_candidates
+
+        return find_candidates(maps, size=self.params.size, min_area=self.params.min_area)
+
+    def _scored(self, rows: Rows, maps: Array, positions: Array) -> tuple[dict[int, Candidates], dict[int, Array]]:
+        """Candidates and float32 scores of every usable row."""
+        from wsolpipe.ops.perturb import normal_density
+
+        if self.params.score == "size":
+            usable = [position for position in range(len(rows)) if rows.usable(position)]
+            found = {position: self._candidates(maps[position][positions]) for position in usable}
+            scores = {position: np.ones(len(candidates.boxes)) for position, candidates in found.items()}
+        else:
+            found, scores = self._classified(rows, maps, positions)
+        if self.params.score != "class":
+            for position, candidates in found.items():
+                scores[position] = scores[position] * normal_density(candidates.areas() / self.params.size**2)
+        return found, {position: values.astype(np.float32) for position, values in scores.items()}
+
+    def _classified(self, rows: Rows, maps: Array, positions: Array) -> tuple[dict[int, Candidates], dict[int, Array]]:
+        """Candidates of every usable row and the posterior of its label for each."""
+        from wsolpipe.images.geometry import resize
+        from wsolpipe.models.scoring import BoxScorer
+        from wsolpipe.ops.perturb import cover_pixels
+
+        params, size = self.params, self._classifier.record.size
+        scorer = BoxScorer(self._classifier, kernel=params.blur_kernel, sigma=params.blur_sigma, batch=params.batch)
+        factor = (size / params.size, size / params.size)
+
+        def prepare(image: Array, position: int) -> _Prepared:
+            return _Prepared(resize(image, (size, size)), self._candidates(maps[position][positions]))
+
+        found: dict[int, Candidates] = {}
+        labels = rows.labels()
+        for batch in rows.batches(params.images, prepare):
+            present = batch.present()
+            found.update((position, item.found) for _, position, item in present)
+            if present:
+                scorer.add(
+                    np.stack([item.pixels for _, _, item in present]),
+                    [cover_pixels(item.found.boxes, factor, (size, size)) for _, _, item in present],
+                    [int(labels[position] or 0) for _, position, _ in present],
+                )
+            self.context.progress(batch.stop, len(rows))
+        ends = np.cumsum([len(candidates.boxes) for candidates in found.values()])
+        return found, dict(zip(found, np.split(scorer.finish(), ends[:-1]), strict=True)) if found else {}
+
+    def _keep(
+        self,
+        arrays: Mapping[str, Array],
+        position: int,
+        found: Candidates,
+        positions: Array,
+        scores: Array,
+        image_size: tuple[int, int],
+    ) -> None:
+        """Write the best boxes of one row, in pixels of the original image."""
+        from wsolpipe.ops.candidates import rank
+
+        source = positions[found.source]
+        best = rank(scores, source, found.boxes)[: self.params.top_k]
+        height, width = image_size
+        limit = np.array([width, height, width, height], np.float64)
+        boxes = np.clip(found.boxes[best] * (limit / self.params.size), 0, limit)
+        arrays["boxes"][position, : len(best)] = boxes
+        arrays["scores"][position, : len(best)] = scores[best]
+        arrays["source"][position, : len(best)] = source[best]
+        arrays["count"][position] = len(best)
