@@ -6,38 +6,43 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.layout import split_folder
-from wsolpipe.engine.graph import resolve
-from wsolpipe.engine.indexing import ask_rescan
-from wsolpipe.engine.plan import examine, retry_name
+from wsolpipe.engine.indexing import ask_rescan, current_index
+from wsolpipe.engine.lookup import find_view
+from wsolpipe.engine.plan import retry_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.reader import StageView
     from wsolpipe.engine.session import Session
+
+
+def views(session: Session) -> Iterator[StageView]:
+    """The stages named (all without a name) of the splits named, by the configuration's key or else the newest."""
+    name = session.dataset.name
+    for split in session.splits:
+        if name in session.store.datasets() and split in session.store[name].splits():
+            present = session.store[name][split].stages()
+            for stage in session.config.stage or present:
+                if stage in present:
+                    yield find_view(session, stage, split)
 
 
 def quarantined_rows(session: Session) -> list[dict[str, Any]]:
     """Every quarantined row: row, image_id, path, stage, split, reason; a row is listed where it was given up first."""
-    graph = resolve(session)
-    found: list[dict[str, Any]] = []
-    seen: set[tuple[str, int]] = set()
-    for split, index in graph.indexes.items():
-        if index is None or not index.manifest.quarantined:
-            continue
-        table = index.table(["row", "image_id", "path", "reason"])
-        for item in table.to_pylist():
-            if item["reason"]:
-                seen.add((split, item["row"]))
-                found.append({**item, "stage": "index", "split": split})
-    for node in graph.nodes:
-        if node.split is None or node.blocked:
-            continue
-        for record in examine(session, node, {}).records.values():
-            for bad in record.quarantined:
-                if (node.split, bad.row) not in seen:
-                    seen.add((node.split, bad.row))
-                    found.append({**bad.model_dump(), "stage": node.stage, "split": node.split})
-    gone = {split: dropped_ids(session.backend, session.dataset.name, split) for split in graph.indexes}
-    return [{**item, "dropped": item["image_id"] in gone[item["split"]]} for item in found]
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for split in session.splits:
+        index = current_index(session, split)
+        if index is not None and index.manifest.quarantined:
+            for item in index.table(["row", "image_id", "path", "reason"]).to_pylist():
+                if item["reason"]:
+                    found[split, item["row"]] = {**item, "stage": "index", "split": split}
+    for view in views(session):
+        for item in view.quarantined():
+            found.setdefault((view.split, item["row"]), {**item, "split": view.split})
+    gone = {split: dropped_ids(session.backend, session.dataset.name, split) for split in session.splits}
+    return [{**item, "dropped": item["image_id"] in gone[item["split"]]} for item in found.values()]
 
 
 def retry(session: Session, ids: set[str] | None = None) -> int:
@@ -49,19 +54,14 @@ def retry(session: Session, ids: set[str] | None = None) -> int:
         Only these image_ids.
     """
     rows = [item for item in quarantined_rows(session) if ids is None or item["image_id"] in ids]
-    by_split: dict[str, set[int]] = {}
-    for item in rows:
-        if item["stage"] == "index":
-            ask_rescan(session, item["split"])
-        else:
-            by_split.setdefault(item["split"], set()).add(item["row"])
-    for node in resolve(session).nodes:
-        if node.split not in by_split or node.blocked:
-            continue
-        for unit, record in examine(session, node, {}).records.items():
-            if any(bad.row in by_split[str(node.split)] for bad in record.quarantined):
+    for split in {item["split"] for item in rows if item["stage"] == "index"}:
+        ask_rescan(session, split)
+    wanted = {(item["split"], item["row"]) for item in rows}
+    for view in views(session):
+        for shard, record in view.committed().items():
+            if any((view.split, bad.row) in wanted for bad in record.quarantined):
                 asked = json.dumps({"generation": record.generation + 1}).encode()
-                session.backend.replace(retry_name(node.folder, unit), asked)
+                session.backend.replace(retry_name(view.folder, shard), asked)
     return len(rows)
 
 

@@ -1,0 +1,36 @@
+"""``wsolpipe repair``."""
+
+from __future__ import annotations
+
+from wsolpipe.cli.command import make_command, print_json, print_table
+
+
+@make_command("repair")
+def command(words: tuple[str, ...], as_json: bool) -> int:
+    """Remove what is torn, orphaned or left over from killed processes; the next run makes it again.
+
+    \b
+    store=DIR      the store (default: $WSOLPIPE_STORE or ./wsol-store)
+    dataset=NAME   only this data set, by its name in the store
+    stage=S[,S…]   only these stages
+    """
+    from wsolpipe import open_store
+    from wsolpipe.engine.config import build_config
+    from wsolpipe.engine.survey import last_command
+    from wsolpipe.share.verify import repair
+    from wsolpipe.stages.registry import load_registry
+
+    config, _ = build_config(words, load_registry())
+    store = open_store(config.store)
+    done = repair(store, dataset=config.dataset or None, stages=config.stage)
+    if as_json:
+        print_json({"store": config.store, "mended": [{**problem.to_json(), "done": text} for problem, text in done]})
+        return 0
+    if not done:
+        print(f"{config.store}: nothing to repair")
+        return 0
+    print_table(["kind", "where", "shard", "done"], [[p.kind, p.where, p.shard, text] for p, text in done])
+    command_line = last_command(store, config.dataset or None)
+    if command_line:
+        print(f"now run: {command_line}")
+    return 0
