@@ -45,12 +45,14 @@ class LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(*, debug: bool) -> None:
     """Train localizers on the pseudo-labels of a wsolpipe store."""
-    del debug  # looked at in `main`, where errors arrive
+    del debug  # for the help text: `main` takes it out of the words
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    words = sys.argv[1:] if args is None else args
+    given = sys.argv[1:] if args is None else args
+    debug = "--debug" in given
+    words = [word for word in given if word != "--debug"]  # so that it may stand anywhere
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         code = cli.main(words, prog_name="wsoltrain", standalone_mode=False)
@@ -68,12 +70,12 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = 0
     except WsolError as error:
-        if "--debug" in words:
+        if debug:
             raise
         click.echo(f"error: {error}", err=True)
         code = error.exit_code
     except Exception as error:
-        if "--debug" in words:
+        if debug:
             raise
         click.echo(f"error: {type(error).__name__}: {error}\n  -> add --debug for the traceback", err=True)
         code = 1
