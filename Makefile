@@ -1,0 +1,40 @@
+# Every target does its own set-up. Two cores, no GPU and a package index are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_STORE ?= stores/demo
+# Tests run in several processes; more threads in each only make them wait for each other.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: demo test check bench install clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): about two minutes and 6 GB on a fresh machine"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/wsolpipe run stage=proposals dataset=demo store=$(DEMO_STORE)
+	$(BIN)/wsolpipe eval stage=cls_maps dataset=demo store=$(DEMO_STORE)
+	$(BIN)/wsolpipe eval stage=proposals dataset=demo store=$(DEMO_STORE)
+	$(BIN)/wsoltrain preview dataset=demo store=$(DEMO_STORE) out=$(DEMO_STORE)/preview.png
+	$(BIN)/wsolpipe report dataset=demo store=$(DEMO_STORE)
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python tools/bench/run_all.py
+
+clean:
+	rm -rf stores .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
