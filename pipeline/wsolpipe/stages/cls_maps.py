@@ -9,6 +9,7 @@ from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.images.geometry import resize
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class ClsMaps(Stage[ClsMapsParams]):
 
     Params: ClassVar[type[StageParams]] = ClsMapsParams
 
-    _reader: ClassTokenAttention
+    reader: ClassTokenAttention
     _heads: list[int]
     _mean: torch.Tensor
     _std: torch.Tensor
@@ -119,15 +120,15 @@ class ClsMaps(Stage[ClsMapsParams]):
         params, weights = self.params, self.context.weights["model"]
         vit = build_vit(params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0)
         blocks = block_numbers(params.blocks, len(vit.blocks))  # type: ignore[arg-type]
-        self._reader = ClassTokenAttention(vit, blocks, model=params.model)
-        self._heads = params.chosen_heads(self._reader.heads)
+        self.reader = ClassTokenAttention(vit, blocks, model=params.model)
+        self._heads = params.chosen_heads(self.reader.heads)
         if weights.path is not None:
             load_into(vit, load_state(weights), what=params.model, ignore=HEAD_KEYS)
         chosen = choose_preprocessing(
             weights, model=params.model, mean=params.mean, std=params.std, stage="cls_maps", warn=self.context.warn
         )
         device = torch.device(self.context.device)
-        self._reader.to(device)
+        self.reader.to(device)
         # uint8 levels in, so the mean and deviation are kept on the scale 0..255.
         self._mean = torch.tensor(chosen.mean, device=device).view(3, 1, 1) * 255
         self._std = torch.tensor(chosen.std, device=device).view(3, 1, 1) * 255
@@ -135,7 +136,7 @@ class ClsMaps(Stage[ClsMapsParams]):
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps and their range; see the class."""
         count = 1 + len(self._heads)
-        grid = self._reader.grid((self.params.size, self.params.size))
+        grid = self.reader.grid((self.params.size, self.params.size))
         scaled = {"linear": "attention", "power": f"attention^{self.params.power:g}"}
         unit = scaled.get(self.params.scale, f"{self.params.scale} of attention")
         return {
@@ -155,7 +156,7 @@ class ClsMaps(Stage[ClsMapsParams]):
         from wsolpipe.maps import quantise
 
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        for batch in rows.batches(self.params.batch, self._squash):
+        for batch in rows.batches(self.params.batch, self.squash):
             if batch.present():
                 maps = self.attend(self._pixels(batch))
                 for slot, position, _ in batch.present():
@@ -165,6 +166,17 @@ class ClsMaps(Stage[ClsMapsParams]):
                         rows.quarantine(position, "attention maps hold NaN or infinite values")
             self.context.progress(batch.stop, len(rows))
         return made
+
+    def squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
+        """What the transformer sees of one image: all of it, uint8 [S, S, 3]."""
+        return resize(image, (self.params.size, self.params.size))
+
+    def normalise(self, pixels: Array) -> torch.Tensor:
+        """Input of the transformer, float32 [B, 3, S, S] on its device, from uint8 [B, S, S, 3]."""
+        import torch
+
+        images = torch.from_numpy(pixels).to(self._mean.device).permute(0, 3, 1, 2).float()
+        return images.sub_(self._mean).div_(self._std)
 
     def attend(self, pixels: Array) -> Array:
         """Maps before storage.
@@ -183,20 +195,13 @@ class ClsMaps(Stage[ClsMapsParams]):
 
         from wsolpipe.models.dino import mean_and_heads
 
-        device, kind = self._mean.device, self.params.autocast
+        kind = self.params.autocast
         with torch.inference_mode():
-            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
-            images = images.sub_(self._mean).div_(self._std)
-            with torch.autocast(device.type, dtype=getattr(torch, kind or "bfloat16"), enabled=kind is not None):
-                attention = self._reader(images)
+            images = self.normalise(pixels)
+            with torch.autocast(images.device.type, dtype=getattr(torch, kind or "bfloat16"), enabled=kind is not None):
+                attention = self.reader(images)
             maps = mean_and_heads(attention, heads=self._heads, scale=self.params.scale, power=self.params.power)
             return np.asarray(maps.cpu().numpy())
-
-    def _squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
-        from PIL import Image
-
-        size = (self.params.size, self.params.size)
-        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
     def _pixels(self, batch: Batch[Array]) -> Array:
         pixels = np.zeros((len(batch.items), self.params.size, self.params.size, 3), np.uint8)

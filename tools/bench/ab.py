@@ -1,0 +1,87 @@
+"""Two ways of doing the same, timed in turns, so that a machine that slows down slows both."""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one repetition: by the clock, and of all threads of this process."""
+
+    wall: float
+    cpu: float
+
+    def seconds(self, clock: str) -> float:
+        """Seconds by ``wall`` or ``cpu``."""
+        return {"wall": self.wall, "cpu": self.cpu}[clock]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Repetitions of A and of B, in pairs that ran next to each other."""
+
+    a: tuple[Timing, ...]
+    b: tuple[Timing, ...]
+
+    def ratio(self, clock: str) -> float:
+        """Median over the pairs of A's seconds to B's: B's throughput as a share of A's. `clock`: ``wall``, ``cpu``."""
+        pairs = zip(self.a, self.b, strict=True)
+        return statistics.median(a.seconds(clock) / b.seconds(clock) for a, b in pairs)
+
+    def median(self, side: str, clock: str) -> float:
+        """Median seconds of side ``a`` or ``b``."""
+        return statistics.median(timing.seconds(clock) for timing in (self.a if side == "a" else self.b))
+
+    def lines(self, *, a: str, b: str, items: int, unit: str = "images") -> list[str]:
+        """Table of both sides, to be printed; `items` is what one repetition handles."""
+        out = [f"{len(self.a)} interleaved repetitions of {items} {unit}; load {os.getloadavg()[0]:.1f}"]
+        for name, side in ((a, "a"), (b, "b")):
+            wall, cpu = self.median(side, "wall"), self.median(side, "cpu")
+            rates = f"{items / wall:9.1f} {unit}/s {cpu:8.3f} s cpu {1e3 * cpu / items:8.2f} ms each"
+            out.append(f"  {name:<24} {wall:8.3f} s wall {rates}")
+        walls = sorted(x.wall / y.wall for x, y in zip(self.a, self.b, strict=True))
+        out.append(
+            f"  {b} / {a} throughput: wall {self.ratio('wall'):.3f} "
+            f"(pairs {walls[0]:.3f} … {walls[-1]:.3f}), cpu {self.ratio('cpu'):.3f}"
+        )
+        return out
+
+
+def measure(work: Callable[[], object]) -> Timing:
+    """Time one call."""
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def compare(a: Callable[[], object], b: Callable[[], object], *, repetitions: int = 5, warmup: int = 1) -> Comparison:
+    """Run A and B in turns, the first of each pair alternating.
+
+    Parameters
+    ----------
+    a, b : callable
+        Each does the whole of its work, and waits for the device where there is one.
+    repetitions : int
+        Pairs that count.
+    warmup : int
+        Pairs before them that do not.
+    """
+    for _ in range(warmup):
+        a()
+        b()
+    timed: tuple[list[Timing], list[Timing]] = ([], [])
+    for repetition in range(repetitions):
+        order = (0, 1) if repetition % 2 == 0 else (1, 0)
+        for side in order:
+            timed[side].append(measure((a, b)[side]))
+    return Comparison(tuple(timed[0]), tuple(timed[1]))
