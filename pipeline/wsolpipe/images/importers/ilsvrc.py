@@ -89,9 +89,8 @@ def read_synsets(config: DatasetConfig, root: Path, base: str, problems: Problem
     elif (root / base / "train").is_dir():
         found = dict.fromkeys(class_folders(root / base / "train"), "")
     if not found and not problems.lines:
-        raise config.layout_error(
-            f"no list of synsets in {root}; looked for {', '.join(SYNSET_LISTS)} and train folders"
-        )
+        msg = f"no list of synsets in {root}; looked for {', '.join(SYNSET_LISTS)} and train folders"
+        raise config.layout_error(msg)
     if isinstance(config.classes, int) and config.classes != len(found) and not problems.lines:
         msg = (
             f"data set {config.name}: classes: {config.classes}, but {len(found)} synsets in {path or 'train folders'}"

@@ -66,11 +66,13 @@ def list_folder(config: DatasetConfig, split: str, folder: Path, problems: Probl
         key: read_lines(path, _shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
     }
     ids = read_ids(texts["image_ids"], problems) if "image_ids" in texts else None
+    problems.settle()  # a faulty id would come back from every other file
     subset = config.files.get("image_ids") not in (None, DEFAULT_FILES["image_ids"])
     labels = read_labels(texts.get("class_labels"), ids, classes, problems, subset=subset)
     if ids is None:
+        problems.settle()
         ids = dict.fromkeys(labels or {}, 0)
-    if labels is not None and len(labels) < len(ids):
+    if labels is not None and len(labels) < len(ids) and not problems.lines:
         missing = [name for name in ids if name not in labels]
         for name in missing:
             problems.add(texts["image_ids"].at(ids[name]), f"{name!r} has no line in {texts['class_labels'].shown}")
