@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from backgrounds import axes, draw_background, seen_colour, texture
-from shapes import CLASSES, SHAPES, Part, blob
+from shapes import CLASSES, DARK, LIGHT, SHAPES, Part, blob
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +80,8 @@ def render_scene(rng: np.random.Generator, label: int, height: int, width: int, 
         size = float(rng.uniform(0.12, 0.32) if number < 4 else rng.uniform(0.03, 0.10)) * max(h, w)
         centre = rng.uniform(0, 1, 2) * (w, h)
         scale = np.array([size, size * rng.uniform(0.6, 1.0)])
-        _paste(rng, canvas, _draw(rng, [_move(p, centre, scale, rng.uniform(0, 6.3)) for p in blob(rng)], canvas))
+        scrap = _move(blob(rng), centre, scale, rng.uniform(0, 6.3))
+        _paste(rng, canvas, _draw(rng, [scrap], canvas, solid=False))
     scene, alpha, covers = canvas.copy(), np.zeros((h, w), np.float32), []
     for layer in _objects(rng, label, canvas, 2 if rng.random() < pair else 1):
         _paste(rng, scene, layer)
@@ -150,30 +151,35 @@ def _move(part: Part, centre: Doubles, scale: Doubles, turn: float) -> Part:
     return Part((part.points * scale) @ np.array([[c, s], [-s, c]]) + centre, part.material)
 
 
-def _draw(rng: np.random.Generator, parts: list[Part], canvas: Floats, *, avoid: Floats | None = None) -> _Layer:
-    """Fill the parts with materials, ink their edges and shade the whole as a low dome."""
+def _draw(
+    rng: np.random.Generator, parts: list[Part], canvas: Floats, *, avoid: Floats | None = None, solid: bool = True
+) -> _Layer:
+    """Fill the parts with materials; where `solid`, ink their edges and shade the whole as a low dome."""
     shape = canvas.shape[:2]
     unit = max(shape)
     points, margin = np.concatenate([p.points for p in parts]), 0.12 * unit  # the margin leaves room for the shadow
     x0, y0 = np.maximum(points.min(0) - margin, 0).astype(int)
     x1, y1 = np.minimum(points.max(0) + margin, shape[::-1]).astype(int)
     h, w = int(y1 - y0), int(x1 - x0)
-    fills = _materials(rng, (h, w, unit), 1 + max(p.material for p in parts), canvas, avoid)
+    fills = _materials(rng, (h, w, unit), sorted({p.material for p in parts}), canvas, avoid)
     paint, cover = np.zeros((h, w, 3), np.float32), np.zeros((h, w), np.uint8)
     for part in parts:
         corners = np.rint(part.points - (x0, y0)).astype(np.int32)[:, None]
         inside, edge = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
         cv2.fillPoly(inside, [corners], 1)
         np.copyto(paint, fills[part.material], where=inside[..., None] > 0)
-        cv2.polylines(edge, [corners], True, 1, max(1, round(0.006 * unit)))
-        paint[(edge & inside) > 0] *= 0.55
+        cv2.polylines(edge, [corners], True, 1, max(1, round(0.010 * unit)) if solid else 1)
+        paint[(edge & inside) > 0] *= 0.4 if solid else 0.8
         cover |= inside
     soft = cover.astype(np.float32)
+    window = (slice(y0, y1), slice(x0, x1))
+    if not solid:
+        return _Layer(window, paint, soft)
     dome = cv2.GaussianBlur(soft, (0, 0), 0.025 * unit)
     light = rng.uniform(0, 2 * np.pi)
     slope = np.cos(light) * cv2.Sobel(dome, cv2.CV_32F, 1, 0) + np.sin(light) * cv2.Sobel(dome, cv2.CV_32F, 0, 1)
     paint *= (1 + rng.uniform(0.6, 1.5) * 0.012 * unit * slope).clip(0.5, 1.5)[..., None]
-    return _Layer((slice(y0, y1), slice(x0, x1)), paint, soft)
+    return _Layer(window, paint, soft)
 
 
 def _paste(rng: np.random.Generator, canvas: Floats, layer: _Layer) -> None:
@@ -188,23 +194,23 @@ def _paste(rng: np.random.Generator, canvas: Floats, layer: _Layer) -> None:
 
 
 def _materials(
-    rng: np.random.Generator, shape: tuple[int, int, int], count: int, canvas: Floats, avoid: Floats | None
-) -> list[Floats]:
-    """Textured fills [h, w, 3]; neighbours differ in colour, and the body differs from the colour `avoid`."""
+    rng: np.random.Generator, shape: tuple[int, int, int], used: list[int], canvas: Floats, avoid: Floats | None
+) -> dict[int, Floats]:
+    """Textured fill [h, w, 3] of each material `used`; the first differs from the colour `avoid`, and each from the last."""
     h, w, unit = shape
-    fills: list[Floats] = []
+    fills: dict[int, Floats] = {}
     last = avoid
-    for number in range(count):
+    for material in used:
         colour = seen_colour(rng, canvas)
         for _ in range(8):
-            if last is None or np.abs(colour - last).sum() > 80:
+            if last is None or np.abs(colour - last).sum() > 100:
                 break
             colour = seen_colour(rng, canvas)
-        if number >= 3:  # dark and light details stay so, whatever the body's colour
-            colour = colour * 0.25 if number == 3 else 255 - 0.25 * (255 - colour)
+        if material in (DARK, LIGHT):  # such details stay so, whatever the body's colour
+            colour = colour * 0.25 if material == DARK else 255 - 0.25 * (255 - colour)
         last = colour
-        kind = int(rng.integers(5)) if number < 3 else 0
-        fills.append(texture(rng, h, w, unit, kind, colour, 0.5 * colour + 0.5 * seen_colour(rng, canvas)))
+        kind = 0 if material in (DARK, LIGHT) else int(rng.integers(5))
+        fills[material] = texture(rng, h, w, unit, kind, colour, 0.5 * colour + 0.5 * seen_colour(rng, canvas))
     return fills
 
 

@@ -226,15 +226,16 @@ SHAPES: dict[str, Callable[[np.random.Generator], list[Part]]] = {
 CLASSES: tuple[str, ...] = tuple(SHAPES)
 
 
-def blob(rng: np.random.Generator) -> list[Part]:
-    """Shapeless outline without structure inside, for clutter."""
+def blob(rng: np.random.Generator) -> Part:
+    """Outline without structure inside, for clutter: a pebble, a stick or a chip."""
+    material = int(rng.choice([BODY, DARK, LIGHT], p=[0.5, 0.3, 0.2]))
     kind = rng.integers(3)
     if kind == 0:
         angle = np.arange(7) * 2 * np.pi / 7
         radius = rng.uniform(0.55, 1.0, 7)
-        return [Part(smooth(list(zip(radius * np.cos(angle), radius * np.sin(angle), strict=True))), BODY)]
+        return Part(smooth(list(zip(radius * np.cos(angle), radius * np.sin(angle), strict=True))), material)
     if kind == 1:
-        return [Part(slab(-1, -0.12, 1, 0.12), BODY)]
+        return Part(slab(-1, -0.12, 1, 0.12), material)
     angle = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 6))))
     chip = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return [Part(chip - chip.mean(0), BODY)]
+    return Part(chip - chip.mean(0), material)

@@ -95,9 +95,10 @@ def _draw_boxes(rgb: NDArray[np.uint8], item: Item) -> Image.Image:
         if x1 <= x0 or y1 <= y0:
             continue
         corners = (round(x0), round(y0), max(round(x0), round(x1) - 1), max(round(y0), round(y1) - 1))
-        width = 3 if number == 0 else 1
-        pen.rectangle(corners, outline=(0, 0, 0), width=width + 2)
-        pen.rectangle(corners, outline=COLOURS[int(item["box_map"][number]) % len(COLOURS)], width=width)
+        halo = (corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1)
+        pen.rectangle(halo, outline=INK)
+        colour = COLOURS[int(item["box_map"][number]) % len(COLOURS)]
+        pen.rectangle(corners, outline=colour, width=4 if number == 0 else 2)
     return panel
 
 

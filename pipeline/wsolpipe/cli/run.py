@@ -35,9 +35,11 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     try:
         with Display() as display:
             outcome = run(config, display, threading.Event())
-    except WsolError:
-        print(f"resume with: {resume}", file=sys.stderr)
-        raise
+    except WsolError as error:
+        if error.exit_code == ConfigError.exit_code or "--debug" in sys.argv:
+            raise  # nothing was begun that could be resumed, or the traceback is wanted
+        print(f"wsolpipe: {error}\nresume with: {resume}", file=sys.stderr)
+        return error.exit_code
     remember_command(outcome.session, resume)
     if as_json:
         print_json(outcome.to_json(resume))
@@ -48,6 +50,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         ]
         print_table(["stage", "split", "key", "rows", "done", "quarantined", "seconds"], rows)
     if outcome.code:
+        if any(line.quarantined for line in outcome.lines):
+            print(f"see why: wsolpipe quarantine list dataset={config.dataset} store={config.store}", file=sys.stderr)
         print(f"{outcome.verdict}\nresume with: {resume}", file=sys.stderr)
     elif not as_json:
         print(f"done: {config.store}")

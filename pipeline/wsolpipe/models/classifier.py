@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import timm
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -271,7 +271,7 @@ def load_classifier(folder: Path, device: str = "cpu") -> ImageClassifier:
     try:
         classifier = ImageClassifier(ClassifierRecord.from_json((folder / RECORD_FILE).read_text()))
         classifier.take(load_file(folder / WEIGHTS_FILE))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         msg = f"the classifier in {folder} cannot be loaded: {error}"
         raise StoreError(msg, hint="wsolpipe run stage=classifier dataset=… force=true") from error
     return classifier.to(device).eval().requires_grad_(requires_grad=False)

@@ -122,7 +122,7 @@ def _draw(items: list[Item], told: list[dict[str, Any]], out: Path) -> None:
         boxes = f"{kept} boxes{lost}" if "boxes" in item else "no boxes"
         window = item["window"]
         turned = ", flipped" if window["flip"] else ""
-        where = f"crop at {window['left']},{window['top']} of {window['side']}²{turned}"
+        where = f"crop at {window['left']},{window['top']} of {window['side']}x{window['side']}{turned}"
         captions.append((f"{item['class'] or 'no label'} · row {item['row']}", f"{boxes}; {where}; {item['path']}"))
     sheet = draw_sheet(items, captions)
     try:
