@@ -50,9 +50,9 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
         if missing:
             problems.add(where, f"image {number} has no {' and no '.join(missing)}")
             continue
+        label = _label(*labels[number], texts["image_class_labels.txt"], names, problems)
         if splits[number][0] != OFFICIAL[part]:
             continue
-        label = _label(*labels[number], texts["image_class_labels.txt"], names, problems)
         rows.append(ListedRow(path, IMAGES + path, (label,)))
         text, line = boxes[number]
         box = parse_box(text.split(), sized=True)
