@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GUARD_PATIENCE = 10.0
+GUARD_POLL = 0.02
 
 
 class Backend(Protocol):
@@ -58,6 +59,7 @@ class LocalBackend:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.url = str(root)
+        self._guards: dict[Path, tuple[int, float]] = {}
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")
@@ -78,20 +80,32 @@ class LocalBackend:
 
     def create(self, name: str, data: bytes) -> bool:
         path = self._path(name)
-        with self._explain("write", name), self._aside(path, data) as aside:
-            try:
-                os.link(aside, path)
-            except FileExistsError:
+        with self._explain("write", name):
+            if path.exists():
                 return False
-            except OSError as error:
-                if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
-                    raise
-                with _guard(path) as alone:  # no hard links here: exclude other writers, then rename
-                    if not alone or path.exists():
-                        return False
-                    aside.rename(path)
-            _sync_folder(path.parent)
+            with self._aside(path, data) as aside:
+                made = self._put_new(aside, path)
+            if made:
+                _sync_folder(path.parent)
+            return made
+
+    def _put_new(self, aside: Path, path: Path) -> bool:
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
+                raise
+        else:
             return True
+        while not path.exists():  # no hard links here: exclude other writers, then rename
+            with self._guard(path) as alone:
+                if alone and not path.exists():
+                    aside.rename(path)
+                    return True
+            time.sleep(GUARD_POLL)
+        return False
 
     def replace(self, name: str, data: bytes) -> None:
         path = self._path(name)
@@ -100,7 +114,7 @@ class LocalBackend:
 
     def swap(self, name: str, expected: bytes, data: bytes) -> bool:
         path = self._path(name)
-        with self._explain("write", name), _guard(path) as alone:
+        with self._explain("write", name), self._guard(path) as alone:
             if not alone or not path.exists() or path.read_bytes() != expected:
                 return False
             self.replace(name, data)
@@ -166,24 +180,34 @@ class LocalBackend:
             msg = f"cannot {verb} {name} in store {self.url}: {error.strerror}"
             raise StoreError(msg, hint=hints.get(error.errno)) from error
 
+    @contextlib.contextmanager
+    def _guard(self, path: Path) -> Iterator[bool]:
+        """Hold a marker beside `path` that one process can hold at a time; yield whether this one does.
 
-@contextlib.contextmanager
-def _guard(path: Path) -> Iterator[bool]:
-    """Hold a marker beside `path` that one process can hold at a time; yield whether this one does."""
-    marker = path.with_name(f".{path.name}.guard")
-    try:
-        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        # Its maker is at work, or was killed at it: the marker of a dead one is broken after a while.
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - marker.stat().st_mtime > GUARD_PATIENCE:
-                marker.unlink()
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        marker.unlink(missing_ok=True)
+        Its maker may have been killed at it: a marker that stands still for a while *by this process's own clock* is
+        broken.
+        """
+        marker = path.with_name(f".{path.name}.guard")
+        try:
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                made, now = marker.stat().st_mtime_ns, time.monotonic()
+                seen, since = self._guards.setdefault(path, (made, now))
+                if seen != made:
+                    self._guards[path] = (made, now)
+                elif now - since > GUARD_PATIENCE:
+                    marker.unlink()
+            yield False
+            return
+        except FileNotFoundError:  # not even a folder to hold it
+            yield False
+            return
+        self._guards.pop(path, None)
+        try:
+            yield True
+        finally:
+            marker.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

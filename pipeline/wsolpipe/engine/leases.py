@@ -25,10 +25,11 @@ DEFAULT_TTL = 60.0
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease: host, boot, process, and a random name for this holder."""
+    """Who holds a lease: host, boot, space of process numbers, process, and a random name for this holder."""
 
     host: str
     boot: str
+    pids: str
     pid: int
     started: str
     token: str
@@ -36,11 +37,14 @@ class Owner:
     @classmethod
     def here(cls) -> Owner:
         """This process."""
-        return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()), secrets.token_hex(8))
+        return cls(
+            socket.gethostname(), _boot(), _pid_space(), os.getpid(), _started(os.getpid()), secrets.token_hex(8)
+        )
 
     def is_dead(self) -> bool:
-        """Whether this machine can tell that the holder is gone: same boot, and no such process any more."""
-        return self.boot != "" and self.boot == _boot() and _started(self.pid) != self.started
+        """Whether this process can tell that the holder is gone: same boot and container, no such process any more."""
+        here = "" not in {self.boot, self.pids} and (self.boot, self.pids) == (_boot(), _pid_space())
+        return here and _started(self.pid) != self.started
 
 
 @dataclass
@@ -146,6 +150,14 @@ class Lease:
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _pid_space() -> str:
+    """The space that process numbers count in: containers of one machine share its boot, not their processes."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
