@@ -35,7 +35,7 @@ def run_local(session: Session, emit: Emit, stop: threading.Event) -> None:
         return
     crew = [_Process(session, emit, number) for number in range(session.config.workers)]
     try:
-        while any(member.watch(stop) for member in crew):
+        while any([member.watch(stop) for member in crew]):  # a list: every member is looked at, not only the first
             if any(member.fatal for member in crew):
                 stop.set()
             if stop.is_set():

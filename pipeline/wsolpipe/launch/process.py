@@ -21,12 +21,16 @@ def main() -> int:
     os.dup2(2, 1)  # whatever a library prints must not mix with the events
     lock = threading.Lock()
 
-    def emit(event: dict[str, Any]) -> None:
-        with lock:
-            channel.write(json.dumps(event) + "\n")
-
     parent = os.getppid()
     stop = threading.Event()
+
+    def emit(event: dict[str, Any]) -> None:
+        try:
+            with lock:
+                channel.write(json.dumps(event) + "\n")
+        except BrokenPipeError:  # whoever listened was killed: end as if asked to
+            stop.set()
+
     _follow(parent, stop)
     try:
         with stop_on_signals(stop):
