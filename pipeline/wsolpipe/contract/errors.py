@@ -63,6 +63,10 @@ class StoreError(WsolError, OSError):
     exit_code = 4
 
 
+class SchemaMismatch(StoreError):
+    """A store was written by a newer schema than this version reads."""
+
+
 class TornShardError(StoreError):
     """A shard's objects do not agree with its commit record."""
 

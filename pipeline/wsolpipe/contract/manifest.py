@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wsolpipe.contract.canonical import digest
-from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.errors import SchemaMismatch, StoreError
 from wsolpipe.contract.schema import SCHEMA_VERSION, ArraySpec, Weights
 
 MAX_JSON_BYTES = 64 * 2**20
@@ -141,8 +141,10 @@ def parse(kind: type[M], data: bytes, where: str) -> M:
 
     Raises
     ------
+    SchemaMismatch
+        If it was written by a newer schema; names both versions.
     StoreError
-        If `data` is no JSON of that kind, is absurdly large, or was written by a newer schema.
+        If `data` is no JSON of that kind or is absurdly large.
     """
     if len(data) > MAX_JSON_BYTES:
         msg = f"{where} has {len(data)} bytes, over the {MAX_JSON_BYTES} that a {kind.__name__} may have"
@@ -155,7 +157,7 @@ def parse(kind: type[M], data: bytes, where: str) -> M:
         raise StoreError(msg, hint="wsolpipe repair store=… removes what is torn, run remakes it") from error
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         msg = f"{where} was written with store schema {version}; this wsolpipe reads up to schema {SCHEMA_VERSION}"
-        raise StoreError(msg, hint="pip install --upgrade wsolpipe")
+        raise SchemaMismatch(msg, hint="pip install --upgrade wsolpipe")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

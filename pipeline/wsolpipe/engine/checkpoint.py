@@ -35,10 +35,16 @@ class Checkpoint:
     _last: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, config: RunConfig, node: Node, shard: int, rows_digest: str) -> Checkpoint:
-        """Checkpoint of a shard; the folder is ``WSOLPIPE_SCRATCH`` or the system's temporary folder."""
+    def of(cls, config: RunConfig, node: Node, shard: int, *inputs: Any) -> Checkpoint:
+        """Checkpoint of a shard; the folder is ``WSOLPIPE_SCRATCH`` or the system's temporary folder.
+
+        Parameters
+        ----------
+        inputs : JSON values
+            What the result depends on beside the key: rows, upstream contents, generation.
+        """
         assert node.made_of is not None
-        what = [os.path.abspath(config.store), node.folder, shard, node.made_of.fingerprint(), rows_digest]  # noqa: PTH100
+        what = [os.path.abspath(config.store), node.folder, shard, node.made_of.fingerprint(), *inputs]  # noqa: PTH100
         scratch = Path(os.environ.get("WSOLPIPE_SCRATCH") or Path(tempfile.gettempdir()) / f"wsolpipe-{os.getuid()}")
         return cls(scratch / f"{digest(what)[:32]}.npz", config.checkpoint)
 
@@ -52,7 +58,7 @@ class Checkpoint:
                 done = int(notes["done"])
                 parts = {name: saved[f"array_{name}"] for name in arrays}
                 parts_status = saved["status"]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
             return 0
         for name, part in parts.items():
             arrays[name][:done] = part

@@ -49,6 +49,18 @@ def prepare_folder(backend: Backend, folder: str, manifest: StageManifest, shard
     backend.create(f"{folder}/manifest.json", manifest.to_bytes())
 
 
+def restore_metadata(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> None:
+    """Write the arrays' metadata again where it is gone or is not what the manifest says."""
+    for name, spec in all_arrays(manifest.arrays).items():
+        target, wanted = f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards)
+        try:
+            intact = backend.get(target) == wanted
+        except FileNotFoundError:
+            intact = False
+        if not intact:
+            backend.replace(target, wanted)
+
+
 def missing_objects(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord) -> list[str]:
     """Objects of a record that are missing or of another size than recorded: such a shard is torn."""
     names = object_names(folder, manifest, record)
@@ -82,7 +94,8 @@ def put(
     Returns
     -------
     bool
-        Whether this call made the record; False where somebody finished first, whose result then stands.
+        Whether this call made the record; False where somebody finished first, whose result then stands, or where the
+        lease was lost and another owner's bytes got in between, so that nothing stands.
     """
     stored = {name: StoredObject(sha256=sha256_bytes(data), bytes=len(data)) for name, (_, data) in objects.items()}
     record = record.model_copy(update={"objects": stored})
@@ -96,7 +109,31 @@ def put(
     fault_point("before_record")
     made = backend.create(commit_name(folder, record.shard), record.to_bytes())
     fault_point("after_record")
-    return made
+    if made and lease.still_mine():
+        return True
+    return _standing_is_whole(backend, folder, record, objects) and made
+
+
+def _standing_is_whole(
+    backend: Backend, folder: str, record: CommitRecord, objects: Mapping[str, tuple[str, bytes]]
+) -> bool:
+    """Whether the record that stands tells the truth; if not, it is removed, so that the shard is made again.
+
+    Two owners can meet here when one slept through the end of its lease. Where they made the same bytes, whoever is
+    first wins. Where they did not (another device, say), the record of one could name what the other put.
+    """
+    standing = read_record(backend, folder, record.shard)
+    if standing is None:
+        return False
+    for name, (target, _) in objects.items():
+        try:
+            whole = sha256_bytes(backend.get(target)) == standing.objects[name].sha256
+        except (FileNotFoundError, KeyError):
+            whole = False
+        if not whole:
+            backend.delete(commit_name(folder, record.shard))
+            return False
+    return True
 
 
 def _clear_orphan(backend: Backend, folder: str, record: CommitRecord, target: str, name: str, lease: Lease) -> bool:

@@ -190,6 +190,9 @@ def build_config(
             settings[key] = _check_run_key(key, text, value)
         elif "." in key:
             stage, _, name = key.partition(".")
+            if stage == "index":
+                msg = f"{key}=: the index has no parameters of its own; its keys stand in the data set's YAML"
+                raise ConfigError(msg)
             registry[stage]  # raises with the nearest name
             _nest(params.setdefault(stage, {}), name.split("."), value)
         else:

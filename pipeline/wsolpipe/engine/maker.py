@@ -46,6 +46,7 @@ class Maker:
     stopping: Callable[[], bool]
     _ready: tuple[str, Stage[Any]] | None = None
     _warned: set[str] = field(default_factory=set)
+    _verified: set[str] = field(default_factory=set)
 
     def make(self, node: Node, unit: int | None, lease: Lease) -> CommitRecord:
         """Make and commit one unit whose lease is held, or return the record of whoever was first.
@@ -96,12 +97,14 @@ class Maker:
             if self.stopping():
                 raise Abandoned
 
-        job = ShardJob(self.session, node, self._set_up(node), manifest, shard, lease, on_rows, generation)
+        job = ShardJob(
+            self.session, node, self._set_up(node), manifest, shard, lease, on_rows, generation, self._verified
+        )
         taken = job.take_over() if generation == 1 else None
         try:
             return taken or job.make()
         except TornShardError:
-            self._discard_damaged(node)
+            self._discard_damaged(node, shard)
             raise
 
     def _make_artifact(self, node: Node, lease: Lease, generation: int) -> CommitRecord:
@@ -110,11 +113,13 @@ class Maker:
         self._ready = None  # one set of models at a time
         return ArtifactJob(self.session, node, kind(node.params, self._context(node)), lease, generation).make()
 
-    def _discard_damaged(self, node: Node) -> None:
-        """Discard upstream shards whose bytes are not those of their record."""
+    def _discard_damaged(self, node: Node, shard: int) -> None:
+        """Discard the shards that `shard` reads if their bytes are not those of their record; mend arrays' metadata."""
         for need in node.upstream:
             manifest = existing_manifest(self.session, need)
-            for unit in need.units:
+            if manifest is not None and need.split is not None:
+                commit.restore_metadata(self.session.backend, need.folder, manifest, need.shards)
+            for unit in node.reads(need, shard):
                 lease = self.leases.acquire(lease_name(need.folder, unit))
                 if lease is None or manifest is None:
                     continue

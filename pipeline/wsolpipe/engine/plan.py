@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.errors import SchemaMismatch, StoreError
 from wsolpipe.contract.reader import StageView, read_record
 from wsolpipe.engine.commit import all_arrays, missing_objects
 from wsolpipe.engine.fingerprint import differences
@@ -73,9 +73,9 @@ def unit_state(
     """State of one shard by its own record and objects."""
     try:
         record = read_record(session.backend, node.folder, unit)
-    except StoreError as error:
-        if "schema" in error.message:
-            raise
+    except SchemaMismatch:
+        raise
+    except StoreError:
         return State.TORN, None
     if record is None:
         return State.MISSING, None

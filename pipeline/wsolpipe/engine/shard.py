@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,8 @@ class ShardJob:
         As written in the node's folder.
     on_rows : callable
         Called with (rows done, rows of the shard) after every block; may raise to abandon the shard.
+    verified : set of str
+        Upstream shards whose bytes this process found to be those of their record; added to.
     """
 
     session: Session
@@ -62,6 +65,7 @@ class ShardJob:
     lease: Lease
     on_rows: Callable[[int, int], None]
     generation: int = 1
+    verified: set[str] = field(default_factory=set)
     _summary: dict[str, float] = field(default_factory=dict)
 
     def make(self) -> CommitRecord:
@@ -71,8 +75,13 @@ class ShardJob:
         assert self.node.index is not None
         table = self.node.index.table(READ_ALWAYS, start=start, stop=stop)
         digest = rows_digest(self.node.index.table(self.node.columns, start=start, stop=stop), self.node.columns)
+        contents = upstream_contents(self.session, self.node, self.shard)
         upstream = self._read_upstream(start, stop)
-        arrays, status, reasons = self._run_blocks(table, start, stop, upstream, digest)
+        if upstream_contents(self.session, self.node, self.shard) != contents:
+            msg = f"what shard {self.shard} of {self.node.stage} reads was made again meanwhile"
+            raise TornShardError(msg)
+        checkpoint = Checkpoint.of(self.session.config, self.node, self.shard, digest, contents, self.generation)
+        arrays, status, reasons = self._run_blocks(table, start, stop, upstream, checkpoint)
         seconds = time.perf_counter() - began
         quarantined = _quarantined(table, start, status, reasons)
         record = CommitRecord(
@@ -81,7 +90,7 @@ class ShardJob:
             stop=stop,
             rows_digest=digest,
             objects={},
-            upstream=upstream_contents(self.session, self.node, self.shard),
+            upstream=contents,
             ok=int((status == Status.OK).sum()),
             no_object=int((status == Status.NO_OBJECT).sum()),
             quarantined=quarantined,
@@ -142,21 +151,36 @@ class ShardJob:
             if node.split is None:
                 continue
             view = StageView(self.session.store, node.dataset, node.split, node.stage, str(node.key))
+            reasons = self._check_upstream(view, node.shards.covering(start, stop))
             try:
                 arrays = {name: view[name][start:stop] for name in [*view.manifest.arrays, "status"]}
             except (OSError, ValueError, RuntimeError) as error:
                 msg = f"rows {start} to {stop} of {node.stage} cannot be read: {error}"
                 raise TornShardError(msg, hint="wsolpipe repair store=…") from error
-            reasons: dict[int, str] = {}
-            for number in node.shards.covering(start, stop):
-                record = view.record(number)
-                if record is None:
-                    msg = f"shard {number} of {node.stage} is needed and missing"
-                    raise StoreError(msg)
-                reasons.update({item.row: item.reason for item in record.quarantined})
             upstream = Upstream(arrays, arrays.pop("status"), view.manifest.params)
             found[node.stage] = (view, upstream, reasons)
         return found
+
+    def _check_upstream(self, view: StageView, numbers: range) -> dict[int, str]:
+        """Hold every shard that is read against its record; return why rows of it are quarantined.
+
+        Zarr alone would not notice: a missing object reads as fill values, and a changed byte often decodes.
+        """
+        reasons: dict[int, str] = {}
+        for number in numbers:
+            record = view.record(number)
+            if record is None:
+                msg = f"shard {number} of {view.stage} is needed and missing"
+                raise TornShardError(msg)
+            name = f"{view.folder} {number} {record.content}"
+            if name not in self.verified:
+                damaged = commit.damaged_objects(self.session.backend, view.folder, view.manifest, record)
+                if damaged:
+                    msg = f"shard {number} of {view.stage} is damaged: {', '.join(damaged)}"
+                    raise TornShardError(msg, hint="wsolpipe repair store=…")
+                self.verified.add(name)
+            reasons.update({item.row: item.reason for item in record.quarantined})
+        return reasons
 
     def _run_blocks(
         self,
@@ -164,13 +188,12 @@ class ShardJob:
         start: int,
         stop: int,
         upstream: dict[str, tuple[StageView, Upstream, dict[int, str]]],
-        digest: str,
+        checkpoint: Checkpoint,
     ) -> tuple[dict[str, Array], Array, dict[int, str]]:
         specs = self.manifest.arrays
         arrays = {name: spec.empty(stop - start) for name, spec in specs.items()}
         status = np.zeros(stop - start, np.uint8)
         reasons: dict[int, str] = {}
-        checkpoint = Checkpoint.of(self.session.config, self.node, self.shard, digest)
         done = checkpoint.restore(arrays, status, reasons, self._summary)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         block = self.node.entry.block
@@ -256,11 +279,9 @@ def process_guarded(
     before = rows.status.copy()
     try:
         return _checked(stage.process(rows, inputs), rows, specs)
-    except (WsolError, MemoryError):
-        raise
     except Exception as error:
         usable = np.flatnonzero(before == Status.OK)
-        if len(usable) < 2 or _out_of_memory(error):
+        if not len(usable) or _beyond_rows(error):
             raise
         bad = _find_bad_rows(stage, rows, inputs, before, usable, error)
     rows.status = before
@@ -272,33 +293,39 @@ def process_guarded(
 def _find_bad_rows(
     stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], before: Array, usable: Array, first: Exception
 ) -> dict[int, str]:
-    """Halve the block until each raising row stands alone."""
+    """Halve the block, widest parts first, until each raising row stands alone.
+
+    Raises `first` where `FAILURES_IN_A_ROW` rows failed alone and no part of the block ever passed.
+    """
     bad: dict[int, str] = {}
-    failures = 0
-    parts = [usable[: len(usable) // 2], usable[len(usable) // 2 :]]
+    passed = False
+    parts = deque([usable] if len(usable) == 1 else [usable[: len(usable) // 2], usable[len(usable) // 2 :]])
     while parts:
-        part = parts.pop()
+        part = parts.popleft()
         rows.status = np.where(np.isin(np.arange(len(rows)), part), before, np.uint8(Status.QUARANTINED)).astype(
             np.uint8
         )
         try:
             stage.process(rows, inputs)
-            failures = 0
-        except WsolError:
-            raise
+            passed = True
         except Exception as error:
+            if _beyond_rows(error):
+                raise
             if len(part) == 1:
-                bad[int(part[0])] = f"stage failed: {type(error).__name__}: {error}"
-                failures += 1
-                if failures >= FAILURES_IN_A_ROW:
+                known = isinstance(error, BadImageError)
+                bad[int(part[0])] = str(error) if known else f"stage failed: {type(error).__name__}: {error}"
+                if len(bad) >= FAILURES_IN_A_ROW and not passed and not known:
                     raise first from error
             else:
                 parts += [part[: len(part) // 2], part[len(part) // 2 :]]
     return bad
 
 
-def _out_of_memory(error: Exception) -> bool:
-    return "OutOfMemory" in type(error).__name__ or "out of memory" in str(error)
+def _beyond_rows(error: Exception) -> bool:
+    """Whether an error is about the run or the machine, so that no row is to blame."""
+    if isinstance(error, WsolError):
+        return not isinstance(error, BadImageError)
+    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "out of memory" in str(error)
 
 
 def _checked(made: dict[str, Array], rows: Rows, specs: Mapping[str, ArraySpec]) -> dict[str, Array]:
@@ -310,6 +337,8 @@ def _checked(made: dict[str, Array], rows: Rows, specs: Mapping[str, ArraySpec])
         if made[name].shape != expected or made[name].dtype != np.dtype(spec.dtype):
             msg = f"array {name} is {made[name].shape} {made[name].dtype}; declared: {expected} {spec.dtype}"
             raise StoreError(msg)
+        if not made[name].flags.writeable:
+            made[name] = made[name].copy()
         made[name][rows.status != Status.OK] = spec.fill_value()
     return made
 

@@ -46,6 +46,7 @@ class Worker:
     emit: Callable[[dict[str, Any]], None]
     stop: threading.Event = field(default_factory=threading.Event)
     _tries: Counter[str] = field(default_factory=Counter)
+    _torn: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.leases = Leases(self.session.backend, ttl=self.session.config.lease)
@@ -127,8 +128,10 @@ class Worker:
         except Abandoned:
             self.stop.set()
             return None, False
-        except TornShardError:
-            return None, True  # its upstream is made again first
+        except TornShardError as error:
+            self._torn[lease.name] += 1  # its upstream is made again first, unless that does not help
+            if self._torn[lease.name] > self.session.config.retries + 1:
+                self._note_failure(node, unit, error)
         except WsolError as error:
             if lease.lost:
                 return None, True
