@@ -7,6 +7,8 @@ import hashlib
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -130,16 +132,27 @@ def test_random_weights_are_known_by_their_seed():
 
 
 def test_pretrained_weights_come_from_the_cache_without_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert resolve("timm:vit_small_patch16_224.dino", fetch=False) is None
-    path = tmp_path / "checkpoints" / "dino_deitsmall16_pretrain.pth"
-    path.parent.mkdir()
+    path = Path(torch.hub.get_dir()) / "checkpoints" / "dino_deitsmall16_pretrain.pth"
+    path.parent.mkdir(parents=True)
     torch.save(dino_state(), path)
     weights = resolve("timm:vit_small_patch16_224.dino", fetch=False)
     assert weights.source == "timm:vit_small_patch16_224.dino"
     assert weights.path == path
     assert recorded_preprocessing(weights).mean == (0.485, 0.456, 0.406)
     assert resolve("timm:vit_small_patch16_224", fetch=False) is None  # another tag is another file
+
+
+def test_planning_needs_neither_torch_nor_timm_once_a_name_was_looked_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert resolve("timm:vit_small_patch16_224.dino", fetch=False) is None
+    code = (
+        "import sys; from wsolpipe.models.weights import resolve; "
+        "assert resolve('timm:vit_small_patch16_224.dino', fetch=False) is None; "
+        "sys.exit(bool({'torch', 'timm'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_no_network_says_how_to_go_on(monkeypatch):

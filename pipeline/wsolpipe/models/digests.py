@@ -1,4 +1,4 @@
-"""sha256 of weights files, remembered between runs by path, size and modification time."""
+"""sha256 of weights files, and the folder of what is remembered between runs and may be lost at any time."""
 
 from __future__ import annotations
 
@@ -47,16 +47,23 @@ def file_sha256(path: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time() - facts.st_mtime > SETTLED_SECONDS:
         with contextlib.suppress(OSError):
-            _remember(entry, digest)
+            remember(entry, digest)
     return digest
 
 
-def _remember(entry: Path, digest: str) -> None:
+def remember(entry: Path, text: str) -> None:
+    """Write a file of `cache_folder` in one step, so that no reader sees half of it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
     entry.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=entry.parent)
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(digest)
+            file.write(text)
         Path(name).replace(entry)
     except OSError:
         Path(name).unlink(missing_ok=True)

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import socket
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.models.digests import cache_folder, remember, words_sha256
 
 FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What timm knows of pretrained weights.
+
+    Attributes
+    ----------
+    name : str
+        Architecture and tag.
+    hub, file : str or None
+        Repository on the Hugging Face hub, ``@revision`` included, and its file where that is not the usual one.
+    url : str or None
+        Address of the file elsewhere.
+    foreign : bool
+        Whether only timm's own code reads that file.
+    mean, std : list of float
+        Of the input, on the scale 0..1.
+    """
+
+    name: str
+    hub: str | None
+    file: str | None
+    url: str | None
+    foreign: bool
+    mean: list[float]
+    std: list[float]
 
 
 @dataclass(frozen=True)
@@ -24,11 +56,14 @@ class Found:
 
 
 @overload
-def configuration(name: str, *, required: Literal[True] = True) -> Any: ...
+def configuration(name: str, *, required: Literal[True] = True) -> Record: ...
 @overload
-def configuration(name: str, *, required: bool) -> Any | None: ...
-def configuration(name: str, *, required: bool = True) -> Any | None:
-    """Return timm's record of pretrained weights: mean, std, input_size, where the file is.
+def configuration(name: str, *, required: bool) -> Record | None: ...
+def configuration(name: str, *, required: bool = True) -> Record | None:
+    """Return what timm knows of pretrained weights.
+
+    Importing timm takes seconds and hundreds of megabytes, so the answer is kept in the cache folder for each version
+    of timm; planning a run then needs neither timm nor torch.
 
     Parameters
     ----------
@@ -42,18 +77,34 @@ def configuration(name: str, *, required: bool = True) -> Any | None:
     WeightsError
         If timm knows no such weights; names the nearest.
     """
+    entry = cache_folder() / "timm" / words_sha256(f"{version('timm')}|{name}")
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Record(**json.loads(entry.read_text()))
     import timm
     from timm.models import get_pretrained_cfg
 
     try:
-        found = get_pretrained_cfg(name)
+        known = get_pretrained_cfg(name)
     except RuntimeError:  # a known model, an unknown tag
-        found = None
-    if found is None and required:
+        known = None
+    if known is None:
+        if not required:
+            return None
         near = timm.list_models(f"{name.partition('.')[0]}*", pretrained=True)
         msg = unknown("pretrained timm model", name, near or timm.list_models(f"{name[:4]}*", pretrained=True))
         raise WeightsError(msg, hint="or give a file: weights=FILE")
-    return found
+    record = Record(
+        name=f"{known.architecture}.{known.tag}" if known.tag else str(known.architecture),
+        hub=known.hf_hub_id,
+        file=known.hf_hub_filename,
+        url=known.url or None,
+        foreign=bool(known.custom_load),
+        mean=list(known.mean),
+        std=list(known.std),
+    )
+    with contextlib.suppress(OSError):
+        remember(entry, json.dumps(asdict(record)))
+    return record
 
 
 def find_pretrained(name: str, *, fetch: bool) -> Found | None:
@@ -77,52 +128,55 @@ def find_pretrained(name: str, *, fetch: bool) -> Found | None:
         If the name is unknown, its format is foreign, or it cannot be fetched.
     """
     known = configuration(name)
-    full = f"{known.architecture}.{known.tag}" if known.tag else str(known.architecture)
-    if not known.hf_hub_id and not known.url:
-        msg = f"timm knows {full} but has no weights for it"
+    if not known.hub and not known.url:
+        msg = f"timm knows {known.name} but has no weights for it"
         raise WeightsError(msg, hint="give a file: weights=FILE, or another tag: weights=timm:NAME.TAG")
-    path = _cached(known) or (_fetched(known, full) if fetch else None)
-    return None if path is None else Found(full, path)
+    path = _cached(known) or (_fetched(known) if fetch else None)
+    return None if path is None else Found(known.name, path)
 
 
-def _files(known: Any) -> tuple[str, ...]:
-    return (known.hf_hub_filename,) if known.hf_hub_filename else FILES
+def _files(known: Record) -> tuple[str, ...]:
+    return (known.file,) if known.file else FILES
 
 
-def _cached(known: Any) -> Path | None:
-    if known.hf_hub_id:
+def _torch_folder() -> Path:
+    """Where torch keeps downloads (as ``torch.hub.get_dir()``), found without importing torch."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or f"{base}/torch").expanduser() / "hub" / "checkpoints"
+
+
+def _cached(known: Record) -> Path | None:
+    if known.hub:
         from huggingface_hub import try_to_load_from_cache
 
-        repo, _, revision = known.hf_hub_id.partition("@")
+        repo, _, revision = known.hub.partition("@")
         for file in _files(known):
             path = try_to_load_from_cache(repo, file, revision=revision or None)
             if isinstance(path, str):
                 return Path(path)
-    if known.url and not known.custom_load:
-        from torch.hub import get_dir
-
-        path = Path(get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(known.url).path).name
+    if known.url and not known.foreign:
+        path = _torch_folder() / Path(urllib.parse.urlparse(known.url).path).name
         if path.is_file():
             return path
     return None
 
 
-def _fetched(known: Any, full: str) -> Path:
+def _fetched(known: Record) -> Path:
     try:
-        return _from_hub(known) if known.hf_hub_id else _from_address(known)
+        return _from_hub(known, known.hub) if known.hub else _from_address(known)
     except Exception as error:  # a failing network raises differently with each client and its version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"cannot fetch timm:{full}: {reason}"
+        msg = f"cannot fetch timm:{known.name}: {reason}"
         hint = "give a file that you have: weights=FILE; or run once with network, the cache is used ever after"
         raise WeightsError(msg, hint=hint) from error
 
 
-def _from_hub(known: Any) -> Path:
+def _from_hub(known: Record, hub: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     _require_host(constants.ENDPOINT)
-    repo, _, revision = known.hf_hub_id.partition("@")
+    repo, _, revision = hub.partition("@")
     files = _files(known)
     for file in files[:-1]:
         try:
@@ -134,8 +188,8 @@ def _from_hub(known: Any) -> Path:
     return Path(hf_hub_download(repo, files[-1], revision=revision or None))
 
 
-def _from_address(known: Any) -> Path:
-    if known.custom_load:
+def _from_address(known: Record) -> Path:
+    if known.foreign or not known.url:
         msg = "its file is in a foreign format that only timm's own code reads"
         raise WeightsError(msg)
     from timm.models import _hub

@@ -335,7 +335,8 @@ def choose_preprocessing(
         from wsolpipe.models.pretrained import configuration
 
         known = configuration(model, required=False)
-        recorded = Preprocessing(tuple(known.mean), tuple(known.std)) if known else Preprocessing(*IMAGENET)
+        mean_std = (triple(known.mean, "mean"), triple(known.std, "std")) if known else IMAGENET
+        recorded = Preprocessing(*mean_std)
         if (mean is None or std is None) and weights.path is not None:
             warn(
                 f"{weights.source} does not record its preprocessing; using timm's for {model}: "
