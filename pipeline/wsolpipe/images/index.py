@@ -1,4 +1,4 @@
-"""From a listing and its files to the tables of a split: order, scan, check, build, digest.
+"""From a listing and its files to the rows of an index: order, scan, check; `tables` makes the tables of them.
 
 Indexing has two steps: the listing (paths, labels, ground truth) is cheap and made whole; the scan opens every file and
 is cut into shards by the engine.
@@ -7,59 +7,46 @@ is cut into shards by the engine.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from wsolpipe.contract.errors import BadImageError
-from wsolpipe.contract.schema import INDEX_COLUMNS
 from wsolpipe.images.decode import decode_oriented
 from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
+from wsolpipe.images.tables import (
+    ANNOTATION_SCHEMA,
+    INDEX_SCHEMA,
+    build_tables,
+    column_digests,
+    read_parquet,
+    rows_digest,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+__all__ = [
+    "ANNOTATION_SCHEMA",
+    "INDEX_SCHEMA",
+    "NO_LONGER_LISTED",
+    "Checked",
+    "Scan",
+    "build_tables",
+    "check_listing",
+    "column_digests",
+    "order_rows",
+    "read_parquet",
+    "rows_digest",
+    "scan_file",
+    "scan_rows",
+    "write_parquet",
+]
+
 NO_LONGER_LISTED = "no longer listed"
-PARQUET_GROUP_ROWS = 4096
-
-INDEX_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("image_id", pa.string()),
-        ("path", pa.string()),
-        ("labels", pa.list_(pa.int32())),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("orientation", pa.int32()),
-        ("bytes", pa.int64()),
-        ("sha256", pa.string()),
-        ("group", pa.string()),
-        ("frame", pa.int32()),
-        ("reason", pa.string()),
-    ]
-)
-
-#: Boxes are half-open, in pixels of the image as the index counts them; masks have a path and zeros.
-ANNOTATION_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("image_id", pa.string()),
-        ("kind", pa.string()),
-        ("x0", pa.float64()),
-        ("y0", pa.float64()),
-        ("x1", pa.float64()),
-        ("y1", pa.float64()),
-        ("path", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,115 +225,3 @@ def check_listing(
             )
     problems.settle()
     return Checked(checked, clipped)
-
-
-def build_tables(
-    rows: Sequence[ListedRow], scans: Sequence[Scan], annotations: Sequence[Annotation]
-) -> tuple[pa.Table, pa.Table]:
-    """The index and the annotations of a split as tables, rows numbered from 0 in the order given.
-
-    Returns
-    -------
-    index : pyarrow.Table
-        `INDEX_SCHEMA`; ``reason`` is empty for good rows, ``frame`` null outside groups.
-    annotations : pyarrow.Table
-        `ANNOTATION_SCHEMA`, sorted by row; annotations of one image keep their order.
-    """
-    values = {
-        "row": range(len(rows)),
-        "image_id": [row.image_id for row in rows],
-        "path": [row.path for row in rows],
-        "labels": [row.labels for row in rows],
-        "width": [scan.width for scan in scans],
-        "height": [scan.height for scan in scans],
-        "orientation": [scan.orientation for scan in scans],
-        "bytes": [scan.bytes for scan in scans],
-        "sha256": [scan.sha256 for scan in scans],
-        "group": [row.group for row in rows],
-        "frame": [row.frame for row in rows],
-        "reason": [scan.reason for scan in scans],
-    }
-    index = pa.table({name: pa.array(values[name], INDEX_SCHEMA.field(name).type) for name in INDEX_COLUMNS})
-    numbers = {row.image_id: number for number, row in enumerate(rows)}
-    ordered = sorted(annotations, key=lambda item: numbers[item.image_id])
-    truth = {
-        "row": [numbers[item.image_id] for item in ordered],
-        "image_id": [item.image_id for item in ordered],
-        "kind": [item.kind for item in ordered],
-        "x0": [item.x0 for item in ordered],
-        "y0": [item.y0 for item in ordered],
-        "x1": [item.x1 for item in ordered],
-        "y1": [item.y1 for item in ordered],
-        "path": [item.path for item in ordered],
-    }
-    arrays = {field.name: pa.array(truth[field.name], field.type) for field in ANNOTATION_SCHEMA}
-    return index, pa.table(arrays)
-
-
-def column_digests(table: pa.Table) -> dict[str, str]:
-    """sha256 of each column's canonical rows.
-
-    The digest depends on values and their order only: not on chunks, slices, integer width, or how a file stored them.
-    """
-    return {name: _column_digest(table.column(name)) for name in table.column_names}
-
-
-def rows_digest(table: pa.Table, columns: Sequence[str]) -> str:
-    """sha256 of the canonical rows of some columns of a (slice of a) table; their order does not matter."""
-    total = hashlib.sha256()
-    for name in sorted(set(columns)):
-        total.update(f"{name}:{_column_digest(table.column(name))}\n".encode())
-    return total.hexdigest()
-
-
-def write_parquet(table: pa.Table) -> bytes:
-    """Parquet bytes that are the same for the same table: no metadata of ours, row groups of 4,096 rows."""
-    sink = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata(None).combine_chunks(),
-        sink,
-        row_group_size=PARQUET_GROUP_ROWS,
-        compression="zstd",
-        store_schema=False,
-        use_dictionary=["kind", "group", "reason"],
-        write_statistics=True,
-    )
-    return sink.getvalue()
-
-
-def read_parquet(data: bytes) -> pa.Table:
-    """Read back what `write_parquet` wrote."""
-    return pq.read_table(io.BytesIO(data))
-
-
-def _column_digest(column: pa.ChunkedArray) -> str:
-    """Digest of kind, length, validity, lengths of strings or lists, and values, each as little-endian bytes."""
-    hasher = hashlib.sha256()
-    _feed(hasher, pa.chunked_array(column.chunks, column.type).combine_chunks())
-    return hasher.hexdigest()
-
-
-def _feed(hasher: hashlib._Hash, array: pa.Array | pa.ChunkedArray) -> None:
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    hasher.update(len(array).to_bytes(8, "little"))
-    hasher.update(b"null" + np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-    kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-        hasher.update(b"list" + lengths.astype("<i8").tobytes())
-        _feed(hasher, array.flatten())
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
-        text = pc.fill_null(array.cast(pa.large_string()), "")
-        lengths = pc.binary_length(text).to_numpy(zero_copy_only=False)
-        hasher.update(b"text" + lengths.astype("<i8").tobytes())
-        # Concatenating copies a slice so that its buffer begins and ends with its own rows.
-        joined = pa.concat_arrays([text, pa.array([], pa.large_string())])
-        ends = np.frombuffer(joined.buffers()[1], "<i8", len(joined) + 1, joined.offset * 8)
-        if len(joined) and joined.buffers()[2] is not None:
-            hasher.update(memoryview(joined.buffers()[2])[int(ends[0]) : int(ends[-1])])
-    elif pa.types.is_floating(kind):
-        hasher.update(b"real" + pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False).astype("<f8").tobytes())
-    else:
-        values = pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-        hasher.update(b"int." + values.astype("<i8").tobytes())

@@ -138,17 +138,20 @@ def stamp(path: Path | str, name: str | None = None) -> Stamp:
     return shown, 0 if os.path.isdir(path) else status.st_size, status.st_mtime_ns
 
 
-def stamp_folders(folder: Path | str, name: str = "") -> Iterator[Stamp]:
-    """Stamps of a folder and all folders below it; files are not looked at."""
+def stamp_folders(folder: Path | str, name: str, *, top: bool = True) -> Iterator[Stamp]:
+    """Stamps of a folder and all folders below it; files are not looked at.
+
+    Links to folders are followed in the first folder, and deeper where real folders lie beside them.
+    """
     yield stamp(folder, name)
     try:
-        # A folder whose link count is 2 has no folders in it (its own name and its dot), so it need not be read; file
-        # systems that do not count links report 1.
-        if os.stat(folder).st_nlink == 2 and not os.path.islink(folder) and name:
+        # A folder whose link count is 2 has no folders in it (its own name and its dot), so its thousands of files need
+        # not be read; file systems that do not count links report 1.
+        if not top and os.stat(folder).st_nlink == 2:
             return
         with os.scandir(folder) as entries:
             below = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except OSError:
         return
     for child in below:
-        yield from stamp_folders(os.path.join(folder, child), f"{name}/{child}")
+        yield from stamp_folders(os.path.join(folder, child), f"{name}/{child}", top=False)
