@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+
 from stores import build_store
 from wsoltrain.cli.main import main
 from wsoltrain.drawing import PANEL

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.sampler import BatchOrder, Shuffle, draw_frames, epoch_order, rank_share
 

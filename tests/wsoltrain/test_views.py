@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
+
 from wsoltrain.views import maps_to_view, normalise
 
 

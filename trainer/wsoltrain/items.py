@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError
 from wsolpipe.images.decode import decode
@@ -281,8 +282,7 @@ class Items:
         if (height, width) not in {tuple(-(-int(edge) // by) for edge in view.original) for by in reductions}:
             msg = f"is {width}x{height}, indexed as {view.original[1]}x{view.original[0]}: another file by now?"
             raise BadImageError(msg)
-        pixels = View((height, width), view.resized, view.window).apply(image)
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        return cut(image, View((height, width), view.resized, view.window))
 
     def _boxes(self, stored: dict[str, NDArray[Any]], view: View) -> tuple[Tensor, Tensor]:
         """Boxes in pixels of the crop, float32 [K, 4], and the map of each, int64 [K]; lost ones are 0 and −1."""
@@ -314,3 +314,25 @@ class Items:
         elif grid is not None:
             item["grid_hw"] = grid
         item["maps"] = maps
+
+
+def cut(image: NDArray[np.uint8], view: View) -> Tensor:
+    """Resize, crop and flip an image without resizing what the crop leaves out.
+
+    Parameters
+    ----------
+    image : uint8 array [H, W, 3]
+        Of the size `view.original`.
+
+    Returns
+    -------
+    uint8 Tensor [3, height, width]
+        Equal to ``view.apply(image)`` but for one level where rounding falls the other way.
+    """
+    (down, across), crop = view.scale, view.window
+    box = (crop.left / across, crop.top / down, (crop.left + crop.width) / across, (crop.top + crop.height) / down)
+    size = (round(crop.width), round(crop.height))
+    # Pillow takes the pixels that a filter needs from beyond the box, so its edges are those of the whole picture.
+    pixels = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return planes.flip(-1) if crop.flip else planes

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError
@@ -240,12 +240,16 @@ class Loaded(NamedTuple):
 
 def _collate(made: Made) -> Loaded:
     items = [item for item, _ in made if item is not None]
-    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]} if items else {}
-    return Loaded(len(made), [pair for _, broken in made for pair in broken], batch, [])
+    batch = default_collate(items) if items else {}  # stacks straight into shared memory in a loader process
+    return Loaded(len(made), _broken_of(made), batch, [])
 
 
 def _keep(made: Made) -> Loaded:
-    return Loaded(len(made), [pair for _, broken in made for pair in broken], {}, [item for item, _ in made])
+    return Loaded(len(made), _broken_of(made), {}, [item for item, _ in made])
+
+
+def _broken_of(made: Made) -> list[tuple[int, str]]:
+    return [pair for _, broken in made for pair in broken]
 
 
 def _settle_worker(number: int) -> None:
