@@ -143,7 +143,7 @@ class IndexWork:
         for shard in range(len(self.shards())):
             for row in _read(self.session, f"{self.folder}/scan/{shard}.parquet", 0, SCAN_ROWS):
                 scans.append(Scan(**{name: value for name, value in row.items() if name not in {"path", "modified"}}))
-        checked = check_listing(rows, scans, annotations)
+        checked = check_listing(rows, scans, annotations, subject=f"{dataset.name}, split {self.split}")
         index, truth = build_tables(rows, scans, checked.annotations)
         backend.create(f"{self.folder}/index.parquet", write_parquet(index))
         backend.create(f"{self.folder}/annotations.parquet", write_parquet(truth))
@@ -216,8 +216,8 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
         generation += 1
         stamp = digest([source_stamp(dataset, split), generation])
     listing = list_split(dataset, split)
-    previous = present.table(["image_id"]).column("image_id").to_pylist() if present else []
-    rows = _select(session, order_rows(listing, previous))
+    before = present.table(["image_id", "path"]).to_pydict() if present else {"image_id": [], "path": []}
+    rows = _select(session, order_rows(listing, before["image_id"], before["path"]))
     kept = {row.image_id for row in rows}
     annotations = [item for item in listing.annotations if item.image_id in kept]
     if not rows:
