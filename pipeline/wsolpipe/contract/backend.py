@@ -136,7 +136,7 @@ class LocalBackend:
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         base = self._path(folder) if folder else self.root
         for path in sorted(base.rglob("*")):
-            if path.is_file() and not path.is_symlink():
+            if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
                 yield path.relative_to(self.root).as_posix(), path.stat().st_size
 
     def zarr_store(self, folder: str) -> Any:

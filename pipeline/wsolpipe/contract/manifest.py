@@ -136,6 +136,19 @@ class CommitRecord(_Record):
         return digest({name: item.sha256 for name, item in self.objects.items()})
 
 
+def check_size(kind: type[BaseModel], size: int, where: str) -> None:
+    """Refuse a manifest or record of more than `MAX_JSON_BYTES`.
+
+    Raises
+    ------
+    StoreError
+        If it is larger.
+    """
+    if size > MAX_JSON_BYTES:
+        msg = f"{where} has {size} bytes, over the {MAX_JSON_BYTES} that a {kind.__name__} may have"
+        raise StoreError(msg)
+
+
 def parse(kind: type[M], data: bytes, where: str) -> M:
     """Read a manifest or record.
 
@@ -146,9 +159,7 @@ def parse(kind: type[M], data: bytes, where: str) -> M:
     StoreError
         If `data` is no JSON of that kind or is absurdly large.
     """
-    if len(data) > MAX_JSON_BYTES:
-        msg = f"{where} has {len(data)} bytes, over the {MAX_JSON_BYTES} that a {kind.__name__} may have"
-        raise StoreError(msg)
+    check_size(kind, len(data), where)
     try:
         fields = json.loads(data)
         version = fields["schema_version"]

@@ -12,7 +12,7 @@ import numpy as np
 from wsolpipe.contract.backend import Backend, open_backend
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
-from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest, parse
+from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest, check_size, parse
 from wsolpipe.contract.schema import Status
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 M = TypeVar("M", IndexManifest, StageManifest)
+R = TypeVar("R", IndexManifest, StageManifest, CommitRecord)
 V = TypeVar("V", "Artifact", "Index", "StageView")
 
 
@@ -324,17 +325,23 @@ def read_record(backend: Backend, folder: str, shard: int | None) -> CommitRecor
     """
     name = commit_name(folder, shard)
     try:
-        return parse(CommitRecord, backend.get(name), f"{backend.url}/{name}")
+        return _parse_object(backend, CommitRecord, name)
     except FileNotFoundError:
         return None
 
 
 def _read(backend: Backend, kind: type[M], name: str) -> M:
     try:
-        return parse(kind, backend.get(name), f"{backend.url}/{name}")
+        return _parse_object(backend, kind, name)
     except FileNotFoundError as error:
         msg = f"{backend.url}/{name} is missing"
         raise StoreError(msg, hint=f"wsolpipe status store={backend.url}") from error
+
+
+def _parse_object(backend: Backend, kind: type[R], name: str) -> R:
+    """Read and parse a manifest or record, unless its size alone says that it is none."""
+    check_size(kind, backend.size(name) or 0, f"{backend.url}/{name}")
+    return parse(kind, backend.get(name), f"{backend.url}/{name}")
 
 
 def _choose(views: list[V], stage: str, key: str | None, where: str) -> V:
