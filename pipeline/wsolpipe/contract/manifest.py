@@ -23,10 +23,20 @@ class _Record(BaseModel):
         return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
+class StoredObject(BaseModel):
+    """One object of a commit: digest and size of the bytes as stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str
+    bytes: int
+
+
 class IndexManifest(_Record):
     """Of ``index/<key>/manifest.json``: what `plan` needs to know about a split without reading its table.
 
-    ``digests`` maps a column to the sha256 of its canonical rows in row order; ``selection`` holds the `limit=` or
+    ``objects`` maps a table's file name to its stored bytes; ``digests`` maps a column to the sha256 of its canonical
+    rows in row order; ``selection`` holds the `limit=` or
     `rows=` that cut this index; ``classes`` is the number of classes where known, ``class_names`` their names by index.
     """
 
@@ -39,6 +49,7 @@ class IndexManifest(_Record):
     rows: int
     quarantined: int
     shard_rows: int
+    objects: dict[str, StoredObject] = Field(default_factory=dict)
     digests: dict[str, str]
     label_counts: dict[str, int]
     classes: int | None = None
@@ -81,15 +92,6 @@ class StageManifest(_Record):
     title: str = ""
     software: dict[str, str] = Field(default_factory=dict)
     created: str = ""
-
-
-class StoredObject(BaseModel):
-    """One object of a commit: digest and size of the bytes as stored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sha256: str
-    bytes: int
 
 
 class Quarantined(BaseModel):

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import digest, sha256_bytes, short_key
-from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.contract.layout import Shards, split_folder, stage_folder
-from wsolpipe.contract.manifest import CommitRecord, IndexManifest
+from wsolpipe.contract.errors import ConfigError, SchemaMismatch, StoreError, TornShardError
+from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
+from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
 from wsolpipe.contract.reader import Index, read_parquet, read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
@@ -129,7 +129,12 @@ class IndexWork:
         ------
         DataError
             If sizes disagree with the files or a box lies outside its image; names file and line.
+        TornShardError
+            If scans were damaged; they are discarded and pending again.
         """
+        if self._discard_damaged_scans():
+            msg = f"scans of {self.folder} were damaged and are made again"
+            raise TornShardError(msg, hint="run again: it resumes")
         backend, dataset, notes = self.session.backend, self.session.dataset, self.notes()
         rows = [
             ListedRow(**{**row, "labels": tuple(row["labels"])})
@@ -145,8 +150,9 @@ class IndexWork:
                 scans.append(Scan(**{name: value for name, value in row.items() if name not in {"path", "modified"}}))
         checked = check_listing(rows, scans, annotations, subject=f"{dataset.name}, split {self.split}")
         index, truth = build_tables(rows, scans, checked.annotations)
-        backend.create(f"{self.folder}/index.parquet", write_parquet(index))
-        backend.create(f"{self.folder}/annotations.parquet", write_parquet(truth))
+        tables = {"index.parquet": write_parquet(index), "annotations.parquet": write_parquet(truth)}
+        for name, data in tables.items():
+            backend.replace(f"{self.folder}/{name}", data)
         kinds = Counter(truth.column("kind").to_pylist())
         labels = Counter(label for row in rows for label in row.labels)
         manifest = IndexManifest(
@@ -157,6 +163,7 @@ class IndexWork:
             rows=len(rows),
             quarantined=sum(1 for reason in index.column("reason").to_pylist() if reason),
             shard_rows=SCAN_ROWS,
+            objects={name: StoredObject(sha256=sha256_bytes(data), bytes=len(data)) for name, data in tables.items()},
             digests=column_digests(index),
             label_counts={str(label): count for label, count in sorted(labels.items())},
             classes=notes["classes"],
@@ -174,6 +181,24 @@ class IndexWork:
         )
         backend.create(f"{self.folder}/manifest.json", manifest.to_bytes())
         return Index(self.session.store, dataset.name, self.split, self.key)
+
+    def _discard_damaged_scans(self) -> int:
+        """Forget scans whose bytes are not those of their record; return how many."""
+        backend, damaged = self.session.backend, 0
+        for shard in range(len(self.shards())):
+            name = f"{self.folder}/scan/{shard}.parquet"
+            try:
+                record = read_record(backend, self.folder, shard)
+                whole = record is not None and sha256_bytes(backend.get(name)) == record.objects["scan"].sha256
+            except SchemaMismatch:
+                raise
+            except (OSError, KeyError):
+                whole = False
+            if not whole:
+                backend.delete(commit_name(self.folder, shard))
+                backend.delete(name)
+                damaged += 1
+        return damaged
 
 
 def current_index(session: Session, split: str) -> Index | None:
@@ -196,7 +221,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     Index
         If the one that exists still holds.
     IndexWork
-        If files are to be scanned.
+        If files are to be scanned, or damaged tables to be assembled again.
 
     Raises
     ------
@@ -206,6 +231,9 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     dataset, backend = session.dataset, session.backend
     base = f"{split_folder(dataset.name, split)}/index"
     present = current_index(session, split)
+    if present is not None and _is_damaged(session, present):
+        backend.delete(f"{present.folder}/manifest.json")
+        return IndexWork(session, split, present.key)  # the same rows in the same order, from the same listing
     generation = len([name for name in backend.names(f"{base}-rescans") if name.endswith(".json")])
     stamp = digest([source_stamp(dataset, split), generation])
     rescan = session.config.force and "index" in session.config.stage
@@ -252,6 +280,17 @@ def ask_rescan(session: Session, split: str) -> None:
 def _finished(session: Session, split: str, key: str) -> Index | None:
     index = Index(session.store, session.dataset.name, split, key)
     return index if session.backend.size(f"{index.folder}/manifest.json") is not None else None
+
+
+def _is_damaged(session: Session, index: Index) -> bool:
+    """Whether a table of the index has other bytes than its manifest says."""
+    for name, stored in index.manifest.objects.items():
+        try:
+            if sha256_bytes(session.backend.get(f"{index.folder}/{name}")) != stored.sha256:
+                return True
+        except FileNotFoundError:
+            return True
+    return False
 
 
 def _seen(session: Session, folder: str) -> dict[str, str]:

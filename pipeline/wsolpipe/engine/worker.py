@@ -5,6 +5,7 @@ One process alone, several of them, or tasks of a Dask cluster all run this; non
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import traceback
@@ -80,7 +81,8 @@ class Worker:
         while not self.stop.is_set() and self.session.index_of(work.split) is None:
             made = [self._scan(work, shard) for shard in work.pending() if not self.stop.is_set()]
             if not work.pending():
-                work.assemble()
+                with contextlib.suppress(TornShardError):  # damaged scans are pending again
+                    work.assemble()
             elif not any(made):
                 self.stop.wait(POLL_SECONDS)
 

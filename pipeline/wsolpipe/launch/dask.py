@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ClusterError
+from wsolpipe.contract.errors import ClusterError, TornShardError
 from wsolpipe.engine.config import RunConfig, for_worker
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.indexing import IndexWork
@@ -73,7 +74,9 @@ def _ready_units(session: Session) -> list[Unit]:
             pending = work.pending()
             scans += [("index", split, shard) for shard in pending]
             if not pending:
-                work.assemble()
+                with contextlib.suppress(TornShardError):  # damaged scans are pending again
+                    work.assemble()
+                scans += [("index", split, shard) for shard in work.pending()]
     if scans:
         return scans
     known: dict[tuple[str, str | None], Units] = {}
