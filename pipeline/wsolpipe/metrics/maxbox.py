@@ -1,0 +1,319 @@
+"""MaxBoxAcc and MaxBoxAccV2: boxes of score maps at many thresholds against ground-truth boxes.
+
+Definitions (Choe et al., CVPR 2020, sections 4.1 and 4.3, and the authors' evaluator): a map in [0, 1] is cut to 8
+bits, ``u = trunc(255 * map)``; at threshold tau the pixels with ``u > int(tau * max(u))`` are kept; a contour's box is
+``(x, y, x + w, y + h)`` with the far edges clipped to ``side - 1``; IoU counts both edges as pixels. ``"largest"``
+takes the contour with the greatest polygon area (MaxBoxAcc), ``"all"`` the best of all contours, hole contours
+included (MaxBoxAccV2). A map without any pixel above zero gives the box (0, 0, 0, 0).
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.metrics.boxes import as_boxes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Contours = Literal["largest", "all"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How maps become boxes and boxes become areas.
+
+    Parameters
+    ----------
+    name : str
+    eight_bit : bool
+        Cut the map to 256 levels first. Otherwise pixels with ``value > tau * max(map)`` are kept, in float64.
+    inclusive : bool
+        Boxes count both edges as pixels in areas.
+    clip : bool
+        Clip far edges to ``side - 1``. Otherwise boxes are half-open and end at ``side`` at most.
+    holes : bool
+        Contours of holes count as boxes in ``"all"``.
+    """
+
+    name: str
+    eight_bit: bool
+    inclusive: bool
+    clip: bool
+    holes: bool
+
+
+STANDARD = Convention("standard", eight_bit=True, inclusive=True, clip=True, holes=True)
+"""The field's evaluator, to the last count."""
+CLEAN = Convention("clean", eight_bit=False, inclusive=False, clip=False, holes=False)
+"""Half-open boxes of regions, no quantisation, any resolution."""
+CONVENTIONS = {convention.name: convention for convention in (STANDARD, CLEAN)}
+
+
+def taus(thresholds: int = 1000) -> Floats:
+    """Return the thresholds 0, 1/n, 2/n … (float64 [n]) as ``numpy.arange(0, 1, 1/n)`` gives them."""
+    if thresholds < 1:
+        msg = f"thresholds must be at least 1, not {thresholds}"
+        raise ConfigError(msg)
+    return np.asarray(np.arange(thresholds) * (1.0 / thresholds), dtype=np.float64)
+
+
+def iou_curves(
+    maps: ArrayLike,
+    boxes: Sequence[ArrayLike],
+    *,
+    thresholds: int = 1000,
+    contours: Contours = "largest",
+    convention: Convention = STANDARD,
+    threads: int | None = None,
+) -> Floats:
+    """Return the IoU of each map's box with its ground truth at each threshold.
+
+    Parameters
+    ----------
+    maps : float [N, H, W]
+        Score maps in [0, 1].
+    boxes : sequence of N arrays [M, 4]
+        Ground-truth boxes (x0, y0, x1, y1) in map pixels, used as they are. Without a box an image scores 0.
+    thresholds : int
+        Number of thresholds in [0, 1).
+    contours : "largest" or "all"
+        Box of the largest contour, or the best over all contours.
+    convention : Convention
+    threads : int, optional
+        Images are shared among this many threads; default one a core. Results do not depend on it.
+
+    Returns
+    -------
+    float64 [N, thresholds]
+
+    Raises
+    ------
+    DataError
+        If a map is not [H, W], holds NaN or leaves [0, 1], or the numbers of maps and boxes differ.
+    ConfigError
+        If ``contours`` or ``thresholds`` is not legal.
+    """
+    curves = list(_in_chunks(maps, boxes, thresholds, contours, convention, threads))
+    return np.concatenate(curves) if curves else np.zeros((0, thresholds))
+
+
+def maxbox_counts(
+    maps: ArrayLike,
+    boxes: Sequence[ArrayLike],
+    *,
+    thresholds: int = 1000,
+    contours: Contours = "largest",
+    ious: Sequence[float] = (0.5,),
+    convention: Convention = STANDARD,
+    threads: int | None = None,
+) -> NDArray[np.int64]:
+    """Return the number of images whose box is correct at each threshold.
+
+    Parameters are those of ``iou_curves``; an image without boxes is never correct, leaving it out of a denominator is
+    the caller's business (``MaxBoxEvaluation`` does and counts it).
+
+    Parameters
+    ----------
+    ious : sequence of float
+        IoU levels at and above which a box is correct.
+
+    Returns
+    -------
+    int64 [len(ious), thresholds]
+        MaxBoxAcc at a level is the maximum of its row over the number of images.
+    """
+    levels = np.asarray(ious, dtype=np.float64).reshape(-1, 1, 1)
+    counts = np.zeros((len(levels), thresholds), dtype=np.int64)
+    # A chunk at a time: memory does not grow with the number of images.
+    for curves in _in_chunks(maps, boxes, thresholds, contours, convention, threads):
+        counts += (curves >= levels).sum(axis=1)
+    return counts
+
+
+def largest_boxes(score: ArrayLike, *, thresholds: int = 1000, convention: Convention = STANDARD) -> Floats:
+    """Return the box of the largest contour of one map [H, W] at each threshold (float64 [thresholds, 4])."""
+    array = np.asarray(score)
+    if not convention.eight_bit:
+        blocks = _clean_blocks(checked_map(array), taus(thresholds), "largest", convention, None)
+        return np.concatenate([boxes for boxes, _ in blocks])
+    framed, peak = _quantised(array)
+    cuts = (taus(thresholds) * peak).astype(np.int64)
+    if peak == 0:
+        return np.zeros((thresholds, 4))
+    return np.asarray(_boxes_by_cut(framed, peak, _clip(array, convention))[cuts], dtype=np.float64)
+
+
+def largest_box(score: ArrayLike, tau: float, *, convention: Convention = STANDARD) -> Floats:
+    """Return the box [4] of the largest contour of one map [H, W] at threshold ``tau``."""
+    array = np.asarray(score)
+    if not convention.eight_bit:
+        ((boxes, _),) = _clean_blocks(checked_map(array), np.array([tau]), "largest", convention, None)
+        return np.asarray(boxes[0])
+    framed, peak = _quantised(array)
+    if peak == 0:
+        return np.zeros(4)
+    return np.asarray(_boxes_by_cut(framed, peak, _clip(array, convention))[int(tau * peak)], dtype=np.float64)
+
+
+def checked_map(score: ArrayLike, *, number: int | None = None) -> Floats:
+    """Return a score map as contiguous float64 [H, W] or say what is wrong with it.
+
+    Raises
+    ------
+    DataError
+        If the shape is not [H, W], or a value is NaN or outside [0, 1].
+    """
+    array = np.ascontiguousarray(score, dtype=np.float64)
+    place = "map" if number is None else f"map {number}"
+    if array.ndim != 2 or array.size == 0:
+        msg = f"{place} must have the shape [H, W], not {list(array.shape)}"
+        raise DataError(msg)
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0.0 and high <= 1.0):
+        problem = "holds NaN" if np.isnan(low) or np.isnan(high) else f"leaves [0, 1]: {low:g} to {high:g}"
+        msg = f"{place} {problem}"
+        raise DataError(msg, hint="normalise it first, e.g. with wsolpipe.metrics.minmax, which turns NaN into zeros")
+    return array
+
+
+def _in_chunks(
+    maps: ArrayLike,
+    boxes: Sequence[ArrayLike],
+    thresholds: int,
+    contours: Contours,
+    convention: Convention,
+    threads: int | None,
+) -> Iterator[Floats]:
+    """Yield the curves of 64 images a thread at a time."""
+    array = np.asarray(maps)
+    if array.ndim != 3:
+        msg = f"maps must have the shape [N, H, W], not {list(array.shape)}"
+        raise DataError(msg)
+    if len(boxes) != len(array):
+        msg = f"{len(array)} maps but {len(boxes)} sets of boxes: one set an image, possibly empty"
+        raise DataError(msg)
+    if contours not in ("largest", "all"):
+        msg = f'contours must be "largest" or "all", not {contours!r}'
+        raise ConfigError(msg)
+    levels = taus(thresholds)
+    workers = threads or len(os.sched_getaffinity(0))
+
+    def curve(number: int) -> Floats:
+        return _curve(array[number], number, as_boxes(boxes[number]), levels, contours, convention)
+
+    step = 64 * workers
+    if workers == 1 or len(array) < 2:
+        for first in range(0, len(array), step):
+            yield np.stack([curve(number) for number in range(first, min(first + step, len(array)))])
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(array), step):
+            yield np.stack(list(pool.map(curve, range(first, min(first + step, len(array))))))
+
+
+def _curve(
+    score: Floats, number: int, truth: Floats, levels: Floats, contours: Contours, convention: Convention
+) -> Floats:
+    """Return the best IoU [thresholds] of one map."""
+    from wsolpipe.metrics import sweep
+
+    if not convention.eight_bit:
+        checked = checked_map(score, number=number)
+        return np.concatenate([best for _, best in _clean_blocks(checked, levels, contours, convention, truth)])
+    framed, peak = _quantised(score, number)
+    unit = float(convention.inclusive)
+    if peak == 0:
+        return np.full(len(levels), sweep.best_iou_of(0.0, 0.0, 0.0, 0.0, truth, unit))
+    cuts = (levels * peak).astype(np.int64)
+    best = _best_by_cut(framed, peak, _clip(score, convention), truth, contours, convention)
+    return best[cuts]
+
+
+def _clean_blocks(
+    score: Floats, levels: Floats, contours: Contours, convention: Convention, truth: Floats | None
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield boxes and IoU for 255 thresholds at a time, on maps of ranks: exact without quantisation."""
+    from wsolpipe.metrics import sweep
+
+    peak, clip = score.max(), _clip(score, convention)
+    for first in range(0, len(levels), 255):
+        block = levels[first : first + 255]
+        boxes, best = np.zeros((len(block), 4)), np.zeros(len(block))
+        if peak > 0:
+            # rank > k exactly where value > block[k] * peak
+            framed = sweep.framed(np.searchsorted(block * peak, score, side="left").astype(np.uint8))
+            if truth is None:
+                boxes = _boxes_by_cut(framed, len(block), clip)[: len(block)].astype(np.float64)
+            else:
+                best = _best_by_cut(framed, len(block), clip, truth, contours, convention)[: len(block)]
+        yield boxes, best
+
+
+def _quantised(score: ArrayLike, number: int | None = None) -> tuple[NDArray[np.uint8], int]:
+    """Return a map cut to 8 bits, framed, and its highest value."""
+    from wsolpipe.metrics import sweep  # numba takes a second to import: only those who sweep wait for it
+
+    array = np.ascontiguousarray(score, dtype=np.float64)
+    if array.ndim != 2 or array.size == 0:
+        checked_map(array, number=number)
+    framed, legal = sweep.quantised(array)
+    if not legal:
+        checked_map(array, number=number)
+    return framed, int(framed.max())
+
+
+def _clip(score: NDArray[Any], convention: Convention) -> NDArray[np.int64]:
+    height, width = score.shape
+    return np.array([width, height]) - int(convention.clip)
+
+
+def _best_by_cut(
+    framed: NDArray[np.uint8],
+    peak: int,
+    clip: NDArray[np.int64],
+    truth: Floats,
+    contours: Contours,
+    convention: Convention,
+) -> Floats:
+    """Return the best IoU at each cut below ``peak`` (float64 [256])."""
+    from wsolpipe.metrics import sweep
+    from wsolpipe.metrics.ring import ring_masks
+
+    unit = float(convention.inclusive)
+    if contours == "largest":
+        return np.asarray(sweep.iou_by_cut(_boxes_by_cut(framed, peak, clip), peak, truth, unit))
+    level, masks = sweep.main_level(framed), np.empty_like(framed)
+    ring_masks(framed, masks)
+    boxes = np.zeros((256, 4), np.int32)
+    sweep.main_boxes(level, peak, clip, boxes)
+    best: Floats = sweep.iou_by_cut(boxes, peak, truth, unit)
+    sweep.raise_by_islands(framed, level, masks, best, clip, truth, unit)
+    if convention.holes:
+        sweep.raise_by_holes(framed, sweep.filled(framed), masks, best, clip, truth, unit)
+    return best
+
+
+def _boxes_by_cut(framed: NDArray[np.uint8], peak: int, clip: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the box of the largest contour at each cut below ``peak`` (int32 [256, 4])."""
+    from wsolpipe.metrics import sweep
+    from wsolpipe.metrics.ring import ring_masks
+
+    roof = sweep.filled(framed)
+    level, masks = sweep.main_level(roof), np.empty_like(roof)
+    boxes, areas = np.zeros((256, 4), np.int32), np.zeros(256, np.int64)
+    sweep.main_boxes(level, peak, clip, boxes)
+    ring_masks(level, masks)
+    sweep.main_areas(level, masks, areas)
+    ring_masks(roof, masks)
+    sweep.take_larger_islands(roof, level, masks, areas, clip, boxes)
+    return boxes
