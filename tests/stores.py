@@ -208,7 +208,11 @@ def write_stage(
             for row, (path, reason) in (reasons or {}).items()
             if start <= row < stop
         )
-        record = CommitRecord(shard=shard, start=start, stop=stop, objects=objects, quarantined=bad)
+        here = status[start:stop]
+        ok, no_object = (int((here == value).sum()) for value in (Status.OK, Status.NO_OBJECT))
+        record = CommitRecord(
+            shard=shard, start=start, stop=stop, objects=objects, quarantined=bad, ok=ok, no_object=no_object
+        )
         backend.create(commit_name(folder, shard), record.to_bytes())
 
 

@@ -163,6 +163,7 @@ def test_a_saved_position_gives_the_same_remaining_items(store, workers, batch_s
     rest = list(fresh)
     assert all(same(one, other) for one, other in zip(whole[3:], rest, strict=True))
     assert fresh.state_dict()["epoch"] == 1
+    assert all(same(one, other) for one, other in zip(rest, stream, strict=True))  # the stream that was left goes on
 
 
 def test_a_position_of_another_stream_is_refused_by_name(store):

@@ -30,7 +30,7 @@ _RAMP = np.array([[10, 8, 60], [88, 20, 120], [190, 50, 90], [245, 130, 40], [25
 
 
 def draw_sheet(
-    items: Sequence[Item], captions: Sequence[tuple[str, str]], *, columns: int | None = None
+    items: Sequence[Item], captions: Sequence[tuple[str, str]], *, title: str = "", columns: int | None = None
 ) -> Image.Image:
     """Draw items on one sheet.
 
@@ -40,6 +40,8 @@ def draw_sheet(
         Each with ``rgb``; ``maps`` and ``boxes`` are drawn where there are any.
     captions : sequence of (str, str)
         Two lines below each item.
+    title : str
+        One line above all.
     columns : int, optional
         Items side by side; about square by default.
 
@@ -52,10 +54,13 @@ def draw_sheet(
     columns = columns or max(1, round((len(cells) * height / width * 1.6) ** 0.5))
     columns = min(columns, len(cells))
     lines = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (columns * (width + MARGIN) + MARGIN, lines * (height + MARGIN) + MARGIN), PAPER)
+    head = 2 * MARGIN if title else MARGIN
+    sheet = Image.new("RGB", (columns * (width + MARGIN) + MARGIN, lines * (height + MARGIN) + head), PAPER)
+    font = ImageFont.load_default(13)
+    ImageDraw.Draw(sheet).text((MARGIN, 7), _fit(title, font, sheet.size[0] - 2 * MARGIN), fill=FAINT, font=font)
     for number, cell in enumerate(cells):
         line, column = divmod(number, columns)
-        sheet.paste(cell, (MARGIN + column * (width + MARGIN), MARGIN + line * (height + MARGIN)))
+        sheet.paste(cell, (MARGIN + column * (width + MARGIN), head + line * (height + MARGIN)))
     return sheet
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.contract.reader import ArrayView, Index, Split, StageView
 
     Array = NDArray[Any]
@@ -170,8 +171,7 @@ class StoredRows:
         StoreError
             If shards are missing; TornShardError if their objects are.
         """
-        for view in self.views:
-            records = view.committed()
+        for view, records in self.records:
             missing = [shard for shard in range(len(view.shards)) if shard not in records]
             hint = self.labelling.command(view.stage)
             if missing:
@@ -190,13 +190,26 @@ class StoredRows:
                 msg = f"{view.folder} in store {self.labelling.store} is damaged: shards {_listed(sorted(set(torn)))}"
                 raise TornShardError(msg, hint=f"wsolpipe repair store={self.labelling.store}, then {hint}")
 
+    @cached_property
+    def records(self) -> list[tuple[StageView, dict[int, CommitRecord]]]:
+        """Each stage with the commit records of its shards."""
+        return [(view, view.committed()) for view in self.views]
+
     def status(self) -> Array:
-        """Status of each row over all the stages that are read, uint8 [N]; the worst of them counts."""
+        """Status of each row over all the stages that are read, uint8 [N]; the worst of them counts.
+
+        Only the shards whose record counts anything else than good rows are read.
+        """
         reasons = self.index.table(["reason"]).column(0).fill_null("").to_numpy(zero_copy_only=False)
         found = np.where(reasons != "", Status.QUARANTINED, Status.OK).astype(np.uint8)
-        for worse in (Status.ABSENT, Status.NO_OBJECT, Status.QUARANTINED):
-            for view in self.views:
-                found[view["status"][:] == worse] = worse
+        for view, records in self.records:
+            array = view["status"]
+            for record in records.values():
+                if record.ok == record.stop - record.start:
+                    continue
+                here, theirs = found[record.start : record.stop], _read(array, slice(record.start, record.stop))
+                for status in (Status.ABSENT, Status.NO_OBJECT, Status.QUARANTINED):
+                    here[(theirs == status) & (here != Status.QUARANTINED)] = status
         return found
 
     def usable(self, *, classes: int | None, need_label: bool) -> tuple[NDArray[np.int64], dict[str, int]]:

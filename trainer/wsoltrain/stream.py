@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ItemConfig", "Labelling", "Shuffle", "Stream"]
 
+PRELOADED = ("wsoltrain.items", "zarr")
+"""Imported once by the server that loader processes are forked from. The only thread they start is that of OpenBLAS,
+which stops it before a fork; pyarrow starts one that it does not stop, so each process imports that itself."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -211,7 +215,7 @@ class Stream:
         settings: dict[str, Any] = {}
         if workers:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["wsoltrain.items"])  # torch is imported once, not once a process
+            context.set_forkserver_preload(list(PRELOADED))
             settings = {
                 "multiprocessing_context": context,
                 "persistent_workers": True,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.cli.words import Key, flag, one_of, read_words, table, text, whole
+from wsoltrain.cli.words import Key, completer, flag, one_of, read_words, table, text, whole
 
 if TYPE_CHECKING:
     from wsoltrain.items import Item
@@ -42,7 +42,7 @@ KEYS = {
     help=f"Draw what a training step would see into one picture.\n\n\b\nKeys:\n{table(KEYS)}",
     epilog="Example: wsoltrain preview store=wsol-store dataset=demo n=16 out=preview.png",
 )
-@click.argument("words", nargs=-1, metavar="KEY=VALUE…")
+@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn as JSON.")
 def command(*, words: tuple[str, ...], as_json: bool) -> None:
     """Draw a sheet and tell about it."""
@@ -83,7 +83,7 @@ def _open(values: dict[str, Any]) -> Stream:
         n_boxes=values["K"],
         normalised=False,
         train=values["view"] == "train",
-        need_label=False,
+        need_label=values["view"] == "train",
         one_per_group=values["one_per_group"],
         seed=values["seed"],
     )
@@ -124,7 +124,8 @@ def _draw(items: list[Item], told: list[dict[str, Any]], out: Path) -> None:
         turned = ", flipped" if window["flip"] else ""
         where = f"crop at {window['left']},{window['top']} of {window['side']}x{window['side']}{turned}"
         captions.append((f"{item['class'] or 'no label'} · row {item['row']}", f"{boxes}; {where}; {item['path']}"))
-    sheet = draw_sheet(items, captions)
+    title = "Boxes have the colour of the map that they came from; the thick one is the first."
+    sheet = draw_sheet(items, captions, title=title if "boxes" in items[0] else "")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)

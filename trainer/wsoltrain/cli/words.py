@@ -12,6 +12,9 @@ from wsolpipe.contract.nearest import unknown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    import click
+    from click.shell_completion import CompletionItem
+
 
 @dataclass(frozen=True)
 class Key:
@@ -91,6 +94,17 @@ def read_words(words: Iterable[str], keys: Mapping[str, Key]) -> dict[str, Any]:
             msg = f"{name}={given}: expected {error}"
             raise ConfigError(msg) from error
     return {name: values.get(name, key.default) for name, key in keys.items()}
+
+
+def completer(keys: Mapping[str, Key]) -> Callable[..., list[CompletionItem]]:
+    """Shell completion of ``key=`` words."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(f"{name}=", help=key.help) for name, key in keys.items() if name.startswith(incomplete)]
+
+    return complete
 
 
 def table(keys: Mapping[str, Key]) -> str:
