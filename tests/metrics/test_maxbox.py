@@ -157,8 +157,8 @@ def test_resize_equals_opencv_for_both_types_up_and_down(shape, dtype):
     want = cv2.resize(score, (113, 224), interpolation=cv2.INTER_CUBIC)
     got = metrics.resize_maps(score, (224, 113))
     assert got.dtype == dtype
-    # In float32 OpenCV places its taps by float32 arithmetic that differs between its builds; in float64 it does not.
-    np.testing.assert_allclose(got, want, atol=1e-14 if dtype == np.float64 else 4e-5)
+    # In float32 OpenCV also places its taps in float32, differently in each build; in float64 only weights round.
+    np.testing.assert_allclose(got, want, atol=2e-7 if dtype == np.float64 else 4e-5)
 
 
 def test_threads_and_chunks_change_nothing():

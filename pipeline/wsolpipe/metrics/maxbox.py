@@ -165,6 +165,15 @@ def largest_box(score: ArrayLike, tau: float, *, convention: Convention = STANDA
     return np.asarray(_boxes_by_cut(framed, peak, _clip(array, convention))[int(tau * peak)], dtype=np.float64)
 
 
+def box_at_level(score: ArrayLike, level: int, *, convention: Convention = STANDARD) -> Floats:
+    """Return the box [4] of the largest contour of ``trunc(255 * map) > level``; zeros where nothing is above it."""
+    array = np.asarray(score)
+    framed, peak = _quantised(array)
+    if level >= peak:
+        return np.zeros(4)
+    return np.asarray(_boxes_by_cut(framed, peak, _clip(array, convention))[level], dtype=np.float64)
+
+
 def checked_map(score: ArrayLike, *, number: int | None = None) -> Floats:
     """Return a score map as contiguous float64 [H, W] or say what is wrong with it.
 
