@@ -1,0 +1,180 @@
+"""Class activation maps: what each method makes of a layer's features and their gradients, nothing else.
+
+Everywhere ``features`` is the layer's output A, float [N, C, h, w], ``gradients`` the derivative dy_t / dA of the logit
+y_t of each of T target classes, float [N, T, C, h, w], and a result holds one map a target, float [N, T, h, w], neither
+stretched nor normalised. Where a method divides by nothing the quotient is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+Combination = Literal["quadratic", "linear"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one forward and backward gives, for every method at once.
+
+    Attributes
+    ----------
+    features : Tensor [N, C, h, w]
+    gradients : Tensor [N, T, C, h, w] or None
+        None where no method asks for them.
+    logits : Tensor [N, K]
+    classes : int64 Tensor [N, T]
+        The targets.
+    weight : Tensor [K, C] or None
+        Of the linear layer after global average pooling; None where the network does not end so.
+    combination : "quadratic" or "linear"
+        Of NL-CCAM.
+    noisy : Tensor [S, N, T, C, h, w] or None
+        Gradients of S noisy copies of the input, for Smooth-Grad-CAM++.
+    """
+
+    features: Tensor
+    gradients: Tensor | None
+    logits: Tensor
+    classes: Tensor
+    weight: Tensor | None = None
+    combination: Combination = "quadratic"
+    noisy: Tensor | None = None
+
+
+def cam(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
+    """CAM (Zhou et al., CVPR 2016, eq. 2): features weighted by the class's row of the last layer; signed.
+
+    Parameters
+    ----------
+    weight : Tensor [K, C]
+        Of the linear layer after global average pooling.
+    classes : int64 Tensor [N, T]
+    """
+    return torch.einsum("ntc,nchw->nthw", weight[classes], features)
+
+
+def gradcam(features: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2): features weighted by the mean of their gradient."""
+    return weighted(features, gradients.mean(dim=(-2, -1)))
+
+
+def gradcam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5, 10 and 19), whose score is Y = exp(y).
+
+    The factor exp(y), common to all weights of a map, is left out: it overflows and changes no place.
+    """
+    share = _pixel_shares(features, gradients.square(), gradients.pow(3))
+    return weighted(features, (share * gradients.relu()).sum(dim=(-2, -1)))
+
+
+def smooth_gradcam_plus_plus(features: Tensor, noisy: Tensor) -> Tensor:
+    """Smooth Grad-CAM++ (Omeiza et al., 2019, eq. 8): Grad-CAM++ with each derivative averaged over noisy inputs.
+
+    Parameters
+    ----------
+    features : Tensor [N, C, h, w]
+        Of the clean input.
+    noisy : Tensor [S, N, T, C, h, w]
+        Gradients at the features of each of S noisy copies.
+    """
+    share = _pixel_shares(features, noisy.square().mean(0), noisy.pow(3).mean(0))
+    return weighted(features, (share * noisy.mean(0).relu()).sum(dim=(-2, -1)))
+
+
+def xgradcam(features: Tensor, gradients: Tensor) -> Tensor:
+    """XGrad-CAM (Fu et al., BMVC 2020, eq. 8): gradients weighted by each pixel's share of its feature's sum."""
+    total = features.sum(dim=(-2, -1))[:, None]
+    return weighted(features, _quotient((gradients * features[:, None]).sum(dim=(-2, -1)), total))
+
+
+def layercam(features: Tensor, gradients: Tensor) -> Tensor:
+    """LayerCAM (Jiang et al., TIP 2021, eq. 5 to 7): every pixel of a feature weighted by its own positive gradient."""
+    return (gradients.relu() * features[:, None]).sum(dim=2).relu()
+
+
+def nl_ccam(
+    features: Tensor, weight: Tensor, logits: Tensor, classes: Tensor, combination: Combination = "quadratic"
+) -> Tensor:
+    """NL-CCAM's combination of the CAMs of all classes, from likely to unlikely (Yang et al., WACV 2020, section 3.2).
+
+    The target comes first, the others follow by falling logit; for the predicted class that is the authors' order. The
+    non-local blocks of the paper belong to the network, not to the map.
+
+    Parameters
+    ----------
+    weight : Tensor [K, C]
+    logits : Tensor [N, K]
+    classes : int64 Tensor [N, T]
+    combination : "quadratic" or "linear"
+        See `rank_weights`.
+    """
+    order = logits.argsort(dim=1, descending=True, stable=True)  # [N, K]
+    others = order[:, None].expand(-1, classes.shape[1], -1)
+    ahead = (others == classes[..., None]).to(torch.int8).argsort(dim=2, descending=True, stable=True)
+    ranked = others.gather(2, ahead)  # [N, T, K], the target first
+    by_rank = rank_weights(logits.shape[1], combination).to(features).expand(ranked.shape)
+    by_class = torch.zeros_like(by_rank).scatter(2, ranked, by_rank)
+    return torch.einsum("ntc,nchw->nthw", by_class @ weight, features)
+
+
+def rank_weights(count: int, combination: Combination) -> Tensor:
+    """How much the class of each rank counts in NL-CCAM.
+
+    Returns
+    -------
+    float32 Tensor [count]
+        ``linear``: evenly from 1 to −1; ``quadratic``: squares, from 1 to 0 over the first half and from 0 to −1 over
+        the second.
+    """
+    if combination == "linear":
+        return torch.linspace(1, -1, count)
+    half = count // 2
+    first, second = torch.linspace(1, 0, half), torch.linspace(0, -1, count - half)
+    return torch.cat([first.square(), -second.square()])
+
+
+def weighted(features: Tensor, weights: Tensor) -> Tensor:
+    """Positive part of the sum of features [N, C, h, w] weighted by [N, T, C]."""
+    return torch.einsum("ntc,nchw->nthw", weights, features).relu()
+
+
+def _pixel_shares(features: Tensor, second: Tensor, third: Tensor) -> Tensor:
+    """Alpha of Grad-CAM++ from second and third derivative [N, T, C, h, w] (eq. 19)."""
+    return _quotient(second, 2 * second + features.sum(dim=(-2, -1))[:, None, :, None, None] * third)
+
+
+def _quotient(above: Tensor, below: Tensor) -> Tensor:
+    return torch.where(below != 0, above / torch.where(below != 0, below, 1), 0)
+
+
+def _known(value: Tensor | None, what: str) -> Tensor:
+    if value is None:
+        msg = f"this method needs the {what}"
+        raise ValueError(msg)
+    return value
+
+
+METHODS: dict[str, Callable[[Seen], Tensor]] = {
+    "cam": lambda seen: cam(seen.features, _known(seen.weight, "linear layer"), seen.classes),
+    "gradcam": lambda seen: gradcam(seen.features, _known(seen.gradients, "gradients")),
+    "gradcam++": lambda seen: gradcam_plus_plus(seen.features, _known(seen.gradients, "gradients")),
+    "smooth-gradcam++": lambda seen: smooth_gradcam_plus_plus(seen.features, _known(seen.noisy, "noisy gradients")),
+    "xgradcam": lambda seen: xgradcam(seen.features, _known(seen.gradients, "gradients")),
+    "layercam": lambda seen: layercam(seen.features, _known(seen.gradients, "gradients")),
+    "nl-ccam": lambda seen: nl_ccam(
+        seen.features, _known(seen.weight, "linear layer"), seen.logits, seen.classes, seen.combination
+    ),
+}
+"""Every method by the name that a stage knows it by."""
+#: Methods that need a linear layer after global average pooling.
+LINEAR = frozenset({"cam", "nl-ccam"})
+#: Methods that need gradients of the clean input.
+GRADIENT = frozenset({"gradcam", "gradcam++", "xgradcam", "layercam"})

@@ -1,0 +1,255 @@
+"""Class activation maps of the scoring classifier: CAM and its relatives, all from one forward and backward."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.images.geometry import resize
+from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from wsolpipe.models.feature_maps import FeatureMaps
+    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+
+Method = Literal["cam", "gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam", "nl-ccam"]
+SMOOTH, CCAM = "smooth-gradcam++", "nl-ccam"
+TOP = 5
+
+
+class CamsParams(StageParams):
+    """Parameters of `Cams`.
+
+    Attributes
+    ----------
+    methods
+        One or several of ``cam``, ``gradcam``, ``gradcam++``, ``smooth-gradcam++``, ``xgradcam``, ``layercam`` and
+        ``nl-ccam``; several cost little more than one, except for ``smooth-gradcam++``.
+    target
+        Class whose map is made: ``true`` (the row's first label), ``predicted``, or ``top5`` (the five likeliest,
+        falling; all of them where there are fewer).
+    layer
+        Dotted name of a module of the classifier; None for the last features (see
+        `wsolpipe.models.feature_maps.FeatureMaps`).
+    samples
+        Noisy copies of the image for ``smooth-gradcam++``.
+    noise
+        Their standard deviation, as a share of the span of the normalised image (SmoothGrad's noise level).
+    combination
+        How ``nl-ccam`` weighs ranks: ``quadratic`` or ``linear``.
+    seed
+        Of the noise; drawn anew for each row from (seed, row).
+    batch
+        Images in one forward; the last is padded to it.
+    """
+
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
+    target: Literal["true", "predicted", "top5"]
+    layer: str | None
+    samples: Annotated[int, Field(ge=1)]
+    noise: Annotated[float, Field(gt=0)]
+    combination: Literal["quadratic", "linear"]
+    seed: Annotated[int, Field(ge=0)]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _yaml_reads_true_as_a_truth_value(cls, value: Any) -> Any:
+        return "true" if value is True else value
+
+    @field_validator("methods")
+    @classmethod
+    def _no_method_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            msg = "a method stands twice"
+            raise ValueError(msg)
+        return value
+
+    def in_key(self) -> dict[str, Any]:
+        """No parameter of a method that is not made."""
+        values = super().in_key()
+        unused = set() if SMOOTH in self.methods else {"samples", "noise", "seed"}
+        unused |= set() if CCAM in self.methods else {"combination"}
+        return {name: value for name, value in values.items() if name not in unused}
+
+
+class Cams(Stage[CamsParams]):
+    """Maps of M methods for T targets at the layer's own resolution: slot ``m * T + t`` of the maps' axis.
+
+    A row whose maps are not finite, or which has no label where one is asked for, is quarantined.
+    """
+
+    Params: ClassVar[type[StageParams]] = CamsParams
+
+    maker: FeatureMaps
+
+    def setup(self) -> None:
+        """Load the classifier and open it at the layer.
+
+        Raises
+        ------
+        ConfigError
+            If the layer is not there, a method is not defined for this network, or the classes are not the data set's.
+        """
+        from wsolpipe.models.classes import refuse_misfit
+        from wsolpipe.models.classifier import load_classifier
+        from wsolpipe.models.feature_maps import FeatureMaps
+        from wsolpipe.ops.cam import LINEAR
+
+        context = self.context
+        self.classifier = load_classifier(context.artifacts["classifier"], context.device)
+        record = self.classifier.record
+        refuse_misfit(record, context.dataset, context.classes, context.class_names)
+        self.maker = FeatureMaps(self.classifier, self.params.layer)
+        wanting = [method for method in self.params.methods if method in LINEAR]
+        if wanting and self.maker.weight is None:
+            where = f"layer {self.maker.layer}" if self.maker.layer else "its last features"
+            msg = (
+                f"{' and '.join(wanting)} need logits that are a linear function of the mean of the features, and "
+                f"those of {record.model} at {where} are not"
+            )
+            raise ConfigError(msg, hint="cams.methods=gradcam works for every network")
+        self.targets = min(TOP, record.outputs) if self.params.target == "top5" else 1
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Maps, their range and their classes; see the class."""
+        slots = len(self.params.methods) * self.targets
+        kind = {"true": "the true class", "predicted": "the likeliest class"}.get(
+            self.params.target, f"the {self.targets} likeliest classes"
+        )
+        return {
+            "maps": ArraySpec(
+                dtype="uint8",
+                shape=(slots, *self.maker.layout.grid),
+                unit="1/255 of the map's range",
+                meaning=f"maps of {', '.join(self.params.methods)} in this order, each for {kind}; min-max per map",
+            ),
+            "range": ArraySpec(dtype="float32", shape=(slots, 2), meaning="low and high of each map: levels 0 and 255"),
+            "class_ids": ArraySpec(dtype="int32", shape=(slots,), fill=-1, meaning="class of each map"),
+        }
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
+        """Make the maps of these rows; a batch is always full, so a row's maps do not depend on its neighbours.
+
+        Raises
+        ------
+        ConfigError
+            If a label has no output of the classifier.
+        """
+        from wsolpipe.maps import quantise
+
+        labels = self._labels(rows)
+        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        for batch in rows.batches(self.params.batch, self.squash):
+            if batch.present():
+                wanted = [labels[min(batch.start + slot, len(rows) - 1)] for slot in range(len(batch.items))]
+                numbers = [int(rows.numbers[min(batch.start + slot, len(rows) - 1)]) for slot in range(len(wanted))]
+                maps, classes = self.activate(self._pixels(batch), wanted, numbers)
+                for slot, position, _ in batch.present():
+                    if np.isfinite(maps[slot]).all():
+                        made["maps"][position], made["range"][position] = quantise(maps[slot])
+                        made["class_ids"][position] = classes[slot]
+                    else:
+                        rows.quarantine(position, "activation maps hold NaN or infinite values")
+            self.context.progress(batch.stop, len(rows))
+        return made
+
+    def squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
+        """What the classifier sees of one image: all of it, uint8 [S, S, 3]."""
+        size = self.classifier.record.size
+        return resize(image, (size, size))
+
+    def activate(self, pixels: Array, labels: list[int], numbers: list[int]) -> tuple[Array, Array]:
+        """Maps before storage.
+
+        Parameters
+        ----------
+        pixels : uint8 array [B, S, S, 3]
+            RGB.
+        labels : list of B int
+            Used where ``target`` is ``true``.
+        numbers : list of B int
+            Row numbers, which seed the noise of ``smooth-gradcam++``.
+
+        Returns
+        -------
+        maps : float32 array [B, M * T, h, w]
+        classes : int32 array [B, M * T]
+        """
+        import torch
+
+        from wsolpipe.ops.cam import GRADIENT, METHODS, Seen
+
+        methods = self.params.methods
+        images = self.classifier.normalise(torch.from_numpy(pixels).to(self.classifier.mean.device))
+        run = self.maker(images)
+        classes = self._classes(run.logits.detach(), labels)
+        seen = Seen(
+            features=run.features,
+            gradients=run.gradients(classes) if GRADIENT.intersection(methods) else None,
+            logits=run.logits.detach(),
+            classes=classes,
+            weight=self.maker.weight,
+            combination=self.params.combination,
+            noisy=self._noisy(images, classes, numbers) if SMOOTH in methods else None,
+        )
+        with torch.no_grad():
+            maps = torch.cat([METHODS[method](seen) for method in methods], dim=1)
+        ids = classes.repeat(1, len(methods))
+        return np.asarray(maps.cpu().numpy()), np.asarray(ids.cpu().numpy()).astype(np.int32)
+
+    def _labels(self, rows: Rows) -> list[int]:
+        """Label of each row, 0 where it does not matter; rows that need one and have none are given up."""
+        from wsolpipe.models.classes import refuse_label
+
+        if self.params.target != "true":
+            return [0] * len(rows)
+        labels = rows.labels()
+        for position, label in enumerate(labels):
+            if not rows.usable(position):
+                continue
+            if label is None:
+                rows.quarantine(position, "no label: the map is that of the true class (or cams.target=predicted)")
+            else:
+                refuse_label(label, self.classifier.record, self.context.dataset)
+        return [label if label is not None and rows.usable(at) else 0 for at, label in enumerate(labels)]
+
+    def _classes(self, logits: torch.Tensor, labels: list[int]) -> torch.Tensor:
+        import torch
+
+        if self.params.target == "true":
+            return torch.tensor(labels, device=logits.device)[:, None]
+        return logits.argsort(dim=1, descending=True, stable=True)[:, : self.targets]
+
+    def _noisy(self, images: torch.Tensor, classes: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+        """Gradients of noisy copies, [samples, B, T, C, h, w]."""
+        import torch
+
+        draws = [np.random.default_rng([self.params.seed, row]) for row in numbers]
+        span = (images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3)))[:, None, None, None]
+        found = []
+        for _ in range(self.params.samples):
+            noise = np.stack([rng.standard_normal(images.shape[1:], np.float32) for rng in draws])
+            moved = images + self.params.noise * span * torch.from_numpy(noise).to(images.device)
+            found.append(self.maker(moved).gradients(classes))
+        return torch.stack(found)
+
+    def _pixels(self, batch: Batch[Array]) -> Array:
+        size = self.classifier.record.size
+        pixels = np.zeros((len(batch.items), size, size, 3), np.uint8)
+        for slot, _, image in batch.present():
+            pixels[slot] = image
+        return pixels
