@@ -1,0 +1,227 @@
+"""What a report is made of: one split of a store, the stages that belong together, and where its images are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.reader import Artifact, Dataset, Index, StageView, Store, open_store
+from wsolpipe.engine.lookup import find_view, index_of
+from wsolpipe.engine.session import Session
+from wsolpipe.report.quality import Quality, measure
+from wsolpipe.report.sample import Pick, choose
+
+if TYPE_CHECKING:
+    from wsolpipe.engine.config import RunConfig
+
+PREFERRED_SPLITS = ("test", "val")
+PREFERRED_STAGES = ("proposals", "val_boxes", "regions", "cls_maps")
+DEFAULT_SAMPLE = 24
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that sections may show.
+
+    Attributes
+    ----------
+    views : tuple of StageView
+        Rows stages, each after those it reads; all of one chain of keys.
+    artifacts : tuple of Artifact
+        Finished artifacts that those stages read.
+    root : Path or None
+        Folder of the image files, None where it is not known or not there.
+    notes : tuple of str
+        What a reader of the page should know, such as missing images or unfinished shards.
+    n, seed : int
+        Rows to show, and the seed of the random part of them.
+    """
+
+    store: Store
+    dataset: str
+    split: str
+    index: Index
+    views: tuple[StageView, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    root: Path | None = None
+    notes: tuple[str, ...] = ()
+    n: int = DEFAULT_SAMPLE
+    seed: int = 0
+
+    @cached_property
+    def boxes(self) -> StageView | None:
+        """The stage whose boxes are shown and measured."""
+        return next((view for view in reversed(self.views) if "boxes" in view.manifest.arrays), None)
+
+    @cached_property
+    def maps(self) -> StageView | None:
+        """The stage whose maps are shown: what the boxes were made from, if that is kept."""
+        return next((view for view in reversed(self.views) if "maps" in view.manifest.arrays), None)
+
+    @cached_property
+    def quality(self) -> Quality:
+        """Boxes beside ground truth, for every row."""
+        return measure(self.index, self.boxes, self.maps)
+
+    @cached_property
+    def sample(self) -> list[Pick]:
+        """The rows of the gallery: best, median, worst, and some at random."""
+        quality = self.quality
+        return choose(quality.ranking, np.flatnonzero(quality.shown), n=self.n, seed=self.seed)
+
+    @cached_property
+    def quarantined(self) -> list[dict[str, Any]]:
+        """Every quarantined row: row, image_id, path, stage, reason; listed where it was given up first."""
+        found: dict[int, dict[str, Any]] = {}
+        if self.index.manifest.quarantined:
+            for item in self.index.table(["row", "image_id", "path", "reason"]).to_pylist():
+                if item["reason"]:
+                    found[item["row"]] = {**item, "stage": "index"}
+        for view in self.views:
+            for item in view.quarantined():
+                found.setdefault(item["row"], item)
+        return [found[row] for row in sorted(found)]
+
+    def class_name(self, label: int | None) -> str:
+        """Name of a class, empty where the data set gives none."""
+        return "" if label is None else self.index.manifest.class_names.get(str(label), "")
+
+    def map_name(self, position: int) -> str:
+        """What a position on the maps' axis is called."""
+        if self.maps is None or position < 0:
+            return ""
+        if self.maps.stage != "cls_maps":
+            return f"map {position}"
+        if position == 0:
+            return "mean"
+        heads = self.maps.manifest.params.get("heads")
+        listed = isinstance(heads, list) and len(heads) >= position
+        return f"head {heads[position - 1] if listed and heads else position - 1}"
+
+
+def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE) -> Material:
+    """Find what the configuration names; by the name of a data set alone, the newest of each stage.
+
+    Parameters
+    ----------
+    config : RunConfig
+        ``dataset`` is a name, a YAML, or just the name of a data set in the store.
+    n : int
+        Rows of the gallery.
+
+    Raises
+    ------
+    ConfigError
+        If no data set or more than one split is named, or what is named does not fit the data set.
+    StoreError
+        If the store does not hold it.
+    """
+    store = open_store(config.store)
+    session = _session(config, store)
+    name = session.dataset.name if session else config.dataset
+    dataset = store[name]
+    split = _choose_split(dataset, config)
+    views = _views(dataset, split, config, session)
+    if views and session:
+        index = index_of(session, views[-1])
+    else:
+        index = views[-1].index() if views else dataset[split].index()
+    root, notes = _image_root(session, config)
+    for view in views:
+        missing = len(view.shards) - len(view.committed())
+        if missing:
+            notes.append(
+                f"{view.stage}: {missing} of {len(view.shards)} shards are not made yet; figures are of the rest."
+            )
+    others = [other for other in dataset.splits() if other != split]
+    if others:
+        notes.append(f"Other splits in this store: {', '.join(others)} (wsolpipe report split=…).")
+    return Material(
+        store, name, split, index, views, _artifacts(dataset, views), root, tuple(notes), n=n, seed=config.seed
+    )
+
+
+def _session(config: RunConfig, store: Store) -> Session | None:
+    """The session of a described data set; None for a name that only the store knows."""
+    try:
+        return Session.open(config, need_root=False)
+    except ConfigError:
+        if config.dataset in store.datasets() and not config.params:
+            return None
+        raise
+
+
+def _choose_split(dataset: Dataset, config: RunConfig) -> str:
+    if len(config.split) > 1:
+        msg = f"split={','.join(config.split)}: a report shows one split"
+        raise ConfigError(msg, hint="one command a split, each with its own out=FILE.html")
+    if config.split:
+        return dataset[config.split[0]].name
+    present = dataset.splits()
+    if not present:
+        msg = f"{dataset.store.url} holds no split of {dataset.name}"
+        raise StoreError(msg, hint=f"wsolpipe run stage=proposals dataset={config.dataset} store={config.store}")
+    best = max(present, key=lambda name: len(_ranked(dataset, name)))
+    reached = len(_ranked(dataset, best))
+    return next((name for name in PREFERRED_SPLITS if name in present and len(_ranked(dataset, name)) == reached), best)
+
+
+def _ranked(dataset: Dataset, split: str) -> list[str]:
+    """Stages of a split, those that a report is best made of first."""
+    present = dataset[split].stages()
+    return [name for name in PREFERRED_STAGES if name in present] + [
+        name for name in present if name not in PREFERRED_STAGES
+    ]
+
+
+def _views(dataset: Dataset, split: str, config: RunConfig, session: Session | None) -> tuple[StageView, ...]:
+    """The stages asked for, or the furthest one made, each after what it was made from."""
+    asked = [name for name in config.stage if name != "index"] if config.stage else _ranked(dataset, split)[:1]
+    found: list[StageView] = []
+    for stage in asked:
+        entry = session.registry.entries.get(stage) if session else None
+        if entry is not None and entry.kind == "artifact":
+            msg = f"stage {stage} is an artifact of the whole data set; a report shows stages with rows"
+            raise ConfigError(msg, hint="it is listed on the page of every stage that was made with it")
+        if session is None or entry is None:
+            view = dataset[split].stage(stage)
+        else:
+            named = Session.open(replace(config, stage=(stage,), split=(split,)), need_root=False)
+            view = find_view(named, stage, split)
+        _add_chain(dataset, view, found)
+    return tuple(found)
+
+
+def _add_chain(dataset: Dataset, view: StageView, found: list[StageView]) -> None:
+    """Add a stage after everything that its manifest says it was made from, as far as the store still holds it."""
+    for stage, fingerprint in view.manifest.upstream.items():
+        for key in dataset[view.split].keys(stage):
+            if fingerprint.startswith(key):
+                _add_chain(dataset, dataset[view.split].stage(stage, key), found)
+    if view not in found:
+        found.append(view)
+
+
+def _artifacts(dataset: Dataset, views: tuple[StageView, ...]) -> tuple[Artifact, ...]:
+    """Artifacts by the content that the stages' manifests name."""
+    backend, found = dataset.store.backend, []
+    wanted = {item for view in views for item in view.manifest.artifacts.items()}
+    for stage, content in sorted(wanted):
+        for name in backend.names(f"{dataset.name}/artifacts/{stage}"):
+            artifact = Artifact(dataset.store, dataset.name, stage, name.rstrip("/"))
+            if artifact.record is not None and artifact.record.content == content:
+                found.append(artifact)
+                break
+    return tuple(found)
+
+
+def _image_root(session: Session | None, config: RunConfig) -> tuple[Path | None, list[str]]:
+    folder = session.dataset.root if session else Path(config.root) if config.root else None
+    if folder is not None and folder.is_dir():
+        return folder, []
+    return None, ["The image files are not here, so boxes and maps are drawn on empty frames; root=FOLDER brings them."]

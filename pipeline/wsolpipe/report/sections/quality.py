@@ -1,0 +1,103 @@
+"""How good the boxes are: spread of IoU, share of rows at every level, by object size and by source map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.report.charts import Series, histogram, legend, success
+from wsolpipe.report.page import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.report.material import Material
+
+SIZES = ((0.0, 0.1), (0.1, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 1.01))
+NAMES = {"top1": "top proposal", "best5": "best of five", "otsu": "map alone", "centre": "centred box"}
+MOST_SOURCES = 16
+
+
+def _facts(material: Material) -> Mapping[str, Any] | None:
+    quality = material.quality
+    if quality.scored.any():
+        lead = next((name for name in ("top1", "otsu") if name in quality.ious), None)
+        if lead is None:
+            return None
+        shown = [name for name in (lead, "best5", "otsu", "centre") if name in quality.ious]
+        series = [Series(name, NAMES[name], quality.ious[name][quality.scored]) for name in dict.fromkeys(shown)]
+        pair = [item for item in series if item.style in {lead, "centre"}]
+        bins = 20 if quality.scored.sum() >= 200 else 10
+        return {
+            "charts": [
+                (
+                    "How IoU is spread",
+                    histogram(pair, bins=bins, title="Histogram of IoU", axis="IoU with ground truth"),
+                    legend(pair),
+                ),
+                (
+                    "Rows that reach a level",
+                    success(series, title="Share of rows at or above each IoU", axis="at least this IoU"),
+                    legend(series),
+                ),
+            ],
+            "sizes": _by_size(material, lead),
+            "sources": _by_source(material),
+            "lead": lead,
+            "judged": True,
+        }
+    scores = quality.score[quality.shown & ~np.isnan(quality.score)]
+    if not len(scores) or scores.max() > 1:
+        return None
+    series = [Series("top1", "score of the top proposal", scores)]
+    chart = histogram(series, bins=20, title="Histogram of scores", axis="score")
+    return {
+        "charts": [("How scores are spread", chart, legend(series))],
+        "sizes": [],
+        "sources": _by_source(material),
+        "lead": "top1",
+        "judged": False,
+    }
+
+
+def _by_size(material: Material, lead: str) -> list[dict[str, Any]]:
+    """Mean IoU of rows by the share of the image that the largest object takes."""
+    quality, found = material.quality, []
+    for low, high in SIZES:
+        rows = quality.scored & (quality.share >= low) & (quality.share < high)
+        if rows.any():
+            found.append(
+                {
+                    "label": f"{100 * low:.0f} to {min(100 * high, 100):.0f} %",
+                    "rows": int(rows.sum()),
+                    "lead": float(quality.ious[lead][rows].mean()),
+                    "centre": float(quality.ious["centre"][rows].mean()),
+                }
+            )
+    return found
+
+
+def _by_source(material: Material) -> list[dict[str, Any]]:
+    """How often each map gave the top box, and how good those boxes are."""
+    quality, found = material.quality, []
+    given = quality.source[quality.shown & (quality.source >= 0)]
+    for position in np.unique(given)[:MOST_SOURCES]:
+        rows = quality.scored & (quality.source == position)
+        found.append(
+            {
+                "label": material.map_name(int(position)) or f"map {position}",
+                "share": float((given == position).mean()),
+                "rows": int((given == position).sum()),
+                "iou": float(quality.ious["top1"][rows].mean()) if rows.any() else None,
+            }
+        )
+    return found
+
+
+SECTION = Section(
+    name="quality",
+    title="Quality",
+    order=10,
+    facts=_facts,
+)

@@ -1,0 +1,86 @@
+"""A finished store with ground truth, untrusted names and rows that were given up, made without running a stage."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stores import DATASET, INDEX_KEY, TinyStore, build_store
+
+from wsolpipe.engine.config import RunConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EVIL = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=alert(1)>\"'&"
+
+
+@dataclass
+class Example:
+    """A tiny store, its folder, and a configuration that names it."""
+
+    tiny: TinyStore
+    folder: Path
+    config: RunConfig
+
+    @property
+    def index_folder(self) -> Path:
+        return Path(self.tiny.url) / DATASET / "train" / "index" / INDEX_KEY
+
+    def write_truth(self, rows: np.ndarray, boxes: np.ndarray) -> None:
+        """Replace the ground truth of the index."""
+        columns = {"row": pa.array(rows, pa.int64()), "kind": ["box"] * len(rows)}
+        for place, name in enumerate(("x0", "y0", "x1", "y1")):
+            columns[name] = pa.array(boxes[:, place], pa.float64())
+        sink = io.BytesIO()
+        pq.write_table(pa.table(columns), sink)
+        (self.index_folder / "annotations.parquet").write_bytes(sink.getvalue())
+
+    def change_index(self, **columns: list[str]) -> None:
+        """Replace columns of the index's table."""
+        path = self.index_folder / "index.parquet"
+        table = pq.read_table(path)
+        for name, values in columns.items():
+            table = table.set_column(table.column_names.index(name), name, pa.array(values))
+        pq.write_table(table, path)
+
+    def change_manifest(self, **fields: object) -> None:
+        """Replace fields of the index's manifest."""
+        path = self.index_folder / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.fixture
+def make_example(tmp_path: Path) -> Callable[..., Example]:
+    """Build one: make_example(rows=…, quarantined=…), with the options of `stores.build_store`."""
+
+    def make(**options: Any) -> Example:
+        tiny = build_store(tmp_path, **{"rows": 40, "n_maps": 4, **options})
+        example = Example(tiny, tmp_path, RunConfig(dataset=DATASET, store=tiny.url, root=tiny.root))
+        # Every other row has ground truth; row 0 has two boxes.
+        wanted = np.arange(0, len(tiny.labels), 2)
+        boxes = np.concatenate([[[0, 0, 5, 5]], tiny.objects[wanted]]).astype(float)
+        boxes[1:, 2] -= 3
+        example.write_truth(np.concatenate([[0], wanted]), boxes)
+        return example
+
+    return make
+
+
+@pytest.fixture
+def example(make_example: Callable[..., Example]) -> Example:
+    """Forty rows, three of them without a result."""
+    return make_example(quarantined={3: "truncated: file ends early", 7: EVIL}, no_object=(5,))
+
+
+@pytest.fixture
+def evil() -> str:
+    """Text that would run, load or break out if it reached a page as it is."""
+    return EVIL

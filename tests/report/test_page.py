@@ -1,0 +1,261 @@
+"""The page stands alone, says what the store says, and runs nothing that a file name smuggles in."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from wsolpipe.cli.report import command
+from wsolpipe.contract.errors import BadImageError, ConfigError, StoreError, WsolError
+from wsolpipe.report.material import gather
+from wsolpipe.report.page import Section, all_sections, compose
+from wsolpipe.report.pictures import heat, photo
+from wsolpipe.report.write import write_report
+
+VOID = {"meta", "img", "input", "link", "br", "hr"}
+REFERRING = {"src", "href", "xlink:href", "action", "data", "poster", "srcset", "formaction"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and refuses elements that are closed in the wrong order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def attributes(self, name: str) -> list[str]:
+        return [attrs[name] or "" for _, attrs in self.tags if name in attrs]
+
+    def cards(self) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.tags if tag == "article"]
+
+
+def read(material) -> tuple[str, Reader]:
+    html = compose(material).html
+    return html, Reader(html)
+
+
+def test_page_has_all_sections_of_a_finished_store(example):
+    page = compose(gather(example.config))
+    assert page.sections == ("overview", "quality", "gallery", "quarantine", "classes", "stages")
+    assert len(Reader(page.html).cards()) == 24
+
+
+def test_page_loads_nothing_from_elsewhere_and_runs_no_script(example):
+    html, page = read(gather(example.config))
+    policy = next(attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "script" not in policy
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    for name in REFERRING:
+        for value in page.attributes(name):
+            assert value.startswith(("data:image/jpeg;base64,", "data:image/png;base64,", "#")), value
+    assert not re.search(r"url\(|@import", html)
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_untrusted_text_stays_text(make_example, evil):
+    example = make_example(quarantined={3: evil, 5: "fine"})
+    example.change_index(image_id=[f"{evil}{row}" for row in range(40)], reason=["", "", "", evil, *[""] * 36])
+    example.change_manifest(
+        class_names={str(label): evil for label in range(5)}, title=evil, licence=evil, quarantined=1
+    )
+    html, page = read(replace(gather(example.config), notes=(evil,)))
+    names = {name for _, attrs in page.tags for name in attrs}
+    assert "<script" not in html
+    assert "onerror" not in names
+    assert "img" not in {tag for tag, _ in page.tags}
+    text = "".join(page.text)
+    assert text.count(evil) > 24 * 2  # it is all shown, as text
+    assert any(f"{evil}0 with" in label or evil in label for label in page.attributes("aria-label"))
+
+
+def test_paths_cannot_leave_the_folder_of_images(tmp_path):
+    outside = tmp_path / "secret.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(outside)
+    root = tmp_path / "images"
+    root.mkdir()
+    for path in ("../secret.png", str(outside), "a/../../secret.png", "..", "nul\0l.png"):
+        with pytest.raises(BadImageError):
+            photo(root, path, orientation=1)
+
+
+def test_gallery_shows_scores_ious_and_the_source_of_the_top_box(example):
+    material = gather(example.config)
+    html, page = read(material)
+    for pick in material.sample:
+        card = html.split(f'id="r{pick.row}"')[1].split("</article>")[0]
+        assert f"row {pick.row}" in card
+        if pick.row != 5:
+            source = material.map_name(int(example.tiny.source[pick.row, 0]))
+            assert re.search(rf'class="source".*?<span>{source}</span>', card, re.S)
+            assert ">0.90</text>" in card  # the first score of every row of this store
+        if pick.row % 2 == 0:
+            assert f"<b>{material.quality.ious['top1'][pick.row]:.2f}</b> IoU" in card
+            assert 'class="truth"><rect' in card
+    assert 'id="layer-truth"' in html
+
+
+def test_quarantined_rows_are_listed_where_they_were_given_up_first(example, evil):
+    # Both stages of this store gave rows 3 and 7 up; the index only row 3.
+    example.change_index(reason=["", "", "", "not an image", *[""] * 36])
+    example.change_manifest(quarantined=1)
+    material = gather(example.config)
+    assert [(item["row"], item["stage"], item["reason"]) for item in material.quarantined] == [
+        (3, "index", "not an image"),
+        (7, "cls_maps", evil),
+    ]
+    _, page = read(material)
+    text = "".join(page.text)
+    assert example.tiny.paths[3] in text
+    assert example.tiny.paths[7] in text
+    assert evil in text
+
+
+def test_a_store_without_ground_truth_is_shown_without_judgement(example):
+    example.write_truth(np.zeros(0, np.int64), np.zeros((0, 4)))
+    html, page = read(gather(example.config))
+    assert "No ground truth boxes" in html
+    assert 'id="layer-truth"' not in html
+    assert "<b>0.90</b> score" in html
+    assert len(page.cards()) == 24
+
+
+def test_maps_alone_are_measured_by_their_largest_region(example):
+    material = gather(replace(example.config, stage=("cls_maps",)))
+    page = compose(material)
+    assert material.boxes is None
+    assert set(material.quality.means()) == {"otsu", "centre"}
+    assert "quality" in page.sections
+    assert 'id="layer-top"' not in page.html
+
+
+def test_sections_of_stages_that_do_not_exist_are_left_out(example):
+    material = replace(gather(example.config), views=())
+    page = compose(material)
+    assert "quality" not in page.sections
+    assert {"overview", "gallery", "quarantine"} <= set(page.sections)
+    assert 'id="layer-heat"' not in page.html
+
+
+def test_images_that_are_gone_leave_their_frames_and_a_reason(make_example):
+    example = make_example()
+    for path in example.tiny.paths[::2]:
+        (example.folder / "images" / path).unlink()
+    html, _ = read(gather(example.config))
+    assert "cannot be read: No such file or directory" in html
+    without = gather(replace(example.config, root=None))
+    assert any("root=FOLDER" in note for note in without.notes)
+    assert 'class="empty"' in compose(without).html
+
+
+def test_unfinished_stages_are_said_to_be(make_example):
+    example = make_example(missing={"proposals": (1,)})
+    material = gather(example.config)
+    assert "proposals: 1 of 3 shards are not made yet; figures are of the rest." in material.notes
+    assert not any(16 <= pick.row < 32 for pick in material.sample)
+
+
+def test_same_store_and_seed_give_the_same_gallery(example):
+    def gallery(seed: int) -> str:
+        html = compose(gather(replace(example.config, seed=seed))).html
+        return html[html.index('id="gallery"') : html.index('id="quarantine"')]
+
+    assert gallery(1) == gallery(1)
+    assert gallery(1) != gallery(2)
+
+
+def test_a_new_section_is_one_object(example):
+    mine = Section("mine", "Mine", 15, lambda material: {"n": material.n}, "<p>{{ n }} <{{ '<b>' }}></p>")
+    page = compose(gather(example.config), [*all_sections()[:2], mine])
+    assert page.sections == ("overview", "quality", "mine")
+    assert "24 <&lt;b&gt;>" in page.html
+
+
+def test_heat_covers_the_image_from_its_low_to_its_high_colour():
+    levels = np.zeros((4, 8), np.uint8)
+    levels[:, 4:] = 255
+    picture = Image.open(io.BytesIO(base64.b64decode(heat(levels).partition(",")[2]))).convert("RGBA")
+    low, high = picture.getpixel((2, 30)), picture.getpixel((picture.width - 3, 30))
+    assert sum(high[:3]) > 3 * sum(low[:3])
+    assert low[3] < high[3] < 255
+
+
+def test_command_writes_into_the_store_and_tells_where(example):
+    words = [f"dataset={example.config.dataset}", f"store={example.config.store}", f"root={example.config.root}", "n=8"]
+    result = CliRunner().invoke(command, [*words, "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    path = example.folder / "store" / "tiny" / "report.html"
+    assert told["path"] == str(path)
+    assert told["bytes"] == path.stat().st_size
+    assert (told["rows"], told["shown"], told["quarantined"]) == (40, 8, 2)
+    assert told["iou_top1"] > told["iou_centre"]
+    # The page beside the splits must not be taken for one of them.
+    again = CliRunner().invoke(command, [*words, f"out={example.folder / 'deep' / 'mine.html'}"])
+    assert again.exit_code == 0
+    assert (example.folder / "deep" / "mine.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "told"),
+    [
+        (["dataset=tiny", "n=-1"], ConfigError, "n=-1"),
+        (["dataset=tiny", "split=train,val"], ConfigError, "one split"),
+        (["dataset=tiny", "split=tran"], StoreError, "it holds: train"),
+        (["dataset=tiny", "stage=proposal"], ConfigError, "proposals"),
+        (["dataset=tinny"], WsolError, "tinny"),
+        (["n=3"], ConfigError, "no data set named"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(example, words, kind, told):
+    result = CliRunner().invoke(command, [*words, f"store={example.config.store}"])
+    assert isinstance(result.exception, kind)
+    assert told in str(result.exception)
+
+
+def test_a_page_of_24_large_rows_stays_below_four_megabytes(make_example):
+    example = make_example(rows=26, sizes=(500, 700), n_maps=13, grid=28)
+    written = write_report(gather(example.config))
+    assert written.shown == 24
+    assert written.bytes < 4 * 2**20
+
+
+def test_overlays_are_switched_by_style_alone(example):
+    """Every switch of the gallery has a rule, and every rule a switch."""
+    html, page = read(gather(example.config))
+    switches = {
+        attrs["id"] for tag, attrs in page.tags if tag == "input" and (attrs.get("id") or "").startswith("layer-")
+    }
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert switches == set(re.findall(r"#(layer-\w+)", style))
+    picks = {attrs["class"] for tag, attrs in page.tags if tag == "input" and "pick" in (attrs.get("class") or "")}
+    assert picks <= {"pick-none", *re.findall(r"(pick-\d+)", style)}
