@@ -260,14 +260,17 @@ def test_a_lost_object_is_damage_not_empty_boxes(tmp_path):
         Stream(settings(store))
 
 
-def test_damaged_bytes_say_which_rows(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_bytes_say_which_rows_from_any_process(tmp_path, workers):
     store = build_store(tmp_path, rows=32)
     (found,) = (tmp_path / "store").glob("tiny/train/cls_maps/*/data.zarr/maps/c/1/0/0/0")
     data = bytearray(found.read_bytes())
     data[10:-80] = bytes(len(data) - 90)
     found.write_bytes(bytes(data))
-    with pytest.raises(TornShardError, match=r"rows \d+ … \d+ of tiny/train/cls_maps/.*/data.zarr/maps"):
-        list(Stream(settings(store), batch_size=8))
+    with pytest.raises(TornShardError, match=r"rows \d+ … \d+ of tiny/train/cls_maps/.*/data.zarr/maps") as caught:
+        list(Stream(settings(store), batch_size=8, workers=workers))
+    assert "Traceback" not in str(caught.value)
+    assert "wsolpipe repair" in caught.value.hint
 
 
 def test_a_label_outside_the_classes_is_refused(tmp_path):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 
-from wsolpipe.contract.errors import BadImageError, ConfigError, DataError
+from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import View, Window, box_areas
-from wsoltrain.rows import ChunkCache, Labelling, StoredRows
-from wsoltrain.sampler import Pick, Shuffle, generator
+from wsoltrain.chunks import ChunkCache
+from wsoltrain.rows import StoredRows
+from wsoltrain.sampler import Pick, generator
 from wsoltrain.views import maps_to_view, normalise
 
 if TYPE_CHECKING:
@@ -24,94 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsolpipe.contract.reader import ArrayView
+    from wsoltrain.config import ItemConfig
 
 Item: TypeAlias = "dict[str, Tensor]"
+Made: TypeAlias = "list[tuple[Item | None, list[tuple[int, str]]]]"
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _WINDOW, _SPARE = 3, 4  # purposes of random numbers; 1 and 2 belong to the order
 MAX_SPARES = 16
-
-
-@dataclass(frozen=True)
-class ItemConfig:
-    """What an item is made of; pickles as it stands and is all that a loader process gets.
-
-    Attributes
-    ----------
-    labelling : Labelling
-        Store, data set, split and stages.
-    root : str or None
-        Folder of the image files; None streams maps and boxes without pixels.
-    size : int
-        S, height and width of what the network sees.
-    resize : int
-        Side of the square to which the whole image is squashed before it is cropped; not used without `train`.
-    flip : float
-        Probability of a horizontal flip.
-    n_maps, n_boxes : int or None
-        M first maps and K first boxes of a row; all that are stored where None. Fewer stored boxes are filled up with
-        lost ones; fewer stored maps are an error.
-    resolution : "grid" or "view"
-        Maps as [M, h, w] over the whole image, for `wsoltrain.views.maps_to_view` on the training device, or as
-        [M, S, S] cut and flipped like the image.
-    values : "unit" or "stored"
-        Maps in 0..1, each between its own lowest and highest value, or as the stage made them.
-    mean, std : three floats each
-        Normalisation of `image`.
-    normalised : bool
-        Whether the item holds `image`; without it the loop makes it of `rgb` by `wsoltrain.views.normalise`.
-    draft : bool
-        Lets JPEGs decode at 1/2, 1/4 or 1/8 where that is still at least `resize`: faster, and off by a few levels.
-    train : bool
-        Random crop and flip; False squashes to `size`, without crop, flip or draft decoding.
-    classes : int or None
-        Number of classes that the model has; that of the data set where None.
-    need_label : bool
-        Leave out rows without a label; else their label is −1.
-    one_per_group : bool
-        One random frame of each group an epoch.
-    seed : int
-        Of every random draw.
-    shuffle : Shuffle
-        How far rows are mixed in training.
-    memory : int
-        Bytes of maps and boxes that each loader process may hold.
-    """
-
-    labelling: Labelling
-    root: str | None = None
-    size: int = 224
-    resize: int = 256
-    flip: float = 0.5
-    n_maps: int | None = None
-    n_boxes: int | None = None
-    resolution: Literal["grid", "view"] = "grid"
-    values: Literal["unit", "stored"] = "unit"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    normalised: bool = True
-    draft: bool = True
-    train: bool = True
-    classes: int | None = None
-    need_label: bool = True
-    one_per_group: bool = False
-    seed: int = 0
-    shuffle: Shuffle = field(default_factory=Shuffle)
-    memory: int = 256 * 2**20
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or (self.train and self.resize < self.size):
-            msg = f"resize={self.resize} is smaller than the crop S={self.size}"
-            raise ConfigError(msg, hint=f"resize={self.size} or more; resize={self.size * 8 // 7} is usual")
-        if not 0 <= self.flip <= 1:
-            msg = f"flip={self.flip} is no probability"
-            raise ConfigError(msg)
-
-    @property
-    def side(self) -> int:
-        """Side of the square to which the whole image is squashed."""
-        return self.resize if self.train else self.size
 
 
 class Items:
@@ -188,14 +107,18 @@ class Items:
         msg = f"images of {self.config.labelling.dataset} not found under root={root}: {what}"
         raise ConfigError(msg, hint="root=FOLDER, to which the paths of the index are relative")
 
-    def __getitems__(self, picks: Sequence[Pick]) -> list[tuple[Item | None, list[tuple[int, str]]]]:
+    def __getitems__(self, picks: Sequence[Pick]) -> Made | WsolError:
         """Items of a batch, each with the (row, reason) of images that could not be read on the way to it.
 
         In training another random row takes the place of such an image, so that batches keep their size and all ranks
-        their number of items; in evaluation the item is None.
+        their number of items; in evaluation the item is None. An error of ours is handed back, not raised: torch would
+        put the traceback of the loader process in place of its message and hint.
         """
-        stored = self._stored(picks)
-        return [self._make(pick, stored[pick.row]) for pick in picks]
+        try:
+            stored = self._stored(picks)
+            return [self._make(pick, stored[pick.row]) for pick in picks]
+        except WsolError as error:
+            return error
 
     def _stored(self, picks: Sequence[Pick]) -> dict[int, dict[str, NDArray[Any]]]:
         if self._cache is None:

@@ -1,9 +1,7 @@
-"""Which rows of a store a trainer gets, and their arrays read by whole chunks. Knows files and numbers, no tensors."""
+"""Which rows of a store a trainer gets, and why it does not get the others. Knows files and numbers, no tensors."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,48 +11,19 @@ from wsolpipe.contract.errors import ConfigError, StoreError, TornShardError
 from wsolpipe.contract.layout import shard_object
 from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import Status
+from wsoltrain.chunks import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from wsolpipe.contract.manifest import CommitRecord
-    from wsolpipe.contract.reader import ArrayView, Index, Split, StageView
+    from wsolpipe.contract.reader import Index, Split, StageView
+    from wsoltrain.config import Labelling
 
     Array = NDArray[Any]
 
 SHOWN = 8
 """Rows or shards that a message lists."""
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """Where the pseudo-labels of one split lie.
-
-    Attributes
-    ----------
-    store : str
-        Folder or URL of the store.
-    dataset, split : str
-        Names in that store.
-    maps, boxes : str or None
-        Stage whose maps and stage whose boxes are wanted; None for no such thing.
-    maps_key, boxes_key : str or None
-        Beginning of the key of that stage; the newest where None, and for maps the one from which the boxes were made.
-    """
-
-    store: str
-    dataset: str
-    split: str = "train"
-    maps: str | None = "cls_maps"
-    boxes: str | None = "proposals"
-    maps_key: str | None = None
-    boxes_key: str | None = None
-
-    def command(self, stage: str) -> str:
-        """The command that makes what is missing of `stage`."""
-        return f"wsolpipe run stage={stage} dataset={self.dataset} split={self.split} store={self.store}"
 
 
 class StoredRows:
@@ -207,7 +176,7 @@ class StoredRows:
             for record in records.values():
                 if record.ok == record.stop - record.start:
                     continue
-                here, theirs = found[record.start : record.stop], _read(array, slice(record.start, record.stop))
+                here, theirs = found[record.start : record.stop], read_rows(array, slice(record.start, record.stop))
                 for status in (Status.ABSENT, Status.NO_OBJECT, Status.QUARANTINED):
                     here[(theirs == status) & (here != Status.QUARANTINED)] = status
         return found
@@ -264,59 +233,6 @@ class StoredRows:
                 f"label {self.labels[row]}"
             )
             raise ConfigError(msg, hint="set classes= to the number of classes of the data set")
-
-
-class ChunkCache:
-    """Arrays of single rows, read a run of rows at a time, the runs used last kept in memory.
-
-    A store that fits into `budget` is thereby read once and then held.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ArrayView
-        What to read, under which name.
-    run_rows : int
-        Rows a run; a multiple of the inner chunk reads no chunk twice.
-    least_runs : int
-        Runs that are kept whatever they weigh: those which the order visits in turns.
-    budget : int
-        Bytes to keep.
-    """
-
-    def __init__(self, arrays: dict[str, ArrayView], *, run_rows: int, least_runs: int, budget: int) -> None:
-        self.arrays = arrays
-        self.run_rows = run_rows
-        row_bytes = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays.values())
-        self.capacity = max(least_runs, budget // max(1, row_bytes * run_rows))
-        self.runs: OrderedDict[int, dict[str, Array]] = OrderedDict()
-        self.reads = 0
-
-    def fetch(self, rows: Iterable[int]) -> dict[int, dict[str, Array]]:
-        """Arrays by row, then by name; each run is read at most once."""
-        return {row: {name: run[row % self.run_rows] for name, run in self._run(row).items()} for row in rows}
-
-    def _run(self, row: int) -> dict[str, Array]:
-        number = row // self.run_rows
-        if number in self.runs:
-            self.runs.move_to_end(number)
-        else:
-            span = slice(number * self.run_rows, (number + 1) * self.run_rows)
-            self.runs[number] = {name: _read(array, span) for name, array in self.arrays.items()}
-            self.reads += 1
-            if len(self.runs) > self.capacity:
-                self.runs.popitem(last=False)
-        return self.runs[number]
-
-
-def _read(array: ArrayView, span: slice) -> Array:
-    """Rows of an array; whatever a codec raises about damaged bytes becomes an error that says where."""
-    try:
-        return array[span]
-    except Exception as error:
-        stage = array.stage
-        where = f"rows {span.start} … {span.stop - 1} of {stage.folder}/data.zarr/{array.name}"
-        msg = f"{where} cannot be read: {type(error).__name__}: {error}"
-        raise TornShardError(msg, hint=f"wsolpipe repair store={stage.store.url} removes what is torn") from error
 
 
 def _listed(numbers: list[int]) -> str:

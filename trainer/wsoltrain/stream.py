@@ -18,15 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import ConfigError
-from wsoltrain.items import Item, ItemConfig, Items
-from wsoltrain.rows import Labelling
+from wsolpipe.contract.errors import ConfigError, WsolError
+from wsoltrain.config import ItemConfig, Labelling
+from wsoltrain.items import Item, Items
 from wsoltrain.sampler import BatchOrder, Shuffle, Uneven, draw_frames, epoch_order, rank_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    Made = list[tuple[Item | None, list[tuple[int, str]]]]
+    from wsoltrain.items import Made
 
 __all__ = ["ItemConfig", "Labelling", "Shuffle", "Stream"]
 
@@ -138,6 +138,8 @@ class Stream:
     def __iter__(self) -> Iterator[Any]:
         order = self._order
         for loaded in self._loader:
+            if isinstance(loaded, WsolError):
+                raise loaded
             self._note(loaded.broken)
             if self._single:
                 for item in loaded.items:
@@ -242,13 +244,17 @@ class Loaded(NamedTuple):
     items: list[Item | None]
 
 
-def _collate(made: Made) -> Loaded:
+def _collate(made: Made | WsolError) -> Loaded | WsolError:
+    if isinstance(made, WsolError):
+        return made
     items = [item for item, _ in made if item is not None]
     batch = default_collate(items) if items else {}  # stacks straight into shared memory in a loader process
     return Loaded(len(made), _broken_of(made), batch, [])
 
 
-def _keep(made: Made) -> Loaded:
+def _keep(made: Made | WsolError) -> Loaded | WsolError:
+    if isinstance(made, WsolError):
+        return made
     return Loaded(len(made), _broken_of(made), {}, [item for item, _ in made])
 
 
