@@ -203,6 +203,11 @@ class Classifier(ArtifactStage[ClassifierParams]):
             )
             raise WeightsError(msg, hint=f"classifier.model={stored.model}")
         record = self._record(outputs, weights_name="weights")
+        if stored and stored.size != record.size:
+            self.context.warn(
+                f"{weights.source} was made at {stored.size} pixels a side and is used at {record.size}; "
+                f"if that is not meant, set classifier.size={stored.size}"
+            )
         if stored:
             record = replace(record, features=stored.features, class_names=stored.class_names)
         refuse_misfit(record, self.context.dataset, self.context.classes, self.context.class_names)

@@ -122,8 +122,8 @@ class Proposals(Stage[ProposalsParams]):
         from wsolpipe.models.classifier import load_classifier
 
         context = self.context
-        self._classifier = load_classifier(context.artifacts["classifier"], context.device)
-        refuse_misfit(self._classifier.record, context.dataset, context.classes, context.class_names)
+        self.classifier = load_classifier(context.artifacts["classifier"], context.device)
+        refuse_misfit(self.classifier.record, context.dataset, context.classes, context.class_names)
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Boxes of a row from best to worst."""
@@ -188,7 +188,7 @@ class Proposals(Stage[ProposalsParams]):
                 if label is None:
                     rows.quarantine(position, "no label: a box is scored by the class of its image")
                 else:
-                    refuse_label(label, self._classifier.record, self.context.dataset)
+                    refuse_label(label, self.classifier.record, self.context.dataset)
 
     def _candidates(self, maps: Array) -> Candidates:
         from wsolpipe.ops.candidates import find_candidates
@@ -213,11 +213,18 @@ class Proposals(Stage[ProposalsParams]):
     def _classified(self, rows: Rows, maps: Array, positions: Array) -> tuple[dict[int, Candidates], dict[int, Array]]:
         """Candidates of every usable row and the posterior of its label for each."""
         from wsolpipe.images.geometry import resize
-        from wsolpipe.models.scoring import BoxScorer
         from wsolpipe.ops.perturb import cover_pixels
+        from wsolpipe.ops.scoring import BoxScorer
 
-        params, size = self.params, self._classifier.record.size
-        scorer = BoxScorer(self._classifier, kernel=params.blur_kernel, sigma=params.blur_sigma, batch=params.batch)
+        params, size = self.params, self.classifier.record.size
+        scorer = BoxScorer(
+            self.classifier,
+            size=size,
+            device=self.context.device,
+            kernel=params.blur_kernel,
+            sigma=params.blur_sigma,
+            batch=params.batch,
+        )
         factor = (size / params.size, size / params.size)
 
         def prepare(image: Array, position: int) -> _Prepared:

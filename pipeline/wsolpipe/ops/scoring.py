@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsolpipe.models.classifier import ImageClassifier
+
+class ScoringModel(Protocol):
+    """What is asked of a classifier."""
+
+    memory_format: torch.memory_format
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels, uint8 [N, S, S, 3], to its input, float32 [N, 3, S, S]."""
+        ...
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits of its input, [N, classes]."""
+        ...
 
 
 class BoxScorer:
@@ -26,19 +38,24 @@ class BoxScorer:
 
     Parameters
     ----------
-    classifier : ImageClassifier
-        On its device, in evaluation mode.
+    classifier : ScoringModel
+        On `device`, in evaluation mode.
+    size : int
+        Side of its input.
+    device : str
+        Torch device.
     kernel, sigma : int, float
         Of the blur, in pixels at 224² (scaled to the classifier's input).
     batch : int
         Crops in one forward; the last is filled up with repetitions, whose scores are dropped.
     """
 
-    def __init__(self, classifier: ImageClassifier, *, kernel: int, sigma: float, batch: int) -> None:
+    def __init__(
+        self, classifier: ScoringModel, *, size: int, device: str, kernel: int, sigma: float, batch: int
+    ) -> None:
         self.classifier = classifier
         self.batch = batch
-        self.device = classifier.mean.device
-        size = classifier.record.size
+        self.device = device
         self._matrix = blur_matrix(size, *scale_blur(kernel, sigma, size)).to(self.device)
         self._images: torch.Tensor | None = None
         self._blurred: torch.Tensor | None = None
