@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CLUSTERS = ("local", "dask-local")
 DEFAULT_STORE = "wsol-store"
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_CONSTANTS = {"true": True, "false": False, "null": None, "none": None, "~": None}
+_CONSTANTS = {"": None, "true": True, "false": False, "null": None, "none": None, "~": None}
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ RUN_KEYS = tuple(item.name for item in fields(RunConfig) if item.name not in {"p
 def parse_value(text: str) -> Any:
     """Value of one ``key=value``: a number, true, false, null, a list or mapping in YAML's flow style, else the text.
 
-    Words such as ``no`` and ``on`` stay text.
+    Nothing is null. Words such as ``no`` and ``on`` stay text.
 
     Examples
     --------

@@ -82,8 +82,8 @@ class Leases:
             owner, ttl = None, self.ttl  # torn by a kill: counts as silent
         if owner is not None and owner.is_dead():
             return True
-        seen, since = self._seen.get(name, (b"", 0.0))
         now = time.monotonic()
+        seen, since = self._seen.setdefault(name, (content, now))
         if seen != content:
             self._seen[name] = (content, now)
             return False

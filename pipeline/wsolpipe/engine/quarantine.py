@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.canonical import short_key
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.engine.indexing import ask_rescan, current_index
 from wsolpipe.engine.lookup import find_view
@@ -19,14 +20,28 @@ if TYPE_CHECKING:
 
 
 def views(session: Session) -> Iterator[StageView]:
-    """The stages named (all without a name) of the splits named, by the configuration's key or else the newest."""
+    """The stages named (all without a name) of the splits named, and before each what it reads.
+
+    Of a stage named the configuration's key is taken, or else the newest; of what it reads, that which it read.
+    """
     name = session.dataset.name
+    seen: set[str] = set()
+
+    def with_needs(view: StageView) -> Iterator[StageView]:
+        present = session.store[name][view.split]
+        for need, fingerprint in view.manifest.upstream.items():
+            if short_key(fingerprint) in present.keys(need):  # noqa: SIM118 - no mapping
+                yield from with_needs(present.stage(need, short_key(fingerprint)))
+        if view.folder not in seen:
+            seen.add(view.folder)
+            yield view
+
     for split in session.splits:
         if name in session.store.datasets() and split in session.store[name].splits():
             present = session.store[name][split].stages()
             for stage in session.config.stage or present:
                 if stage in present:
-                    yield find_view(session, stage, split)
+                    yield from with_needs(find_view(session, stage, split))
 
 
 def quarantined_rows(session: Session) -> list[dict[str, Any]]:

@@ -104,8 +104,7 @@ def _judge(session: Session, lines: list[Line], *, interrupted: bool) -> tuple[i
     worst = EXIT_DONE
     told: list[str] = []
     for line in lines:
-        dropped = len(dropped_ids(session.backend, session.dataset.name, line.split)) if line.split else 0
-        counted = max(0, line.quarantined - dropped)
+        counted = line.quarantined - _dropped(session, line)
         where = f"{line.stage} of {line.split}"
         if line.rows and line.quarantined == line.rows:
             worst, told = EXIT_FAILED, [*told, f"every row of {where} is quarantined"]
@@ -120,6 +119,20 @@ def _judge(session: Session, lines: list[Line], *, interrupted: bool) -> tuple[i
         names = ", ".join(dict.fromkeys(line.stage for line in pending))
         return EXIT_FAILED, f"not made: {names}"
     return worst, "; ".join(told) or "done"
+
+
+def _dropped(session: Session, line: Line) -> int:
+    """Quarantined rows of a line that somebody accepted as gone."""
+    if line.split is None or not line.quarantined:
+        return 0
+    gone = dropped_ids(session.backend, session.dataset.name, line.split)
+    split = session.store[session.dataset.name][line.split]
+    if not gone:
+        return 0
+    if line.stage == "index":
+        table = split.index(line.key).table(["image_id", "reason"]).to_pylist()
+        return sum(1 for item in table if item["reason"] and item["image_id"] in gone)
+    return sum(1 for item in split.stage(line.stage, line.key).quarantined() if item["image_id"] in gone)
 
 
 def resume_command(words: list[str] | None = None) -> str:
