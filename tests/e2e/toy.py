@@ -1,0 +1,153 @@
+"""A toy data set and chain of stages for tests that drive real processes over real stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from wsolpipe.contract.manifest import CommitRecord
+
+PACKAGE = Path(__file__).parent / "toy_package"
+
+
+@dataclass
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def line(self, stage: str, split: str | None = "train") -> dict[str, Any]:
+        """The line of one stage in ``--json`` output."""
+        return next(item for item in self.json["stages"] if (item["stage"], item["split"]) == (stage, split))
+
+
+@dataclass
+class Toy:
+    """A folder with images, a YAML, the toy package and a store; `run` drives the command line on them."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def yaml(self) -> Path:
+        return self.folder / "toy.yaml"
+
+    @property
+    def stages(self) -> Path:
+        return self.folder / "package" / "toy_stages" / "stages.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    def draw(self, names: list[str], *, seed: int = 0) -> None:
+        """Write small images, class by sub-folder, the same ones for the same names."""
+        for name in names:
+            rng = np.random.default_rng([seed, *name.encode()])
+            height, width = rng.integers(24, 48, 2)
+            pixels = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
+            y, x = rng.integers(0, height // 2), rng.integers(0, width // 2)
+            pixels[y : y + height // 3, x : x + width // 3] = 240
+            path = self.images / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+
+    def env(self, **more: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PYTHONPATH": str(self.folder / "package"),
+            "TOY_LOG": str(self.log),
+            "WSOLPIPE_SCRATCH": str(self.folder / "scratch"),
+            "OMP_NUM_THREADS": "1",
+            **self.environment,
+            **more,
+        }
+
+    def words(self, *words: str, stage: str = "frame", store: Path | None = None) -> list[str]:
+        given = {word.split("=")[0] for word in words}
+        base = {
+            "stage": stage, "dataset": str(self.yaml), "store": str(store or self.store), "stages": str(self.stages),
+            "device": "cpu", "threads": "1", "shard_rows": "16",
+        }  # fmt: skip
+        return [*(f"{key}={value}" for key, value in base.items() if key not in given), *words]
+
+    def command(self, name: str, *words: str, stage: str = "frame", store: Path | None = None) -> list[str]:
+        return [sys.executable, "-m", "wsolpipe.cli.main", name, *self.words(*words, stage=stage, store=store)]
+
+    def start(self, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> subprocess.Popen[str]:
+        """Begin a run in a process group of its own."""
+        return subprocess.Popen(
+            [*self.command("run", *words, stage=stage, store=store), "--json"], env=self.env(**env), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=self.folder,
+        )  # fmt: skip
+
+    def call(self, name: str, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> Finished:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [*self.command(name, *words, stage=stage, store=store), "--json"], env=self.env(**env), text=True,
+            capture_output=True, timeout=240, cwd=self.folder,
+        )  # fmt: skip
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def run(self, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> Finished:
+        return self.call("run", *words, stage=stage, store=store, **env)
+
+    def calls(self, what: str | None = None) -> list[dict[str, Any]]:
+        """What the stages noted so far."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        found = [json.loads(line) for line in lines]
+        return [item for item in found if what in {None, item["what"]}]
+
+
+def make_toy(folder: Path, *, rows: int = 72, classes: int = 3, layout: str = "folder") -> Toy:
+    """A toy data set of `rows` images under `folder`."""
+    toy = Toy(folder)
+    shutil.copytree(PACKAGE, folder / "package", ignore=shutil.ignore_patterns("__pycache__"))
+    toy.draw([f"class{row % classes}/image{row:03d}.png" for row in range(rows)])
+    toy.yaml.write_text("name: toy\nlayout: folder\nroot: images\nsplit: train\n")
+    return toy
+
+
+def object_bytes(store: Path) -> dict[str, bytes]:
+    """Every array object and artifact file of a store by name: what a kill must not change."""
+    return {
+        path.relative_to(store).as_posix(): path.read_bytes()
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and ("/data.zarr/" in path.as_posix() or "/files/" in path.as_posix())
+    }
+
+
+def records(store: Path, stage: str) -> dict[str, CommitRecord]:
+    """Commit records of a stage by the name of their file, over all keys and splits."""
+    return {
+        f"{path.parents[1].name}/{path.stem}": CommitRecord.model_validate_json(path.read_bytes())
+        for path in sorted(store.glob(f"*/*/{stage}/*/commits/*.json"))
+    }
+
+
+def litter(store: Path) -> list[str]:
+    """Names of half-written files in a store."""
+    return [path.name for path in store.rglob(".*") if path.is_file()]
