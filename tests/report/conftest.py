@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stores import DATASET, INDEX_KEY, TinyStore, build_store
 
+from stores import DATASET, INDEX_KEY, TinyStore, build_store
 from wsolpipe.engine.config import RunConfig
 
 if TYPE_CHECKING:

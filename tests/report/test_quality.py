@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stores import DATASET
 
+from stores import DATASET
 from wsolpipe import open_store
 from wsolpipe.contract.schema import Status
 from wsolpipe.metrics.boxes import BoxEvaluation, iou_per_box
