@@ -1,10 +1,10 @@
 """How sure a figure is: bootstrap intervals and a paired test, since tables of the field differ by tenths.
 
-Rows (images) are the unit. A figure is a function of a sum over rows: MaxBoxAcc is the maximum over thresholds of summed
-correct boxes, PxAP a function of summed histograms. Each bootstrap replicate draws rows with replacement and computes the
-figure anew, *the maximum over thresholds included* (Efron and Tibshirani, "An introduction to the bootstrap", 1993,
-percentile interval). The paired test swaps the two runs' results of each row by a fair coin (Fisher's permutation test):
-both runs must have been scored on the same rows.
+Rows (images) are the unit. A figure is a function of a sum over rows: MaxBoxAcc is the maximum over thresholds of
+summed correct boxes, PxAP a function of summed histograms. Each bootstrap replicate draws rows with replacement and
+computes the figure anew, *the maximum over thresholds included* (Efron and Tibshirani, "An introduction to the
+bootstrap", 1993, percentile interval). The paired test swaps the two runs' results of each row by a fair coin
+(Fisher's permutation test): both runs must have been scored on the same rows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of two runs (first minus second), its bootstrap interval and the two-sided p of the paired test."""
+    """The difference of two runs (first minus second) with its interval, and the two-sided p of the paired test."""
 
     difference: Interval
     p: float

@@ -1,8 +1,9 @@
 """What a localization got wrong, and figures of single boxes or peaks: pointing game, error dissection, CorLoc.
 
 Error dissection follows TS-CAM (Gao et al., ICCV 2021) as used by DiPS. In order: the class is wrong; else IoU above
-0.5 is right; *multi-instance* if the box covers more than 0.3 of two or more ground-truth boxes; *part* if more than half
-of the box lies in an object (LPE counts these); *more* if at least 0.7 of an object lies in the box (LME); else wrong.
+0.5 is right; *multi-instance* if the box covers more than 0.3 of two or more ground-truth boxes; *part* if more than
+half of the box lies in an object (LPE counts these); *more* if at least 0.7 of an object lies in the box (LME); else
+wrong.
 """
 
 from __future__ import annotations

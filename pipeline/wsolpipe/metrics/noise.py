@@ -10,9 +10,9 @@ axes, signs nor clipping; these are ours, for a box of centre (cx, cy), width w 
    the area stays;
 4. clip to the image; a side left shorter than one pixel is made one pixel, inside the image.
 
-Masks: peeled from the outside, a ring of pixels (four neighbours, outside the image counts as background) at a time, until
-the wanted share of the area is gone; the last ring goes pixel by pixel in a seeded order, so that the loss is exact to one
-pixel. An object keeps at least one pixel.
+Masks: peeled from the outside, a ring of pixels (four neighbours, outside the image counts as background) at a time,
+until the wanted share of the area is gone; the last ring goes pixel by pixel in a seeded order, so that the loss is
+exact to one pixel. An object keeps at least one pixel.
 
 Every row has a generator of its own, ``default_rng((seed, row, level))``: results depend on no other row.
 """

@@ -1,0 +1,300 @@
+"""The realistic protocol (thesis, chapter 4): epoch, hyper-parameters and threshold chosen without test annotation.
+
+A folder holds one small JSON file a run and epoch::
+
+    {"format": "wsolpipe-run/1",
+     "run": "cam-0042", "epoch": 7, "parameters": {"lr": 0.01},
+     "validation": {"accuracy": 71.3,
+                    "gt":   {"rows": 1000, "largest": {"50": [...]}, "all": {"30": [...], "50": [...], "70": [...]},
+                             "iou": [...]},
+                    "rpn": {...}, "clip": {...}, "ss": {...}},
+     "test": {"gt": {...}, "otsu": {...}}}
+
+- ``accuracy``: classification accuracy in per cent, the annotator ``cls``. Every other name under ``validation`` is an
+  annotator: boxes of that kind were the ground truth of these figures (``gt`` the true ones, the rest pseudo-boxes).
+- ``largest``, ``all``: images correct at each threshold 0, 1/T, 2/T … by IoU level (largest contour; all contours);
+  ``iou``: mean IoU (fraction) of the largest contour at each threshold; ``rows``: the denominator.
+- Mask data hold ``{"rows", "PxAP": per cent, "iou": pooled pixel IoU at each threshold}`` instead.
+- ``otsu`` (optional): the same with one threshold only, Otsu's of each map.
+
+``figures`` makes such an entry from an evaluation, ``write_run`` the file. Cells of the table are named as in the
+thesis: B is where the best model (run and epoch) was chosen, T where the threshold was; on Test or on Validation.
+BV-VT is the realistic one; whatever looks at the test split (BT, TT) is an oracle and only shows what is lost.
+Selecting reads ``validation`` entries of the one annotator asked for and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold, pxap_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from wsolpipe.metrics.accumulate import MaxBoxEvaluation
+
+    Metric = Literal["MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP"]
+
+FORMAT = "wsolpipe-run/1"
+ANNOTATORS = ("cls", "gt", "rpn", "clip", "ss")
+METRICS = ("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run at one epoch; ``validation`` and ``test`` as in the module's description."""
+
+    run: str
+    epoch: int
+    validation: Mapping[str, Any]
+    test: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Run and epoch in words, for messages."""
+        return f"run {self.run}, epoch {self.epoch}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model and, where the annotator can give one, a threshold; ``score`` is what it was chosen by."""
+
+    run: Run
+    tau: float | None
+    score: float
+
+
+def figures(evaluation: MaxBoxEvaluation | PixelEvaluation) -> dict[str, Any]:
+    """Return the JSON entry of one evaluation."""
+    if isinstance(evaluation, PixelEvaluation):
+        iou = evaluation.curves()["iou"]
+        ap = float(pxap_of(evaluation.histograms))
+        rows = evaluation.rows - evaluation.rows_without_mask
+        return {"rows": rows, "PxAP": ap, "iou": [round(float(share), 6) for share in iou]}
+
+    def counts(name: str) -> list[int]:
+        return [round(share * evaluation.rows_scored) for share in evaluation.curve(name)]
+
+    return {
+        "rows": evaluation.rows_scored,
+        "largest": {"50": counts("largest 0.5")},
+        "all": {"30": counts("all 0.3"), "50": counts("all 0.5"), "70": counts("all 0.7")},
+        "iou": [round(float(share), 6) for share in evaluation.curve("largest iou")],
+    }
+
+
+def figures_of_ious(ious: ArrayLike) -> dict[str, Any]:
+    """Return the JSON entry of boxes that have no threshold, such as Otsu's: one IoU a scored row."""
+    values = np.asarray(ious, dtype=np.float64).ravel()
+    counts = {name: [int((values >= level).sum())] for name, level in (("30", 0.3), ("50", 0.5), ("70", 0.7))}
+    mean = round(float(values.mean()), 6) if values.size else 0.0
+    return {"rows": values.size, "largest": {"50": counts["50"]}, "all": counts, "iou": [mean]}
+
+
+def write_run(folder: str | Path, run: Run) -> Path:
+    """Write one file ``<run>-<epoch>.json`` and return its path."""
+    path = Path(folder) / f"{run.run}-{run.epoch:04d}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": FORMAT,
+        "run": run.run,
+        "epoch": run.epoch,
+        "parameters": dict(run.parameters),
+        "validation": dict(run.validation),
+        "test": dict(run.test),
+    }
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return path
+
+
+def read_runs(folder: str | Path) -> list[Run]:
+    """Return all runs and epochs of a folder and its sub-folders, by run and epoch.
+
+    Raises
+    ------
+    DataError
+        If there is none, or a file is no JSON of this format, or two files are of one run and epoch.
+    """
+    runs: dict[tuple[str, int], Run] = {}
+    for path in sorted(Path(folder).rglob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{path} is no JSON: {error}"
+            raise DataError(msg) from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            msg = f"{path} is not of the format {FORMAT}"
+            raise DataError(msg, hint="write it with wsolpipe.metrics.protocol.write_run, or move it elsewhere")
+        missing = [key for key in ("run", "epoch", "validation") if key not in content]
+        if missing:
+            msg = f"{path} lacks {', '.join(missing)}"
+            raise DataError(msg)
+        key = (str(content["run"]), int(content["epoch"]))
+        if key in runs:
+            msg = f"{path} is a second file of {runs[key].name}"
+            raise DataError(msg)
+        runs[key] = Run(*key, content["validation"], content.get("test", {}), content.get("parameters", {}))
+    if not runs:
+        msg = f"there is no run in {folder}: want one JSON file a run and epoch"
+        raise DataError(msg)
+    return [runs[key] for key in sorted(runs)]
+
+
+def curve_of(entry: Mapping[str, Any], metric: Metric) -> NDArray[np.float64]:
+    """Return the curve (per cent or IoU, by threshold) that a metric chooses its threshold by.
+
+    MaxBoxAcc: largest contour at IoU 0.5. MaxBoxAccV2: mean over its three levels, so that one threshold serves all.
+    iou and PxAP: the IoU; PxAP itself has no threshold.
+    """
+    if metric in ("iou", "PxAP"):
+        return np.asarray(_field(entry, "iou"), dtype=np.float64)
+    if metric == "MaxBoxAcc":
+        levels = [_field(entry, "largest")["50"]]
+    else:
+        levels = [_field(entry, "all")[name] for name in ("30", "50", "70")]
+    return np.asarray(100 * np.mean(np.asarray(levels, dtype=np.float64), axis=0) / max(entry["rows"], 1))
+
+
+def estimate_tau(entry: Mapping[str, Any], metric: Metric = "MaxBoxAcc") -> float:
+    """Return the (first) best threshold of one evaluation: on pseudo-boxes, the tau that goes to the test split."""
+    curve = curve_of(entry, metric)
+    return int(curve.argmax()) / len(curve)
+
+
+def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc") -> Choice:
+    """Choose run, epoch and threshold by one annotator's validation figures, and read nothing else.
+
+    Parameters
+    ----------
+    runs : iterable of Run
+        In case of a tie the first wins.
+    annotator : str
+        ``"cls"`` chooses by classification accuracy and gives no threshold.
+    metric : str
+        What counts as good: ``"MaxBoxAcc"``, ``"MaxBoxAccV2"`` (each level at its own best threshold), ``"iou"``,
+        ``"PxAP"``.
+
+    Raises
+    ------
+    DataError
+        If a run has no figures of this annotator.
+    ConfigError
+        If the metric is unknown.
+    """
+    best: Choice | None = None
+    for run in runs:
+        if annotator == "cls":
+            choice = Choice(run, None, float(_entry(run.validation, "accuracy", run, "validation")))
+        else:
+            entry = _entry(run.validation, annotator, run, "validation")
+            choice = Choice(run, estimate_tau(entry, _known(metric)), _score(entry, metric))
+        if best is None or choice.score > best.score:
+            best = choice
+    if best is None:
+        msg = "there is no run to choose from"
+        raise DataError(msg)
+    return best
+
+
+def protocol_table(
+    runs: Sequence[Run], *, annotators: Sequence[str] | None = None, metric: Metric = "MaxBoxAcc"
+) -> list[dict[str, Any]]:
+    """Return the table BT/BV x TT/VT for each annotator, one dict a cell.
+
+    Keys: ``annotator``, ``model`` ("BT" or "BV"), ``threshold`` ("TT" or "VT"), ``oracle`` (looked at the test split),
+    ``run``, ``epoch``, ``tau``, then the test figures at that threshold: ``MaxBoxAcc``, ``MaxBoxAccV2`` (per cent) and
+    ``iou`` (fraction), or ``PxAP`` and ``iou`` for masks. ``cls`` gives no threshold: its VT cells use ``test.otsu``
+    (``tau`` is then "otsu"), or hold None where a run has none.
+
+    Parameters
+    ----------
+    annotators : sequence of str, optional
+        Default: those of ``ANNOTATORS`` that every run has figures of.
+    """
+    _known(metric)
+    if annotators is None:
+        annotators = [name for name in ANNOTATORS if all(_key(name) in run.validation for run in runs)]
+    if not annotators:
+        msg = f"no annotator ({', '.join(ANNOTATORS)}) has validation figures in every run"
+        raise DataError(msg)
+    # Ties keep the first run, as in select.
+    on_test = max(runs, key=lambda run: _score(_entry(run.test, "gt", run, "test"), metric))
+    table = []
+    for annotator in annotators:
+        on_validation = select(runs, annotator, metric=metric).run
+        for model, run in (("BT", on_test), ("BV", on_validation)):
+            for threshold in ("TT", "VT"):
+                cell = _cell(run, annotator, threshold, metric)
+                oracle = model == "BT" or threshold == "TT"
+                names = {"annotator": annotator, "model": model, "threshold": threshold, "oracle": oracle}
+                table.append({**names, "run": run.run, "epoch": run.epoch, **cell})
+    return table
+
+
+def _cell(run: Run, annotator: str, threshold: str, metric: Metric) -> dict[str, Any]:
+    truth = _entry(run.test, "gt", run, "test")
+    if threshold == "TT":
+        return figures_at(truth, estimate_tau(truth, metric))
+    if annotator != "cls":
+        return figures_at(truth, estimate_tau(_entry(run.validation, annotator, run, "validation"), metric))
+    if "otsu" in run.test:
+        return {**figures_at(run.test["otsu"], 0.0), "tau": "otsu"}
+    return {**dict.fromkeys(figures_at(truth, 0.0)), "tau": None}
+
+
+def figures_at(entry: Mapping[str, Any], tau: float) -> dict[str, Any]:
+    """Return the figures of a test entry at one threshold, IoU always beside the score."""
+    place = nearest_threshold(tau, len(entry["iou"]))
+    iou = float(entry["iou"][place])
+    if "PxAP" in entry:
+        return {"tau": tau, "PxAP": float(entry["PxAP"]), "iou": iou}
+    scores: dict[str, Any] = {"tau": tau, "MaxBoxAcc": float(curve_of(entry, "MaxBoxAcc")[place])}
+    if "all" in entry:
+        scores["MaxBoxAccV2"] = float(curve_of(entry, "MaxBoxAccV2")[place])
+    return {**scores, "iou": iou}
+
+
+def _score(entry: Mapping[str, Any], metric: Metric) -> float:
+    """Return what a model is chosen by: the metric at its own best thresholds."""
+    if metric == "PxAP":
+        return float(_field(entry, "PxAP"))
+    if metric == "MaxBoxAccV2":
+        counts = _field(entry, "all")
+        return float(np.mean([100 * max(counts[name]) / max(entry["rows"], 1) for name in ("30", "50", "70")]))
+    return float(curve_of(entry, metric).max())
+
+
+def _key(annotator: str) -> str:
+    return "accuracy" if annotator == "cls" else annotator
+
+
+def _entry(entries: Mapping[str, Any], name: str, run: Run, split: str) -> Any:
+    try:
+        return entries[name]
+    except KeyError:
+        msg = f"{run.name} has no {split} figures of {name!r}, only {sorted(entries)}"
+        raise DataError(msg) from None
+
+
+def _field(entry: Mapping[str, Any], name: str) -> Any:
+    if name not in entry:
+        msg = f"figures of this kind hold no {name!r}, only {sorted(entry)}"
+        raise DataError(msg, hint="box data: MaxBoxAcc, MaxBoxAccV2 or iou; mask data: PxAP or iou")
+    return entry[name]
+
+
+def _known(metric: Metric) -> Metric:
+    if metric not in METRICS:
+        msg = f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}"
+        raise ConfigError(msg)
+    return metric

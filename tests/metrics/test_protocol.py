@@ -1,0 +1,181 @@
+"""The realistic protocol on runs whose right answer is known by construction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from wsolpipe import metrics
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.metrics import protocol
+from wsolpipe.metrics.accumulate import MaxBoxEvaluation
+from wsolpipe.metrics.pixels import PixelEvaluation
+
+
+def entry(peak, height, *, rows=100, thresholds=10):
+    """Figures whose curve is a tent of the given height with its top at threshold number ``peak``."""
+    tent = [max(0, height - 5 * abs(place - peak)) for place in range(thresholds)]
+    counts = {"30": [min(rows, count + 5) for count in tent], "50": tent, "70": [max(0, count - 20) for count in tent]}
+    return {"rows": rows, "largest": {"50": tent}, "all": counts, "iou": [count / 200 for count in tent]}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three models. On the test split B is best; ground truth, rpn, clip, ss and cls prefer B, A, B, C and C."""
+    table = {
+        # name: (test peak, height), then validation (peak, height) by annotator, accuracy
+        "a": ((5, 70), {"gt": (5, 60), "rpn": (4, 90), "clip": (5, 50), "ss": (2, 30)}, 60.0),
+        "b": ((6, 80), {"gt": (6, 75), "rpn": (6, 80), "clip": (7, 70), "ss": (2, 35)}, 50.0),
+        "c": ((3, 40), {"gt": (3, 45), "rpn": (3, 40), "clip": (4, 45), "ss": (1, 55)}, 75.0),
+    }
+    for name, (test, validation, accuracy) in table.items():
+        entries = {annotator: entry(*shape) for annotator, shape in validation.items()}
+        run = protocol.Run(
+            name,
+            2,
+            {"accuracy": accuracy, **entries},
+            {"gt": entry(*test), "otsu": protocol.figures_of_ious([0.6] * 33 + [0.1] * 67)},
+            {"lr": 0.1},
+        )
+        protocol.write_run(tmp_path / name, run)
+        # An earlier epoch, worse everywhere.
+        weak = {annotator: entry(peak, height - 10) for annotator, (peak, height) in validation.items()}
+        protocol.write_run(tmp_path / name, protocol.Run(name, 1, {"accuracy": 10.0, **weak}, {"gt": entry(1, 20)}))
+    return protocol.read_runs(tmp_path)
+
+
+def test_table_has_the_answers_known_by_construction(runs):
+    cells = {
+        (row["annotator"], row["model"], row["threshold"]): (row["run"], row["epoch"], row["tau"], row["MaxBoxAcc"])
+        for row in protocol.protocol_table(runs)
+    }
+    assert len(cells) == 5 * 4
+    for annotator in ("cls", "gt", "rpn", "clip", "ss"):
+        assert cells[annotator, "BT", "TT"] == ("b", 2, 0.6, 80)
+    assert cells["gt", "BV", "VT"] == ("b", 2, 0.6, 80)
+    assert cells["rpn", "BV", "VT"] == ("a", 2, 0.4, 65)  # right threshold 5, rpn says 4
+    assert cells["rpn", "BV", "TT"] == ("a", 2, 0.5, 70)
+    assert cells["rpn", "BT", "VT"] == ("b", 2, 0.6, 80)
+    assert cells["clip", "BV", "VT"] == ("b", 2, 0.7, 75)
+    assert cells["ss", "BV", "VT"] == ("c", 2, 0.1, 30)
+    assert cells["ss", "BT", "VT"] == ("b", 2, 0.2, 60)
+    assert cells["cls", "BV", "TT"] == ("c", 2, 0.3, 40)
+    assert cells["cls", "BV", "VT"] == ("c", 2, "otsu", 33)  # classes give no threshold
+
+
+def test_iou_stands_beside_the_score_and_oracles_are_named(runs):
+    for row in protocol.protocol_table(runs):
+        assert 0 < row["iou"] < 1
+        assert row["oracle"] == (row["model"] == "BT" or row["threshold"] == "TT")
+
+
+def test_other_metrics_choose_by_themselves(runs):
+    assert protocol.select(runs, "rpn", metric="iou").score == pytest.approx(0.45)
+    v2 = protocol.select(runs, "rpn", metric="MaxBoxAccV2")
+    assert v2.score == pytest.approx((95 + 90 + 70) / 3)
+    assert v2.run.run == "a"
+
+
+class Unreadable(Mapping):
+    """Figures of which only some may be looked at."""
+
+    def __init__(self, inside, *legal):
+        self.inside, self.legal = inside, legal
+
+    def __getitem__(self, key):
+        assert key in self.legal, f"selection looked at {key}"
+        return self.inside[key]
+
+    def __iter__(self):
+        raise AssertionError("selection listed the figures")
+
+    def __len__(self):
+        raise AssertionError("selection counted the figures")
+
+
+@pytest.mark.parametrize("annotator", ["rpn", "clip", "ss", "cls"])
+@pytest.mark.parametrize("metric", ["MaxBoxAcc", "MaxBoxAccV2", "iou"])
+def test_selection_works_with_ground_truth_and_test_split_unreadable(runs, annotator, metric):
+    legal = "accuracy" if annotator == "cls" else annotator
+    blind = [protocol.Run(run.run, run.epoch, Unreadable(run.validation, legal), Unreadable({})) for run in runs]
+    choice = protocol.select(blind, annotator, metric=metric)
+    seeing = protocol.select(runs, annotator, metric=metric)
+    assert (choice.run.name, choice.tau) == (seeing.run.name, seeing.tau)
+
+
+def test_tau_from_pseudo_boxes_needs_no_ground_truth_file(tmp_path):
+    # The whole path on arrays: pseudo-boxes give tau while the ground truth cannot be opened at all.
+    rng = np.random.default_rng(0)
+    score = np.zeros((20, 32, 32))
+    score[:, 8:24, 8:24] = 0.6
+    score[:, 12:20, 12:20] = 1.0
+    score += rng.random(score.shape) * 0.01
+    maps = metrics.minmax(score)
+    truth = tmp_path / "localization.txt"
+    assert not truth.exists()
+    validation = MaxBoxEvaluation(thresholds=100)
+    validation.add(list(maps), [[[12, 12, 20, 20]]] * 20)
+    tau = validation.best_tau()
+    assert tau == protocol.estimate_tau(protocol.figures(validation))
+    test = MaxBoxEvaluation(thresholds=100)
+    truth.write_text("ground truth arrives only now")
+    test.add(list(maps), [[[12, 12, 20, 20]]] * 20)
+    assert test.result(tau=tau)["MaxBoxAcc"] == 100
+    assert test.result(tau=0.3)["MaxBoxAcc"] == 0
+
+
+def test_mask_data_choose_by_pxap_and_carry_the_threshold_of_pixel_iou(tmp_path):
+    rng = np.random.default_rng(1)
+    mask = np.zeros((30, 30), bool)
+    mask[10:20, 10:20] = True
+    for name, noise in (("sharp", 0.2), ("blunt", 1.6)):
+        evaluation = PixelEvaluation(thresholds=100)
+        evaluation.add(metrics.minmax(mask + noise * rng.random(mask.shape)), mask)
+        figures = protocol.figures(evaluation)
+        protocol.write_run(tmp_path, protocol.Run(name, 1, {"clip": figures}, {"gt": figures}))
+    rows = protocol.protocol_table(protocol.read_runs(tmp_path), metric="PxAP")
+    assert {row["run"] for row in rows} == {"sharp"}
+    assert rows[0]["PxAP"] == pytest.approx(100)
+    assert rows[0]["iou"] == pytest.approx(1)
+    with pytest.raises(DataError, match="no 'largest'"):
+        protocol.select(protocol.read_runs(tmp_path), "clip")
+
+
+def test_figures_survive_the_file(tmp_path):
+    evaluation = MaxBoxEvaluation(thresholds=10)
+    score = np.zeros((8, 8))
+    score[2:6, 2:6] = 1
+    evaluation.add([score], [[[2, 2, 5, 5]]])
+    protocol.write_run(tmp_path, protocol.Run("x", 3, {"gt": protocol.figures(evaluation)}))
+    (run,) = protocol.read_runs(tmp_path)
+    assert run.validation["gt"] == protocol.figures(evaluation)
+    assert (run.run, run.epoch, run.test) == ("x", 3, {})
+
+
+def test_bad_folders_and_files_are_named(tmp_path, runs):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match="no run in"):
+        protocol.read_runs(empty)
+    for text, words in (
+        ("{", "is no JSON"),
+        ("[]", "not of the format"),
+        (json.dumps({"format": protocol.FORMAT, "run": "a"}), "lacks epoch, validation"),
+    ):
+        (empty / "bad.json").write_text(text)
+        with pytest.raises(DataError, match=words):
+            protocol.read_runs(empty)
+    (empty / "bad.json").unlink()
+    protocol.write_run(empty / "one", runs[0])
+    protocol.write_run(empty / "two", runs[0])
+    with pytest.raises(DataError, match="second file of run a, epoch 1"):
+        protocol.read_runs(empty)
+    with pytest.raises(DataError, match="run a, epoch 1 has no validation figures of 'owl'"):
+        protocol.select(runs, "owl")
+    with pytest.raises(ConfigError, match="unknown metric"):
+        protocol.select(runs, "rpn", metric="best")
+    with pytest.raises(DataError, match="no run to choose"):
+        protocol.select([], "rpn")

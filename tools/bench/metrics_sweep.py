@@ -1,0 +1,146 @@
+"""Time the threshold sweep beside plain OpenCV on the golden maps: one thread, one run, counts compared on the way.
+
+    python tools/bench/metrics_sweep.py [--images 195] [--repeat 3] [--json]
+
+Three clocks a mode, thread CPU seconds so that other work on the machine disturbs little: ``bare``, only the thousand
+OpenCV calls of one map (threshold, contours, areas, boxes); ``plain``, the test oracle, which adds IoU in vectorised
+numpy; ``sweep``, ``wsolpipe.metrics.iou_curves`` on one thread. Medians over repetitions, all three interleaved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy starts its threads
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from metrics import oracle
+from wsolpipe import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+def golden(shared: Path, name: str) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], dict[str, Any]]:
+    """Return maps in the evaluator's frame, boxes, and the reference's scores of every fourth golden image."""
+    packed = np.load(shared / "data/golden/ilsvrc_val_maps.npz")
+    raw = packed["cam"][::4] if name == "cam" else packed["attn"].mean(axis=1)[::4]
+    folder = shared / "data/ilsvrc_val_acuity"
+    sizes: dict[str, tuple[float, float]] = {}
+    for line in (folder / "image_sizes.txt").read_text().split():
+        image, width, height = line.split(",")
+        sizes[image] = (float(width), float(height))
+    boxes: dict[str, list[list[float]]] = {}
+    for line in (folder / "localization.txt").read_text().split():
+        image, *edges = line.split(",")
+        boxes.setdefault(image, []).append([float(edge) for edge in edges])
+    ids = [str(image) for image in packed["ids"][::4]]
+    scores = json.loads((shared / "data/golden/ilsvrc_val_scores.json").read_text())[name]
+    return metrics.standard_maps(raw), [metrics.standard_boxes(boxes[i], sizes[i]) for i in ids], scores
+
+
+def bare(score: NDArray[np.float64], contours: str) -> None:
+    """Make the OpenCV calls of one map and nothing else."""
+    levels = (score * 255).astype(np.uint8)
+    peak = int(levels.max())
+    for tau in np.arange(0, 1, 0.001):
+        _, binary = cv2.threshold(levels, int(tau * peak), 255, cv2.THRESH_BINARY)
+        found, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        if contours == "largest":
+            cv2.boundingRect(max(found, key=cv2.contourArea))
+        else:
+            for contour in found:
+                cv2.boundingRect(contour)
+
+
+def clocked(work: Callable[[], object]) -> float:
+    """Return the CPU seconds of this thread that some work takes."""
+    start = time.thread_time()
+    work()
+    return time.thread_time() - start
+
+
+def measure(shared: Path, name: str, contours: str, images: int, repeat: int) -> dict[str, Any]:
+    """Return milliseconds a map and the ratios for one kind of map and one mode."""
+    maps, boxes, scores = golden(shared, name)
+    key = "MaxBoxAcc_counts" if contours == "largest" else "MaxBoxAccV2_counts"
+    levels = sorted(scores[key])
+    ious = [int(level) / 100 for level in levels]
+    counts = metrics.maxbox_counts(maps, boxes, contours=contours, ious=ious, threads=1)  # type: ignore[arg-type]
+    equal = all(np.array_equal(row, scores[key][level]) for row, level in zip(counts, levels, strict=True))
+    chosen = range(0, len(maps), max(1, len(maps) // images))
+    times: dict[str, list[float]] = {"bare": [], "plain": [], "sweep": []}
+    for number in chosen:
+        score, truth = maps[number], boxes[number]
+        work: dict[str, Callable[[], object]] = {
+            "bare": lambda s=score: bare(s, contours),  # type: ignore[misc]
+            "plain": lambda s=score, t=truth: oracle.iou_curve(s, t, contours=contours),  # type: ignore[misc]
+            "sweep": lambda s=score, t=truth: metrics.iou_curves(s[None], [t], contours=contours, threads=1),  # type: ignore[misc,arg-type]
+        }
+        runs = [{kind: clocked(task) for kind, task in work.items()} for _ in range(repeat)]
+        for kind in times:
+            times[kind].append(median(run[kind] for run in runs))
+    total = {kind: sum(seconds) for kind, seconds in times.items()}
+    worst = min(plain / sweep for plain, sweep in zip(times["plain"], times["sweep"], strict=True))
+    return {
+        "maps": name,
+        "contours": contours,
+        "images": len(times["sweep"]),
+        **{f"{kind}_ms": 1000 * seconds / len(times[kind]) for kind, seconds in total.items()},
+        "over_plain": total["plain"] / total["sweep"],
+        "over_bare": total["bare"] / total["sweep"],
+        "worst_map_over_plain": worst,
+        "counts_equal_reference": equal,
+    }
+
+
+def main() -> int:
+    """Print a table, or JSON, and return 1 if a bound or a count is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("WSOLPIPE_SHARED", ROOT.parent / "shared")))
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    rows = [
+        measure(options.shared, name, contours, options.images, options.repeat)
+        for contours in ("largest", "all")
+        for name in ("cam", "attn_mean")
+    ]
+    bounds = {"largest": 25.0, "all": 35.0}
+    pooled = {}
+    for contours in bounds:
+        mine = [row for row in rows if row["contours"] == contours]
+        pooled[contours] = sum(row["plain_ms"] for row in mine) / sum(row["sweep_ms"] for row in mine)
+    if options.json:
+        print(json.dumps({"rows": rows, "pooled_over_plain": pooled, "bounds": bounds}))
+    else:
+        print(f"{'maps':<10}{'contours':<9}{'bare':>8}{'plain':>8}{'sweep':>8} ms  {'x bare':>7}{'x
+        plain':>8}{'worst':>7}  counts") for row in rows:
+            print(
+                f"{row['maps']:<10}{row['contours']:<9}{row['bare_ms']:>8.1f}{row['plain_ms']:>8.1f}{row['sweep_ms']:>8.2f}"
+                f"     {row['over_bare']:>7.1f}{row['over_plain']:>8.1f}{row['worst_map_over_plain']:>7.1f}"
+                f"  {'equal' if row['counts_equal_reference'] else 'DIFFER'}"
+            )
+        for contours, bound in bounds.items():
+            print(f"both kinds of map, {contours}: {pooled[contours]:.1f} x plain (bound {bound:g})")
+    return int(any(pooled[c] < bounds[c] for c in bounds) or not all(row["counts_equal_reference"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
