@@ -112,9 +112,11 @@ class Registry:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            lines = [
-                f"{name}.{'.'.join(map(str, item['loc']))}={item['input']!r}: {item['msg']}" for item in error.errors()
-            ]
+            lines = []
+            for item in error.errors():
+                # Without a place it is a contradiction between parameters; their whole list would hide what it says.
+                where = f"{name}.{'.'.join(map(str, item['loc']))}={item['input']!r}" if item["loc"] else name
+                lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
             msg = "; ".join(lines)
             raise ConfigError(msg) from error
 
