@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ def make_example(tmp_path: Path) -> Callable[..., Example]:
         wanted = np.arange(0, len(tiny.labels), 2)
         boxes = np.concatenate([[[0, 0, 5, 5]], tiny.objects[wanted]]).astype(float)
         boxes[1:, 2] -= 3
+        # The store's own index holds digests of the paths; a real one holds those of the files.
+        files = [tmp_path / "images" / path for path in tiny.paths]
+        example.change_index(sha256=[hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
         example.write_truth(np.concatenate([[0], wanted]), boxes)
         return example
 

@@ -177,6 +177,15 @@ def test_images_that_are_gone_leave_their_frames_and_a_reason(make_example):
     assert 'class="empty"' in compose(without).html
 
 
+def test_images_that_changed_since_they_were_indexed_are_not_shown_under_old_boxes(make_example):
+    example = make_example()
+    for path in example.tiny.paths:
+        Image.new("RGB", (80, 80), "blue").save(example.folder / "images" / path)
+    html, _ = read(gather(example.config))
+    assert html.count("the file has changed since it was indexed") == 24
+    assert "data:image/jpeg" not in html
+
+
 def test_unfinished_stages_are_said_to_be(make_example):
     example = make_example(missing={"proposals": (1,)})
     material = gather(example.config)

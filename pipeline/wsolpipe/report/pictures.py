@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import View, resize
@@ -26,18 +27,20 @@ HEAT_SIDE, HEAT_LEVELS = 72, 48
 HEAT_ANCHORS = ((46, 16, 82), (59, 82, 139), (38, 130, 142), (53, 183, 121), (160, 218, 57), (253, 235, 80))
 
 
-def photo(root: Path, path: str, *, orientation: int | None, side: int = PHOTO_SIDE) -> str:
+def photo(root: Path, path: str, *, orientation: int | None, sha256: str | None = None, side: int = PHOTO_SIDE) -> str:
     """An image file as a JPEG data URI, longer side at most `side`.
 
     Parameters
     ----------
     path : str
         Relative to `root`, from the index.
+    sha256 : str, optional
+        Of the file that was indexed: boxes and maps belong to that one alone.
 
     Raises
     ------
     BadImageError
-        If the path leaves `root`, or the file is gone or cannot be decoded.
+        If the path leaves `root`, or the file is gone, has other bytes than were indexed or cannot be decoded.
     """
     inside = posixpath.normpath(path)
     if posixpath.isabs(inside) or inside.split("/")[0] == "..":
@@ -48,6 +51,9 @@ def photo(root: Path, path: str, *, orientation: int | None, side: int = PHOTO_S
     except (OSError, ValueError) as error:
         msg = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise BadImageError(msg) from error
+    if sha256 and sha256_bytes(data) != sha256:
+        msg = "the file has changed since it was indexed, so it is not shown"
+        raise BadImageError(msg)
     pixels = decode(data, orientation=orientation, draft=(side, side))
     view = View.fit(pixels.shape[:2], side)
     if max(pixels.shape[:2]) > side:

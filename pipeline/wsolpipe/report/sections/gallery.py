@@ -89,7 +89,7 @@ def _card(material: Material, row: int, group: str, info: Mapping[str, Any], lev
     image, missing = None, ""
     if material.root is not None:
         try:
-            image = photo(material.root, info["path"], orientation=info["orientation"])
+            image = photo(material.root, info["path"], orientation=info["orientation"], sha256=info["sha256"])
         except BadImageError as error:
             missing = error.message
     labels = [int(label) for label in info["labels"] or []]
