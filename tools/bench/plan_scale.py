@@ -1,0 +1,180 @@
+"""`plan` and `status` on a store of 1.28 million rows: seconds, memory and number of files.
+
+Writes manifests, commit records and empty objects of the right sizes for 313 shards of maps and proposals; no table
+and no image, since neither command may read one. Exit code 1 if a limit is exceeded.
+
+    python tools/bench/plan_scale.py [--rows 1281167] [--repeat 3] [--folder DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.layout import Shards, commit_name, stage_folder
+from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StoredObject
+from wsolpipe.contract.schema import INDEX_COLUMNS, ArraySpec, boxes_spec
+from wsolpipe.engine.commit import all_arrays, object_name
+from wsolpipe.engine.config import build_config
+from wsolpipe.engine.graph import Node, node_manifest, resolve
+from wsolpipe.engine.indexing import SCAN_ROWS
+from wsolpipe.engine.plan import upstream_contents
+from wsolpipe.engine.session import Session
+from wsolpipe.stages.registry import load_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROWS = 1_281_167
+CLASSES = 1000
+LIMIT_SECONDS, LIMIT_MIB, LIMIT_FILES = 2.0, 300.0, 5000
+DATASET = "scale"
+
+MAPS = {
+    "maps": ArraySpec(dtype="uint8", shape=(7, 14, 14)),
+    "range": ArraySpec(dtype="float32", shape=(7, 2), fill="nan"),
+}
+BOXES = {
+    "boxes": boxes_spec(10, "candidates"),
+    "scores": ArraySpec(dtype="float32", shape=(10,), fill="nan"),
+    "source": ArraySpec(dtype="int8", shape=(10,), fill=-1),
+    "count": ArraySpec(dtype="uint8"),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One command: wall seconds and peak memory in MiB."""
+
+    command: str
+    seconds: float
+    mib: float
+
+
+def words(folder: Path) -> list[str]:
+    """The words of `plan` on the synthetic store."""
+    return [
+        "stage=proposals", f"dataset={folder / 'scale.yaml'}", f"store={folder / 'store'}", "cls_maps.weights=random:0",
+        "classifier.start=random:0", "cls_maps.mean=0.5", "cls_maps.std=0.5",
+    ]  # fmt: skip
+
+
+def build(folder: Path, rows: int = ROWS) -> int:
+    """Write the store under `folder`; return the number of files that a real one would have."""
+    (folder / "scale.yaml").write_text(
+        f"name: {DATASET}\nlayout: folder\nroot: images\nsplit: train\nclasses: {CLASSES}\n"
+    )
+    (folder / "images").mkdir(exist_ok=True)
+    session = _session(folder)
+    manifest = IndexManifest(
+        dataset=DATASET, split="train", key="1" * 16, fingerprint="1" * 64, rows=rows, quarantined=0, 
+        shard_rows=SCAN_ROWS,
+        digests={column: digest(column) for column in INDEX_COLUMNS}, classes=CLASSES,
+        label_counts={str(label): rows // CLASSES for label in range(CLASSES)},
+        class_names={str(label): f"n{label:08d}" for label in range(CLASSES)}, created="2025-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    index_folder = stage_folder(DATASET, "train", "index", manifest.key)
+    session.backend.create(f"{index_folder}/manifest.json", manifest.to_bytes())
+    for stage, arrays in (("cls_maps", MAPS), ("classifier", None), ("proposals", BOXES)):
+        session = _session(folder)
+        node = next(node for node in resolve(session).nodes if node.stage == stage)
+        if arrays is None:
+            _write_artifact(session, node)
+        else:
+            _write_rows_stage(session, node, arrays)
+    real_index = 2 * len(Shards(rows, SCAN_ROWS)) + 6  # scans with their records, the listing and the tables
+    metadata = len(all_arrays(MAPS)) + len(all_arrays(BOXES))
+    return sum(1 for path in (folder / "store").rglob("*") if path.is_file()) + real_index + metadata
+
+
+def _session(folder: Path) -> Session:
+    return Session.open(build_config(words(folder), load_registry())[0], need_root=False)
+
+
+def _write_artifact(session: Session, node: Node) -> None:
+    session.backend.create(f"{node.folder}/manifest.json", node_manifest(session, node).to_bytes())
+    session.backend.create(f"{node.folder}/files/model.safetensors", b"x")
+    stored = {"model.safetensors": StoredObject(sha256=digest("x"), bytes=1)}
+    record = CommitRecord(shard=None, objects=stored)
+    session.backend.create(commit_name(node.folder, None), record.to_bytes())
+
+
+def _write_rows_stage(session: Session, node: Node, arrays: Mapping[str, ArraySpec]) -> None:
+    """Manifest, records and empty objects; one row in a thousand is quarantined."""
+    session.backend.create(f"{node.folder}/manifest.json", node_manifest(session, node, arrays=arrays).to_bytes())
+    for shard in range(len(node.shards)):
+        start, stop = node.shards.span(shard)
+        stored = {}
+        for name, spec in all_arrays(arrays).items():
+            size = (stop - start) * int(spec.empty(1).nbytes)
+            stored[name] = StoredObject(sha256=digest([node.stage, name, shard]), bytes=size)
+            path = session.backend.local_path(object_name(node.folder, arrays, name, shard))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.truncate(size)
+        bad = tuple(
+            Quarantined(row=row, image_id=f"{row}.jpg", path=f"{row}.jpg", reason="truncated file")
+            for row in range(start, stop, 1000)
+        )
+        record = CommitRecord(
+            shard=shard, start=start, stop=stop, rows_digest=digest(shard), objects=stored, quarantined=bad,
+            upstream=upstream_contents(session, node, shard), ok=stop - start - len(bad), seconds=12.5,
+            rows_per_second=327.7, device="cpu", batch=32, host="host", time="2025-01-01T00:00:00+00:00",
+        )  # fmt: skip
+        path = session.backend.local_path(commit_name(node.folder, shard))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(record.to_bytes())
+
+
+def measure(command: str, arguments: list[str], folder: Path) -> Measured:
+    """Run one command as a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wsolpipe.cli.main", command, *arguments, "--json"],
+        stdout=subprocess.DEVNULL, env=environment, cwd=folder,
+    )  # fmt: skip
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        msg = f"wsolpipe {command} ended with {process.returncode}"
+        raise RuntimeError(msg)
+    return Measured(command, seconds, used.ru_maxrss / 1024)
+
+
+def main() -> int:
+    """Build, measure, print; 1 if a limit is exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keep the store here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (options.folder or Path(scratch)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        files = build(folder, options.rows)
+        print(f"{options.rows:,} rows, {files:,} files (limit {LIMIT_FILES:,})")
+        good = files <= LIMIT_FILES
+        for command, arguments in (("plan", words(folder)), ("status", [f"store={folder / 'store'}"])):
+            runs = [measure(command, arguments, folder) for _ in range(options.repeat)]
+            seconds, mib = min(run.seconds for run in runs), max(run.mib for run in runs)
+            print(
+                f"{command:<7} {seconds:5.2f} s best of {len(runs)} (limit {LIMIT_SECONDS:g}), "
+                f"{mib:5.0f} MiB (limit {LIMIT_MIB:g})"
+            )
+            good = good and seconds <= LIMIT_SECONDS and mib <= LIMIT_MIB
+    print("within limits" if good else "a limit is exceeded")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
