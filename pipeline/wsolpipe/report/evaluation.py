@@ -59,17 +59,27 @@ class Scored:
 
 def attach_truth(view: StageView, index: Index) -> Scored:
     """Join a stage with the ground truth of its split's index."""
-    table = index.annotations()
-    table = table.filter([kind == "box" for kind in table.column("kind").to_pylist()])
-    rows = table.column("row").to_numpy()
-    boxes = np.stack([table.column(name).to_numpy() for name in ("x0", "y0", "x1", "y1")], axis=1)
-    truth = {int(row): boxes[rows == row] for row in np.unique(rows)}
+    rows, boxes = truth_boxes(index)
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    truth = {int(rows[start]): part for start, part in zip(starts, np.split(boxes, starts[1:]), strict=False)}
     columns = index.table(["width", "height", "labels"])
     sizes = np.stack([columns.column(name).to_numpy() for name in ("width", "height")], axis=1)
     empty = set(index.manifest.objectless)
     labels = columns.column("labels").to_pylist() if empty else []
     objectless = frozenset(row for row, values in enumerate(labels) if values and values[0] in empty)
     return Scored(view, index, truth, sizes, objectless)
+
+
+def truth_boxes(index: Index) -> tuple[Array, Array]:
+    """Ground-truth boxes of a split in the order of their rows: rows int64 [A] and boxes float64 [A, 4]."""
+    import pyarrow.compute as pc
+
+    table = index.annotations()
+    table = table.filter(pc.equal(table.column("kind"), "box"))
+    rows = table.column("row").to_numpy().astype(np.int64)
+    boxes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in ("x0", "y0", "x1", "y1")], axis=1)
+    order = np.argsort(rows, kind="stable")
+    return rows[order], boxes[order]
 
 
 def evaluate(session: Session, stage: str, split: str, *, slot: int = 0, key: str | None = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.schema import Status
+from wsolpipe.report.evaluation import otsu_box, truth_boxes
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index, StageView
@@ -93,7 +94,7 @@ def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Qu
     rows = table.num_rows
     labels = np.array([values[0] if values else -1 for values in table.column("labels").to_pylist()], np.int64)
     sizes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in ("width", "height")], axis=1)
-    truth_rows, truth = _truth(index)
+    truth_rows, truth = truth_boxes(index)
     view = boxes or maps
     if view is None:
         reasons = table.column("reason").to_pylist()
@@ -157,7 +158,6 @@ def _ious(quality: Quality, boxes: StageView | None, maps: StageView | None) -> 
 
 
 def _otsu(quality: Quality, maps: StageView) -> Array:
-    from wsolpipe.report.evaluation import otsu_box
 
     boxes = np.full((len(quality.status), 1, 4), np.nan)
     wanted = np.flatnonzero(quality.scored & (_fit(maps.status(), len(quality.status), 0) == Status.OK))
@@ -166,17 +166,6 @@ def _otsu(quality: Quality, maps: StageView) -> Array:
             width, height = (int(side) for side in quality.sizes[row])
             boxes[row, :1] = otsu_box(levels[0], width, height)[:1]
     return np.nan_to_num(best_overlaps(boxes, quality.truth_rows, quality.truth)[:, 0])
-
-
-def _truth(index: Index) -> tuple[Array, Array]:
-    import pyarrow.compute as pc
-
-    table = index.annotations()
-    table = table.filter(pc.equal(table.column("kind"), "box"))
-    rows = table.column("row").to_numpy().astype(np.int64)
-    boxes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in ("x0", "y0", "x1", "y1")], axis=1)
-    order = np.argsort(rows, kind="stable")
-    return rows[order], boxes[order]
 
 
 def _fit(values: Array, rows: int, fill: float) -> Array:
