@@ -26,7 +26,7 @@ class Display:
     """Receives the events of a run, from any thread."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal
         self.bars = Progress(
             TextColumn("{task.fields[name]:<18}"),

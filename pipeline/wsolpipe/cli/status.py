@@ -14,7 +14,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
 
     \b
     store=DIR      the store (default: $WSOLPIPE_STORE or ./wsol-store)
-    dataset=NAME   only this data set, by its name in the store
+    dataset=NAME   only this data set, by its name in the store or its YAML file
     stage=S[,S…]   only these stages
     watch=true     show it again every few seconds (every=5)
     """
@@ -27,7 +27,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     config, extra = build_config(words, registry, also=("watch", "every"))
     while True:
         store = open_store(config.store)
-        dataset = config.dataset or None
+        dataset = _name_in_store(config.dataset)
         if dataset:
             store[dataset]  # raises with the names that there are
         lines = survey(store, dataset=dataset, stages=config.stage)
@@ -39,6 +39,15 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         if extra.get("watch") is not True:
             return 0
         time.sleep(float(extra.get("every", 5)))
+
+
+def _name_in_store(dataset: str) -> str | None:
+    """Name of a data set in the store, also where the YAML is named that describes it; None without any."""
+    from wsolpipe.images.dataset import load_dataset
+
+    if dataset.endswith((".yaml", ".yml")):
+        return load_dataset(dataset, need_root=False).name
+    return dataset or None
 
 
 def _show(lines: list[dict[str, Any]], resume: str | None) -> None:
