@@ -29,7 +29,7 @@ NETS = {
     "resnet10t": {},
     "mobilenetv2_050": {},
     "convnext_atto": {},
-    "vgg11": {"num_features": 64},
+    "mobilenetv3_small_050": {},
     "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2]},
     "vit_tiny_patch16_224": TINY_VIT,
 }

@@ -2,8 +2,9 @@
 
 A specification is one of
 
-- ``file:PATH``, or just ``PATH``: a .safetensors, .pt, .pth or .bin file;
+- ``file:PATH``, or just ``PATH``: a .safetensors, .pt, .pth, .bin or .onnx file;
 - ``timm:NAME[.TAG]``: pretrained weights of a timm model, from its cache or fetched;
+- ``torchvision:NAME``: official weights of a torchvision detector, from torch's cache or fetched;
 - ``random:SEED``: no file, a seeded initialisation (for tests and timings).
 
 Torch is imported only where tensors are read, so that planning a run stays quick.
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".onnx")
 FORMS = "write weights=FILE (.safetensors, .pt, .pth), weights=timm:NAME or weights=random:SEED"
 
 #: Keys under which training scripts nest the tensors; a self-distilled checkpoint keeps its teacher.
@@ -48,7 +49,7 @@ class Weights:
     sha256 : str
         Of the file's bytes (for random weights: of the words that make them).
     source : str
-        File name, ``timm:NAME`` or ``random:SEED``; never a path of this machine.
+        File name, ``timm:NAME``, ``torchvision:NAME`` or ``random:SEED``; never a path of this machine.
     path : Path or None
         Where the file is here; None for random weights.
     """
@@ -99,6 +100,11 @@ def resolve(spec: str, *, fetch: bool = True) -> Weights | None:
 
         found = find_pretrained(rest, fetch=fetch)
         return None if found is None else Weights(file_sha256(found.path), f"timm:{found.name}", found.path)
+    if kind == "torchvision":
+        from wsolpipe.models.detectors import find_detector
+
+        file = find_detector(rest, fetch=fetch)
+        return None if file is None else Weights(file_sha256(file), spec, file)
     return _resolve_file(Path(rest if kind == "file" else spec).expanduser())
 
 
@@ -124,7 +130,7 @@ def _resolve_file(path: Path) -> Weights:
         raise WeightsError(msg, hint="check its permissions, or give another file") from error
 
 
-def load_state(weights: Weights) -> dict[str, Tensor]:
+def load_state(weights: Weights, *, unwrap: bool = True) -> dict[str, Tensor]:
     """Read the tensors of a weights file, freed from the nestings of training scripts.
 
     Official DINO checkpoints hold ``{"teacher": {"backbone.blocks.0…": …, "head.…": …}, …}`` or the bare backbone;
@@ -134,6 +140,8 @@ def load_state(weights: Weights) -> dict[str, Tensor]:
     ----------
     weights : Weights
         A resolved file.
+    unwrap : bool
+        Whether nestings and wrappers are taken off; a detector's ``backbone.`` is no wrapper.
 
     Returns
     -------
@@ -149,7 +157,8 @@ def load_state(weights: Weights) -> dict[str, Tensor]:
         msg = f"{weights.source} is an initialisation, not a file with tensors"
         raise WeightsError(msg)
     loaded = _read(weights.path)
-    state = {key: value for key, value in _unwrap(loaded).items() if _is_tensor(value)}
+    named = _unwrap(loaded) if unwrap else loaded
+    state = {key: value for key, value in named.items() if _is_tensor(value)}
     if not state:
         msg = f"{weights.path} holds no tensors at its top level or under {', '.join(NESTINGS)}"
         raise WeightsError(msg, hint="save it as torch.save(model.state_dict(), 'weights.pth')")
