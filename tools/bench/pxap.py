@@ -62,9 +62,9 @@ def main() -> int:
         print(json.dumps(result))
     else:
         print(
-            f"PxAP, {result['images']} images of 224 x 224: plain {result['plain_ms']:.2f} ms, ours
-            {result['ours_ms']:.3f} ms, " f"{result['ratio']:.1f} x (bound 5), histograms {'equal' if equal else
-            'DIFFER'}"
+            f"PxAP, {result['images']} images of 224 x 224: plain {result['plain_ms']:.2f} ms,"
+            f" ours {result['ours_ms']:.3f} ms, {result['ratio']:.1f} x (bound 5),"
+            f" histograms {'equal' if equal else 'DIFFER'}"
         )
     return int(result["ratio"] < 5.0 or not equal)
 
