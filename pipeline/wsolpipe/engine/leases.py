@@ -73,6 +73,14 @@ class Leases:
             return Lease(self, name, content)
         return None
 
+    def sweep(self, folder: str) -> None:
+        """Remove the leases of holders known to be dead, which nobody takes over where the work is done."""
+        for name in self.backend.names(f"{folder}/leases"):
+            with contextlib.suppress(OSError):
+                lease = self.acquire(f"{folder}/leases/{name}")
+                if lease is not None:
+                    lease.release()
+
     def is_stale(self, name: str, content: bytes) -> bool:
         """Whether the holder that wrote `content` is dead or has not beaten for its time to live."""
         try:

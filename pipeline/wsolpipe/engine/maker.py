@@ -164,7 +164,7 @@ class Maker:
         index = node.index or next((self.session.index_of(split) for split in self.session.splits), None)
         known = index.manifest if index else None
         files = {
-            need.stage: self.session.backend.local_path(f"{need.folder}/files")
+            need.stage: self.session.backend.fetch_folder(f"{need.folder}/files")
             for need in node.upstream
             if need.split is None
         }

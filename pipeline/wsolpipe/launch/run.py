@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.indexing import list_index
+from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.plan import Line, examine, make_plan, retry_name
 from wsolpipe.engine.quarantine import dropped_ids
 from wsolpipe.engine.session import Session
@@ -66,6 +67,12 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Outcome:
             _ask_again(graph_session)
         launcher.find(config.cluster)(graph_session, emit, stop)
     graph = resolve(graph_session)
+    leases = Leases(graph_session.backend)
+    for folder in [
+        *(index.folder for index in graph.indexes.values() if index),
+        *(node.folder for node in graph.nodes),
+    ]:
+        leases.sweep(folder)
     lines = make_plan(graph_session, graph)
     code, verdict = _judge(graph_session, lines, interrupted=stop.is_set())
     return Outcome(graph_session, lines, code, verdict)
