@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import shutil
@@ -105,12 +107,19 @@ class Toy:
         )  # fmt: skip
 
     def call(self, name: str, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> Finished:
-        """Run a command to its end."""
-        done = subprocess.run(
-            [*self.command(name, *words, stage=stage, store=store), "--json"], env=self.env(**env), text=True,
-            capture_output=True, timeout=240, cwd=self.folder,
-        )  # fmt: skip
-        return Finished(done.returncode, done.stdout, done.stderr)
+        """Run a command to its end, in a process of its own."""
+        out, err = self.folder / "stdout.txt", self.folder / "stderr.txt"
+        order = {
+            "argv": [name, *self.words(*words, stage=stage, store=store), "--json"], "env": self.env(**env),
+            "cwd": str(self.folder), "out": str(out), "err": str(err),
+        }  # fmt: skip
+        zygote = start_zygote()
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        zygote.stdin.write(json.dumps(order) + "\n")
+        zygote.stdin.flush()
+        status = int(zygote.stdout.readline())
+        return Finished(os.waitstatus_to_exitcode(status), out.read_text(), err.read_text())
 
     def run(self, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> Finished:
         return self.call("run", *words, stage=stage, store=store, **env)
@@ -122,7 +131,18 @@ class Toy:
         return [item for item in found if what in {None, item["what"]}]
 
 
-def make_toy(folder: Path, *, rows: int = 72, classes: int = 3, layout: str = "folder") -> Toy:
+@functools.cache
+def start_zygote() -> subprocess.Popen[str]:
+    """The process whose forks run commands: one for all tests of this process."""
+    process = subprocess.Popen(
+        [sys.executable, str(PACKAGE.parent / "zygote.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    atexit.register(process.kill)
+    return process
+
+
+def make_toy(folder: Path, *, rows: int = 72, classes: int = 3) -> Toy:
     """A toy data set of `rows` images under `folder`."""
     toy = Toy(folder)
     shutil.copytree(PACKAGE, folder / "package", ignore=shutil.ignore_patterns("__pycache__"))

@@ -103,7 +103,7 @@ def measure(shared: Path, name: str, contours: str, images: int, repeat: int) ->
                 oracle.iou_curve(score, targets, contours=contours)
 
         def run_sweep(scores: Maps = scores_in, truth: Boxes = boxes_in) -> None:
-            metrics.iou_curves(scores, truth, contours=contours, threads=1)
+            metrics.iou_curves(scores, truth, contours=contours, threads=1)  # type: ignore[arg-type]
 
         work = {"bare": run_bare, "plain": run_plain, "sweep": run_sweep}
         runs = [{kind: clocked(task) for kind, task in work.items()} for _ in range(repeat)]

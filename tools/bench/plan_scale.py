@@ -75,7 +75,7 @@ def build(folder: Path, rows: int = ROWS) -> int:
     (folder / "images").mkdir(exist_ok=True)
     session = _session(folder)
     manifest = IndexManifest(
-        dataset=DATASET, split="train", key="1" * 16, fingerprint="1" * 64, rows=rows, quarantined=0, 
+        dataset=DATASET, split="train", key="1" * 16, fingerprint="1" * 64, rows=rows, quarantined=0,
         shard_rows=SCAN_ROWS,
         digests={column: digest(column) for column in INDEX_COLUMNS}, classes=CLASSES,
         label_counts={str(label): rows // CLASSES for label in range(CLASSES)},

@@ -1,0 +1,22 @@
+"""A toy data set for every test that asks."""
+
+from __future__ import annotations
+
+import pytest
+
+from e2e.toy import make_toy
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """72 small images in three classes, and a copy of the toy package."""
+    return make_toy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A toy data set whose run was left alone: what every disturbed run must equal."""
+    toy = make_toy(tmp_path_factory.mktemp("undisturbed"))
+    done = toy.run()
+    assert done.code == 0, done.err
+    return toy

@@ -1,0 +1,206 @@
+"""Workers killed at any moment: what stands in the end has the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from e2e.toy import litter, object_bytes, records
+from wsolpipe.engine.faults import PHASES
+
+KILLS = 20
+KILLS_AFTER_A_COMMIT = 10
+SEED = 20
+
+
+def kill_group(process):
+    """Kill a run and its workers at once, as a node that goes down does."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def commits(store):
+    return len(list(store.glob("**/commits/*.json")))
+
+
+def check_equal(toy, undisturbed):
+    """Everything is committed and has the bytes of an undisturbed run; no lease and nothing half-written is left."""
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
+    for stage in ("shade", "frame", "palette"):
+        mine, theirs = records(toy.store, stage), records(undisturbed.store, stage)
+        assert {name: record.content for name, record in mine.items()} == {
+            name: record.content for name, record in theirs.items()
+        }
+    assert not list(toy.store.glob("**/leases/*.json"))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_kill_at_any_phase_of_a_commit_changes_no_byte(toy, undisturbed, phase, count):
+    words = ("lease=0.3", "shade.pause=0.15", "frame.pause=0.15") if phase == "heartbeat" else ()
+    killed = toy.run(*words, WSOLPIPE_FAULT=f"{phase}:{count}")
+    assert killed.code == -signal.SIGKILL
+    done = toy.run()
+    assert done.code == 0, done.err
+    check_equal(toy, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+def test_workers_killed_at_any_phase_are_replaced_or_resumed(toy, undisturbed, phase):
+    """Each of three workers dies at its third passing of the phase, and so does whoever replaces it."""
+    words = ("lease=0.3", "shade.pause=0.15", "frame.pause=0.15") if phase == "heartbeat" else ()
+    first = toy.run("workers=3", *words, WSOLPIPE_FAULT=f"{phase}:3")
+    assert first.code in {0, 1}
+    assert "was killed by SIGKILL; it is started again" in first.err
+    if first.code:
+        assert "it resumes" in first.err
+        done = toy.run("workers=3")
+        assert done.code == 0, done.err
+    check_equal(toy, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
+def test_kills_at_random_moments_change_no_byte(toy, undisturbed, workers):
+    """One store is killed again and again until it is done, then the next; 20 kills in all.
+
+    A moment is drawn from when the work begins, not from when the interpreter starts, so that kills fall into work.
+    """
+    rng = random.Random(SEED + workers)
+    words = (f"workers={workers}", "shade.pause=0.02", "frame.pause=0.02", "checkpoint=0")
+    kills = after_a_commit = round_ = 0
+    while kills < KILLS:
+        round_ += 1
+        store = toy.folder / f"store{round_}"
+        deadline = time.monotonic() + 120
+        while True:
+            assert time.monotonic() < deadline, "no progress"
+            before = len(toy.calls())
+            process = toy.start(*words, store=store)
+            while process.poll() is None and len(toy.calls()) == before:
+                time.sleep(0.005)
+            moment = rng.uniform(0, 0.6)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(moment)
+            if process.poll() is not None:
+                _, told = process.communicate()
+                assert process.returncode == 0, told
+                break
+            committed = commits(store)
+            kill_group(process)
+            kills += 1
+            after_a_commit += committed > 1  # the index has one of its own
+            if kills >= KILLS:
+                done = toy.run(f"workers={workers}", store=store)
+                assert done.code == 0, done.err
+                break
+        assert object_bytes(store) == object_bytes(undisturbed.store)
+        assert not list(store.glob("**/leases/*.json"))
+    assert after_a_commit >= KILLS_AFTER_A_COMMIT
+    print(f"workers={workers}: {kills} kills, {after_a_commit} after the first commit, {round_} stores")
+
+
+def test_a_run_whose_parent_alone_is_killed_leaves_workers_that_end(toy, undisturbed):
+    process = toy.start("workers=2", "shade.pause=0.1", "lease=5")
+    while not toy.calls("shade"):
+        time.sleep(0.02)
+    workers = {call["pid"] for call in toy.calls()}
+    process.kill()
+    process.communicate()
+    done = toy.run()
+    assert done.code == 0, done.err
+    check_equal(toy, undisturbed)
+    deadline = time.monotonic() + 15
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]
+    check_equal(toy, undisturbed)
+
+
+def test_a_worker_that_slept_through_its_lease_harms_nothing(toy, undisturbed):
+    """SIGSTOP is what a laptop's lid, a paused container or a swapping node does."""
+    sleeper = toy.start("lease=0.5", "shade.pause=0.3")
+    while not toy.calls("shade"):
+        time.sleep(0.02)
+    os.killpg(sleeper.pid, signal.SIGSTOP)
+    try:
+        other = toy.run("lease=0.5")
+        assert other.code == 0, other.err
+        before = object_bytes(toy.store)
+        stamps = {path: path.stat().st_mtime_ns for path in toy.store.rglob("*") if path.is_file()}
+    finally:
+        os.killpg(sleeper.pid, signal.SIGCONT)
+    _, told = sleeper.communicate(timeout=60)
+    assert sleeper.returncode == 0, told
+    assert object_bytes(toy.store) == before == object_bytes(undisturbed.store)
+    touched = [path.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]
+    assert touched == ["last-run.json"]
+    assert litter(toy.store) == []
+
+
+def test_two_runs_at_once_share_one_store(toy, undisturbed):
+    runs = [toy.start("shade.pause=0.05", "frame.pause=0.05", "lease=5") for _ in range(2)]
+    told = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    check_equal(toy, undisturbed)
+    made = [call["first"] for call in toy.calls("shade")]
+    assert len({call["pid"] for call in toy.calls("shade")}) == 2
+    assert len(made) == len(set(made))  # nothing was made twice
+
+
+def test_three_workers_make_the_bytes_of_one(toy, undisturbed):
+    done = toy.run("workers=3", "shade.pause=0.03")
+    assert done.code == 0, done.err
+    check_equal(toy, undisturbed)
+    assert len({call["pid"] for call in toy.calls("shade")}) > 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_a_run_cleanly_and_the_next_goes_on(toy, undisturbed, number):
+    workers = 2 if number == signal.SIGTERM else 1
+    process = toy.start(f"workers={workers}", "shade.pause=0.1")
+    while commits(toy.store) < 2:
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    out, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert "interrupted" in told
+    assert "resume with: wsolpipe run" in told
+    assert "Traceback" not in told
+    assert '"resume"' in out
+    assert not list(toy.store.glob("**/leases/*.json"))
+    before = len(toy.calls("shade"))
+    done = toy.run()
+    assert done.code == 0, done.err
+    check_equal(toy, undisturbed)
+    assert len(toy.calls("shade")) - before < 18
+
+
+@pytest.mark.slow
+def test_the_demo_survives_a_kill(repo, tmp_path):
+    """The real chain of the shipped data set, where its weights are in the tree."""
+    if not (repo / "data/demo/weights/demo_vit.safetensors").exists():
+        pytest.skip("data/demo/weights/demo_vit.safetensors is not there: python tools/train_demo_weights.py")
+    from e2e.toy import Toy
+
+    toy = Toy(tmp_path)
+    words = [
+        "stage=proposals", "dataset=demo", "split=val", "limit=24", "stages=null", "classifier.epochs=1",
+        "classifier.start=random:0", "classifier.model=resnet18", "classifier.size=64", "classifier.measure=[]",
+        "proposals.size=64",
+    ]  # fmt: skip
+    whole = toy.run(*words, store=tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    for phase in ("between_arrays:3", "before_record:3"):
+        toy.run(*words, store=tmp_path / "killed", WSOLPIPE_FAULT=phase)
+    done = toy.run(*words, store=tmp_path / "killed")
+    assert done.code == 0, done.err
+    assert object_bytes(tmp_path / "killed") == object_bytes(tmp_path / "whole")

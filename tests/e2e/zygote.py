@@ -1,0 +1,57 @@
+"""Runs the command line in forks of a process that has everything imported, so that tests pay for imports once.
+
+Reads a JSON line a command (argv, env, cwd, out, err), answers with the exit status as `os.waitpid` gives it.
+Each command is a process of its own, in a session of its own, that ends as the real one does: kills included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import numcodecs  # noqa: F401
+import pyarrow.compute  # noqa: F401
+import pyarrow.parquet  # noqa: F401
+import zarr  # noqa: F401
+
+import wsolpipe.cli.main
+import wsolpipe.cli.plan
+import wsolpipe.cli.run
+import wsolpipe.cli.status
+import wsolpipe.launch.local
+import wsolpipe.launch.run
+import wsolpipe.models.weights  # noqa: F401
+
+SECONDS = 240
+
+
+def become(order: dict[str, Any]) -> None:
+    """Be the command: its environment, folder, arguments and outputs."""
+    os.setsid()
+    signal.alarm(SECONDS)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    sys.path[:0] = [path for path in order["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
+    for stream, name in ((1, "out"), (2, "err")):
+        target = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(target, stream)
+    sys.stdin.close()
+    sys.argv = ["wsolpipe", *order["argv"]]
+    wsolpipe.cli.main.main()
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            become(json.loads(line))
+        print(os.waitpid(pid, 0)[1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
