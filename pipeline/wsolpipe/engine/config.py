@@ -238,19 +238,10 @@ def _absolute_files(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
     """Relative paths of existing files made absolute, since workers may run in another folder."""
 
     def absolute(value: Any) -> Any:
-        if isinstance(value, str) and "/" in value and Path(value).is_file():
-            return str(Path(value).absolute())
-        return value
+        names_file = isinstance(value, str) and ("/" in value or Path(value).suffix) and Path(value).is_file()
+        return str(Path(value).absolute()) if names_file else value
 
-    return {
-        stage: {
-            name: str(Path(value).absolute())
-            if name.endswith("weights") and isinstance(value, str) and Path(value).is_file()
-            else absolute(value)
-            for name, value in values.items()
-        }
-        for stage, values in params.items()
-    }
+    return {stage: {name: absolute(value) for name, value in values.items()} for stage, values in params.items()}
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
