@@ -39,6 +39,7 @@ def some_boxes(rng, shape):
     return np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contours", ["largest", "all"])
 def test_two_thousand_multi_component_maps_agree_at_every_threshold(contours):
     rng = np.random.default_rng(17)

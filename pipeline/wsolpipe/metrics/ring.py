@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import uint8, uintp
+from numba import uint8, uint16, uintp
 
 from wsolpipe.maps.compilation import compiled
 
@@ -101,17 +101,23 @@ GAIN = np.array([_gain(mask) for mask in range(256)], dtype=np.uint8)
 
 
 @compiled
-def ring_masks(values: NDArray[np.uint8], masks: NDArray[np.uint8]) -> None:
-    """Write for each pixel inside the frame the neighbours that enter before it (``values`` uint8 [P, Q])."""
+def ring_codes(values: NDArray[np.uint8], codes: NDArray[np.uint16]) -> None:
+    """Write what the ring of each pixel inside the frame says (``values`` uint8 [P, Q], ``codes`` uint16 [P, Q]).
+
+    The low byte is the mask of the neighbours that enter before the pixel. The high byte names the sides of its
+    region's box that the pixel may push once its *whole level* has entered: where an equal neighbour is farther out,
+    that one will push, and of equal neighbours in one line the first does. Few pixels are left that push at all.
+    """
     one = uintp(1)
     width = uintp(values.shape[1] - 1)
+    masks, pushes = np.zeros(values.shape[1], np.uint8), np.zeros(values.shape[1], np.uint8)
     for row in range(1, values.shape[0] - 1):
         y = uintp(row)
         n, s = y - one, y + one
         for x in range(one, width):
             w, e = x - one, x + one
             here = values[y, x]
-            masks[y, x] = (
+            masks[x] = (
                 uint8(values[n, w] >= here)
                 | uint8(uint8(values[n, x] >= here) << uint8(1))
                 | uint8(uint8(values[n, e] >= here) << uint8(2))
@@ -121,3 +127,18 @@ def ring_masks(values: NDArray[np.uint8], masks: NDArray[np.uint8]) -> None:
                 | uint8(uint8(values[s, w] > here) << uint8(6))
                 | uint8(uint8(values[y, w] >= here) << uint8(7))
             )
+        for x in range(one, width):
+            w, e = x - one, x + one
+            here = values[y, x]
+            west = max(max(values[n, w], values[y, w]), values[s, w])
+            east = max(max(values[n, e], values[y, e]), values[s, e])
+            north = max(max(values[n, w], values[n, x]), values[n, e])
+            south = max(max(values[s, w], values[s, x]), values[s, e])
+            pushes[x] = (
+                uint8(uint8(max(west, values[n, x]) < here) & uint8(values[s, x] <= here))
+                | uint8((uint8(max(east, values[n, x]) < here) & uint8(values[s, x] <= here)) << uint8(1))
+                | uint8((uint8(max(north, values[y, w]) < here) & uint8(values[y, e] <= here)) << uint8(2))
+                | uint8((uint8(max(south, values[y, w]) < here) & uint8(values[y, e] <= here)) << uint8(3))
+            )
+        for x in range(one, width):
+            codes[y, x] = uint16(masks[x]) | uint16(uint16(pushes[x]) << uint16(8))

@@ -24,7 +24,8 @@ from numba import uint8, uintp
 
 from wsolpipe.maps.compilation import compiled
 from wsolpipe.metrics.flood import flood
-from wsolpipe.metrics.ring import BOTTOM, GAIN, HOLE, LEFT, NEIGHBOURS, REGION, RIGHT, TOP
+from wsolpipe.metrics.regions import by_falling_value, differing, enter, root, steps
+from wsolpipe.metrics.ring import GAIN, HOLE, REGION
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,65 +33,10 @@ if TYPE_CHECKING:
     from wsolpipe.metrics.ring import Tables
 
     Bytes = NDArray[np.uint8]
+    Codes = NDArray[np.uint16]
     Floats = NDArray[np.float64]
     Indices = NDArray[np.int32]
     Ints = NDArray[np.int64]
-
-
-@compiled
-def _differing(values: Bytes, other: Bytes) -> tuple[Indices, int]:
-    """List the pixels where two maps differ, in raster order; return the list's room and its length."""
-    width = values.shape[1]
-    mine, theirs = values.view(np.uint64), other.view(np.uint64)
-    found = np.empty(values.size, np.int32)
-    n = 0
-    for y in range(mine.shape[0]):
-        for word in range(mine.shape[1]):
-            if mine[y, word] != theirs[y, word]:
-                for x in range(8 * word, 8 * word + 8):
-                    found[n] = y * width + x
-                    n += values[y, x] != other[y, x]
-    return found, n
-
-
-@compiled
-def _sorted(values: Bytes, found: Indices, n: int) -> tuple[Indices, Ints]:
-    """Sort the first n pixels of a list by falling value, raster order within; return them and where values start.
-
-    ``start[v]`` is the place of the first pixel of value v, ``start[v - 1]`` one past the last.
-    """
-    flat = values.ravel()
-    order, start = np.empty(n, np.int32), np.empty(256, np.int64)
-    # Four stretches of the list at a time: neighbours share values, and a single counter would be a chain of waits.
-    counts = np.zeros((4, 256), np.int64)
-    stretch = (n + 3) // 4
-    for k in range(stretch):
-        for part in range(4):
-            if k + part * stretch < n:
-                counts[part, flat[found[k + part * stretch]]] += 1
-    total = 0
-    for value in range(255, -1, -1):
-        start[value] = total
-        for part in range(4):
-            here = counts[part, value]
-            counts[part, value] = total
-            total += here
-    for k in range(stretch):
-        for part in range(4):
-            if k + part * stretch < n:
-                p = found[k + part * stretch]
-                order[counts[part, flat[p]]] = p
-                counts[part, flat[p]] += 1
-    return order, start
-
-
-@compiled
-def _root(parent: Indices, member: int) -> int:
-    label = int(member)
-    while parent[label] != label:
-        parent[label] = parent[parent[label]]
-        label = int(parent[label])
-    return label
 
 
 @compiled
@@ -109,92 +55,10 @@ def best_iou_of(x0: float, y0: float, x1: float, y1: float, truth: Floats, unit:
 
 
 @compiled
-def _push(box: Indices, label: int, x: int, y: int, sides: int) -> bool:
-    """Let a pixel push the named sides of a box; say whether one moved."""
-    pushed = False
-    if sides & LEFT and x < box[label, 0]:
-        box[label, 0] = x
-        pushed = True
-    if sides & TOP and y < box[label, 1]:
-        box[label, 1] = y
-        pushed = True
-    if sides & RIGHT and x > box[label, 2]:
-        box[label, 2] = x
-        pushed = True
-    if sides & BOTTOM and y > box[label, 3]:
-        box[label, 3] = y
-        pushed = True
-    return pushed
-
-
-@compiled
-def _start(parent: Indices, box: Indices, x: int, y: int) -> int:
-    """Make a region of one pixel; ``parent[0]`` counts the regions made."""
-    parent[0] += 1
-    label = int(parent[0])
-    parent[label] = label
-    box[label, 0] = box[label, 2] = x
-    box[label, 1] = box[label, 3] = y
-    return label
-
-
-@compiled
-def _join(parent: Indices, box: Indices, a: int, b: int) -> int:
-    """Join two roots under the older one; return it."""
-    if b < a:
-        a, b = b, a
-    parent[b] = a
-    box[a, 0] = min(box[a, 0], box[b, 0])
-    box[a, 1] = min(box[a, 1], box[b, 1])
-    box[a, 2] = max(box[a, 2], box[b, 2])
-    box[a, 3] = max(box[a, 3], box[b, 3])
-    return a
-
-
-@compiled
-def _enter(p: int, mask: int, tables: Tables, offsets: Ints, label: Indices, parent: Indices, box: Indices) -> int:
-    """Add pixel p, which starts, joins or pushes a region; return the root it is in, negative if no box changed."""
-    stride = offsets[5]
-    row = np.uint32(p) // np.uint32(stride)
-    y, x = int(row) - 1, int(p - row * stride) - 1
-    count = tables.groups[mask]
-    if count == 0:
-        here = _start(parent, box, x, y)
-        label[p] = here
-        return here
-    changed = False
-    here = _root(parent, label[p + offsets[tables.member[mask, 0]]])
-    for number in range(1, count):
-        other = _root(parent, label[p + offsets[tables.member[mask, number]]])
-        if other != here:
-            here = _join(parent, box, here, other)
-            changed = True
-    label[p] = here
-    if _push(box, here, x, y, tables.sides[mask]):
-        changed = True
-    return here if changed else -here
-
-
-@compiled
-def _steps(tables: Tables, stride: int) -> tuple[Ints, Ints]:
-    """Return the offsets [8] of the neighbours, and by mask [256] that of the one to copy a label from, 0 for none.
-
-    Most pixels change nothing: one group of neighbours, and one of them as far out on every side.
-    """
-    offsets, copies = np.empty(8, np.int64), np.zeros(256, np.int64)
-    for bit in range(8):
-        offsets[bit] = NEIGHBOURS[bit][0] * stride + NEIGHBOURS[bit][1]
-    for mask in range(256):
-        if tables.groups[mask] == 1 and tables.sides[mask] == 0:
-            copies[mask] = offsets[tables.member[mask, 0]]
-    return offsets, copies
-
-
-@compiled
 def _raise_by(
     values: Bytes,
     bound: Bytes,
-    masks: Bytes,
+    codes: Codes,
     tables: Tables,
     rising: bool,
     best: Floats,
@@ -207,12 +71,12 @@ def _raise_by(
     Regions of the superlevel set enter by falling value and live at the cuts from their bound to their highest value;
     regions of its complement enter by rising value and live at the cuts below their bound, their boxes one pixel wider.
     """
-    found, n = _differing(values, bound)
+    found, n = differing(values, bound)
     if n == 0:
         return
-    order, start = _sorted(values, found, n)
-    offsets, copies = _steps(tables, values.shape[1])
-    ring, limit = masks.ravel(), bound.ravel()
+    order, start = by_falling_value(values, found, n)
+    offsets, copies = steps(tables, values.shape[1])
+    ring, limit = codes.ravel(), bound.ravel()
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
     ends, iou, stale = np.empty(n + 1, np.uint8), np.empty(n + 1), np.zeros(n + 1, np.bool_)
@@ -222,12 +86,14 @@ def _raise_by(
         first, stop = start[value], start[value - 1] if value else n
         for k in range(first, stop):
             p = order[first + stop - 1 - k if rising else k]
-            mask = ring[uintp(p)]
+            code = ring[uintp(p)]
+            mask = code & 255
+            sides = int(tables.sides[mask]) if rising else int(code >> 8)
             copy = copies[mask]
-            if copy != 0:
+            if copy != 0 and sides == 0:
                 label[uintp(p)] = label[uintp(p + copy)]
                 continue
-            region = _enter(p, mask, tables, offsets, label, parent, box)
+            region = enter(p, mask, sides, tables, offsets, label, parent, box)
             if region > 0:
                 stale[region] = True
                 if tables.groups[mask] == 0:
@@ -251,28 +117,30 @@ def _raise_by(
 
 
 def raise_by_islands(
-    values: Bytes, level: Bytes, masks: Bytes, best: Floats, clip: Ints, truth: Floats, unit: float
+    values: Bytes, level: Bytes, codes: Codes, best: Floats, clip: Ints, truth: Floats, unit: float
 ) -> None:
     """Raise ``best`` [256] at each cut to the best IoU of the regions that are apart from the main one there.
 
     Parameters
     ----------
-    values, level, masks : uint8 [P, Q], framed
-        The map, its ``main_level`` and its ``ring_masks``.
+    values, level : uint8 [P, Q], framed
+        The map and its ``main_level``.
+    codes : uint16 [P, Q]
+        The map's ``ring_codes``.
     clip : int64 [2]
         Largest far edges (x, y).
     truth : float64 [M, 4]
     unit : 1.0 or 0.0
         1.0 counts both edges of a box as pixels.
     """
-    _raise_by(values, level, masks, REGION, False, best, clip, truth, unit)
+    _raise_by(values, level, codes, REGION, False, best, clip, truth, unit)
 
 
 def raise_by_holes(
-    values: Bytes, roof: Bytes, masks: Bytes, best: Floats, clip: Ints, truth: Floats, unit: float
+    values: Bytes, roof: Bytes, codes: Codes, best: Floats, clip: Ints, truth: Floats, unit: float
 ) -> None:
     """Raise ``best`` [256] at each cut to the best IoU of the hole contours there; ``roof`` is the map ``filled``."""
-    _raise_by(values, roof, masks, HOLE, True, best, clip, truth, unit)
+    _raise_by(values, roof, codes, HOLE, True, best, clip, truth, unit)
 
 
 @compiled
@@ -303,16 +171,16 @@ def main_boxes(level: Bytes, peak: int, clip: Ints, boxes: Indices) -> None:
 
 
 @compiled
-def main_areas(level: Bytes, masks: Bytes, areas: Ints) -> None:
+def main_areas(level: Bytes, codes: Codes, areas: Ints) -> None:
     """Write twice the main region's polygon area at each cut into ``areas`` int64 [256]."""
     # Neighbouring pixels often share a value: turns between four histograms keep additions from waiting for each other.
     gains = np.zeros((4, 256), np.int64)
-    flat, ring = level.ravel(), masks.ravel()
+    flat, ring = level.ravel(), codes.ravel()
     for p in range(0, flat.size - 3, 4):
-        gains[0, flat[p]] += GAIN[ring[p]]
-        gains[1, flat[p + 1]] += GAIN[ring[p + 1]]
-        gains[2, flat[p + 2]] += GAIN[ring[p + 2]]
-        gains[3, flat[p + 3]] += GAIN[ring[p + 3]]
+        gains[0, flat[p]] += GAIN[ring[p] & 255]
+        gains[1, flat[p + 1]] += GAIN[ring[p + 1] & 255]
+        gains[2, flat[p + 2]] += GAIN[ring[p + 2] & 255]
+        gains[3, flat[p + 3]] += GAIN[ring[p + 3] & 255]
     total = 0
     for cut in range(254, -1, -1):
         total += gains[0, cut + 1] + gains[1, cut + 1] + gains[2, cut + 1] + gains[3, cut + 1]
@@ -331,15 +199,15 @@ def _first_above(level: Bytes, cut: int, row: int) -> int:
 
 @compiled
 def _take_larger(
-    values: Bytes, level: Bytes, masks: Bytes, tables: Tables, areas: Ints, clip: Ints, boxes: Indices
+    values: Bytes, level: Bytes, codes: Codes, tables: Tables, areas: Ints, clip: Ints, boxes: Indices
 ) -> None:
     """Do the work of ``take_larger_islands``."""
-    found, n = _differing(values, level)
+    found, n = differing(values, level)
     if n == 0:
         return
-    order, start = _sorted(values, found, n)
-    ring, sunk = masks.ravel(), level.ravel()
-    offsets, copies = _steps(tables, values.shape[1])
+    order, start = by_falling_value(values, found, n)
+    ring, sunk = codes.ravel(), level.ravel()
+    offsets, copies = steps(tables, values.shape[1])
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
     floor, area, first = np.empty(n + 1, np.uint8), np.zeros(n + 1, np.int64), np.empty(n + 1, np.int32)
@@ -347,13 +215,14 @@ def _take_larger(
     for value in range(255, 0, -1):
         for k in range(start[value], start[value - 1]):
             p = order[k]
-            mask = ring[uintp(p)]
+            code = ring[uintp(p)]
+            mask, sides = code & 255, int(code >> 8)
             copy = copies[mask]
-            if copy != 0:
-                region = _root(parent, label[uintp(p + copy)])
+            if copy != 0 and sides == 0:
+                region = root(parent, label[uintp(p + copy)])
                 label[uintp(p)] = region
             else:
-                region = abs(_enter(p, mask, tables, offsets, label, parent, box))
+                region = abs(enter(p, mask, sides, tables, offsets, label, parent, box))
                 if mask == 0:
                     floor[region], first[region] = sunk[p], p
                     alive[living] = region
@@ -363,11 +232,11 @@ def _take_larger(
         cut, kept, chosen = value - 1, 0, 0
         for k in range(living):
             region = alive[k]
-            root = _root(parent, region)
-            if root != region:
+            top = root(parent, region)
+            if top != region:
                 # What a joined region brought along is handed to its root once, at the end of the level.
-                area[root] += area[region]
-                first[root] = min(first[root], first[region])
+                area[top] += area[region]
+                first[top] = min(first[top], first[region])
             elif floor[region] <= cut:
                 alive[kept] = region
                 kept += 1
@@ -393,7 +262,7 @@ def _take_larger(
 def take_larger_islands(
     values: Bytes,
     level: Bytes,
-    masks: Bytes,
+    codes: Codes,
     areas: Ints,
     clip: Ints,
     boxes: Indices,
@@ -402,8 +271,10 @@ def take_larger_islands(
 
     Parameters
     ----------
-    values, level, masks : uint8 [P, Q], framed
-        The hole-filled map, its ``main_level`` and its ``ring_masks``.
+    values, level : uint8 [P, Q], framed
+        The hole-filled map and its ``main_level``.
+    codes : uint16 [P, Q]
+        The ``ring_codes`` of the hole-filled map.
     areas : int64 [256]
         Twice the main region's polygon area at each cut.
     clip : int64 [2]
@@ -411,7 +282,7 @@ def take_larger_islands(
     boxes : int32 [256, 4]
         The main region's boxes, changed in place.
     """
-    _take_larger(values, level, masks, REGION, areas, clip, boxes)
+    _take_larger(values, level, codes, REGION, areas, clip, boxes)
 
 
 @compiled
