@@ -34,3 +34,22 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped where WSOLPIPE_NO_SKIPS=1 forbids it: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server of this host."""
+    pytest.importorskip("moto.server", reason="needs moto[server]")
+    from s3 import serve_s3
+
+    with serve_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server, tmp_path, monkeypatch):
+    """The S3 server, with this process's credentials and a cache of its own."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WSOLPIPE_CACHE", str(tmp_path / "cache"))
+    return s3_server

@@ -83,17 +83,21 @@ def _writable(store: str) -> tuple[bool, str]:
     first, second = backend.create(name, b"1"), backend.create(name, b"2")
     intact = backend.get(name) == b"1"
     backend.delete(name)
-    folder = Path(backend.url)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    if _folder(store) is not None and not any(Path(store).iterdir()):
+        Path(store).rmdir()
     return (
         first and not second and intact,
         f"{store}: one of two writers wins" if first and not second else "no exclusion",
     )
 
 
+def _folder(store: str) -> Path | None:
+    """The store's folder, None for a store behind a URL."""
+    return Path(store) if "://" not in store and Path(store).is_dir() else None
+
+
 def _clock(store: str) -> tuple[bool, str]:
-    folder = Path(store) if Path(store).is_dir() else Path()
+    folder = _folder(store) or Path()
     before = time.time()
     with tempfile.NamedTemporaryFile(dir=folder if os.access(folder, os.W_OK) else None) as file:
         skew = Path(file.name).stat().st_mtime - before
@@ -101,6 +105,8 @@ def _clock(store: str) -> tuple[bool, str]:
 
 
 def _space(store: str) -> tuple[bool, str]:
+    if "://" in store:
+        return True, f"{store} is not on a disk of this machine"
     existing = next(path for path in [Path(store).absolute(), *Path(store).absolute().parents] if path.exists())
     free = shutil.disk_usage(existing).free
     return free > LEAST_FREE, f"{free / 2**30:.1f} GiB free at {existing}"

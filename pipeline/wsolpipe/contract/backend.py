@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.layout import check_object_name, check_object_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,8 @@ class Backend(Protocol):
 
     url: str
 
-    def get(self, name: str) -> bytes:
-        """Bytes of an object; FileNotFoundError if there is none."""
+    def get(self, name: str, *, limit: int | None = None) -> bytes:
+        """Bytes of an object; FileNotFoundError if there is none, StoreError if it has more than `limit` bytes."""
 
     def size(self, name: str) -> int | None:
         """Size of an object in bytes, None if there is none."""
@@ -52,6 +53,15 @@ class Backend(Protocol):
     def zarr_store(self, folder: str) -> Any:
         """A read-only Zarr store over `folder`."""
 
+    def local_file(self, name: str) -> Path:
+        """A file of this machine with an object's bytes, to be read only; FileNotFoundError if there is none."""
+
+    def fetch_folder(self, folder: str) -> Path:
+        """A folder of this machine with the objects below `folder`, to be read only."""
+
+    def litter(self) -> Iterator[tuple[str, float]]:
+        """Half-written objects that killed processes left, with their age in seconds."""
+
 
 class LocalBackend:
     """A store in a folder. Objects appear by hard link (or exclusive rename), so no reader ever sees half of one."""
@@ -66,13 +76,12 @@ class LocalBackend:
         return Path(self._plain_path(name))
 
     def _plain_path(self, name: str) -> str:
-        if "\\" in name or "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
-            msg = f"object name {name!r} leaves the store {self.url}"
-            raise StoreError(msg)
-        return f"{self._root}/{name}"
+        return f"{self._root}/{check_object_name(name, self.url)}"
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, limit: int | None = None) -> bytes:
         with self._explain("read", name):
+            if limit is not None:
+                check_object_size(name, self.size(name) or 0, limit, self.url)
             return self._path(name).read_bytes()
 
     def size(self, name: str) -> int | None:
@@ -151,6 +160,22 @@ class LocalBackend:
         """Path of an object on this machine's file system."""
         return self._path(name)
 
+    def local_file(self, name: str) -> Path:
+        path = self._path(name)
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return path
+
+    def fetch_folder(self, folder: str) -> Path:
+        return self._path(folder)
+
+    def litter(self) -> Iterator[tuple[str, float]]:
+        now = time.time()
+        for path in sorted(self.root.rglob(".*")):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and not path.is_symlink():
+                    yield path.relative_to(self.root).as_posix(), now - path.stat().st_mtime
+
     @contextlib.contextmanager
     def _aside(self, path: Path, data: bytes) -> Iterator[Path]:
         """A complete, synced file beside `path`, removed in the end."""
@@ -221,18 +246,22 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def open_backend(url: str) -> LocalBackend:
+def open_backend(url: str) -> Backend:
     """Backend of a store's URL or folder.
 
     Raises
     ------
     ConfigError
-        If the URL's scheme is not supported.
+        If the URL's scheme is not supported, or what it needs is not installed.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
         return LocalBackend(Path(unquote(parts.path)))
+    if parts.scheme in {"s3", "http", "https"}:
+        from wsolpipe.contract.objects import open_remote
+
+        return open_remote(url)
     if parts.scheme and len(parts.scheme) > 1:
-        msg = f"store={url}: stores of scheme {parts.scheme!r} are not supported; valid: a folder, file://…"
-        raise ConfigError(msg)
+        msg = f"store={url}: stores of scheme {parts.scheme!r} are not supported"
+        raise ConfigError(msg, hint="valid: a folder, file://…, s3://bucket/folder, https://… (read-only)")
     return LocalBackend(Path(url))

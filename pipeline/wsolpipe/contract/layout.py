@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, StoreError
 
 DEFAULT_SHARD_ROWS = 4096
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -23,6 +23,33 @@ def check_name(kind: str, name: str) -> str:
         msg = f"{kind} name {name!r} cannot name a folder: use letters, digits, '_', '.' and '-', no dot first"
         raise ConfigError(msg)
     return name
+
+
+def check_object_name(name: str, store: str) -> str:
+    """Return `name` if it stays inside a store: no empty part, no ``.`` or ``..``, no backslash.
+
+    Raises
+    ------
+    StoreError
+        If it leaves the store.
+    """
+    if "\\" in name or "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
+        msg = f"object name {name!r} leaves the store {store}"
+        raise StoreError(msg)
+    return name
+
+
+def check_object_size(name: str, size: int, limit: int | None, store: str) -> None:
+    """Refuse an object of more than `limit` bytes, before it is read.
+
+    Raises
+    ------
+    StoreError
+        If it is larger.
+    """
+    if limit is not None and size > limit:
+        msg = f"{store}/{name} has {size} bytes, over the {limit} that it may have"
+        raise StoreError(msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +11,7 @@ import numpy as np
 from wsolpipe.contract.backend import Backend, open_backend
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
-from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest, check_size, parse
+from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
 from wsolpipe.contract.schema import Status
 
 if TYPE_CHECKING:
@@ -340,8 +339,7 @@ def _read(backend: Backend, kind: type[M], name: str) -> M:
 
 def _parse_object(backend: Backend, kind: type[R], name: str) -> R:
     """Read and parse a manifest or record, unless its size alone says that it is none."""
-    check_size(kind, backend.size(name) or 0, f"{backend.url}/{name}")
-    return parse(kind, backend.get(name), f"{backend.url}/{name}")
+    return parse(kind, backend.get(name, limit=MAX_JSON_BYTES), f"{backend.url}/{name}")
 
 
 def _choose(views: list[V], stage: str, key: str | None, where: str) -> V:
@@ -359,9 +357,8 @@ def read_parquet(
     """Rows `start` … `stop` − 1 of a Parquet file of a store, reading only the row groups that hold them."""
     import pyarrow.parquet as pq
 
-    local = getattr(backend, "local_path", None)
     try:
-        file = pq.ParquetFile(local(name) if local else io.BytesIO(backend.get(name)))
+        file = pq.ParquetFile(backend.local_file(name))
     except (OSError, ValueError) as error:
         msg = f"{backend.url}/{name} cannot be read: {error}"
         raise StoreError(msg, hint=f"wsolpipe verify store={backend.url}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from wsolpipe.images.index import column_digests
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wsolpipe.contract.backend import LocalBackend
+    from wsolpipe.contract.backend import Backend
     from wsolpipe.contract.manifest import CommitRecord
 
 LEFTOVER_AGE = 3600.0
@@ -202,11 +201,10 @@ def _orphans(view: StageView) -> Iterator[Problem]:
                 yield Problem("orphan", view.folder, int(number), f"{name} of shard {number} has no record")
 
 
-def leftovers(backend: LocalBackend) -> Iterator[Problem]:
+def leftovers(backend: Backend) -> Iterator[Problem]:
     """Temporary files that killed processes left more than an hour ago."""
-    for name, _ in backend.walk(""):
-        file = backend.local_path(name)
-        if file.name.startswith(".") and time.time() - file.stat().st_mtime > LEFTOVER_AGE:
+    for name, age in backend.litter():
+        if age > LEFTOVER_AGE:
             yield Problem("leftover", name, None, "temporary file of a killed process")
 
 
@@ -217,7 +215,7 @@ def repair(store: Store, *, dataset: str | None = None, stages: tuple[str, ...] 
     """
     backend, done = store.backend, []
     leases = Leases(backend)
-    problems = [*verify(store, dataset=dataset, stages=stages), *leftovers(backend)]  # type: ignore[arg-type]
+    problems = [*verify(store, dataset=dataset, stages=stages), *leftovers(backend)]
     for problem in problems:
         done.append((problem, _mend(store, problem, leases)))
     return done

@@ -1,0 +1,166 @@
+"""An S3 server on this host for tests, and a proxy before it that fails, delays and cuts requests on a plan."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import logging
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUCKET = "labels"
+KEYS = {"AWS_ACCESS_KEY_ID": "test-key-0001", "AWS_SECRET_ACCESS_KEY": "test-secret-0001", "AWS_REGION": "us-east-1"}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running S3 server: its address, and URLs of fresh stores in its bucket."""
+
+    endpoint: str
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**KEYS, "AWS_ENDPOINT_URL": self.endpoint}
+
+    def store(self) -> str:
+        return f"s3://{BUCKET}/store{next(self._numbers)}"
+
+
+@contextmanager
+def serve_s3() -> Iterator[Server]:
+    """Moto on a free port, with one bucket."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        answer = request("PUT", host, port, f"/{BUCKET}")
+        assert answer == 200
+        yield Server(f"http://{host}:{port}")
+    finally:
+        server.stop()
+
+
+def request(method: str, host: str, port: int, path: str) -> int:
+    """Status of a plain request, which moto takes without a signature."""
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        connection.request(method, path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@dataclass
+class Plan:
+    """What happens to the n-th request through a proxy: every `fail`-th fails, every `slow`-th waits, `cut` are torn.
+
+    `answer` (status, S3 error code) replaces every answer.
+    """
+
+    fail: int = 0
+    slow: int = 0
+    seconds: float = 0.3
+    cut: tuple[int, ...] = ()
+    answer: tuple[int, str] | None = None
+    down: bool = False
+
+
+class Proxy:
+    """Passes requests on to `upstream` and disturbs some of them; `done` counts what it did."""
+
+    def __init__(self, upstream: str, plan: Plan | None = None) -> None:
+        self.plan, self.done = plan or Plan(), Counter()
+        self._count, self._lock = itertools.count(1), threading.Lock()
+        host, _, port = upstream.rpartition("/")[2].partition(":")
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                return
+
+            def handle_any(self):
+                proxy.pass_on(self, host, int(port))
+
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def pass_on(self, handler: BaseHTTPRequestHandler, host: str, port: int) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        with self._lock:
+            number = next(self._count)
+        plan = self.plan
+        self.done["requests"] += 1
+        if plan.down:
+            handler.close_connection = True
+            return
+        if plan.answer:
+            self._answer(handler, *plan.answer)
+            return
+        if plan.fail and number % plan.fail == 0:
+            self.done["failed"] += 1
+            self._answer(handler, 500, "InternalError")
+            return
+        if plan.slow and number % plan.slow == plan.slow // 2:
+            self.done["slow"] += 1
+            time.sleep(plan.seconds)
+        self._relay(handler, host, port, body, cut=number in plan.cut)
+
+    def _relay(self, handler: BaseHTTPRequestHandler, host: str, port: int, body: bytes, *, cut: bool) -> None:
+        connection = http.client.HTTPConnection(host, port, timeout=60)
+        try:
+            connection.request(handler.command, handler.path, body, dict(handler.headers))
+            answer = connection.getresponse()
+            data = answer.read()
+        finally:
+            connection.close()
+        handler.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in {"transfer-encoding", "connection", "content-length", "date", "server"}:
+                handler.send_header(name, value)
+        length = answer.getheader("Content-Length") if handler.command == "HEAD" else str(len(data))
+        handler.send_header("Content-Length", length or "0")
+        handler.end_headers()
+        if cut and handler.command != "HEAD":
+            self.done["cut"] += 1
+            handler.wfile.write(data[: len(data) // 2])
+            handler.wfile.flush()
+            handler.close_connection = True
+            return
+        if handler.command != "HEAD":
+            handler.wfile.write(data)
+
+    @staticmethod
+    def _answer(handler: BaseHTTPRequestHandler, status: int, code: str) -> None:
+        text = f"<Error><Code>{code}</Code><Message>said {KEYS['AWS_ACCESS_KEY_ID']}</Message></Error>".encode()
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(text)))
+        handler.send_header("Content-Type", "application/xml")
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(text)
