@@ -9,7 +9,7 @@ from e2e.toy import make_toy
 
 @pytest.fixture
 def toy(tmp_path):
-    """72 small images in three classes, and a copy of the toy package."""
+    """40 small images in three classes, for shards of 16, 16 and 8 rows, and a copy of the toy package."""
     return make_toy(tmp_path)
 
 

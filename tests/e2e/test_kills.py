@@ -16,6 +16,7 @@ from wsolpipe.engine.faults import PHASES
 
 KILLS = 20
 KILLS_AFTER_A_COMMIT = 10
+MOST_KILLS = 80
 SEED = 20
 
 
@@ -24,6 +25,15 @@ def kill_group(process):
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def begin(toy, *words, store):
+    """Start a run; return when its work begins, and that moment."""
+    before = toy.log.stat().st_size if toy.log.exists() else 0
+    process = toy.start(*words, store=store)
+    while process.poll() is None and (not toy.log.exists() or toy.log.stat().st_size == before):
+        time.sleep(0.005)
+    return time.monotonic(), process
 
 
 def commits(store):
@@ -70,26 +80,23 @@ def test_workers_killed_at_any_phase_are_replaced_or_resumed(toy, undisturbed, p
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_kills_at_random_moments_change_no_byte(toy, undisturbed, workers):
-    """One store is killed again and again until it is done, then the next; 20 kills in all.
+    """One store is killed again and again until it is done, then the next: at least 20 kills, 10 after a commit.
 
-    A moment is drawn from when the work begins, not from when the interpreter starts, so that kills fall into work.
+    A moment is drawn from the time that an undisturbed run takes here from when its work begins.
     """
     rng = random.Random(SEED + workers)
-    words = (f"workers={workers}", "shade.pause=0.02", "frame.pause=0.02", "checkpoint=0")
-    kills = after_a_commit = round_ = 0
-    while kills < KILLS:
-        round_ += 1
-        store = toy.folder / f"store{round_}"
-        deadline = time.monotonic() + 120
+    words = (f"workers={workers}", "shade.pause=0.02", "frame.pause=0.02")
+    began, process = begin(toy, *words, store=toy.folder / "timed")
+    process.communicate()
+    span = time.monotonic() - began
+    kills = after_a_commit = stores = 0
+    while (kills < KILLS or after_a_commit < KILLS_AFTER_A_COMMIT) and kills < MOST_KILLS:
+        store = toy.folder / f"store{stores}"
+        stores += 1
         while True:
-            assert time.monotonic() < deadline, "no progress"
-            before = len(toy.calls())
-            process = toy.start(*words, store=store)
-            while process.poll() is None and len(toy.calls()) == before:
-                time.sleep(0.005)
-            moment = rng.uniform(0, 0.6)
+            _, process = begin(toy, *words, store=store)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(moment)
+                process.wait(rng.uniform(0, span))
             if process.poll() is not None:
                 _, told = process.communicate()
                 assert process.returncode == 0, told
@@ -98,14 +105,11 @@ def test_kills_at_random_moments_change_no_byte(toy, undisturbed, workers):
             kill_group(process)
             kills += 1
             after_a_commit += committed > 1  # the index has one of its own
-            if kills >= KILLS:
-                done = toy.run(f"workers={workers}", store=store)
-                assert done.code == 0, done.err
-                break
         assert object_bytes(store) == object_bytes(undisturbed.store)
         assert not list(store.glob("**/leases/*.json"))
+    print(f"workers={workers}: {kills} kills, {after_a_commit} after the first commit, {stores} stores")
+    assert kills >= KILLS
     assert after_a_commit >= KILLS_AFTER_A_COMMIT
-    print(f"workers={workers}: {kills} kills, {after_a_commit} after the first commit, {round_} stores")
 
 
 def test_a_run_whose_parent_alone_is_killed_leaves_workers_that_end(toy, undisturbed):
@@ -181,7 +185,7 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_goes_on(toy, undisturbed, numb
     done = toy.run()
     assert done.code == 0, done.err
     check_equal(toy, undisturbed)
-    assert len(toy.calls("shade")) - before < 18
+    assert len(toy.calls("shade")) - before < 10
 
 
 @pytest.mark.slow

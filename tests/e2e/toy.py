@@ -142,7 +142,7 @@ def start_zygote() -> subprocess.Popen[str]:
     return process
 
 
-def make_toy(folder: Path, *, rows: int = 72, classes: int = 3) -> Toy:
+def make_toy(folder: Path, *, rows: int = 40, classes: int = 3) -> Toy:
     """A toy data set of `rows` images under `folder`."""
     toy = Toy(folder)
     shutil.copytree(PACKAGE, folder / "package", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,0 +1,22 @@
+"""A toy data set and what an undisturbed run makes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from e2e.toy import make_toy
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """40 small images in three classes, for shards of 16, 16 and 8 rows."""
+    return make_toy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A toy data set whose run was left alone."""
+    toy = make_toy(tmp_path_factory.mktemp("undisturbed"))
+    done = toy.run()
+    assert done.code == 0, done.err
+    return toy
