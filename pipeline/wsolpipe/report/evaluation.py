@@ -15,6 +15,7 @@ from wsolpipe.maps.normalise import minmax, to_uint8
 from wsolpipe.maps.otsu import otsu_threshold
 from wsolpipe.maps.upsample import upsample
 from wsolpipe.metrics.boxes import BoxEvaluation
+from wsolpipe.report.val_boxes import is_val_boxes, score_val_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +104,9 @@ def evaluate(session: Session, stage: str, split: str, *, slot: int = 0, key: st
     require_complete(view)
     scored = attach_truth(view, index_of(session, view))
     arrays = scored.view.manifest.arrays
-    if "boxes" in arrays:
+    if is_val_boxes(view):
+        figures, quarantined = score_val_boxes(scored)
+    elif "boxes" in arrays:
         figures, quarantined = _score_boxes(scored)
     elif "maps" in arrays:
         figures, quarantined = _score_maps(scored, slot)

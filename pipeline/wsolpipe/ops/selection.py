@@ -1,0 +1,165 @@
+"""How one box of many becomes an image's pseudo-box: a share by score, the pointing game, the best that is left.
+
+The steps of the realistic protocol's annotator (validation boxes without annotation). Boxes are float [B, 4], xyxy,
+half-open, in pixels of the image, in the order in which their proposer gave them; ties go to the earlier one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from wsolpipe.maps import largest_region_box, minmax, otsu_threshold, to_uint8, upsample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Order = Literal["filter-first", "pointing-first"]
+
+
+class Step(IntFlag):
+    """What a box passed; bits of the array ``steps``."""
+
+    TOP = 1
+    POINTED = 2
+    FINALIST = 4
+
+
+class Fallback(IntFlag):
+    """What stood in for a step that left nothing; bits of the array ``fallback``."""
+
+    NO_REGION = 1
+    PEAK_OUTSIDE = 2
+    NO_SCORE = 4
+    NO_PEAK = 8
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Boxes of one image after the steps that need no further score.
+
+    Attributes
+    ----------
+    steps : uint8 array [B]
+        `Step` of each box; finalists are those that are left.
+    fallback : Fallback
+    """
+
+    steps: NDArray[np.uint8]
+    fallback: Fallback
+
+    def finalists(self) -> NDArray[np.int64]:
+        """Positions of the boxes that are left, at least one where there were boxes."""
+        return np.flatnonzero(self.steps & Step.FINALIST)
+
+
+def shortlist(
+    boxes: NDArray[Any], scores: NDArray[Any], peak: NDArray[Any] | None, *, keep: float, order: Order
+) -> Shortlist:
+    """Keep a share of the boxes by score and those that hold the peak, in either order.
+
+    Parameters
+    ----------
+    boxes : float array [B, 4]
+    scores : float array [B]
+        Of the first step.
+    peak : float array [2] or None
+        (x, y); None where there is none, and every box counts as pointed at.
+    keep : float
+        Share of the boxes kept by score, rounded up.
+    order : "filter-first" or "pointing-first"
+        Whether the share is taken of all boxes or of those that hold the peak.
+
+    Returns
+    -------
+    Shortlist
+        Where no box that is left holds the peak, the pointing game is skipped; scores that are all zero keep the order
+        in which boxes came.
+    """
+    steps = np.zeros(len(boxes), np.uint8)
+    if not len(boxes):
+        return Shortlist(steps, Fallback.NO_REGION)
+    fallback = Fallback(0) if np.any(scores > 0) else Fallback.NO_SCORE
+    pointed = np.ones(len(boxes), bool) if peak is None else holds(boxes, peak)
+    fallback |= Fallback.NO_PEAK if peak is None else Fallback(0)
+    everything = np.ones(len(boxes), bool)
+    if order == "filter-first":
+        top = highest(scores, everything, keep)
+        left = top & pointed
+        fallback |= Fallback(0) if left.any() else Fallback.PEAK_OUTSIDE
+        left = left if left.any() else top
+    else:
+        fallback |= Fallback(0) if pointed.any() else Fallback.PEAK_OUTSIDE
+        top = left = highest(scores, pointed if pointed.any() else everything, keep)
+    for step, passed in ((Step.TOP, top), (Step.POINTED, pointed), (Step.FINALIST, left)):
+        steps[passed] |= np.uint8(step)
+    return Shortlist(steps, fallback)
+
+
+def highest(scores: NDArray[Any], among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    """Mark the best `share`, rounded up, of the boxes that `among` [B] marks."""
+    positions = np.flatnonzero(among)
+    count = max(1, int(np.ceil(share * len(positions) - 1e-9)))
+    marked = np.zeros(len(among), bool)
+    marked[positions[np.argsort(-scores[positions], kind="stable")[:count]]] = True
+    return marked
+
+
+def holds(boxes: NDArray[Any], point: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which boxes [B, 4] hold a point (x, y): the pointing game (Zhang et al., IJCV 2018, section 4.1)."""
+    x, y = point
+    inside = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
+    return np.asarray(inside, bool)
+
+
+def best_finalist(found: Shortlist, final: NDArray[Any], first: NDArray[Any]) -> tuple[int, Fallback]:
+    """Position of the finalist with the greatest `final` score [B]; by the `first` score [B] where all are zero."""
+    left = found.finalists()
+    if np.any(final[left] > 0):
+        return int(left[np.argmax(final[left])]), Fallback(0)
+    return int(left[np.argmax(first[left])]), Fallback.NO_SCORE
+
+
+def map_peak(levels: NDArray[Any], size: tuple[int, int], *, side: int = 224) -> NDArray[np.float64] | None:
+    """Where a map is highest, in pixels of its image.
+
+    Parameters
+    ----------
+    levels : uint8 or float array [h, w]
+        A map; stretched bilinearly to `side` first, as evaluators do.
+    size : (height, width)
+        Of the image.
+
+    Returns
+    -------
+    float64 array [2] or None
+        (x, y) of the centre of the highest pixel, the first of equals; None for a constant map.
+    """
+    large = upsample(np.asarray(levels, np.float32), (side, side))
+    if large.max() <= large.min():
+        return None
+    row, column = np.unravel_index(int(large.argmax()), large.shape)
+    return np.array([(column + 0.5) * size[1] / side, (row + 0.5) * size[0] / side])
+
+
+def otsu_mask(levels: NDArray[Any], side: int) -> NDArray[np.bool_]:
+    """Foreground of a map [h, w] stretched to `side`: strictly above Otsu's threshold; empty for a constant map."""
+    large = to_uint8(minmax(upsample(np.asarray(levels, np.float32), (side, side))))
+    return np.asarray(large > otsu_threshold(large))
+
+
+def largest_otsu_box(
+    levels: NDArray[Any], size: tuple[int, int], *, side: int = 224
+) -> tuple[NDArray[np.float32], Fallback]:
+    """Box [4] of the largest Otsu region of a map, in pixels of an image of `size` (height, width).
+
+    The whole image, and `Fallback.NO_REGION`, for a constant map.
+    """
+    height, width = size
+    box = largest_region_box(otsu_mask(levels, side))
+    if box is None:
+        return np.array([0, 0, width, height], np.float32), Fallback.NO_REGION
+    return np.asarray(box * (np.array([width, height] * 2, np.float64) / side), np.float32), Fallback(0)

@@ -1,0 +1,126 @@
+"""How good validation pseudo-boxes are after each step of their choice (thesis table 4.5), and their export."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.schema import Status
+from wsolpipe.images.pseudo import box_lines, iou_lines
+from wsolpipe.metrics.boxes import BoxEvaluation, best_iou, iou_per_box
+from wsolpipe.ops.selection import Fallback, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.contract.reader import StageView
+    from wsolpipe.report.evaluation import Scored
+
+Array = np.ndarray[Any, Any]
+ARRAYS = ("boxes", "top_box", "candidates", "steps", "peak", "fallback")
+#: Steps whose estimator is the mean over the boxes that are left: name -> bits that a box must have.
+MEANS = {
+    "iou_pointing_mean_of_boxes": Step.POINTED,
+    "iou_top_mean_of_boxes": Step.TOP,
+    "iou_top_pointing_mean_of_boxes": Step.TOP | Step.POINTED,
+}
+
+
+def is_val_boxes(view: StageView) -> bool:
+    """Whether a stage keeps the steps of its choice."""
+    return set(ARRAYS) <= set(view.manifest.arrays)
+
+
+def score_val_boxes(scored: Scored) -> tuple[dict[str, Any], int]:
+    """Figures of every step, and the number of quarantined rows.
+
+    Each key says its estimator. ``…_mean_of_boxes``: mean IoU of a row's boxes that are left, then over the rows that
+    have any (``rows_…`` of them); ``…_one_box``: IoU of one box a row; ``iou_upper_best_box``: of the region that fits
+    the ground truth best. ``pointing_accuracy``: share of rows whose peak lies in a ground-truth box. The keys of any
+    stage of boxes follow.
+    """
+    figures, sums = BoxEvaluation(), _Sums()
+    quarantined, fallbacks = 0, dict.fromkeys(Fallback, 0)
+    for start, status, (boxes, top, candidates, steps, peak, fallback) in scored.shards(*ARRAYS):
+        quarantined += int((status == Status.QUARANTINED).sum())
+        for kind in Fallback:
+            fallbacks[kind] += int((fallback[status == Status.OK] & kind > 0).sum())
+        for offset in np.flatnonzero(status != Status.QUARANTINED):
+            row = start + int(offset)
+            truth = scored.truth.get(row, np.zeros((0, 4)))
+            width, height = scored.sizes[row]
+            empty = row in scored.objectless
+            figures.add(boxes[offset], truth, size=(width, height), objectless=empty)
+            if len(truth) and not empty:
+                _add_row(sums, truth, boxes[offset], top[offset], candidates[offset], steps[offset], peak[offset])
+    result = figures.result()
+    detail = {
+        **{name: sums.mean(name) for name in MEANS},
+        "iou_top_one_box": sums.mean("top"),
+        "iou_final_one_box": result["iou_top1"],
+        "iou_upper_best_box": sums.mean("upper"),
+        "iou_centre_one_box": result["iou_centre"],
+        "pointing_accuracy": sums.mean("pointing"),
+        **{f"rows_{name.removeprefix('iou_').removesuffix('_mean_of_boxes')}": sums.rows(name) for name in MEANS},
+        **{f"rows_fallback_{str(kind.name).lower()}": count for kind, count in fallbacks.items()},
+    }
+    return {**detail, **result}, quarantined
+
+
+class _Sums:
+    """Means over the rows that have a value."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, name: str, value: float) -> None:
+        self.values.setdefault(name, []).append(value)
+
+    def mean(self, name: str) -> float | None:
+        known = self.values.get(name)
+        return float(np.mean(known)) if known else None
+
+    def rows(self, name: str) -> int:
+        return len(self.values.get(name, ()))
+
+
+def _add_row(sums: _Sums, truth: Array, final: Array, top: Array, candidates: Array, steps: Array, peak: Array) -> None:
+    present = ~np.isnan(candidates).any(axis=1)
+    boxes, passed = candidates[present], steps[present]
+    if len(boxes):
+        ious = iou_per_box(boxes, truth)
+        sums.add("upper", float(ious.max()))
+        for name, bits in MEANS.items():
+            left = (passed & int(bits)) == int(bits)
+            if left.any():
+                sums.add(name, float(ious[left].mean()))
+    if not np.isnan(top).any():
+        sums.add("top", best_iou(top, truth))
+    if not np.isnan(peak).any():
+        x, y = peak
+        inside = (truth[:, 0] <= x) & (x < truth[:, 2]) & (truth[:, 1] <= y) & (y < truth[:, 3])
+        sums.add("pointing", float(inside.any()))
+
+
+def export_boxes(scored: Scored) -> Mapping[str, str]:
+    """Pseudo-boxes as the files that the field exchanges.
+
+    Returns
+    -------
+    mapping of str to str
+        ``localization.txt`` (``image_id,x0,y0,x1,y1``), and ``localization_iou.txt`` (``image_id,iou``) where a row has
+        ground truth; text by file name. Rows without a box are left out.
+    """
+    names = scored.index.table(["image_id"]).column("image_id").to_pylist()
+    boxes: dict[str, Array] = {}
+    ious: dict[str, float] = {}
+    for start, status, (found,) in scored.shards("boxes"):
+        for offset in np.flatnonzero(status == Status.OK):
+            row = start + int(offset)
+            if not np.isnan(found[offset, 0]).any():
+                boxes[names[row]] = found[offset, :1]
+                if row in scored.truth:
+                    ious[names[row]] = best_iou(found[offset, :1], scored.truth[row])
+    files = {"localization.txt": box_lines(boxes)}
+    return {**files, "localization_iou.txt": iou_lines(ious)} if ious else files

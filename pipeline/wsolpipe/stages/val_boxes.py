@@ -1,0 +1,373 @@
+"""Validation pseudo-boxes without annotation: one box a row from regions, the classifier's map and its opinion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
+from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from wsolpipe.ops.selection import Shortlist
+    from wsolpipe.stages.base import Array, Rows, Upstream
+
+Annotator = Literal["ss", "rpn", "clip", "file"]
+#: What each annotator reads, and the region methods that it takes.
+NEEDS = {"ss": ("regions", "cams", "classifier"), "rpn": ("regions", "cams", "classifier"), "clip": ("clip_cams",)}
+METHODS = {"ss": ("selective_search",), "rpn": ("rpn", "onnx")}
+
+
+class ValBoxesParams(StageParams):
+    """Parameters of `ValBoxes`.
+
+    Attributes
+    ----------
+    annotator
+        ``ss``: from selective search; ``rpn``: from a detector's regions (``rpn`` or ``onnx``); ``clip``: the largest
+        Otsu region of the map of ``clip_cams``; ``file``: released boxes.
+    slots
+        Regions of a row that take part, the first so many.
+    keep
+        Share of the regions kept by score in the first step, rounded up.
+    top_by
+        Score of that step: ``classifier`` (posterior of the row's label when all but the region is blurred) or
+        ``objectness``; None for the classifier with ``ss`` and objectness with ``rpn``.
+    order
+        ``filter-first``: the share first, then the pointing game; ``pointing-first``: the other way round, which with
+        ``keep=1`` leaves out the share.
+    final
+        Score of the last step: ``classifier`` or ``objectness``.
+    map
+        Slot of the maps of ``cams`` (or of ``clip_cams``) that is used.
+    size
+        Side of the grid to which a map is stretched, in pixels.
+    blur_kernel, blur_sigma
+        Of the Gaussian outside a region, in pixels at 224² and scaled with the classifier's input.
+    file
+        Of ``file``: boxes in the ``localization.txt`` layout; the key holds its sha256.
+    batch
+        Crops scored at once.
+    images
+        Images blurred at once.
+    """
+
+    annotator: Annotator
+    slots: Annotated[int, Field(ge=1)]
+    keep: Annotated[float, Field(gt=0, le=1)]
+    top_by: Literal["classifier", "objectness"] | None
+    order: Literal["filter-first", "pointing-first"]
+    final: Literal["classifier", "objectness"]
+    map: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=8)]
+    blur_kernel: Annotated[int, Field(ge=1)]
+    blur_sigma: Annotated[float, Field(gt=0)]
+    file: str | None
+    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+    images: Annotated[int, Field(ge=1), ExecutionOnly()]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ValBoxesParams:
+        if self.blur_kernel % 2 == 0:
+            msg = "blur_kernel is an odd number of pixels"
+            raise ValueError(msg)
+        if (self.annotator == "file") != (self.file is not None):
+            msg = "annotator=file and file=FILE belong together"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def first_score(self) -> Literal["classifier", "objectness"]:
+        """`top_by` with its default settled."""
+        return self.top_by or ("classifier" if self.annotator == "ss" else "objectness")
+
+    def in_key(self) -> dict[str, Any]:
+        """What the annotator uses; a file by its content.
+
+        Raises
+        ------
+        ConfigError
+            If the file is not there.
+        """
+        values = super().in_key()
+        if self.annotator == "clip":
+            return {name: values[name] for name in ("annotator", "map", "size")}
+        if self.annotator == "file":
+            from wsolpipe.models.digests import file_sha256
+
+            try:
+                return {"annotator": "file", "file": file_sha256(Path(str(self.file)).expanduser())}
+            except OSError as error:
+                msg = f"cannot read the box file {self.file}: {error.strerror}"
+                raise ConfigError(msg, hint="val_boxes.file=FILE in the localization.txt layout") from error
+        del values["file"]
+        return {**values, "top_by": self.first_score}
+
+
+class ValBoxes(Stage[ValBoxesParams]):
+    """Makes one box a row, and keeps what each step left, so that every step can be scored afterwards.
+
+    Where a step leaves nothing it is skipped and counted in the summary: no region at all gives the whole image; a peak
+    outside all regions that are left, or a map without a peak, skips the pointing game; scores that are all zero leave
+    the order of the step before.
+    """
+
+    Params: ClassVar[type[StageParams]] = ValBoxesParams
+
+    @classmethod
+    def needs(cls, params: ValBoxesParams, declared: tuple[str, ...]) -> tuple[str, ...]:
+        """What the annotator reads.
+
+        Raises
+        ------
+        ConfigError
+            If it reads a stage that is not there.
+        """
+        wanted = NEEDS.get(params.annotator, ())
+        missing = [name for name in wanted if name not in declared]
+        if missing:
+            msg = f"val_boxes.annotator={params.annotator} reads {', '.join(missing)}, which val_boxes does not declare"
+            raise ConfigError(msg, hint="use val_boxes.annotator=ss or =rpn")
+        return wanted
+
+    def setup(self) -> None:
+        """Load the classifier, or the box file.
+
+        Raises
+        ------
+        ConfigError
+            If the classifier's classes are not the data set's.
+        DataError
+            If the box file is malformed.
+        """
+        self._counted: tuple[Rows | None, dict[str, int]] = (None, {})
+        context, params = self.context, self.params
+        if params.annotator == "file":
+            from wsolpipe.images.pseudo import read_boxes
+
+            self.released = read_boxes(Path(str(params.file)).expanduser())
+        elif params.annotator != "clip":
+            from wsolpipe.models.classes import refuse_misfit
+            from wsolpipe.models.classifier import load_classifier
+
+            self.classifier = load_classifier(context.artifacts["classifier"], context.device)
+            refuse_misfit(self.classifier.record, context.dataset, context.classes, context.class_names)
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The box, its score, and what the steps saw."""
+        slots = self.params.slots if self.params.annotator in METHODS else 1
+        each = {"dtype": "float32", "shape": (slots,), "fill": "nan"}
+        return {
+            "boxes": boxes_spec(1, f"pseudo-box of annotator {self.params.annotator}"),
+            "scores": ArraySpec(dtype="float32", shape=(1,), fill="nan", meaning="score of the last step"),
+            "count": ArraySpec(dtype="uint8", meaning="boxes of this row"),
+            "top_box": boxes_spec(1, "best box by the score of the first step alone"),
+            "candidates": boxes_spec(slots, "regions that took part"),
+            "objectness": ArraySpec(**each, meaning="score that the regions came with"),
+            "posterior": ArraySpec(**each, unit="posterior", meaning="classifier's, NaN where no step asked for it"),
+            "steps": ArraySpec(
+                dtype="uint8", shape=(slots,), meaning="bits: 1 in the share by score, 2 holds the peak, 4 finalist"
+            ),
+            "peak": ArraySpec(
+                dtype="float32", shape=(2,), fill="nan", unit="pixel of the original image", meaning="x, y of the peak"
+            ),
+            "fallback": ArraySpec(
+                dtype="uint8", meaning="bits: 1 no region, 2 peak outside all boxes, 4 scores all zero, 8 no peak"
+            ),
+        }
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
+        """Choose a box for each of these rows.
+
+        Raises
+        ------
+        ConfigError
+            If the regions are not of this annotator, or a label has no output of the classifier.
+        """
+        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        for position, label in enumerate(rows.labels()):
+            if rows.usable(position) and label is not None and label in self.context.objectless:
+                rows.mark_no_object(position)
+        for name, item in inputs.items():
+            for position in np.flatnonzero(item.status != Status.OK).tolist():
+                if rows.usable(position):
+                    rows.quarantine(position, f"{name} holds nothing of this row")
+        if self.params.annotator == "file":
+            self._take_released(rows, made)
+        elif self.params.annotator == "clip":
+            self._take_maps(rows, made, inputs["clip_cams"])
+        else:
+            self._select(rows, made, inputs["regions"], inputs["cams"])
+        self._counted = (rows, self._counts(rows, made))
+        return made
+
+    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
+        """Rows in which a fallback stood in for a step, each kind by itself, and rows without a box."""
+        last, counts = self._counted
+        return counts if last is rows else self._counts(rows, arrays)
+
+    def _counts(self, rows: Rows, made: Mapping[str, Array]) -> dict[str, int]:
+        from wsolpipe.ops.selection import Fallback
+
+        usable = np.array([rows.usable(position) for position in range(len(rows))], bool)
+        kinds = {f"fallback_{kind.name.lower()}": int((made["fallback"] & kind > 0).sum()) for kind in Fallback}  # type: ignore[union-attr]
+        return {**kinds, "rows_without_pseudo_box": int((made["count"][usable] == 0).sum())}
+
+    # -- annotators -------------------------------------------------------------------------------------------------
+
+    def _take_released(self, rows: Rows, made: dict[str, Array]) -> None:
+        from wsolpipe.images.geometry import clip_boxes
+
+        names = rows.columns["image_id"]
+        if len(rows) and not any(name in self.released for name in names):
+            example = next(iter(self.released), "nothing")
+            self.context.warn(f"{self.params.file} holds {example!r}, and no row of this block, such as {names[0]!r}")
+        for position, (name, size) in enumerate(zip(names, rows.sizes(), strict=True)):
+            if rows.usable(position) and name in self.released:
+                box = clip_boxes(self.released[name][:1], size)
+                made["boxes"][position], made["candidates"][position], made["top_box"][position] = box, box, box
+                made["count"][position] = 1
+
+    def _take_maps(self, rows: Rows, made: dict[str, Array], maps: Upstream) -> None:
+        from wsolpipe.ops.selection import largest_otsu_box
+
+        for position, size in enumerate(rows.sizes()):
+            if rows.usable(position):
+                levels = self._map(maps, position)
+                box, fallback = largest_otsu_box(levels, size, side=self.params.size)
+                made["boxes"][position], made["candidates"][position], made["top_box"][position] = box, box, box
+                made["count"][position], made["fallback"][position] = 1, fallback
+
+    def _select(self, rows: Rows, made: dict[str, Array], regions: Upstream, cams: Upstream) -> None:
+        from wsolpipe.models.classes import refuse_label
+
+        params = self.params
+        method = regions.params.get("method")
+        if method not in METHODS[params.annotator]:
+            wanted = METHODS[params.annotator][0]
+            msg = f"val_boxes.annotator={params.annotator} chooses among regions of {wanted}, and these are of {method}"
+            raise ConfigError(msg, hint=f"regions.method={wanted}, or another val_boxes.annotator")
+        for position, label in enumerate(rows.labels()):
+            if rows.usable(position) and label is None:
+                rows.quarantine(position, "no label: a box is chosen by the class of its image")
+            elif rows.usable(position):
+                refuse_label(int(label or 0), self.classifier.record, self.context.dataset)
+        sizes = rows.sizes()
+        for position in self._usable(rows):
+            count = min(int(regions.arrays["count"][position]), params.slots)
+            made["candidates"][position, :count] = regions.arrays["boxes"][position, :count]
+            made["objectness"][position, :count] = regions.arrays["scores"][position, :count]
+            peak = self._peak(cams, position, sizes[position])
+            if peak is not None:
+                made["peak"][position] = peak
+        if params.first_score == "classifier":
+            self._score(rows, made, lambda position: np.arange(self._count(made, position)))
+        found = {position: self._shortlist(made, position) for position in self._usable(rows)}
+        if params.final == "classifier" and params.first_score != "classifier":
+            self._score(rows, made, lambda position: found[position].finalists())
+        for position in self._usable(rows):
+            self._choose(made, position, found[position], sizes[position])
+
+    def _shortlist(self, made: Mapping[str, Array], position: int) -> Shortlist:
+        from wsolpipe.ops.selection import shortlist
+
+        count, peak = self._count(made, position), made["peak"][position]
+        found = shortlist(
+            made["candidates"][position, :count],
+            self._scores(made, self.params.first_score)[position, :count],
+            None if np.isnan(peak).any() else peak,
+            keep=self.params.keep,
+            order=self.params.order,
+        )
+        made["steps"][position, :count] = found.steps
+        made["fallback"][position] = found.fallback
+        return found
+
+    def _choose(self, made: dict[str, Array], position: int, found: Shortlist, size: tuple[int, int]) -> None:
+        """Write the box of one row."""
+        from wsolpipe.ops.selection import best_finalist
+
+        made["count"][position] = 1
+        count = self._count(made, position)
+        if not count:
+            made["boxes"][position] = made["top_box"][position] = [0, 0, size[1], size[0]]
+            return
+        first = self._scores(made, self.params.first_score)[position, :count]
+        final = self._scores(made, self.params.final)[position, :count]
+        best, fallback = best_finalist(found, final, first)
+        made["fallback"][position] |= fallback
+        made["boxes"][position] = made["candidates"][position, best]
+        made["scores"][position] = final[best]
+        made["top_box"][position] = made["candidates"][position, int(np.argmax(first))]
+
+    def _score(self, rows: Rows, made: dict[str, Array], chosen: Callable[[int], Array]) -> None:
+        """Posterior of each row's label for its `chosen` candidates; a bad image gives up its row."""
+        from wsolpipe.images.geometry import resize
+        from wsolpipe.ops.perturb import cover_pixels
+        from wsolpipe.ops.scoring import BoxScorer
+
+        params, side = self.params, self.classifier.record.size
+        scorer = BoxScorer(
+            self.classifier,
+            size=side,
+            device=self.context.device,
+            kernel=params.blur_kernel,
+            sigma=params.blur_sigma,
+            batch=params.batch,
+        )
+        asked: list[tuple[int, Array]] = []
+        labels, sizes = rows.labels(), rows.sizes()
+        for batch in rows.batches(params.images, lambda image, position: resize(image, (side, side))):
+            present = [item for item in batch.present() if len(chosen(item[1]))]
+            boxes = []
+            for _, position, _ in present:
+                asked.append((position, chosen(position)))
+                height, width = sizes[position]
+                boxes.append(
+                    cover_pixels(
+                        made["candidates"][position, asked[-1][1]], (side / height, side / width), (side, side)
+                    )
+                )
+            if present:
+                pixels = np.stack([item for _, _, item in present])
+                scorer.add(pixels, boxes, [int(labels[position] or 0) for _, position, _ in present])
+            self.context.progress(batch.stop, len(rows))
+        posteriors, start = scorer.finish(), 0
+        for position, slots in asked:
+            own = posteriors[start : start + len(slots)]
+            start += len(slots)
+            if np.isfinite(own).all():
+                made["posterior"][position, slots] = own
+            else:
+                rows.quarantine(position, "the classifier gave a score that is not a number")
+
+    def _scores(self, made: Mapping[str, Array], kind: str) -> Array:
+        return made["posterior" if kind == "classifier" else "objectness"]
+
+    def _count(self, made: Mapping[str, Array], position: int) -> int:
+        return int((~np.isnan(made["objectness"][position])).sum())
+
+    def _usable(self, rows: Rows) -> list[int]:
+        return [position for position in range(len(rows)) if rows.usable(position)]
+
+    def _map(self, maps: Upstream, position: int) -> Array:
+        slots = maps.arrays["maps"].shape[1]
+        if self.params.map >= slots:
+            msg = f"val_boxes.map={self.params.map}: the maps have slots 0 … {slots - 1}"
+            raise ConfigError(msg)
+        levels: Array = maps.arrays["maps"][position, self.params.map]
+        if "grid_hw" in maps.arrays:  # kept-aspect grids are padded at the bottom and right
+            height, width = maps.arrays["grid_hw"][position]
+            levels = levels[:height, :width]
+        return levels
+
+    def _peak(self, cams: Upstream, position: int, size: tuple[int, int]) -> Array | None:
+        from wsolpipe.ops.selection import map_peak
+
+        return map_peak(self._map(cams, position), size, side=self.params.size)

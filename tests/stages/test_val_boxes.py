@@ -1,0 +1,334 @@
+"""The stage ``val_boxes`` against a choice made one box at a time, its fallbacks, and how ``eval`` scores each step."""
+
+from __future__ import annotations
+
+import types
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from stages.drawn import draw
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.schema import Status
+from wsolpipe.images.geometry import resize
+from wsolpipe.images.pseudo import box_lines, read_boxes
+from wsolpipe.metrics import best_iou, iou_per_box
+from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
+from wsolpipe.ops.selection import Fallback
+from wsolpipe.report.evaluation import Scored
+from wsolpipe.report.val_boxes import ARRAYS, export_boxes, score_val_boxes
+from wsolpipe.stages.base import Context, Upstream
+from wsolpipe.stages.cams import Cams
+from wsolpipe.stages.regions import RegionsStage
+from wsolpipe.stages.registry import load_registry
+from wsolpipe.stages.val_boxes import ValBoxes
+
+COUNT, SLOTS = 11, 24
+RECORD = ClassifierRecord(model="resnet10t", outputs=4, size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def write(folder, classifier):
+    for name, content in save_classifier(classifier).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def parameters(**params):
+    return load_registry().params("val_boxes", {"slots": SLOTS} | params)
+
+
+def stage(folder=None, *, objectless=(), classes=4, **params):
+    context = Context(
+        dataset="drawn", classes=classes, objectless=frozenset(objectless), artifacts={"classifier": folder}
+    )
+    made = ValBoxes(parameters(**params), context)
+    made.setup()
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        classifier = ImageClassifier(RECORD)
+        torch.nn.init.normal_(classifier.last_layer().weight, std=0.5)
+    return write(tmp_path_factory.mktemp("classifier"), classifier)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return draw(COUNT, seed=5)
+
+
+@pytest.fixture(scope="module")
+def upstream(folder, drawn):
+    registry = load_registry()
+    regions = RegionsStage(registry.params("regions", {"top_n": SLOTS}), Context(dataset="drawn"))
+    regions.setup()
+    cams = Cams(registry.params("cams", {}), Context(dataset="drawn", classes=4, artifacts={"classifier": folder}))
+    cams.setup()
+    ones = np.ones(COUNT, np.uint8)
+    return {
+        "regions": Upstream(regions.process(drawn.rows(), {}), ones, {"method": "selective_search"}),
+        "cams": Upstream(cams.process(drawn.rows(), {}), ones, {}),
+    }
+
+
+def as_detector(upstream):
+    """The same regions as if a detector had found them, with scores that say something."""
+    arrays = dict(upstream["regions"].arrays)
+    scores = np.random.default_rng(3).random(arrays["scores"].shape).astype(np.float32)
+    arrays["scores"] = np.where(np.isnan(arrays["scores"]), np.nan, scores)
+    return {**upstream, "regions": Upstream(arrays, np.ones(COUNT, np.uint8), {"method": "onnx"})}
+
+
+def posterior_of(image, box, label, classifier):
+    """Posterior with all but one box blurred, in float64, by OpenCV."""
+    small = resize(image, (64, 64)).astype(np.float64)
+    half = round(32 * 64 / 224)
+    crop = cv2.GaussianBlur(small, (2 * half + 1,) * 2, 20 * 64 / 224)
+    height, width = image.shape[:2]
+    scaled = box.astype(np.float64) * np.array([64 / width, 64 / height] * 2)
+    x0, y0 = np.floor(scaled[:2] + 1e-6).astype(int)
+    x1, y1 = np.ceil(scaled[2:] - 1e-6).astype(int)
+    crop[y0:y1, x0:x1] = small[y0:y1, x0:x1]
+    inputs = torch.from_numpy((crop / 255 - 0.5) / 0.25).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        return classifier(inputs).softmax(1)[0, label].item()
+
+
+@pytest.fixture(scope="module")
+def posteriors(folder, drawn, upstream):
+    """Posterior of every region of every row, one at a time."""
+    classifier, regions = load_classifier(folder).double(), upstream["regions"].arrays
+    return [
+        [posterior_of(drawn.images[row], box, drawn.labels[row], classifier) for box in boxes[: int(count)]]
+        for row, (boxes, count) in enumerate(zip(regions["boxes"], regions["count"], strict=True))
+    ]
+
+
+@pytest.mark.parametrize("annotator", ["ss", "rpn"])
+@pytest.mark.parametrize("order", ["filter-first", "pointing-first"])
+@pytest.mark.parametrize("top_by", [None, "classifier", "objectness"])
+def test_boxes_equal_a_choice_made_one_box_at_a_time(folder, drawn, upstream, posteriors, annotator, order, top_by):
+    inputs = as_detector(upstream) if annotator == "rpn" else upstream
+    made = stage(folder, annotator=annotator, order=order, top_by=top_by, batch=7, images=4)
+    arrays = made.process(drawn.rows(), inputs)
+    first = top_by or {"ss": "classifier", "rpn": "objectness"}[annotator]
+    for row in range(COUNT):
+        count = int(inputs["regions"].arrays["count"][row])
+        boxes = inputs["regions"].arrays["boxes"][row, :count]
+        posterior = posteriors[row]
+        scores = np.array(posterior if first == "classifier" else inputs["regions"].arrays["scores"][row, :count])
+        x, y = arrays["peak"][row]
+        pointed = {n for n, (x0, y0, x1, y1) in enumerate(boxes) if x0 <= x < x1 and y0 <= y < y1}
+        ranked = sorted(range(count), key=lambda n, scores=scores: (-scores[n], n))
+        if order == "filter-first":
+            top = ranked[: -(-count // 5)]
+            left = [n for n in top if n in pointed] or top
+        else:
+            among = [n for n in ranked if n in pointed] or ranked
+            left = among[: -(-len(among) // 5)]
+        best = max(left, key=lambda n, posterior=posterior: posterior[n])
+        assert np.array_equal(arrays["boxes"][row, 0], boxes[best]), row
+        assert arrays["scores"][row, 0] == pytest.approx(posterior[best], abs=1e-4)
+        assert np.array_equal(arrays["top_box"][row, 0], boxes[ranked[0]])
+        assert np.flatnonzero(arrays["steps"][row] & 4).tolist() == sorted(left)
+        assert np.flatnonzero(arrays["steps"][row] & 2).tolist() == sorted(pointed)
+        scored = np.flatnonzero(~np.isnan(arrays["posterior"][row]))
+        assert scored.tolist() == (list(range(count)) if first == "classifier" else sorted(left))
+
+
+def test_results_depend_on_neither_batch_nor_threads_nor_a_bad_neighbour(folder, drawn, upstream):
+    whole = stage(folder).process(drawn.rows(), upstream)
+    again = stage(folder, batch=5, images=3).process(drawn.rows(threads=1), upstream)
+    assert np.array_equal(whole["boxes"], again["boxes"])
+    np.testing.assert_allclose(whole["posterior"], again["posterior"], atol=1e-5)
+    rows = drawn.rows(bad={4})
+    holed = stage(folder).process(rows, upstream)
+    assert list(rows.reasons) == [4]
+    assert np.array_equal(np.delete(whole["boxes"], 4, 0), np.delete(holed["boxes"], 4, 0))
+
+
+def test_every_fallback_gives_a_box_and_is_counted(folder, drawn, upstream):
+    regions = {name: array.copy() for name, array in upstream["regions"].arrays.items()}
+    cams = {name: array.copy() for name, array in upstream["cams"].arrays.items()}
+    regions["count"][0], regions["boxes"][0], regions["scores"][0] = 0, np.nan, np.nan
+    cams["maps"][1] = 0
+    corner = np.zeros((2, 2), np.uint8)
+    corner[1, 1] = 255
+    cams["maps"][2, 0] = corner
+    regions["boxes"][2, :5], regions["boxes"][2, 5:] = [0, 0, 4, 4], np.nan
+    regions["scores"][2, 5:], regions["count"][2] = np.nan, 5
+    inputs = {
+        "regions": Upstream(regions, np.ones(COUNT, np.uint8), {"method": "selective_search"}),
+        "cams": Upstream(cams, np.ones(COUNT, np.uint8), {}),
+    }
+    rows, made = drawn.rows(), stage(folder)
+    arrays = made.process(rows, inputs)
+    height, width = rows.sizes()[0]
+    assert arrays["boxes"][0, 0].tolist() == [0, 0, width, height]
+    assert [int(value) for value in arrays["fallback"][:3]] == [
+        Fallback.NO_REGION, Fallback.NO_PEAK, Fallback.PEAK_OUTSIDE,
+    ]  # fmt: skip
+    assert not np.isnan(arrays["boxes"]).any()
+    summary = made.summary(arrays, rows)
+    assert summary["fallback_no_region"] == summary["fallback_no_peak"] == 1
+    assert summary["fallback_peak_outside"] == int((arrays["fallback"] & 2 > 0).sum()) >= 1
+    assert summary["rows_without_pseudo_box"] == 0
+
+
+def test_a_classifier_that_finds_its_class_nowhere_falls_back_to_the_score_before(drawn, upstream, tmp_path):
+    classifier = ImageClassifier(RECORD)
+    with torch.no_grad():
+        classifier.last_layer().weight.zero_()
+        classifier.last_layer().bias.copy_(torch.tensor([0.0, -500.0, -500.0, -500.0]))
+    made = stage(write(tmp_path, classifier), annotator="rpn")
+    rows = drawn.rows()
+    inputs = as_detector(upstream)
+    arrays = made.process(rows, inputs)
+    zero = [row for row in range(COUNT) if drawn.labels[row]]
+    assert (arrays["fallback"][zero] & Fallback.NO_SCORE > 0).all()
+    for row in zero:
+        left = np.flatnonzero(arrays["steps"][row] & 4)
+        best = left[np.argmax(inputs["regions"].arrays["scores"][row, left])]
+        assert np.array_equal(arrays["boxes"][row, 0], arrays["candidates"][row, best])
+    assert made.summary(arrays, rows)["fallback_no_score"] >= len(zero)
+
+
+def test_rows_without_object_label_or_regions_are_marked(folder, drawn, upstream):
+    labels = [[label] for label in drawn.labels]
+    labels[2] = []
+    status = np.ones(COUNT, np.uint8)
+    status[4] = Status.ABSENT
+    inputs = {**upstream, "regions": Upstream(upstream["regions"].arrays, status, upstream["regions"].params)}
+    rows = drawn.rows(labels=labels)
+    arrays = stage(folder, objectless=[3]).process(rows, inputs)
+    assert np.flatnonzero(rows.status == Status.NO_OBJECT).tolist() == [3, 7]
+    assert set(rows.reasons) == {2, 4}
+    assert arrays["count"].tolist() == [int(row not in {2, 3, 4, 7}) for row in range(COUNT)]
+
+
+def test_clip_boxes_are_the_largest_otsu_regions_and_need_their_maps(drawn):
+    maps = np.zeros((COUNT, 1, 14, 14), np.uint8)
+    maps[:, 0, 3:9, 4:10] = 200
+    grids = np.full((COUNT, 2), 14, np.uint16)
+    grids[1] = 7, 7
+    rows = drawn.rows()
+    inputs = {"clip_cams": Upstream({"maps": maps, "grid_hw": grids}, np.ones(COUNT, np.uint8), {})}
+    arrays = stage(annotator="clip").process(rows, inputs)
+    for row, (height, width) in enumerate(rows.sizes()):
+        cells = np.array([4, 3, 10, 9]) / 14 if row != 1 else np.array([4, 3, 7, 7]) / 7
+        want = cells * np.array([width, height] * 2)
+        assert best_iou(arrays["boxes"][row], want[None]) > 0.8
+    assert parameters(annotator="clip").in_key() == {"annotator": "clip", "map": 0, "size": 224}
+    clip = parameters(annotator="clip")
+    assert ValBoxes.needs(clip, ("regions", "cams", "classifier", "clip_cams")) == ("clip_cams",)
+    with pytest.raises(ConfigError, match="clip_cams"):
+        ValBoxes.needs(clip, ("regions", "cams", "classifier"))
+    assert ValBoxes.needs(parameters(), ("regions", "cams", "classifier", "clip_cams")) == NEEDED
+
+
+NEEDED = ("regions", "cams", "classifier")
+
+
+def test_released_boxes_are_taken_by_image_id_and_known_by_content(drawn, tmp_path):
+    file = tmp_path / "localization.txt"
+    file.write_text("a/0.jpg,1,2,30,40\na/2.jpg,0,0,999,20.5,0.77\n\n")
+    rows = drawn.rows()
+    rows.columns["image_id"] = [f"a/{row}.jpg" for row in range(COUNT)]
+    arrays = stage(annotator="file", file=str(file)).process(rows, {})
+    assert arrays["boxes"][0, 0].tolist() == [1, 2, 30, 40]
+    assert arrays["boxes"][2, 0].tolist() == [0, 0, rows.sizes()[2][1], 20.5]
+    assert arrays["count"].sum() == 2
+    key = parameters(annotator="file", file=str(file)).in_key()
+    moved = tmp_path / "elsewhere.txt"
+    moved.write_bytes(file.read_bytes())
+    assert parameters(annotator="file", file=str(moved)).in_key() == key
+    moved.write_text("a/0.jpg,1,2,30,41\n")
+    assert parameters(annotator="file", file=str(moved)).in_key() != key
+    assert ValBoxes.needs(parameters(annotator="file", file=str(moved)), NEEDED) == ()
+    moved.write_text("a/0.jpg,1,2,30\n")
+    with pytest.raises(DataError, match=r"elsewhere.txt:1: 'a/0.jpg,1,2,30'"):
+        stage(annotator="file", file=str(moved))
+    with pytest.raises((ConfigError, ValidationError)):
+        parameters(annotator="file")
+
+
+def test_regions_of_another_kind_and_foreign_classifiers_are_refused(folder, drawn, upstream):
+    with pytest.raises(ConfigError, match=r"regions\.method=rpn"):
+        stage(folder, annotator="rpn").process(drawn.rows(), upstream)
+    with pytest.raises(ConfigError, match="4 outputs, and data set drawn has 7 classes"):
+        stage(folder, classes=7)
+    with pytest.raises(ConfigError, match="slots"):
+        stage(folder, map=1).process(drawn.rows(), upstream)
+
+
+def scored_of(arrays, drawn, names=None):
+    record = types.SimpleNamespace(start=0, stop=COUNT)
+    table = types.SimpleNamespace(column=lambda _: types.SimpleNamespace(to_pylist=lambda: names))
+    return Scored(
+        view=View(arrays, record),
+        index=types.SimpleNamespace(table=lambda _: table),
+        truth={row: drawn.boxes[row : row + 1].astype(float) for row in range(COUNT)},
+        sizes=np.array([image.shape[1::-1] for image in drawn.images]),
+        objectless=frozenset(),
+    )
+
+
+class View:
+    """Arrays of one shard as a store gives them."""
+
+    def __init__(self, arrays, record):
+        self.arrays, self.record = {**arrays, "status": np.ones(COUNT, np.uint8)}, record
+
+    def committed(self):
+        return {0: self.record}
+
+    def __getitem__(self, name):
+        return self.arrays[name]
+
+
+def test_eval_gives_each_row_of_the_table_with_its_estimator(folder, drawn, upstream):
+    arrays = stage(folder).process(drawn.rows(), upstream)
+    assert set(ARRAYS) <= set(arrays)
+    figures, quarantined = score_val_boxes(scored_of(arrays, drawn))
+    pointing, both, upper, top, hits = [], [], [], [], []
+    for row in range(COUNT):
+        truth = drawn.boxes[row : row + 1]
+        count = upstream["regions"].arrays["count"][row]
+        ious = iou_per_box(arrays["candidates"][row, :count], truth)
+        bits = arrays["steps"][row, :count]
+        pointing += [ious[bits & 2 > 0].mean()] if (bits & 2).any() else []
+        both += [ious[bits & 3 == 3].mean()] if (bits & 3 == 3).any() else []
+        upper.append(ious.max())
+        top.append(best_iou(arrays["top_box"][row], truth))
+        x, y = arrays["peak"][row]
+        hits.append(truth[0, 0] <= x < truth[0, 2] and truth[0, 1] <= y < truth[0, 3])
+    assert quarantined == 0
+    assert figures["iou_pointing_mean_of_boxes"] == pytest.approx(np.mean(pointing))
+    assert figures["iou_top_pointing_mean_of_boxes"] == pytest.approx(np.mean(both))
+    assert figures["rows_top_pointing"] == len(both)
+    assert figures["iou_upper_best_box"] == pytest.approx(np.mean(upper))
+    assert figures["iou_top_one_box"] == pytest.approx(np.mean(top))
+    assert figures["iou_final_one_box"] == pytest.approx(
+        np.mean([best_iou(arrays["boxes"][row], drawn.boxes[row : row + 1]) for row in range(COUNT)])
+    )
+    assert figures["pointing_accuracy"] == pytest.approx(np.mean(hits))
+
+
+def test_exported_boxes_come_back_as_they_were(folder, drawn, upstream, tmp_path):
+    arrays = stage(folder).process(drawn.rows(), upstream)
+    names = [f"a,{row}.jpg" for row in range(COUNT)]
+    files = export_boxes(scored_of(arrays, drawn, names))
+    assert set(files) == {"localization.txt", "localization_iou.txt"}
+    (tmp_path / "localization.txt").write_text(files["localization.txt"])
+    back = read_boxes(tmp_path / "localization.txt")
+    assert list(back) == names
+    assert all(np.allclose(back[name], arrays["boxes"][row], atol=0.005) for row, name in enumerate(names))
+    first = float(files["localization_iou.txt"].splitlines()[0].rsplit(",", 1)[1])
+    assert first == pytest.approx(best_iou(arrays["boxes"][0], drawn.boxes[:1]), abs=1e-6)
+    assert box_lines({"x": np.array([[1.0, 2.5, 3.125, 40.0], [np.nan] * 4])}) == "x,1,2.5,3.12,40\n"
