@@ -197,7 +197,7 @@ def test_the_demo_survives_a_kill(repo, tmp_path):
 
     toy = Toy(tmp_path)
     words = [
-        "stage=proposals", "dataset=demo", "split=val", "limit=24", "stages=null", "classifier.epochs=1",
+        "stage=proposals", "dataset=demo", "split=val", "limit=24", "classifier.epochs=1",
         "classifier.start=random:0", "classifier.model=resnet18", "classifier.size=64", "classifier.measure=[]",
         "proposals.size=64",
     ]  # fmt: skip

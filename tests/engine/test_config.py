@@ -86,7 +86,7 @@ def test_a_parameter_that_has_a_value_cannot_have_parts():
 @pytest.mark.parametrize("rows", ["5", "a:b", "1:2:3", "-1:5"])
 def test_rows_are_written_as_start_and_stop(rows):
     with pytest.raises(ConfigError, match="rows=start:stop"):
-        build(f"rows={rows}").row_range()
+        build(f"rows={rows}")
 
 
 def test_rows_may_be_open_on_either_side():

@@ -203,7 +203,9 @@ def build_config(
             registry[stage]
     if not settings.get("store"):
         settings["store"] = os.environ.get("WSOLPIPE_STORE", DEFAULT_STORE)
-    return RunConfig(**settings, params=_absolute_files(params)), extra
+    config = RunConfig(**settings, params=_absolute_files(params))
+    config.row_range()  # raises if it is not start:stop
+    return config, extra
 
 
 def _check_run_key(key: str, text: str, value: Any) -> Any:
