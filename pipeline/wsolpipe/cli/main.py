@@ -15,6 +15,8 @@ COMMANDS = {
     "status": "Say how far every stage of a store is, from any shell.",
     "verify": "Read a store again and compare it with its records.",
     "repair": "Remove what is torn, so that run remakes it.",
+    "push": "Give finished shards to another store.",
+    "pull": "Take finished shards from another store.",
     "quarantine": "List, retry or drop rows that were given up.",
     "eval": "Score maps or boxes against ground truth.",
     "report": "Write the HTML report.",

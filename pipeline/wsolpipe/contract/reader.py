@@ -12,7 +12,7 @@ from wsolpipe.contract.backend import Backend, open_backend
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
-from wsolpipe.contract.schema import Status
+from wsolpipe.contract.schema import STATUS_SPEC, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -291,11 +291,19 @@ class ArrayView(_Named):
         import zarr
 
         store = self.stage.store.backend.zarr_store(f"{self.stage.folder}/data.zarr/{self.name}")
+        hint = f"wsolpipe verify store={self.stage.store.url}"
         try:
-            return zarr.open_array(store=store, mode="r", zarr_format=3)
-        except (FileNotFoundError, ValueError, KeyError) as error:
+            array = zarr.open_array(store=store, mode="r", zarr_format=3)
+        except (FileNotFoundError, TypeError, ValueError, KeyError) as error:
             msg = f"array {self.name} of {self.stage.folder} cannot be opened: {error}"
-            raise StoreError(msg, hint=f"wsolpipe verify store={self.stage.store.url}") from error
+            raise StoreError(msg, hint=hint) from error
+        manifest = self.stage.manifest
+        spec = STATUS_SPEC if self.name == "status" else manifest.arrays[self.name]
+        wanted = ((manifest.rows, *spec.shape), (manifest.shard_rows, *spec.shape), spec.dtype)
+        if (tuple(array.shape), array.shards, str(array.dtype)) != wanted:
+            msg = f"array {self.name} of {self.stage.folder} is not of the shape and type that its manifest says"
+            raise StoreError(msg, hint=hint)
+        return array
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -234,7 +234,9 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     present = current_index(session, split)
     if present is not None and _is_damaged(session, present):
         backend.delete(f"{present.folder}/manifest.json")
-        return IndexWork(session, split, present.key)  # the same rows in the same order, from the same listing
+        if backend.size(f"{present.folder}/listing.json") is not None:
+            return IndexWork(session, split, present.key)  # the same rows in the same order, from the same listing
+        present = None  # it came from another store, without its listing
     generation = len([name for name in backend.names(f"{base}-rescans") if name.endswith(".json")])
     stamp = digest([source_stamp(dataset, split), generation])
     rescan = session.config.force and "index" in session.config.stage

@@ -1,0 +1,31 @@
+"""Giving finished shards to another store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.backend import open_backend
+from wsolpipe.share.transfer import Moved, Transfer
+from wsolpipe.share.trust import Trust
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from wsolpipe.share.selection import Selection
+
+
+def push(
+    store: str, to: str, wanted: Selection, *, jobs: int, emit: Callable[[dict[str, Any]], None], stop: threading.Event
+) -> Moved:
+    """Move what `wanted` says from `store` to the store `to`, as far as `to` lacks it.
+
+    A shard that was made again here, as a later generation, takes the place of its earlier one there; any other shard
+    that is there with other bytes stays.
+
+    Raises
+    ------
+    WsolError
+        If a store is out of reach, `to` is not writable, or `wanted` names what is not there.
+    """
+    return Transfer(open_backend(store), open_backend(to), wanted, Trust(), True, jobs, emit, stop).run()

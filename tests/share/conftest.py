@@ -1,0 +1,50 @@
+"""Finished stores to give away, and places to put them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from e2e.toy import PACKAGE
+from engine.conftest import bench, done, drawn, finished  # noqa: F401 - fixtures
+from wsolpipe.share.pull import pull
+from wsolpipe.share.push import push
+from wsolpipe.share.selection import Selection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsolpipe.share.transfer import Moved
+
+
+@dataclass
+class Team:
+    """A store that is finished, and an empty one of another team."""
+
+    source: Path
+    target: Path
+
+    def __post_init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def push(self, to: str | None = None, **choice: Any) -> Moved:
+        return push(str(self.source), to or str(self.target), Selection(**choice), jobs=4, emit=self.events.append,
+                    stop=self.stop())  # fmt: skip
+
+    def pull(self, source: str | None = None, *, trust: str | None = None, newer: bool = False, **choice: Any) -> Moved:
+        return pull(source or str(self.source), str(self.target), Selection(**choice), trust=trust, newer=newer, jobs=4,
+                    emit=self.events.append, stop=self.stop())  # fmt: skip
+
+    @staticmethod
+    def stop() -> Any:
+        import threading
+
+        return threading.Event()
+
+
+@pytest.fixture
+def team(done, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    return Team(done[0].store, tmp_path / "theirs")
