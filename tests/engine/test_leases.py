@@ -1,4 +1,4 @@
-"""Leases: a dead holder's is taken at once, a silent one's after its time by the watcher's clock, a live one's never."""
+"""Leases: a dead holder's is taken at once, a silent one's after a time by the watcher's clock, a live one's never."""
 
 from __future__ import annotations
 
