@@ -41,7 +41,7 @@ def commits(store):
 
 
 def check_equal(toy, undisturbed):
-    """Everything is committed and has the bytes of an undisturbed run; no lease and nothing half-written is left."""
+    """Everything is committed and has the bytes of an undisturbed run; no lease is left."""
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)
     for stage in ("shade", "frame", "palette"):
         mine, theirs = records(toy.store, stage), records(undisturbed.store, stage)

@@ -152,11 +152,16 @@ def make_toy(folder: Path, *, rows: int = 40, classes: int = 3) -> Toy:
 
 
 def object_bytes(store: Path) -> dict[str, bytes]:
-    """Every array object and artifact file of a store by name: what a kill must not change."""
+    """Every array object and artifact file of a store by name: what a kill must not change.
+
+    Half-written files, which begin with a dot and which no reader sees, are `litter`.
+    """
     return {
         path.relative_to(store).as_posix(): path.read_bytes()
         for path in sorted(store.rglob("*"))
-        if path.is_file() and ("/data.zarr/" in path.as_posix() or "/files/" in path.as_posix())
+        if path.is_file()
+        and not path.name.startswith(".")
+        and ("/data.zarr/" in path.as_posix() or "/files/" in path.as_posix())
     }
 
 
