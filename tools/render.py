@@ -76,12 +76,16 @@ def render_scene(rng: np.random.Generator, label: int, height: int, width: int, 
     """
     h, w = height * OVERSAMPLE, width * OVERSAMPLE
     canvas = draw_background(rng, h, w)
-    for number in range(int(rng.integers(7, 12))):
-        size = float(rng.uniform(0.12, 0.32) if number < 4 else rng.uniform(0.03, 0.10)) * max(h, w)
+    for number in range(int(rng.integers(6, 10))):
+        size = float(rng.uniform(0.12, 0.32) if number < 5 else rng.uniform(0.03, 0.10)) * max(h, w)
         centre = rng.uniform(0, 1, 2) * (w, h)
         scale = np.array([size, size * rng.uniform(0.6, 1.0)])
         scrap = _move(blob(rng), centre, scale, rng.uniform(0, 6.3))
         _paste(rng, canvas, _draw(rng, [scrap], canvas, solid=False))
+    canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.006, 0.014) * max(h, w)), np.float32)
+    canvas = np.asarray(
+        ((canvas - canvas.mean()) * 1.3 + canvas.mean()).clip(0, 255), np.float32
+    )  # out of focus, not pale
     scene, alpha, covers = canvas.copy(), np.zeros((h, w), np.float32), []
     for layer in _objects(rng, label, canvas, 2 if rng.random() < pair else 1):
         _paste(rng, scene, layer)
@@ -196,14 +200,14 @@ def _paste(rng: np.random.Generator, canvas: Floats, layer: _Layer) -> None:
 def _materials(
     rng: np.random.Generator, shape: tuple[int, int, int], used: list[int], canvas: Floats, avoid: Floats | None
 ) -> dict[int, Floats]:
-    """Textured fill [h, w, 3] of each material `used`; the first differs from the colour `avoid`, and each from the last."""
+    """Textured fill [h, w, 3] of each material; the first differs from the colour `avoid`, each from the one before."""
     h, w, unit = shape
     fills: dict[int, Floats] = {}
     last = avoid
     for material in used:
         colour = seen_colour(rng, canvas)
         for _ in range(8):
-            if last is None or np.abs(colour - last).sum() > 100:
+            if last is None or np.abs(colour - last).sum() > 70:
                 break
             colour = seen_colour(rng, canvas)
         if material in (DARK, LIGHT):  # such details stay so, whatever the body's colour
