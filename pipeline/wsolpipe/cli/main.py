@@ -20,6 +20,7 @@ COMMANDS = {
     "quarantine": "List, retry or drop rows that were given up.",
     "eval": "Score maps or boxes against ground truth.",
     "report": "Write the HTML report.",
+    "export": "Write boxes as localization.txt files.",
     "doctor": "Check this machine and a store.",
 }
 

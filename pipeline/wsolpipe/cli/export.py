@@ -1,0 +1,55 @@
+"""``wsolpipe export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsolpipe.cli.command import make_command, print_json
+
+
+@make_command("export", keys=("out", "key"))
+def command(words: tuple[str, ...], as_json: bool) -> int:
+    """Write the first box of every row in the field's layout: localization.txt, and localization_iou.txt beside it.
+
+    \b
+    stage=S        a stage of boxes: val_boxes, proposals or regions
+    dataset=D      as for run, with the same stage.parameter=value words
+    split=S[,S…]   default: all that the data set has
+    out=FOLDER     files go to FOLDER/<split>/
+    key=K          which of several results (default: that of the words given, else the newest)
+    """
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.lookup import find_view, index_of, require_complete
+    from wsolpipe.engine.session import Session
+    from wsolpipe.report.evaluation import attach_truth
+    from wsolpipe.report.val_boxes import export_boxes
+    from wsolpipe.stages.registry import load_registry
+
+    given = split_words(words)
+    config, _ = build_config(words, load_registry(given.get("stages")), also=("out", "key"))
+    if len(config.stage) != 1 or "out" not in given:
+        msg = "export writes the boxes of one stage to a folder"
+        raise ConfigError(msg, hint="wsolpipe export stage=val_boxes dataset=… out=FOLDER")
+    session = Session.open(config, need_root=False)
+    written = []
+    for split in config.split or session.dataset.splits:
+        view = find_view(session, config.stage[0], split, key=given.get("key"))
+        require_complete(view)
+        if "boxes" not in view.manifest.arrays:
+            msg = f"stage {config.stage[0]} holds no boxes, but {', '.join(sorted(view.manifest.arrays))}"
+            raise ConfigError(msg, hint="export boxes of val_boxes, proposals or regions")
+        folder = Path(given["out"]) / split
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in export_boxes(attach_truth(view, index_of(session, view))).items():
+                (folder / name).write_text(text, encoding="utf-8")
+                written.append(str(folder / name))
+        except OSError as error:
+            msg = f"cannot write to {folder}: {error.strerror}"
+            raise ConfigError(msg, hint="choose another place with out=FOLDER") from error
+    if as_json:
+        print_json({"files": written})
+    else:
+        print("\n".join(written))
+    return 0

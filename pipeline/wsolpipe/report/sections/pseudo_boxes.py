@@ -1,0 +1,166 @@
+"""Validation pseudo-boxes by annotator: each step's figure, spread of IoU, and boxes beside ground truth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import BadImageError
+from wsolpipe.contract.schema import Status
+from wsolpipe.metrics.boxes import best_iou
+from wsolpipe.report.charts import Series, histogram
+from wsolpipe.report.evaluation import attach_truth
+from wsolpipe.report.page import Section
+from wsolpipe.report.pictures import photo
+from wsolpipe.report.val_boxes import is_val_boxes, score_val_boxes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.contract.reader import StageView
+    from wsolpipe.report.evaluation import Scored
+    from wsolpipe.report.material import Material
+
+Array = np.ndarray[Any, Any]
+#: Rows of the table: figure, what it is, its estimator.
+STEPS = (
+    ("iou_pointing_mean_of_boxes", "Pointing game", "mean of the boxes left"),
+    ("iou_top_mean_of_boxes", "Best share by score", "mean of the boxes left"),
+    ("iou_top_pointing_mean_of_boxes", "Best share, then pointing game", "mean of the boxes left"),
+    ("iou_top_one_box", "Best box by score", "one box"),
+    ("iou_final_one_box", "The pseudo-box", "one box"),
+    ("iou_upper_best_box", "Upper bound", "the region that fits ground truth best"),
+    ("iou_centre_one_box", "Centred box", "one box"),
+)
+SHOWN = 12
+LONGEST = 260
+
+
+def _facts(material: Material) -> Mapping[str, Any] | None:
+    split = material.store[material.dataset][material.split]
+    views = [split.stage("val_boxes", key) for key in split.keys("val_boxes")] if "val_boxes" in split.stages() else []
+    found = [_annotator(material, view) for view in views if is_val_boxes(view) and view.committed()]
+    return {"annotators": found, "steps": STEPS} if found else None
+
+
+def _annotator(material: Material, view: StageView) -> dict[str, Any]:
+    """Everything that is shown of one result."""
+    scored = attach_truth(view, material.index)
+    figures, _ = score_val_boxes(scored)
+    ious, boxes = _ious(scored)
+    judged = np.array([row for row in boxes if not np.isnan(ious[row])], np.int64)
+    chart = ""
+    if len(judged):
+        series = [Series("top1", "pseudo-box", ious[judged])]
+        chart = histogram(series, bins=10, title="Histogram of IoU", axis="IoU with ground truth")
+    return {
+        "name": str(view.manifest.params.get("annotator", "")),
+        "key": view.key,
+        "figures": figures,
+        "judged": len(judged),
+        "chart": chart,
+        "cards": [_card(material, scored, row, boxes[row], float(ious[row])) for row in _sample(ious, boxes)],
+    }
+
+
+def _ious(scored: Scored) -> tuple[Array, dict[int, Array]]:
+    """IoU of every row, NaN without ground truth, and the pseudo-box [4] of the rows that have one."""
+    ious, boxes = np.full(len(scored.sizes), np.nan), {}
+    for start, status, (found,) in scored.shards("boxes"):
+        for offset in np.flatnonzero((status == Status.OK) & ~np.isnan(found[:, 0]).any(axis=1)):
+            row = start + int(offset)
+            boxes[row] = found[offset, 0]
+            if row in scored.truth:
+                ious[row] = best_iou(found[offset, :1], scored.truth[row])
+    return ious, boxes
+
+
+def _sample(ious: Array, boxes: Mapping[int, Array]) -> list[int]:
+    """Rows at even steps from the best to the worst IoU; at even steps in order where nothing can be judged."""
+    rows = np.array(sorted(boxes), np.int64)
+    judged = rows[~np.isnan(ious[rows])] if len(rows) else rows
+    ranked = judged[np.argsort(-ious[judged], kind="stable")] if len(judged) else rows
+    if not len(ranked):
+        return []
+    places = np.unique(np.linspace(0, len(ranked) - 1, min(SHOWN, len(ranked))).astype(int))
+    return [int(ranked[place]) for place in places]
+
+
+def _card(material: Material, scored: Scored, row: int, box: Array, iou: float) -> dict[str, Any]:
+    columns = ["image_id", "path", "orientation", "sha256", "labels"]
+    info = material.index.table(columns, start=row, stop=row + 1).to_pylist()[0]
+    width, height = (int(side) for side in scored.sizes[row])
+    picture = None
+    if material.root is not None:
+        try:
+            picture = photo(
+                material.root, info["path"], orientation=info["orientation"], sha256=info["sha256"], side=LONGEST
+            )
+        except BadImageError:
+            picture = None  # the frame and its boxes still say what they say
+    return {
+        "image_id": info["image_id"],
+        "class_name": material.class_name(info["labels"][0] if info["labels"] else None),
+        "width": width,
+        "height": height,
+        "picture": picture,
+        "box": box.tolist(),
+        "truth": scored.truth.get(row, np.zeros((0, 4))).tolist(),
+        "iou": iou,
+    }
+
+
+TEMPLATE = """
+<p>One box a row, chosen without annotation. Each line of the table says what it averages.</p>
+{% for annotator in annotators %}
+<h3>Annotator {{ annotator.name }} <small>{{ annotator.key }}</small></h3>
+{% if annotator.judged %}
+<table>
+<thead><tr><th>Step</th><th>Estimator</th><th>Mean IoU</th></tr></thead>
+<tbody>
+{% for name, label, estimator in steps if annotator.figures[name] is not none %}
+<tr><td>{{ label }}</td><td>{{ estimator }}</td><td>{{ annotator.figures[name]|share }}</td></tr>
+{% endfor %}
+<tr><td>Peak inside ground truth</td><td>share of rows</td>
+<td>{{ annotator.figures["pointing_accuracy"]|share }}</td></tr>
+</tbody>
+</table>
+<figure>{{ annotator.chart }}</figure>
+{% else %}
+<p>No row has ground truth, so nothing is judged.</p>
+{% endif %}
+<div class="pseudo-cards">
+{% for card in annotator.cards %}
+<figure class="pseudo-card">
+<svg viewBox="0 0 {{ card.width }} {{ card.height }}" role="img" aria-label="{{ card.image_id }}">
+{% if card.picture %}<image href="{{ card.picture }}" width="{{ card.width }}" height="{{ card.height }}"
+ preserveAspectRatio="none"/>{% endif %}
+{% for x0, y0, x1, y1 in card.truth %}
+<rect class="pseudo-truth" x="{{ x0 }}" y="{{ y0 }}" width="{{ x1 - x0 }}" height="{{ y1 - y0 }}"/>
+{% endfor %}
+<rect class="pseudo-box" x="{{ card.box[0] }}" y="{{ card.box[1] }}" width="{{ card.box[2] - card.box[0] }}"
+ height="{{ card.box[3] - card.box[1] }}"/>
+</svg>
+<figcaption>{{ card.class_name }} {{ card.image_id }}: IoU {{ card.iou|share }}</figcaption>
+</figure>
+{% endfor %}
+</div>
+{% endfor %}
+"""
+STYLE = """
+.pseudo-cards { display: flex; flex-wrap: wrap; gap: 1rem; }
+.pseudo-card { width: 13rem; margin: 0; overflow-wrap: anywhere; }
+.pseudo-card svg { width: 100%; background: #8882; }
+.pseudo-truth, .pseudo-box { fill: none; stroke-width: 3; vector-effect: non-scaling-stroke; }
+.pseudo-truth { stroke: #1a9850; stroke-dasharray: 6 4; }
+.pseudo-box { stroke: #d6604d; }
+"""
+SECTION = Section(
+    name="pseudo-boxes",
+    title="Pseudo-boxes",
+    order=30,
+    facts=_facts,
+    template=TEMPLATE,
+    style=STYLE,
+)

@@ -1,0 +1,98 @@
+"""Validation pseudo-masks without annotation, for data sets whose ground truth is masks: the map's own foreground."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.schema import ArraySpec, Status
+from wsolpipe.stages.base import Stage, StageParams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.stages.base import Array, Rows, Upstream
+
+
+class ValMasksParams(StageParams):
+    """Parameters of `ValMasks`.
+
+    Attributes
+    ----------
+    map
+        Slot of the maps of ``cams`` that is used.
+    size
+        Side of the masks, in pixels; the whole image is squashed to it.
+    tau
+        None for Otsu's threshold; else foreground is above this share of the map's span.
+    region
+        ``all`` of the foreground, or its ``largest`` region (8-connected).
+    """
+
+    map: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=8)]
+    tau: Annotated[float, Field(ge=0, lt=1)] | None
+    region: Literal["all", "largest"]
+
+
+class ValMasks(Stage[ValMasksParams]):
+    """Makes a mask a row from its class activation map; a map without contrast gives an empty one, and is counted."""
+
+    Params: ClassVar[type[StageParams]] = ValMasksParams
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The mask and how much of the image it covers."""
+        size = self.params.size
+        return {
+            "masks": ArraySpec(dtype="uint8", shape=(size, size), meaning="1 is foreground; the whole image, squashed"),
+            "share": ArraySpec(dtype="float32", unit="share of the image", meaning="area of the mask"),
+        }
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
+        """Cut the maps of these rows.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such map.
+        """
+        cams = inputs["cams"]
+        slots = cams.arrays["maps"].shape[1]
+        if self.params.map >= slots:
+            msg = f"val_masks.map={self.params.map}: cams holds slots 0 … {slots - 1}"
+            raise ConfigError(msg)
+        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        for position, label in enumerate(rows.labels()):
+            if not rows.usable(position):
+                continue
+            if label is not None and label in self.context.objectless:
+                rows.mark_no_object(position)
+            elif cams.status[position] != Status.OK:
+                rows.quarantine(position, "cams holds no map of this row")
+            else:
+                mask = self.cut(cams.arrays["maps"][position, self.params.map])
+                made["masks"][position], made["share"][position] = mask, mask.mean()
+        return made
+
+    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
+        """Rows whose map has no foreground."""
+        usable = np.array([rows.usable(position) for position in range(len(rows))], bool)
+        return {"empty_masks": int((arrays["share"][usable] == 0).sum())}
+
+    def cut(self, levels: Array) -> Array:
+        """Foreground of one map, uint8 [h, w] -> bool [size, size]."""
+        from wsolpipe.maps import label, minmax, upsample
+        from wsolpipe.ops.selection import otsu_mask
+
+        size = self.params.size
+        if self.params.tau is None:
+            mask = otsu_mask(levels, size)
+        else:
+            mask = minmax(upsample(levels.astype(np.float32), (size, size))) > self.params.tau
+        if self.params.region == "all" or not mask.any():
+            return mask
+        labels, _ = label(mask)
+        return np.asarray(labels == np.bincount(labels.ravel())[1:].argmax() + 1)

@@ -1,0 +1,100 @@
+"""Pseudo-boxes from the command line: made, scored step by step, exported, taken back, shown, and refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.drawn import draw
+from wsolpipe.cli.main import cli
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.images.pseudo import read_boxes
+from wsolpipe.metrics import best_iou
+
+COUNT = 6
+WORDS = (
+    "classifier.model=resnet10t", "classifier.weights=random:0", "classifier.size=64", "classifier.measure=[]",
+    "regions.top_n=12", "val_boxes.slots=12",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder, drawn = tmp_path_factory.mktemp("pseudo"), draw(COUNT, seed=5)
+    names = [f"drawn_{number}.png" for number in range(COUNT)]
+    for name, image in zip(names, drawn.images, strict=True):
+        Image.fromarray(image).save(folder / name)
+    (folder / "image_ids.txt").write_text("\n".join(names))
+    lines = [f"{name},{label}" for name, label in zip(names, drawn.labels, strict=True)]
+    (folder / "class_labels.txt").write_text("\n".join(lines))
+    boxes = [f"{name},{','.join(map(str, box))}" for name, box in zip(names, drawn.boxes.tolist(), strict=True)]
+    (folder / "localization.txt").write_text("\n".join(boxes))
+    (folder / "d.yaml").write_text(
+        f"name: drawn\nlayout: metadata\nroot: {folder}\nmetadata: {folder}\nsplit: val\nclasses: 4\n"
+        "files: {image_sizes: null}\n"
+    )
+    return folder, drawn
+
+
+def call(command, place, *words):
+    folder = place[0]
+    with pytest.raises(SystemExit) as end:
+        cli.main(
+            [command, f"dataset={folder / 'd.yaml'}", f"store={folder / 'store'}", *words],
+            standalone_mode=False,
+        )
+    assert end.value.code == 0
+
+
+def test_boxes_are_made_scored_exported_taken_back_and_shown(place, capsys):
+    folder, drawn = place
+    call("run", place, "stage=val_boxes", *WORDS)
+    capsys.readouterr()
+    call("eval", place, "stage=val_boxes", *WORDS, "--json")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["rows"] == COUNT
+    assert figures["rows_quarantined"] == 0
+    assert figures["iou_upper_best_box"] >= figures["iou_final_one_box"] > 0
+    assert 0 <= figures["pointing_accuracy"] <= 1
+    for name in ("iou_pointing_mean_of_boxes", "iou_top_pointing_mean_of_boxes", "iou_top_one_box"):
+        assert 0 < figures[name] < 1
+
+    call("export", place, "stage=val_boxes", *WORDS, f"out={folder / 'out'}")
+    file = folder / "out" / "val" / "localization.txt"
+    assert str(file) in capsys.readouterr().out
+    boxes = read_boxes(file)
+    mean = np.mean([best_iou(boxes[f"drawn_{row}.png"], drawn.boxes[row : row + 1]) for row in range(COUNT)])
+    assert mean == pytest.approx(figures["iou_final_one_box"], abs=1e-3)
+
+    words = ("stage=val_boxes", "val_boxes.annotator=file", f"val_boxes.file={file}")
+    call("run", place, *words)
+    capsys.readouterr()
+    call("eval", place, *words, "--json")
+    again = json.loads(capsys.readouterr().out)
+    assert again["key"] != figures["key"]
+    assert again["iou_final_one_box"] == pytest.approx(figures["iou_final_one_box"], abs=1e-3)
+    assert again["pointing_accuracy"] is None
+
+    pytest.importorskip("jinja2")
+    call("report", place, f"out={folder / 'page.html'}")
+    page = (folder / "page.html").read_text()
+    assert "Pseudo-boxes" in page
+    assert "Annotator ss" in page
+    assert "Annotator file" in page
+    assert page.count('class="pseudo-card"') == 2 * COUNT
+    assert page.count('class="pseudo-truth"') == 2 * COUNT
+
+
+def test_verify_finds_nothing_wrong_with_a_store_of_pseudo_boxes_and_masks(place, capsys):
+    call("run", place, "stage=val_boxes,val_masks", *WORDS)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", f"store={place[0] / 'store'}"], standalone_mode=False)
+    assert end.value.code == 0, capsys.readouterr().out
+
+
+def test_clip_boxes_are_refused_before_any_work_while_their_maps_are_not_there(place):
+    with pytest.raises(ConfigError, match="clip_cams"):
+        call("run", place, "stage=val_boxes", "val_boxes.annotator=clip")
