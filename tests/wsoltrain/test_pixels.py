@@ -1,0 +1,291 @@
+"""Samplers: laws of the draws, what they keep out of, and agreement with plain loops over images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage, stats
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.maps.otsu import otsu_threshold
+from wsoltrain.draws import uniform
+from wsoltrain.pixels import (
+    _BG,
+    _BOX,
+    _FG,
+    BACKGROUND,
+    FOREGROUND,
+    IGNORE,
+    Dips,
+    OtsuRegion,
+    Pseudo,
+    eroded,
+    patches,
+)
+from wsoltrain.regions import chosen_region, components, erode, otsu
+
+H, W = 20, 24
+
+
+def pseudo(batch=4, seed=0, n_maps=3, n_boxes=4, size=(H, W)):
+    generator = torch.Generator().manual_seed(seed)
+    height, width = size
+    maps = torch.rand(batch, n_maps, *size, generator=generator)
+    corner = torch.rand(batch, n_boxes, 2, generator=generator) * torch.tensor([width * 0.6, height * 0.6])
+    side = 2 + torch.rand(batch, n_boxes, 2, generator=generator) * torch.tensor([width * 0.3, height * 0.3])
+    boxes = torch.cat([corner, corner + side], 2)
+    box_map = torch.randint(0, n_maps, (batch, n_boxes), generator=generator)
+    return Pseudo(maps, torch.arange(batch) + 100 * seed, boxes, box_map)
+
+
+def pick(values, order_keys, candidates, count):
+    """Plain: indices of the `count` candidates with the smallest keys."""
+    del values
+    return sorted(candidates, key=lambda index: (order_keys[index], index))[:count]
+
+
+def dips_of_one_image(rule, given, number, seed, epoch):
+    """The DiPS sampler in plain loops over one image, on the same random numbers."""
+    rows = given.rows[number : number + 1]
+    boxes, maps = given.boxes[number].tolist(), given.maps[number].flatten(1)
+    height, width = given.maps.shape[-2:]
+    there = [slot for slot, (x0, y0, x1, y1) in enumerate(boxes) if x1 > x0 and y1 > y0][: rule.top_n]
+    labels = np.full(height * width, IGNORE)
+    if not there:
+        return labels.reshape(height, width)
+    draws = uniform(seed, epoch, rows, _BOX, len(boxes))[0]
+    slot = max(there, key=lambda index: float(draws[index]))
+    values = maps[given.box_map[number, slot]].numpy()
+    x0, y0, x1, y1 = boxes[slot]
+    inside, outside = [], []
+    for index in range(height * width):
+        y, x = divmod(index, width)
+        if x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1:
+            inside.append(index)
+        if not any(x + 1 > b[0] and x < b[2] and y + 1 > b[1] and y < b[3] for b in boxes if b[2] > b[0]):
+            outside.append(index)
+    n_plus = int(np.ceil(np.float32(rule.fg_share) * np.float32(len(inside))))
+    fg = sorted(inside, key=lambda index: (-values[index], index))[:n_plus]
+    bg = sorted(outside, key=lambda index: (values[index], index))[: max(1, round(rule.bg_share * height * width))]
+    n_fg, n_bg = min(rule.n_fg, len(fg)), min(rule.n_bg, len(bg))
+    if rule.balanced:
+        n_fg = n_bg = min(n_fg, n_bg)
+    clocks = [-uniform(seed, epoch, rows, purpose, height * width)[0].log() for purpose in (_FG, _BG)]
+    if rule.weighted:
+        clocks[0] = clocks[0] / (torch.from_numpy(values) + 1e-8)
+    labels[pick(values, clocks[0].numpy(), fg, n_fg)] = FOREGROUND
+    labels[pick(values, clocks[1].numpy(), bg, n_bg)] = BACKGROUND
+    return labels.reshape(height, width)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    n=st.integers(1, 40),
+    shares=st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)),
+    top_n=st.integers(1, 5),
+    flags=st.tuples(st.booleans(), st.booleans()),
+)
+def test_dips_equals_plain_loops_on_the_same_draws(seed, n, shares, top_n, flags):
+    given_ = pseudo(seed=seed)
+    given_.boxes[0, 1] = 0  # lost
+    given_.boxes[3] = 0  # none at all
+    rule = Dips(n, n, *shares, top_n=top_n, weighted=flags[0], balanced=flags[1])
+    drawn = rule(given_, seed=seed, epoch=3)
+    for number in range(4):
+        expected = dips_of_one_image(rule, given_, number, seed, 3)
+        np.testing.assert_array_equal(drawn.labels[number].numpy(), expected)
+    assert int(drawn.counts["no_region"]) == 1
+
+
+def many_draws(rule, maps, boxes, draws, box_map=None):
+    """One image drawn under as many row numbers."""
+    given_ = Pseudo(
+        maps.expand(draws, *maps.shape[-3:]),
+        torch.arange(draws),
+        None if boxes is None else boxes.expand(draws, *boxes.shape[-2:]),
+        torch.zeros(draws, boxes.shape[-2], dtype=torch.int64) if boxes is not None else box_map,
+    )
+    return rule(given_, seed=5, epoch=0).labels
+
+
+def test_foreground_is_drawn_in_proportion_to_activation():
+    maps = torch.linspace(0.1, 1, 36).view(1, 1, 6, 6)
+    labels = many_draws(Dips(fg_share=1.0), maps, torch.tensor([[[0.0, 0.0, 6.0, 3.0]]]), 20_000)
+    seen = (labels == FOREGROUND).sum(0).flatten()[:18].numpy()
+    expected = maps.flatten()[:18].numpy().astype(float)
+    assert seen.sum() == 20_000
+    assert stats.chisquare(seen, expected / expected.sum() * 20_000).pvalue > 0.001
+
+
+def test_background_is_drawn_uniformly_among_the_lowest():
+    maps = torch.linspace(1, 0, 36).view(1, 1, 6, 6)
+    rule = Dips(fg_share=1.0, bg_share=0.25)
+    labels = many_draws(rule, maps, torch.tensor([[[0.0, 0.0, 6.0, 3.0]]]), 20_000)
+    seen = (labels == BACKGROUND).sum(0).flatten().numpy()
+    assert seen[:27].sum() == 0
+    assert stats.chisquare(seen[27:]).pvalue > 0.001
+
+
+def test_drawing_several_follows_torch_multinomial():
+    weight = torch.tensor([0.1, 0.2, 0.5, 1.0, 0.7, 0.3])
+    rule = Dips(n_fg=3, n_bg=3, fg_share=1.0, bg_share=1.0)
+    maps = torch.cat([weight.view(1, 6), torch.zeros(1, 6)]).view(1, 1, 2, 6)
+    labels = many_draws(rule, maps, torch.tensor([[[0.0, 0.0, 6.0, 1.0]]]), 20_000)
+    ours = (labels[:, 0] == FOREGROUND).sum(0).numpy()
+    drawn = torch.multinomial(weight.expand(20_000, 6), 3, generator=torch.Generator().manual_seed(0))
+    theirs = torch.bincount(drawn.flatten(), minlength=6).numpy()
+    assert stats.chi2_contingency(np.stack([ours, theirs])).pvalue > 0.001
+
+
+def test_every_box_of_the_first_ones_is_equally_likely_and_the_others_never():
+    boxes = torch.tensor([[[x, 0.0, x + 1, 4.0] for x in range(6)]])
+    boxes[0, 2] = 0  # a lost slot does not use up a rank
+    labels = many_draws(Dips(fg_share=1.0, top_n=3), torch.ones(1, 1, 4, 8), boxes, 6000)
+    seen = (labels == FOREGROUND).sum((0, 1)).numpy()
+    assert list(np.flatnonzero(seen)) == [0, 1, 3]
+    assert stats.chisquare(seen[[0, 1, 3]]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_no_background_inside_any_box_in_ten_thousand_draws(dilation):
+    rule = Dips(20, 20, bg_share=1.0, top_n=1, dilation=dilation)
+    drawn = 0
+    for epoch in range(100):
+        given_ = pseudo(batch=100, seed=epoch)
+        labels = rule(given_, seed=0, epoch=epoch).labels
+        y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+        b = given_.boxes[..., None, None]
+        inside = ((x + 1 > b[:, :, 0]) & (x < b[:, :, 2]) & (y + 1 > b[:, :, 1]) & (y < b[:, :, 3])).any(1)
+        assert not ((labels == BACKGROUND) & inside).any()
+        drawn += len(labels)
+    assert drawn == 10_000
+
+
+def test_sides_stay_balanced_when_one_runs_short():
+    boxes = torch.tensor([[[0.0, 0.0, 3.0, 2.0]]])  # six pixels
+    labels = many_draws(Dips(50, 50, fg_share=1.0, bg_share=1.0), torch.rand(1, 1, 10, 10), boxes, 8)
+    assert ((labels == FOREGROUND).sum((1, 2)) == 6).all()
+    assert ((labels == BACKGROUND).sum((1, 2)) == 6).all()
+    loose = many_draws(Dips(50, 50, 1.0, 1.0, balanced=False), torch.rand(1, 1, 10, 10), boxes, 8)
+    assert ((loose == BACKGROUND).sum((1, 2)) == 50).all()
+
+
+def test_empty_sets_are_counted_and_leave_no_labels():
+    given_ = pseudo(batch=3)
+    given_.boxes[0] = 0  # proposals of zero area
+    given_.boxes[1, 0] = torch.tensor([0.0, 0.0, W, H])  # nothing lies outside
+    given_.boxes[2] = 0
+    given_.boxes[2, 0] = torch.tensor([0.1, 0.1, 0.3, 0.3])  # no pixel centre lies inside
+    drawn = Dips()(given_, seed=0, epoch=0)
+    assert {name: int(value) for name, value in drawn.counts.items()} == {
+        "no_region": 2,
+        "no_foreground": 0,
+        "no_background": 1,
+        "short": 1,
+    }
+    assert (drawn.labels == IGNORE).all()
+
+
+def test_draws_are_fresh_in_each_epoch_and_the_same_for_a_row_in_any_batch():
+    given_ = pseudo(batch=6)
+    rule = Dips(5, 5)
+    first, second = rule(given_, seed=0, epoch=0).labels, rule(given_, seed=0, epoch=1).labels
+    assert (first != second).flatten(1).any(1).all()
+    part = Pseudo(given_.maps[4:], given_.rows[4:], given_.boxes[4:], given_.box_map[4:])
+    assert torch.equal(rule(part, seed=0, epoch=0).labels, first[4:])
+
+
+def test_uniform_numbers_are_uniform_and_independent_of_their_neighbours():
+    numbers = uniform(3, 1, torch.arange(200), 1, 500).numpy()
+    assert stats.kstest(numbers.ravel(), "uniform").pvalue > 0.001
+    for other in (np.roll(numbers, 1, 0), np.roll(numbers, 1, 1), uniform(4, 1, torch.arange(200), 1, 500).numpy()):
+        assert abs(np.corrcoef(numbers.ravel(), other.ravel())[0, 1]) < 0.01
+
+
+def test_released_background_may_lie_in_boxes():
+    maps = torch.linspace(0, 1, 36).view(1, 1, 6, 6)
+    rule = Dips(background="anywhere", bg_share=0.1)
+    labels = many_draws(rule, maps, torch.tensor([[[0.0, 0.0, 6.0, 6.0]]]), 50)
+    assert ((labels == BACKGROUND).sum((1, 2)) == 1).all()
+
+
+def test_dips_without_boxes_says_so():
+    with pytest.raises(ConfigError, match="needs boxes"):
+        Dips()(Pseudo(torch.rand(1, 1, 4, 4), torch.zeros(1, dtype=torch.int64)), seed=0, epoch=0)
+
+
+def test_otsu_agrees_with_the_pipeline_on_any_map():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(50, 9, 11, generator=generator) ** torch.linspace(0.2, 6, 50)[:, None, None]
+    levels, thresholds = otsu(maps)
+    expected = [otsu_threshold(level.numpy().astype(np.uint8)) for level in levels]
+    assert thresholds.tolist() == expected
+    assert otsu(torch.full((1, 4, 4), 0.3))[1].tolist() == [-1]
+
+
+def test_components_agree_with_scipy_on_winding_regions():
+    rng = np.random.default_rng(0)
+    masks = rng.random((20, 31, 27)) < rng.uniform(0.3, 0.7, (20, 1, 1))
+    labels = components(torch.from_numpy(masks)).numpy()
+    for mask, ours in zip(masks, labels, strict=True):
+        theirs, count = ndimage.label(mask)
+        pairs = {(a, b) for a, b in zip(ours[mask], theirs[mask], strict=True)}
+        assert len(pairs) == count == len({a for a, _ in pairs})
+        assert not ours[~mask].any()
+
+
+def test_region_modes_choose_what_they_say():
+    mask = torch.zeros(1, 20, 20, dtype=torch.bool)
+    mask[0, 1:9, 1:9] = True  # the largest
+    mask[0, 12:17, 12:17] = True  # the densest
+    mask[0, 18, 1] = True  # denser still, but a speck
+    maps = torch.full((1, 20, 20), 0.5)
+    maps[0, 12:17, 12:17], maps[0, 18, 1] = 0.9, 1.0
+    largest = chosen_region(mask, maps, densest=False, least_share=0.05)
+    assert int(largest.sum()) == 64
+    assert int(chosen_region(mask, maps, densest=True, least_share=0.05).sum()) == 64  # the speck gives way
+    maps[0, 18, 1] = 0.5
+    assert int(chosen_region(mask, maps, densest=True, least_share=0.05).sum()) == 25
+    assert not chosen_region(torch.zeros_like(mask), maps, densest=True, least_share=0.05).any()
+
+
+def blob(size=40):
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return torch.exp(-((x - 15.0) ** 2 + (y - 20.0) ** 2) / 60)[None, None]
+
+
+@pytest.mark.parametrize("region", ["all", "densest", "largest"])
+def test_trcam_foreground_lies_in_the_region_and_background_does_not(region):
+    maps = blob()
+    labels = many_draws(OtsuRegion(30, 30, region=region), maps, None, 20)
+    above = (maps[0, 0] * 255).floor() >= float(otsu(maps[0])[1])
+    assert ((labels == FOREGROUND).sum((1, 2)) == 30).all()
+    assert ((labels == FOREGROUND).any(0) & ~above).sum() == 0
+    assert ((labels == BACKGROUND).any(0) & above).sum() == 0
+
+
+def test_eroded_sampler_stays_five_pixels_away_from_the_edge_of_the_region():
+    maps = blob()
+    labels = many_draws(eroded(n_fg=10, n_bg=10), maps, None, 50)
+    above = (maps[0, 0] * 255).floor() > float(otsu(maps[0])[1])
+    core = ndimage.binary_erosion(above.numpy(), np.ones((11, 11)), border_value=1)
+    np.testing.assert_array_equal(erode(above[None], 11)[0].numpy(), core)
+    drawn = (labels == FOREGROUND).any(0).numpy()
+    assert drawn.any()
+    assert not (drawn & ~core).any()
+
+
+def test_patch_sampler_draws_equal_counts_apart():
+    labels = many_draws(patches(n=6), blob(14), None, 40)
+    assert ((labels == FOREGROUND).sum((1, 2)) == (labels == BACKGROUND).sum((1, 2))).all()
+    assert not ((labels == FOREGROUND).any(0) & (labels == BACKGROUND).any(0)).any()
+
+
+def test_constant_map_gives_no_labels_and_is_counted():
+    drawn = OtsuRegion()(Pseudo(torch.full((2, 1, 8, 8), 0.4), torch.arange(2)), seed=0, epoch=0)
+    assert (drawn.labels == IGNORE).all()
+    assert int(drawn.counts["no_region"]) == 2

@@ -1,0 +1,92 @@
+"""Random numbers of a row in an epoch, on any device and without state, and drawing pixels by them.
+
+A number is a hash of (seed, epoch, row, purpose, pixel). So draws are fresh every time a row comes round, resuming
+needs no generator's state, and several processes draw for a row what one process would.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GOLDEN, _FIRST, _SECOND = (value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def uniform(seed: int, epoch: int, rows: Tensor, purpose: int, count: int) -> Tensor:
+    """Uniform numbers in (0, 1), float32 [B, count].
+
+    Parameters
+    ----------
+    seed, epoch : int
+        Of the run.
+    rows : int64 Tensor [B]
+        Rows of the index.
+    purpose : int
+        Keeps the draws of one use apart from another's.
+    count : int
+        Numbers a row.
+    """
+    start = _mix(_mix(_mix(rows * _GOLDEN + purpose) + epoch) + seed)
+    pixels = torch.arange(1, count + 1, device=rows.device)
+    bits = _mix(start[:, None] + pixels * _GOLDEN) >> 41 & 0x7FFFFF  # 23 bits: a half-step more is still exact
+    return (bits.to(torch.float32) + 0.5) * 2.0**-23
+
+
+def _mix(value: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele et al. 2014); int64 arithmetic wraps around."""
+    value = (value ^ (value >> 30 & 0x3FFFFFFFF)) * _FIRST
+    value = (value ^ (value >> 27 & 0x1FFFFFFFFF)) * _SECOND
+    return value ^ (value >> 31 & 0x1FFFFFFFF)
+
+
+def extreme(values: Tensor, among: Tensor, count: Tensor, *, largest: bool) -> Tensor:
+    """Mask of the `count` largest or smallest values of each row that lie in a mask; of equal ones the first.
+
+    Parameters
+    ----------
+    values : float Tensor [B, P]
+        What is ranked.
+    among : bool Tensor [B, P]
+        Which take part.
+    count : int64 Tensor [B]
+        How many; all that take part where those are fewer.
+    largest : bool
+        Which end.
+
+    Returns
+    -------
+    bool Tensor [B, P]
+    """
+    keys = (-values if largest else values).masked_fill(~among, torch.inf)
+    order = keys.sort(dim=1, stable=True).indices
+    first = torch.arange(values.shape[1], device=values.device) < count[:, None]
+    return torch.zeros_like(among).scatter_(1, order, first.expand_as(among)) & among
+
+
+def race(noise: Tensor, among: Tensor, weight: Tensor | None, count: Tensor, most: int) -> Tensor:
+    """Draw without replacement: pixels whose exponential clock rings first.
+
+    The same law as drawing one by one with probabilities proportional to what is left of the weights.
+
+    Parameters
+    ----------
+    noise : float Tensor [B, P]
+        `uniform`.
+    among : bool Tensor [B, P]
+        Candidates.
+    weight : float Tensor [B, P] or None
+        Positive weights; equal ones where None.
+    count : int64 Tensor [B]
+        How many of each row, at most `most` and at most as many as there are candidates.
+    most : int
+        Largest count.
+
+    Returns
+    -------
+    bool Tensor [B, P]
+    """
+    clock = -noise.log()
+    clock = (clock if weight is None else clock / weight).masked_fill(~among, torch.inf)
+    first = clock.topk(min(most, clock.shape[1]), dim=1, largest=False, sorted=True).indices
+    taken = torch.arange(first.shape[1], device=first.device) < count[:, None]
+    return torch.zeros_like(among).scatter_(1, first, taken) & among
