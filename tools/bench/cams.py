@@ -1,0 +1,114 @@
+"""Throughput of the stage ``cams`` against the bare forward and backward of its classifier.
+
+A: the classifier on the very batches that the stage makes, normalised tensors in memory, and the gradient of one logit
+of each image at the stage's layer. B: the whole stage, from image files to stored maps. Same batch, dtype, memory
+format and threads. The weights are random: timings do not depend on them.
+
+    python tools/bench/cams.py --images ../shared/data/cub10
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ab import compare
+
+from wsolpipe.images.decode import decode
+from wsolpipe.models.weights import resolve
+from wsolpipe.stages.base import Context, Rows
+from wsolpipe.stages.cams import Cams
+from wsolpipe.stages.classifier import Classifier
+from wsolpipe.stages.registry import load_registry
+
+WANTED = 0.8
+METHODS = ["cam", "gradcam", "gradcam++", "xgradcam", "layercam", "nl-ccam"]
+
+
+def main() -> int:
+    """Measure, print, and return 1 where the stage is slower than it must be."""
+    options = read_options()
+    torch.set_num_threads(options.threads)
+    names = (options.images / "image_ids.txt").read_text().split()[: options.rows]
+    paths = [options.images / "images" / name for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        stage = build_stage(options, Path(folder))
+    batches: list[torch.Tensor] = []
+    plain = stage.classifier.normalise
+
+    def keep(images: torch.Tensor) -> torch.Tensor:
+        batches.append(plain(images))
+        return batches[-1]
+
+    stage.classifier.normalise = keep  # type: ignore[method-assign]
+    stage.process(rows_of(options, paths), {})
+    stage.classifier.normalise = plain  # type: ignore[method-assign]
+
+    def bare() -> None:
+        for inputs in batches:
+            run = stage.maker(inputs)
+            run.gradients(torch.zeros(len(inputs), 1, dtype=torch.int64, device=inputs.device))
+        if options.device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    result = compare(bare, lambda: stage.process(rows_of(options, paths), {}), repetitions=options.repetitions)
+    layout = "channels_last" if stage.classifier.memory_format == torch.channels_last else "contiguous"
+    print(
+        f"{options.model}, batch {options.batch}, float32, {layout}, {options.device}, {options.threads} threads, "
+        f"{options.decoders} decoders, {os.cpu_count()} cores; {len(METHODS)} methods: {', '.join(METHODS)}"
+    )
+    print("\n".join(result.lines(a="bare forward-backward", b="stage", items=len(paths), unit="images")))
+    worst = min(result.ratio("wall"), result.ratio("cpu"))
+    print(f"{'ok' if worst >= WANTED else 'TOO SLOW'}: {worst:.3f}, wanted {WANTED}")
+    return int(worst < WANTED)
+
+
+def read_options() -> argparse.Namespace:
+    """Command line; the images may also be found through WSOLPIPE_SHARED."""
+    beside = Path(__file__).resolve().parents[3] / "shared"
+    shared = Path(os.environ.get("WSOLPIPE_SHARED", beside))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument(
+        "--images", type=Path, default=shared / "data/cub10", help="folder of image_ids.txt and images/"
+    )
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch, on both sides")
+    parser.add_argument("--decoders", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    if not (options.images / "image_ids.txt").is_file():
+        parser.error(f"no image_ids.txt in {options.images}; give --images or set WSOLPIPE_SHARED")
+    return options
+
+
+def build_stage(options: argparse.Namespace, folder: Path) -> Cams:
+    """The stage over a classifier with random weights and 1000 classes, set up."""
+    registry: Any = load_registry()
+    params = registry.params("classifier", {"model": options.model, "weights": "random:0", "measure": []})
+    weights: dict[str, Any] = {name: resolve(spec) for name, spec in Classifier.weights_needed(params).items()}
+    made = Classifier(params, Context(dataset="bench", classes=1000, weights=weights)).produce({})
+    for name, content in made.files.items():
+        (folder / name).write_bytes(content)
+    context = Context(dataset="bench", classes=1000, device=options.device, artifacts={"classifier": folder})
+    stage = Cams(registry.params("cams", {"methods": METHODS, "batch": options.batch}), context)
+    stage.setup()
+    return stage
+
+
+def rows_of(options: argparse.Namespace, paths: list[Path]) -> Rows:
+    """A block that decodes its files anew; labels are any."""
+    columns = {"labels": [[row % 1000] for row in range(len(paths))]}
+    return Rows(np.arange(len(paths)), columns, lambda row: decode(paths[row].read_bytes()), threads=options.decoders)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
