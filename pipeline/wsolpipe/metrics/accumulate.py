@@ -15,7 +15,7 @@ from wsolpipe.metrics.pixels import nearest_threshold
 from wsolpipe.metrics.scaling import unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -57,6 +57,9 @@ class MaxBoxEvaluation:
         Keep a curve a class, for CorLoc (memory grows with the number of classes, never with that of images).
     threads : int, optional
         Threads that share the images of one call.
+    observer : callable, optional
+        Called with ``"largest"`` or ``"all"``, the places (int64 [n]) of the scored rows in the call and their curves
+        of IoU (float64 [n, thresholds]), for what needs single rows: intervals, histograms.
     """
 
     thresholds: int = 1000
@@ -64,6 +67,7 @@ class MaxBoxEvaluation:
     labels: str = "true"
     classes: bool = False
     threads: int | None = None
+    observer: Callable[[str, Counts, NDArray[np.float64]], None] | None = None
     rows: int = 0
     rows_without_box: int = 0
     rows_missing: int = 0
@@ -130,6 +134,8 @@ class MaxBoxEvaluation:
                 threads=self.threads,
             )
             self._count(mode, curves, scored, truth, top)
+            if self.observer is not None:
+                self.observer(mode, np.array(scored, np.int64), curves)
 
     def _filled(self, maps: list[ArrayLike | None]) -> NDArray[np.float64]:
         shapes = {np.shape(score) for score in maps if score is not None}

@@ -82,6 +82,34 @@ def success(series: Sequence[Series], *, title: str, axis: str) -> Markup:
     return _figure(shapes, title=title, axis=axis)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Points of a line.
+
+    Attributes
+    ----------
+    style, label : str
+        As of `Series`.
+    x, y : float [N]
+        In 0..1; points with NaN are left out.
+    """
+
+    style: str
+    label: str
+    x: Array
+    y: Array
+
+
+def lines(curves: Sequence[Curve], *, title: str, axis: str) -> Markup:
+    """Lines over 0..1, as shares; later ones lie below earlier ones."""
+    shapes = [_grid([(tick, f"{tick:.1f}") for tick in np.linspace(0, 1, 6)], _percents(1.0), 1.0)]
+    for item in reversed(curves):
+        known = np.isfinite(item.x) & np.isfinite(item.y)
+        points = zip(item.x[known].tolist(), item.y[known].tolist(), strict=True)
+        shapes.append(_line([(_x(x), _y(y)) for x, y in points], item.style))
+    return _figure(shapes, title=title, axis=axis)
+
+
 def legend(series: Sequence[Series]) -> Markup:
     """Names of the series with their colours, as a list."""
     items = [Markup('<li class="{}">{}</li>').format(item.style, item.label) for item in series]

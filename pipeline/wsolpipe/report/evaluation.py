@@ -1,8 +1,8 @@
-"""Figures of a stage's boxes or maps against the ground truth of its split."""
+"""Figures of a stage's boxes or maps, or of a folder of maps, against ground truth or pseudo-boxes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +10,15 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine.lookup import find_view, index_of, require_complete
-from wsolpipe.maps.components import largest_region_box
-from wsolpipe.maps.normalise import minmax, to_uint8
-from wsolpipe.maps.otsu import otsu_threshold
-from wsolpipe.maps.upsample import upsample
-from wsolpipe.metrics.boxes import BoxEvaluation
+from wsolpipe.metrics.boxes import LEVELS, BoxEvaluation, centred_box, iou_per_box
+from wsolpipe.metrics.confidence import compare, interval
+from wsolpipe.report.certainty import compare_maps, map_intervals, plain
+from wsolpipe.report.maps import MapScores, otsu_box, score_maps
+from wsolpipe.report.mapsources import StageMaps
+from wsolpipe.report.options import Options
+from wsolpipe.report.reference import NO_BOX, Reference, boxes_by_row, check_rows, make_reference, truth_boxes
+from wsolpipe.report.rows import RowTable, rows_of_index, rows_of_split
+from wsolpipe.report.selection import Chooser, folder_source, make_chooser, noise_study, select_tau
 from wsolpipe.report.val_boxes import is_val_boxes, score_val_boxes
 
 if TYPE_CHECKING:
@@ -22,14 +26,33 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.reader import Index, StageView
     from wsolpipe.engine.session import Session
+    from wsolpipe.report.mapsources import MapSource
+
+__all__ = ["Evaluated", "Options", "Scored", "attach_truth", "evaluate", "otsu_box", "score", "truth_boxes"]
 
 Array = np.ndarray[Any, Any]
-EVALUATION_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Figures, and what their curves and plots are drawn from.
+
+    Attributes
+    ----------
+    figures : dict
+    maps : MapScores or None
+    ious : dict of str to float array [rows]
+        Of boxes: ``iou_top1``, ``iou_best5``, ``iou_centre`` of each scored row.
+    """
+
+    figures: dict[str, Any]
+    maps: MapScores | None = None
+    ious: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A finished stage of one split beside the ground truth of its rows.
+    """A finished stage of one split beside what its rows are held against.
 
     Attributes
     ----------
@@ -38,7 +61,7 @@ class Scored:
     index : Index
         The split's rows as they are known now; ground truth may have been added since the stage ran.
     truth : dict of int to float64 array [M, 4]
-        Ground-truth boxes by row, half-open, pixels of the image.
+        Boxes by row, half-open, pixels of the image.
     sizes : int array [rows, 2]
         (width, height) of every image.
     objectless : frozenset of int
@@ -58,111 +81,149 @@ class Scored:
             yield record.start, self.view["status"][record.start : record.stop], arrays
 
 
-def attach_truth(view: StageView, index: Index) -> Scored:
-    """Join a stage with the ground truth of its split's index."""
-    rows, boxes = truth_boxes(index)
-    starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    truth = {int(rows[start]): part for start, part in zip(starts, np.split(boxes, starts[1:]), strict=False)}
-    columns = index.table(["width", "height", "labels"])
-    sizes = np.stack([columns.column(name).to_numpy() for name in ("width", "height")], axis=1)
-    empty = set(index.manifest.objectless)
-    labels = columns.column("labels").to_pylist() if empty else []
-    objectless = frozenset(row for row, values in enumerate(labels) if values and values[0] in empty)
-    return Scored(view, index, truth, sizes, objectless)
+def attach_truth(view: StageView, index: Index, reference: Reference | None = None) -> Scored:
+    """Join a stage with the ground truth of its split's index, or with another reference."""
+    rows = rows_of_index(index) if reference is None else reference.rows
+    truth = boxes_by_row(*truth_boxes(index)) if reference is None else reference.found
+    silent = frozenset(row for row in range(len(rows)) if rows.objectless(row)) if rows.silent else frozenset()
+    return Scored(view, index, truth, rows.sizes, silent)
 
 
-def truth_boxes(index: Index) -> tuple[Array, Array]:
-    """Ground-truth boxes of a split in the order of their rows: rows int64 [A] and boxes float64 [A, 4]."""
-    import pyarrow.compute as pc
+def evaluate(
+    session: Session,
+    stage: str | None,
+    split: str,
+    *,
+    slot: int = 0,
+    key: str | None = None,
+    options: Options | None = None,
+) -> dict[str, Any]:
+    """Figures of `score` alone."""
+    return score(session, stage, split, replace(options or Options(), slot=slot, key=key)).figures
 
-    table = index.annotations()
-    table = table.filter(pc.equal(table.column("kind"), "box"))
-    rows = table.column("row").to_numpy().astype(np.int64)
-    boxes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in ("x0", "y0", "x1", "y1")], axis=1)
-    order = np.argsort(rows, kind="stable")
-    return rows[order], boxes[order]
 
-
-def evaluate(session: Session, stage: str, split: str, *, slot: int = 0, key: str | None = None) -> dict[str, Any]:
-    """Score a stage of boxes or of maps.
+def score(session: Session, stage: str | None, split: str, options: Options) -> Evaluated:
+    """Score a stage of boxes or of maps, or a folder of maps.
 
     Parameters
     ----------
-    key : str, optional
-        Which of several results, see `wsolpipe.engine.lookup.find_view`.
-    slot : int
-        Which map of a stage of maps; 0 is the mean of ``cls_maps``.
+    stage : str or None
+        None for the folder ``options.maps``.
 
     Raises
     ------
     ConfigError
-        If the stage holds neither boxes nor maps.
+        If the stage holds neither boxes nor maps, or options contradict each other.
     StoreError
-        If it is not finished.
+        If it is not there or not finished.
+    DataError
+        If a map or mask cannot be read or scored.
     """
-    view = find_view(session, stage, split, key=key)
+    if stage is None:
+        rows = rows_of_split(session, split)
+        head = {"maps": options.maps, "dataset": session.dataset.name, "split": split}
+        return _score_maps(session, folder_source(options, rows), rows, options, head, None)
+    view = find_view(session, stage, split, key=options.key)
     require_complete(view)
-    scored = attach_truth(view, index_of(session, view))
-    arrays = scored.view.manifest.arrays
-    if is_val_boxes(view):
-        figures, quarantined = score_val_boxes(scored)
-    elif "boxes" in arrays:
-        figures, quarantined = _score_boxes(scored)
-    elif "maps" in arrays:
-        figures, quarantined = _score_maps(scored, slot)
-    else:
-        msg = f"stage {stage} holds neither boxes nor maps, but {', '.join(sorted(arrays))}"
-        raise ConfigError(msg)
-    head = {"stage": stage, "dataset": scored.view.dataset, "split": split, "key": scored.view.key}
-    return {**head, **figures, "rows_quarantined": quarantined}
+    index = index_of(session, view)
+    rows = rows_of_index(index)
+    head = {"stage": stage, "dataset": view.dataset, "split": split, "key": view.key}
+    arrays = view.manifest.arrays
+    if "boxes" in arrays:
+        return _score_boxes(session, view, rows, options, head)
+    if "maps" in arrays:
+        return _score_maps(session, StageMaps(view, options.slot, rows), rows, options, head, view)
+    msg = f"stage {stage} holds neither boxes nor maps, but {', '.join(sorted(arrays))}"
+    raise ConfigError(msg)
 
 
-def _score_boxes(scored: Scored) -> tuple[dict[str, Any], int]:
-    figures, quarantined = BoxEvaluation(), 0
+def _score_boxes(
+    session: Session, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]
+) -> Evaluated:
+    given = {name for name in ("tau", "tau_from", "noise", "metric") if getattr(options, name) is not None}
+    if given:
+        msg = f"{', '.join(sorted(given))}: {view.stage} holds boxes, which have no threshold"
+        raise ConfigError(msg, hint="these words are for maps")
+    assert rows.index is not None
+    reference = make_reference(session, rows, options.against)
+    scored = attach_truth(view, rows.index, reference)
+    found, quarantined = (score_val_boxes if is_val_boxes(view) else _box_figures)(scored)
+    result = {**head, "against": reference.name, **found, "rows_quarantined": quarantined}
+    numbers, ious = _row_ious(scored)
+    if options.interval and len(numbers):
+        result["intervals"] = {name: plain(interval(values)) for name, values in _box_values(ious).items()}
+    if options.beside:
+        other = find_view(session, view.stage, view.split, key=options.beside)
+        require_complete(other)
+        check_rows(other, rows)
+        numbers_2, ious_2 = _row_ious(attach_truth(other, rows.index, reference))
+        _, first, second = np.intersect1d(numbers, numbers_2, return_indices=True)
+        pairs = zip(_box_values(ious).items(), _box_values(ious_2).values(), strict=True)
+        tests = {name: plain(compare(mine[first], theirs[second])) for (name, mine), theirs in pairs}
+        result["beside"] = {"key": other.key, "rows": len(first), **tests}
+    return Evaluated(result, ious=ious)
+
+
+def _box_figures(scored: Scored) -> tuple[dict[str, Any], int]:
+    found, quarantined = BoxEvaluation(), 0
     for start, status, (boxes,) in scored.shards("boxes"):
         quarantined += int((status == Status.QUARANTINED).sum())
         for offset in np.flatnonzero(status != Status.QUARANTINED):
             row = start + int(offset)
-            truth = scored.truth.get(row, np.zeros((0, 4)))
+            truth = scored.truth.get(row, NO_BOX)
             width, height = scored.sizes[row]
-            figures.add(boxes[offset], truth, size=(width, height), objectless=row in scored.objectless)
-    return figures.result(), quarantined
+            found.add(boxes[offset], truth, size=(width, height), objectless=row in scored.objectless)
+    return found.result(), quarantined
 
 
-def _score_maps(scored: Scored, slot: int) -> tuple[dict[str, Any], int]:
-    slots = scored.view.manifest.arrays["maps"].shape[0]
-    if not 0 <= slot < slots:
-        msg = f"map={slot}: stage {scored.view.stage} holds {slots} maps, numbered from 0"
-        raise ConfigError(msg)
-    figures, quarantined = BoxEvaluation(), 0
-    for start, status, (maps,) in scored.shards("maps"):
-        quarantined += int((status == Status.QUARANTINED).sum())
+def _row_ious(scored: Scored) -> tuple[Array, dict[str, Array]]:
+    """Rows that count, and the IoU of each: of its first box, the best of five, the centred box."""
+    rows: list[int] = []
+    values: list[tuple[float, float, float]] = []
+    for start, status, (boxes,) in scored.shards("boxes"):
         for offset in np.flatnonzero(status != Status.QUARANTINED):
             row = start + int(offset)
-            width, height = (int(side) for side in scored.sizes[row])
-            box = otsu_box(maps[offset, slot], width, height)
-            truth = scored.truth.get(row, np.zeros((0, 4)))
-            figures.add(box, truth, size=(width, height), objectless=row in scored.objectless)
-    result = figures.result()
-    names = ("rows", "rows_scored", "rows_without_box", "rows_objectless", "iou_centre")
-    return {"map": slot, "iou_otsu": result["iou_top1"], **{name: result[name] for name in names}}, quarantined
+            truth = scored.truth.get(row, NO_BOX)
+            if not len(truth) or row in scored.objectless:
+                continue
+            ious = iou_per_box(boxes[offset], truth)
+            centre = iou_per_box(centred_box(*(float(side) for side in scored.sizes[row])), truth)
+            rows.append(row)
+            values.append((float(ious[:1].max(initial=0)), float(ious[:5].max(initial=0)), float(centre[0])))
+    columns = np.array(values, np.float64).reshape(-1, 3).T
+    return np.array(rows, np.int64), dict(zip(("iou_top1", "iou_best5", "iou_centre"), columns, strict=True))
 
 
-def otsu_box(levels: Array, width: int, height: int) -> Array:
-    """Box of the largest Otsu region of a stored map.
+def _box_values(ious: dict[str, Array]) -> dict[str, Array]:
+    top = ious["iou_top1"]
+    shares = np.mean([top >= level for level in LEVELS], axis=0)
+    return {**ious, "recall50_top1": (top >= 0.5).astype(float), "box_maxboxacc_v2": shares}
 
-    Parameters
-    ----------
-    levels : uint8 array [h, w]
 
-    Returns
-    -------
-    float32 array [n, 4]
-        One box in pixels of the image of `width` × `height`, or none where the map is constant.
-    """
-    large = to_uint8(minmax(upsample(levels.astype(np.float32), (EVALUATION_SIZE, EVALUATION_SIZE))))
-    box = largest_region_box(large > otsu_threshold(large))
-    if box is None:
-        return np.zeros((0, 4), np.float32)
-    scale = np.array([width, height, width, height], np.float32) / EVALUATION_SIZE
-    return (box * scale)[None]
+def _score_maps(
+    session: Session,
+    source: MapSource,
+    rows: RowTable,
+    options: Options,
+    head: dict[str, Any],
+    view: StageView | None,
+) -> Evaluated:
+    threads = session.config.threads or None
+    tau, chosen = options.tau, {"tau_from": "given"} if options.tau is not None else {}
+    if options.tau_from is not None:
+        tau, chosen = select_tau(make_chooser(session, options, view))
+    reference = make_reference(session, rows, options.against)
+    keep = options.interval or options.beside is not None
+    scores = score_maps(source, reference, options.frame(), threads=threads, keep=keep)
+    result = {**head, "against": reference.name, **({"map": options.slot} if view is not None else {})}
+    result |= {**scores.result(tau), **chosen, "rows_quarantined": scores.quarantined}
+    if options.interval:
+        result["intervals"] = map_intervals(scores, tau)
+    if options.beside is not None:
+        result["beside"] = compare_maps(session, scores, tau, reference, options, view)
+    if options.noise is not None:
+        chooser = Chooser(source, reference, options.frame(), options.metric, threads)
+        if options.tau_from is not None:
+            chooser = make_chooser(session, options, view)
+        result["noise"] = noise_study(chooser, scores, options.noise, session.config.seed)
+    return Evaluated(result, scores)

@@ -1,0 +1,68 @@
+"""What ``eval`` is asked for, beyond which stage of which split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsolpipe.metrics.maxbox import CONVENTIONS
+from wsolpipe.report.maps import Frame
+from wsolpipe.report.reference import TRUTH
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is scored how.
+
+    Attributes
+    ----------
+    slot : int
+        Which map of a stage of maps.
+    key : str or None
+        Which of several results of a stage.
+    maps : str or None
+        Folder of score maps instead of a stage.
+    labels : {"true", "predicted"}
+        Whose class the maps of a folder are of; a stage knows.
+    against : str
+        See `wsolpipe.report.reference.make_reference`.
+    convention : {"standard", "clean"}
+    resolution : int
+        Side of the frame; anything but 224 only with ``clean``.
+    normalise : bool
+        Min-max each map.
+    tau : float or None
+        Threshold chosen beforehand.
+    tau_from : str or None
+        What to estimate the threshold on, in the split `tau_split`, with the maps of `tau_maps` (a folder) or of the
+        same stage with the same parameters; the words of `against`.
+    metric : str or None
+        What `tau_from` maximises; default MaxBoxAcc, PxAP's counterpart (pixel IoU) on masks.
+    interval : bool
+        Bootstrap intervals; memory grows with the rows then.
+    beside : str or None
+        Another key (or folder of maps) for a paired test.
+    noise : str or None
+        ``boxes`` or ``masks``: what thresholds become when what they are chosen by (`tau_from`, else `against`) is
+        disturbed.
+    """
+
+    slot: int = 0
+    key: str | None = None
+    maps: str | None = None
+    labels: str = "true"
+    against: str = TRUTH
+    convention: str = "standard"
+    resolution: int = 224
+    normalise: bool = True
+    tau: float | None = None
+    tau_from: str | None = None
+    tau_split: str = "val"
+    tau_maps: str | None = None
+    metric: str | None = None
+    interval: bool = False
+    beside: str | None = None
+    noise: str | None = None
+
+    def frame(self) -> Frame:
+        """How maps and boxes meet."""
+        return Frame(CONVENTIONS[self.convention], self.resolution, self.normalise)

@@ -1,0 +1,262 @@
+"""What maps and boxes are held against: ground truth, pseudo-boxes of a stage or file, pseudo-masks of a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.schema import Status
+from wsolpipe.engine.lookup import find_view, require_complete
+from wsolpipe.images.decode import decode_mask
+from wsolpipe.images.pseudo import read_boxes
+from wsolpipe.metrics.noise import eroded_mask, noisy_boxes
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.reader import ArrayView, Index, StageView
+    from wsolpipe.engine.session import Session
+    from wsolpipe.report.rows import RowTable
+
+Array = np.ndarray[Any, Any]
+NO_BOX = np.zeros((0, 4))
+TRUTH = "truth"
+MASK_SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Mask files of one image: their union is foreground; ``ignore`` counts neither way."""
+
+    masks: tuple[Path, ...]
+    ignore: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredMask:
+    """Mask of one row of a stage of masks, the whole image squashed."""
+
+    masks: ArrayView
+    row: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Boxes and masks by row.
+
+    Attributes
+    ----------
+    name : str
+        For people: ``ground truth``, ``pseudo-boxes of val_boxes 1f2e3d4c`` …
+    rows : RowTable
+    found : dict of int to float64 array [M, 4]
+        Half-open boxes, pixels of the image.
+    masks : dict of int to MaskFiles or StoredMask
+    noise : float
+        Level of disturbance of boxes, or loss of area of masks (`wsolpipe.metrics.noise`).
+    seed : int
+        Of the noise.
+    """
+
+    name: str
+    rows: RowTable
+    found: dict[int, Array] = field(default_factory=dict)
+    masks: dict[int, MaskFiles | StoredMask] = field(default_factory=dict)
+    noise: float = 0.0
+    seed: int = 0
+
+    def disturbed(self, level: float, seed: int) -> Reference:
+        """The same with noise."""
+        return replace(self, name=f"{self.name}, noise {level:g}", noise=level, seed=seed)
+
+    def boxes(self, row: int) -> Array:
+        """Boxes [M, 4] of a row; M = 0 where it has none."""
+        boxes = self.found.get(row, NO_BOX)
+        if not self.noise or not len(boxes):
+            return boxes
+        width, height = (int(side) for side in self.rows.sizes[row])
+        return noisy_boxes(boxes, (width, height), self.noise, seed=self.seed, row=row)
+
+    def mask(self, row: int, side: int) -> tuple[Array, Array | None] | None:
+        """Foreground and pixels to ignore, bool [side, side] each; None where the row has no mask.
+
+        Each mask file is stretched to the frame as the standard evaluator does it, by the nearest pixel whose index is
+        rounded down, since files may have other sizes than their image. A row of a class without an object is
+        background everywhere.
+
+        Raises
+        ------
+        BadImageError
+            If a mask file cannot be decoded.
+        DataError
+            If it cannot be read.
+        """
+        files = self.masks.get(row)
+        if files is None:
+            return (np.zeros((side, side), np.bool_), None) if self.masks and self.rows.objectless(row) else None
+        if isinstance(files, StoredMask):
+            foreground, skipped = _stretched(files.masks[files.row] != 0, side), None
+        else:
+            foreground = self._union(files.masks, row, side)
+            skipped = self._union(files.ignore, row, side) if files.ignore else None
+        if self.noise:
+            foreground = eroded_mask(foreground, self.noise, seed=self.seed, row=row)
+        return foreground, skipped
+
+    def _union(self, paths: tuple[Path, ...], row: int, side: int) -> Array:
+        union = np.zeros((side, side), np.bool_)
+        for path in paths:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                msg = f"mask {path} of {self.rows.ids[row]} cannot be read: {error}"
+                raise DataError(msg) from error
+            union |= _stretched(decode_mask(data, orientation=int(self.rows.orientations[row])), side)
+        return union
+
+
+def _stretched(mask: Array, side: int) -> Array:
+    down, across = (
+        np.minimum(np.floor(np.arange(side) * (1.0 / (side / length))).astype(np.int64), length - 1)
+        for length in mask.shape
+    )
+    return np.ascontiguousarray(mask[down[:, None], across[None]])
+
+
+def make_reference(session: Session, rows: RowTable, word: str) -> Reference:
+    """What a word of the command line names.
+
+    Parameters
+    ----------
+    word : str
+        ``truth``; a file in the ``localization.txt`` layout; a folder of mask images that mirrors the image ids; or a
+        stage, ``STAGE`` or ``STAGE:KEY``, of boxes, whose first box of each row counts, or of masks. Only ``truth``
+        opens ground truth.
+
+    Raises
+    ------
+    ConfigError
+        If the stage holds neither boxes nor masks, or a folder no mask of any row.
+    StoreError
+        If the stage is not there or not finished.
+    """
+    if word == TRUTH:
+        return _truth(session, rows)
+    path = Path(word).expanduser()
+    if path.is_dir():
+        return _mask_folder(path, rows)
+    if path.is_file() or path.suffix in (".txt", ".csv"):
+        boxes = {rows.places[name]: own for name, own in read_boxes(path).items() if name in rows.places}
+        if not boxes:
+            msg = f"{path} holds no box of an image of {rows.split}"
+            raise ConfigError(msg, hint=f"image ids there look like {rows.ids[0]}")
+        return Reference(f"boxes of {path.name}", rows, boxes)
+    stage, _, key = word.partition(":")
+    session.registry[stage]
+    return _stage_reference(find_view(session, stage, rows.split, key=key or None), rows)
+
+
+def _stage_reference(view: StageView, rows: RowTable) -> Reference:
+    arrays = view.manifest.arrays
+    if "boxes" not in arrays and "masks" not in arrays:
+        msg = f"stage {view.stage} holds neither boxes nor masks, but {', '.join(sorted(arrays))}"
+        raise ConfigError(msg)
+    require_complete(view)
+    check_rows(view, rows)
+    if "boxes" not in arrays:
+        stored = {int(row): StoredMask(view["masks"], int(row)) for row in view.rows()}
+        return Reference(f"pseudo-masks of {view.stage} {view.key}", rows, masks=dict(stored))
+    found: dict[int, Array] = {}
+    for record in view.committed().values():
+        span = slice(record.start, record.stop)
+        first = np.asarray(view["boxes"][span], np.float64).reshape(record.stop - record.start, -1, 4)[:, 0]
+        usable = (view["status"][span] == Status.OK) & ~np.isnan(first).any(axis=1)
+        found |= {record.start + int(at): first[at : at + 1] for at in np.flatnonzero(usable)}
+    return Reference(f"pseudo-boxes of {view.stage} {view.key}", rows, found)
+
+
+def check_rows(view: StageView, rows: RowTable) -> None:
+    """Refuse a stage whose rows are others.
+
+    Raises
+    ------
+    ConfigError
+        If image ids differ.
+    """
+    if rows.index is not None and view.manifest.index_key == rows.index.key:
+        return
+    ids = view.index().table(["image_id"]).column("image_id").to_pylist()
+    if ids != rows.ids[: len(ids)] or view.manifest.rows != len(rows):
+        msg = f"{view.stage} {view.key} of {view.split} is of {len(ids)} rows that are not those that are scored"
+        raise ConfigError(msg, hint="make both from the same data set, limit= and rows= included")
+
+
+def _truth(session: Session, rows: RowTable) -> Reference:
+    if rows.index is not None:
+        numbers, boxes = truth_boxes(rows.index)
+        return Reference("ground truth", rows, boxes_by_row(numbers, boxes), _truth_masks(session, rows.index))
+    assert rows.listing is not None
+    found: dict[int, list[tuple[float, ...]]] = {}
+    files: list[tuple[int, str, str]] = []
+    for item in rows.listing.annotations:
+        if item.kind == "box":
+            found.setdefault(rows.places[item.image_id], []).append((item.x0, item.y0, item.x1, item.y1))
+        else:
+            files.append((rows.places[item.image_id], item.kind, item.path))
+    own = {row: np.array(boxes, np.float64) for row, boxes in found.items()}
+    return Reference("ground truth", rows, own, _mask_files(session, files))
+
+
+def _truth_masks(session: Session, index: Index) -> dict[int, MaskFiles | StoredMask]:
+    import pyarrow.compute as pc
+
+    table = index.annotations()
+    table = table.filter(pc.not_equal(table.column("kind"), "box"))
+    if not table.num_rows:
+        return {}
+    columns = [table.column(name).to_pylist() for name in ("row", "kind", "path")]
+    return _mask_files(session, list(zip(*columns, strict=True)))
+
+
+def _mask_files(session: Session, files: list[tuple[int, str, str]]) -> dict[int, MaskFiles | StoredMask]:
+    if not files:
+        return {}
+    root = session.dataset.mask_root()
+    paths: dict[int, dict[str, list[Path]]] = {}
+    for row, kind, name in files:
+        paths.setdefault(row, {"mask": [], "ignore": []})[kind].append(root / name)
+    return {row: MaskFiles(tuple(own["mask"]), tuple(own["ignore"])) for row, own in paths.items() if own["mask"]}
+
+
+def _mask_folder(folder: Path, rows: RowTable) -> Reference:
+    masks: dict[int, MaskFiles | StoredMask] = {}
+    for row, name in enumerate(rows.ids):
+        stems = (name, name.rpartition(".")[0] or name)
+        files = (folder / f"{stem}{suffix}" for stem in stems for suffix in MASK_SUFFIXES)
+        path = next((path for path in files if path.is_file()), None)
+        if path is not None:
+            masks[row] = MaskFiles((path,))
+    if not masks:
+        msg = f"{folder} holds no mask of an image of {rows.split}; for {rows.ids[0]} one would be {stems[1]}.png"
+        raise ConfigError(msg)
+    return Reference(f"pseudo-masks of {folder.name}", rows, masks=masks)
+
+
+def truth_boxes(index: Index) -> tuple[Array, Array]:
+    """Ground-truth boxes of a split in the order of their rows: rows int64 [A] and boxes float64 [A, 4]."""
+    import pyarrow.compute as pc
+
+    table = index.annotations()
+    table = table.filter(pc.equal(table.column("kind"), "box"))
+    rows = table.column("row").to_numpy().astype(np.int64)
+    boxes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in ("x0", "y0", "x1", "y1")], axis=1)
+    order = np.argsort(rows, kind="stable")
+    return rows[order], boxes[order]
+
+
+def boxes_by_row(rows: Array, boxes: Array) -> dict[int, Array]:
+    """Boxes [A, 4] in the order of their rows [A], as a mapping of row to its boxes [M, 4]."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    return {int(rows[start]): part for start, part in zip(starts, np.split(boxes, starts[1:]), strict=False)}
