@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from e2e.toy import PACKAGE
+from e2e.toy import PACKAGE, make_toy
 from engine.conftest import bench, done, drawn, finished  # noqa: F401 - fixtures
 from wsolpipe.share.pull import pull
 from wsolpipe.share.push import push
@@ -30,11 +30,11 @@ class Team:
         self.events: list[dict[str, Any]] = []
 
     def push(self, to: str | None = None, **choice: Any) -> Moved:
-        return push(str(self.source), to or str(self.target), Selection(**choice), jobs=4, emit=self.events.append,
+        return push(str(self.source), to or str(self.target), Selection(**choice), jobs=2, emit=self.events.append,
                     stop=self.stop())  # fmt: skip
 
     def pull(self, source: str | None = None, *, trust: str | None = None, newer: bool = False, **choice: Any) -> Moved:
-        return pull(source or str(self.source), str(self.target), Selection(**choice), trust=trust, newer=newer, jobs=4,
+        return pull(source or str(self.source), str(self.target), Selection(**choice), trust=trust, newer=newer, jobs=2,
                     emit=self.events.append, stop=self.stop())  # fmt: skip
 
     @staticmethod
@@ -48,3 +48,9 @@ class Team:
 def team(done, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.syspath_prepend(str(PACKAGE))
     return Team(done[0].store, tmp_path / "theirs")
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A toy data set that real processes run on."""
+    return make_toy(tmp_path)

@@ -131,6 +131,7 @@ class CommitRecord(_Record):
     time: str = ""
     generation: int = 1
     taken_over_from: str | None = None
+    adopted: str = Field(default="", description="why shards of another key were accepted, where somebody did")
 
     @property
     def content(self) -> str:

@@ -6,6 +6,7 @@ taken over, and nothing that is read is executed or unpickled.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from typing import TYPE_CHECKING
@@ -244,10 +245,18 @@ def check_link(backend: Backend, name: str) -> None:
     """
     check_object_name(name, backend.url)
     if isinstance(backend, LocalBackend):
-        root = os.path.realpath(backend.root)
-        if os.path.realpath(f"{root}/{name}") != f"{root}/{name}":
-            msg = f"{backend.url}/{name} is a symbolic link; links are not followed"
+        parent, _, _ = name.rpartition("/")
+        root = os.fspath(backend.root)
+        if not _is_straight(root, parent) or os.path.islink(f"{root}/{name}"):  # noqa: PTH114 - asked of every object
+            msg = f"{backend.url}/{name} is, or lies behind, a symbolic link; links are not followed"
             raise StoreError(msg)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_straight(root: str, folder: str) -> bool:
+    """Whether no part of `folder` below `root` is a link. Remembered: the same folders hold all shards."""
+    real = os.path.realpath(root)
+    return os.path.realpath(f"{real}/{folder}") == f"{real}/{folder}".rstrip("/")
 
 
 def _name(kind: str, name: str, said: str) -> None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import sha256_bytes
@@ -154,6 +155,8 @@ class Transfer:
             pool, self.jobs, self.stop, lambda unit: self._move_unit(found, shards, unit, present), units
         ):
             _count(line, *result)
+        if line.moved:
+            self._settle_contested(found, found.manifest, line)
 
     def _units(self, found: Found, shards: Shards) -> list[int | None]:
         """Units that the source holds and that were asked for."""
@@ -275,16 +278,24 @@ class Transfer:
         fault_point("before_record")
         made = self.target.create(commit_name(folder, unit), record.to_bytes())
         fault_point("after_record")
-        if made and self.target.size(lease_name(folder, unit)) is not None:
-            # A worker makes the same shard: whose objects these are is seen only by looking.
-            whole = all(self._is_there(name, record.objects[key].sha256) for key, (name, _) in objects.items())
-            if not whole:
-                self.target.delete(commit_name(folder, unit))
-                return "busy"
         if made:
             return "moved"
         standing = self._standing(folder, unit)
         return "same" if standing is not None and standing.content == record.content else "kept"
+
+    def _settle_contested(self, found: Found, manifest: StageManifest, line: Line) -> None:
+        """Look again at shards that a worker is at: between two of our objects it may have put its own.
+
+        A worker that is gone by now met our record and settled the matter itself.
+        """
+        present = set(self.target.names(f"{found.folder}/commits"))
+        for name in self.target.names(f"{found.folder}/leases"):
+            unit = None if name == "artifact.json" else int(name[:-5]) if name[:-5].isdigit() else -1
+            record = self._standing(found.folder, unit) if name in present else None
+            if record is not None and commit.damaged_objects(self.target, found.folder, manifest, record):
+                self.target.delete(commit_name(found.folder, unit))
+                line.moved -= 1
+                _count(line, "busy", unit, 0, "")
 
     def _put_under_lease(self, found: Found, record: CommitRecord, objects: dict[str, tuple[str, bytes]]) -> str:
         lease = self._leases.acquire(lease_name(found.folder, record.shard))
@@ -369,7 +380,7 @@ def _in_parallel(
 ) -> Iterator[tuple[Any, ...]]:
     """Results of `act` in the order they come, with few units in memory; the rest is not begun once `stop` is set."""
     todo = iter(units)
-    running = {pool.submit(act, unit) for unit, _ in zip(todo, range(2 * jobs), strict=False)}
+    running = {pool.submit(act, unit) for unit in islice(todo, 2 * jobs)}
     try:
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -390,5 +401,6 @@ def _file(unit: int | None) -> str:
 
 
 def _line_of(folder: str, refused: list[str]) -> Line:
-    dataset, second, stage, key = folder.split("/")
+    """Line of a folder that may be at any depth."""
+    dataset, second, stage, key = (*folder.split("/", 3), "", "", "")[:4]
     return Line(stage, None if second == "artifacts" else second, key, dataset, refused=refused)

@@ -1,0 +1,162 @@
+"""Push and pull of many small shards beside plain copies of the same objects, on S3 or between folders, in one run.
+
+    python tools/bench/transfer.py [shards=600] [turns=2] [s3=true]
+
+Prints both times and their ratio (plain copies over transfer; at least 0.8 is asked), then what a second push moves
+after one shard in a hundred was made again. The S3 server is moto in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsolpipe.contract.backend import Backend, open_backend
+from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
+from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
+from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.engine.commit import all_arrays, prepare_folder
+from wsolpipe.engine.encoding import encode_shard
+from wsolpipe.share.pull import pull
+from wsolpipe.share.push import push
+from wsolpipe.share.selection import Selection
+
+JOBS = 8
+SHARD_ROWS = 64
+SPECS = {
+    "maps": ArraySpec(dtype="uint8", shape=(5, 16, 16)),
+    "range": ArraySpec(dtype="float32", shape=(5, 2)),
+}
+FINGERPRINT = "ab" * 32
+FOLDER = stage_folder("bench", "train", "cls_maps", FINGERPRINT[:16])
+SERVER = """
+import sys, time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+import logging; logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server.start(); print(server.get_host_and_port()[1], flush=True); sys.stdin.read()
+"""
+
+
+def manifest_of(shards: Shards) -> StageManifest:
+    """Manifest of the stage that is moved."""
+    return StageManifest(
+        kind="rows", dataset="bench", split="train", stage="cls_maps", key=FINGERPRINT[:16], version=1, params={},
+        fingerprint=FINGERPRINT, columns={}, upstream={}, artifacts={}, basis=FINGERPRINT, rows=shards.rows,
+        shard_rows=shards.shard_rows, arrays=SPECS, created="2025-01-01T00:00:00Z",
+    )  # fmt: skip
+
+
+def write_shard(store: Backend, shards: Shards, shard: int, *, generation: int = 1) -> None:
+    """One shard of random maps, as a run leaves it."""
+    rng = np.random.default_rng([shard, generation])
+    start, stop = shards.span(shard)
+    values: dict[str, np.ndarray[Any, Any]] = {
+        "maps": rng.integers(0, 255, (stop - start, 5, 16, 16), dtype=np.uint8),
+        "range": rng.random((stop - start, 5, 2), dtype=np.float32),
+        "status": np.ones(stop - start, np.uint8),
+    }
+    stored = {}
+    for name, spec in all_arrays(SPECS).items():
+        data = encode_shard(spec, shards, shard, values[name])
+        store.replace(shard_object(FOLDER, name, shard, 1 + len(spec.shape)), data)
+        stored[name] = StoredObject(sha256=sha256_bytes(data), bytes=len(data))
+    record = CommitRecord(
+        shard=shard, start=start, stop=stop, objects=stored, ok=stop - start, generation=generation, seconds=1.0
+    )
+    store.replace(commit_name(FOLDER, shard), record.to_bytes())
+
+
+def copy_plainly(source: Backend, target: Backend) -> float:
+    """Seconds for every object to be read and put, with as many at a time as the transfer has; nothing is checked."""
+    names = [name for name, _ in source.walk("")]
+
+    def copy(name: str) -> None:
+        target.create(name, source.get(name))
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(copy, names))
+    return time.perf_counter() - began
+
+
+def moved_by(act: Any, *where: str) -> tuple[float, int]:
+    """Seconds and shards moved."""
+    began = time.perf_counter()
+    moved = act(*where, Selection(), jobs=JOBS, emit=lambda event: None, stop=threading.Event())
+    assert not moved.refused, moved.refused[:3]
+    return time.perf_counter() - began, sum(line.moved for line in moved.lines)
+
+
+def measure(folder: Path, count: int, remote: str | None, turns: int) -> dict[str, Any]:
+    """Time everything in turn."""
+    base = remote or str(folder)
+    local = str(folder / "source")
+    source = open_backend(local)
+    shards = Shards(count * SHARD_ROWS, SHARD_ROWS)
+    prepare_folder(source, FOLDER, manifest_of(shards), shards)
+    for shard in range(count):
+        write_shard(source, shards, shard)
+    times: dict[str, list[float]] = {"copy out": [], "push": [], "copy in": [], "pull": []}
+    for turn in range(turns):  # in turns, so that both meet the same machine
+        times["copy out"].append(copy_plainly(source, open_backend(f"{base}/plain{turn}")))
+        seconds, moved = moved_by(push, local, f"{base}/pushed{turn}")
+        assert moved == count
+        times["push"].append(seconds)
+        times["copy in"].append(
+            copy_plainly(open_backend(f"{base}/plain{turn}"), open_backend(str(folder / f"in{turn}")))
+        )
+        seconds, moved = moved_by(pull, f"{base}/pushed{turn}", str(folder / f"pulled{turn}"))
+        assert moved == count
+        times["pull"].append(seconds)
+    changed = max(1, count // 100)
+    for shard in range(0, count, 100)[:changed]:
+        write_shard(source, shards, shard, generation=2)
+    again, moved = moved_by(push, local, f"{base}/pushed0")
+    best = {name: min(values) for name, values in times.items()}
+    return {
+        "store": "s3" if remote else "folder", "shards": count, "objects": 4 * count,
+        "megabytes": round(sum(size for _, size in source.walk("")) / 1e6, 1),
+        **{f"{name} s": round(value, 2) for name, value in best.items()},
+        "push ratio": round(best["copy out"] / best["push"], 3),
+        "pull ratio": round(best["copy in"] / best["pull"], 3),
+        "changed": changed, "moved again": moved, "again s": round(again, 2),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure and print one JSON line."""
+    words = dict(word.split("=") for word in sys.argv[1:])
+    count, turns = int(words.get("shards", "600")), int(words.get("turns", "2"))
+    os.environ["WSOLPIPE_CACHE_GB"] = "0"
+    with tempfile.TemporaryDirectory() as folder:
+        if words.get("s3", "true") != "true":
+            print(json.dumps(measure(Path(folder), count, None, turns)))
+            return
+        with subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as server:
+            assert server.stdout is not None
+            endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+            os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench")
+            subprocess.run(["curl", "-s", "-X", "PUT", f"{endpoint}/labels"], check=True, stdout=subprocess.DEVNULL)
+            try:
+                print(json.dumps(measure(Path(folder), count, "s3://labels", turns)))
+            finally:
+                assert server.stdin is not None
+                server.stdin.close()
+
+
+if __name__ == "__main__":
+    main()
