@@ -1,0 +1,97 @@
+"""Networks: sizes as published, what is frozen, and that weights which do not fit are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsoltrain.models import build
+from wsoltrain.models.localizers import PUBLISHED, complexity
+
+VIT = "vit_tiny_patch16_224"
+
+
+def test_dips_heads_have_the_published_parameters_and_operations():
+    counted = complexity(build("dips", "vit_small_patch16_224", weights=None, size=224, classes=200), 224)["heads"]
+    print(
+        f"dips heads {counted['parameters'] / 1e6:.3f} M, {counted['macs'] / 1e9:.3f} G; published", PUBLISHED["dips"]
+    )
+    assert counted["parameters"] == pytest.approx(PUBLISHED["dips"]["parameters"], rel=0.002)
+    assert counted["macs"] == pytest.approx(PUBLISHED["dips"]["macs"], rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("dips", 192), ("trcam", 384), ("trcam_attention", 3 * 17)])
+def test_token_networks_give_full_size_maps_and_classes(kind, channels):
+    model = build(kind, VIT, weights=None, size=64, classes=7)
+    assert model.decoder.blocks[0][0][0].in_channels == channels
+    prediction = model(torch.randn(2, 3, 64, 64))
+    assert prediction.logits.shape == (2, 2, 64, 64)
+    assert (prediction.logits >= 0).all()
+    assert prediction.classes.shape == (2, 7)
+    torch.testing.assert_close(prediction.classes, model.classify(torch.zeros(2, 3, 64, 64)), rtol=9, atol=9)
+
+
+def test_patches_of_eight_are_doubled_three_times():
+    args = {"patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 4, "qk_norm": True}
+    model = build("dips", VIT, weights=None, size=48, classes=2, model_args=args)
+    assert len(model.decoder.blocks) == 3
+    assert model(torch.randn(2, 3, 48, 48)).logits.shape == (2, 2, 48, 48)
+
+
+def test_attention_channels_are_the_last_blocks_softmax():
+    model = build("trcam_attention", VIT, weights=None, size=64, classes=2)
+    seen = {}
+    block = model.encoder.vit.blocks[-1].attn
+    block.fused_attn = False
+    block.attn_drop.register_forward_hook(lambda module, given, made: seen.update(weights=made))
+    attention = model.encoder(torch.randn(1, 3, 64, 64)).attention
+    torch.testing.assert_close(attention, seen["weights"][..., 1:].reshape(1, 51, 4, 4))
+
+
+def test_encoder_is_frozen_and_saved_weights_leave_it_out():
+    model = build("dips", VIT, weights=None, size=64, classes=3).train()
+    assert not model.encoder.vit.training
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+    prediction = model(torch.randn(2, 3, 64, 64))
+    (prediction.logits.square().mean() + prediction.classes.square().mean()).backward()
+    optimiser.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.encoder.state_dict().items())
+    saved = model.saved()
+    assert not any(name.startswith("encoder") for name in saved)
+    other = build("dips", VIT, weights=None, size=64, classes=3)
+    other.restore(saved)
+    assert torch.equal(other.head.weight, model.head.weight)
+    with pytest.raises(ConfigError, match="another network"):
+        build("dips", VIT, weights=None, size=64, classes=4).restore(saved)
+
+
+def test_unet_gives_full_size_maps_and_trains_its_encoder():
+    model = build("dips_workshop", "resnet18", weights=None, size=64, classes=3)
+    logits = model(torch.randn(2, 3, 64, 64)).logits
+    assert logits.shape == (2, 2, 64, 64)
+    logits.square().mean().backward()
+    assert next(model.encoder.parameters()).grad is not None
+
+
+def test_real_weights_fit(shared):
+    file = shared / "weights/vit_tiny_patch16_224_in1k.safetensors"
+    model = build("dips", VIT, weights=str(file), size=224, classes=5)
+    tokens = model.encoder(torch.zeros(1, 3, 224, 224))
+    assert tokens.patches.shape == (1, 192, 14, 14)
+    assert tokens.classes.shape == (1, 768)
+
+
+def test_wrong_names_and_weights_are_refused(shared):
+    with pytest.raises(ConfigError, match="dips"):
+        build("dipps", VIT, weights=None, size=64, classes=2)
+    with pytest.raises(ConfigError, match="timm knows no model"):
+        build("dips", "vit_teeny", weights=None, size=64, classes=2)
+    with pytest.raises(ConfigError, match="no vision transformer"):
+        build("dips", "deit_tiny_distilled_patch16_224", weights=None, size=224, classes=2)
+    with pytest.raises(WeightsError, match="no weights file"):
+        build("dips", VIT, weights="nowhere.safetensors", size=64, classes=2)
+    other = shared / "weights/mobilenetv2_100_tf_in1k.safetensors"
+    with pytest.raises(WeightsError, match="does not fit"):
+        build("dips", VIT, weights=str(other), size=224, classes=2)

@@ -1,0 +1,76 @@
+"""Decoders from features to two maps, background and foreground, at full resolution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _convolution(given: int, made: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(given, made, 3, padding=1, bias=False), nn.BatchNorm2d(made), nn.ReLU())
+
+
+class TokenDecoder(nn.Module):
+    """Blocks of {nearest x2, conv 3x3-BN-ReLU twice}: a patch grid to pixels (DiPS, TrCAM-V; four for patches of 16).
+
+    The last block ends in BN and ReLU as well, so logits are not negative, as in the released networks.
+
+    Parameters
+    ----------
+    channels : int
+        Of the input.
+    widths : sequence of int
+        Of the blocks; the last is the number of maps.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        pairs = zip((channels, *widths[:-1]), widths, strict=True)
+        self.blocks = nn.ModuleList(nn.Sequential(_convolution(a, b), _convolution(b, b)) for a, b in pairs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, h, w] -> logits [B, 2, H, W], each side doubled once a block."""
+        for block in self.blocks:
+            features = block(interpolate(features, scale_factor=2.0, mode="nearest"))
+        return features
+
+
+class UNetDecoder(nn.Module):
+    """U-Net decoder of a pyramid (DiPS workshop): nearest x2, skip, two convolutions a stage; a 3x3 head.
+
+    Parameters
+    ----------
+    pyramid : sequence of int
+        Channels of the encoder's features, fine to coarse, each half as large as the one before.
+    widths : sequence of int
+        Of the stages, coarse to fine; as many as the pyramid has levels.
+    """
+
+    def __init__(self, pyramid: Sequence[int], widths: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
+        super().__init__()
+        skips = (*reversed(pyramid[:-1]), 0)
+        below = (pyramid[-1], *widths[:-1])
+        self.stages = nn.ModuleList(
+            nn.Sequential(_convolution(low + skip, width), _convolution(width, width))
+            for low, skip, width in zip(below, skips, widths, strict=True)
+        )
+        self.head = nn.Conv2d(widths[-1], 2, 3, padding=1)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Features fine to coarse -> logits [B, 2, H, W] at twice the finest level."""
+        features, *finer = reversed(list(pyramid))
+        for number, stage in enumerate(self.stages):
+            if number < len(finer):
+                skip = finer[number]
+                features = torch.cat([interpolate(features, size=skip.shape[-2:], mode="nearest"), skip], 1)
+            else:
+                features = interpolate(features, scale_factor=2.0, mode="nearest")
+            features = stage(features)
+        logits: Tensor = self.head(features)
+        return logits
