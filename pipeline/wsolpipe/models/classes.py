@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from wsolpipe.models.classifier import ClassifierRecord
 
+#: Differing names that a message lists.
+LISTED = 5
+
 
 def count_outputs(model: str, state: Mapping[str, torch.Tensor], *, source: str) -> int:
     """Classes that a file's last layer tells apart.
@@ -49,12 +52,28 @@ def refuse_misfit(record: ClassifierRecord, dataset: str, classes: int | None, c
         msg = (
             f"the classifier {record.model} has {record.outputs} outputs, and data set {dataset} has {classes} classes"
         )
-        raise ConfigError(msg, hint=hint)
-    for label, name in sorted(class_names.items()):
-        known = record.class_names.get(str(label), name)
-        if known.strip() != name.strip():
-            msg = f"label {label} is {known!r} to the classifier {record.model} and {name!r} in data set {dataset}"
-            raise ConfigError(msg, hint=hint)
+        raise ConfigError(msg + _unshared(record, class_names), hint=hint)
+    named = ((label, record.class_names.get(str(label), name), name) for label, name in sorted(class_names.items()))
+    differing = [item for item in named if item[1].strip() != item[2].strip()]
+    if differing:
+        label, known, name = differing[0]
+        msg = f"label {label} is {known!r} to the classifier {record.model} and {name!r} in data set {dataset}"
+        more = [f"{number} is {theirs!r} and {ours!r}" for number, theirs, ours in differing[1:LISTED]]
+        left = len(differing) - 1 - len(more)
+        raise ConfigError("; ".join([msg, *more, *([f"and {left} more"] if left else [])]), hint=hint)
+
+
+def _unshared(record: ClassifierRecord, class_names: Mapping[int, str]) -> str:
+    """Names that only one of the two lists has, where both name any."""
+    theirs, ours = set(record.class_names.values()), set(class_names.values())
+    if not theirs or not ours:
+        return ""
+    parts = [
+        f"only {who} names {', '.join(sorted(names)[:LISTED])}{' …' if len(names) > LISTED else ''}"
+        for who, names in (("the classifier", theirs - ours), ("the data set", ours - theirs))
+        if names
+    ]
+    return "".join(f"; {part}" for part in parts)
 
 
 def refuse_label(label: int, record: ClassifierRecord, dataset: str) -> None:
