@@ -36,6 +36,15 @@ def begin(toy, *words, store):
     return time.monotonic(), process
 
 
+def open_gate(toy, gate, workers):
+    """Let workers go on once that many hold a shard each."""
+    deadline = time.monotonic() + 90
+    while len({call["pid"] for call in toy.calls("setup")}) < workers:
+        assert time.monotonic() < deadline, "the workers did not begin"
+        time.sleep(0.02)
+    gate.touch()
+
+
 def commits(store):
     return len(list(store.glob("**/commits/*.json")))
 
@@ -151,20 +160,25 @@ def test_a_worker_that_slept_through_its_lease_harms_nothing(toy, undisturbed):
 
 
 def test_two_runs_at_once_share_one_store(toy, undisturbed):
-    runs = [toy.start("shade.pause=0.05", "frame.pause=0.05", "lease=5") for _ in range(2)]
+    gate = toy.folder / "gate"
+    runs = [toy.start(f"shade.gate={gate}", "lease=5") for _ in range(2)]
+    open_gate(toy, gate, 2)
     told = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], told
     check_equal(toy, undisturbed)
     made = [call["first"] for call in toy.calls("shade")]
-    assert len({call["pid"] for call in toy.calls("shade")}) == 2
+    assert {call["pid"] for call in toy.calls("shade")} == {run.pid for run in runs}
     assert len(made) == len(set(made))  # nothing was made twice
 
 
 def test_three_workers_make_the_bytes_of_one(toy, undisturbed):
-    done = toy.run("workers=3", "shade.pause=0.03")
-    assert done.code == 0, done.err
+    gate = toy.folder / "gate"
+    process = toy.start("workers=3", f"shade.gate={gate}")
+    open_gate(toy, gate, 3)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
     check_equal(toy, undisturbed)
-    assert len({call["pid"] for call in toy.calls("shade")}) > 1
+    assert len({call["pid"] for call in toy.calls("shade")} - {process.pid}) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

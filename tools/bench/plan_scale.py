@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +47,14 @@ BOXES = {
     "source": ArraySpec(dtype="int8", shape=(10,), fill=-1),
     "count": ArraySpec(dtype="uint8"),
 }
+
+BETWEEN = """
+import os, resource, subprocess, sys, time
+began = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+seconds = time.perf_counter() - began
+print(done.returncode, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 @dataclass(frozen=True)
@@ -135,20 +142,20 @@ def _write_rows_stage(session: Session, node: Node, arrays: Mapping[str, ArraySp
 
 
 def measure(command: str, arguments: list[str], folder: Path) -> Measured:
-    """Run one command as a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "wsolpipe.cli.main", command, *arguments, "--json"],
-        stdout=subprocess.DEVNULL, env=environment, cwd=folder,
+    """Run one command as a process of its own.
+
+    A small process stands between, since the peak of a child counts that of its parent before the command was loaded.
+    """
+    words = [sys.executable, "-m", "wsolpipe.cli.main", command, *arguments, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", BETWEEN, *words], env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=folder,
+        stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        msg = f"wsolpipe {command} ended with {process.returncode}"
+    code, seconds, kib = done.stdout.split()
+    if code != "0":
+        msg = f"wsolpipe {command} ended with {code}"
         raise RuntimeError(msg)
-    return Measured(command, seconds, used.ru_maxrss / 1024)
+    return Measured(command, float(seconds), float(kib) / 1024)
 
 
 def main() -> int:

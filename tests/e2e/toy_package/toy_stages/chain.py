@@ -38,7 +38,10 @@ def note(what: str, **fields: Any) -> None:
 
 
 class ShadeParams(StageParams):
-    """`pause` and `batch` change nothing but the time; `bad` names rows on which the stage raises."""
+    """`pause` and `batch` change nothing but the time; `bad` names rows on which the stage raises.
+
+    Set-up waits until the file `gate` exists, so that a test knows how many workers are at work.
+    """
 
     grid: int = 8
     gain: float = 1.0
@@ -47,6 +50,7 @@ class ShadeParams(StageParams):
     pause: Annotated[float, ExecutionOnly()] = 0.0
     bad: Annotated[list[int], ExecutionOnly()] = []
     fault: Annotated[str, ExecutionOnly()] = ""
+    gate: Annotated[str, ExecutionOnly()] = ""
 
 
 class Shade(Stage[ShadeParams]):
@@ -60,6 +64,9 @@ class Shade(Stage[ShadeParams]):
 
     def setup(self) -> None:
         note("setup")
+        deadline = time.monotonic() + 100
+        while self.params.gate and not os.path.exists(self.params.gate) and time.monotonic() < deadline:  # noqa: PTH110
+            time.sleep(0.01)
         if self.params.fault == "setup":
             msg = "no such model"
             raise RuntimeError(msg)
