@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from wsolpipe.contract.backend import open_backend
@@ -18,6 +16,7 @@ from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_fo
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StageManifest, StoredObject
 from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec, Status, boxes_spec
 from wsolpipe.engine.encoding import encode_shard, metadata_bytes
+from wsolpipe.images.tables import ANNOTATION_SCHEMA, INDEX_SCHEMA, column_digests, write_parquet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,34 +234,33 @@ def _write_index(
     rows = len(store.sizes)
     labels = [[] if row in unlabelled else [label] for row, label in enumerate(store.labels)]
     bad = store.status == Status.QUARANTINED
-    table = pa.table(
-        {
-            "row": pa.array(range(rows), pa.int64()),
-            "image_id": store.paths,
-            "path": store.paths,
-            "labels": pa.array(labels, pa.list_(pa.int32())),
-            "width": pa.array([width for _, width in store.sizes], pa.int32()),
-            "height": pa.array([height for height, _ in store.sizes], pa.int32()),
-            "orientation": pa.array([1] * rows, pa.int8()),
-            "bytes": pa.array([0] * rows, pa.int64()),
-            "sha256": [hashlib.sha256(path.encode()).hexdigest() for path in store.paths],
-            "group": groups or [""] * rows,
-            "frame": pa.array(range(rows), pa.int32()),
-            "reason": ["broken" if flag else "" for flag in bad],
-        }
-    )
-    boxes = pa.table({"row": pa.array(range(rows), pa.int64()), "kind": ["box"] * rows}).append_column(
-        "x0", pa.array(store.objects[:, 0])
-    )
+    values = {
+        "row": list(range(rows)),
+        "image_id": store.paths,
+        "path": store.paths,
+        "labels": labels,
+        "width": [width for _, width in store.sizes],
+        "height": [height for height, _ in store.sizes],
+        "orientation": [1] * rows,
+        "bytes": [0] * rows,
+        "sha256": [hashlib.sha256(path.encode()).hexdigest() for path in store.paths],
+        "group": groups or [""] * rows,
+        "frame": list(range(rows)),
+        "reason": ["broken" if flag else "" for flag in bad],
+    }
+    table = pa.table(values, schema=INDEX_SCHEMA)
+    sides = {name: store.objects[:, side].astype(np.float64) for side, name in enumerate(("x0", "y0", "x1", "y1"))}
+    truth = {"row": values["row"], "image_id": store.paths, "kind": ["box"] * rows, **sides, "path": [""] * rows}
+    tables = {"index.parquet": table, "annotations.parquet": pa.table(truth, schema=ANNOTATION_SCHEMA)}
+    data = {name: write_parquet(content) for name, content in tables.items()}
     manifest = IndexManifest(
-        dataset=DATASET, split=split, key=INDEX_KEY, fingerprint=digest("index"), rows=rows, quarantined=int(bad.sum()),
-        shard_rows=shard_rows, digests={}, label_counts={}, classes=classes,
-        class_names={str(label): f"class {label}" for label in range(classes or 0)}, created="2025-01-01T00:00:00Z",
+        dataset=DATASET, split=split, key=INDEX_KEY, fingerprint=INDEX_KEY + digest("index")[16:], rows=rows,
+        objects={name: StoredObject(sha256=sha256_bytes(item), bytes=len(item)) for name, item in data.items()},
+        quarantined=int(bad.sum()), shard_rows=shard_rows, digests=column_digests(table), label_counts={},
+        classes=classes, class_names={str(label): f"class {label}" for label in range(classes or 0)}, created="2025-01-01T00:00:00Z",
     )  # fmt: skip
     backend = open_backend(store.url)
     folder = stage_folder(DATASET, split, "index", INDEX_KEY)
-    for name, content in (("index.parquet", table), ("annotations.parquet", boxes)):
-        sink = io.BytesIO()
-        pq.write_table(content, sink)
-        backend.create(f"{folder}/{name}", sink.getvalue())
+    for name, content in data.items():
+        backend.create(f"{folder}/{name}", content)
     backend.create(f"{folder}/manifest.json", manifest.to_bytes())

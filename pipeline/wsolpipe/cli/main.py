@@ -17,6 +17,7 @@ COMMANDS = {
     "repair": "Remove what is torn, so that run remakes it.",
     "push": "Give finished shards to another store.",
     "pull": "Take finished shards from another store.",
+    "publish": "Push labels with a card, croissant.json and checksums.",
     "explain": "Say why two keys of a stage differ.",
     "adopt": "Accept shards of an older key, with the reason.",
     "quarantine": "List, retry or drop rows that were given up.",

@@ -1,0 +1,155 @@
+"""The dataset card: what is in a published store, how it was made, how good it is, on which terms.
+
+Everything that comes out of a store is text to be shown, never markup: names, titles and licences are escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.manifest import IndexManifest, StageManifest
+from wsolpipe.contract.reader import Index, StageView, Store, read_record
+from wsolpipe.contract.schema import Status
+from wsolpipe.metrics.boxes import iou_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wsolpipe.share.publish import About
+    from wsolpipe.share.selection import Found
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is known of one stage on one split: rows by status, bytes, and how its first boxes agree with ground truth.
+
+    ``iou`` is the mean IoU of the first box with the best ground-truth box, ``recall50`` the share of rows where it is
+    at least 0.5; both None without boxes or ground truth.
+    """
+
+    rows: int = 0
+    ok: int = 0
+    no_object: int = 0
+    quarantined: int = 0
+    shards: int = 0
+    shards_done: int = 0
+    bytes: int = 0
+    scored: int = 0
+    iou: float | None = None
+    recall50: float | None = None
+    summary: tuple[tuple[str, Any], ...] = ()
+
+
+def figures(store: Store, item: Found) -> Figures:
+    """Count and score one folder of a store."""
+    manifest = item.manifest
+    if isinstance(manifest, IndexManifest):
+        return Figures(manifest.rows, manifest.rows - manifest.quarantined, 0, manifest.quarantined, 1, 1)
+    if item.split is None:
+        record = read_record(store.backend, item.folder, None)
+        size = sum(stored.bytes for stored in record.objects.values()) if record else 0
+        summary = tuple(sorted(record.summary.items())) if record else ()
+        return Figures(shards=1, shards_done=int(record is not None), bytes=size, summary=summary)
+    view = StageView(store, item.dataset, item.split, item.stage, item.key)
+    records = view.committed()
+    scored, iou, recall50 = _score(view)
+    return Figures(
+        rows=manifest.rows,
+        ok=sum(record.ok for record in records.values()),
+        no_object=sum(record.no_object for record in records.values()),
+        quarantined=sum(len(record.quarantined) for record in records.values()),
+        shards=len(view.shards),
+        shards_done=len(records),
+        bytes=sum(stored.bytes for record in records.values() for stored in record.objects.values()),
+        scored=scored,
+        iou=iou,
+        recall50=recall50,
+    )
+
+
+def _score(view: StageView) -> tuple[int, float | None, float | None]:
+    """Rows that have a first box and ground truth, mean IoU, share of at least 0.5."""
+    spec = view.manifest.arrays.get("boxes")
+    if spec is None or len(spec.shape) != 2 or spec.shape[1] != 4:
+        return 0, None, None
+    try:
+        table = Index(view.store, view.dataset, view.split, str(view.manifest.index_key)).annotations()
+    except (StoreError, FileNotFoundError):
+        return 0, None, None
+    truth: dict[int, list[tuple[float, ...]]] = {}
+    columns = [table.column(name).to_pylist() for name in ("row", "kind", "x0", "y0", "x1", "y1")]
+    for row, kind, *box in zip(*columns, strict=True):
+        if kind == "box":
+            truth.setdefault(row, []).append(tuple(box))
+    found: list[float] = []
+    for record in view.committed().values():
+        boxes, status = (view[name][record.start : record.stop] for name in ("boxes", "status"))
+        for row in range(record.start, record.stop):
+            first = boxes[row - record.start, 0]
+            if row in truth and status[row - record.start] == Status.OK and not np.isnan(first).any():
+                found.append(float(iou_matrix(first[None], np.array(truth[row])).max()))
+    if not found:
+        return 0, None, None
+    values = np.array(found)
+    return len(found), float(values.mean()), float((values >= 0.5).mean())
+
+
+def card(about: About, made: Iterable[tuple[Found, Figures]]) -> bytes:
+    """The card as Markdown."""
+    items = list(made)
+    lines = [f"# {text(about.title)}", "", text(about.description), ""]
+    lines += ["## What is in it", "", "| split | stage | key | rows | ok | no object | quarantined | shards | MiB |"]
+    lines += ["|---|---|---|---:|---:|---:|---:|---:|---:|"]
+    for item, known in items:
+        cells = [
+            item.split or "–", item.stage, item.key, known.rows or "–", known.ok or "–", known.no_object,
+            known.quarantined, f"{known.shards_done}/{known.shards}", f"{known.bytes / 2**20:.2f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(text(str(cell)) for cell in cells) + " |")
+    lines += ["", "## How it was made", ""]
+    for item, known in items:
+        if isinstance(item.manifest, StageManifest):
+            lines += _making(item.manifest, item, known)
+    lines += ["## Quality", ""]
+    scored = [(item, known) for item, known in items if known.iou is not None]
+    if scored:
+        lines += ["| split | stage | rows with ground truth | mean IoU of the first box | IoU at least 0.5 |"]
+        lines += ["|---|---|---:|---:|---:|"]
+        for item, known in scored:
+            lines.append(f"| {item.split} | {item.stage} | {known.scored} | {known.iou:.3f} | {known.recall50:.3f} |")
+    else:
+        lines.append("No boxes beside ground truth are in this store.")
+    lines += ["", "## Licence", "", text(about.licence), "", "## Citation", "", text(about.citation), ""]
+    lines += ["## Use", "", f"    wsolpipe pull from={text(about.url)} dataset={about.dataset}", ""]
+    lines += ["Every file's sha256 is in `checksums.txt` at the root of the store (`sha256sum -c checksums.txt`).", ""]
+    return "\n".join(lines).encode()
+
+
+def _making(manifest: StageManifest, item: Found, known: Figures) -> list[str]:
+    where = f"{manifest.stage} of {item.split}" if item.split else manifest.stage
+    lines = [f"### {text(where)}", "", f"Version {manifest.version}, key `{manifest.key}`.", ""]
+    for name, value in sorted(manifest.params.items()):
+        lines.append(f"- {text(name)}: {text(json.dumps(value))}")
+    for weights in manifest.weights:
+        lines.append(f"- weights {text(weights.name)}: {text(weights.source)}, sha256 `{text(weights.sha256)}`")
+    for array, spec in sorted(manifest.arrays.items()):
+        shape = "×".join(map(str, (manifest.rows, *spec.shape)))
+        lines.append(f"- array {text(array)}: {spec.dtype} {shape}. {text(spec.meaning)}")
+    for name, value in known.summary:
+        if isinstance(value, (int, float, str)):
+            lines.append(f"- {text(name)}: {text(str(value))}")
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.software.items()))
+    return [*lines, *([f"- made with {text(versions)}"] if versions else []), ""]
+
+
+def text(value: str) -> str:
+    """`value` on one line as plain text of Markdown: no tag, link, table cell or code is made by it."""
+    plain = html.escape(re.sub(r"\s+", " ", value), quote=False)
+    return re.sub(r"([\\`*\[\]|#!~])", r"\\\1", plain)

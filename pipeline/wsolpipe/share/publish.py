@@ -1,0 +1,161 @@
+"""Publishing a data set's labels: pushed, described, and listed with checksums, so that a web server can give them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.layout import check_name, commit_name
+from wsolpipe.contract.manifest import IndexManifest
+from wsolpipe.contract.objects import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
+from wsolpipe.contract.reader import Store, read_record
+from wsolpipe.engine import commit
+from wsolpipe.share.card import Figures, card, figures
+from wsolpipe.share.croissant import croissant
+from wsolpipe.share.push import push
+from wsolpipe.share.selection import Found, Selection, select
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from wsolpipe.contract.backend import Backend
+    from wsolpipe.share.transfer import Moved
+
+VERSION = "1.0.0"
+
+
+@dataclass(frozen=True)
+class About:
+    """What people say of a publication; what they leave empty is filled from the manifests.
+
+    Attributes
+    ----------
+    url : str
+        Where others find it: the address of the store, or the web address that shows it.
+    """
+
+    dataset: str
+    licence: str = ""
+    title: str = ""
+    description: str = ""
+    citation: str = ""
+    url: str = ""
+    version: str = VERSION
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published; ``digest`` is that of the list of checksums, which ``trust=`` takes."""
+
+    moved: Moved
+    files: int
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.moved.to_json(), "files": self.files, "checksums": self.digest}
+
+
+def publish(
+    store: str,
+    to: str,
+    wanted: Selection,
+    about: About,
+    *,
+    jobs: int,
+    emit: Callable[[dict[str, Any]], None],
+    stop: threading.Event,
+) -> Published:
+    """Push what `wanted` says and write card, ``croissant.json`` and checksums beside it.
+
+    The list of checksums is written last, so that whoever reads by it never meets what is not there.
+
+    Raises
+    ------
+    ConfigError
+        If no licence is given or recorded, before anything is moved.
+    StoreError
+        If a shard could not be pushed.
+    """
+    check_name("data set", about.dataset)
+    about = _filled(about, select(open_backend(store), wanted)[0], to)
+    moved = push(store, to, wanted, jobs=jobs, emit=emit, stop=stop)
+    if moved.refused or moved.stopped:
+        msg = f"{len(moved.refused)} shards were not pushed: {'; '.join(moved.refused[:3]) or 'stopped'}"
+        raise StoreError(msg, hint="wsolpipe verify, then publish again: it goes on")
+    target = open_backend(to)
+    found, _ = select(target, wanted)
+    with ThreadPoolExecutor(jobs) as pool:
+        listed = {name: sha for part in pool.map(lambda item: _digests(target, item), found) for name, sha in part}
+    made: list[tuple[Found, Figures]] = [(item, figures(Store(to), item)) for item in found]
+    pages = {
+        f"{about.dataset}/README.md": card(about, made),
+        f"{about.dataset}/croissant.json": croissant(about, found, listed),
+    }
+    for name, data in pages.items():
+        target.replace(name, data)
+        listed[name] = sha256_bytes(data)
+    listing = _listing(target, about.dataset, listed)
+    target.replace(CHECKSUMS, listing)
+    return Published(moved, len(listed), sha256_bytes(listing))
+
+
+def _filled(about: About, found: list[Found], to: str) -> About:
+    """`about` with what the manifests know.
+
+    Raises
+    ------
+    ConfigError
+        If neither names a licence.
+    """
+    known = {item.manifest.licence for item in found if item.manifest.licence}
+    licence = about.licence or ", ".join(sorted(known))
+    if not licence:
+        msg = f"{about.dataset} has no licence: neither its YAML nor licence= names one"
+        raise ConfigError(msg, hint='add licence=…, such as licence="CC-BY-4.0", if you may give these labels away')
+    title = about.title or next((item.manifest.title for item in found if item.manifest.title), about.dataset)
+    stages = ", ".join(sorted({item.stage for item in found if item.manifest.kind == "rows"}))
+    description = about.description or f"Pseudo-labels of {title} for weakly supervised object localization: {stages}."
+    return replace(
+        about, licence=licence, title=title, description=description,
+        citation=about.citation or f"{title}. Pseudo-labels made with wsolpipe.",
+        url=about.url or to, date=about.date or datetime.now(UTC).date().isoformat(),
+    )  # fmt: skip
+
+
+def _digests(backend: Backend, item: Found) -> list[tuple[str, str]]:
+    """(name, sha256) of every object of a folder: of arrays and tables as recorded, of small files as they are."""
+    manifest = item.manifest
+    listed = [(f"{item.folder}/manifest.json", item.sha256)]
+    if isinstance(manifest, IndexManifest):
+        return [*listed, *((f"{item.folder}/{name}", stored.sha256) for name, stored in manifest.objects.items())]
+    names = backend.names(f"{item.folder}/commits")
+    units = [None] if item.split is None else [int(name[:-5]) for name in names if name[:-5].isdigit()]
+    for unit in units:
+        record = read_record(backend, item.folder, unit)
+        if record is not None:
+            name = commit_name(item.folder, unit)
+            listed.append((name, sha256_bytes(backend.get(name))))
+            stored = commit.object_names(item.folder, manifest, record)
+            listed += [(target, record.objects[key].sha256) for key, target in stored.items()]
+    if item.split is not None:
+        metadata = [f"{item.folder}/data.zarr/{array}/zarr.json" for array in commit.all_arrays(manifest.arrays)]
+        listed += [(name, sha256_bytes(backend.get(name))) for name in metadata]
+    return listed
+
+
+def _listing(backend: Backend, dataset: str, listed: dict[str, str]) -> bytes:
+    """The list with what was published of other data sets before."""
+    try:
+        before = parse_checksums(backend.get(CHECKSUMS, limit=MAX_LIST_BYTES), backend.url)
+    except FileNotFoundError:
+        before = {}
+    kept = {name: sha for name, sha in before.items() if not name.startswith(f"{dataset}/")}
+    return "".join(f"{sha}  {name}\n" for name, sha in sorted({**kept, **listed}.items())).encode()
