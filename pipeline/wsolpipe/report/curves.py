@@ -118,7 +118,7 @@ def _map_plots(scores: MapScores, tau: float | None) -> dict[str, str]:
         drawn["accuracy"] = standalone(chart, "Accuracy against threshold", curves)
         middles = (np.arange(BINS) + 0.5) / BINS
         ious = Series("first", f"box at threshold {tau:.3f}", np.repeat(middles, scores.ious_at(tau)))
-        chart = histogram([ious], bins=BINS, title="Rows by IoU", axis="IoU with the best box")
+        chart = histogram([ious], bins=BINS, title="Rows by IoU", axis="IoU")
         drawn["iou"] = standalone(chart, "Rows by IoU", [ious])
     if scores.pixels is not None:
         found = scores.pixels.curves()
@@ -137,7 +137,7 @@ def _box_plots(evaluated: Evaluated) -> dict[str, str]:
     ]
     if not series:
         return {}
-    by_iou = histogram([series[0], series[-1]], bins=BINS, title="Rows by IoU", axis="IoU with the best box")
+    by_iou = histogram([series[0], series[-1]], bins=BINS, title="Rows by IoU", axis="IoU")
     reached = success(series, title="Rows that reach an IoU", axis="IoU")
     return {
         "iou": standalone(by_iou, "Rows by IoU", [series[0], series[-1]]),

@@ -1,0 +1,336 @@
+"""What `eval` says of maps and boxes: figures by definition, every row accounted for, thresholds chosen blind."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from stores import DATASET, build_store, write_stage
+from wsolpipe.contract.errors import ConfigError, DataError, StoreError
+from wsolpipe.contract.schema import ArraySpec, Status
+from wsolpipe.engine.config import RunConfig
+from wsolpipe.engine.session import Session
+from wsolpipe.metrics import iou_curves, maxbox_counts, standard_boxes
+from wsolpipe.report.curves import curve_rows, write_csv, write_plots
+from wsolpipe.report.evaluation import Options, score
+
+ROWS = 24
+
+
+class Place:
+    """A store with the splits val and test, a YAML that names them, and ground truth for every second row."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.tiny = {}
+        for seed, split in enumerate(("val", "test")):
+            bad = {3: "truncated"} if split == "test" else None
+            self.tiny[split] = build_store(
+                folder, rows=ROWS, n_maps=3, split=split, seed=seed, quarantined=bad, no_object=(5,)
+            )
+            self.write_truth(split)
+        yaml = folder / "tiny.yaml"
+        yaml.write_text(
+            f"name: {DATASET}\nlayout: folder\nroot: images\nmasks: masks\nsplit: {{val: val, test: test}}\n"
+        )
+        self.config = RunConfig(dataset=str(yaml), store=self.tiny["test"].url, threads=1)
+
+    @property
+    def session(self):
+        return Session.open(self.config, need_root=False)
+
+    def annotations(self, split):
+        (path,) = (self.folder / "store" / DATASET / split / "index").glob("*/annotations.parquet")
+        return path
+
+    def truth(self, split):
+        """Boxes of the rows that have ground truth."""
+        return {row: self.tiny[split].objects[row : row + 1].astype(float) for row in range(0, ROWS, 2)}
+
+    def write_truth(self, split, masks=()):
+        lines = [(row, "box", *boxes[0], "") for row, boxes in self.truth(split).items()]
+        lines += [(row, kind, 0.0, 0.0, 0.0, 0.0, path) for row, kind, path in masks]
+        columns = dict(zip(("row", "kind", "x0", "y0", "x1", "y1", "path"), zip(*lines, strict=True), strict=True))
+        sink = io.BytesIO()
+        pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), sink)
+        self.annotations(split).write_bytes(sink.getvalue())
+
+    def score(self, stage="cls_maps", split="test", **options):
+        return score(self.session, stage, split, Options(**options))
+
+    def figures(self, stage="cls_maps", split="test", **options):
+        return self.score(stage, split, **options).figures
+
+    def pseudo(self, split, wobble=0):
+        """A box file of all rows, moved a little."""
+        path = self.folder / f"pseudo-{split}-{wobble}.txt"
+        tiny = self.tiny[split]
+        lines = [
+            f"{name},{box[0]},{box[1]},{box[2] + wobble},{box[3]}\n"
+            for name, box in zip(tiny.paths, tiny.objects.tolist(), strict=True)
+        ]
+        path.write_text("".join(lines))
+        return str(path)
+
+    def maps_folder(self, split="test", change=None):
+        folder = self.folder / f"maps-{split}"
+        for row, name in enumerate(self.tiny[split].paths):
+            values = self.tiny[split].maps[row, 1].astype(np.float32) / 255
+            if change and row in change:
+                values = change[row](values)
+            if values is not None:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                np.save(folder / f"{name}.npy", values)
+        return str(folder)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def framed(levels):
+    large = cv2.resize(levels.astype(np.float32), (224, 224), interpolation=cv2.INTER_CUBIC)
+    return ((large - large.min()) / (large.max() - large.min())).astype(np.float64)
+
+
+def scored_rows(place, split, slot=0, rows=None):
+    """Maps and boxes in the frame, by plain OpenCV."""
+    tiny, truth = place.tiny[split], place.truth(split)
+    rows = [row for row in truth if tiny.status[row] != Status.QUARANTINED] if rows is None else rows
+    sizes = [tiny.sizes[row][::-1] for row in rows]
+    boxes = [standard_boxes(tiny.objects[row : row + 1], size) for row, size in zip(rows, sizes, strict=True)]
+    return np.stack([framed(tiny.maps[row, slot]) for row in rows]), boxes
+
+
+def test_figures_of_a_stage_of_maps_are_those_of_its_maps_by_definition(place):
+    figures = place.figures(slot=1)
+    maps, boxes = scored_rows(place, "test", slot=1)
+    largest, every = (maxbox_counts(maps, boxes, contours=kind, ious=(0.3, 0.5, 0.7)) for kind in ("largest", "all"))
+    assert figures["MaxBoxAcc"] == pytest.approx(100 * largest[1].max() / len(maps))
+    shares = 100 * every.max(axis=1) / len(maps)
+    assert figures["MaxBoxAccV2"] == pytest.approx(
+        dict(zip(("30", "50", "70", "mean"), (*shares, shares.mean()), strict=True))
+    )
+    assert figures["iou"] == pytest.approx(iou_curves(maps, boxes).mean(axis=0).max(), abs=1e-6)
+    assert figures["tau"] == largest[1].argmax() / 1000
+    assert (figures["labels"], figures["convention"], figures["PxAP"]) == ("true", "standard", None)
+
+
+def test_no_row_leaves_a_denominator_unseen(place):
+    figures = place.figures()
+    assert figures["rows"] + figures["rows_quarantined"] == ROWS
+    assert figures["rows_scored"] + figures["rows_without_box"] + figures["rows_objectless"] == figures["rows"]
+    assert (figures["rows_quarantined"], figures["rows_scored"], figures["rows_without_box"]) == (1, 12, 11)
+
+
+def test_a_constant_map_a_missing_one_and_one_with_nan_score_as_empty_and_are_counted(place):
+    plain = place.figures(None, maps=place.maps_folder())
+    broken = {
+        0: np.zeros_like,
+        2: lambda values: None,
+        4: lambda values: np.where(values > 0.9, np.nan, values),
+        6: lambda values: np.where(values > 0.9, np.inf, values),
+    }
+    worse = Place.maps_folder
+    for path in (place.folder / "maps-test").rglob("*.npy"):
+        path.unlink()
+    figures = place.figures(None, maps=worse(place, change=broken))
+    assert (figures["rows_missing"], figures["rows_unusable"]) == (1, 3)
+    assert figures["rows_scored"] == plain["rows_scored"] == 12
+    kept = [row for row in range(0, ROWS, 2) if row not in broken]
+    maps, boxes = scored_rows(place, "test", slot=1, rows=kept)
+    want = maxbox_counts(maps, boxes)[0].max() / 12
+    assert figures["MaxBoxAcc"] == pytest.approx(100 * want)
+
+
+def test_a_map_of_the_wrong_shape_is_an_error_that_names_its_file(place):
+    folder = place.maps_folder(change={2: lambda values: np.stack([values] * 2)})
+    with pytest.raises(DataError, match=r"image00002.png.npy holds float32 \[2, 14, 14\]"):
+        place.figures(None, maps=folder)
+
+
+def test_maps_outside_0_to_1_are_scaled_or_refused_by_name(place):
+    folder = place.maps_folder(change={2: lambda values: 7 * values - 3})
+    assert place.figures(None, maps=folder)["rows_unusable"] == 0
+    with pytest.raises(DataError, match="image00002.png leaves 0..1: -2.97255 to 4"):
+        place.figures(None, maps=folder, normalise=False)
+
+
+def test_a_threshold_is_chosen_on_pseudo_boxes_while_ground_truth_cannot_be_read(place):
+    pseudo = place.pseudo("val", wobble=9)
+    place.annotations("val").unlink()
+    figures = place.figures(slot=1, tau_from=pseudo)
+    maps, _ = scored_rows(place, "val", slot=1, rows=range(ROWS))
+    tiny = place.tiny["val"]
+    wobbly = [
+        standard_boxes(box + (0, 0, 9, 0), size[::-1]) for box, size in zip(tiny.objects, tiny.sizes, strict=True)
+    ]
+    want = maxbox_counts(maps, wobbly)[0].argmax() / 1000
+    assert figures["tau"] == want
+    assert (figures["tau_rows"], figures["tau_metric"]) == (ROWS, "MaxBoxAcc")
+    test_maps, test_boxes = scored_rows(place, "test", slot=1)
+    at_tau = maxbox_counts(test_maps, test_boxes)[0][round(want * 1000)]
+    assert figures["MaxBoxAcc"] == pytest.approx(100 * at_tau / len(test_maps))
+    with pytest.raises(StoreError, match=r"annotations.parquet cannot be read"):
+        place.figures(slot=1, tau_from="truth")
+
+
+def test_a_stage_of_boxes_can_choose_the_threshold_and_be_the_judge(place):
+    place.annotations("val").unlink()
+    figures = place.figures(tau_from="proposals")
+    assert figures["tau_from"].startswith("pseudo-boxes of proposals")
+    assert figures["tau_rows"] == ROWS - 1  # the row without an object has no box
+    place.annotations("test").unlink()
+    judged = place.figures(against="proposals")
+    assert judged["rows_scored"] == ROWS - 2
+    assert judged["against"].startswith("pseudo-boxes of proposals")
+
+
+def test_the_maps_of_the_other_split_must_be_of_the_same_parameters(place):
+    tiny = place.tiny["val"]
+    for split, params in (("val", {"layer": 3}), ("test", {"layer": 4})):
+        key = f"dddd00000000{len(split):04d}"
+        arrays = {"maps": (ArraySpec(dtype="uint8", shape=tiny.maps.shape[1:]), tiny.maps)}
+        write_stage(tiny.url, "cams", key, arrays, status=np.ones(ROWS, np.uint8), split=split)
+        path = place.folder / "store" / DATASET / split / "cams" / key / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "params": params}))
+    with pytest.raises(StoreError, match="not made with the parameters"):
+        place.figures("cams", tau_from=place.pseudo("val"))
+
+
+def test_masks_give_pxap_by_definition_with_pixels_ignored(place):
+    tiny, rng, lines = place.tiny["test"], np.random.default_rng(0), []
+    (place.folder / "masks").mkdir()
+    pooled = [[], []]
+    for row in (0, 2, 4):
+        height, width = tiny.sizes[row]
+        for kind, share in (("mask", 0.3), ("mask", 0.1), ("ignore", 0.2)):
+            lines.append((row, kind, f"{row}-{kind}-{share}.png"))
+            pixels = 255 * (rng.random((height, width)) < share).astype(np.uint8)
+            Image.fromarray(pixels).save(place.folder / "masks" / lines[-1][2])
+        parts = [
+            cv2.resize(cv2.imread(str(place.folder / "masks" / path), 0), (224, 224), interpolation=cv2.INTER_NEAREST)
+            for at, _, path in lines
+            if at == row
+        ]
+        truth, ignored = (parts[0] > 0) | (parts[1] > 0), parts[2] > 0
+        counted = truth | ~ignored
+        pooled[0].append(framed(tiny.maps[row, 0])[counted])
+        pooled[1].append(truth[counted])
+    place.write_truth("test", masks=lines)
+    figures = place.figures()
+    scores, truth = (np.concatenate(part) for part in pooled)
+    edges = np.append(np.arange(1000) / 1000, [1, 2, 3])
+    true, false = (np.histogram(scores[part], edges)[0][::-1].cumsum() for part in (truth, ~truth))
+    with np.errstate(invalid="ignore"):
+        area = np.diff(true / true[-1]) * (true / (true + false))[1:]
+    # OpenCV's bicubic and ours differ in the last bits of float32, which moves a pixel in ten thousand by one bin.
+    assert figures["PxAP"] == pytest.approx(100 * np.nansum(area), abs=1e-3)
+    assert figures["rows_without_mask"] == figures["rows"] - 3
+
+
+def test_pseudo_masks_choose_the_threshold_of_mask_data(place):
+    tiny = place.tiny["val"]
+    for row, name in enumerate(tiny.paths):
+        path = place.folder / "guesses" / f"{name[:-4]}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 * (tiny.maps[row, 0] > 100).astype(np.uint8)).resize((50, 60), 0).save(path)
+    place.annotations("val").unlink()
+    figures = place.figures(tau_from=str(place.folder / "guesses"))
+    assert figures["tau_metric"] == "PxAP"
+    assert 0.3 < figures["tau"] < 0.5  # 100 of 255 levels
+
+
+def test_predicted_classes_are_stated_and_give_top_k_figures(place):
+    tiny, labels = place.tiny["test"], np.array(place.tiny["test"].labels)
+    classes = np.stack([labels, (labels + 1) % 5], axis=1).astype(np.int32)
+    classes[::4] = classes[::4, ::-1]
+    arrays = {
+        "maps": (ArraySpec(dtype="uint8", shape=(2, 14, 14)), tiny.maps[:, :2]),
+        "class_ids": (ArraySpec(dtype="int32", shape=(2,), fill=-1), classes),
+    }
+    write_stage(tiny.url, "cams", "eeee000011112222", arrays, status=np.ones(ROWS, np.uint8), split="test")
+    figures = place.figures("cams")
+    assert figures["labels"] == "predicted"
+    assert figures["accuracy_top1"] == pytest.approx(100 * (np.arange(ROWS) % 4 != 0).mean())
+    assert figures["top1_loc"] < figures["MaxBoxAcc"]
+
+
+def test_padded_grids_are_cropped_before_they_are_stretched(place):
+    tiny = place.tiny["test"]
+    padded = np.full((ROWS, 1, 20, 20), 255, np.uint8)
+    padded[:, :, :14, :14] = tiny.maps[:, :1]
+    arrays = {
+        "maps": (ArraySpec(dtype="uint8", shape=(1, 20, 20)), padded),
+        "grid_hw": (ArraySpec(dtype="uint16", shape=(2,)), np.full((ROWS, 2), 14, np.uint16)),
+    }
+    write_stage(tiny.url, "cams", "ffff000011112222", arrays, status=tiny.status, split="test")
+    for name in ("MaxBoxAcc", "MaxBoxAccV2", "iou", "iou_otsu", "tau"):
+        assert place.figures("cams")[name] == place.figures("cls_maps")[name], name
+
+
+def test_the_clean_convention_works_at_other_resolutions(place):
+    figures = place.figures(convention="clean", resolution=96)
+    assert figures["convention"] == "clean"
+    assert figures["MaxBoxAcc"] == pytest.approx(place.figures()["MaxBoxAcc"], abs=10)
+
+
+def test_intervals_hold_their_figure_and_a_result_does_not_differ_from_itself(place):
+    key = place.figures()["key"]
+    figures = place.figures(interval=True, beside=key)
+    for name in ("MaxBoxAcc", "iou"):
+        part = figures["intervals"][name]
+        assert part["low"] <= part["value"] <= part["high"]
+        assert part["value"] == pytest.approx(figures[name], abs=1e-4)
+        assert (figures["beside"][name]["difference"], figures["beside"][name]["p"]) == (0, 1)
+
+
+def test_intervals_of_boxes_hold_their_figures(place):
+    figures = place.figures("proposals", interval=True, beside=place.figures("proposals")["key"])
+    for name in ("iou_top1", "iou_best5", "iou_centre", "recall50_top1", "box_maxboxacc_v2"):
+        part = figures["intervals"][name]
+        assert part["value"] == pytest.approx(figures[name])
+        assert part["low"] <= part["value"] <= part["high"]
+        assert figures["beside"][name]["p"] == 1
+
+
+def test_boxes_have_no_threshold_to_choose(place):
+    with pytest.raises(ConfigError, match="tau: proposals holds boxes"):
+        place.figures("proposals", tau=0.5)
+
+
+def test_noise_leaves_the_judge_alone_and_is_the_same_for_the_same_seed(place):
+    study = place.figures(noise="boxes", tau_from=place.pseudo("val"))["noise"]
+    assert [line["level"] for line in study] == [level / 100 for level in range(5, 51, 5)]
+    again = place.figures(noise="boxes", tau_from=place.pseudo("val"))["noise"]
+    assert study == again
+    place.config = replace(place.config, seed=1)
+    assert study != place.figures(noise="boxes", tau_from=place.pseudo("val"))["noise"]
+    assert study[-1]["iou_by_noisy"] < study[0]["iou_by_noisy"]
+    for line in study:
+        assert line["MaxBoxAcc_at_tau"] == place.figures(tau=line["tau"])["MaxBoxAcc"]
+
+
+def test_curves_and_plots_show_the_figures(place, tmp_path):
+    maps, boxes = place.score(), place.score("proposals")
+    rows = curve_rows(maps)
+    assert max(row["largest 0.5"] for row in rows) == pytest.approx(maps.figures["MaxBoxAcc"] / 100)
+    assert max(row["largest iou"] for row in rows) == pytest.approx(maps.figures["iou"])
+    reached = {row["iou"]: row["iou_top1"] for row in curve_rows(boxes)}
+    assert reached[0.5] == pytest.approx(boxes.figures["recall50_top1"])
+    write_csv(tmp_path / "curves.csv", [maps])
+    assert (tmp_path / "curves.csv").read_text().startswith("split,tau,")
+    paths = write_plots(tmp_path / "plots", maps) + write_plots(tmp_path / "plots", boxes)
+    assert len(paths) == 4
+    for path in paths:
+        assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"

@@ -1,0 +1,174 @@
+"""Every bench of this folder, one process each, one after the other: ratio, limit, pass.
+
+    python tools/bench/run_all.py [--only NAME …] [--list] [--timeout 1800]
+
+Benches compare two things timed in turns in one run, so ratios hold on any machine that is not wildly busy; run this
+alone. A bench that needs the shared folder of images (``WSOLPIPE_SHARED``, default beside the checkout) is skipped
+where there is none. A script that is not described in `BENCHES` is judged by its exit code. Exit code 1 if one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+NOT_BENCHES = ("ab", "run_all")
+NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in what a bench prints.
+
+    Attributes
+    ----------
+    name : str
+    pattern : str
+        Regular expression whose only group is the number.
+    limit : float or None
+        None where it is shown and not judged.
+    at_least : bool
+        Whether the limit is a lower bound.
+    """
+
+    name: str
+    pattern: str
+    limit: float | None = None
+    at_least: bool = True
+
+    def read(self, text: str) -> float | None:
+        """Its last value in a text."""
+        found = re.findall(self.pattern.replace("#", NUMBER), text)
+        return float(found[-1]) if found else None
+
+    def holds(self, value: float) -> bool:
+        """Whether the limit is kept."""
+        return self.limit is None or (value >= self.limit if self.at_least else value <= self.limit)
+
+    def bound(self) -> str:
+        """The limit in words."""
+        return "" if self.limit is None else f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is known of a bench.
+
+    Attributes
+    ----------
+    figures : tuple of Figure
+    shared : bool
+        Whether it reads the shared folder.
+    arguments : tuple of str
+    """
+
+    figures: tuple[Figure, ...] = ()
+    shared: bool = False
+    arguments: tuple[str, ...] = ()
+
+
+BENCHES = {
+    "cams": Bench((Figure("stage / bare forward-backward", "(?:ok|TOO SLOW): #, wanted", 0.8),), shared=True),
+    "cls_maps": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.9),), shared=True),
+    "crf": Bench((Figure("filter / numpy kernel", r'"ratio": #', 0.16, at_least=False),), True, ("--json",)),
+    "help_time": Bench((Figure("seconds of --help", r"--help # s", 0.3, at_least=False),)),
+    "metrics_sweep": Bench(
+        (
+            Figure("sweep, largest contour / plain", r"largest: # x plain", 25),
+            Figure("sweep, all contours / plain", r"all: # x plain", 35),
+        ),
+        shared=True,
+    ),
+    "plan_scale": Bench(
+        (
+            Figure("seconds of plan", r"plan +# s", 2, at_least=False),
+            Figure("seconds of status", r"status +# s", 2, at_least=False),
+        )
+    ),
+    "proposals": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.85),), shared=True),
+    "pxap": Bench((Figure("PxAP / numpy", r'"ratio": #', 5),), True, ("--json",)),
+    "selective_search": Bench((Figure("stage / one thread a core", "(?:ok|TOO SLOW): # of", 0.95),), shared=True),
+    "stream": Bench((Figure("stream / plain loop", r'"ratio": #'),), arguments=("json=true",)),
+    "transfer": Bench(
+        (Figure("push / copies", r'"push ratio": #', 0.8), Figure("pull / copies", r'"pull ratio": #', 0.8))
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a bench went: ``pass``, ``FAIL`` or ``skip``, one (name, value, limit) a figure, and a reason."""
+
+    verdict: str
+    figures: tuple[tuple[str, str, str], ...] = ()
+    reason: str = ""
+
+
+def shared_folder() -> Path:
+    """Where real images and weights would be."""
+    return Path(os.environ.get("WSOLPIPE_SHARED", FOLDER.parents[2] / "shared"))
+
+
+def run(name: str, *, timeout: float) -> Outcome:
+    """Run one bench to its end."""
+    bench = BENCHES.get(name, Bench())
+    if bench.shared and not (shared_folder() / "data").is_dir():
+        return Outcome("skip", reason=f"no shared images at {shared_folder()} (set WSOLPIPE_SHARED)")
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *bench.arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return Outcome("FAIL", reason=f"not done after {timeout:g} s")
+    values = [(figure, figure.read(done.stdout)) for figure in bench.figures]
+    shown = tuple((figure.name, "–" if value is None else f"{value:.3g}", figure.bound()) for figure, value in values)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        return Outcome("FAIL", shown, f"exit code {done.returncode}: {''.join(last)}")
+    if any(value is None for _, value in values):
+        return Outcome("FAIL", shown, "printed no figure where one was expected")
+    good = all(value is not None and figure.holds(value) for figure, value in values)
+    return Outcome("pass" if good else "FAIL", shown)
+
+
+def print_outcome(name: str, outcome: Outcome, seconds: float) -> None:
+    """One line a figure."""
+    for label, value, limit in outcome.figures or (("", "", ""),):
+        print(f"{name:<18} {label:<32} {value:>8} {limit:>8}  {outcome.verdict:<5} {seconds:6.0f} s", flush=True)
+    if outcome.reason:
+        print(f"{'':<18} {outcome.reason}", flush=True)
+
+
+def main() -> int:
+    """Run what is asked for; 1 if something fails, 3 for an unknown name."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", action="append", metavar="NAME", help="may be given several times")
+    parser.add_argument("--list", action="store_true", help="names, and nothing else")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds a bench")
+    options = parser.parse_args()
+    names = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_BENCHES)
+    unknown = sorted(set(options.only or ()) - set(names))
+    if unknown:
+        print(f"no bench {', '.join(unknown)}; there is: {', '.join(names)}", file=sys.stderr)
+        return 3
+    if options.list:
+        print("\n".join(names))
+        return 0
+    print(f"{'bench':<18} {'figure':<32} {'value':>8} {'limit':>8}", flush=True)
+    failed = False
+    for name in options.only or names:
+        began = time.perf_counter()
+        outcome = run(name, timeout=options.timeout)
+        print_outcome(name, outcome, time.perf_counter() - began)
+        failed = failed or outcome.verdict == "FAIL"
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
