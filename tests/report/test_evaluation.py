@@ -153,6 +153,28 @@ def test_a_constant_map_a_missing_one_and_one_with_nan_score_as_empty_and_are_co
     assert figures["MaxBoxAcc"] == pytest.approx(100 * want)
 
 
+def test_an_image_that_cannot_be_read_is_given_up_and_counted_and_one_without_a_size_is_looked_at(tmp_path):
+    box = np.array([[2, 3, 20, 30]])
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(tmp_path / "images" / name)
+        np.save(tmp_path / f"{name}.npy", np.pad(np.ones((4, 3)), 2))
+    (tmp_path / "images" / "b.png").write_bytes(b"no image")
+    (tmp_path / "image_ids.txt").write_text("a.png\nb.png\nc.png\n")
+    (tmp_path / "class_labels.txt").write_text("a.png,0\nb.png,0\nc.png,0\n")
+    (tmp_path / "localization.txt").write_text("a.png,2,3,20,30\nb.png,2,3,20,30\n")
+    yaml = tmp_path / "few.yaml"
+    files = "files: {classes: null, image_sizes: null}"
+    yaml.write_text(f"name: few\nlayout: metadata\nroot: images\nmetadata: .\nsplit: test\nclasses: 1\n{files}\n")
+    session = Session.open(RunConfig(dataset=str(yaml), store=str(tmp_path / "none"), threads=1), need_root=False)
+    figures = score(session, None, "test", Options(maps=str(tmp_path))).figures
+    names = ("rows", "rows_quarantined", "rows_scored", "rows_without_box")
+    assert [figures[name] for name in names] == [2, 1, 1, 1]
+    scale = 224 / np.array([30, 40, 30, 40])
+    want = iou_curves(framed(np.pad(np.ones((4, 3)), 2))[None], [np.trunc(box * scale)]).max()
+    assert figures["iou"] == pytest.approx(want, abs=1e-6)
+
+
 def test_a_map_of_the_wrong_shape_is_an_error_that_names_its_file(place):
     folder = place.maps_folder(change={2: lambda values: np.stack([values] * 2)})
     with pytest.raises(DataError, match=r"image00002.png.npy holds float32 \[2, 14, 14\]"):

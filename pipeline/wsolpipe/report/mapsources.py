@@ -112,13 +112,18 @@ def _dequantised(levels: Array, ranges: Array | None, grids: Array | None, at: i
 
 
 class FolderMaps:
-    """A folder of ``<image_id>.npy`` or ``.npz``; an image without a file is a missing map."""
+    """A folder of ``<image_id>.npy`` or ``.npz``; an image without a file is a missing map.
+
+    Rows whose image cannot be read have no size that boxes could be scaled by: they are given up and counted.
+    """
 
     def __init__(self, maps: ScoreMaps, rows: RowTable, labels: str) -> None:
         self.maps, self.rows, self.labels, self.quarantined = maps, rows, labels, 0
 
     def batches(self) -> Iterator[MapBatch]:
         """Maps as the files have them, at most `BATCH` at once."""
-        for start in range(0, len(self.rows), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(self.rows)))
+        usable = np.flatnonzero((self.rows.sizes > 0).all(axis=1))
+        self.quarantined = len(self.rows) - len(usable)
+        for start in range(0, len(usable), BATCH):
+            rows = usable[start : start + BATCH]
             yield MapBatch(rows, [self.maps.read(self.rows.ids[row]) for row in rows])

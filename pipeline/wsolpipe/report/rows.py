@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import BadImageError, ConfigError
 from wsolpipe.engine.indexing import current_index
 from wsolpipe.images.decode import probe
 from wsolpipe.images.importers import list_split
@@ -35,7 +35,7 @@ class RowTable:
     labels : list of list of int
         Labels by row, the first is *the* label.
     sizes : int array [N, 2]
-        (width, height) of every image as boxes see it.
+        (width, height) of every image as boxes see it; zeros where the image cannot be read.
     orientations : int array [N]
         EXIF orientation that masks are turned by, 1 where nothing is turned.
     silent : frozenset of int
@@ -124,5 +124,9 @@ def rows_of_split(session: Session, split: str, *, without_truth: bool = False) 
 
 
 def _probed(dataset: DatasetConfig, path: str) -> tuple[int, int, int]:
-    seen = probe((dataset.image_root() / path).read_bytes(), exif=dataset.exif)
+    """Width, height and orientation of an image; zeros for one that cannot be read: its row is given up."""
+    try:
+        seen = probe((dataset.image_root() / path).read_bytes(), exif=dataset.exif)
+    except (BadImageError, OSError):
+        return 0, 0, 1
     return seen.width, seen.height, seen.orientation
