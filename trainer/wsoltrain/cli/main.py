@@ -11,7 +11,10 @@ import click
 
 from wsolpipe.contract.errors import WsolError
 
-COMMANDS = {"preview": "Draw what a training step would see."}
+COMMANDS = {
+    "fit": "Train a localizer; called again, go on where it stopped.",
+    "preview": "Draw what a training step would see.",
+}
 """Sub-command -> one line; the module ``wsoltrain.cli.<name>`` holds it as `command`."""
 
 

@@ -1,0 +1,216 @@
+"""Training from a tiny store: what is learned, resuming after a kill, and errors before the first step."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from stores import build_store
+from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, StoreError
+from wsolpipe.metrics.protocol import read_runs, select
+from wsoltrain import checkpoint
+from wsoltrain.config import Labelling
+from wsoltrain.loop import Settings, Trainer
+from wsoltrain.recipe import Recipe, known_recipes, load_recipe
+from wsoltrain.tracker import JsonLines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VIT = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+SMALL = {
+    "backbone": "vit_tiny_patch16_224", "model_args": VIT, "weights": None, "size": 32, "resize": 36, "batch": 8,
+    "epochs": 2, "head_epochs": 1, "pixels": {"n_fg": 20, "n_bg": 20},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit")
+    built = build_store(folder, rows=40, sizes=(30, 50))
+    build_store(folder, rows=40, sizes=(30, 50), split="val")  # the same images: learning them is enough here
+    (folder / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\n")
+    return built
+
+
+def settings(store, out: Path, **more) -> Settings:
+    labelling = Labelling(store.url, "tiny", "train")
+    return Settings(labelling, root=store.root, out=out, **{"workers": 0, "save_every": 1, "thresholds": 50, **more})
+
+
+def recipe(**more) -> Recipe:
+    return load_recipe("dips", dataset="tiny", changes={**SMALL, **more})
+
+
+def trainer(store, out: Path, *, more=None, **changes) -> Trainer:
+    return Trainer(recipe(**changes), settings(store, out, **(more or {})), [JsonLines(out / "metrics.jsonl")])
+
+
+def lines(out: Path, kind: str) -> list[dict]:
+    return [told for told in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if told["kind"] == kind]
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+class Killed(Exception):
+    """Stands for the end of the process at some step."""
+
+
+class Killer:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def write(self, kind, step, figures) -> None:
+        if kind == "step" and step == self.step:
+            raise Killed
+
+
+def test_training_learns_the_objects_of_its_pseudo_boxes_and_keeps_the_best(store, tmp_path):
+    result = trainer(store, tmp_path, epochs=6, lr=0.05).fit()
+    losses = [told["pixels"] for told in lines(tmp_path, "step") if told["phase"] == "maps"]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert result["steps"] == 7 * 5
+    assert result["counts"]["streamed"] == 40
+    runs = read_runs(tmp_path / "runs")
+    assert [run.epoch for run in runs] == list(range(6))
+    choice = select(runs, "proposals")
+    assert choice.score == pytest.approx(result["best"]["proposals"])
+    fresh = trainer(store, tmp_path / "other").model
+    state = checkpoint.load(tmp_path / "best-proposals.safetensors", fresh)
+    assert (state["epoch"], state["tau"]) == (choice.run.epoch, choice.tau)
+
+
+@pytest.mark.parametrize("step", [2, 5, 8])
+def test_resuming_after_any_step_gives_the_same_bytes(store, tmp_path, step):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    trainer(store, whole, clip=1.0).fit()
+    stopped = trainer(store, broken, clip=1.0)
+    stopped.trackers.append(Killer(step))
+    with pytest.raises(Killed):
+        stopped.fit()
+    trainer(store, broken, clip=1.0).fit()
+    expected, got = tensors(whole / "last.safetensors"), tensors(broken / "last.safetensors")
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    assert any(name.startswith("optimiser.maps") for name in got)
+
+
+@pytest.mark.slow
+def test_resuming_after_kill_9_gives_the_same_bytes(store, tmp_path):
+    words = [
+        sys.executable, "-m", "wsoltrain.cli.main", "fit", "recipe=dips", f"store={store.url}",
+        f"dataset={store.root}/../tiny.yaml", "workers=1", "save_every=1", "device=cpu",
+        *(f"{name}={json.dumps(value)}" for name, value in SMALL.items()),
+    ]  # fmt: skip
+    subprocess.run([*words, f"out={tmp_path / 'whole'}"], check=True, timeout=200)
+    broken = [*words, f"out={tmp_path / 'broken'}"]
+    process = subprocess.Popen(broken)
+    told = tmp_path / "broken/metrics.jsonl"
+    end = time.monotonic() + 150
+    while not (told.exists() and told.read_text().count('"kind": "step"') >= 4):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(broken, check=True, timeout=200, capture_output=True, text=True)
+    assert "resumed at step" in again.stderr
+    expected, got = tensors(tmp_path / "whole/last.safetensors"), tensors(tmp_path / "broken/last.safetensors")
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+
+
+def test_another_recipe_does_not_resume_into_the_folder(store, tmp_path):
+    trainer(store, tmp_path, epochs=1, head_epochs=0).fit()
+    with pytest.raises(ConfigError, match=r"lr was 0\.01, is 0\.02"):
+        trainer(store, tmp_path, epochs=1, head_epochs=0, lr=0.02).fit()
+
+
+def test_damaged_checkpoint_is_named(store, tmp_path):
+    (tmp_path / "last.safetensors").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"last\.safetensors cannot be read"):
+        trainer(store, tmp_path).fit()
+
+
+def test_loss_that_is_no_number_stops_with_step_and_rows(store, tmp_path):
+    run = trainer(store, tmp_path, head_epochs=0)
+    with torch.no_grad():
+        run.model.decoder.blocks[0][0][0].weight.fill_(float("nan"))
+    with pytest.raises(RunFailed, match=r"no number at step 0 .*rows"):
+        run.fit()
+
+
+def test_images_without_labels_are_counted_and_harmless(store, tmp_path):
+    run = trainer(store, tmp_path, epochs=1, head_epochs=0)
+    batch = next(iter(run.stream))
+    batch["boxes"][:] = 0  # proposals of zero area
+    told = run._learn(batch, "maps", 0)
+    assert told["count no_region"] == 8
+    assert told["pixels"] == 0.0
+
+
+def test_head_is_trained_before_and_apart_from_the_maps(store, tmp_path):
+    run = trainer(store, tmp_path, epochs=1)
+    decoder = {name: value.clone() for name, value in run.model.decoder.state_dict().items()}
+    batch = next(iter(run.stream))
+    run._learn(batch, "head", 0)
+    assert all(torch.equal(value, decoder[name]) for name, value in run.model.decoder.state_dict().items())
+    head = run.model.head.weight.clone()
+    run._learn(batch, "maps", 1)
+    assert torch.equal(run.model.head.weight, head)
+
+
+def test_trcam_trains_on_maps_alone(store, tmp_path):
+    changes = {**SMALL, "maps": "cls_maps", "epochs": 1, "head_epochs": 0}
+    made = load_recipe("trcam", dataset="tiny", changes=changes)
+    labelling = Labelling(store.url, "tiny", "train", boxes=None)
+    place = Settings(labelling, root=store.root, out=tmp_path, workers=0, thresholds=50)
+    result = Trainer(made, place, [JsonLines(tmp_path / "metrics.jsonl")]).fit()
+    assert result["steps"] == 5
+    assert {"pixels", "crf", "size"} <= set(lines(tmp_path, "step")[0])
+
+
+def test_missing_annotator_is_found_before_the_first_step(store, tmp_path):
+    with pytest.raises(StoreError, match="val_boxes") as caught:
+        trainer(store, tmp_path, more={"annotators": ["val_boxes"]})
+    assert "wsolpipe run stage=val_boxes" in str(caught.value)
+
+
+def test_batch_larger_than_the_data_set_is_refused(store, tmp_path):
+    with pytest.raises(ConfigError, match="batch=64"):
+        trainer(store, tmp_path, batch=64)
+
+
+def test_shipped_recipes_are_whole_and_differ_by_data_set():
+    for name in known_recipes():
+        load_recipe(name, dataset="demo", changes={})
+    assert load_recipe("dips", dataset="ilsvrc", changes={}).epochs == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"epoch": 3}, "epochs"), ({"pixels.n_gf": 3}, r"pixels\.n_fg"), ({"lr": "fast"}, "lr"), ({"batch": 0}, "batch")],
+)
+def test_wrong_keys_and_values_are_named(changes, told):
+    with pytest.raises(ConfigError, match=told):
+        load_recipe("dips", dataset="demo", changes=changes)
+
+
+def test_importing_the_trainer_pulls_in_nothing_of_the_pipeline():
+    code = (
+        "import sys, wsoltrain, wsoltrain.loop, wsoltrain.models, wsoltrain.cli.fit; "
+        "bad = {'dask', 'distributed', 'open_clip', 'cv2', 'skimage'} & set(sys.modules); "
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,102 @@
+"""``wsoltrain fit``: train a localizer on the pseudo-labels of a store; called again, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
+
+if TYPE_CHECKING:
+    from wsoltrain.loop import Settings
+    from wsoltrain.recipe import Recipe
+
+KEYS = {
+    "recipe": Key(text, "dips", "dips, trcam, or a YAML file"),
+    "dataset": Key(text, None, "name in data/ or a YAML file"),
+    "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
+    "root": Key(text, None, "folder of the image files, instead of the one in the YAML"),
+    "out": Key(text, None, "folder of the run; runs/<recipe>-<dataset> by default"),
+    "split": Key(text, "train", "split that is trained on"),
+    "val": Key(text, "val", "split that chooses epoch and threshold"),
+    "by": Key(text, "proposals", "stage whose first box a row is the validation's pseudo-box"),
+    "gt": Key(flag, False, "evaluate against the ground truth of the validation split as well"),
+    "workers": Key(whole(0), max(1, os.cpu_count() or 1), "loader processes"),
+    "save_every": Key(whole(1), 200, "steps between checkpoints"),
+    "device": Key(text, None, "of torch; cuda where there is one"),
+    "track": Key(text, "jsonl", "jsonl, or jsonl,tensorboard"),
+}
+
+
+@click.command(
+    "fit",
+    help="Train a localizer; called again, go on where it stopped.\n\n\b\nKeys:\n"
+    f"{table(KEYS)}\n\nAny other key is one of the recipe: epochs=, lr=, size=, pixels.n_fg= …",
+    epilog="Example: wsoltrain fit recipe=dips dataset=demo store=wsol-store epochs=8",
+)
+@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(*, words: tuple[str, ...], as_json: bool) -> None:
+    """Train and tell what came of it."""
+    own = [word for word in words if word.partition("=")[0] in KEYS or "=" not in word]
+    values = read_words(own, KEYS)
+    changes = {name: _value(given) for name, _, given in (word.partition("=") for word in words if word not in own)}
+    recipe, settings = _prepare(values, changes)
+    from wsoltrain.loop import Trainer
+    from wsoltrain.models.localizers import complexity
+    from wsoltrain.tracker import open_trackers
+
+    trainer = Trainer(recipe, settings, open_trackers(values["track"], settings.out))
+    counted = complexity(trainer.model, recipe.size)["heads"]
+    size = f"{counted['parameters'] / 1e6:.3f} M parameters, {counted['macs'] / 1e9:.3f} G multiply-accumulates"
+    click.echo(f"{recipe.model} on {recipe.backbone}: heads of {size} an image", err=True)
+    result = {"out": str(settings.out), **trainer.fit()}
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    best = ", ".join(f"{score:.2f} by {name}" for name, score in trainer.best.items())
+    click.echo(f"{settings.out}: {trainer.step} steps; best validation MaxBoxAcc {best}")
+
+
+def _value(given: str) -> Any:
+    value = yaml.safe_load(given)
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 2e-9 as text
+        except ValueError:
+            return value
+    return value
+
+
+def _prepare(values: dict[str, Any], changes: dict[str, Any]) -> tuple[Recipe, Settings]:
+    import torch
+
+    from wsolpipe.images.dataset import load_dataset
+    from wsoltrain.config import Labelling
+    from wsoltrain.loop import Settings
+    from wsoltrain.recipe import load_recipe
+
+    if not values["dataset"]:
+        msg = "no data set named"
+        raise ConfigError(msg, hint="add dataset=NAME, or dataset=FILE.yaml for your own")
+    dataset = load_dataset(values["dataset"], root=values["root"])
+    recipe = load_recipe(values["recipe"], dataset=dataset.name, changes=changes)
+    store = values["store"] or os.environ.get("WSOLPIPE_STORE", "wsol-store")
+    labelling = Labelling(store, dataset.name, values["split"], maps=recipe.maps, boxes=recipe.boxes)
+    settings = Settings(
+        labelling,
+        root=str(dataset.image_root()),
+        out=Path(values["out"] or f"runs/{Path(values['recipe']).stem}-{dataset.name}"),
+        val=values["val"],
+        annotators=[values["by"], *(["gt"] if values["gt"] else [])],
+        workers=values["workers"],
+        save_every=values["save_every"],
+        device=values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+    return recipe, settings
