@@ -142,6 +142,21 @@ def test_boxes_equal_a_choice_made_one_box_at_a_time(folder, drawn, upstream, po
         assert scored.tolist() == (list(range(count)) if first == "classifier" else sorted(left))
 
 
+@pytest.mark.parametrize("final", ["objectness", "product"])
+def test_the_last_step_may_take_objectness_or_its_product_with_the_posterior(
+    folder, drawn, upstream, posteriors, final
+):
+    inputs = as_detector(upstream)
+    arrays = stage(folder, annotator="rpn", final=final).process(drawn.rows(), inputs)
+    for row in range(COUNT):
+        left = np.flatnonzero(arrays["steps"][row] & 4)
+        scores = inputs["regions"].arrays["scores"][row, left]
+        if final == "product":
+            scores = scores * np.array(posteriors[row])[left]
+        assert np.array_equal(arrays["boxes"][row, 0], arrays["candidates"][row, left[np.argmax(scores)]])
+        assert arrays["scores"][row, 0] == pytest.approx(scores.max(), abs=1e-4)
+
+
 def test_results_depend_on_neither_batch_nor_threads_nor_a_bad_neighbour(folder, drawn, upstream):
     whole = stage(folder).process(drawn.rows(), upstream)
     again = stage(folder, batch=5, images=3).process(drawn.rows(threads=1), upstream)

@@ -43,7 +43,9 @@ class ValBoxesParams(StageParams):
         ``filter-first``: the share first, then the pointing game; ``pointing-first``: the other way round, which with
         ``keep=1`` leaves out the share.
     final
-        Score of the last step: ``classifier`` or ``objectness``.
+        Score of the last step: ``classifier``, ``objectness``, or ``product`` of both. The thesis takes the classifier.
+        A detector whose objectness falls steeply leaves fragments among the best share, among which the classifier
+        prefers large boxes; the product keeps them out.
     map
         Slot of the maps of ``cams`` (or of ``clip_cams``) that is used.
     size
@@ -63,7 +65,7 @@ class ValBoxesParams(StageParams):
     keep: Annotated[float, Field(gt=0, le=1)]
     top_by: Literal["classifier", "objectness"] | None
     order: Literal["filter-first", "pointing-first"]
-    final: Literal["classifier", "objectness"]
+    final: Literal["classifier", "objectness", "product"]
     map: Annotated[int, Field(ge=0)]
     size: Annotated[int, Field(ge=8)]
     blur_kernel: Annotated[int, Field(ge=1)]
@@ -269,7 +271,7 @@ class ValBoxes(Stage[ValBoxesParams]):
         if params.first_score == "classifier":
             self._score(rows, made, lambda position: np.arange(self._count(made, position)))
         found = {position: self._shortlist(made, position) for position in self._usable(rows)}
-        if params.final == "classifier" and params.first_score != "classifier":
+        if params.final != "objectness" and params.first_score != "classifier":
             self._score(rows, made, lambda position: found[position].finalists())
         for position in self._usable(rows):
             self._choose(made, position, found[position], sizes[position])
@@ -348,6 +350,8 @@ class ValBoxes(Stage[ValBoxesParams]):
                 rows.quarantine(position, "the classifier gave a score that is not a number")
 
     def _scores(self, made: Mapping[str, Array], kind: str) -> Array:
+        if kind == "product":
+            return np.asarray(made["posterior"] * made["objectness"])
         return made["posterior" if kind == "classifier" else "objectness"]
 
     def _count(self, made: Mapping[str, Array], position: int) -> int:
