@@ -257,7 +257,8 @@ def _write_index(
         dataset=DATASET, split=split, key=INDEX_KEY, fingerprint=INDEX_KEY + digest("index")[16:], rows=rows,
         objects={name: StoredObject(sha256=sha256_bytes(item), bytes=len(item)) for name, item in data.items()},
         quarantined=int(bad.sum()), shard_rows=shard_rows, digests=column_digests(table), label_counts={},
-        classes=classes, class_names={str(label): f"class {label}" for label in range(classes or 0)}, created="2025-01-01T00:00:00Z",
+        classes=classes, class_names={str(label): f"class {label}" for label in range(classes or 0)},
+        created="2025-01-01T00:00:00Z",
     )  # fmt: skip
     backend = open_backend(store.url)
     folder = stage_folder(DATASET, split, "index", INDEX_KEY)

@@ -57,6 +57,17 @@ def test_a_pulled_index_that_is_damaged_is_listed_again(undisturbed, toy):
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)
 
 
+def test_a_data_set_is_published_by_one_command_if_it_has_a_licence(undisturbed, tmp_path):
+    words = ["publish", f"store={undisturbed.store}", f"to={tmp_path / 'out'}", "dataset=toy"]
+    refused = wsolpipe(undisturbed, *words)
+    assert refused.returncode == 3
+    assert "licence=" in refused.stderr
+    done = wsolpipe(undisturbed, *words, "licence=CC-BY-4.0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checksums"] in done.stderr
+    assert {path.name for path in tmp_path.glob("out/toy/*.*")} == {"README.md", "croissant.json"}
+
+
 def test_what_was_refused_gives_exit_code_4_and_the_command_that_goes_on(toy, undisturbed, tmp_path):
     source = tmp_path / "source"
     assert wsolpipe(undisturbed, "push", f"store={undisturbed.store}", f"to={source}").returncode == 0

@@ -1,4 +1,4 @@
-"""Stores behind a URL: S3 through obstore, with conditional puts, and read-only HTTP from a published list of files.
+"""Stores behind a URL: S3 through obstore, with conditional puts.
 
 Endpoint, region and credentials come from the environment (``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``
 …, ``AWS_SKIP_SIGNATURE=true`` for public buckets). They are held in memory by obstore and written nowhere; a URL that
@@ -17,9 +17,10 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from wsolpipe.contract.cache import Cache, cacheable
+from wsolpipe.contract.diagnosis import diagnose, may_pass
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
 
@@ -27,14 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
-#: File at the root of a published store: a line ``sha256  name`` for every object. An HTTP store is read by it.
-CHECKSUMS = "checksums.txt"
-MAX_LIST_BYTES = 512 * 2**20
 FIRST_PATIENCE = 5.0
 PATIENCE = 60.0
 LONGEST_PAUSE = 5.0
-_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_PASSING = {408, 409, 425, 429}
 
 
 def open_remote(url: str) -> ObjectBackend:
@@ -52,7 +48,11 @@ def open_remote(url: str) -> ObjectBackend:
     if not parts.netloc:
         msg = f"store={url}: no {'bucket' if parts.scheme == 's3' else 'host'} named"
         raise ConfigError(msg, hint="write s3://bucket/folder or https://host/folder")
-    return ObjectBackend(url) if parts.scheme == "s3" else HttpBackend(url)
+    if parts.scheme == "s3":
+        return ObjectBackend(url)
+    from wsolpipe.contract.published import HttpBackend
+
+    return HttpBackend(url)
 
 
 class ObjectBackend:
@@ -281,7 +281,7 @@ class ObjectBackend:
                 patience = PATIENCE if self._reached else FIRST_PATIENCE
                 if isinstance(error, StoreError):
                     raise
-                if not _may_pass(error) or time.monotonic() - began > patience:
+                if not may_pass(error) or time.monotonic() - began > patience:
                     self._fail(verb, name, error)
                 with self._lock:
                     self.retried[verb] += 1
@@ -292,135 +292,6 @@ class ObjectBackend:
                 return result
 
     def _fail(self, verb: str, name: str, error: Exception) -> NoReturn:
-        text, hint = _diagnose(error, self.url)
+        text, hint = diagnose(error, self.url)
         msg = f"cannot {verb} {name or 'names'} in store {self.url}: {text}"
         raise StoreError(msg, hint=hint) from ConnectionError(text)
-
-
-class HttpBackend(ObjectBackend):
-    """A published store behind a web server, read-only: names come from its list of checksums."""
-
-    def _open(self, *, max_retries: int) -> Any:
-        options: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True}
-        address = self.url.rstrip("/") + "/"
-
-        def make() -> Any:
-            from obstore.store import HTTPStore
-
-            return HTTPStore.from_url(address, client_options=options, retry_config={"max_retries": max_retries})
-
-        return self._opened(make)
-
-    @cached_property
-    def listed(self) -> dict[str, str]:
-        """Name -> sha256 of every object, as published.
-
-        Raises
-        ------
-        StoreError
-            If there is no list, or it is absurdly large or names anything outside the store.
-        """
-        try:
-            data = self.get(CHECKSUMS, limit=MAX_LIST_BYTES)
-        except FileNotFoundError as error:
-            msg = f"{self.url} has no {CHECKSUMS}, so what it holds cannot be known"
-            hint = "its owner publishes it with wsolpipe publish, or gives an s3:// address"
-            raise StoreError(msg, hint=hint) from error
-        return parse_checksums(data, self.url)
-
-    @cached_property
-    def _folders(self) -> dict[str, set[str]]:
-        folders: dict[str, set[str]] = {}
-        for name in self.listed:
-            parts = name.split("/")
-            for depth in range(len(parts)):
-                suffix = "/" if depth < len(parts) - 1 else ""
-                folders.setdefault("/".join(parts[:depth]), set()).add(parts[depth] + suffix)
-        return folders
-
-    def names(self, folder: str) -> list[str]:
-        return sorted(name for name in self._folders.get(folder, ()) if not name.startswith("."))
-
-    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        for name in sorted(self.listed):
-            if not folder or name.startswith(f"{folder}/"):
-                yield name, self.size(name) or 0
-
-    def create(self, name: str, data: bytes) -> bool:  # noqa: ARG002
-        self._refuse("write", name)
-
-    def replace(self, name: str, data: bytes) -> None:  # noqa: ARG002
-        self._refuse("write", name)
-
-    def swap(self, name: str, expected: bytes, data: bytes) -> bool:  # noqa: ARG002
-        self._refuse("write", name)
-
-    def delete(self, name: str) -> None:
-        self._refuse("delete", name)
-
-    def _refuse(self, verb: str, name: str) -> NoReturn:
-        msg = f"cannot {verb} {name} in store {self.url}: stores behind HTTP are read-only"
-        hint = f"wsolpipe pull from={self.url} store=FOLDER, then work on FOLDER"
-        raise StoreError(msg, hint=hint) from OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-
-def parse_checksums(data: bytes, where: str) -> dict[str, str]:
-    """Name -> sha256 of a list of lines ``sha256  name``.
-
-    Raises
-    ------
-    StoreError
-        If a line is of another form or names anything outside the store.
-    """
-    listed: dict[str, str] = {}
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
-        match = re.fullmatch(r"([0-9a-f]{64}) [ *](\S.*)", line)
-        if not match:
-            msg = f"line {number} of {where}/{CHECKSUMS} is not of the form: sha256, two spaces, name"
-            raise StoreError(msg)
-        check_object_name(match[2], where)
-        listed[match[2]] = match[1]
-    return listed
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed in a moment: a broken connection, a busy or failing server."""
-    kind = type(error).__name__
-    if kind in {"PermissionDeniedError", "UnauthenticatedError", "NotSupportedError", "InvalidPathError"}:
-        return False
-    if not isinstance(error, OSError) and kind not in {"GenericError", "BaseError", "JoinError"}:
-        return False
-    text = str(error)
-    if "169.254.169.254" in text or "builder error" in text:
-        return False
-    status = re.search(r"status code: (\d{3})", text)
-    return status is None or int(status[1]) >= 500 or int(status[1]) in _PASSING
-
-
-def _diagnose(error: Exception, url: str) -> tuple[str, str | None]:
-    """What a failure means in one line without secrets, and what to do about it."""
-    text = str(error)
-    code = re.search(r"<Code>([^<]{1,80})</Code>", text)
-    said = re.search(r"<Message>([^<]{1,200})</Message>", text)
-    name, kind = code[1] if code else "", type(error).__name__
-    line = f"{name}: {said[1]}" if code and said else text.split("\n", 1)[0][:300]
-    for variable in _SECRETS:
-        secret = os.environ.get(variable)
-        if secret:
-            line = line.replace(secret, "***").replace(quote(secret, safe=""), "***")
-    if "169.254.169.254" in text or "CredentialsNotLoaded" in text:
-        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket"
-        return "no credentials found", hint
-    if name in {"ExpiredToken", "TokenRefreshRequired", "RequestExpired"}:
-        return f"the credentials have expired ({line})", "renew them and run the same command again: it goes on"
-    if name in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}:
-        return f"the credentials are not valid here ({line})", "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if kind in {"PermissionDeniedError", "UnauthenticatedError"} or name == "AccessDenied":
-        return f"no permission ({line})", "ask the owner of the store for access, or check AWS_ACCESS_KEY_ID"
-    if name == "NoSuchBucket":
-        return "there is no such bucket", f"create the bucket {urlsplit(url).netloc}, or correct the URL"
-    if "error sending request" in text or "connect" in text or "timed out" in text:
-        where = os.environ.get("AWS_ENDPOINT_URL") if url.startswith("s3:") else url
-        host = urlsplit(where).netloc.rpartition("@")[2] if where else "the S3 endpoint"
-        return f"{host} cannot be reached", "check the network and AWS_ENDPOINT_URL, then run again: it goes on"
-    return line, None

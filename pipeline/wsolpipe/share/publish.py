@@ -12,7 +12,7 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import check_name, commit_name
 from wsolpipe.contract.manifest import IndexManifest
-from wsolpipe.contract.objects import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
+from wsolpipe.contract.published import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.reader import Store, read_record
 from wsolpipe.engine import commit
 from wsolpipe.share.card import Figures, card, figures

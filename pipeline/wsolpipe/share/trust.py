@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.contract.objects import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
+from wsolpipe.contract.published import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 
 if TYPE_CHECKING:
     from wsolpipe.contract.backend import Backend
