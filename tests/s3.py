@@ -139,6 +139,11 @@ class Proxy:
             data = answer.read()
         finally:
             connection.close()
+        if cut:
+            self.done["cut"] += 1
+            handler.close_connection = True
+            if len(data) < 2 or handler.command == "HEAD":
+                return  # done over there, and no word of it here
         handler.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in {"transfer-encoding", "connection", "content-length", "date", "server"}:
@@ -146,14 +151,8 @@ class Proxy:
         length = answer.getheader("Content-Length") if handler.command == "HEAD" else str(len(data))
         handler.send_header("Content-Length", length or "0")
         handler.end_headers()
-        if cut and handler.command != "HEAD":
-            self.done["cut"] += 1
-            handler.wfile.write(data[: len(data) // 2])
-            handler.wfile.flush()
-            handler.close_connection = True
-            return
         if handler.command != "HEAD":
-            handler.wfile.write(data)
+            handler.wfile.write(data[: len(data) // 2] if cut else data)
 
     @staticmethod
     def _answer(handler: BaseHTTPRequestHandler, status: int, code: str) -> None:

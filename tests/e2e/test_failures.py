@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -152,3 +153,28 @@ def test_plan_checks_whether_work_is_pending(toy):
     assert toy.run("limit=16", stage="shade").code == 0
     assert toy.call("plan", "check=true", "limit=16", stage="shade").code == 0
     assert toy.call("plan", "check=true", "limit=16", "shade.gain=2", stage="shade").code == 2
+
+
+def test_a_full_disk_ends_a_pull_with_advice_and_harms_nothing(undisturbed, small_disk):
+    store, filler = small_disk / "store", small_disk / "filler"
+    command = [
+        sys.executable,
+        "-m",
+        "wsolpipe.cli.main",
+        "pull",
+        f"from={undisturbed.store}",
+        f"store={store}",
+        "--json",
+    ]
+    free = os.statvfs(small_disk)
+    filler.write_bytes(b"x" * (free.f_bavail * free.f_frsize - 60_000))
+    full = subprocess.run(command, env=undisturbed.env(), capture_output=True, text=True, timeout=120)
+    assert full.returncode == 4
+    assert "No space left" in full.stderr
+    assert "free some space" in full.stderr
+    assert full.stderr.splitlines()[-1].startswith("resume with: wsolpipe pull")
+    assert litter(store) == []
+    filler.unlink()
+    done = subprocess.run(command, env=undisturbed.env(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert object_bytes(store) == object_bytes(undisturbed.store)

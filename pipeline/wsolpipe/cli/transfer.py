@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsolpipe.share.selection import Selection
-    from wsolpipe.share.transfer import Moved
+    from wsolpipe.share.tally import Moved
 
 SELECTION_KEYS = ("dataset", "stages", "split", "rows", "keys")
 DEFAULT_JOBS = 8

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsolpipe.contract.backend import Backend
-    from wsolpipe.share.transfer import Moved
+    from wsolpipe.share.tally import Moved
 
 VERSION = "1.0.0"
 

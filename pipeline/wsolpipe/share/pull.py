@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backend import open_backend
-from wsolpipe.share.transfer import Moved, Transfer
+from wsolpipe.share.transfer import Transfer
 from wsolpipe.share.trust import Trust
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsolpipe.share.selection import Selection
+    from wsolpipe.share.tally import Moved
 
 
 def pull(

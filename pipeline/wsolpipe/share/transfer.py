@@ -25,6 +25,7 @@ from wsolpipe.engine.faults import fault_point
 from wsolpipe.engine.leases import Leases
 from wsolpipe.share import inspection
 from wsolpipe.share.selection import Found, Selection, select
+from wsolpipe.share.tally import Line, Moved, count, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,55 +35,6 @@ if TYPE_CHECKING:
 
 TABLES = ("index.parquet", "annotations.parquet")
 FETCHES = 3
-
-
-@dataclass
-class Line:
-    """What became of one folder.
-
-    Attributes
-    ----------
-    shards, moved, same : int
-        Shards that the source has, that were moved, and that were there already with the same bytes.
-    kept : list of int or None
-        Shards that the target holds with other bytes, which were left as they are.
-    refused : list of str
-        What was wrong with those that were not taken.
-    """
-
-    stage: str
-    split: str | None
-    key: str
-    dataset: str
-    shards: int = 0
-    moved: int = 0
-    same: int = 0
-    kept: list[int | None] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    bytes: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class Moved:
-    """What a transfer did."""
-
-    lines: list[Line]
-    retried: dict[str, int]
-    seconds: float
-    stopped: bool
-
-    @property
-    def refused(self) -> list[str]:
-        """Everything that was not taken, and why."""
-        return [text for line in self.lines for text in line.refused]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"stages": [line.to_json() for line in self.lines], "retried": self.retried, "seconds": self.seconds}
 
 
 @dataclass
@@ -117,7 +69,7 @@ class Transfer:
         began = time.perf_counter()
         self._leases = Leases(self.target)
         folders, refused = select(self.source, self.wanted)
-        lines = [_line_of(folder, [reason]) for folder, reason in refused]
+        lines = [line_of(folder, [reason]) for folder, reason in refused]
         with ThreadPoolExecutor(self.jobs, thread_name_prefix="transfer") as pool:
             for found in folders:
                 line = Line(found.stage, found.split, found.key, found.dataset)
@@ -154,7 +106,7 @@ class Transfer:
         for result in _in_parallel(
             pool, self.jobs, self.stop, lambda unit: self._move_unit(found, shards, unit, present), units
         ):
-            _count(line, *result)
+            count(line, *result)
         if line.moved:
             self._settle_contested(found, found.manifest, line)
 
@@ -295,7 +247,7 @@ class Transfer:
             if record is not None and commit.damaged_objects(self.target, found.folder, manifest, record):
                 self.target.delete(commit_name(found.folder, unit))
                 line.moved -= 1
-                _count(line, "busy", unit, 0, "")
+                count(line, "busy", unit, 0, "")
 
     def _put_under_lease(self, found: Found, record: CommitRecord, objects: dict[str, tuple[str, bytes]]) -> str:
         lease = self._leases.acquire(lease_name(found.folder, record.shard))
@@ -357,20 +309,6 @@ class Transfer:
         line.moved, line.bytes = 1, sum(map(len, data.values()))
 
 
-def _count(line: Line, outcome: str, unit: int | None, size: int, reason: str) -> None:
-    if outcome == "moved":
-        line.moved += 1
-        line.bytes += size
-    elif outcome == "same":
-        line.same += 1
-    elif outcome == "kept":
-        line.kept.append(unit)
-    elif outcome == "refused":
-        line.refused.append(reason)
-    elif outcome == "busy":
-        line.refused.append(f"shard {unit} is in the hands of a worker: run again when it is done")
-
-
 def _in_parallel(
     pool: ThreadPoolExecutor,
     jobs: int,
@@ -398,9 +336,3 @@ _END = object()
 
 def _file(unit: int | None) -> str:
     return f"{'artifact' if unit is None else unit}.json"
-
-
-def _line_of(folder: str, refused: list[str]) -> Line:
-    """Line of a folder that may be at any depth."""
-    dataset, second, stage, key = (*folder.split("/", 3), "", "", "")[:4]
-    return Line(stage, None if second == "artifacts" else second, key, dataset, refused=refused)
