@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -22,6 +23,10 @@ from wsolpipe.engine.session import Session
 from wsolpipe.metrics import iou_curves, maxbox_counts, standard_boxes
 from wsolpipe.report.curves import curve_rows, write_csv, write_plots
 from wsolpipe.report.evaluation import Options, score
+from wsolpipe.report.maps import Frame, score_maps
+from wsolpipe.report.mapsources import BATCH, MapBatch
+from wsolpipe.report.reference import Reference
+from wsolpipe.report.rows import RowTable
 
 ROWS = 24
 
@@ -356,3 +361,31 @@ def test_curves_and_plots_show_the_figures(place, tmp_path):
     assert len(paths) == 4
     for path in paths:
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+class RandomMaps:
+    """As many maps as one likes, made when they are asked for."""
+
+    labels = "true"
+    quarantined = 0
+
+    def __init__(self, count):
+        self.count = count
+
+    def batches(self):
+        for start in range(0, self.count, BATCH):
+            rows = np.arange(start, min(start + BATCH, self.count))
+            yield MapBatch(rows, list(np.random.default_rng(start).random((len(rows), 5, 5), dtype=np.float32)))
+
+
+def test_memory_does_not_grow_with_the_number_of_maps():
+    peaks = []
+    for count in (8, BATCH, 3 * BATCH):  # the first compiles
+        names = [str(row) for row in range(count)]
+        rows = RowTable("test", names, [[0]] * count, np.full((count, 2), 300), np.ones(count, int), frozenset())
+        reference = Reference("truth", rows, {row: np.array([[10.0, 20, 200, 220]]) for row in range(count)})
+        tracemalloc.start()
+        score_maps(RandomMaps(count), reference, Frame(), threads=1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.1 * peaks[1]
