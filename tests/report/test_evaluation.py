@@ -389,3 +389,29 @@ def test_memory_does_not_grow_with_the_number_of_maps():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.1 * peaks[1]
+
+
+def test_a_folder_of_maps_needs_no_store_and_no_ground_truth_of_the_split_that_chooses(tmp_path):
+    box = "2,3,20,30"
+    (tmp_path / "images").mkdir()
+    for split in ("val", "test"):
+        (tmp_path / split).mkdir()
+        names = [f"{split}{number}.png" for number in range(3)]
+        for number, name in enumerate(names):
+            Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(tmp_path / "images" / name)
+            np.save(tmp_path / f"{name}.npy", np.pad(np.ones((4, 3)), 2) + np.eye(8, 7) * 0.1 * number)
+        for file, rest in (("image_ids", ""), ("class_labels", ",0"), ("image_sizes", ",30,40"), ("boxes", f",{box}")):
+            (tmp_path / split / f"{file}.txt").write_text("".join(f"{name}{rest}\n" for name in names))
+    # The boxes of val lie where nothing says that they are ground truth; those of test are.
+    (tmp_path / "test" / "boxes.txt").rename(tmp_path / "test" / "localization.txt")
+    (tmp_path / "val" / "localization.txt").mkdir()  # opening it as a file fails
+    yaml = tmp_path / "few.yaml"
+    splits = "split: {val: val, test: test}\nclasses: 1\nfiles: {classes: null}"
+    yaml.write_text(f"name: few\nlayout: metadata\nroot: images\nmetadata: .\n{splits}\n")
+    session = Session.open(RunConfig(dataset=str(yaml), store=str(tmp_path / "none"), threads=1), need_root=False)
+    asked = Options(maps=str(tmp_path), tau_from=str(tmp_path / "val" / "boxes.txt"))
+    figures = score(session, None, "test", asked).figures
+    own = score(session, None, "test", Options(maps=str(tmp_path))).figures
+    assert (figures["tau"], figures["tau_rows"]) == (own["tau"], 3)  # the same maps and boxes in both splits
+    with pytest.raises((DataError, ConfigError, OSError)):
+        score(session, None, "test", replace(asked, tau_from="truth"))
