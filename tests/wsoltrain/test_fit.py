@@ -91,6 +91,37 @@ def test_training_learns_the_objects_of_its_pseudo_boxes_and_keeps_the_best(stor
     assert (state["epoch"], state["tau"]) == (choice.run.epoch, choice.tau)
 
 
+def test_selected_epoch_is_scored_beside_the_boxes_it_learned_from(store, tmp_path):
+    from click.testing import CliRunner
+
+    from wsoltrain.cli import eval as scoring
+    from wsoltrain.cli import select as selecting
+
+    trainer(store, tmp_path, more={"annotators": ["proposals", "gt"], "test": "val"}).fit()
+    chosen = json.loads(CliRunner().invoke(selecting.command, [f"runs={tmp_path}", "--json"]).output)
+    assert {(cell["annotator"], cell["model"], cell["threshold"]) for cell in chosen["table"]} == {
+        (annotator, model, threshold)
+        for annotator in ("proposals", "gt")
+        for model in ("BT", "BV")
+        for threshold in ("TT", "VT")
+    }
+    words = [
+        f"checkpoint={tmp_path / 'best-proposals.safetensors'}", f"store={store.url}", "split=val", "workers=0",
+        f"dataset={store.root}/../tiny.yaml",
+    ]  # fmt: skip
+    done = CliRunner().invoke(scoring.command, [*words, "--json"], catch_exceptions=False)
+    told = json.loads(done.output)
+    assert told["localizer"]["tau"] == pytest.approx(chosen["tau"])
+    assert told["tau_from"] == "validation"
+    cell = next(c for c in chosen["table"] if (c["annotator"], c["model"], c["threshold"]) == ("proposals", "BV", "VT"))
+    assert told["localizer"]["MaxBoxAcc"] == pytest.approx(cell["MaxBoxAcc"])
+    assert told["boxes"]["iou_top1"] == pytest.approx(1.0)  # slot 0 of the tiny store is the object itself
+    plain = CliRunner().invoke(scoring.command, words, catch_exceptions=False).output
+    assert "localizer" in plain
+    assert "proposals" in plain
+    assert "BV-VT" in CliRunner().invoke(selecting.command, [f"runs={tmp_path}"], catch_exceptions=False).output
+
+
 @pytest.mark.parametrize("step", [2, 5, 8])
 def test_resuming_after_any_step_gives_the_same_bytes(store, tmp_path, step):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -50,6 +50,17 @@ def save(
     partial.replace(path)
 
 
+def state_of(path: Path) -> dict[str, Any]:
+    """Return the plain state of a file, without its tensors.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or none of ours.
+    """
+    return _read(path, whole=False)[0]
+
+
 def load(path: Path, model: Localizer, optimisers: Mapping[str, torch.optim.Optimizer] | None = None) -> dict[str, Any]:
     """Put a file's weights and buffers back and return its state.
 
@@ -60,18 +71,7 @@ def load(path: Path, model: Localizer, optimisers: Mapping[str, torch.optim.Opti
     ConfigError
         If it was saved from another network.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator of its own
-    except (SafetensorError, OSError) as error:
-        msg = f"{path} cannot be read as a checkpoint: {error}"
-        raise DataError(msg, hint="remove it to start anew") from error
-    if header.get("format") != "wsoltrain/1":
-        msg = f"{path} is no checkpoint of wsoltrain"
-        raise DataError(msg)
+    state, tensors = _read(path, whole=True)
     model.restore({name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)})
     for name, optimiser in (optimisers or {}).items():
         slots: dict[int, dict[str, Tensor]] = {}
@@ -80,5 +80,21 @@ def load(path: Path, model: Localizer, optimisers: Mapping[str, torch.optim.Opti
             number, slot = key.removeprefix(prefix).split(".")
             slots.setdefault(int(number), {})[slot] = tensors[key]
         optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
-    state: dict[str, Any] = json.loads(header["state"])
     return state
+
+
+def _read(path: Path, *, whole: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            names = list(file.keys()) if whole else []
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        msg = f"{path} cannot be read as a checkpoint: {error}"
+        raise DataError(msg, hint="wsoltrain fit writes one; remove a damaged one to start anew") from error
+    if header.get("format") != "wsoltrain/1":
+        msg = f"{path} is no checkpoint of wsoltrain"
+        raise DataError(msg, hint="give best-….safetensors of a run's folder")
+    return json.loads(header["state"]), tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.metrics.protocol import Run, estimate_tau, figures, write_run
 from wsoltrain import checkpoint
-from wsoltrain.config import ItemConfig, Labelling
+from wsoltrain.config import ItemConfig
 from wsoltrain.crf import crf_loss
 from wsoltrain.evaluation import Evaluator
 from wsoltrain.losses import absolute_size, barrier_t, partial_cross_entropy
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from wsoltrain.config import Labelling
     from wsoltrain.models import Localizer
     from wsoltrain.recipe import Recipe
     from wsoltrain.tracker import Tracker
@@ -52,6 +53,8 @@ class Settings:
         Split that is evaluated after each epoch.
     annotators : list of str
         Whose boxes choose the model, the first one above all: stages, or ``gt``.
+    test : str or None
+        Split scored against its ground truth after each epoch, for a table that shows what choosing without it costs.
     workers : int
         Loader processes.
     save_every : int
@@ -67,6 +70,7 @@ class Settings:
     out: Path
     val: str = "val"
     annotators: list[str] = field(default_factory=lambda: ["proposals"])
+    test: str | None = None
     workers: int = 2
     save_every: int = 200
     device: str = "cpu"
@@ -105,14 +109,19 @@ class Trainer:
         if len(self.stream) == 0:
             msg = f"batch={recipe.batch} is larger than the {len(self.stream.rows)} rows that can be trained on"
             raise ConfigError(msg, hint=f"batch={len(self.stream.rows)} or less")
-        labelling = Labelling(settings.labelling.store, settings.labelling.dataset, settings.val)
-        self.evaluator = Evaluator(recipe, labelling, settings.root, settings.annotators, settings.workers)
+        splits = {"val": (settings.val, settings.annotators)}
+        if settings.test:
+            splits["test"] = (settings.test, ["gt"])
+        self.evaluators = {
+            kind: Evaluator(recipe, replace(settings.labelling, split=split), settings.root, names, settings.workers)
+            for kind, (split, names) in splits.items()
+        }
         rows = self.stream.items.rows
-        classes = rows.classes or int(rows.labels.max()) + 1
+        self.classes = rows.classes or int(rows.labels.max()) + 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = build(
-                recipe.model, recipe.backbone, weights=recipe.weights, size=recipe.size, classes=classes,
+                recipe.model, recipe.backbone, weights=recipe.weights, size=recipe.size, classes=self.classes,
                 model_args=recipe.model_args,
             )  # fmt: skip
         self.model: Localizer = model.to(self.device)
@@ -211,13 +220,18 @@ class Trainer:
     def _evaluate(self, epoch: int) -> None:
         """Score the validation split, keep the figures, and the weights where an annotator likes them best."""
         settings = self.settings
-        sums = self.evaluator.run(self.model, self.device, thresholds=settings.thresholds)
+        scores = {
+            kind: each.run(self.model, self.device, thresholds=settings.thresholds)
+            for kind, each in self.evaluators.items()
+        }
+        sums = scores["val"]
+        test = {name: figures(each) for name, each in scores.get("test", {}).items()}
         entries: dict[str, Any] = {name: figures(each) for name, each in sums.items()}
         result = next(iter(sums.values())).result()
         if result["accuracy_top1"] is not None:
             entries["accuracy"] = result["accuracy_top1"]
         parameters = self.recipe.model_dump(mode="json")
-        write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, parameters=parameters))
+        write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
         for name, each in sums.items():
             told = each.result()
             score = float(told["MaxBoxAcc"])  # type: ignore[arg-type]
@@ -226,7 +240,8 @@ class Trainer:
             _log.info("epoch %d: MaxBoxAcc %.2f against %s at tau %.3f", epoch, score, name, tau)
             if score > self.best.get(name, -1.0):
                 self.best[name] = score
-                state = {"epoch": epoch, "tau": tau, "score": score, "annotator": name, "recipe": parameters}
+                chosen = {"epoch": epoch, "tau": tau, "score": score, "annotator": name}
+                state = chosen | {"recipe": parameters, "classes": self.classes}
                 checkpoint.save(settings.out / f"best-{name}.safetensors", self.model, state, {})
 
     def _save(self, path: Path) -> None:

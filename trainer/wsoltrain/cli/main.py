@@ -12,8 +12,10 @@ import click
 from wsolpipe.contract.errors import WsolError
 
 COMMANDS = {
+    "eval": "Score a trained localizer on a split, beside the boxes it learned from.",
     "fit": "Train a localizer; called again, go on where it stopped.",
     "preview": "Draw what a training step would see.",
+    "select": "Choose epoch and threshold by pseudo-boxes, and show what that costs.",
 }
 """Sub-command -> one line; the module ``wsoltrain.cli.<name>`` holds it as `command`."""
 

@@ -1,0 +1,66 @@
+"""``wsoltrain select``: choose run, epoch and threshold by one annotator's validation figures and nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.cli.words import Key, completer, one_of, read_words, table, text
+
+KEYS = {
+    "runs": Key(text, None, "folder of runs, searched with its sub-folders"),
+    "by": Key(text, "proposals", "annotator that chooses: the stage of the pseudo-boxes, cls, or gt"),
+    "metric": Key(one_of("MaxBoxAcc", "MaxBoxAccV2", "iou"), "MaxBoxAcc", "what counts as good"),
+}
+
+
+@click.command(
+    "select",
+    help="Choose run, epoch and threshold by one annotator; where runs were scored on a test split, show the table "
+    f"of model and threshold chosen there (BT, TT: oracles) or on validation (BV, VT).\n\n\b\nKeys:\n{table(KEYS)}",
+    epilog="Example: wsoltrain select runs=runs/dips-demo by=proposals",
+)
+@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
+@click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON.")
+def command(*, words: tuple[str, ...], as_json: bool) -> None:
+    """Choose and tell."""
+    from wsolpipe.metrics.protocol import protocol_table, read_runs, select
+
+    values = read_words(words, KEYS)
+    if not values["runs"]:
+        msg = "no folder of runs named"
+        raise ConfigError(msg, hint="add runs=FOLDER, the out= of wsoltrain fit")
+    runs = read_runs(values["runs"])
+    choice = select(runs, values["by"], metric=values["metric"])
+    annotators = [values["by"]]
+    if values["by"] != "gt" and all("gt" in run.validation for run in runs):
+        annotators.append("gt")
+    tested = all("gt" in run.test for run in runs)
+    cells = protocol_table(runs, annotators=annotators, metric=values["metric"]) if tested else []
+    chosen = {"run": choice.run.run, "epoch": choice.run.epoch, "tau": choice.tau, "score": choice.score}
+    if as_json:
+        click.echo(json.dumps({"by": values["by"], "metric": values["metric"], **chosen, "table": cells}))
+        return
+    tau = "" if choice.tau is None else f", tau {choice.tau:.3f}"
+    score = f"validation {values['metric']} {choice.score:.2f}"
+    click.echo(f"{choice.run.name}{tau}: {score} by {values['by']}, of {len(runs)} epochs")
+    for cell in cells:
+        click.echo(_line(cell))
+
+
+def _line(cell: dict[str, Any]) -> str:
+    """One cell of the table in words."""
+    tau = cell["tau"] if isinstance(cell["tau"], str) else "none" if cell["tau"] is None else f"{cell['tau']:.3f}"
+    scores = "  ".join(f"{name} {_number(cell[name])}" for name in ("MaxBoxAcc", "MaxBoxAccV2", "iou"))
+    oracle = "  (oracle)" if cell["oracle"] else ""
+    where = f"{cell['annotator']:<12}{cell['model']}-{cell['threshold']}"
+    return f"  {where}  epoch {cell['epoch']:>3}  tau {tau}  {scores}{oracle}"
+
+
+def _number(value: float | dict[str, float] | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value['mean'] if isinstance(value, dict) else value:.3f}"
