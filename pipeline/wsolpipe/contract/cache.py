@@ -14,9 +14,13 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError, WsolError
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.objects import ObjectBackend
 
 DEFAULT_GB = 16.0
 SWEEP_SHARE = 0.05
@@ -107,22 +111,24 @@ class Cache:
                 stat = path.stat()
                 entries.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in entries)
+        stores: dict[str, ObjectBackend] = {}
         for _, size, path in sorted(entries):
             if total <= wanted:
                 break
-            if _can_be_fetched_again(path):
+            if _can_be_fetched_again(path, stores):
                 path.unlink(missing_ok=True)
                 path.with_suffix(".json").unlink(missing_ok=True)
                 total -= size
         return total
 
 
-def _can_be_fetched_again(entry: Path) -> bool:
-    """Whether the store still has exactly these bytes. Out of reach means no."""
+def _can_be_fetched_again(entry: Path, stores: dict[str, ObjectBackend]) -> bool:
+    """Whether the store still has exactly these bytes. Out of reach means no. Opened `stores` are kept for the next."""
     from wsolpipe.contract.objects import open_remote
 
     try:
         note = json.loads(entry.with_suffix(".json").read_bytes())
-        return bool(open_remote(note["url"]).tag(note["name"]) == note["tag"])
+        store = stores.setdefault(note["url"], open_remote(note["url"]))
+        return store.tag(note["name"]) == str(note["tag"])
     except (OSError, ValueError, KeyError, TypeError, WsolError):
         return False
