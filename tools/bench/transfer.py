@@ -1,6 +1,6 @@
 """Push and pull of many small shards beside plain copies of the same objects, on S3 or between folders, in one run.
 
-    python tools/bench/transfer.py [shards=600] [turns=2] [s3=true]
+    python tools/bench/transfer.py [shards=600] [turns=3] [s3=true]
 
 Prints both times and their ratio (plain copies over transfer; at least 0.8 is asked), then what a second push moves
 after one shard in a hundred was made again. The S3 server is moto in a process of its own.
@@ -138,7 +138,7 @@ def measure(folder: Path, count: int, remote: str | None, turns: int) -> dict[st
 def main() -> None:
     """Measure and print one JSON line."""
     words = dict(word.split("=") for word in sys.argv[1:])
-    count, turns = int(words.get("shards", "600")), int(words.get("turns", "2"))
+    count, turns = int(words.get("shards", "600")), int(words.get("turns", "3"))
     os.environ["WSOLPIPE_CACHE_GB"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         if words.get("s3", "true") != "true":
