@@ -83,6 +83,17 @@ def test_real_weights_fit(shared):
     assert tokens.classes.shape == (1, 768)
 
 
+def test_weights_of_another_image_size_are_resampled(tmp_path):
+    from safetensors.torch import save_file
+
+    large = build("dips", VIT, weights=None, size=64, classes=2).encoder.vit
+    save_file(large.state_dict(), tmp_path / "large.safetensors")
+    small = build("dips", VIT, weights=str(tmp_path / "large.safetensors"), size=32, classes=2).encoder.vit
+    assert small.pos_embed.shape == (1, 5, 192)
+    assert torch.equal(small.pos_embed[:, 0], large.pos_embed[:, 0])
+    assert torch.equal(small.blocks[3].attn.qkv.weight, large.blocks[3].attn.qkv.weight)
+
+
 def test_wrong_names_and_weights_are_refused(shared):
     with pytest.raises(ConfigError, match="dips"):
         build("dipps", VIT, weights=None, size=64, classes=2)

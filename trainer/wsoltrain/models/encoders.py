@@ -144,12 +144,27 @@ def _load(model: nn.Module, path: str, name: str) -> None:
         raise WeightsError(msg, hint="weights=FILE.safetensors, or weights=timm")
     own = model.state_dict()
     given = {key: value.to(torch.float32) for key, value in load_file(path).items() if key in own}
+    if "pos_embed" in given and given["pos_embed"].shape != own["pos_embed"].shape:
+        given["pos_embed"] = _fitted(given["pos_embed"], model)
     missing = sorted(own.keys() - given.keys())
     wrong = [key for key, value in given.items() if value.shape != own[key].shape]
     if missing or wrong:
         msg = f"{path} does not fit {name}: {_shown('missing', missing)}{_shown('of another shape', wrong)}"
         raise WeightsError(msg, hint="name the model that the file was saved from")
     model.load_state_dict(given)
+
+
+def _fitted(embedding: Tensor, model: Any) -> Tensor:
+    """Position embedding of another image size, resampled to the model's grid as timm does."""
+    from timm.layers import resample_abs_pos_embed
+
+    tokens = model.num_prefix_tokens
+    cells = embedding.shape[1] - tokens
+    if embedding.shape[-1] != model.embed_dim or round(cells**0.5) ** 2 != cells:
+        return embedding  # of another model: refused with the rest
+    grid = list(model.patch_embed.grid_size)
+    fitted: Tensor = resample_abs_pos_embed(embedding, new_size=grid, num_prefix_tokens=tokens)
+    return fitted
 
 
 def _shown(what: str, names: list[str]) -> str:
