@@ -60,7 +60,7 @@ def axes(rng: np.random.Generator, h: int, w: int, unit: int = 0) -> tuple[Float
     x = (np.arange(w, dtype=np.float32) - w / 2)[None] / unit
     y = (np.arange(h, dtype=np.float32) - h / 2)[:, None] / unit
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    return c * x + s * y, c * y - s * x
+    return np.asarray(c * x + s * y, np.float32), np.asarray(c * y - s * x, np.float32)
 
 
 def _clouds(rng: np.random.Generator, h: int, w: int, base: int) -> Floats:
