@@ -123,7 +123,7 @@ def _write_rows_stage(session: Session, node: Node, arrays: Mapping[str, ArraySp
         for name, spec in all_arrays(arrays).items():
             size = (stop - start) * int(spec.empty(1).nbytes)
             stored[name] = StoredObject(sha256=digest([node.stage, name, shard]), bytes=size)
-            path = session.backend.local_path(object_name(node.folder, arrays, name, shard))
+            path = Path(session.config.store, object_name(node.folder, arrays, name, shard))
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 file.truncate(size)
@@ -136,7 +136,7 @@ def _write_rows_stage(session: Session, node: Node, arrays: Mapping[str, ArraySp
             upstream=upstream_contents(session, node, shard), ok=stop - start - len(bad), seconds=12.5,
             rows_per_second=327.7, device="cpu", batch=32, host="host", time="2025-01-01T00:00:00+00:00",
         )  # fmt: skip
-        path = session.backend.local_path(commit_name(node.folder, shard))
+        path = Path(session.config.store, commit_name(node.folder, shard))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(record.to_bytes())
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backend import LocalBackend, open_backend
+from wsolpipe.contract.backend import Backend, open_backend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Store
@@ -33,7 +33,7 @@ class Session:
 
     config: RunConfig
     registry: Registry
-    backend: LocalBackend
+    backend: Backend
     dataset: DatasetConfig
     _params: dict[str, StageParams] = field(default_factory=dict)
     _weights: dict[tuple[str, bool], dict[str, Weights] | None] = field(default_factory=dict)
