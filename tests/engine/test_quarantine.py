@@ -10,7 +10,7 @@ from engine.bench import line
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.engine import quarantine
-from wsolpipe.engine.shard import process_guarded
+from wsolpipe.engine.isolation import process_guarded
 from wsolpipe.launch.run import budget
 from wsolpipe.stages.base import Rows
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import BadImageError, StoreError, TornShardError, WsolError
+from wsolpipe.contract.errors import BadImageError, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
 from wsolpipe.contract.reader import StageView, read_record
-from wsolpipe.contract.schema import ArraySpec, Status
+from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit
 from wsolpipe.engine.checkpoint import Checkpoint
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.engine.faults import fault_point
+from wsolpipe.engine.isolation import process_guarded
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.images.decode import decode
 from wsolpipe.images.index import rows_digest
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 READ_ALWAYS = ("row", "image_id", "path", "labels", "width", "height", "orientation", "sha256", "reason")
-FAILURES_IN_A_ROW = 8
 
 
 @dataclass
@@ -264,83 +263,6 @@ def read_image(path: str, sha256: str | None, orientation: int | None) -> Array:
         msg = "changed since it was indexed: run stage=index force=true"
         raise BadImageError(msg)
     return decode(data, orientation=orientation)
-
-
-def process_guarded(
-    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], specs: Mapping[str, ArraySpec]
-) -> dict[str, Array]:
-    """Run a stage on a block; a row that makes it raise is quarantined and the others go on.
-
-    Raises
-    ------
-    Exception
-        The stage's own, if rows fail one after the other: then the stage is broken, not a row.
-    """
-    before = rows.status.copy()
-    try:
-        return _checked(stage.process(rows, inputs), rows, specs)
-    except Exception as error:
-        usable = np.flatnonzero(before == Status.OK)
-        if not len(usable) or _beyond_rows(error):
-            raise
-        bad = _find_bad_rows(stage, rows, inputs, before, usable, error)
-    rows.status = before
-    for position, reason in bad.items():
-        rows.quarantine(position, reason)
-    return _checked(stage.process(rows, inputs), rows, specs)
-
-
-def _find_bad_rows(
-    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], before: Array, usable: Array, first: Exception
-) -> dict[int, str]:
-    """Halve the block, widest parts first, until each raising row stands alone.
-
-    Raises `first` where `FAILURES_IN_A_ROW` rows failed alone and no part of the block ever passed.
-    """
-    bad: dict[int, str] = {}
-    passed = False
-    parts = deque([usable] if len(usable) == 1 else [usable[: len(usable) // 2], usable[len(usable) // 2 :]])
-    while parts:
-        part = parts.popleft()
-        rows.status = np.where(np.isin(np.arange(len(rows)), part), before, np.uint8(Status.QUARANTINED)).astype(
-            np.uint8
-        )
-        try:
-            stage.process(rows, inputs)
-            passed = True
-        except Exception as error:
-            if _beyond_rows(error):
-                raise
-            if len(part) == 1:
-                known = isinstance(error, BadImageError)
-                bad[int(part[0])] = str(error) if known else f"stage failed: {type(error).__name__}: {error}"
-                if len(bad) >= FAILURES_IN_A_ROW and not passed and not known:
-                    raise first from error
-            else:
-                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
-    return bad
-
-
-def _beyond_rows(error: Exception) -> bool:
-    """Whether an error is about the run or the machine, so that no row is to blame."""
-    if isinstance(error, WsolError):
-        return not isinstance(error, BadImageError)
-    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "out of memory" in str(error)
-
-
-def _checked(made: dict[str, Array], rows: Rows, specs: Mapping[str, ArraySpec]) -> dict[str, Array]:
-    if set(made) != set(specs):
-        msg = f"the stage returned arrays {sorted(made)} where {sorted(specs)} were declared"
-        raise StoreError(msg)
-    for name, spec in specs.items():
-        expected = (len(rows), *spec.shape)
-        if made[name].shape != expected or made[name].dtype != np.dtype(spec.dtype):
-            msg = f"array {name} is {made[name].shape} {made[name].dtype}; declared: {expected} {spec.dtype}"
-            raise StoreError(msg)
-        if not made[name].flags.writeable:
-            made[name] = made[name].copy()
-        made[name][rows.status != Status.OK] = spec.fill_value()
-    return made
 
 
 def _cut(item: Upstream, first: int, last: int) -> Upstream:

@@ -1,0 +1,96 @@
+"""Running a stage on a block so that one bad row costs that row and no other."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import BadImageError, StoreError, WsolError
+from wsolpipe.contract.schema import ArraySpec, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.stages.base import Rows, Stage, Upstream
+
+Array = np.ndarray[Any, Any]
+FAILURES_IN_A_ROW = 8
+
+
+def process_guarded(
+    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], specs: Mapping[str, ArraySpec]
+) -> dict[str, Array]:
+    """Run a stage on a block; a row that makes it raise is quarantined and the others go on.
+
+    Raises
+    ------
+    Exception
+        The stage's own, if rows fail one after the other: then the stage is broken, not a row.
+    """
+    before = rows.status.copy()
+    try:
+        return _checked(stage.process(rows, inputs), rows, specs)
+    except Exception as error:
+        usable = np.flatnonzero(before == Status.OK)
+        if not len(usable) or _beyond_rows(error):
+            raise
+        bad = _find_bad_rows(stage, rows, inputs, before, usable, error)
+    rows.status = before
+    for position, reason in bad.items():
+        rows.quarantine(position, reason)
+    return _checked(stage.process(rows, inputs), rows, specs)
+
+
+def _find_bad_rows(
+    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], before: Array, usable: Array, first: Exception
+) -> dict[int, str]:
+    """Halve the block, widest parts first, until each raising row stands alone.
+
+    Raises `first` where `FAILURES_IN_A_ROW` rows failed alone and no part of the block ever passed.
+    """
+    bad: dict[int, str] = {}
+    passed = False
+    parts = deque([usable] if len(usable) == 1 else [usable[: len(usable) // 2], usable[len(usable) // 2 :]])
+    while parts:
+        part = parts.popleft()
+        rows.status = np.where(np.isin(np.arange(len(rows)), part), before, np.uint8(Status.QUARANTINED)).astype(
+            np.uint8
+        )
+        try:
+            stage.process(rows, inputs)
+            passed = True
+        except Exception as error:
+            if _beyond_rows(error):
+                raise
+            if len(part) == 1:
+                known = isinstance(error, BadImageError)
+                bad[int(part[0])] = str(error) if known else f"stage failed: {type(error).__name__}: {error}"
+                if len(bad) >= FAILURES_IN_A_ROW and not passed and not known:
+                    raise first from error
+            else:
+                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+    return bad
+
+
+def _beyond_rows(error: Exception) -> bool:
+    """Whether an error is about the run or the machine, so that no row is to blame."""
+    if isinstance(error, WsolError):
+        return not isinstance(error, BadImageError)
+    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "out of memory" in str(error)
+
+
+def _checked(made: dict[str, Array], rows: Rows, specs: Mapping[str, ArraySpec]) -> dict[str, Array]:
+    if set(made) != set(specs):
+        msg = f"the stage returned arrays {sorted(made)} where {sorted(specs)} were declared"
+        raise StoreError(msg)
+    for name, spec in specs.items():
+        expected = (len(rows), *spec.shape)
+        if made[name].shape != expected or made[name].dtype != np.dtype(spec.dtype):
+            msg = f"array {name} is {made[name].shape} {made[name].dtype}; declared: {expected} {spec.dtype}"
+            raise StoreError(msg)
+        if not made[name].flags.writeable:
+            made[name] = made[name].copy()
+        made[name][rows.status != Status.OK] = spec.fill_value()
+    return made
