@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -203,22 +204,17 @@ def test_a_signal_ends_a_run_cleanly_and_the_next_goes_on(toy, undisturbed, numb
 
 
 @pytest.mark.slow
-def test_the_demo_survives_a_kill(repo, tmp_path):
-    """The real chain of the shipped data set, where its weights are in the tree."""
-    if not (repo / "data/demo/weights/demo_vit.safetensors").exists():
-        pytest.skip("data/demo/weights/demo_vit.safetensors is not there: python tools/train_demo_weights.py")
-    from e2e.toy import Toy
+def test_the_demo_survives_a_kill(tmp_path):
+    """The real chain of the shipped data set: trained classifier, maps and proposals."""
 
-    toy = Toy(tmp_path)
-    words = [
-        "stage=proposals", "dataset=demo", "split=val", "limit=24", "classifier.epochs=1",
-        "classifier.start=random:0", "classifier.model=resnet18", "classifier.size=64", "classifier.measure=[]",
-        "proposals.size=64",
-    ]  # fmt: skip
-    whole = toy.run(*words, store=tmp_path / "whole")
-    assert whole.code == 0, whole.err
-    for phase in ("between_arrays:3", "before_record:3"):
-        toy.run(*words, store=tmp_path / "killed", WSOLPIPE_FAULT=phase)
-    done = toy.run(*words, store=tmp_path / "killed")
-    assert done.code == 0, done.err
+    def run(store: str, **fault: str) -> int:
+        words = ["stage=proposals", "dataset=demo", "shard_rows=16", "limit=48", "classifier.epochs=1"]
+        command = [sys.executable, "-m", "wsolpipe.cli.main", "run", *words, f"store={tmp_path / store}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **fault}
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+    assert run("whole") == 0
+    for phase in ("between_arrays:3", "before_record:9"):
+        assert run("killed", WSOLPIPE_FAULT=phase) == -9
+    assert run("killed") == 0
     assert object_bytes(tmp_path / "killed") == object_bytes(tmp_path / "whole")
