@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+BUDGETS = {"slow": 300, "slurm": 300, "netns": 120, "browser": 60, "s3": 120}
+"""Seconds that all tests of a marker may take together on two idle cores; told in the end, never a failure."""
+_spent: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +57,16 @@ def s3(s3_server, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("WSOLPIPE_CACHE", str(tmp_path / "cache"))
     return s3_server
+
+
+def pytest_runtest_logreport(report):
+    """Add up what each marker costs."""
+    for marker in BUDGETS.keys() & report.keywords.keys():
+        _spent[marker] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how much of each marker's time budget was used."""
+    for marker, seconds in sorted(_spent.items()):
+        over = ": OVER BUDGET" if seconds > BUDGETS[marker] else ""
+        terminalreporter.write_line(f"{marker}: {seconds:.0f} s of {BUDGETS[marker]} s{over}")

@@ -189,3 +189,10 @@ def test_errors_of_the_file_system_name_object_store_and_next_step(backend, monk
     assert "finished shards are kept" in str(caught.value.hint)
     assert backend.names("a") == []
     assert no_litter(backend)
+
+
+def test_a_store_below_a_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    backend = LocalBackend(tmp_path / "file" / "store")
+    with pytest.raises(StoreError, match="cannot be made"):
+        backend.create("data/one", b"1")

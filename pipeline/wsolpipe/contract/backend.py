@@ -179,7 +179,11 @@ class LocalBackend:
     @contextlib.contextmanager
     def _aside(self, path: Path, data: bytes) -> Iterator[Path]:
         """A complete, synced file beside `path`, removed in the end."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            msg = f"store {self.url}: folder {path.parent} cannot be made: {error.strerror}"
+            raise StoreError(msg, hint="choose a writable folder with store=…") from error
         aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
             with aside.open("xb") as file:
