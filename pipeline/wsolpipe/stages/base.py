@@ -242,12 +242,8 @@ class Upstream:
     params: Mapping[str, Any]
 
 
-class Stage(ABC, Generic[P]):
-    """A stage that turns blocks of rows into arrays.
-
-    A subclass names its parameter model as `Params` and implements `arrays` and `process`. It is made once a process;
-    blocks come in any order. It must not remember anything of one block that changes the result of another.
-    """
+class _Configured(ABC, Generic[P]):
+    """What both kinds of stage have: parameters, surroundings, and what these ask for before work starts."""
 
     Params: ClassVar[type[StageParams]]
 
@@ -264,6 +260,14 @@ class Stage(ABC, Generic[P]):
     def needs(cls, params: P, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
         """Stages that are read with these parameters: all that ``stages.yaml`` declares, or fewer."""
         return declared
+
+
+class Stage(_Configured[P]):
+    """A stage that turns blocks of rows into arrays.
+
+    A subclass names its parameter model as `Params` and implements `arrays` and `process`. It is made once a process;
+    blocks come in any order. It must not remember anything of one block that changes the result of another.
+    """
 
     def setup(self) -> None:
         """Load models; called once in each worker process, before anything else."""
@@ -289,24 +293,8 @@ class Made:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
-class ArtifactStage(ABC, Generic[P]):
+class ArtifactStage(_Configured[P]):
     """A stage that makes files from whole splits, once for a data set."""
-
-    Params: ClassVar[type[StageParams]]
-
-    def __init__(self, params: P, context: Context) -> None:
-        self.params = params
-        self.context = context
-
-    @classmethod
-    def weights_needed(cls, params: P) -> dict[str, str]:  # noqa: ARG003
-        """As `Stage.weights_needed`."""
-        return {}
-
-    @classmethod
-    def needs(cls, params: P, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
-        """As `Stage.needs`."""
-        return declared
 
     @classmethod
     def splits_needed(cls, params: P) -> tuple[str, ...]:  # noqa: ARG003
