@@ -9,16 +9,16 @@ format and threads. The weights are random: timings do not depend on them.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from ab import compare
+from photographs import add_network, make_parser, parse
 
 from wsolpipe.images.decode import decode
 from wsolpipe.models.weights import resolve
@@ -26,6 +26,9 @@ from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.cams import Cams
 from wsolpipe.stages.classifier import Classifier
 from wsolpipe.stages.registry import load_registry
+
+if TYPE_CHECKING:
+    import argparse
 
 WANTED = 0.8
 METHODS = ["cam", "gradcam", "gradcam++", "xgradcam", "layercam", "nl-ccam"]
@@ -71,23 +74,9 @@ def main() -> int:
 
 def read_options() -> argparse.Namespace:
     """Command line; the images may also be found through WSOLPIPE_SHARED."""
-    beside = Path(__file__).resolve().parents[3] / "shared"
-    shared = Path(os.environ.get("WSOLPIPE_SHARED", beside))
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument(
-        "--images", type=Path, default=shared / "data/cub10", help="folder of image_ids.txt and images/"
-    )
-    parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch, on both sides")
-    parser.add_argument("--decoders", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    if not (options.images / "image_ids.txt").is_file():
-        parser.error(f"no image_ids.txt in {options.images}; give --images or set WSOLPIPE_SHARED")
-    return options
+    parser = make_parser(__doc__, rows=64)
+    add_network(parser, model="resnet50", batch=32)
+    return parse(parser)
 
 
 def build_stage(options: argparse.Namespace, folder: Path) -> Cams:

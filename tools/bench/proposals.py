@@ -9,7 +9,6 @@ classifier's weights are random: timings do not depend on them; the maps are rea
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ab import compare
+from photographs import add_network, make_parser, parse, shared_folder
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
@@ -34,6 +34,7 @@ from wsolpipe.stages.proposals import Proposals
 from wsolpipe.stages.registry import load_registry
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from wsolpipe.models.classifier import ImageClassifier
@@ -79,27 +80,16 @@ def main() -> int:
 
 def read_options() -> argparse.Namespace:
     """Command line; the images may also be found through WSOLPIPE_SHARED."""
-    beside = Path(__file__).resolve().parents[3] / "shared"
-    shared = Path(os.environ.get("WSOLPIPE_SHARED", beside))
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = make_parser(__doc__, rows=32)
+    add_network(parser, model="resnet50", batch=32)
     parser.add_argument(
-        "--images", type=Path, default=shared / "data/cub10", help="folder of image_ids.txt and images/"
+        "--vit-weights",
+        type=Path,
+        default=shared_folder() / f"weights/{VIT}_in1k.safetensors",
+        help=f"of {VIT}, for the maps",
     )
-    parser.add_argument(
-        "--vit-weights", type=Path, default=shared / f"weights/{VIT}_in1k.safetensors", help=f"of {VIT}, for the maps"
-    )
-    parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--min-area", type=float, default=0.05)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch, on both sides")
-    parser.add_argument("--decoders", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    if not (options.images / "image_ids.txt").is_file():
-        parser.error(f"no image_ids.txt in {options.images}; give --images or set WSOLPIPE_SHARED")
-    return options
+    return parse(parser)
 
 
 def wait(device: str) -> None:

@@ -8,19 +8,21 @@ files, with a thread a core. The stage must reach 0.95 of the cores times the si
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ab import compare
+from photographs import make_parser, parse
 
 from wsolpipe.images.decode import decode
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.regions import RegionsStage, cores
 from wsolpipe.stages.registry import load_registry
+
+if TYPE_CHECKING:
+    import argparse
 
 WANTED = 0.95
 
@@ -56,19 +58,9 @@ def main() -> int:
 
 def read_options() -> argparse.Namespace:
     """Command line; the images may also be found through WSOLPIPE_SHARED."""
-    beside = Path(__file__).resolve().parents[3] / "shared"
-    shared = Path(os.environ.get("WSOLPIPE_SHARED", beside))
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument(
-        "--images", type=Path, default=shared / "data/cub10", help="folder of image_ids.txt and images/"
-    )
+    parser = make_parser(__doc__, rows=16, repetitions=3)
     parser.add_argument("--mode", choices=("fast", "quality"), default="fast")
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=3)
-    options = parser.parse_args()
-    if not (options.images / "image_ids.txt").is_file():
-        parser.error(f"no image_ids.txt in {options.images}; give --images or set WSOLPIPE_SHARED")
-    return options
+    return parse(parser)
 
 
 if __name__ == "__main__":

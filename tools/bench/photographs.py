@@ -1,0 +1,40 @@
+"""What the benches that read photographs share: where these are, and the options that all of them take."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def shared_folder() -> Path:
+    """Folder of real images and weights: WSOLPIPE_SHARED, or beside the checkout."""
+    return Path(os.environ.get("WSOLPIPE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+
+
+def make_parser(description: str | None, *, rows: int, repetitions: int = 5) -> argparse.ArgumentParser:
+    """Parser with ``--images``, ``--rows`` and ``--repetitions``."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    parser.add_argument(
+        "--images", type=Path, default=shared_folder() / "data/cub10", help="folder of image_ids.txt and images/"
+    )
+    parser.add_argument("--rows", type=int, default=rows)
+    parser.add_argument("--repetitions", type=int, default=repetitions)
+    return parser
+
+
+def add_network(parser: argparse.ArgumentParser, *, model: str, batch: int) -> None:
+    """Add the options of benches that run a network."""
+    parser.add_argument("--model", default=model)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch, on both sides")
+    parser.add_argument("--decoders", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Options of the command line; ends with a message where there are no photographs."""
+    options = parser.parse_args()
+    if not (options.images / "image_ids.txt").is_file():
+        parser.error(f"no image_ids.txt in {options.images}; give --images or set WSOLPIPE_SHARED")
+    return options
