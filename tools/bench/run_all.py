@@ -10,13 +10,14 @@ where there is none. A script that is not described in `BENCHES` is judged by it
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from photographs import shared_folder
 
 FOLDER = Path(__file__).resolve().parent
 NOT_BENCHES = ("ab", "photographs", "run_all")
@@ -109,11 +110,6 @@ class Outcome:
     verdict: str
     figures: tuple[tuple[str, str, str], ...] = ()
     reason: str = ""
-
-
-def shared_folder() -> Path:
-    """Where real images and weights would be."""
-    return Path(os.environ.get("WSOLPIPE_SHARED", FOLDER.parents[2] / "shared"))
 
 
 def run(name: str, *, timeout: float) -> Outcome:
