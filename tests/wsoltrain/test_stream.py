@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import pickle
+import secrets
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -402,3 +407,41 @@ def test_importing_the_trainer_pulls_in_no_pipeline():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def processes_with(token: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if token.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks processes up in /proc")
+def test_loaders_of_a_killed_trainer_end(store):
+    token = secrets.token_hex(8)
+    code = (
+        "import sys, time\n"
+        "from wsoltrain.stream import ItemConfig, Labelling, Stream\n"
+        "if __name__ == '__main__':\n"
+        f"    store = Labelling({store.url!r}, {DATASET!r})\n"
+        f"    config = ItemConfig(store, root={str(store.root)!r}, size=56, resize=64)\n"
+        "    batches = iter(Stream(config, batch_size=8, workers=1))\n"
+        "    next(batches)\n"
+        "    print('loading', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    script = Path(store.url).parent / "killed_trainer.py"
+    script.write_text(code)
+    environment = {**os.environ, "STREAM_TEST": token}
+    trainer = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
+    assert trainer.stdout is not None
+    assert trainer.stdout.readline() == "loading\n"
+    assert len(processes_with(token)) > 1
+    trainer.kill()
+    trainer.wait()
+    deadline = time.monotonic() + 60
+    while processes_with(token) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert processes_with(token) == []

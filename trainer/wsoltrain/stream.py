@@ -8,9 +8,13 @@ changes with the number of processes.
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -222,7 +226,7 @@ class Stream:
                 "multiprocessing_context": context,
                 "persistent_workers": True,
                 "prefetch_factor": read_ahead,
-                "worker_init_fn": _settle_worker,
+                "worker_init_fn": functools.partial(_settle_worker, os.getpid()),
             }
         return DataLoader(
             self.items,  # type: ignore[arg-type]
@@ -262,10 +266,24 @@ def _broken_of(made: Made) -> list[tuple[int, str]]:
     return [pair for _, broken in made for pair in broken]
 
 
-def _settle_worker(number: int) -> None:
-    """One loader process among many: few threads of its own, and an interrupt is the parent's to handle."""
+def _settle_worker(trainer: int, number: int) -> None:
+    """One loader process among many: few threads of its own, and an interrupt is the parent's to handle.
+
+    Its parent is the fork server, so torch's own look at the parent does not tell when the trainer was killed.
+    """
     import zarr
 
     del number
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     zarr.config.set({"async.concurrency": 4, "threading.max_workers": 2})
+    threading.Thread(target=_end_with, args=(trainer,), name="follow-trainer", daemon=True).start()
+
+
+def _end_with(trainer: int) -> None:
+    """End this process once the trainer's is gone."""
+    while True:
+        time.sleep(2.0)
+        try:
+            os.kill(trainer, 0)
+        except ProcessLookupError:
+            os._exit(1)
