@@ -73,18 +73,17 @@ def _clouds(rng: np.random.Generator, h: int, w: int, base: int) -> Floats:
     return (total - low) / (high - low)
 
 
-def draw_background(rng: np.random.Generator, h: int, w: int) -> Floats:
-    """Textured background [h, w, 3]; most have two or three regions, as a wall and a floor have."""
-    kinds: tuple[Callable[[np.random.Generator, int, int], Floats], ...]
-    kinds = (_fog, _planks, _tiles, _pebbles, _bokeh, _cloth, _hills)
-    chosen = rng.choice(len(kinds), int(rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4])), replace=False)
-    canvas = kinds[chosen[0]](rng, h, w)
+def draw_background(rng: np.random.Generator, h: int, w: int) -> tuple[Floats, tuple[str, ...]]:
+    """Textured background [h, w, 3] and the names of its kinds; most have two or three, as a wall and a floor have."""
+    names = tuple(KINDS)
+    chosen = rng.choice(len(names), int(rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4])), replace=False)
+    canvas = KINDS[names[chosen[0]]](rng, h, w)
     for kind in chosen[1:]:
         x, y = axes(rng, h, w)
         wave = rng.uniform(0, 0.06) * np.sin(rng.uniform(4, 12) * x + rng.uniform(0, 6))
         beyond = y + wave > rng.uniform(-0.2, 0.2)
-        canvas = np.asarray(np.where(beyond[..., None], kinds[kind](rng, h, w), canvas), np.float32)
-    return canvas
+        canvas = np.asarray(np.where(beyond[..., None], KINDS[names[kind]](rng, h, w), canvas), np.float32)
+    return canvas, tuple(names[kind] for kind in chosen)
 
 
 def _fog(rng: np.random.Generator, h: int, w: int) -> Floats:
@@ -161,3 +160,15 @@ def _hills(rng: np.random.Generator, h: int, w: int) -> Floats:
         ground = texture(rng, h, w, max(h, w), int(rng.choice([0, 0, 1, 2])), _colour(rng), _colour(rng))
         canvas = np.where((np.arange(h)[:, None] / h > ridge[None])[..., None], ground, canvas)
     return np.asarray(canvas, np.float32)
+
+
+KINDS: dict[str, Callable[[np.random.Generator, int, int], Floats]] = {
+    "fog": _fog,
+    "planks": _planks,
+    "tiles": _tiles,
+    "pebbles": _pebbles,
+    "lights": _bokeh,
+    "cloth": _cloth,
+    "hills": _hills,
+}
+"""Kinds of background by the word that a caption has for them."""

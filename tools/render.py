@@ -46,6 +46,8 @@ class Scene:
         Tight boxes of `alpha` >= 128, an object a row, xyxy, half-open, pixels.
     label : int
         Index in `CLASSES`.
+    kinds : tuple of str
+        What the background is made of, by the names of `backgrounds.KINDS`.
     """
 
     image: Bytes
@@ -53,6 +55,7 @@ class Scene:
     alpha: Bytes
     boxes: NDArray[np.float32]
     label: int
+    kinds: tuple[str, ...]
 
     @property
     def mask(self) -> Bytes:
@@ -75,7 +78,7 @@ def render_scene(rng: np.random.Generator, label: int, height: int, width: int, 
         Share of scenes with two objects of the class.
     """
     h, w = height * OVERSAMPLE, width * OVERSAMPLE
-    canvas = draw_background(rng, h, w)
+    canvas, kinds = draw_background(rng, h, w)
     for number in range(int(rng.integers(6, 10))):
         size = float(rng.uniform(0.12, 0.32) if number < 5 else rng.uniform(0.03, 0.10)) * max(h, w)
         centre = rng.uniform(0, 1, 2) * (w, h)
@@ -101,6 +104,7 @@ def render_scene(rng: np.random.Generator, label: int, height: int, width: int, 
         alpha=_to_bytes(_shrink(alpha, height, width) * 255),
         boxes=np.stack([_tight_box(c >= 0.5) for c in covers]),
         label=label,
+        kinds=kinds,
     )
 
 
