@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wsoltrain.pixels import Dips, OtsuRegion
 
 FOLDER = Path(__file__).parent / "recipes"
+CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
+"""Keys by which labels made during training might be asked for."""
 
 
 class Recipe(BaseModel):
@@ -25,7 +27,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    model: Literal["dips", "trcam", "trcam_attention"]
+    model: Literal["dips", "dips_workshop", "trcam", "trcam_attention"]
     backbone: str
     model_args: dict[str, Any] = {}
     weights: str | None = "timm"
@@ -79,13 +81,106 @@ class Recipe(BaseModel):
         return kind(**self.pixels)
 
 
+class Range(BaseModel):
+    """What a search may try for one key: numbers between two bounds, or some values.
+
+    Attributes
+    ----------
+    low, high : int or float
+        Both within; whole numbers draw whole numbers.
+    log : bool
+        Draw evenly in the logarithm.
+    step : int or float, optional
+        Distance of the values, counted from `low`.
+    choices : list, optional
+        Instead of bounds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = Field(None, gt=0)
+    choices: list[Any] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Range:
+        bounds = (self.low, self.high)
+        if (self.choices is None) == (None in bounds) or (self.choices is not None and bounds != (None, None)):
+            msg = "give low and high, or choices"
+            raise ValueError(msg)
+        if self.low is not None and self.high is not None:
+            if self.low > self.high or (self.log and self.low <= 0):
+                msg = f"low={self.low} must be at most high={self.high}, and above 0 with log"
+                raise ValueError(msg)
+            if self.log and self.step is not None:
+                msg = "step and log exclude each other"
+                raise ValueError(msg)
+        return self
+
+    def ends(self) -> list[Any]:
+        """Return the values that must fit the key: every choice, or both bounds."""
+        return self.choices if self.choices is not None else [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe as it is written: keys, what differs by data set, and what a search may try.
+
+    Attributes
+    ----------
+    name : str
+        As it was asked for.
+    keys : dict
+        Of `Recipe`.
+    datasets : dict of str to dict
+        Keys laid over `keys` where the data set has that name.
+    search : dict of str to dict
+        Key, or ``pixels.key`` -> `Range`.
+    """
+
+    name: str
+    keys: dict[str, Any]
+    datasets: dict[str, dict[str, Any]]
+    search: dict[str, Any]
+
+
 def known_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def read_recipe(name_or_path: str) -> RecipeFile:
+    """Read a recipe's file.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name of `known_recipes`, or a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such recipe, or a section is no mapping.
+    """
+    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise ConfigError(unknown("recipe", name_or_path, known_recipes()))
+    keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sections = [keys]
+    if isinstance(keys, dict):
+        datasets, search = (keys.pop(section, None) or {} for section in ("datasets", "search"))
+        sections += [datasets, search]
+        sections += datasets.values() if isinstance(datasets, dict) else []
+    if not all(isinstance(section, dict) for section in sections):
+        msg = f"{path}: the file, datasets, each data set in it, and search must be mappings of keys"
+        raise ConfigError(msg)
+    return RecipeFile(name_or_path, keys, datasets, search)
+
+
 def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> Recipe:
-    """Read a recipe, with what it says of a data set, and change single keys.
+    """Read a recipe, lay over it what it says of a data set, and over that single keys.
 
     Parameters
     ----------
@@ -94,34 +189,73 @@ def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
     dataset : str
         Name of the data set, for the recipe's ``datasets``.
     changes : mapping
-        Keys and values; ``pixels.n_fg`` goes into ``pixels``.
+        Keys and values; ``pixels.n_fg``, or a mapping for ``pixels``, changes these keys of it and leaves the others.
 
     Raises
     ------
     ConfigError
-        If there is no such recipe, a key is unknown (names the nearest), or a value does not fit.
+        If there is no such recipe, a key is unknown (names the nearest), or a value does not fit, be it in the section
+        of a data set that is not asked for.
     """
-    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
-    if not path.is_file():
-        raise ConfigError(unknown("recipe", name_or_path, known_recipes()))
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(raw, dict):
-        msg = f"{path} holds no mapping of keys"
-        raise ConfigError(msg)
-    raw |= raw.pop("datasets", {}).get(dataset, {})
+    file = read_recipe(name_or_path)
+    for other, keys in file.datasets.items():
+        if other != dataset:
+            _checked(f"{file.name}, data set {other}", _laid(file.keys, keys))
+    keys = _laid(file.keys, file.datasets.get(dataset, {}))
+    return _checked(file.name, _laid(keys, changes))
+
+
+def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> dict[str, Range]:
+    """Read what a search may try: the recipe's ``search`` without the keys that `changes` gives a value.
+
+    Raises
+    ------
+    ConfigError
+        As `load_recipe`; also if nothing is left to be searched, or the end of a range does not fit its key.
+    """
+    file = read_recipe(name_or_path)
+    keys = _laid(_laid(file.keys, file.datasets.get(dataset, {})), changes)
+    ranges: dict[str, Range] = {}
+    for name, given in file.search.items():
+        if name in changes:
+            continue
+        try:
+            ranges[name] = Range.model_validate(given)
+        except ValidationError as error:
+            msg = f"recipe {file.name}, search {name}: {_told(error)}"
+            raise ConfigError(msg, hint="{low: 0.001, high: 0.1, log: true}, or {choices: [1, 10, 100]}") from error
+        for value in ranges[name].ends():
+            _checked(f"{file.name}, search {name}", _laid(keys, {name: value}))
+    if not ranges:
+        msg = f"recipe {file.name} leaves nothing to be searched for {dataset}"
+        raise ConfigError(msg, hint="a section search: {lr: {low: 0.001, high: 0.1, log: true}} in the recipe")
+    return ranges
+
+
+def _laid(keys: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with changes laid over them, mappings key by key."""
+    laid = dict(keys)
     for name, value in changes.items():
         outer, _, inner = name.partition(".")
+        if outer in CLIP_WORDS or (outer == "maps" and value in ("clip", "clipseg", "on_the_fly")):
+            msg = f"{name}={value}: wsoltrain reads pseudo-labels from the store and makes none while it trains"
+            raise ConfigError(msg, hint="wsolpipe run stage=clip_cams dataset=…, then wsoltrain fit maps=clip_cams …")
         if outer not in Recipe.model_fields:
             raise ConfigError(unknown("key", outer, Recipe.model_fields))
-        if inner:
-            raw[outer] = {**raw.get(outer, {}), inner: value}
-        else:
-            raw[outer] = value
+        more = {inner: value} if inner else value
+        laid[outer] = {**(laid.get(outer) or {}), **more} if isinstance(more, dict) else more
+    return laid
+
+
+def _checked(where: str, keys: Mapping[str, Any]) -> Recipe:
     try:
-        recipe = Recipe.model_validate(raw)
+        recipe = Recipe.model_validate(keys)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        msg = f"recipe {name_or_path}: {told}"
+        msg = f"recipe {where}: {_told(error)}"
         raise ConfigError(msg, hint="wsoltrain fit --help lists the keys") from error
     recipe.pixel_sampler()
     return recipe
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())

@@ -1,0 +1,109 @@
+"""Recipes: what lies over what, what a search may try, and which word is told to be wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.recipe import Range, known_recipes, load_ranges, load_recipe, read_recipe
+
+WRITTEN = """
+model: dips
+backbone: vit_small_patch16_224
+pixels: {n_fg: 1, n_bg: 1, top_n: 2}
+lr: 0.01
+datasets:
+  birds: {lr: 0.5, pixels: {n_fg: 7}, epochs: 3}
+  cells: {lr: 0.6}
+search:
+  lr: {low: 1e-4, high: 1.0e-1, log: true}
+  crf_weight: {choices: [0, 2e-9]}
+  pixels.n_fg: {low: 1, high: 100, step: 3}
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text: str = WRITTEN) -> str:
+        path = tmp_path / "own.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_data_set_lies_between_recipe_and_command_line(written):
+    path = written()
+    birds = load_recipe(path, dataset="birds", changes={"epochs": 9})
+    assert (birds.lr, birds.epochs) == (0.5, 9)
+    assert birds.pixels == {"n_fg": 7, "n_bg": 1, "top_n": 2}
+    assert load_recipe(path, dataset="other", changes={}).lr == 0.01
+    changed = load_recipe(path, dataset="birds", changes={"pixels.n_bg": 5, "lr": 0.7})
+    assert (changed.lr, changed.pixels["n_bg"], changed.pixels["n_fg"]) == (0.7, 5, 7)
+
+
+def test_wrong_key_of_another_data_set_is_found(written):
+    path = written(WRITTEN.replace("cells: {lr: 0.6}", "cells: {epoch: 6}"))
+    with pytest.raises(ConfigError, match="epochs"):
+        load_recipe(path, dataset="birds", changes={})
+    path = written(WRITTEN.replace("cells: {lr: 0.6}", "cells: {lr: fast}"))
+    with pytest.raises(ConfigError, match="data set cells: lr"):
+        load_recipe(path, dataset="birds", changes={})
+
+
+def test_ranges_are_read_but_for_what_the_command_line_fixes(written):
+    path = written()
+    ranges = load_ranges(path, dataset="birds", changes={"lr": 0.1})
+    assert ranges == {
+        "crf_weight": Range(choices=[0, "2e-9"]),
+        "pixels.n_fg": Range(low=1, high=100, step=3),
+    }
+    low = load_ranges(path, dataset="birds", changes={})["lr"].low
+    assert low == pytest.approx(1e-4)
+    with pytest.raises(ConfigError, match="nothing to be searched"):
+        load_ranges(written("model: dips\nbackbone: vit\n"), dataset="birds", changes={})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("{low: 1}", "low and high, or choices"),
+        ("{low: 1, high: 2, choices: [1]}", "low and high, or choices"),
+        ("{low: 2, high: 1}", "at most high"),
+        ("{low: 0, high: 1, log: true}", "above 0"),
+        ("{choices: []}", "choices"),
+        ("{low: 0.1, hihg: 1}", "hihg"),
+        ("{low: -1, high: 1}", "lr"),
+        ("{choices: [fast]}", "lr"),
+    ],
+)
+def test_wrong_ranges_are_named(written, given, told):
+    path = written(WRITTEN.replace("{low: 1e-4, high: 1.0e-1, log: true}", given))
+    with pytest.raises(ConfigError, match=told):
+        load_ranges(path, dataset="birds", changes={})
+
+
+def test_unknown_key_of_a_search_is_named(written):
+    path = written(WRITTEN.replace("  crf_weight:", "  crf_wait:"))
+    with pytest.raises(ConfigError, match="crf_weight"):
+        load_ranges(path, dataset="birds", changes={})
+
+
+@pytest.mark.parametrize("text", ["- lr", "lr: 1\ndatasets: [cub]", "lr: 1\ndatasets: {cub: 3}", "lr: 1\nsearch: lr"])
+def test_file_of_another_shape_is_refused(written, text):
+    with pytest.raises(ConfigError, match="mappings"):
+        read_recipe(written(text))
+
+
+@pytest.mark.parametrize("changes", [{"labels": "clip"}, {"stage": "clip on the fly"}, {"maps": "clip"}])
+def test_clip_on_the_fly_is_told_what_to_do_instead(changes):
+    with pytest.raises(ConfigError, match="none while it trains") as caught:
+        load_recipe("dips", dataset="demo", changes=changes)
+    assert "wsolpipe run stage=clip_cams" in str(caught.value)
+
+
+def test_ranges_of_shipped_recipes_fit():
+    for name in known_recipes():
+        file = read_recipe(name)
+        for dataset in ("demo", *file.datasets) if file.search else ():
+            load_ranges(name, dataset=dataset, changes={})
