@@ -23,7 +23,8 @@ from PIL import Image
 from stores import DATASET, MAPS_KEY, build_store, write_stage
 from wsolpipe.contract.errors import ConfigError, DataError, StoreError, TornShardError
 from wsolpipe.contract.schema import ArraySpec, Status
-from wsolpipe.images.geometry import View, Window
+from wsolpipe.images.decode import decode
+from wsolpipe.images.geometry import View, Window, resize
 from wsoltrain.items import Items, cut
 from wsoltrain.stream import ItemConfig, Labelling, Shuffle, Stream
 from wsoltrain.views import maps_to_view, normalise
@@ -445,3 +446,53 @@ def test_loaders_of_a_killed_trainer_end(store):
     while processes_with(token) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert processes_with(token) == []
+
+
+@pytest.fixture(scope="module")
+def with_pixels(tmp_path_factory):
+    """A store whose stage ``pixels`` holds the same images, squashed by the geometry that all stages use."""
+    store = build_store(tmp_path_factory.mktemp("pixels"), rows=40, quarantined={3: "bad"})
+    squashed = np.stack([resize(decode(Path(store.root, path).read_bytes()), (64, 64)) for path in store.paths])
+    arrays = {"rgb": (ArraySpec(dtype="uint8", shape=(64, 64, 3)), squashed)}
+    write_stage(store.url, "pixels", "eeee000011112222", arrays, status=store.status)
+    return store
+
+
+def from_store(store, **changes) -> ItemConfig:
+    config = settings(store, root=None, **changes)
+    return replace(config, labelling=replace(config.labelling, images="pixels"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"size": 48, "resize": 64}, {"train": False, "size": 64}])
+def test_stored_pixels_are_those_of_the_files_under_the_same_crops(with_pixels, changes):
+    files = Stream(settings(with_pixels, draft=False, **changes), batch_size=8)
+    stored = Stream(from_store(with_pixels, **changes), batch_size=8)
+    for one, other in zip(files, stored, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"rgb", "image"}:
+            assert torch.equal(one[name], other[name]), name
+        difference = (one["rgb"].int() - other["rgb"].int()).abs()
+        assert difference.max() <= 1  # rounding at the border of a level
+        assert (difference > 0).float().mean() < 0.05
+
+
+def test_pixels_stored_at_another_side_are_resized_once_more(with_pixels):
+    files = next(iter(Stream(settings(with_pixels, train=False, size=32), batch_size=8)))
+    stored = next(iter(Stream(from_store(with_pixels, train=False, size=32), batch_size=8)))
+    assert stored["rgb"].shape == files["rgb"].shape
+    assert (files["rgb"].float() - stored["rgb"].float()).abs().mean() < 4
+
+
+def test_stored_pixels_need_no_files_and_resume_exactly(with_pixels):
+    whole = [batch["rgb"] for batch in Stream(from_store(with_pixels), batch_size=8)]
+    first = Stream(from_store(with_pixels), batch_size=8)
+    list(islice(first, 2))
+    second = Stream(from_store(with_pixels), batch_size=8)
+    second.load_state_dict(first.state_dict())
+    assert all(torch.equal(one, other["rgb"]) for one, other in zip(whole[2:], second, strict=True))
+
+
+def test_missing_pixels_are_named_with_the_command_that_makes_them(store):
+    with pytest.raises(StoreError, match="no pixels") as caught:
+        Stream(from_store(store))
+    assert "wsolpipe run stage=pixels dataset=tiny" in caught.value.hint

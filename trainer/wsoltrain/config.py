@@ -26,6 +26,10 @@ class Labelling:
         Stage whose maps and stage whose boxes are wanted; None for no such thing.
     maps_key, boxes_key : str or None
         Beginning of the key of that stage; the newest where None, and for maps the one from which the boxes were made.
+    images : str or None
+        Stage ``pixels`` where the images themselves are read from the store; None where they are files.
+    images_key : str or None
+        Beginning of its key; the newest where None.
     """
 
     store: str
@@ -35,6 +39,8 @@ class Labelling:
     boxes: str | None = "proposals"
     maps_key: str | None = None
     boxes_key: str | None = None
+    images: str | None = None
+    images_key: str | None = None
 
     def command(self, stage: str) -> str:
         """The command that makes what is missing of `stage`."""
@@ -50,7 +56,8 @@ class ItemConfig:
     labelling : Labelling
         Store, data set, split and stages.
     root : str or None
-        Folder of the image files; None streams maps and boxes without pixels.
+        Folder of the image files; not needed where the labelling names stored images. Without either, maps and boxes
+        come without pixels.
     size : int
         S, height and width of what the network sees.
     resize : int

@@ -86,6 +86,8 @@ class Items:
             arrays["boxes"] = rows.boxes["boxes"]
             if "source" in rows.boxes.manifest.arrays:
                 arrays["source"] = rows.boxes["source"]
+        if rows.images is not None:
+            arrays["rgb"] = rows.images["rgb"]
         return arrays
 
     def path(self, row: int) -> Path:
@@ -101,7 +103,7 @@ class Items:
             If the root is no folder or has no such file.
         """
         root = self.config.root
-        if root is None or self.path(row).is_file():
+        if root is None or self.rows.images is not None or self.path(row).is_file():
             return
         what = f"no file {self.path(row)} (row {row})" if Path(root).is_dir() else f"no folder {root}"
         msg = f"images of {self.config.labelling.dataset} not found under root={root}: {what}"
@@ -163,10 +165,12 @@ class Items:
             "row": torch.tensor(pick.row),
             "label": torch.tensor(int(self.rows.labels[pick.row])),
         }
-        if config.root is not None:
+        if "rgb" in stored:
+            item["rgb"] = cut_stored(stored["rgb"], view)
+        elif config.root is not None:
             item["rgb"] = self._pixels(pick.row, view)
-            if config.normalised:
-                item["image"] = normalise(item["rgb"], config.mean, config.std)
+        if config.normalised and "rgb" in item:
+            item["image"] = normalise(item["rgb"], config.mean, config.std)
         if "maps" in stored:
             self._add_maps(item, stored)
         if "boxes" in stored:
@@ -258,4 +262,26 @@ def cut(image: NDArray[np.uint8], view: View) -> Tensor:
     # Pillow takes the pixels that a filter needs from beyond the box, so its edges are those of the whole picture.
     pixels = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
     planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return planes.flip(-1) if crop.flip else planes
+
+
+def cut_stored(image: NDArray[np.uint8], view: View) -> Tensor:
+    """Crop and flip an image that the stage ``pixels`` squashed.
+
+    Parameters
+    ----------
+    image : uint8 array [S0, S0, 3]
+        The whole image; where S0 is the side to which `view` squashes, its pixels are taken as they are, else they are
+        resized once more.
+
+    Returns
+    -------
+    uint8 Tensor [3, height, width]
+    """
+    if image.shape[:2] != tuple(view.resized):
+        return cut(image, View((image.shape[0], image.shape[1]), view.resized, view.window))
+    crop = view.window
+    left, top = round(crop.left), round(crop.top)
+    pixels = image[top : top + round(crop.height), left : left + round(crop.width)]
+    planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     return planes.flip(-1) if crop.flip else planes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,8 @@ class StoredRows:
         self.boxes = self._stage(split, labelling.boxes, labelling.boxes_key)
         key = labelling.maps_key or self._maps_of_boxes(split)
         self.maps = self._stage(split, labelling.maps, key)
-        views = [view for view in (self.boxes, self.maps) if view is not None]
+        self.images = self._stage(split, labelling.images, labelling.images_key)
+        views = [view for view in (self.boxes, self.maps, self.images) if view is not None]
         self.index: Index = views[0].index() if views else split.index()
         self.views = views
         self._check_same_rows()
@@ -63,16 +65,14 @@ class StoredRows:
 
     def _check_same_rows(self) -> None:
         """Refuse stages of different images; another index is no matter where what they read of it is the same."""
-        if self.maps is None or self.boxes is None:
-            return
-        maps, boxes = self.maps.manifest, self.boxes.manifest
-        shared = set(maps.columns) & set(boxes.columns)
-        changed = [name for name in sorted(shared) if maps.columns[name] != boxes.columns[name]]
-        if changed or maps.rows != boxes.rows:
-            what = ", ".join(changed) or "the number of rows"
-            named = " and ".join(f"{item.stage} {item.key} ({item.rows} rows)" for item in (maps, boxes))
-            msg = f"{named} were made of different images: {what} of the index changed in between"
-            raise ConfigError(msg, hint=self.labelling.command(f"{maps.stage},{boxes.stage}"))
+        for one, other in itertools.combinations([view.manifest for view in self.views], 2):
+            shared = set(one.columns) & set(other.columns)
+            changed = [name for name in sorted(shared) if one.columns[name] != other.columns[name]]
+            if changed or one.rows != other.rows:
+                what = ", ".join(changed) or "the number of rows"
+                named = " and ".join(f"{item.stage} {item.key} ({item.rows} rows)" for item in (one, other))
+                msg = f"{named} were made of different images: {what} of the index changed in between"
+                raise ConfigError(msg, hint=self.labelling.command(f"{one.stage},{other.stage}"))
 
     def _maps_of_boxes(self, split: Split) -> str | None:
         """Key of the maps from which the boxes were made, since their ``source`` counts those maps."""
