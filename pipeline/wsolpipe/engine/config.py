@@ -51,6 +51,18 @@ class RunConfig:
         split -> key of the index that this run works with, settled before workers start.
     run_id : str
         Names this run in failure notes, so that its workers share their count of tries.
+    wall_time : float or None
+        Seconds that a worker may take; None where only its job's own end counts, if it has one.
+    ends_at : float or None
+        Moment, as `time.time` counts, at which the workers of this machine must have ended.
+    profile, profiles : str or None
+        Name of a cluster profile, and the file that holds it.
+    print : bool
+        Show what would be submitted, and submit nothing.
+    wait : bool
+        Whether a run that submits jobs stays until they end.
+    profile_fields : dict
+        Fields of the cluster profile given as words.
     params : dict
         stage -> parameter -> value, from the command line.
     """
@@ -74,7 +86,14 @@ class RunConfig:
     retries: int = 2
     lease: float = 60.0
     checkpoint: float = 30.0
+    wall_time: float | None = None
+    profile: str | None = None
+    profiles: str | None = None
+    print: bool = False
+    wait: bool = True
     run_id: str = ""
+    ends_at: float | None = None
+    profile_fields: dict[str, Any] = field(default_factory=dict)
     index: dict[str, str] = field(default_factory=dict)
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -115,8 +134,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "retries": (int,),
     "lease": (float, int),
     "checkpoint": (float, int),
+    "wall_time": (float, int, type(None)),
+    "print": (bool,),
+    "wait": (bool,),
 }
-RUN_KEYS = tuple(item.name for item in fields(RunConfig) if item.name not in {"params", "run_id", "index"})
+_SETTLED = {"params", "run_id", "index", "ends_at", "profile_fields"}
+RUN_KEYS = tuple(item.name for item in fields(RunConfig) if item.name not in _SETTLED)
 
 
 def parse_value(text: str) -> Any:
@@ -182,12 +205,15 @@ def build_config(
     settings: dict[str, Any] = {}
     params: dict[str, dict[str, Any]] = {}
     extra: dict[str, Any] = {}
+    site: dict[str, Any] = {}
     for key, text in split_words(words).items():
         value = parse_value(text)
         if key in also:
             extra[key] = value
         elif key in RUN_KEYS:
             settings[key] = _check_run_key(key, text, value)
+        elif key.startswith("profile."):
+            site[key.removeprefix("profile.")] = value
         elif "." in key:
             stage, _, name = key.partition(".")
             if stage == "index":
@@ -196,14 +222,14 @@ def build_config(
             registry[stage]  # raises with the nearest name
             _nest(params.setdefault(stage, {}), name.split("."), value)
         else:
-            stages = [f"{name}.…" for name in registry.entries]
+            stages = [f"{name}.…" for name in (*registry.entries, "profile")]
             raise ConfigError(unknown("key", key, [*RUN_KEYS, *also, *stages]))
     for stage in settings.get("stage", ()):
         if stage != "index":
             registry[stage]
     if not settings.get("store"):
         settings["store"] = os.environ.get("WSOLPIPE_STORE", DEFAULT_STORE)
-    config = RunConfig(**settings, params=_absolute_files(params))
+    config = RunConfig(**settings, params=_absolute_files(params), profile_fields=site)
     config.row_range()  # raises if it is not start:stop
     return config, extra
 
@@ -257,4 +283,4 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def for_worker(config: RunConfig) -> RunConfig:
     """The configuration of one of several workers: the same run, done by a single process."""
-    return replace(config, cluster="local", workers=1, force=False)
+    return replace(config, cluster="local", workers=1, force=False, profile=None, profiles=None, profile_fields={})

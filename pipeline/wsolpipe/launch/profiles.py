@@ -1,0 +1,244 @@
+"""Cluster profiles: what a site wants said of its jobs, in one YAML that its users share. In no key: results never
+depend on it.
+
+```yaml
+default: gpu
+profiles:
+  gpu: {partition: gpu, account: vision, gpus: 1, cpus: 8, memory: 32G, time: "4:00:00", modules: [cuda/12.4]}
+  cpu: {partition: short, cpus: 4, time: 90, setup: [source /opt/site/env.sh]}
+```
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
+
+if TYPE_CHECKING:
+    from wsolpipe.engine.config import RunConfig
+
+VARIABLE = "WSOLPIPE_PROFILES"
+_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+_BOUNDLESS = {"unlimited", "infinite"}
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, (str, int)) else value
+
+
+def _worded(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Lines = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Word = Annotated[str, BeforeValidator(_worded)]
+
+
+class Profile(BaseModel):
+    """What is said of each worker's job. Everything has a default, so a site may need no file at all.
+
+    Attributes
+    ----------
+    partition, account, qos : str, optional
+        As SLURM knows them.
+    gpus : str
+        Devices a worker, as a number or ``type:number``; empty or 0 for none.
+    cpus : int
+        Cores a worker.
+    memory : str, optional
+        As SLURM writes it, such as ``32G``.
+    time : str, optional
+        Wall time in SLURM's formats: ``90`` (minutes), ``90:00``, ``4:00:00``, ``2-0``, ``1-12:30``, ``1-0:0:0``.
+    modules, setup : tuple of str
+        Modules to load, then lines of shell, before a worker starts.
+    sbatch : tuple of str
+        More options of ``sbatch``, as written on its command line.
+    signal_seconds : int
+        Seconds before its wall time at which SLURM asks a job to end (SIGUSR1).
+    python : str
+        Interpreter on the compute nodes, perhaps with a wrapper before it.
+    logs : str
+        Folder that submit host and compute nodes share, for scripts and logs.
+    max_jobs : int, optional
+        Jobs that run at a time.
+    resubmits : int
+        Times that a lost job is replaced, and that a job which ran out of time goes back into the queue.
+    poll_seconds : float
+        Seconds between looks at the queue.
+    devices : tuple of str
+        Devices of this machine that ``cluster=dask-cuda`` uses; empty for all that are visible.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    gpus: Word = ""
+    cpus: int = Field(default=1, ge=1)
+    memory: Word | None = None
+    time: Word | None = None
+    modules: Lines = ()
+    setup: Lines = ()
+    sbatch: Lines = ()
+    signal_seconds: int = Field(default=120, ge=1)
+    python: str = Field(default_factory=lambda: sys.executable)
+    logs: str = "wsolpipe-logs"
+    max_jobs: int | None = Field(default=None, ge=1)
+    resubmits: int = Field(default=20, ge=0)
+    poll_seconds: float = Field(default=5.0, gt=0)
+    devices: Annotated[tuple[Word, ...], BeforeValidator(_listed)] = ()
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and ("\n" in text or "\r" in text):
+                msg = "must be on one line"
+                raise ValueError(msg)
+        return value
+
+    @field_validator("time", mode="after")
+    @classmethod
+    def _readable_time(cls, value: str | None) -> str | None:
+        seconds_of(value)
+        return value
+
+    @property
+    def wall_seconds(self) -> int | None:
+        """Wall time in seconds, None where there is no bound."""
+        return seconds_of(self.time)
+
+    @property
+    def log_folder(self) -> Path:
+        """Absolute folder of scripts and logs."""
+        return Path(self.logs).expanduser().absolute()
+
+    def options(self) -> list[str]:
+        """Options of ``sbatch`` that every worker's job has, one an item."""
+        named = {
+            "partition": self.partition, "account": self.account, "qos": self.qos, "cpus-per-task": self.cpus,
+            "mem": self.memory, "time": self.time, "gres": f"gpu:{self.gpus}" if self.gpus not in {"", "0"} else None,
+        }  # fmt: skip
+        return [*(f"--{name}={value}" for name, value in named.items() if value is not None), *self.sbatch]
+
+    def prologue(self) -> list[str]:
+        """Lines of shell that make a compute node ready."""
+        return [*(f"module load {name}" for name in self.modules), *self.setup]
+
+
+def seconds_of(time: str | None) -> int | None:
+    """Seconds of a wall time in one of SLURM's formats; None for none.
+
+    Raises
+    ------
+    ValueError
+        If it is in no such format.
+
+    Examples
+    --------
+    >>> seconds_of("90"), seconds_of("1:30"), seconds_of("4:00:00"), seconds_of("1-12"), seconds_of("1-12:30")
+    (5400, 90, 14400, 129600, 131400)
+    """
+    if time is None or time.lower() in _BOUNDLESS:
+        return None
+    match = _TIME.fullmatch(time)
+    if not match:
+        msg = f"{time!r} is no wall time; write minutes, hours:minutes:seconds or days-hours"
+        raise ValueError(msg)
+    days, first, second, third = (int(match[name] or 0) for name in ("days", "first", "second", "third"))
+    if match["days"] is not None or match["third"] is not None:
+        return ((days * 24 + first) * 60 + second) * 60 + third
+    return first * 60 + second
+
+
+def load_profile(config: RunConfig) -> Profile:
+    """Profile of a run: the site's file, and over it the words ``profile.field=value``.
+
+    The file is ``profiles=``, else the variable ``WSOLPIPE_PROFILES``, else ``~/.config/wsolpipe/profiles.yaml`` if it
+    is there. ``profile=`` names one of its profiles, else its key ``default`` does; without either all is default.
+
+    Raises
+    ------
+    ConfigError
+        If the file, the profile, a field or a value is not what it should be.
+    """
+    file = _find_file(config.profiles)
+    fields: dict[str, Any] = {}
+    origin = "profile of the command line"
+    if file is not None:
+        fields, origin = _read(file, config.profile)
+    elif config.profile:
+        msg = f"profile={config.profile}: there is no file of profiles"
+        raise ConfigError(msg, hint=f"name it with profiles=FILE or {VARIABLE}, or write {default_file()}")
+    return _check({**fields, **config.profile_fields}, origin)
+
+
+def default_file() -> Path:
+    """Where a user's own profiles are looked for."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "wsolpipe" / "profiles.yaml"
+
+
+def _find_file(given: str | None) -> Path | None:
+    named = given or os.environ.get(VARIABLE)
+    if not named:
+        return default_file() if default_file().is_file() else None
+    path = Path(named).expanduser()
+    if not path.is_file():
+        msg = f"no file of cluster profiles at {path}"
+        raise ConfigError(msg, hint=f"it is named by {'profiles=' if given else VARIABLE}")
+    return path
+
+
+def _read(file: Path, name: str | None) -> tuple[dict[str, Any], str]:
+    """Fields of one profile of a file, and what to call it in an error."""
+    try:
+        # every scalar as text: YAML would read 4:00:00 as a number of seconds, SLURM reads a number as minutes
+        content = yaml.load(file.read_text(), Loader=yaml.BaseLoader)  # noqa: S506 - makes nothing but text
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f"cannot read cluster profiles from {file}: {' '.join(str(error).split())}"
+        raise ConfigError(msg) from error
+    content = content or {}
+    profiles = content.get("profiles") if isinstance(content, dict) else None
+    if not isinstance(profiles, dict):
+        msg = f"{file}: expected a mapping with the key profiles, itself a mapping of names to fields"
+        raise ConfigError(msg)
+    for key in content:
+        if key not in {"default", "profiles"}:
+            msg = f"{file}: {unknown('key', key, ('default', 'profiles'))}"
+            raise ConfigError(msg)
+    chosen = name or content.get("default")
+    if chosen is None:
+        return {}, str(file)
+    if chosen not in profiles:
+        msg = f"{file}: {unknown('profile', chosen, profiles)}"
+        raise ConfigError(msg)
+    fields = profiles[chosen] or {}
+    if not isinstance(fields, dict):
+        msg = f"{file}, profile {chosen}: expected a mapping of fields"
+        raise ConfigError(msg)
+    return {key: value for key, value in fields.items() if value not in ("", "null", "~")}, f"{file}, profile {chosen}"
+
+
+def _check(fields: dict[str, Any], origin: str) -> Profile:
+    for key in fields:
+        if key not in Profile.model_fields:
+            msg = f"{origin}: {unknown('field', key, Profile.model_fields)}"
+            raise ConfigError(msg)
+    try:
+        return Profile(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"{origin}: {where}={fields.get(str(first['loc'][0]))}: {first['msg'].removeprefix('Value error, ')}"
+        raise ConfigError(msg) from error
