@@ -1,0 +1,92 @@
+"""Class lists: that people can write them, that mistakes are named, and that the shipped ones are whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.models.class_names import choose_class_names, fill_templates, read_class_names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "classes.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_list_gives_names_prompts_and_background_by_label(tmp_path: Path) -> None:
+    path = written(tmp_path, "names:\n  - tench\n  - crane: crane bird\n  - crane\nbackground: [sky, ground]\n")
+    classes = read_class_names(path)
+    assert classes.names == {0: "tench", 1: "crane", 2: "crane"}
+    assert [classes.prompt(label) for label in range(3)] == ["tench", "crane bird", "crane"]
+    assert classes.background == ("sky", "ground")
+    assert classes.label("tench") == 0
+
+
+def test_comments_do_not_change_the_key_and_prompts_and_order_do(tmp_path: Path) -> None:
+    def key(text: str) -> str:
+        return read_class_names(written(tmp_path, text)).in_key()
+
+    first = key("names: [a, b]\nbackground: [sky]\n")
+    assert key("# a note\nnames:\n  - a\n  - b # another\nbackground:\n  - sky\n") == first
+    others = ["names: [b, a]\nbackground: [sky]\n", "names: [a, b: c]\nbackground: [sky]\n", "names: [a, b]\n"]
+    assert len({first, *(key(text) for text in others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("names: [a]\nbackgrund: [sky]\n", "did you mean 'background'"),
+        ("names: [a, no]\n", "names entry 1 is False"),
+        ("names: [a, {b: c, d: e}]\n", "names entry 1"),
+        ("names: [a, 3]\n", "names entry 1 is 3"),
+        ("names: []\n", "names"),
+        ("background: [sky]\n", "names"),
+        ("- a\n", "no mapping"),
+        ("names: [a\n", "no YAML"),
+    ],
+)
+def test_mistake_in_a_list_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_class_names(written(tmp_path, text))
+
+
+def test_missing_file_label_and_name_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the class list .*nowhere"):
+        read_class_names(tmp_path / "nowhere.yaml")
+    classes = read_class_names(written(tmp_path, "names: [mushroom, rocket, rocket]\n"))
+    with pytest.raises(ConfigError, match="label 7 has no name"):
+        classes.prompt(7)
+    with pytest.raises(ConfigError, match="did you mean 'mushroom'"):
+        classes.label("mushrom")
+    with pytest.raises(ConfigError, match="labels 1, 2 all 'rocket'"):
+        classes.label("rocket")
+
+
+def test_list_in_another_order_than_the_data_set_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "names: [Laysan Albatross, Sooty Albatross]\n")
+    own = {0: "002.Laysan_Albatross", 1: "003.Sooty_Albatross"}
+    assert choose_class_names(path, own, dataset="birds").prompt(1) == "Sooty Albatross"
+    with pytest.raises(ConfigError, match="label 0 is '003.Sooty_Albatross' in data set birds and 'Laysan Albatross'"):
+        choose_class_names(path, {0: own[1], 1: own[0]}, dataset="birds")
+    with pytest.raises(ConfigError, match="label 2 is 'x' in data set birds and not there"):
+        choose_class_names(path, {**own, 2: "x"}, dataset="birds")
+
+
+def test_without_a_list_the_data_set_names_its_classes_or_is_told_to() -> None:
+    assert choose_class_names(None, {3: "fish"}, dataset="d").prompt(3) == "fish"
+    with pytest.raises(ConfigError, match="names no classes"):
+        choose_class_names(None, {}, dataset="d")
+
+
+def test_prompt_without_slot_is_refused() -> None:
+    assert fill_templates(["{} and {}", "a {}"], "x") == ["x and x", "a x"]
+    with pytest.raises(ConfigError, match=r"'a photo' has no \{\}"):
+        fill_templates(["{}", "a photo"], "x")
+    with pytest.raises(ConfigError, match="no prompt template"):
+        fill_templates([], "x")
