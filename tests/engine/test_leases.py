@@ -174,11 +174,11 @@ class Waking(LocalBackend):
         super().__init__(root)
         self.at, self.act = at, act
 
-    def create(self, name, data):
+    def create(self, name, data, *, sync=True):
         self.at -= 1
         if self.at == 0:
             self.act()
-        return super().create(name, data)
+        return super().create(name, data, sync=sync)
 
 
 RECORD = CommitRecord(shard=0, start=0, stop=4, objects={})

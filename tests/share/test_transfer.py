@@ -151,12 +151,12 @@ def test_a_stopped_push_goes_on_where_it_stopped(team):
     stop, seen = threading.Event(), []
 
     class Slow(LocalBackend):
-        def create(self, name, data):
+        def create(self, name, data, *, sync=True):
             if "/commits/" in name:
                 seen.append(name)
                 if len(seen) == 4:
                     stop.set()
-            return super().create(name, data)
+            return super().create(name, data, sync=sync)
 
     part = Transfer(
         LocalBackend(team.source), Slow(team.target), Selection(), Trust(), newer=True, jobs=1, stop=stop

@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 GUARD_PATIENCE = 10.0
 GUARD_POLL = 0.02
@@ -32,8 +32,14 @@ class Backend(Protocol):
     def size(self, name: str) -> int | None:
         """Size of an object in bytes, None if there is none."""
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Put an object atomically unless it exists; tell whether this call made it."""
+    def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:
+        """Put an object atomically unless it exists; tell whether this call made it.
+
+        With ``sync=False`` a power cut may lose it until `sync` was called on it; a killed process loses nothing.
+        """
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Return once these objects would outlive a power cut."""
 
     def replace(self, name: str, data: bytes) -> None:
         """Put an object atomically, over an existing one."""
@@ -46,6 +52,9 @@ class Backend(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """Names directly below `folder`, sorted; a sub-folder's name ends in a slash."""
+
+    def stamps(self, folder: str) -> dict[str, str]:
+        """Objects directly below `folder` by name, each with a text that is another one once the object is."""
 
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         """Every object below `folder` with its size."""
@@ -90,16 +99,23 @@ class LocalBackend:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def create(self, name: str, data: bytes) -> bool:
+    def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:
         path = self._path(name)
         with self._explain("write", name):
             if path.exists():
                 return False
-            with self._aside(path, data) as aside:
+            with self._aside(path, data, sync=sync) as aside:
                 made = self._put_new(aside, path)
-            if made:
-                _sync_folder(path.parent)
+            if made and sync:
+                _sync(path.parent)
             return made
+
+    def sync(self, names: Iterable[str]) -> None:
+        # All files before all folders: most file systems write out everything that is new at the first of them.
+        paths = [self._path(name) for name in names]
+        for path in [*paths, *dict.fromkeys(path.parent for path in paths)]:
+            with self._explain("write", path.name), contextlib.suppress(FileNotFoundError):
+                _sync(path)
 
     def _put_new(self, aside: Path, path: Path) -> bool:
         try:
@@ -145,6 +161,16 @@ class LocalBackend:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def stamps(self, folder: str) -> dict[str, str]:
+        found = {}
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._path(folder)) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat()
+                        found[entry.name] = f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
+        return found
+
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         base = self._path(folder) if folder else self.root
         for path in sorted(base.rglob("*")):
@@ -177,8 +203,8 @@ class LocalBackend:
                     yield path.relative_to(self.root).as_posix(), now - path.stat().st_mtime
 
     @contextlib.contextmanager
-    def _aside(self, path: Path, data: bytes) -> Iterator[Path]:
-        """A complete, synced file beside `path`, removed in the end."""
+    def _aside(self, path: Path, data: bytes, *, sync: bool = True) -> Iterator[Path]:
+        """A complete file beside `path`, removed in the end."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
@@ -188,8 +214,9 @@ class LocalBackend:
         try:
             with aside.open("xb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
             yield aside
         finally:
             aside.unlink(missing_ok=True)
@@ -242,8 +269,8 @@ class LocalBackend:
             marker.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -25,7 +25,7 @@ from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 FIRST_PATIENCE = 5.0
@@ -130,7 +130,7 @@ class ObjectBackend:
         head = self._head(name)
         return head[0] if head else None
 
-    def create(self, name: str, data: bytes) -> bool:
+    def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:  # noqa: ARG002 - a put that is answered stays
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -149,6 +149,9 @@ class ObjectBackend:
             return True
 
         return self._patiently("write", name, put)
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Nothing: a put that is answered stays."""
 
     def replace(self, name: str, data: bytes) -> None:
         import obstore
@@ -199,6 +202,13 @@ class ObjectBackend:
         names = [item["path"].rpartition("/")[2] for item in found["objects"]]
         names += [path.rstrip("/").rpartition("/")[2] + "/" for path in found["common_prefixes"]]
         return sorted(name for name in names if not name.startswith("."))
+
+    def stamps(self, folder: str) -> dict[str, str]:
+        import obstore
+
+        check_object_name(folder, self.url)
+        found = self._patiently("list", folder, lambda: obstore.list_with_delimiter(self._store, folder))
+        return {item["path"].rpartition("/")[2]: str(item["e_tag"]) for item in found["objects"]}
 
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         import obstore

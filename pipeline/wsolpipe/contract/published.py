@@ -69,7 +69,11 @@ class HttpBackend(ObjectBackend):
             if not folder or name.startswith(f"{folder}/"):
                 yield name, self.size(name) or 0
 
-    def create(self, name: str, data: bytes) -> bool:  # noqa: ARG002
+    def stamps(self, folder: str) -> dict[str, str]:
+        base = f"{folder}/"
+        return {name: self.listed[base + name] for name in self.names(folder) if base + name in self.listed}
+
+    def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:  # noqa: ARG002
         self._refuse("write", name)
 
     def replace(self, name: str, data: bytes) -> None:  # noqa: ARG002

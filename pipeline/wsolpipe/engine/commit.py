@@ -15,7 +15,7 @@ from wsolpipe.engine.encoding import metadata_bytes
 from wsolpipe.engine.faults import fault_point
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from wsolpipe.contract.backend import Backend
     from wsolpipe.contract.layout import Shards
@@ -101,17 +101,31 @@ def put(
     record = record.model_copy(update={"objects": stored})
     fault_point("before_put")
     for name, (target, data) in sorted(objects.items()):
-        if not backend.create(target, data) and not _clear_orphan(backend, folder, record, target, name, lease):
+        made = backend.create(target, data, sync=False)
+        if not made and not _clear_orphan(backend, folder, record, target, name, lease):
             return False
-        if backend.size(target) is None:
-            backend.create(target, data)
+        if not made and backend.size(target) is None:
+            backend.create(target, data, sync=False)
         fault_point("between_arrays")
     fault_point("before_record")
-    made = backend.create(commit_name(folder, record.shard), record.to_bytes())
+    made = put_record(backend, folder, record, [target for target, _ in objects.values()])
     fault_point("after_record")
     if made and lease.still_mine():
         return True
     return _standing_is_whole(backend, folder, record, objects) and made
+
+
+def put_record(backend: Backend, folder: str, record: CommitRecord, objects: Collection[str]) -> bool:
+    """Put the record of objects that are in place; tell whether this call made it.
+
+    A power cut may leave objects without a record, never a record without its objects. All are written out together,
+    since it is the waiting for a disk that costs.
+    """
+    name = commit_name(folder, record.shard)
+    backend.sync(objects)
+    made = backend.create(name, record.to_bytes(), sync=False)
+    backend.sync([name])
+    return made
 
 
 def _standing_is_whole(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,9 @@ def inner_rows(shard_rows: int) -> int:
     return next(size for size in range(min(INNER_CHUNK_ROWS, shard_rows), 0, -1) if shard_rows % size == 0)
 
 
+@lru_cache(maxsize=16)
 def _create(spec: ArraySpec, shards: Shards) -> tuple[Any, Any]:
+    """A Zarr array in memory and its store; kept, since making one costs as much as encoding a small shard."""
     import zarr
     from zarr.storage import MemoryStore
 
@@ -40,6 +43,10 @@ def _create(spec: ArraySpec, shards: Shards) -> tuple[Any, Any]:
 
 def _bytes_of(store: Any, name: str) -> bytes:
     return bytes(store._store_dict[name].to_bytes())  # noqa: SLF001 - MemoryStore's only synchronous door
+
+
+def _forget(store: Any, name: str) -> None:
+    store._store_dict.pop(name, None)  # noqa: SLF001 - as above
 
 
 def metadata_bytes(spec: ArraySpec, shards: Shards) -> bytes:
@@ -66,10 +73,14 @@ def encode_shard(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray
         msg = f"array of shape {values.shape} {values.dtype} where {expected} {spec.dtype} was declared"
         raise StoreError(msg)
     store, array = _create(spec, shards)
-    array[start:stop] = values
-    data = _bytes_of(store, "/".join(["c", str(shard), *("0" for _ in spec.shape)]))
-    equal_nan = np.issubdtype(values.dtype, np.floating)
-    if not np.array_equal(array[start:stop], values, equal_nan=equal_nan):
-        msg = f"shard {shard} did not read back as it was written"
-        raise StoreError(msg)
+    name = "/".join(["c", str(shard), *("0" for _ in spec.shape)])
+    try:
+        array[start:stop] = values
+        data = _bytes_of(store, name)
+        equal_nan = np.issubdtype(values.dtype, np.floating)
+        if not np.array_equal(array[start:stop], values, equal_nan=equal_nan):
+            msg = f"shard {shard} did not read back as it was written"
+            raise StoreError(msg)
+    finally:
+        _forget(store, name)
     return data

@@ -63,7 +63,7 @@ class Leases:
     def acquire(self, name: str) -> Lease | None:
         """Take the lease `name`; None while somebody else holds it."""
         content = self._content(beat=0)
-        if self.backend.create(name, content):
+        if self.backend.create(name, content, sync=False):  # no lease outlives its owner, nor a power cut
             return Lease(self, name, content)
         try:
             current = self.backend.get(name)

@@ -72,8 +72,9 @@ class ShardJob:
         began = time.perf_counter()
         start, stop = self.node.shards.span(self.shard)
         assert self.node.index is not None
-        table = self.node.index.table(READ_ALWAYS, start=start, stop=stop)
-        digest = rows_digest(self.node.index.table(self.node.columns, start=start, stop=stop), self.node.columns)
+        columns = [*READ_ALWAYS, *(name for name in self.node.columns if name not in READ_ALWAYS)]
+        table = self.node.index.table(columns, start=start, stop=stop)
+        digest = rows_digest(table, self.node.columns)
         contents = upstream_contents(self.session, self.node, self.shard)
         upstream = self._read_upstream(start, stop)
         if upstream_contents(self.session, self.node, self.shard) != contents:

@@ -224,11 +224,12 @@ class Transfer:
         folder, unit = found.folder, record.shard
         fault_point("before_put")
         for key, (name, data) in sorted(objects.items()):
-            if not self.target.create(name, data) and not self._is_there(name, record.objects[key].sha256):
+            made = self.target.create(name, data, sync=False)
+            if not made and not self._is_there(name, record.objects[key].sha256):
                 return self._put_under_lease(found, record, objects)  # left by somebody with other bytes
             fault_point("between_arrays")
         fault_point("before_record")
-        made = self.target.create(commit_name(folder, unit), record.to_bytes())
+        made = commit.put_record(self.target, folder, record, [name for name, _ in objects.values()])
         fault_point("after_record")
         if made:
             return "moved"
