@@ -175,7 +175,7 @@ def _from_hub(known: Record, hub: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    _require_host(constants.ENDPOINT)
+    require_host(constants.ENDPOINT)
     repo, _, revision = hub.partition("@")
     files = _files(known)
     for file in files[:-1]:
@@ -194,11 +194,11 @@ def _from_address(known: Record) -> Path:
         raise WeightsError(msg)
     from timm.models import _hub
 
-    _require_host(known.url)
+    require_host(known.url)
     return Path(_hub.download_cached_file(known.url))
 
 
-def _require_host(address: str) -> None:
+def require_host(address: str) -> None:
     """Fail at once where the name does not resolve; clients would try again for half a minute."""
     parts = urllib.parse.urlparse(address)
     if parts.scheme in urllib.request.getproxies() or "all" in urllib.request.getproxies():

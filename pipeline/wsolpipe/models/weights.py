@@ -5,6 +5,7 @@ A specification is one of
 - ``file:PATH``, or just ``PATH``: a .safetensors, .pt, .pth, .bin or .onnx file;
 - ``timm:NAME[.TAG]``: pretrained weights of a timm model, from its cache or fetched;
 - ``torchvision:NAME``: official weights of a torchvision detector, from torch's cache or fetched;
+- ``open_clip:MODEL/TAG``: published weights of a CLIP, from the caches that open_clip uses or fetched;
 - ``random:SEED``: no file, a seeded initialisation (for tests and timings).
 
 Torch is imported only where tensors are read, so that planning a run stays quick.
@@ -49,7 +50,8 @@ class Weights:
     sha256 : str
         Of the file's bytes (for random weights: of the words that make them).
     source : str
-        File name, ``timm:NAME``, ``torchvision:NAME`` or ``random:SEED``; never a path of this machine.
+        File name, ``timm:NAME``, ``torchvision:NAME``, ``open_clip:MODEL/TAG`` or ``random:SEED``; never a path of
+        this machine.
     path : Path or None
         Where the file is here; None for random weights.
     """
@@ -78,7 +80,7 @@ def resolve(spec: str, *, fetch: bool = True) -> Weights | None:
     Parameters
     ----------
     spec : str
-        ``file:PATH``, a bare path, ``timm:NAME[.TAG]`` or ``random:SEED``.
+        ``file:PATH``, a bare path, ``timm:NAME[.TAG]``, ``open_clip:MODEL/TAG`` or ``random:SEED``.
     fetch : bool
         Whether pretrained weights that are not in the cache may be downloaded.
 
@@ -104,6 +106,11 @@ def resolve(spec: str, *, fetch: bool = True) -> Weights | None:
         from wsolpipe.models.detectors import find_detector
 
         file = find_detector(rest, fetch=fetch)
+        return None if file is None else Weights(file_sha256(file), spec, file)
+    if kind == "open_clip":
+        from wsolpipe.models.clip_config import find_published
+
+        file = find_published(rest, fetch=fetch)
         return None if file is None else Weights(file_sha256(file), spec, file)
     return _resolve_file(Path(rest if kind == "file" else spec).expanduser())
 

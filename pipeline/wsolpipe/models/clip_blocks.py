@@ -1,0 +1,216 @@
+"""Transformer blocks taken apart: the first layer norm, q, k and v, what becomes of the heads, and the rest.
+
+Maps of CLIP need what a block's own forward hides: its attention, the gradient at its first layer norm, or another
+attention in the place of its own. Blocks of open_clip and of timm's EVA and plain vision transformers are known here,
+all of them normalising before attention.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.nn.functional import linear
+
+from wsolpipe.contract.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Heads = tuple["Tensor", "Tensor", "Tensor"]
+
+
+class Block(ABC):
+    """One block; tokens are float [B, N, C], heads [B, H, N, d].
+
+    Parameters
+    ----------
+    module : nn.Module
+        Of the network; its weights are shared, not copied.
+    prefix : int
+        Tokens before the patches.
+    """
+
+    def __init__(self, module: nn.Module, prefix: int) -> None:
+        self.module: Any = module
+        self.prefix = prefix
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """Factor of q·k."""
+
+    @abstractmethod
+    def whole(self, tokens: Tensor, rope: Tensor | None = None) -> Tensor:
+        """The block's own forward, with fused attention."""
+
+    @abstractmethod
+    def norm(self, tokens: Tensor) -> Tensor:
+        """First layer norm: what attention sees."""
+
+    @abstractmethod
+    def heads(self, normed: Tensor, rope: Tensor | None = None) -> Heads:
+        """q, k and v of normalised tokens, [B, H, N, d] each."""
+
+    @abstractmethod
+    def merge(self, values: Tensor) -> Tensor:
+        """Output of the attention layer, [B, N, C], from what the heads gathered, [B, H, N, d]."""
+
+    @abstractmethod
+    def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Tokens after the block: both residual branches, given the output of the attention layer."""
+
+    def attention(self, query: Tensor, key: Tensor) -> Tensor:
+        """softmax(scale · q·kᵀ), [B, H, N, N]; rows sum to one."""
+        return ((query * self.scale) @ key.transpose(-2, -1)).softmax(dim=-1)
+
+    def after_norm(self, tokens: Tensor, normed: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the block from its first layer norm on.
+
+        Parameters
+        ----------
+        tokens, normed : float tensor [B, N, C]
+            What enters the block, and `norm` of it.
+
+        Returns
+        -------
+        tokens : float tensor [B, N, C]
+        attention : float tensor [B, H, N, N]
+        """
+        query, key, value = self.heads(normed, rope)
+        weights = self.attention(query, key)
+        return self.finish(tokens, self.merge(weights @ value)), weights
+
+
+class OpenClipBlock(Block):
+    """``ResidualAttentionBlock`` or ``CustomResidualAttentionBlock`` of open_clip, which is OpenAI's block."""
+
+    @property
+    def scale(self) -> float:
+        """1/√d."""
+        return float(self.module.attn.head_dim**-0.5)
+
+    def whole(self, tokens: Tensor, rope: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """The block's own forward."""
+        return cast("Tensor", self.module(tokens))
+
+    def norm(self, tokens: Tensor) -> Tensor:
+        """ln_1."""
+        return cast("Tensor", self.module.ln_1(tokens))
+
+    def heads(self, normed: Tensor, rope: Tensor | None = None) -> Heads:  # noqa: ARG002
+        """One product with the joint weight of q, k and v."""
+        layer = self.module.attn
+        joint = linear(normed, layer.in_proj_weight, layer.in_proj_bias)
+        query, key, value = joint.reshape(*joint.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+        if hasattr(layer, "ln_q"):
+            query, key = layer.ln_q(query), layer.ln_k(key)
+        return query, key, value
+
+    def merge(self, values: Tensor) -> Tensor:
+        """Scale of heads and inner norm where there are any, then the output projection."""
+        layer = self.module.attn
+        if getattr(layer, "head_scale", None) is not None:
+            values = values * layer.head_scale
+        merged = values.transpose(1, 2).flatten(2)
+        if hasattr(layer, "ln_inner"):
+            merged = layer.ln_inner(merged)
+        return cast("Tensor", layer.out_proj(merged))
+
+    def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Residuals with layer scale, ln_2 and MLP."""
+        block = self.module
+        if hasattr(block, "ln_attn"):
+            attended = block.ln_attn(attended)
+        tokens = tokens + block.ls_1(attended)
+        return cast("Tensor", tokens + block.ls_2(block.mlp(block.ln_2(tokens))))
+
+
+class TimmBlock(Block):
+    """``EvaBlock`` or ``Block`` of timm."""
+
+    @property
+    def scale(self) -> float:
+        """As the layer has it."""
+        return float(self.module.attn.scale)
+
+    def whole(self, tokens: Tensor, rope: Tensor | None = None) -> Tensor:
+        """The block's own forward."""
+        return cast("Tensor", self.module(tokens) if rope is None else self.module(tokens, rope=rope))
+
+    def norm(self, tokens: Tensor) -> Tensor:
+        """norm1."""
+        return cast("Tensor", self.module.norm1(tokens))
+
+    def heads(self, normed: Tensor, rope: Tensor | None = None) -> Heads:
+        """From the joint or the separate projections, turned by the rotary embedding."""
+        layer = self.module.attn
+        if layer.qkv is not None:
+            bias = layer.qkv.bias
+            if bias is None and getattr(layer, "q_bias", None) is not None:
+                bias = torch.cat((layer.q_bias, layer.k_bias, layer.v_bias))
+            joint = linear(normed, layer.qkv.weight, bias)
+            query, key, value = joint.reshape(*joint.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+        else:
+            parts = (layer.q_proj(normed), layer.k_proj(normed), layer.v_proj(normed))
+            query, key, value = (part.reshape(*part.shape[:2], layer.num_heads, -1).transpose(1, 2) for part in parts)
+        query, key = layer.q_norm(query), layer.k_norm(key)
+        if rope is not None:
+            query, key = self._turned(query, rope), self._turned(key, rope)
+        return query, key, value
+
+    def _turned(self, heads: Tensor, rope: Tensor) -> Tensor:
+        from timm.layers import apply_rot_embed_cat
+
+        half = {"half": True} if getattr(self.module.attn, "rotate_half", False) else {}
+        turned = apply_rot_embed_cat(heads[:, :, self.prefix :], rope, **half)
+        return torch.cat([heads[:, :, : self.prefix], turned], dim=2).to(heads.dtype)
+
+    def merge(self, values: Tensor) -> Tensor:
+        """Norm where there is one, then the output projection."""
+        layer = self.module.attn
+        return cast("Tensor", layer.proj(layer.norm(values.transpose(1, 2).flatten(2))))
+
+    def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Residuals with layer scale, norm2 and MLP."""
+        block = self.module
+        tokens = tokens + self._scaled(attended, "1")
+        return tokens + self._scaled(block.mlp(block.norm2(tokens)), "2")
+
+    def _scaled(self, branch: Tensor, number: str) -> Tensor:
+        block = self.module
+        if hasattr(block, f"ls{number}"):
+            return cast("Tensor", getattr(block, f"ls{number}")(branch))
+        gamma = getattr(block, f"gamma_{number}", None)
+        return branch if gamma is None else gamma * branch
+
+
+def open_block(module: nn.Module, prefix: int, where: str) -> Block:
+    """Take a block apart.
+
+    Parameters
+    ----------
+    module : nn.Module
+    prefix : int
+        Tokens before the patches.
+    where : str
+        How the message calls it.
+
+    Raises
+    ------
+    ConfigError
+        If the block does not normalise before attention that is softmax(scale · q·kᵀ).
+    """
+    kind, layer = type(module).__name__, cast("Any", getattr(module, "attn", None))
+    names = f"{kind} with {type(layer).__name__}"
+    if kind in {"ResidualAttentionBlock", "CustomResidualAttentionBlock"}:
+        if getattr(layer, "logit_scale", None) is None:
+            return OpenClipBlock(module, prefix)
+        names += " on cosines"
+    elif kind in {"EvaBlock", "Block"} and type(layer).__name__ in {"EvaAttention", "AttentionRope", "Attention"}:
+        if getattr(layer, "gate", None) is None and getattr(layer, "num_kv_groups", 1) == 1:
+            return TimmBlock(module, prefix)
+        names += ", gated or with grouped keys"
+    msg = f"{where} is {names}, which gives no CLIP maps: attention must be softmax(scale · q·k) after a layer norm"
+    raise ConfigError(msg, hint="name a plain vision transformer, such as ViT-B-16 or EVA02-L-14")
