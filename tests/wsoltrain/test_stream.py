@@ -453,7 +453,7 @@ def with_pixels(tmp_path_factory):
     """A store whose stage ``pixels`` holds the same images, squashed by the geometry that all stages use."""
     store = build_store(tmp_path_factory.mktemp("pixels"), rows=40, quarantined={3: "bad"})
     squashed = np.stack([resize(decode(Path(store.root, path).read_bytes()), (64, 64)) for path in store.paths])
-    arrays = {"rgb": (ArraySpec(dtype="uint8", shape=(64, 64, 3)), squashed)}
+    arrays = {"rgb": (ArraySpec(dtype="uint8", shape=(3, 64, 64)), squashed.transpose(0, 3, 1, 2))}
     write_stage(store.url, "pixels", "eeee000011112222", arrays, status=store.status)
     return store
 

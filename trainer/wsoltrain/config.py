@@ -10,6 +10,8 @@ from wsoltrain.sampler import Shuffle
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+STORED_IMAGES = Shuffle(lane_runs=4)
+"""Whole images weigh a thousand times what maps do: 1,024 rows are open at once, 200 MB of them at 256²."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class ItemConfig:
     seed : int
         Of every random draw.
     shuffle : Shuffle
-        How far rows are mixed in training.
+        How far rows are mixed in training; the default is `STORED_IMAGES` where images come from the store.
     memory : int
         Bytes of maps and boxes that each loader process may hold.
     """
@@ -116,6 +118,8 @@ class ItemConfig:
     memory: int = 256 * 2**20
 
     def __post_init__(self) -> None:
+        if self.labelling.images is not None and self.shuffle == Shuffle():
+            object.__setattr__(self, "shuffle", STORED_IMAGES)
         if self.size < 1 or (self.train and self.resize < self.size):
             msg = f"resize={self.resize} is smaller than the crop S={self.size}"
             raise ConfigError(msg, hint=f"resize={self.size} or more; resize={self.size * 8 // 7} is usual")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.metrics import MaxBoxEvaluation, standard_boxes, standard_maps
-from wsoltrain.config import ItemConfig, Labelling
+from wsoltrain.config import ItemConfig
 from wsoltrain.stream import Stream
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wsoltrain.config import Labelling
     from wsoltrain.models import Localizer
     from wsoltrain.recipe import Recipe
 
@@ -73,7 +75,7 @@ class Evaluator:
     recipe : Recipe
         Size and normalisation.
     labelling : Labelling
-        Store, data set and split; its stages are not read.
+        Store, data set and split; of its stages only that of the images is read.
     root : str
         Folder of the image files.
     annotators : sequence of str
@@ -83,7 +85,7 @@ class Evaluator:
     """
 
     def __init__(self, recipe: Recipe, labelling: Labelling, root: str, annotators: list[str], workers: int) -> None:
-        plain = Labelling(labelling.store, labelling.dataset, labelling.split, maps=None, boxes=None)
+        plain = replace(labelling, maps=None, boxes=None)
         config = ItemConfig(
             plain, root=root, size=recipe.size, mean=recipe.mean, std=recipe.std, train=False, need_label=False
         )

@@ -265,12 +265,12 @@ def cut(image: NDArray[np.uint8], view: View) -> Tensor:
     return planes.flip(-1) if crop.flip else planes
 
 
-def cut_stored(image: NDArray[np.uint8], view: View) -> Tensor:
+def cut_stored(planes: NDArray[np.uint8], view: View) -> Tensor:
     """Crop and flip an image that the stage ``pixels`` squashed.
 
     Parameters
     ----------
-    image : uint8 array [S0, S0, 3]
+    planes : uint8 array [3, S0, S0]
         The whole image; where S0 is the side to which `view` squashes, its pixels are taken as they are, else they are
         resized once more.
 
@@ -278,10 +278,10 @@ def cut_stored(image: NDArray[np.uint8], view: View) -> Tensor:
     -------
     uint8 Tensor [3, height, width]
     """
-    if image.shape[:2] != tuple(view.resized):
-        return cut(image, View((image.shape[0], image.shape[1]), view.resized, view.window))
+    size = (planes.shape[1], planes.shape[2])
+    if size != tuple(view.resized):
+        return cut(np.ascontiguousarray(planes.transpose(1, 2, 0)), View(size, view.resized, view.window))
     crop = view.window
     left, top = round(crop.left), round(crop.top)
-    pixels = image[top : top + round(crop.height), left : left + round(crop.width)]
-    planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return planes.flip(-1) if crop.flip else planes
+    window = torch.from_numpy(planes)[:, top : top + round(crop.height), left : left + round(crop.width)]
+    return window.flip(-1) if crop.flip else window.clone()

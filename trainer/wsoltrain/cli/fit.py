@@ -22,6 +22,7 @@ KEYS = {
     "dataset": Key(text, None, "name in data/ or a YAML file"),
     "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
     "root": Key(text, None, "folder of the image files, instead of the one in the YAML"),
+    "images": Key(text, None, "pixels: images come from that stage of the store, not from files"),
     "out": Key(text, None, "folder of the run; runs/<recipe>-<dataset> by default"),
     "split": Key(text, "train", "split that is trained on"),
     "val": Key(text, "val", "split that chooses epoch and threshold"),
@@ -89,7 +90,9 @@ def _prepare(values: dict[str, Any], changes: dict[str, Any]) -> tuple[Recipe, S
     dataset = load_dataset(values["dataset"], root=values["root"])
     recipe = load_recipe(values["recipe"], dataset=dataset.name, changes=changes)
     store = values["store"] or os.environ.get("WSOLPIPE_STORE", "wsol-store")
-    labelling = Labelling(store, dataset.name, values["split"], maps=recipe.maps, boxes=recipe.boxes)
+    labelling = Labelling(
+        store, dataset.name, values["split"], maps=recipe.maps, boxes=recipe.boxes, images=values["images"]
+    )
     settings = Settings(
         labelling,
         root=str(dataset.image_root()),
