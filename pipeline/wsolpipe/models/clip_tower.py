@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -134,6 +135,8 @@ class TimmTower(Tower):
         self.patch = _square(trunk.patch_embed.patch_size, name)
         self.size, self.own = tuple(trunk.patch_embed.img_size), tuple(trunk.patch_embed.grid_size)
         self.prefix = int(trunk.num_prefix_tokens)
+        # A copy: it is set to each grid in turn, and the network's own forward must not notice.
+        self.rope: Any = copy.deepcopy(getattr(trunk, "rope", None))
         self.blocks = tuple(open_block(b, self.prefix, f"block {n} of {name}") for n, b in enumerate(trunk.blocks))
 
     def tokens(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -149,8 +152,7 @@ class TimmTower(Tower):
         tokens = torch.cat([*before, patches], dim=1)
         if table is not None and covered:
             tokens = tokens + table
-        rope = getattr(trunk, "rope", None)
-        return trunk.norm_pre(tokens), None if rope is None else rope.get_embed(shape=grid)
+        return trunk.norm_pre(tokens), self._rotary(grid)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Final norm, timm's head, open_clip's head."""
@@ -159,6 +161,13 @@ class TimmTower(Tower):
     def embed_mean(self, tokens: Tensor) -> Tensor:
         """Final norm, mean, heads."""
         return self._headed(self.visual.trunk.norm(tokens).mean(dim=1))
+
+    def _rotary(self, grid: Grid) -> Tensor | None:
+        if self.rope is None:
+            return None
+        if hasattr(self.rope, "update_feat_shape"):  # made for one grid and kept; does nothing where that is the one
+            self.rope.update_feat_shape(grid)
+        return cast("Tensor", self.rope.get_embed(shape=grid))
 
     def _headed(self, tokens: Tensor) -> Tensor:
         trunk = self.visual.trunk
