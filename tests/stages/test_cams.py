@@ -122,6 +122,105 @@ def test_all_methods_of_one_pass_equal_plain_autograd_through_the_network(folder
         assert np.allclose(maps[n, 1], scaled, atol=1e-5)
 
 
+#: Networks whose logits are no linear function of the mean of a layer, and the module whose output timm pools (None: a
+#: layer chosen deep inside the network).
+BENT = {
+    "mobilenetv3_small_050": ({}, "blocks", None),  # a convolution and a hard swish after the mean
+    "convnext_atto": ({"head_hidden_size": 24}, "norm_pre", None),  # a norm and a hidden layer with GELU
+    "ghostnet_050": ({}, "blocks", None),  # a hidden layer with ReLU: piecewise linear
+    "resnet10t": ({}, "layer3.0", "layer3.0"),  # a whole stage, with another mean, after the layer
+}
+
+
+@pytest.mark.parametrize("model", BENT)
+def test_gradient_methods_on_bent_heads_equal_their_papers_by_autograd_through_the_whole_network(model, tmp_path):
+    args, module, layer = BENT[model]
+    classifier = build(model, args)
+    methods = ["gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam"]
+    made = stage(write(tmp_path, classifier), methods=methods, layer=layer, samples=2)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    labels, numbers = [4, 1], [7, 8]
+    maps, _ = made.activate(pixels, labels, numbers)
+    for n in range(2):
+        clean = classifier.normalise(torch.from_numpy(pixels[n : n + 1]))
+        features, slope = gradient_at(classifier, module, clean, labels[n])
+        rng, span = np.random.default_rng([0, numbers[n]]), float(clean.max() - clean.min())
+        noise = [0.15 * span * torch.from_numpy(rng.standard_normal(clean.shape[1:], np.float32)) for _ in range(2)]
+        noisy = torch.stack([gradient_at(classifier, module, clean + step, labels[n])[1] for step in noise])
+        total = features.sum((1, 2), keepdim=True)
+
+        def weights(first, second, third, total=total):
+            return (second / (2 * second + total * third)).nan_to_num() * first.relu()
+
+        smooth = weights(noisy.mean(0), (noisy**2).mean(0), (noisy**3).mean(0))
+        want = {
+            "gradcam": (slope.mean((1, 2), keepdim=True) * features).sum(0).relu(),
+            "gradcam++": (weights(slope, slope**2, slope**3).sum((1, 2), keepdim=True) * features).sum(0).relu(),
+            "smooth-gradcam++": (smooth.sum((1, 2), keepdim=True) * features).sum(0).relu(),
+            "xgradcam": ((features * slope).sum((1, 2), True) / total * features).nan_to_num().sum(0).relu(),
+            "layercam": (slope.relu() * features).sum(0).relu(),
+        }
+        for method, expected in want.items():
+            apart = np.abs(maps[n, methods.index(method)] - expected.numpy()).max()
+            assert apart <= 1e-5 * max(1.0, float(expected.max())), method
+            assert expected.max() > 0 or method in {"gradcam", "xgradcam"}
+    with pytest.raises(ConfigError, match="linear function of the mean"):
+        stage(tmp_path, methods=["nl-ccam"], layer=layer)
+
+
+def gradient_at(classifier, module, inputs, label):
+    """Features of a module and the gradient of one logit there, float64 [C, h, w] each, by a hook and autograd."""
+    seen = []
+
+    def keep(_, __, output):
+        seen.append(output.clone())
+        seen[0].retain_grad()
+        return seen[0]
+
+    handle = classifier.net.get_submodule(module).register_forward_hook(keep)
+    try:
+        classifier(inputs.clone().requires_grad_())[0, label].backward()
+    finally:
+        handle.remove()
+    return seen[0].detach()[0].double(), seen[0].grad[0].double()
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda mean: mean.clamp(max=6.0),  # as ReLU6: on noise nothing is near it
+        lambda mean: mean + 2e-4 * mean.square(),
+        lambda mean: mean + 1e-3 * mean.tanh(),
+    ],
+    ids=["clamp", "square", "tanh"],
+)
+def test_a_head_that_is_nearly_linear_is_not_taken_for_a_linear_one(bend):
+    classifier = build("resnet10t", {})
+    assert FeatureMaps(classifier).weight is not None
+    pool = classifier.net.global_pool
+
+    class Bent(torch.nn.Module):
+        def forward(self, features):
+            return bend(pool(features))
+
+    classifier.net.global_pool = Bent()
+    assert FeatureMaps(classifier).weight is None
+
+
+def test_closed_forms_say_where_logits_bend_and_only_there(folder, drawn, tmp_path):
+    def warnings(place, **params):
+        said = []
+        context = Context(dataset="drawn", classes=6, artifacts={"classifier": place}, warn=said.append)
+        Cams(parameters(**params), context).setup()
+        return said
+
+    assert warnings(folder, methods=ALL) == []
+    bent = write(tmp_path, build("convnext_atto", {}))
+    (said,) = warnings(bent, methods=["gradcam", "gradcam++"])
+    assert "gradcam++ take higher derivatives as powers of the first" in said
+    assert warnings(bent, methods=["gradcam", "xgradcam", "layercam"]) == []
+
+
 def test_one_run_of_several_methods_and_targets_equals_runs_of_each(folder, drawn):
     several = stage(folder, methods=ALL, target="top5").process(drawn.rows(), {})
     assert several["maps"].shape == (10, 35, 2, 2)

@@ -112,15 +112,39 @@ class FeatureMaps:
         size = classifier.record.size
         # Noise and not a constant, so that no two features are alike when linearity is tested.
         probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(classifier.mean.device)
-        output, logits = self._run(probe.to(memory_format=classifier.memory_format))
+        self._probe = probe.to(memory_format=classifier.memory_format)
+        output, _ = self._run(self._probe)
         self.layout = self._layout(output)
-        self.weight = self._linear_weight(self.layout.to_grid(output.detach()), logits.detach())
+        self.weight = self._linear_weight(output.detach())
         self.channels = int(self.layout.to_grid(output).shape[1])
 
     def __call__(self, inputs: Tensor) -> Pass:
         """Run normalised inputs [N, 3, S, S]."""
         output, logits = self._run(inputs)
         return Pass(output, logits, self.layout)
+
+    def bends(self) -> bool:
+        """Whether the logits have a second derivative by the features; measured at noise.
+
+        False where they are linear or piecewise linear (ReLU, max pooling), True after smooth activations,
+        normalisation or attention.
+        """
+        if self.weight is not None:
+            return False
+        output, logits = self._run(self._probe)
+        generator = torch.Generator().manual_seed(1)
+
+        def drawn(like: Tensor) -> Tensor:
+            return torch.randn(like.shape, generator=generator).to(like)
+
+        (slope,) = torch.autograd.grad((logits * drawn(logits)).sum(), output, create_graph=True)
+        if not slope.requires_grad:
+            return False
+        try:
+            (bend,) = torch.autograd.grad((slope * drawn(slope)).sum(), output, allow_unused=True)
+        except RuntimeError:  # fused attention has no second derivative in torch, and is not linear
+            return True
+        return bend is not None and float(bend.abs().max()) > 1e-6 * float(slope.detach().abs().max())
 
     def _default(self, names: dict[str, nn.Module]) -> str | None:
         blocks = getattr(self.net, "blocks", None)
@@ -170,13 +194,19 @@ class FeatureMaps:
         msg = f"layer {self.layer or 'forward_features'} of {self.classifier.record.model} gives {list(shape)}, no grid"
         raise ConfigError(msg, hint="cams.layer=NAME, of a layer whose output is [N, C, h, w] or tokens of a square")
 
-    def _linear_weight(self, features: Tensor, logits: Tensor) -> Tensor | None:
+    def _linear_weight(self, output: Tensor) -> Tensor | None:
+        """Weight of the last layer where the head is that layer after the mean of the features: measured."""
         last = self.net.get_classifier() if self.classifier.head is None else None
-        if self._module is not None or not isinstance(last, torch.nn.Linear) or last.in_features != features.shape[1]:
+        means = self.layout.to_grid(output).float().mean(dim=(-2, -1))
+        if self._module is not None or not isinstance(last, torch.nn.Linear) or last.in_features != means.shape[1]:
             return None
         weight = last.weight.detach().float()
-        plain = features.float().mean(dim=(-2, -1)) @ weight.T
-        if last.bias is not None:
-            plain = plain + last.bias.detach()
-        close = torch.allclose(plain, logits, rtol=1e-3, atol=1e-4 * max(1.0, float(logits.abs().max())))
-        return weight if close else None
+        bias = 0 if last.bias is None else last.bias.detach().float()
+        with torch.no_grad():
+            # Small and large features too: what bends only a little, or saturates far out, must not pass for linear.
+            for factor in (1.0, 1e-2, 1e2):
+                logits = self.net.forward_head(output * factor).float()
+                plain = factor * means @ weight.T + bias
+                if float((plain - logits).abs().max()) > 1e-4 * max(1.0, float(logits.abs().max())):
+                    return None
+        return weight

@@ -69,10 +69,13 @@ def gradcam(features: Tensor, gradients: Tensor) -> Tensor:
 def gradcam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5, 10 and 19), whose score is Y = exp(y).
 
-    The factor exp(y), common to all weights of a map, is left out: it overflows and changes no place.
+    The factor exp(y), common to all weights of a map, is left out: it overflows and changes no place. Second and third
+    derivative of Y are the square and the cube of the first (eq. 16 to 18), which is exact where y is piecewise linear
+    in the features – a linear head, or layers with ReLU – and the paper's closed form everywhere else.
     """
-    share = _pixel_shares(features, gradients.square(), gradients.pow(3))
-    return weighted(features, (share * gradients.relu()).sum(dim=(-2, -1)))
+    slope = gradients.double()
+    share = _pixel_shares(features, slope.square(), slope.pow(3))
+    return weighted(features, (share * slope.relu()).sum(dim=(-2, -1)).float())
 
 
 def smooth_gradcam_plus_plus(features: Tensor, noisy: Tensor) -> Tensor:
@@ -85,8 +88,9 @@ def smooth_gradcam_plus_plus(features: Tensor, noisy: Tensor) -> Tensor:
     noisy : Tensor [S, N, T, C, h, w]
         Gradients at the features of each of S noisy copies.
     """
-    share = _pixel_shares(features, noisy.square().mean(0), noisy.pow(3).mean(0))
-    return weighted(features, (share * noisy.mean(0).relu()).sum(dim=(-2, -1)))
+    slopes = noisy.double()
+    share = _pixel_shares(features, slopes.square().mean(0), slopes.pow(3).mean(0))
+    return weighted(features, (share * slopes.mean(0).relu()).sum(dim=(-2, -1)).float())
 
 
 def xgradcam(features: Tensor, gradients: Tensor) -> Tensor:
@@ -147,8 +151,12 @@ def weighted(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def _pixel_shares(features: Tensor, second: Tensor, third: Tensor) -> Tensor:
-    """Alpha of Grad-CAM++ from second and third derivative [N, T, C, h, w] (eq. 19)."""
-    return _quotient(second, 2 * second + features.sum(dim=(-2, -1))[:, None, :, None, None] * third)
+    """Alpha of Grad-CAM++ from second and third derivative, float64 [N, T, C, h, w] (eq. 19).
+
+    In float64: the powers of small gradients underflow in float32, and the denominator may cancel.
+    """
+    total = features.double().sum(dim=(-2, -1))[:, None, :, None, None]
+    return _quotient(second, 2 * second + total * third)
 
 
 def _quotient(above: Tensor, below: Tensor) -> Tensor:
@@ -176,5 +184,7 @@ METHODS: dict[str, Callable[[Seen], Tensor]] = {
 """Every method by the name that a stage knows it by."""
 #: Methods that need a linear layer after global average pooling.
 LINEAR = frozenset({"cam", "nl-ccam"})
+#: Methods whose closed form takes logits as piecewise linear in the features (Grad-CAM++, eq. 15).
+CLOSED = frozenset({"gradcam++", "smooth-gradcam++"})
 #: Methods that need gradients of the clean input.
 GRADIENT = frozenset({"gradcam", "gradcam++", "xgradcam", "layercam"})

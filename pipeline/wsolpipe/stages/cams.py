@@ -107,7 +107,7 @@ class Cams(Stage[CamsParams]):
         from wsolpipe.models.classes import refuse_misfit
         from wsolpipe.models.classifier import load_classifier
         from wsolpipe.models.feature_maps import FeatureMaps
-        from wsolpipe.ops.cam import LINEAR
+        from wsolpipe.ops.cam import CLOSED, LINEAR
 
         context = self.context
         self.classifier = load_classifier(context.artifacts["classifier"], context.device)
@@ -122,6 +122,14 @@ class Cams(Stage[CamsParams]):
                 f"those of {record.model} at {where} are not"
             )
             raise ConfigError(msg, hint="cams.methods=gradcam works for every network")
+        closed = [method for method in self.params.methods if method in CLOSED]
+        if closed and self.maker.bends():
+            where = f"layer {self.maker.layer}" if self.maker.layer else "its last features"
+            context.warn(
+                f"{' and '.join(closed)} take higher derivatives as powers of the first, as their papers and every "
+                f"implementation do; that is exact where logits are piecewise linear in the features, and those of "
+                f"{record.model} at {where} are not"
+            )
         self.targets = min(TOP, record.outputs) if self.params.target == "top5" else 1
 
     def arrays(self) -> dict[str, ArraySpec]:
