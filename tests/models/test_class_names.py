@@ -90,3 +90,40 @@ def test_prompt_without_slot_is_refused() -> None:
         fill_templates(["{}", "a photo"], "x")
     with pytest.raises(ConfigError, match="no prompt template"):
         fill_templates([], "x")
+
+
+COUNTS = {"ilsvrc": (1000, 25), "cub": (200, 25), "voc": (20, 25), "demo": (8, 7)}
+
+
+@pytest.mark.parametrize("dataset", COUNTS)
+def test_shipped_list_names_every_class_and_no_two_alike(repo: Path, dataset: str) -> None:
+    classes = read_class_names(repo / "data" / dataset / "classes.yaml")
+    assert (len(classes), len(classes.background)) == COUNTS[dataset]
+    prompts = [classes.prompt(label).lower() for label in range(len(classes))]
+    assert len(set(prompts)) == len(prompts)
+    assert len(set(classes.names.values())) == len(prompts)
+
+
+def test_shipped_lists_agree_with_the_packages_and_files_that_know_these_data_sets(repo: Path, shared: Path) -> None:
+    from timm.data import ImageNetInfo
+
+    known, ilsvrc = ImageNetInfo(), read_class_names(repo / "data/ilsvrc/classes.yaml")
+    # What the importer reads from the challenge's own list of synsets: "n01440764 tench, Tinca tinca".
+    own = {label: f"{known.index_to_label_name(label)} other words" for label in range(1000)}
+    assert choose_class_names(repo / "data/ilsvrc/classes.yaml", own, dataset="ilsvrc") == ilsvrc
+    lines = (shared / "data/cub10/classes.txt").read_text().split()
+    cub = dict((int(number), name) for number, name in (line.split(",") for line in lines))
+    assert choose_class_names(repo / "data/cub/classes.yaml", cub, dataset="cub").names[9] == cub[9]
+
+
+def test_background_words_and_renamings_of_clip_es_are_there(repo: Path) -> None:
+    # Lin et al., CVPR 2023: four of VOC's classes are renamed, and 25 words stand for the background.
+    voc = read_class_names(repo / "data/voc/classes.yaml")
+    renamed = {name: voc.prompts[label] for label, name in voc.names.items() if voc.prompts[label] != name}
+    assert renamed == {
+        "bird": "bird avian",
+        "chair": "chair seat",
+        "person": "person with clothes,people,human",
+        "tvmonitor": "tvmonitor screen",
+    }
+    assert (voc.background[0], voc.background[-1]) == ("ground", "sign")

@@ -12,6 +12,7 @@ Torch-free, so that keys can be made from it before work starts.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Where a template takes its word.
 SLOT = "{}"
+#: Number of a WordNet synset, as in ILSVRC's names.
+SYNSET = re.compile(r"n\d{8}\b")
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, strict=True)]
 
 
@@ -190,11 +193,17 @@ def choose_class_names(path: str | Path | None, names: Mapping[int, str], *, dat
 
 
 def _same(listed: str | None, own: str) -> bool:
-    """Whether two spellings mean one name: case, underscores and a number in front (``001.Laysan_Albatross``) aside."""
-    return listed is not None and _bare(listed) == _bare(own)
+    """Whether two spellings mean one name: by synset number where both have one, else by their words."""
+    if listed is None:
+        return False
+    numbers = [SYNSET.match(name) for name in (listed, own)]
+    if all(numbers):
+        return len({match.group() for match in numbers if match}) == 1
+    return _bare(listed) == _bare(own)
 
 
 def _bare(name: str) -> str:
+    """Words of a name; case, underscores, hyphens and a number in front (``001.Laysan_Albatross``) aside."""
     number, dot, rest = name.partition(".")
     return " ".join((rest if dot and number.isdigit() else name).replace("_", " ").replace("-", " ").lower().split())
 
