@@ -59,6 +59,26 @@ def s3(s3_server, tmp_path, monkeypatch):
     return s3_server
 
 
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """A SLURM cluster of two nodes on this host, started once a process of tests."""
+    from slurm import missing, serve_slurm
+
+    if missing():
+        pytest.skip(f"needs SLURM: {', '.join(missing())} not installed (Debian: apt-get install slurm-wlm munge)")
+    with serve_slurm() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm(slurm_cluster, monkeypatch):
+    """The SLURM cluster, with this process's variables set to use it and no job of an earlier test."""
+    for name, value in slurm_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield slurm_cluster
+    slurm_cluster.clear()
+
+
 def pytest_runtest_logreport(report):
     """Add up what each marker costs."""
     for marker in BUDGETS.keys() & report.keywords.keys():
