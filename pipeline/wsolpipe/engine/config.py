@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from wsolpipe.stages.registry import Registry
 
-CLUSTERS = ("local", "dask-local")
+CLUSTERS = ("local", "dask-local", "dask-cuda")
+ADDRESSES = ("tcp://", "tls://")
+"""How a `cluster=` begins that names the scheduler of a Dask cluster."""
 DEFAULT_STORE = "wsol-store"
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _CONSTANTS = {"": None, "true": True, "false": False, "null": None, "none": None, "~": None}
@@ -51,6 +53,8 @@ class RunConfig:
         split -> key of the index that this run works with, settled before workers start.
     run_id : str
         Names this run in failure notes, so that its workers share their count of tries.
+    devices : tuple of str
+        Devices of this machine that `cluster=dask-cuda` uses; empty for all.
     wall_time : float or None
         Seconds that a worker may take; None where only its job's own end counts, if it has one.
     ends_at : float or None
@@ -80,6 +84,7 @@ class RunConfig:
     force: bool = False
     root: str | None = None
     device: str = "auto"
+    devices: tuple[str, ...] = ()
     threads: int = 0
     seed: int = 0
     stages: str | None = None
@@ -105,7 +110,7 @@ class RunConfig:
     def from_json(cls, text: str) -> RunConfig:
         """Inverse of `to_json`."""
         values = json.loads(text)
-        return cls(**{**values, "stage": tuple(values["stage"]), "split": tuple(values["split"])})
+        return cls(**{**values, **{name: tuple(values[name]) for name in _LISTED}})
 
     def row_range(self) -> tuple[int, int | None]:
         """First row and one past the last of `rows=`; the stop may be open."""
@@ -138,6 +143,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "print": (bool,),
     "wait": (bool,),
 }
+_LISTED = ("stage", "split", "devices")
 _SETTLED = {"params", "run_id", "index", "ends_at", "profile_fields"}
 RUN_KEYS = tuple(item.name for item in fields(RunConfig) if item.name not in _SETTLED)
 
@@ -235,12 +241,12 @@ def build_config(
 
 
 def _check_run_key(key: str, text: str, value: Any) -> Any:
-    if key in {"stage", "split"}:
+    if key in _LISTED:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     kinds = _KINDS.get(key)
     if kinds is None:
-        if key == "cluster" and text not in CLUSTERS:
-            raise ConfigError(unknown("cluster", text, CLUSTERS))
+        if key == "cluster" and text not in CLUSTERS and not text.startswith(ADDRESSES):
+            raise ConfigError(unknown("cluster", text, [*CLUSTERS, "tcp://host:port"]))
         return text
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -1,72 +1,166 @@
-"""``cluster=dask-local``: worker processes of `distributed`; the scheduler carries unit names, never arrays."""
+"""Units of a run on a Dask cluster, whoever started it; the scheduler carries unit names, never arrays."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import logging
+import queue
+import secrets
+import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from wsolpipe.contract.errors import ClusterError, TornShardError
-from wsolpipe.engine.config import RunConfig, for_worker
+from wsolpipe.contract.errors import ClusterError, TornShardError, WsolError
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.indexing import IndexWork
 from wsolpipe.engine.plan import examine
-from wsolpipe.engine.session import Session
-from wsolpipe.engine.worker import Worker, is_ready
+from wsolpipe.engine.worker import is_ready
+from wsolpipe.launch.dask_task import run_task
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable, Iterator
 
-    from distributed import Client
+    from distributed import Client, Future
 
     from wsolpipe.engine.plan import Units
+    from wsolpipe.engine.session import Session
+    from wsolpipe.launch.dask_task import Order, Unit
     from wsolpipe.launch.launcher import Emit
 
-Unit = tuple[str, "str | None", "int | None"]
 ALLOWED_FAILURES = 20
+LINK_SECONDS = 60
+"""Seconds that a connection may be silent before either end gives it up, on clusters that are started here."""
+SETTINGS: dict[str, Any] = {
+    "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+    "distributed.scheduler.worker-saturation": 1.0,  # a unit waits at the scheduler, where any worker can take it
+    "distributed.comm.timeouts.tcp": f"{LINK_SECONDS}s",
+    "distributed.worker.daemon": False,
+    "distributed.worker.profile.enabled": False,
+}
+POLL_SECONDS = 0.5
+REST_SECONDS = 1.0
+IDLE_SECONDS = 5.0
+WATCH_SECONDS = 2.0
+FETCH_SECONDS = 10.0
 
 
-def run_dask_local(session: Session, emit: Emit, stop: threading.Event) -> None:
-    """Run on a Dask cluster of ``workers=`` processes of this machine."""
-    import dask
-    from distributed import Client, LocalCluster
+class Dispatch:
+    """Keeps a cluster's workers supplied with whatever is ready, until nothing is left.
 
-    settings = {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES, "distributed.worker.daemon": False}
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=session.config.workers, threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        emit({"event": "note", "text": f"Dask dashboard: {cluster.dashboard_link}"})
-        run_on_client(session, client, emit, stop)
-
-
-def run_on_client(session: Session, client: Client, emit: Emit, stop: threading.Event) -> None:
-    """Submit whatever is ready, round by round, until nothing is left.
-
-    Raises
-    ------
-    WsolError
-        What a worker raised.
-    ClusterError
-        If workers die again and again on the same unit.
+    Parameters
+    ----------
+    order : Order
+        What every task is told.
+    watch : callable
+        Called every few seconds with the number of workers; raises ClusterError to give up.
     """
-    tries: Counter[Unit] = Counter()
-    while not stop.is_set():
-        units = [unit for unit in _ready_units(session) if tries[unit] <= session.config.retries]
-        if not units:
+
+    def __init__(
+        self, session: Session, client: Client, emit: Emit, stop: threading.Event, *, order: Order,
+        watch: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self.session, self.client, self.emit, self.stop = session, client, emit, stop
+        self.order, self.watch = order, watch
+        self.flying: dict[Unit, Future] = {}
+        self.landed: queue.SimpleQueue[tuple[Unit, Future]] = queue.SimpleQueue()
+        self.resting: dict[Unit, float] = {}
+        self.failed: Counter[Unit] = Counter()
+        self.workers, self.watched, self.look_again, self.cut = 0, float("-inf"), float("-inf"), False
+
+    def run(self) -> None:
+        """Supply, collect, watch.
+
+        Raises
+        ------
+        WsolError
+            What a worker raised.
+        ClusterError
+            If the scheduler is lost, or workers die again and again on the same unit, or `watch` gives up.
+        """
+        try:
+            while not self.stop.is_set():
+                self._watch()
+                if self._hungry() and not self._supply() and not self.flying and not self.resting:
+                    return
+                self._collect()
+        finally:
+            with contextlib.suppress(Exception):  # a cluster that is lost needs no clearing up
+                self.client.cancel(list(self.flying.values()))
+
+    def _hungry(self) -> bool:
+        """Whether a worker may have nothing to do, there is a link to say so, and a look at the store is due."""
+        free = self.client.status == "running" and len(self.flying) <= self.workers
+        return free and time.monotonic() >= self.look_again
+
+    def _supply(self) -> int:
+        """Submit every unit that is ready and nowhere under way; return how many."""
+        now = time.monotonic()
+        self.resting = {unit: until for unit, until in self.resting.items() if until > now}
+        found = [unit for unit in ready_units(self.session) if self._wanted(unit)]
+        for unit in found:
+            future = self.client.submit(run_task, self.order, unit, pure=False, key=_task_name(unit))
+            self.flying[unit] = future
+            future.add_done_callback(lambda future, unit=unit: self.landed.put((unit, future)))
+        self.look_again = now + (REST_SECONDS if self.resting else IDLE_SECONDS)
+        return len(found)
+
+    def _wanted(self, unit: Unit) -> bool:
+        done_for = self.failed[unit] > self.session.config.retries
+        return not done_for and unit not in self.flying and unit not in self.resting
+
+    def _collect(self) -> None:
+        """Wait a moment for units to come back, and take in all that did."""
+        with contextlib.suppress(queue.Empty):
+            unit, future = self.landed.get(timeout=POLL_SECONDS)
+            while True:
+                if self.flying.get(unit) is future:
+                    del self.flying[unit]
+                    self._take_in(unit, future)
+                    self.look_again = float("-inf")
+                unit, future = self.landed.get_nowait()
+
+    def _take_in(self, unit: Unit, future: Future) -> None:
+        """What came of a unit. One whose future was lost with the link or its worker is ready still: sent again."""
+        from distributed import CancelledError
+
+        if future.status == "error":
+            _explain(unit, future.exception(timeout=FETCH_SECONDS))
+        if future.status != "finished":
             return
-        busy = _submit(session, client, units, tries, emit, stop)
-        if busy == len(units):
-            time.sleep(0.2)  # all of them are in the hands of another run
+        try:
+            events, outcome = future.result(timeout=FETCH_SECONDS)
+        except (TimeoutError, OSError, CancelledError):
+            return
+        for event in events:
+            self.emit(event)
+        if outcome == "busy":  # in the hands of another run
+            self.resting[unit] = time.monotonic() + REST_SECONDS
+        self.failed[unit] += outcome == "failed"
+
+    def _watch(self) -> None:
+        """Look after the link and the number of workers, every few seconds."""
+        status = self.client.status
+        if status == "closed":
+            msg = f"the Dask scheduler at {self.client.scheduler.address} was lost"
+            raise ClusterError(msg, hint="everything committed is kept: run again once there is a scheduler")
+        if self.cut != (status == "connecting"):
+            self.cut = not self.cut
+            where = self.client.scheduler.address
+            told = "lost; trying to reach it again" if self.cut else "there again"
+            self.emit({"event": "warning", "text": f"the connection to the Dask scheduler at {where} is {told}"})
+        if self.cut or time.monotonic() - self.watched < WATCH_SECONDS:
+            return
+        with contextlib.suppress(TimeoutError, OSError):
+            self.workers = len(self.client.sync(self.client.scheduler.ncores, callback_timeout=FETCH_SECONDS))
+            self.watched = time.monotonic()
+            self.watch(self.workers)
 
 
-def _ready_units(session: Session) -> list[Unit]:
-    """Units whose inputs are made: scans first, then the first pending units of every stage."""
+def ready_units(session: Session) -> list[Unit]:
+    """Units whose inputs are made: scans first, then the pending units of every stage."""
     scans: list[Unit] = []
     for split, key in session.config.index.items():
         if session.index_of(split) is None:
@@ -89,46 +183,51 @@ def _ready_units(session: Session) -> list[Unit]:
     return found
 
 
-def _submit(
-    session: Session, client: Client, units: list[Unit], tries: Counter[Unit], emit: Emit, stop: threading.Event
-) -> int:
-    """Run `units`; return how many were found in other hands."""
-    from distributed import as_completed
+def _task_name(unit: Unit) -> str:
+    """Name of a task, by whose beginning the dashboard groups."""
+    stage, split, shard = unit
+    return f"{stage}-{split or 'artifact'}-{shard or 0}-{secrets.token_hex(8)}"
+
+
+def _explain(unit: Unit, error: BaseException) -> NoReturn:
+    """Raise what ended a unit, in words."""
     from distributed.scheduler import KilledWorker
 
-    text = for_worker(session.config).to_json()
-    futures = {client.submit(_task, text, unit, pure=False): unit for unit in units}
-    busy = 0
-    for future in as_completed(futures):
-        unit = futures[future]
-        if stop.is_set():
-            client.cancel(list(futures))
-            return busy
-        if future.status == "error":
-            error = future.exception()
-            if isinstance(error, KilledWorker):
-                msg = f"unit {unit} killed its worker {ALLOWED_FAILURES} times"
-                raise ClusterError(msg, hint="run again with fewer workers=: it resumes") from error
-            raise error
-        events, outcome = future.result()
-        for event in events:
-            emit(event)
-        busy += outcome == "busy"
-        tries[unit] += outcome == "failed"
-        future.release()
-    return busy
+    if isinstance(error, WsolError):
+        raise error
+    if isinstance(error, KilledWorker):
+        msg = f"{_told(unit)} killed {error.allowed_failures + 1} workers"
+        raise ClusterError(msg, hint="give workers more memory, or fewer of them a machine, and run again: it resumes")
+    if isinstance(error, (ImportError, AttributeError)) or "deserializ" in str(error):
+        msg = f"{_told(unit)}: the cluster could not load what it shall run: {error}"
+        hint = "install the same wsolpipe for the scheduler and every worker, and for them your own stages too"
+        raise ClusterError(msg, hint=hint) from error
+    raise error
 
 
-@functools.lru_cache(maxsize=1)
-def _worker(text: str) -> tuple[Worker, list[dict[str, Any]]]:
-    """This process's worker for a configuration, with its models kept between tasks, and where its events go."""
-    events: list[dict[str, Any]] = []
-    return Worker(Session.open(RunConfig.from_json(text)), events.append), events
+def _told(unit: Unit) -> str:
+    stage, split, shard = unit
+    return " ".join(str(part) for part in (stage, split, None if shard is None else f"shard {shard}") if part)
 
 
-def _task(text: str, unit: Unit) -> tuple[list[dict[str, Any]], str]:
-    """Make one unit; return its events and made, busy or failed."""
-    worker, events = _worker(text)
-    events.clear()
-    outcome = worker.run_unit(*unit)
-    return list(events), outcome
+def no_bound(workers: int) -> None:
+    """Watch nothing."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Dask's own log off the terminal, unless all is to be seen: what matters is said by events and errors."""
+    log = logging.getLogger("distributed")
+    before = log.level
+    if "--debug" not in sys.argv:
+        log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def dashboard_note(link: str) -> dict[str, Any]:
+    """Event that tells where the dashboard of a scheduler in this process is."""
+    pages = "" if find_spec("bokeh") else " (its pages need bokeh: pip install bokeh)"
+    return {"event": "note", "text": f"Dask dashboard: {link}{pages}"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wsolpipe.engine.config import ADDRESSES
+
 if TYPE_CHECKING:
     import threading
 
@@ -24,10 +26,18 @@ class Launcher(Protocol):
 
 def find(cluster: str) -> Launcher:
     """Launcher of ``cluster=``; `wsolpipe.engine.config.CLUSTERS` lists the names."""
+    if cluster.startswith(ADDRESSES):
+        from wsolpipe.launch.dask_address import run_at_address
+
+        return run_at_address
     if cluster == "dask-local":
-        from wsolpipe.launch.dask import run_dask_local
+        from wsolpipe.launch.dask_machine import run_dask_local
 
         return run_dask_local
+    if cluster == "dask-cuda":
+        from wsolpipe.launch.dask_machine import run_dask_cuda
+
+        return run_dask_cuda
     from wsolpipe.launch.local import run_local
 
     return run_local

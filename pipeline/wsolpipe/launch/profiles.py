@@ -74,6 +74,9 @@ class Profile(BaseModel):
         Times that a lost job is replaced, and that a job which ran out of time goes back into the queue.
     poll_seconds : float
         Seconds between looks at the queue.
+    start_seconds : float, optional
+        Seconds that a run may be without any Dask worker, at first or later, before it gives up; each kind of cluster
+        has its own default.
     devices : tuple of str
         Devices of this machine that ``cluster=dask-cuda`` uses; empty for all that are visible.
     """
@@ -96,6 +99,7 @@ class Profile(BaseModel):
     max_jobs: int | None = Field(default=None, ge=1)
     resubmits: int = Field(default=20, ge=0)
     poll_seconds: float = Field(default=5.0, gt=0)
+    start_seconds: float | None = Field(default=None, gt=0)
     devices: Annotated[tuple[Word, ...], BeforeValidator(_listed)] = ()
 
     @field_validator("*", mode="after")

@@ -1,0 +1,127 @@
+"""What runs inside a Dask worker: a look around before work, then one unit after another with models kept between."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ClusterError, WsolError
+from wsolpipe.engine.config import RunConfig
+from wsolpipe.engine.session import Session, software_versions
+from wsolpipe.engine.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from distributed import Worker as DaskWorker
+
+Unit = tuple[str, "str | None", "int | None"]
+TOKEN_PATIENCE = 5.0
+SAME_VERSIONS = "install the same versions there: labels depend on them"
+_ALONE = threading.Lock()
+"""One unit at a time in a process, however many threads it was given: a device holds one set of models."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every task of a run is told.
+
+    Attributes
+    ----------
+    config : str
+        The run's configuration as JSON.
+    token : str
+        Object of the store that whoever gave the order wrote there; empty where workers share its file system.
+    versions : tuple of (str, str)
+        Its software and versions, which the worker must have too.
+    """
+
+    config: str
+    token: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+
+
+class _Leaving(threading.Event):
+    """Set once this Dask worker is asked to end: the unit under way is then given up at its next block."""
+
+    def __init__(self, worker: DaskWorker) -> None:
+        super().__init__()
+        self.worker = worker
+
+    def is_set(self) -> bool:
+        from distributed.core import Status
+
+        return super().is_set() or self.worker.status not in {Status.running, Status.paused}
+
+
+def run_task(order: Order, unit: Unit) -> tuple[list[dict[str, Any]], str]:
+    """Make one unit; return its events and what `Worker.run_unit` says of it.
+
+    Raises
+    ------
+    WsolError
+        What ends the whole run; ClusterError if this worker cannot take part in it.
+    """
+    with _ALONE:
+        worker, events = _worker(order)
+        events.clear()
+        outcome = worker.run_unit(*unit)
+        return list(events), outcome
+
+
+@functools.lru_cache(maxsize=1)
+def _worker(order: Order) -> tuple[Worker, list[dict[str, Any]]]:
+    """This process's worker for an order, with its models kept between tasks, and where its events go."""
+    from distributed import get_worker
+
+    problem = look(order)
+    if problem:
+        raise ClusterError(problem[0], hint=problem[1])
+    events: list[dict[str, Any]] = []
+    return Worker(Session.open(RunConfig.from_json(order.config)), events.append, _Leaving(get_worker())), events
+
+
+def look(order: Order) -> tuple[str, str | None] | None:
+    """What keeps this machine from taking part, and what to do about it; None if nothing does."""
+    differ = differences(software_versions(), dict(order.versions))
+    if differ:
+        return f"{platform.node()} has {', '.join(differ)}", SAME_VERSIONS
+    try:
+        session = Session.open(RunConfig.from_json(order.config))
+        if order.token and not _sees(session, order.token):
+            return (
+                f"{platform.node()} sees another store at {session.config.store} than this machine",
+                "name a store that both see: a shared folder by its absolute path, or s3://bucket/folder",
+            )
+    except WsolError as error:
+        hint = error.hint or "data sets, weights and stores must be reachable under the same names there"
+        return f"{platform.node()} cannot take part: {error.message}", hint
+    return None
+
+
+def differences(there: Mapping[str, str | None], wanted: Mapping[str, str]) -> list[str]:
+    """Software that is missing or other than wanted; of Python only the minor version counts."""
+
+    def told(name: str, version: str | None) -> str | None:
+        return ".".join(version.split(".")[:2]) if version and name == "python" else version
+
+    pairs = {name: (told(name, there.get(name)), told(name, wanted[name])) for name in wanted}
+    return [
+        f"{name} {have} instead of {want}" if have else f"no {name}"
+        for name, (have, want) in pairs.items()
+        if have != want
+    ]
+
+
+def _sees(session: Session, token: str) -> bool:
+    """Whether the store holds the token, given the moment that a network file system may need to show it."""
+    deadline = time.monotonic() + TOKEN_PATIENCE
+    while session.backend.size(token) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
