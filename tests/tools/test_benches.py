@@ -50,6 +50,15 @@ def test_a_bench_without_its_images_is_skipped_with_the_reason(monkeypatch, tmp_
     assert "WSOLPIPE_SHARED" in outcome.reason
 
 
+def test_a_bench_whose_peers_are_not_installed_is_skipped_with_the_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("WSOLPIPE_SHARED", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(run_all, "PEERS", tmp_path / "python")
+    outcome = run_all.run("cams_beside_grad_cam", timeout=30)
+    assert outcome.verdict == "skip"
+    assert "make bench" in outcome.reason
+
+
 def test_every_described_bench_is_there():
     there = {path.stem for path in run_all.FOLDER.glob("*.py")}
     assert set(run_all.BENCHES) <= there

@@ -42,16 +42,7 @@ def main() -> int:
     paths = [options.images / "images" / name for name in names]
     with tempfile.TemporaryDirectory() as folder:
         stage = build_stage(options, Path(folder))
-    batches: list[torch.Tensor] = []
-    plain = stage.classifier.normalise
-
-    def keep(images: torch.Tensor) -> torch.Tensor:
-        batches.append(plain(images))
-        return batches[-1]
-
-    stage.classifier.normalise = keep  # type: ignore[method-assign]
-    stage.process(rows_of(options, paths), {})
-    stage.classifier.normalise = plain  # type: ignore[method-assign]
+    batches = recorded(stage, rows_of(options, paths))
 
     def bare() -> None:
         for inputs in batches:
@@ -76,13 +67,14 @@ def read_options() -> argparse.Namespace:
     """Command line; the images may also be found through WSOLPIPE_SHARED."""
     parser = make_parser(__doc__, rows=64)
     add_network(parser, model="resnet50", batch=32)
+    parser.add_argument("--weights", default="random:0")
     return parse(parser)
 
 
 def build_stage(options: argparse.Namespace, folder: Path) -> Cams:
     """The stage over a classifier with random weights and 1000 classes, set up."""
     registry: Any = load_registry()
-    params = registry.params("classifier", {"model": options.model, "weights": "random:0", "measure": []})
+    params = registry.params("classifier", {"model": options.model, "weights": options.weights, "measure": []})
     weights: dict[str, Any] = {name: resolve(spec) for name, spec in Classifier.weights_needed(params).items()}
     made = Classifier(params, Context(dataset="bench", classes=1000, weights=weights)).produce({})
     for name, content in made.files.items():
@@ -91,6 +83,21 @@ def build_stage(options: argparse.Namespace, folder: Path) -> Cams:
     stage = Cams(registry.params("cams", {"methods": METHODS, "batch": options.batch}), context)
     stage.setup()
     return stage
+
+
+def recorded(stage: Cams, rows: Rows) -> list[torch.Tensor]:
+    """Normalised batches that the stage makes of these rows."""
+    batches: list[torch.Tensor] = []
+    plain = stage.classifier.normalise
+
+    def keep(images: torch.Tensor) -> torch.Tensor:
+        batches.append(plain(images))
+        return batches[-1]
+
+    stage.classifier.normalise = keep  # type: ignore[method-assign]
+    stage.process(rows, {})
+    stage.classifier.normalise = plain  # type: ignore[method-assign]
+    return batches
 
 
 def rows_of(options: argparse.Namespace, paths: list[Path]) -> Rows:

@@ -20,7 +20,9 @@ from pathlib import Path
 from photographs import shared_folder
 
 FOLDER = Path(__file__).resolve().parent
-NOT_BENCHES = ("ab", "photographs", "run_all")
+NOT_BENCHES = ("ab", "peer_cams", "peer_streams", "photographs", "run_all")
+#: Environment of packages that are there only to be compared with.
+PEERS = FOLDER.parents[1] / ".venv-bench" / "bin" / "python"
 NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
 
 
@@ -68,15 +70,21 @@ class Bench:
     shared : bool
         Whether it reads the shared folder.
     arguments : tuple of str
+    peers : bool
+        Whether it compares with packages that live in an environment of their own.
     """
 
     figures: tuple[Figure, ...] = ()
     shared: bool = False
     arguments: tuple[str, ...] = ()
+    peers: bool = False
 
 
 BENCHES = {
     "cams": Bench((Figure("stage / bare forward-backward", "(?:ok|TOO SLOW): #, wanted", 0.8),), shared=True),
+    "cams_beside_grad_cam": Bench(
+        (Figure("stage / grad-cam", "(?:ok|TOO SLOW): # times", 3),), shared=True, peers=True
+    ),
     "cls_maps": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.9),), shared=True),
     "crf": Bench((Figure("filter / numpy kernel", r'"ratio": #', 0.16, at_least=False),), True, ("--json",)),
     "help_time": Bench((Figure("seconds of --help", r"--help # s", 0.3, at_least=False),)),
@@ -117,6 +125,8 @@ def run(name: str, *, timeout: float) -> Outcome:
     bench = BENCHES.get(name, Bench())
     if bench.shared and not (shared_folder() / "data").is_dir():
         return Outcome("skip", reason=f"no shared images at {shared_folder()} (set WSOLPIPE_SHARED)")
+    if bench.peers and not PEERS.exists():
+        return Outcome("skip", reason=f"no {PEERS} (make bench makes it)")
     command = [sys.executable, str(FOLDER / f"{name}.py"), *bench.arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -136,9 +146,9 @@ def run(name: str, *, timeout: float) -> Outcome:
 def print_outcome(name: str, outcome: Outcome, seconds: float) -> None:
     """One line a figure."""
     for label, value, limit in outcome.figures or (("", "", ""),):
-        print(f"{name:<18} {label:<32} {value:>8} {limit:>8}  {outcome.verdict:<5} {seconds:6.0f} s", flush=True)
+        print(f"{name:<20} {label:<32} {value:>8} {limit:>8}  {outcome.verdict:<5} {seconds:6.0f} s", flush=True)
     if outcome.reason:
-        print(f"{'':<18} {outcome.reason}", flush=True)
+        print(f"{'':<20} {outcome.reason}", flush=True)
 
 
 def main() -> int:
@@ -156,7 +166,7 @@ def main() -> int:
     if options.list:
         print("\n".join(names))
         return 0
-    print(f"{'bench':<18} {'figure':<32} {'value':>8} {'limit':>8}", flush=True)
+    print(f"{'bench':<20} {'figure':<32} {'value':>8} {'limit':>8}", flush=True)
     failed = False
     for name in options.only or names:
         began = time.perf_counter()

@@ -114,9 +114,9 @@ class Cams(Stage[CamsParams]):
         record = self.classifier.record
         refuse_misfit(record, context.dataset, context.classes, context.class_names)
         self.maker = FeatureMaps(self.classifier, self.params.layer)
+        where = f"layer {self.maker.layer}" if self.maker.layer else "its last features"
         wanting = [method for method in self.params.methods if method in LINEAR]
         if wanting and self.maker.weight is None:
-            where = f"layer {self.maker.layer}" if self.maker.layer else "its last features"
             msg = (
                 f"{' and '.join(wanting)} need logits that are a linear function of the mean of the features, and "
                 f"those of {record.model} at {where} are not"
@@ -124,7 +124,6 @@ class Cams(Stage[CamsParams]):
             raise ConfigError(msg, hint="cams.methods=gradcam works for every network")
         closed = [method for method in self.params.methods if method in CLOSED]
         if closed and self.maker.bends():
-            where = f"layer {self.maker.layer}" if self.maker.layer else "its last features"
             context.warn(
                 f"{' and '.join(closed)} take higher derivatives as powers of the first, as their papers and every "
                 f"implementation do; that is exact where logits are piecewise linear in the features, and those of "
