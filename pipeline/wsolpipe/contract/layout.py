@@ -102,14 +102,19 @@ def stage_folder(dataset: str, split: str | None, stage: str, key: str) -> str:
     return f"{split_folder(dataset, split)}/{stage}/{key}"
 
 
+def file_of(shard: int | None) -> str:
+    """Name of the file about a shard or artifact (``shard=None``) in ``commits``, ``leases``, ``retries`` …"""
+    return f"{'artifact' if shard is None else shard}.json"
+
+
 def commit_name(folder: str, shard: int | None) -> str:
-    """Commit record of a shard, or of an artifact (``shard=None``)."""
-    return f"{folder}/commits/{'artifact' if shard is None else shard}.json"
+    """Commit record of a shard or artifact."""
+    return f"{folder}/commits/{file_of(shard)}"
 
 
 def lease_name(folder: str, shard: int | None) -> str:
-    """Lease of a shard, or of an artifact (``shard=None``)."""
-    return f"{folder}/leases/{'artifact' if shard is None else shard}.json"
+    """Lease of a shard or artifact."""
+    return f"{folder}/leases/{file_of(shard)}"
 
 
 def shard_object(folder: str, array: str, shard: int, ndim: int) -> str:

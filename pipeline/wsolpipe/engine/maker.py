@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import TornShardError
-from wsolpipe.contract.layout import commit_name, lease_name
+from wsolpipe.contract.layout import commit_name, file_of, lease_name
 from wsolpipe.contract.manifest import CommitRecord
 from wsolpipe.engine import commit
 from wsolpipe.engine.artifact import ArtifactJob
@@ -48,8 +48,8 @@ class Maker:
     _warned: set[str] = field(default_factory=set)
     _verified: set[str] = field(default_factory=set)
 
-    def make(self, node: Node, unit: int | None, lease: Lease) -> CommitRecord:
-        """Make and commit one unit whose lease is held, or return the record of whoever was first.
+    def make(self, node: Node, unit: int | None, lease: Lease) -> tuple[CommitRecord, bool]:
+        """Make and commit one unit whose lease is held; return the record that stands and whether this was needed.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class Maker:
         manifest = self._manifest(node)
         generation = self._clear_old(node, manifest, unit, lease)
         if isinstance(generation, CommitRecord):
-            return generation
+            return generation, False
         self._tell("begin", node, shard=unit)
         if unit is None:
             record = self._make_artifact(node, lease, generation)
@@ -74,7 +74,7 @@ class Maker:
             quarantined=len(record.quarantined), seconds=record.seconds, taken_over=record.taken_over_from is not None,
             summary=record.summary,
         )  # fmt: skip
-        return record
+        return record, True
 
     def _clear_old(self, node: Node, manifest: StageManifest, unit: int | None, lease: Lease) -> CommitRecord | int:
         """The record that stands, or the generation to make once what is torn or outdated is gone."""
@@ -198,4 +198,4 @@ class Maker:
 
 def failure_name(folder: str, unit: int | None) -> str:
     """Object that says why a unit could not be made the last time."""
-    return f"{folder}/failures/{'artifact' if unit is None else unit}.json"
+    return f"{folder}/failures/{file_of(unit)}"

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import SchemaMismatch, StoreError
+from wsolpipe.contract.layout import file_of
 from wsolpipe.contract.reader import StageView, read_record
 from wsolpipe.engine.commit import all_arrays, missing_objects
 from wsolpipe.engine.fingerprint import differences
@@ -31,10 +32,11 @@ class State(StrEnum):
 
 @dataclass
 class Units:
-    """States of all shards of one node, with the records that stand."""
+    """States of all shards of one node, with the records that stand and the stamps under which they were read."""
 
     states: dict[int | None, State] = field(default_factory=dict)
     records: dict[int | None, CommitRecord] = field(default_factory=dict)
+    stamps: dict[int | None, str] = field(default_factory=dict)
 
     def pending(self) -> list[int | None]:
         """Shards to be made, in order."""
@@ -45,24 +47,39 @@ class Units:
         return Counter(self.states.values())
 
 
-def examine(session: Session, node: Node, upstream: dict[tuple[str, str | None], Units]) -> Units:
-    """State of every shard of a node; `upstream` holds what this returned for the nodes that it reads."""
+def examine(
+    session: Session, node: Node, upstream: dict[tuple[str, str | None], Units], before: Units | None = None
+) -> Units:
+    """State of every shard of a node.
+
+    Parameters
+    ----------
+    upstream : dict
+        What this returned for the nodes that it reads.
+    before : Units, optional
+        What this returned for the node earlier: records that are the same objects still, and whose shard was whole
+        then, are not read again.
+    """
     manifest = existing_manifest(session, node)
     units = Units({unit: State.MISSING for unit in node.units})
     if manifest is None or node.key is None:
         return units
-    names = session.backend.names(f"{node.folder}/commits")
-    present = {name.removesuffix(".json") for name in names}
-    retries = {name.removesuffix(".json") for name in session.backend.names(f"{node.folder}/retries")}
+    stamps = session.backend.stamps(f"{node.folder}/commits")
+    retries = set(session.backend.names(f"{node.folder}/retries"))
     for unit in node.units:
-        name = "artifact" if unit is None else str(unit)
-        if name not in present:
+        name = file_of(unit)
+        if name not in stamps:
             continue
-        state, record = unit_state(session, node, manifest, unit, retry=name in retries)
+        state, record = State.DONE, None
+        if before is not None and before.stamps.get(unit) == stamps[name] and name not in retries:
+            record = before.records[unit]
+        else:
+            state, record = unit_state(session, node, manifest, unit, retry=name in retries)
         if record is not None:
             units.records[unit] = record
-            if state is State.DONE and _is_stale(node, record, upstream):
-                state = State.STALE
+            if state is State.DONE:
+                units.stamps[unit] = stamps[name]
+                state = State.STALE if _is_stale(node, record, upstream) else state
         units.states[unit] = state
     return units
 
@@ -88,7 +105,7 @@ def unit_state(
 
 def retry_name(node_folder: str, unit: int | None) -> str:
     """Object that asks for a new generation of a shard."""
-    return f"{node_folder}/retries/{'artifact' if unit is None else unit}.json"
+    return f"{node_folder}/retries/{file_of(unit)}"
 
 
 def retry_generation(session: Session, node: Node, unit: int | None) -> int:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import threading
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import StoreError, TornShardError, WsolError
-from wsolpipe.contract.layout import lease_name
+from wsolpipe.contract.layout import file_of, lease_name
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.graph import Graph, Node, resolve
 from wsolpipe.engine.indexing import IndexWork
@@ -29,6 +31,16 @@ if TYPE_CHECKING:
     from wsolpipe.engine.session import Session
 
 POLL_SECONDS = 0.2
+
+
+class Outcome(StrEnum):
+    """What came of an attempt at one unit."""
+
+    MADE = "made"
+    STOOD = "somebody made it before"
+    HELD = "somebody else is at it"
+    AGAIN = "failed, to be tried again"
+    FAILED = "failed for good"
 
 
 @dataclass
@@ -48,9 +60,11 @@ class Worker:
     stop: threading.Event = field(default_factory=threading.Event)
     _tries: Counter[str] = field(default_factory=Counter)
     _torn: Counter[str] = field(default_factory=Counter)
+    _seen: dict[str, Units] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.leases = Leases(self.session.backend, ttl=self.session.config.lease)
+        self.rng = random.Random(self.leases.owner.token)
         self.maker = Maker(self.session, self.leases, self.emit, self.stop.is_set)
 
     def run(self) -> None:
@@ -73,8 +87,9 @@ class Worker:
             return (
                 "made" if self._scan(IndexWork(self.session, split, self.session.config.index[split]), unit) else "busy"
             )
-        record, busy = self._attempt(resolve(self.session, fetch=True).find(stage, split), unit)
-        return "made" if record is not None else "busy" if busy else "failed"
+        outcome, _ = self._attempt(resolve(self.session, fetch=True).find(stage, split), unit)
+        names = {Outcome.MADE: "made", Outcome.STOOD: "made", Outcome.FAILED: "failed"}
+        return names.get(outcome, "busy")
 
     def _finish_index(self, work: IndexWork) -> None:
         """Scan with whoever else scans, then assemble."""
@@ -98,51 +113,70 @@ class Worker:
         return True
 
     def _round(self, graph: Graph) -> tuple[int, bool]:
-        """Go through all nodes once; count what was made, and tell whether others are at work."""
+        """Go through all nodes once; count what was found or made, and tell whether others are at work."""
         known: dict[tuple[str, str | None], Units] = {}
         made, waiting = 0, False
         for node in graph.nodes:
             if node.blocked:
                 continue
-            units = known[node.stage, node.split] = examine(self.session, node, known)
-            for unit in units.pending():
-                if self.stop.is_set():
-                    return made, False
-                if self._given_up(node, unit) or not is_ready(node, unit, known):
-                    continue
-                record, busy = self._attempt(node, unit)
-                waiting = waiting or busy
-                if record is not None:
-                    made += 1
-                    units.states[unit], units.records[unit] = State.DONE, record
+            units = examine(self.session, node, known, self._seen.get(node.folder))
+            known[node.stage, node.split] = self._seen[node.folder] = units
+            more, busy = self._work_through(node, units, known)
+            made, waiting = made + more, waiting or busy
+            if self.stop.is_set():
+                return made, False
             if node.split is None and made:
                 return made, waiting  # keys that waited for this artifact can be known now
         return made, waiting
 
-    def _attempt(self, node: Node, unit: int | None) -> tuple[CommitRecord | None, bool]:
-        """Make one unit if its lease is free; (record, False), (None, True) if busy, (None, False) if it failed."""
+    def _work_through(self, node: Node, units: Units, known: dict[tuple[str, str | None], Units]) -> tuple[int, bool]:
+        """Make what is pending of one node and ready.
+
+        A worker goes straight on until it meets another one's work. Then it looks at what is left by now and goes on
+        from any place of that: so workers spread over the shards, and do not follow each other through them.
+        """
+        left = [unit for unit in units.pending() if not self._given_up(node, unit) and is_ready(node, unit, known)]
+        place, made, waiting = 0, 0, False
+        while left and not self.stop.is_set():
+            unit = left.pop(place % len(left))
+            outcome, record = self._attempt(node, unit)
+            waiting = waiting or outcome in {Outcome.HELD, Outcome.AGAIN}
+            if record is not None:
+                made += 1
+                units.states[unit], units.records[unit] = State.DONE, record
+            if outcome in {Outcome.HELD, Outcome.STOOD}:
+                standing = set(self.session.backend.names(f"{node.folder}/commits"))
+                left = [
+                    unit for unit in left if units.states[unit] is not State.MISSING or file_of(unit) not in standing
+                ]
+                place = self.rng.randrange(len(left)) if left else 0
+        return made, waiting
+
+    def _attempt(self, node: Node, unit: int | None) -> tuple[Outcome, CommitRecord | None]:
+        """Make one unit if its lease is free; return what came of it, and the record that stands."""
         lease = self.leases.acquire(lease_name(node.folder, unit))
         if lease is None:
-            return None, True
+            return Outcome.HELD, None
         try:
             with lease.beating():
-                return self.maker.make(node, unit, lease), False
+                record, made = self.maker.make(node, unit, lease)
+                return Outcome.MADE if made else Outcome.STOOD, record
         except Abandoned:
             self.stop.set()
-            return None, False
+            return Outcome.FAILED, None
         except TornShardError as error:
             self._torn[lease.name] += 1  # its upstream is made again first, unless that does not help
             if self._torn[lease.name] > self.session.config.retries + 1:
                 self._note_failure(node, unit, error)
         except WsolError as error:
             if lease.lost:
-                return None, True
+                return Outcome.HELD, None
             if not isinstance(error, StoreError) or isinstance(error.__cause__, OSError):
                 raise
             self._note_failure(node, unit, error)
         except Exception as error:
             self._note_failure(node, unit, error)
-        return None, not self._given_up(node, unit)
+        return Outcome.FAILED if self._given_up(node, unit) else Outcome.AGAIN, None
 
     def _given_up(self, node: Node, unit: int | None) -> bool:
         return self._tries[failure_name(node.folder, unit)] > self.session.config.retries

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import StoreError, TornShardError
-from wsolpipe.contract.layout import Shards, commit_name, lease_name
+from wsolpipe.contract.layout import Shards, commit_name, file_of, lease_name
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
 from wsolpipe.contract.reader import read_record
 from wsolpipe.engine import commit
@@ -148,7 +148,7 @@ class Transfer:
             record = self._read_record(found, found.manifest, shards, unit)
             if record is None:
                 return "gone", unit, 0, ""
-            standing = self._standing(found.folder, unit) if _file(unit) in present else None
+            standing = self._standing(found.folder, unit) if file_of(unit) in present else None
             if standing is not None and standing.content == record.content:
                 return "same", unit, 0, ""
             replaces = standing is not None and self.newer and record.generation > standing.generation
@@ -333,7 +333,3 @@ def _in_parallel(
 
 
 _END = object()
-
-
-def _file(unit: int | None) -> str:
-    return f"{'artifact' if unit is None else unit}.json"
