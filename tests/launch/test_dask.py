@@ -1,4 +1,4 @@
-"""``cluster=dask-local``: real worker processes, the same bytes."""
+"""``cluster=dask-local`` and ``cluster=dask-cuda``: real worker processes, the same bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import os
 import signal
 import time
 
+import pytest
+
 from e2e.toy import object_bytes
+from wsolpipe.contract.errors import ClusterError
+from wsolpipe.engine.config import RunConfig
+from wsolpipe.launch.dask_machine import find_devices
 
 
 def test_dask_workers_make_the_bytes_of_one_process(toy, undisturbed):
@@ -50,3 +55,80 @@ def test_a_broken_stage_ends_a_dask_run_too(toy):
     assert done.code == 1
     assert "the kernel is broken" in done.err
     assert "not made: shade" in done.err
+
+
+def test_a_kill_of_the_scheduler_takes_its_workers_along_and_the_same_command_goes_on(toy, undisturbed):
+    """The scheduler lives in the process that runs: no worker may outlive it."""
+    process = toy.start("cluster=dask-local", "workers=2", "shade.pause=0.1")
+    while len(list(toy.store.glob("**/shade/**/commits/*.json"))) < 1 and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    workers = {call["pid"] for call in toy.calls("shade")}
+    deadline = time.monotonic() + 30
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers) and time.monotonic() < deadline:  # noqa: PTH110
+        time.sleep(0.1)
+    assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]  # noqa: PTH110
+    done = toy.run("cluster=dask-local", "workers=2")
+    assert done.code == 0, done.err
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
+
+
+LOOKS = """
+import os
+import sys
+
+TORCH_CAME_FIRST = "torch" in sys.modules  # this module is imported before any stage could import torch
+DEVICE = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+from toy_stages.chain import Shade, note
+
+
+class Looks(Shade):
+    def setup(self):
+        super().setup()
+        note("device", device=DEVICE, torch_came_first=TORCH_CAME_FIRST)
+"""
+
+
+def test_each_worker_of_a_gpu_sees_its_device_alone_before_torch_could_look(toy, undisturbed):
+    package = toy.stages.parent
+    (package / "looks.py").write_text(LOOKS)
+    toy.stages.write_text(toy.stages.read_text().replace("toy_stages.chain:Shade", "toy_stages.looks:Looks"))
+    gate = toy.folder / "gate"
+    process = toy.start("cluster=dask-cuda", "devices=3,GPU-5f2a", f"shade.gate={gate}")
+    while len(toy.calls("setup")) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    gate.touch()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    seen = toy.calls("device")
+    assert {call["device"] for call in seen} == {"3", "GPU-5f2a"}
+    assert len({call["pid"] for call in seen}) == 2
+    assert not any(call["torch_came_first"] for call in seen)
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
+
+
+def test_without_a_gpu_dask_cuda_names_what_was_looked_at_and_what_to_run_instead(toy):
+    done = toy.run("cluster=dask-cuda", CUDA_VISIBLE_DEVICES="")
+    assert done.code == 1
+    assert "no GPU for cluster=dask-cuda: CUDA_VISIBLE_DEVICES=" in done.err
+    assert "cluster=dask-local" in done.err
+    assert "devices=0,1" in done.err
+
+
+def test_gpus_are_those_named_then_those_visible_then_those_of_the_driver(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert find_devices(RunConfig()) == ["0", "1"]
+    program.write_text("#!/bin/sh\necho no driver >&2\nexit 9\n")
+    with pytest.raises(ClusterError, match="nvidia-smi says: no driver"):
+        find_devices(RunConfig())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, MIG-7")
+    assert find_devices(RunConfig()) == ["4", "MIG-7"]
+    assert find_devices(RunConfig(profile_fields={"devices": [2]})) == ["2"]
+    assert find_devices(RunConfig(devices=("6",), profile_fields={"devices": [2]})) == ["6"]

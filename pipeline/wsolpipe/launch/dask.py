@@ -64,6 +64,7 @@ class Dispatch:
     ) -> None:  # fmt: skip
         self.session, self.client, self.emit, self.stop = session, client, emit, stop
         self.order, self.watch = order, watch
+        self.address = client.scheduler.address
         self.flying: dict[Unit, Future] = {}
         self.landed: queue.SimpleQueue[tuple[Unit, Future]] = queue.SimpleQueue()
         self.resting: dict[Unit, float] = {}
@@ -144,13 +145,12 @@ class Dispatch:
         """Look after the link and the number of workers, every few seconds."""
         status = self.client.status
         if status == "closed":
-            msg = f"the Dask scheduler at {self.client.scheduler.address} was lost"
+            msg = f"the Dask scheduler at {self.address} was lost"
             raise ClusterError(msg, hint="everything committed is kept: run again once there is a scheduler")
         if self.cut != (status == "connecting"):
             self.cut = not self.cut
-            where = self.client.scheduler.address
-            told = "lost; trying to reach it again" if self.cut else "there again"
-            self.emit({"event": "warning", "text": f"the connection to the Dask scheduler at {where} is {told}"})
+            told = "is lost; trying to reach it again" if self.cut else "is there again"
+            self.emit({"event": "warning", "text": f"the connection to the Dask scheduler at {self.address} {told}"})
         if self.cut or time.monotonic() - self.watched < WATCH_SECONDS:
             return
         with contextlib.suppress(TimeoutError, OSError):
@@ -217,14 +217,18 @@ def no_bound(workers: int) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep Dask's own log off the terminal, unless all is to be seen: what matters is said by events and errors."""
-    log = logging.getLogger("distributed")
-    before = log.level
+    import distributed  # noqa: F401 - makes its loggers, each with a level of its own
+
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    before = {name: logging.getLogger(name).level for name in names}
     if "--debug" not in sys.argv:
-        log.setLevel(logging.CRITICAL + 1)
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        log.setLevel(before)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def dashboard_note(link: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from wsolpipe.contract.errors import ClusterError
+from wsolpipe.contract.errors import ClusterError, ConfigError
 from wsolpipe.launch.dask import SETTINGS, Dispatch, quiet
 from wsolpipe.launch.dask_site import await_worker, check_workers, site_order
 from wsolpipe.launch.profiles import load_profile
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from wsolpipe.engine.session import Session
     from wsolpipe.launch.launcher import Emit
 
-KNOCK_SECONDS = 5.0
-RETURN_SECONDS = 30.0
+KNOCK_SECONDS = 3.0
+RETURN_SECONDS = 15.0
 """Seconds that a scheduler out of reach may take to be back, after its connection was given up."""
 START_SECONDS = 60.0
 
@@ -62,8 +62,10 @@ def knock(address: str) -> None:
 
     Raises
     ------
+    ConfigError
+        If the address is not of the form ``tcp://host:port``.
     ClusterError
-        If the address is not of the form ``tcp://host:port``, or nobody answers there.
+        If nobody answers there.
     """
     parts = urlsplit(address)
     try:
@@ -72,7 +74,7 @@ def knock(address: str) -> None:
         port = None
     if not parts.hostname or not port:
         msg = f"cluster={address}: write the scheduler's address as {parts.scheme}://host:port"
-        raise ClusterError(msg, hint="it is printed by: dask scheduler")
+        raise ConfigError(msg, hint="it is printed by: dask scheduler")
     deadline = time.monotonic() + KNOCK_SECONDS
     while True:
         try:

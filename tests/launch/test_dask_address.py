@@ -1,0 +1,125 @@
+"""``cluster=tcp://…``: schedulers and workers that somebody started, each a process of its own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dask_cluster import start_dask
+from e2e.toy import object_bytes
+from wsolpipe.engine.config import for_worker
+from wsolpipe.engine.session import software_versions
+from wsolpipe.launch.dask_task import Order, differences, look
+
+HIDE = """
+import importlib.metadata as metadata
+import sys
+
+class Hidden:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "wsolpipe":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+def version(name, known=metadata.version):
+    if name == "wsolpipe":
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+
+sys.meta_path.insert(0, Hidden())
+metadata.version = version
+"""
+
+
+@pytest.fixture
+def dask(tmp_path):
+    """A scheduler without workers."""
+    with start_dask(tmp_path / "dask") as cluster:
+        yield cluster
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+def test_workers_of_a_standing_cluster_make_the_bytes_of_one_process(toy, undisturbed, dask):
+    """They run in another folder, so every relative path of the command line must reach them whole."""
+    dask.add_worker(toy.env())
+    dask.add_worker(toy.env(), "--nthreads", "2")
+    given = ["store=store", "dataset=toy.yaml", "stages=package/toy_stages/stages.yaml"]
+    done = toy.run(f"cluster={dask.address}", *given, "shade.pause=0.05")
+    assert done.code == 0, done.err
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
+    assert "Dask dashboard: http://" in done.err
+    assert not list(toy.store.glob("**/leases/*.json"))
+    assert not list(toy.store.glob("toy/launch-*.json"))
+    made = [call["first"] for call in toy.calls("shade")]
+    assert sorted(made) == sorted(set(made))
+
+
+@pytest.mark.slow
+def test_a_killed_scheduler_ends_the_run_in_words_and_costs_nothing_committed(toy, undisturbed, dask):
+    workers = [dask.add_worker(toy.env()), dask.add_worker(toy.env())]
+    process = toy.start(f"cluster={dask.address}", "shade.pause=0.3")
+    while len(list(toy.store.glob("**/shade/**/commits/*.json"))) < 1 and process.poll() is None:
+        time.sleep(0.05)
+    dask.scheduler.kill()
+    out, told = process.communicate(timeout=100)
+    assert process.returncode == 1, told
+    assert "Traceback" not in told
+    assert f"the Dask scheduler at {dask.address} was lost" in told
+    assert last_line(told).startswith("resume with: wsolpipe run ")
+    for worker in workers:
+        assert worker.wait(timeout=60) is not None  # nothing is left that waits for a scheduler for ever
+    kept = object_bytes(toy.store)
+    assert kept
+    done = toy.run()
+    assert done.code == 0, done.err
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
+    assert kept.items() <= object_bytes(toy.store).items()
+
+
+def test_an_address_where_nothing_listens_is_said_at_once(toy):
+    done = toy.run("cluster=tcp://127.0.0.1:9")
+    assert done.code == 1
+    assert "no Dask scheduler can be reached at tcp://127.0.0.1:9: Connection refused" in done.err
+    assert "dask scheduler" in done.err
+    assert "Traceback" not in done.err
+    done = toy.run("cluster=tcp://127.0.0.1")
+    assert done.code == 3
+    assert "write the scheduler's address as tcp://host:port" in done.err
+
+
+def test_a_cluster_without_workers_or_with_unfit_ones_is_refused_before_work(toy, dask, tmp_path):
+    done = toy.run(f"cluster={dask.address}", "profile.start_seconds=1")
+    assert done.code == 1
+    assert f"no worker has come to the Dask scheduler at {dask.address} in 1 s" in done.err
+    assert f"dask worker {dask.address}" in done.err
+    (tmp_path / "hide").mkdir()
+    (tmp_path / "hide" / "sitecustomize.py").write_text(HIDE)
+    dask.add_worker(toy.env(PYTHONPATH=str(tmp_path / "hide")))
+    done = toy.run(f"cluster={dask.address}")
+    assert done.code == 1
+    assert "has no wsolpipe" in done.err
+    assert "install the same versions there" in done.err
+    assert not list(toy.store.glob("**/shade/**/commits/*.json"))
+
+
+def test_a_worker_that_sees_another_store_or_other_versions_says_so(toy, tmp_path):
+    from wsolpipe.engine.config import build_config
+    from wsolpipe.stages.registry import load_registry
+
+    words = [word for word in toy.words() if not word.startswith("store=")]
+    config, _ = build_config([*words, f"store={tmp_path / 'elsewhere'}"], load_registry(str(toy.stages)))
+    text = for_worker(config).to_json()
+    here = tuple(software_versions().items())
+    assert look(Order(text, "", here)) is None
+    problem, hint = look(Order(text, "toy/launch-0.json", here))
+    assert "sees another store at" in problem
+    assert "s3://bucket/folder" in hint
+    problem, hint = look(Order(text, "", (("numpy", "1.0"),)))
+    assert "instead of 1.0" in problem
+    assert differences({"python": "3.11.4.final.0", "torch": None}, {"python": "3.11.2", "torch": "2.6"}) == [
+        "no torch"
+    ]
+    assert differences({"python": "3.12.1"}, {"python": "3.11.2"}) == ["python 3.12 instead of 3.11"]
