@@ -7,60 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from safetensors import safe_open
 
-from stores import build_store
+from trained import SMALL, lines, tensors, trainer, words
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, StoreError
 from wsolpipe.metrics.protocol import read_runs, select
 from wsoltrain import checkpoint
 from wsoltrain.config import Labelling
 from wsoltrain.loop import Settings, Trainer
-from wsoltrain.recipe import Recipe, known_recipes, load_recipe
+from wsoltrain.recipe import known_recipes, load_recipe
 from wsoltrain.tracker import JsonLines
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-VIT = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
-SMALL = {
-    "backbone": "vit_tiny_patch16_224", "model_args": VIT, "weights": None, "size": 32, "resize": 36, "batch": 8,
-    "epochs": 2, "head_epochs": 1, "pixels": {"n_fg": 20, "n_bg": 20},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fit")
-    built = build_store(folder, rows=40, sizes=(30, 50))
-    build_store(folder, rows=40, sizes=(30, 50), split="val")  # the same images: learning them is enough here
-    (folder / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\n")
-    return built
-
-
-def settings(store, out: Path, **more) -> Settings:
-    labelling = Labelling(store.url, "tiny", "train")
-    return Settings(labelling, root=store.root, out=out, **{"workers": 0, "save_every": 1, "thresholds": 50, **more})
-
-
-def recipe(**more) -> Recipe:
-    return load_recipe("dips", dataset="tiny", changes={**SMALL, **more})
-
-
-def trainer(store, out: Path, *, more=None, **changes) -> Trainer:
-    return Trainer(recipe(**changes), settings(store, out, **(more or {})), [JsonLines(out / "metrics.jsonl")])
-
-
-def lines(out: Path, kind: str) -> list[dict]:
-    return [told for told in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if told["kind"] == kind]
-
-
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+def store(trainable):
+    return trainable
 
 
 class Killed(Exception):
@@ -74,6 +37,9 @@ class Killer:
     def write(self, kind, step, figures) -> None:
         if kind == "step" and step == self.step:
             raise Killed
+
+    def close(self) -> None:
+        pass
 
 
 def test_training_learns_the_objects_of_its_pseudo_boxes_and_keeps_the_best(store, tmp_path):
@@ -139,13 +105,9 @@ def test_resuming_after_any_step_gives_the_same_bytes(store, tmp_path, step):
 
 @pytest.mark.slow
 def test_resuming_after_kill_9_gives_the_same_bytes(store, tmp_path):
-    words = [
-        sys.executable, "-m", "wsoltrain.cli.main", "fit", "recipe=dips", f"store={store.url}",
-        f"dataset={store.root}/../tiny.yaml", "workers=1", "save_every=1", "device=cpu",
-        *(f"{name}={json.dumps(value)}" for name, value in SMALL.items()),
-    ]  # fmt: skip
-    subprocess.run([*words, f"out={tmp_path / 'whole'}"], check=True, timeout=200)
-    broken = [*words, f"out={tmp_path / 'broken'}"]
+    command = [sys.executable, "-m", "wsoltrain", *words(store), "workers=1", "save_every=1"]
+    subprocess.run([*command, f"out={tmp_path / 'whole'}"], check=True, timeout=200)
+    broken = [*command, f"out={tmp_path / 'broken'}"]
     process = subprocess.Popen(broken)
     told = tmp_path / "broken/metrics.jsonl"
     end = time.monotonic() + 150
@@ -185,7 +147,7 @@ def test_images_without_labels_are_counted_and_harmless(store, tmp_path):
     run = trainer(store, tmp_path, epochs=1, head_epochs=0)
     batch = next(iter(run.stream))
     batch["boxes"][:] = 0  # proposals of zero area
-    told = run._learn(batch, "maps", 0)
+    told = run.learn(batch, "maps", 0)
     assert told["count no_region"] == 8
     assert told["pixels"] == 0.0
 
@@ -194,10 +156,10 @@ def test_head_is_trained_before_and_apart_from_the_maps(store, tmp_path):
     run = trainer(store, tmp_path, epochs=1)
     decoder = {name: value.clone() for name, value in run.model.decoder.state_dict().items()}
     batch = next(iter(run.stream))
-    run._learn(batch, "head", 0)
+    run.learn(batch, "head", 0)
     assert all(torch.equal(value, decoder[name]) for name, value in run.model.decoder.state_dict().items())
     head = run.model.head.weight.clone()
-    run._learn(batch, "maps", 1)
+    run.learn(batch, "maps", 1)
     assert torch.equal(run.model.head.weight, head)
 
 

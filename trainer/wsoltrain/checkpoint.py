@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from wsoltrain.average import Average
     from wsoltrain.models import Localizer
 
-_MODEL, _SLOT = "model.", "optimiser."
+_MODEL, _AVERAGE, _SLOT = "model.", "average.", "optimiser."
 
 
 def save(
-    path: Path, model: Localizer, state: Mapping[str, Any], optimisers: Mapping[str, torch.optim.Optimizer]
+    path: Path,
+    model: Localizer,
+    state: Mapping[str, Any],
+    optimisers: Mapping[str, torch.optim.Optimizer],
+    average: Average | None = None,
 ) -> None:
     """Write weights, optimiser buffers and plain state; a kill leaves either the old file or the new one.
 
@@ -35,10 +40,14 @@ def save(
         Whatever JSON holds.
     optimisers : mapping of str to Optimizer
         By name; none for a file that is only to predict with.
+    average : Average, optional
+        Running average of the weights.
     """
     from safetensors.torch import save_file
 
     tensors = {_MODEL + name: value.contiguous() for name, value in model.saved().items()}
+    if average is not None:
+        tensors |= {_AVERAGE + name: value for name, value in average.tensors.items()}
     for name, optimiser in optimisers.items():
         for number, slots in optimiser.state_dict()["state"].items():
             for slot, value in slots.items():
@@ -61,7 +70,12 @@ def state_of(path: Path) -> dict[str, Any]:
     return _read(path, whole=False)[0]
 
 
-def load(path: Path, model: Localizer, optimisers: Mapping[str, torch.optim.Optimizer] | None = None) -> dict[str, Any]:
+def load(
+    path: Path,
+    model: Localizer,
+    optimisers: Mapping[str, torch.optim.Optimizer] | None = None,
+    average: Average | None = None,
+) -> dict[str, Any]:
     """Put a file's weights and buffers back and return its state.
 
     Raises
@@ -72,7 +86,9 @@ def load(path: Path, model: Localizer, optimisers: Mapping[str, torch.optim.Opti
         If it was saved from another network.
     """
     state, tensors = _read(path, whole=True)
-    model.restore({name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)})
+    model.restore(_under(_MODEL, tensors))
+    if average is not None:
+        average.take(_under(_AVERAGE, tensors))
     for name, optimiser in (optimisers or {}).items():
         slots: dict[int, dict[str, Tensor]] = {}
         prefix = f"{_SLOT}{name}."
@@ -81,6 +97,10 @@ def load(path: Path, model: Localizer, optimisers: Mapping[str, torch.optim.Opti
             slots.setdefault(int(number), {})[slot] = tensors[key]
         optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
     return state
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _read(path: Path, *, whole: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,27 +1,26 @@
-"""The training loop: class head first, then the localizer; resumable at any step."""
+"""The training loop: class head first, then the localizer; resumable at any step, by one process or several."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
-from wsolpipe.metrics.protocol import Run, estimate_tau, figures, write_run
 from wsoltrain import checkpoint
+from wsoltrain.average import Average
 from wsoltrain.config import ItemConfig
-from wsoltrain.crf import crf_loss
-from wsoltrain.evaluation import Evaluator
-from wsoltrain.losses import absolute_size, barrier_t, partial_cross_entropy
 from wsoltrain.models import build
-from wsoltrain.pixels import Pseudo
+from wsoltrain.models.judge import load_judge
+from wsoltrain.objective import Objective
+from wsoltrain.parallel import Group, shares, synchronised
+from wsoltrain.scoreboard import Scoreboard
 from wsoltrain.stream import Stream
-from wsoltrain.views import maps_to_view
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,11 +29,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsoltrain.config import Labelling
-    from wsoltrain.models import Localizer
     from wsoltrain.recipe import Recipe
     from wsoltrain.tracker import Tracker
 
 _log = logging.getLogger(__name__)
+ALONE = Group()
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Settings:
     test : str or None
         Split scored against its ground truth after each epoch, for a table that shows what choosing without it costs.
     workers : int
-        Loader processes.
+        Loader processes of each training process.
     save_every : int
         Steps between checkpoints; one is written after each epoch besides.
     device : str
@@ -83,11 +82,13 @@ class Trainer:
     Parameters
     ----------
     recipe : Recipe
-        What is learned.
+        What is learned; its batch is that of all processes together.
     settings : Settings
         Where.
     trackers : list of Tracker
-        Who is told.
+        Who is told, by the first process.
+    group : Group
+        Processes that train together.
 
     Raises
     ------
@@ -95,40 +96,50 @@ class Trainer:
         As the stream, the evaluation and the networks do; all of it before the first step.
     """
 
-    def __init__(self, recipe: Recipe, settings: Settings, trackers: list[Tracker]) -> None:
-        self.recipe, self.settings, self.trackers = recipe, settings, trackers
+    def __init__(self, recipe: Recipe, settings: Settings, trackers: list[Tracker], *, group: Group = ALONE) -> None:
+        self.recipe, self.settings, self.group = recipe, settings, group
+        self.trackers = trackers if group.first else []
         self.device = torch.device(settings.device)
-        self.stream = Stream(
-            ItemConfig(
-                settings.labelling, root=settings.root, size=recipe.size, mean=recipe.mean, std=recipe.std,
-                resize=recipe.resize or round(recipe.size * 8 / 7), flip=recipe.flip, seed=recipe.seed,
-                one_per_group=recipe.one_per_group,
-            ),
-            batch_size=recipe.batch, workers=settings.workers, drop_last=True, pin_memory=self.device.type == "cuda",
-        )  # fmt: skip
-        if len(self.stream) == 0:
-            msg = f"batch={recipe.batch} is larger than the {len(self.stream.rows)} rows that can be trained on"
-            raise ConfigError(msg, hint=f"batch={len(self.stream.rows)} or less")
-        splits = {"val": (settings.val, settings.annotators)}
-        if settings.test:
-            splits["test"] = (settings.test, ["gt"])
-        self.evaluators = {
-            kind: Evaluator(recipe, replace(settings.labelling, split=split), settings.root, names, settings.workers)
-            for kind, (split, names) in splits.items()
-        }
+        self.stream = self._open_stream()
         rows = self.stream.items.rows
         self.classes = rows.classes or int(rows.labels.max()) + 1
+        names = [rows.class_name(number) for number in range(self.classes)]
+        self.scoreboard = Scoreboard(recipe, settings, names) if group.first else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = build(
                 recipe.model, recipe.backbone, weights=recipe.weights, size=recipe.size, classes=self.classes,
                 model_args=recipe.model_args,
             )  # fmt: skip
-        self.model: Localizer = model.to(self.device)
-        self.sampler = recipe.pixel_sampler()
-        self.optimisers = {"head": self._sgd(model.head_parameters()), "maps": self._sgd(model.map_parameters())}
+        self.model = synchronised(model.to(self.device), group, self.device)
+        self.group.spread(self.model.saved().values())
+        judge = None
+        if recipe.cls_weight:
+            judge = load_judge(settings.labelling, file=recipe.classifier, classes=self.classes).to(self.device)
+        self.objective = Objective(recipe, recipe.pixel_sampler(), group, judge, lambda name: self.lap(name))
+        self.optimisers = {
+            name: self._sgd(parameters)
+            for name, parameters in (("head", self.model.head_parameters()), ("maps", self.model.map_parameters()))
+            if parameters
+        }
+        self.average = Average(self.model, recipe.ema) if recipe.ema is not None else None
         self.step = 0
-        self.best: dict[str, float] = {}
+
+    def _open_stream(self) -> Stream:
+        recipe, settings = self.recipe, self.settings
+        stream = Stream(
+            ItemConfig(
+                settings.labelling, root=settings.root, size=recipe.size, mean=recipe.mean, std=recipe.std,
+                resize=recipe.resize or round(recipe.size * 8 / 7), flip=recipe.flip, seed=recipe.seed,
+                one_per_group=recipe.one_per_group,
+            ),
+            batch_size=self.group.share(recipe.batch), workers=settings.workers, rank=self.group.rank,
+            world=self.group.world, drop_last=True, pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+        if len(stream) == 0:
+            msg = f"batch={recipe.batch} is larger than the {len(stream.rows)} rows that can be trained on"
+            raise ConfigError(msg, hint=f"batch={len(stream.rows)} or less")
+        return stream
 
     def _sgd(self, parameters: list[torch.nn.Parameter]) -> torch.optim.SGD:
         recipe = self.recipe
@@ -137,9 +148,15 @@ class Trainer:
             parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, weight_decay=recipe.weight_decay
         )
 
+    @property
+    def best(self) -> dict[str, float]:
+        """Best validation MaxBoxAcc so far by each annotator; known to the first process."""
+        return self.scoreboard.best if self.scoreboard is not None else {}
+
     def fit(self) -> dict[str, Any]:
         """Train from where the folder's last checkpoint stands to the end; the best epoch by each annotator."""
         last = self.settings.out / "last.safetensors"
+        self.group.agree(int(last.exists()), f"whether {last} exists")
         if last.exists():
             self._resume(last)
         recipe, settings = self.recipe, self.settings
@@ -149,11 +166,13 @@ class Trainer:
             waited, learned = 0.0, 0
             for batch in self.stream:
                 waited += time.perf_counter() - ready
-                told = self._learn(batch, phase, epoch)
+                self.lap("wait")
+                told = self.learn(batch, phase, epoch)
                 self.step, learned = self.step + 1, learned + 1
                 self._tell("step", told | {"epoch": epoch, "phase": phase})
                 if self.step % settings.save_every == 0:
                     self._save(last)
+                self.lap("keeping")
                 ready = time.perf_counter()
             seconds = time.perf_counter() - began
             if learned:
@@ -164,108 +183,115 @@ class Trainer:
             self._save(last)
         return {"best": self.best, "steps": self.step, "counts": self.stream.counts}
 
-    def _learn(self, batch: Mapping[str, Tensor], phase: str, epoch: int) -> dict[str, float]:
-        """One step: forward, losses, backward, update."""
+    def learn(self, batch: Mapping[str, Tensor], phase: str, epoch: int) -> dict[str, float]:
+        """One step: forward, losses, backward, update.
+
+        Parameters
+        ----------
+        batch : mapping of str to Tensor
+            This process's share, of the stream.
+        phase : "head" or "maps"
+            What is trained.
+        epoch : int
+            Of the whole run.
+
+        Returns
+        -------
+        dict of str to float
+            Losses and counts of the whole batch.
+
+        Raises
+        ------
+        RunFailed
+            If a loss is no number; no weight is changed then.
+        """
         recipe, optimiser = self.recipe, self.optimisers[phase]
         self.model.train()
+        torch.manual_seed(hash((recipe.seed, self.step, self.group.rank)))  # of dropout, where a network has any
         for group in optimiser.param_groups:
-            group["lr"] = self._rate(phase, epoch)
+            group["lr"] = self.rate(phase, epoch)
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        cuda = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp and cuda):
+        self.lap("copy")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp and self.device.type == "cuda"):
             logits = self.model.classify(batch["image"]) if phase == "head" else self.model(batch["image"]).logits
-        parts = (
-            {"classes": cross_entropy(logits.float(), batch["label"])}
-            if phase == "head"
-            else self._map_losses(logits.float(), batch, epoch)
-        )
-        told = {name: float(value.detach()) for name, value in parts.items()}
-        loss = torch.stack([value for name, value in parts.items() if not name.startswith("count ")]).sum()
-        if not math.isfinite(sum(told.values())):
-            rows = ", ".join(map(str, batch["row"].tolist()))
-            msg = f"the loss is no number at step {self.step} (epoch {epoch}, {phase}): {told}; rows {rows}"
-            raise RunFailed(msg, hint=f"a lower lr than {recipe.lr:g}, or clip=1; what was saved before is intact")
+        self.lap("forward")
+        counts: Mapping[str, Tensor] = {}
+        if phase == "head":
+            parts = self.objective.head(logits.float(), batch)
+        else:
+            parts, counts = self.objective.maps(logits.float(), batch, epoch)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.lap("backward")
+        trained = optimiser.param_groups[0]["params"]
+        self.group.average_gradients(trained)
+        told = self._told(parts, counts, batch["row"], phase, epoch)
         if recipe.clip is not None:
-            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], recipe.clip)
+            torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
         optimiser.step()
+        if self.average is not None:
+            self.average.update(self.model, self.step)
+        self.lap("optimiser")
         return told
 
-    def _map_losses(self, logits: Tensor, batch: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
-        """Weighted losses of the maps, and how many images gave no labels."""
-        recipe = self.recipe
-        maps = maps_to_view(batch["maps"], batch["window"], recipe.size, grid_hw=batch.get("grid_hw"))
-        pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
-        drawn = self.sampler(pseudo, seed=recipe.seed, epoch=epoch)
-        prob = logits.softmax(1)
-        parts = {"pixels": recipe.pixel_weight * partial_cross_entropy(logits, drawn.labels)}
-        if recipe.crf_weight:
-            energy = crf_loss(
-                prob, batch["rgb"], sigma_rgb=recipe.crf_sigma_rgb, sigma_xy=recipe.crf_sigma_xy,
-                scale=recipe.crf_scale, sums_to_one=True,
-            )  # fmt: skip
-            parts["crf"] = recipe.crf_weight * energy
-        if recipe.size_weight:
-            parts["size"] = recipe.size_weight * absolute_size(prob, barrier_t(epoch - recipe.head_epochs))
-        return parts | {f"count {name}": count.float() for name, count in drawn.counts.items()}
+    def _told(
+        self, parts: Mapping[str, Tensor], counts: Mapping[str, Tensor], rows: Tensor, phase: str, epoch: int
+    ) -> dict[str, float]:
+        """Losses and counts as numbers, which end a run that has lost its way, on all processes alike."""
+        numbers = shares([*parts.values(), *counts.values()], self.group)
+        told = dict(zip(parts, numbers, strict=False))
+        if not math.isfinite(sum(told.values())):
+            where = f"at step {self.step} (epoch {epoch}, {phase}): {told}; rows {', '.join(map(str, rows.tolist()))}"
+            msg = f"the loss is no number {where}"
+            raise RunFailed(msg, hint=f"a lower lr than {self.recipe.lr:g}, or clip=1; what was saved before is intact")
+        world = self.group.world
+        return told | {
+            f"count {name}": world * value for name, value in zip(counts, numbers[len(parts) :], strict=True)
+        }
 
-    def _rate(self, phase: str, epoch: int) -> float:
-        """Learning rate: constant for the head; for the maps a factor every `lr_step` epochs, as long as it is felt."""
+    def rate(self, phase: str, epoch: int) -> float:
+        """Learning rate of an epoch: constant for the head; falling in steps or along a cosine for the maps."""
         recipe = self.recipe
         if phase == "head":
             return recipe.head_lr
-        return max(1e-8, recipe.lr * recipe.lr_gamma ** ((epoch - recipe.head_epochs) // recipe.lr_step))
+        done = epoch - recipe.head_epochs
+        if recipe.schedule == "cosine":
+            return max(1e-8, recipe.lr * 0.5 * (1 + math.cos(math.pi * done / recipe.epochs)))
+        return max(1e-8, recipe.lr * recipe.lr_gamma ** (done // recipe.lr_step))
 
     def _evaluate(self, epoch: int) -> None:
-        """Score the validation split, keep the figures, and the weights where an annotator likes them best."""
-        settings = self.settings
-        scores = {
-            kind: each.run(self.model, self.device, thresholds=settings.thresholds)
-            for kind, each in self.evaluators.items()
-        }
-        sums = scores["val"]
-        test = {name: figures(each) for name, each in scores.get("test", {}).items()}
-        entries: dict[str, Any] = {name: figures(each) for name, each in sums.items()}
-        result = next(iter(sums.values())).result()
-        if result["accuracy_top1"] is not None:
-            entries["accuracy"] = result["accuracy_top1"]
-        parameters = self.recipe.model_dump(mode="json")
-        write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
-        for name, each in sums.items():
-            told = each.result()
-            score = float(told["MaxBoxAcc"])  # type: ignore[arg-type]
-            tau = estimate_tau(entries[name])
-            self._tell("val", {"annotator": name, "epoch": epoch, "MaxBoxAcc": score, "iou": told["iou"], "tau": tau})
-            _log.info("epoch %d: MaxBoxAcc %.2f against %s at tau %.3f", epoch, score, name, tau)
-            if score > self.best.get(name, -1.0):
-                self.best[name] = score
-                chosen = {"epoch": epoch, "tau": tau, "score": score, "annotator": name}
-                state = chosen | {"recipe": parameters, "classes": self.classes}
-                checkpoint.save(settings.out / f"best-{name}.safetensors", self.model, state, {})
+        """Let the first process score the epoch, by averaged weights where there are any; the others wait."""
+        if self.scoreboard is not None:
+            with self.average.within(self.model) if self.average is not None else nullcontext():
+                lines = self.scoreboard.score(self.model, self.device, epoch)
+            for line in lines:
+                self._tell("val", line)
+        self.group.wait()
 
     def _save(self, path: Path) -> None:
-        state = {
-            "step": self.step,
-            "best": self.best,
-            "stream": self.stream.state_dict(),
-            "recipe": self.recipe.model_dump(mode="json"),
-        }
-        checkpoint.save(path, self.model, state, self.optimisers)
+        if not self.group.first:
+            return
+        recipe = self.recipe.model_dump(mode="json")
+        state = {"step": self.step, "best": self.best, "stream": self.stream.state_dict(), "recipe": recipe}
+        checkpoint.save(path, self.model, state, self.optimisers, self.average)
 
     def _resume(self, path: Path) -> None:
         """Go on where a checkpoint was written, with the same recipe but for the number of epochs."""
-        state = checkpoint.load(path, self.model, self.optimisers)
-        own, theirs = self.recipe.model_dump(mode="json"), state["recipe"]
-        changed = [name for name in own if own[name] != theirs.get(name) and name not in ("epochs", "amp")]
+        changed = self.recipe.changed_since(checkpoint.state_of(path)["recipe"])
         if changed:
-            told = ", ".join(f"{name} was {theirs.get(name)}, is {own[name]}" for name in changed)
-            msg = f"{path} is of another run: {told}"
+            msg = f"{path} is of another run: {changed}"
             raise ConfigError(msg, hint="out=FOLDER for a new run, or the settings of the first one")
-        self.stream.load_state_dict(state["stream"])
-        self.step, self.best = state["step"], state["best"]
+        state = checkpoint.load(path, self.model, self.optimisers, self.average)
+        self.stream.load_state_dict({**state["stream"], "rank": self.group.rank})
+        self.step = state["step"]
+        self.best.update(state["best"])
+        self.group.agree(self.step, "the step to go on from")
+        self.group.wait()  # none writes while another reads
         _log.info("resumed at step %d, epoch %d", self.step, self.stream.epoch)
 
     def _tell(self, kind: str, told: dict[str, Any]) -> None:
         for tracker in self.trackers:
             tracker.write(kind, self.step, told)
+
+    def lap(self, done: str) -> None:
+        """Called after each part of a step; replaced by who wants to time them."""

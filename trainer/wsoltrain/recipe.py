@@ -47,11 +47,16 @@ class Recipe(BaseModel):
     crf_sigma_xy: float = Field(100.0, gt=0)
     crf_scale: float = Field(1.0, gt=0)
     size_weight: float = Field(0.0, ge=0)
+    larger_weight: float = Field(0.0, ge=0)
+    cls_weight: float = Field(0.0, ge=0)
+    cls_detached: bool = False
+    classifier: str | None = None
     epochs: int = Field(50, ge=1)
     head_epochs: int = Field(10, ge=0)
     batch: int = Field(32, ge=1)
     lr: float = Field(0.01, gt=0)
     head_lr: float = Field(0.1, gt=0)
+    schedule: Literal["step", "cosine"] = "step"
     lr_step: int = Field(15, ge=1)
     lr_gamma: float = Field(0.1, gt=0, le=1)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -59,6 +64,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(None, gt=0)
     amp: bool = True
+    ema: float | None = Field(None, gt=0, lt=1)
     seed: int = Field(0, ge=0)
 
     def pixel_sampler(self) -> Dips | OtsuRegion:
@@ -79,6 +85,18 @@ class Recipe(BaseModel):
                     unknown(f"key of sampler {self.sampler}", f"pixels.{name}", [f"pixels.{k}" for k in known])
                 )
         return kind(**self.pixels)
+
+    def changed_since(self, theirs: Mapping[str, Any]) -> str:
+        """What differs from an earlier recipe, such as ``lr was 0.01, is 0.02``; empty where a run may go on with it.
+
+        More or fewer epochs are no matter, nor is the precision of a GPU.
+        """
+        own, known = self.model_dump(mode="json"), type(self).model_fields
+        return ", ".join(
+            f"{name} was {theirs.get(name, known[name].default)}, is {value}"
+            for name, value in own.items()
+            if value != theirs.get(name, known[name].default) and name not in ("epochs", "amp")
+        )
 
 
 class Range(BaseModel):

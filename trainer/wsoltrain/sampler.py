@@ -40,7 +40,7 @@ class Shuffle:
     lanes : int
         Lanes that take turns.
     unit : int
-        Rows that a lane gives in its turn, and that a rank takes in its turn; best the batch size, or a divisor of it.
+        Rows that a lane gives in its turn; best the batch size, or a divisor of it.
     """
 
     run_rows: int = INNER_CHUNK_ROWS
@@ -123,8 +123,8 @@ def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: Shuffle | None) -
 def rank_share(order: NDArray[Any], *, rank: int, world: int, unit: int, uneven: Uneven) -> NDArray[Any]:
     """Part of an epoch's order that one rank visits; equally many for each rank.
 
-    Ranks take turns by `unit`, so that one step of all ranks covers what a single process with the same global batch
-    covers in that step (where `unit` divides the batch of a rank). What is left over is cut evenly.
+    Ranks take turns by `unit`, the batch of one of them, so that a step of all ranks covers what a single process with
+    the same global batch covers in that step. What is left over is cut evenly.
 
     Parameters
     ----------

@@ -205,7 +205,7 @@ class Stream:
             rows = draw_frames(rows, groups, seed=config.seed, epoch=epoch)
         shuffle = config.shuffle if config.train else None
         whole = epoch_order(rows, seed=config.seed, epoch=epoch, shuffle=shuffle)
-        unit = config.shuffle.unit
+        unit = config.shuffle.unit if self._single else order.batch_size  # so that ranks take turns by batches
         order.rows = rank_share(whole, rank=self.rank, world=self.world, unit=unit, uneven=self.uneven)
         order.epoch, order.position = epoch, position
 

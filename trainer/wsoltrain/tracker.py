@@ -1,15 +1,21 @@
-"""Where the figures of a run go: a JSON line each, and TensorBoard where it is wanted."""
+"""Where the figures of a run go: a JSON line each, and TensorBoard or Weights & Biases where they are wanted."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+TRACKERS = ("jsonl", "tensorboard", "wandb")
 
 
 class Tracker(Protocol):
@@ -17,6 +23,9 @@ class Tracker(Protocol):
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
         """Keep the figures of one step or epoch."""
+
+    def close(self) -> None:
+        """Finish what is still being written."""
 
 
 class JsonLines:
@@ -31,6 +40,10 @@ class JsonLines:
         self.file.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
         self.file.flush()
 
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
 
 class TensorBoard:
     """Numbers as scalars of a TensorBoard folder."""
@@ -39,20 +52,92 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            msg = "track=tensorboard needs the package tensorboard"
-            raise ConfigError(msg, hint="pip install tensorboard, or track=jsonl") from error
+            msg = "tensorboard"
+            raise _missing(msg) from error
         self.writer = SummaryWriter(str(folder))
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
         """Add each number."""
-        for name, value in figures.items():
-            if isinstance(value, int | float):
-                self.writer.add_scalar(f"{kind}/{name}", value, step)
+        for name, value in _numbers(kind, figures).items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self.writer.close()
 
 
-def open_trackers(names: str, folder: Path) -> list[Tracker]:
-    """Open ``jsonl``, which is always there, and ``tensorboard`` where the comma-separated names hold it."""
+class WeightsAndBiases:
+    """Numbers of a run of Weights & Biases, on disk only unless the environment says otherwise.
+
+    ``WANDB_MODE`` and ``WANDB_API_KEY`` mean what they mean to wandb; where neither is set the run is an offline one,
+    for ``wandb sync`` later, since asking for a key would stop a job that nobody watches. A run that goes on in the
+    same folder goes on under the same id.
+    """
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            msg = "wandb"
+            raise _missing(msg) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if "WANDB_API_KEY" in os.environ else "offline")
+        self.run = wandb.init(
+            dir=str(folder),
+            project=os.environ.get("WANDB_PROJECT", "wsoltrain"),
+            name=folder.name,
+            id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12],
+            resume="allow",
+            mode=mode,
+            config=dict(recipe),
+        )
+
+    def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
+        """Log each number; the step is a figure of its own, since wandb takes none that is behind its last one."""
+        self.run.log({**_numbers(kind, figures), "step": step})
+
+    def close(self) -> None:
+        """Let wandb finish."""
+        self.run.finish()
+
+
+def _numbers(kind: str, figures: Mapping[str, Any]) -> dict[str, float]:
+    """Figures that are numbers, named by their kind and, where one speaks, the annotator."""
+    place = "/".join(str(part) for part in (kind, figures.get("annotator")) if part)
+    return {f"{place}/{name}": value for name, value in figures.items() if isinstance(value, int | float)}
+
+
+def _missing(name: str) -> ConfigError:
+    return ConfigError(f"track={name} needs the package {name}", hint=f"pip install {name}, or track=jsonl")
+
+
+@contextmanager
+def open_trackers(names: str, folder: Path, recipe: Mapping[str, Any]) -> Iterator[list[Tracker]]:
+    """Open what comma-separated names of `TRACKERS` say, and close it in the end; ``jsonl`` is always there.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; ``metrics.jsonl``, ``tensorboard/`` and ``wandb/`` lie in it.
+    recipe : mapping
+        Shown beside the figures by W&B.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or its package is missing.
+    """
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in TRACKERS:
+            raise ConfigError(unknown("tracker", name, TRACKERS))
     opened: list[Tracker] = [JsonLines(folder / "metrics.jsonl")]
-    if "tensorboard" in names.split(","):
-        opened.append(TensorBoard(folder / "tensorboard"))
-    return opened
+    try:
+        if "tensorboard" in wanted:
+            opened.append(TensorBoard(folder / "tensorboard"))
+        if "wandb" in wanted:
+            opened.append(WeightsAndBiases(folder, recipe))
+        yield opened
+    finally:
+        for tracker in opened:
+            tracker.close()

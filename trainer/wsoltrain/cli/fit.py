@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +17,14 @@ from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from wsoltrain.loop import Settings
     from wsoltrain.recipe import Recipe
+    from wsoltrain.tracker import Tracker
 
 KEYS = {
-    "recipe": Key(text, "dips", "dips, trcam, or a YAML file"),
+    "recipe": Key(text, "dips", "name of a shipped one, or a YAML file"),
     "dataset": Key(text, None, "name in data/ or a YAML file"),
     "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
     "root": Key(text, None, "folder of the image files, instead of the one in the YAML"),
@@ -29,10 +35,10 @@ KEYS = {
     "by": Key(text, "proposals", "stage whose first box a row is the validation's pseudo-box"),
     "gt": Key(flag, False, "evaluate against the ground truth of the validation split as well"),
     "test": Key(text, None, "split scored against its ground truth after each epoch, for the table of select"),
-    "workers": Key(whole(0), max(1, os.cpu_count() or 1), "loader processes"),
+    "workers": Key(whole(0), None, "loader processes of each training process; one a core of its share"),
     "save_every": Key(whole(1), 200, "steps between checkpoints"),
     "device": Key(text, None, "of torch; cuda where there is one"),
-    "track": Key(text, "jsonl", "jsonl, or jsonl,tensorboard"),
+    "track": Key(text, "jsonl", "any of jsonl,tensorboard,wandb"),
 }
 
 
@@ -48,17 +54,31 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     """Train and tell what came of it."""
     own = [word for word in words if word.partition("=")[0] in KEYS or "=" not in word]
     values = read_words(own, KEYS)
-    changes = {name: _value(given) for name, _, given in (word.partition("=") for word in words if word not in own)}
-    recipe, settings = _prepare(values, changes)
+    changes = {name: read_value(given) for name, _, given in (word.partition("=") for word in words if word not in own)}
+    recipe, settings = prepare(values, changes)
     from wsoltrain.loop import Trainer
     from wsoltrain.models.localizers import complexity
+    from wsoltrain.parallel import close_group, open_group
     from wsoltrain.tracker import open_trackers
 
-    trainer = Trainer(recipe, settings, open_trackers(values["track"], settings.out))
-    counted = complexity(trainer.model, recipe.size)["heads"]
-    size = f"{counted['parameters'] / 1e6:.3f} M parameters, {counted['macs'] / 1e9:.3f} G multiply-accumulates"
-    click.echo(f"{recipe.model} on {recipe.backbone}: heads of {size} an image", err=True)
-    result = {"out": str(settings.out), **trainer.fit()}
+    group = open_group(settings.device)
+    if group.world > 1 and settings.device == "cuda":
+        settings = replace(settings, device=f"cuda:{group.local}")
+    if not group.first:
+        logging.getLogger().setLevel(logging.WARNING)
+    opened: AbstractContextManager[list[Tracker]] = nullcontext([])
+    if group.first:
+        opened = open_trackers(values["track"], settings.out, recipe.model_dump(mode="json"))
+    with opened as trackers:
+        trainer = Trainer(recipe, settings, trackers, group=group)
+        if group.first:
+            counted = complexity(trainer.model, recipe.size)["heads"]
+            size = f"{counted['parameters'] / 1e6:.3f} M parameters, {counted['macs'] / 1e9:.3f} G multiply-accumulates"
+            click.echo(f"{recipe.model} on {recipe.backbone}: heads of {size} an image", err=True)
+        result = {"out": str(settings.out), **trainer.fit()}
+    close_group(group)
+    if not group.first:
+        return
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -66,7 +86,8 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"{settings.out}: {trainer.step} steps; best validation MaxBoxAcc {best}")
 
 
-def _value(given: str) -> Any:
+def read_value(given: str) -> Any:
+    """Value of a recipe's key, as YAML reads it; ``2e-9`` is a number."""
     value = yaml.safe_load(given)
     if isinstance(value, str):
         try:
@@ -76,7 +97,14 @@ def _value(given: str) -> Any:
     return value
 
 
-def _prepare(values: dict[str, Any], changes: dict[str, Any]) -> tuple[Recipe, Settings]:
+def prepare(values: dict[str, Any], changes: dict[str, Any]) -> tuple[Recipe, Settings]:
+    """Recipe and places of a run.
+
+    Raises
+    ------
+    ConfigError
+        If no data set is named, or a key or value does not fit.
+    """
     import torch
 
     from wsolpipe.images.dataset import load_dataset
@@ -100,8 +128,14 @@ def _prepare(values: dict[str, Any], changes: dict[str, Any]) -> tuple[Recipe, S
         val=values["val"],
         annotators=[values["by"], *(["gt"] if values["gt"] else [])],
         test=values["test"],
-        workers=values["workers"],
+        workers=loaders(values["workers"]),
         save_every=values["save_every"],
         device=values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"),
     )
     return recipe, settings
+
+
+def loaders(given: int | None) -> int:
+    """Loader processes: as given, else one a core of this process's share of the machine."""
+    share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, (os.cpu_count() or 1) // share) if given is None else given

@@ -1,0 +1,57 @@
+"""A network small enough to train in a second, and what tests of training and of what was trained need around it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+
+from wsoltrain.config import Labelling
+from wsoltrain.loop import Settings, Trainer
+from wsoltrain.recipe import Recipe, load_recipe
+from wsoltrain.tracker import JsonLines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from stores import TinyStore
+
+VIT = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+SMALL: dict[str, Any] = {
+    "backbone": "vit_tiny_patch16_224", "model_args": VIT, "weights": None, "size": 32, "resize": 36, "batch": 8,
+    "epochs": 2, "head_epochs": 1, "pixels": {"n_fg": 20, "n_bg": 20},
+}  # fmt: skip
+
+
+def settings(store: TinyStore, out: Path, **more: Any) -> Settings:
+    labelling = Labelling(store.url, "tiny", "train")
+    return Settings(labelling, root=store.root, out=out, **{"workers": 0, "save_every": 1, "thresholds": 50, **more})
+
+
+def recipe(**more: Any) -> Recipe:
+    return load_recipe("dips", dataset="tiny", changes={**SMALL, **more})
+
+
+def trainer(store: TinyStore, out: Path, *, more: dict[str, Any] | None = None, **changes: Any) -> Trainer:
+    return Trainer(recipe(**changes), settings(store, out, **(more or {})), [JsonLines(out / "metrics.jsonl")])
+
+
+def words(store: TinyStore, **changes: Any) -> list[str]:
+    """Words of ``wsoltrain fit`` for the same run."""
+    keys = {**SMALL, **changes}
+    return [
+        "fit", "recipe=dips", f"store={store.url}", f"dataset={store.root}/../tiny.yaml", "device=cpu",
+        *(f"{name}={json.dumps(value)}" for name, value in keys.items()),
+    ]  # fmt: skip
+
+
+def lines(out: Path, kind: str) -> list[dict[str, Any]]:
+    return [told for told in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if told["kind"] == kind]
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
