@@ -7,22 +7,77 @@ import os
 import statistics
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one repetition: by the clock, and of all threads of this process."""
+    """Seconds of one repetition.
+
+    Attributes
+    ----------
+    wall : float
+        By the clock.
+    cpu : float
+        Of all threads of the process.
+    waited : float
+        For which a working thread stood in the queue of a core, on average over the threads: what other processes took.
+        Waiting for a lock, a file or another thread is not in it.
+    """
 
     wall: float
     cpu: float
+    waited: float = 0.0
 
     def seconds(self, clock: str) -> float:
-        """Seconds by ``wall`` or ``cpu``."""
-        return {"wall": self.wall, "cpu": self.cpu}[clock]
+        """Seconds by ``wall``, ``cpu``, or ``alone``: the clock without `waited`, as on a machine of one's own."""
+        return {"wall": self.wall, "cpu": self.cpu, "alone": self.wall - self.waited}[clock]
+
+
+class Queue:
+    """Adds up how long threads stand in the queue of a core while they do some work (Linux's schedstat).
+
+    >>> queue = Queue()
+    >>> work = queue.watch(sum)
+    >>> work([1, 2])
+    3
+    >>> queue.take() >= 0.0
+    True
+    """
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+
+    def watch(self, work: Callable[P, R]) -> Callable[P, R]:
+        """The same function, watched in whatever thread it runs."""
+
+        def watched(*arguments: P.args, **options: P.kwargs) -> R:
+            before = self._now()
+            try:
+                return work(*arguments, **options)
+            finally:
+                self._seconds.append(self._now() - before)
+
+        return watched
+
+    def take(self) -> float:
+        """Seconds of all threads since the last time, and begin anew."""
+        seconds, self._seconds = sum(self._seconds), []
+        return seconds
+
+    def _now(self) -> float:
+        """Seconds that this thread has stood in the queue; 0 where the system does not say."""
+        try:
+            return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +88,7 @@ class Comparison:
     b: tuple[Timing, ...]
 
     def ratio(self, clock: str) -> float:
-        """Median over the pairs of A's seconds to B's: B's throughput as a share of A's. `clock`: ``wall``, ``cpu``."""
+        """Median over the pairs of A's seconds to B's: B's throughput as a share of A's. `clock`: see `Timing`."""
         pairs = zip(self.a, self.b, strict=True)
         return statistics.median(a.seconds(clock) / b.seconds(clock) for a, b in pairs)
 
