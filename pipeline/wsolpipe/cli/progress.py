@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from wsolpipe.launch.telling import tell
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -70,14 +72,15 @@ class Display:
         self.totals[event["split"]] = event["rows"]
 
     def _on_note(self, event: dict[str, Any]) -> None:
-        self.console.print(event["text"], style="dim", markup=False)
+        self.console.print(tell(event), style="dim", markup=False)
+
+    _on_late = _on_note
 
     def _on_warning(self, event: dict[str, Any]) -> None:
-        self.console.print(f"warning: {event['text']}", style="yellow", markup=False)
+        self.console.print(tell(event), style="yellow", markup=False)
 
     def _on_failure(self, event: dict[str, Any]) -> None:
-        where = f"{event['stage']} {event['split'] or ''} shard {event['shard']}"
-        self.console.print(f"failed (try {event['tries']}): {where}: {event['error']}", style="red", markup=False)
+        self.console.print(tell(event), style="red", markup=False)
         if "--debug" in sys.argv:
             self.console.print(event["traceback"], markup=False)
 
@@ -107,10 +110,7 @@ class Display:
                     task, completed=self.bars.tasks[task].total or 1, total=self.bars.tasks[task].total or 1
                 )
             return
-        bad = f", {event['quarantined']} quarantined" if event["quarantined"] else ""
-        what = "made" if event["split"] is None else f"shard {event['shard']}: {event['rows']} rows{bad}"
-        how = "taken over" if event.get("taken_over") else f"{event['seconds']:.1f} s"
-        self.console.print(f"{event['stage']} {event['split'] or ''} {what}, {how}", markup=False)
+        self.console.print(tell(event), markup=False)
 
     def _task(self, event: dict[str, Any]) -> TaskID:
         key = (event["stage"], event["split"])

@@ -16,14 +16,17 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     stage=S[,S…]   what to make (proposals, cls_maps, classifier, index …)
     dataset=D      a name in data/, or your own YAML file
     store=DIR      where labels go (default: $WSOLPIPE_STORE or ./wsol-store)
-    split=, limit=, rows=a:b, root=DIR, workers=N, cluster=local|dask-local,
-    shard_rows=N, max_failed=0.05, device=cpu|cuda, force=true
+    split=, limit=, rows=a:b, root=DIR, workers=N, shard_rows=N,
+    max_failed=0.05, device=cpu|cuda, force=true, wall_time=SECONDS
+    cluster=local|dask-local|dask-cuda|slurm|slurm-array|tcp://HOST:PORT
+    profile=NAME, profiles=FILE, profile.field=value, as in profile.time=4:00:00
+    print=true     show what would be submitted; wait=false: submit and return
     stage.parameter=value, as in cls_maps.model=vit_small_patch16_224.dino
     """
     from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import ConfigError, WsolError
     from wsolpipe.engine.config import build_config, split_words
-    from wsolpipe.launch.run import remember_command, resume_command, run
+    from wsolpipe.launch.run import remember_command, resume_command, run, script
     from wsolpipe.stages.registry import load_registry
 
     registry = load_registry(split_words(words).get("stages"))
@@ -31,6 +34,10 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if not config.stage:
         msg = f"no stage named; valid: {', '.join(['index', *registry.entries])}"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe run stage=proposals dataset=demo")
+    if config.print:
+        text = script(config)
+        print_json({"script": text}) if as_json else print(text, end="")
+        return 0
     resume = resume_command()
     try:
         with Display() as display:
@@ -54,5 +61,5 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
             print(f"see why: wsolpipe quarantine list dataset={config.dataset} store={config.store}", file=sys.stderr)
         print(f"{outcome.verdict}\nresume with: {resume}", file=sys.stderr)
     elif not as_json:
-        print(f"done: {config.store}")
+        print(outcome.verdict if outcome.submitted else f"done: {config.store}")
     return outcome.code

@@ -23,6 +23,7 @@ from wsolpipe.engine.indexing import IndexWork
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.maker import Abandoned, Maker, failure_name
 from wsolpipe.engine.plan import State, Units, examine
+from wsolpipe.engine.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,11 +54,15 @@ class Worker:
         Receives events: plain dictionaries with a field ``event``.
     stop : threading.Event
         Set when this process shall end: the unit under way is abandoned at its next block.
+    late : bool
+        Whether it ended, with work left, because of its wall time.
     """
 
     session: Session
     emit: Callable[[dict[str, Any]], None]
     stop: threading.Event = field(default_factory=threading.Event)
+    late: bool = False
+    _short: bool = False
     _tries: Counter[str] = field(default_factory=Counter)
     _torn: Counter[str] = field(default_factory=Counter)
     _seen: dict[str, Units] = field(default_factory=dict)
@@ -65,35 +70,71 @@ class Worker:
     def __post_init__(self) -> None:
         self.leases = Leases(self.session.backend, ttl=self.session.config.lease)
         self.rng = random.Random(self.leases.owner.token)
-        self.maker = Maker(self.session, self.leases, self.emit, self.stop.is_set)
+        self.maker = Maker(self.session, self.leases, self.emit, self._must_end)
+        self.time_left = TimeLeft.of(self.session.config)
 
     def run(self) -> None:
-        """Work until everything asked for is made, has failed for good, or `stop` is set."""
+        """Work until everything asked for is made, has failed for good, `stop` is set or time is up."""
         for split, key in self.session.config.index.items():
             self._finish_index(IndexWork(self.session, split, key))
-        while not self.stop.is_set():
+        while not self._must_end():
             made, waiting = self._round(resolve(self.session, fetch=True))
             if made:
                 continue
+            if self._short:
+                self._end_late()
             if not waiting:
                 return
             self.stop.wait(POLL_SECONDS)
 
     def run_unit(self, stage: str, split: str | None, unit: int | None) -> str:
-        """Make one unit that a scheduler chose; return ``made``, ``busy`` (somebody else holds it) or ``failed``."""
+        """Make one unit that a scheduler chose.
+
+        Returns
+        -------
+        str
+            ``made``, ``busy`` (somebody else holds it), ``failed``, or ``late`` (not begun or given up, since this
+            process is about to end).
+        """
+        if self._must_end():
+            return "late"
         if stage == "index":
             assert split is not None
             assert unit is not None
             return (
                 "made" if self._scan(IndexWork(self.session, split, self.session.config.index[split]), unit) else "busy"
             )
-        outcome, _ = self._attempt(resolve(self.session, fetch=True).find(stage, split), unit)
-        names = {Outcome.MADE: "made", Outcome.STOOD: "made", Outcome.FAILED: "failed"}
+        node = resolve(self.session, fetch=True).find(stage, split)
+        if not self.time_left.fits(node, unit, self._units_like(node)):
+            return "late"
+        outcome, record = self._attempt(node, unit)
+        if outcome is Outcome.MADE and record is not None:
+            self.time_left.note(node, record)
+        names = {Outcome.MADE: "made", Outcome.STOOD: "made", Outcome.FAILED: "late" if self._must_end() else "failed"}
         return names.get(outcome, "busy")
+
+    def _units_like(self, node: Node) -> Units:
+        """What the store tells of the units of a node, where it matters how long these took."""
+        if self.time_left.ends is None:
+            return Units()
+        self._seen[node.folder] = examine(self.session, node, {}, self._seen.get(node.folder))
+        return self._seen[node.folder]
+
+    def _must_end(self) -> bool:
+        """Whether to end now: asked to, or out of time."""
+        if not self.stop.is_set() and self.time_left.is_up():
+            self._end_late()
+        return self.stop.is_set()
+
+    def _end_late(self) -> None:
+        self.late = True
+        left = max(0.0, self.time_left.seconds)
+        self.emit({"event": "late", "text": f"{left:.0f} s of the wall time are left: too few for another shard"})
+        self.stop.set()
 
     def _finish_index(self, work: IndexWork) -> None:
         """Scan with whoever else scans, then assemble."""
-        while not self.stop.is_set() and self.session.index_of(work.split) is None:
+        while not self._must_end() and self.session.index_of(work.split) is None:
             made = [self._scan(work, shard) for shard in work.pending() if not self.stop.is_set()]
             if not work.pending():
                 with contextlib.suppress(TornShardError):  # damaged scans are pending again
@@ -116,6 +157,7 @@ class Worker:
         """Go through all nodes once; count what was found or made, and tell whether others are at work."""
         known: dict[tuple[str, str | None], Units] = {}
         made, waiting = 0, False
+        self._short = False
         for node in graph.nodes:
             if node.blocked:
                 continue
@@ -139,11 +181,16 @@ class Worker:
         place, made, waiting = 0, 0, False
         while left and not self.stop.is_set():
             unit = left.pop(place % len(left))
+            if not self.time_left.fits(node, unit, units):
+                self._short = True
+                continue
             outcome, record = self._attempt(node, unit)
             waiting = waiting or outcome in {Outcome.HELD, Outcome.AGAIN}
             if record is not None:
                 made += 1
                 units.states[unit], units.records[unit] = State.DONE, record
+                if outcome is Outcome.MADE:
+                    self.time_left.note(node, record)
             if outcome in {Outcome.HELD, Outcome.STOOD}:
                 standing = set(self.session.backend.names(f"{node.folder}/commits"))
                 left = [

@@ -14,6 +14,7 @@ from wsolpipe.contract import errors
 from wsolpipe.contract.errors import ClusterError, WsolError
 from wsolpipe.engine.config import for_worker
 from wsolpipe.engine.worker import Worker
+from wsolpipe.launch.signals import EXIT_AGAIN
 
 if TYPE_CHECKING:
     from wsolpipe.engine.session import Session
@@ -91,7 +92,7 @@ class _Process:
             return True
         self.reader.join()
         if code >= 0 or stop.is_set() or self.fatal:
-            if code > 0 and not self.fatal and not stop.is_set():
+            if code not in {0, EXIT_AGAIN} and not self.fatal and not stop.is_set():
                 self.fatal = ClusterError(f"worker {self.number} ended with code {code}", hint="run again: it resumes")
             return False
         if self.restarts >= RESTARTS:

@@ -12,11 +12,11 @@ from wsolpipe.contract.errors import WsolError
 from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.session import Session
 from wsolpipe.engine.worker import Worker
-from wsolpipe.launch.signals import stop_on_signals
+from wsolpipe.launch.signals import EXIT_AGAIN, stop_on_signals
 
 
 def main() -> int:
-    """Run a worker until nothing is left; the exit code is 0, or that of the error."""
+    """Run a worker until nothing is left; the exit code is 0, that of the error, or 75 where its time was up."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints must not mix with the events
     lock = threading.Lock()
@@ -34,11 +34,12 @@ def main() -> int:
     _follow(parent, stop)
     try:
         with stop_on_signals(stop):
-            Worker(Session.open(RunConfig.from_json(sys.stdin.read())), emit, stop).run()
+            worker = Worker(Session.open(RunConfig.from_json(sys.stdin.read())), emit, stop)
+            worker.run()
     except WsolError as error:
         emit({"event": "fatal", "kind": type(error).__name__, "message": error.message, "hint": error.hint})
         return error.exit_code
-    return 0
+    return EXIT_AGAIN if worker.late else 0
 
 
 def _follow(parent: int, stop: threading.Event) -> None:

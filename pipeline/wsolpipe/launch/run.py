@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,13 @@ from wsolpipe.engine.plan import Line, examine, make_plan, retry_name
 from wsolpipe.engine.quarantine import dropped_ids
 from wsolpipe.engine.session import Session
 from wsolpipe.launch import launcher
-from wsolpipe.launch.signals import stop_on_signals
+from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PENDING, stop_on_signals
+from wsolpipe.launch.wall_time import settle_end
 
 if TYPE_CHECKING:
-    import threading
-
     from wsolpipe.engine.config import RunConfig
     from wsolpipe.launch.launcher import Emit
 
-EXIT_DONE, EXIT_FAILED, EXIT_PENDING, EXIT_INTERRUPTED = 0, 1, 2, 130
 LEAST_BUDGET = 20
 
 
@@ -38,12 +37,15 @@ class Outcome:
         Exit code.
     verdict : str
         One line for people.
+    submitted : bool
+        Whether jobs were left to themselves, which make what is still missing.
     """
 
     session: Session
     lines: list[Line]
     code: int
     verdict: str
+    submitted: bool = False
 
     def to_json(self, resume: str) -> dict[str, Any]:
         """As published: stages with their counts, the store, and the command that resumes."""
@@ -60,13 +62,24 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Outcome:
     WsolError
         What is wrong with the configuration, the data, the weights or the store.
     """
-    session = Session.open(config)
+    launch = launcher.find(config.cluster)
+    launcher.check(config)
+    session = Session.open(settle_end(config) if config.cluster in launcher.HERE else config)
+    late = threading.Event()
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "late":
+            late.set()
+        emit(event)
+
     with stop_on_signals(stop):
         graph_session = _settle_indexes(session, emit)
         if config.force:
             _ask_again(graph_session)
-        launcher.find(config.cluster)(graph_session, emit, stop)
+        submitted = launch(graph_session, hear, stop)
     graph = resolve(graph_session)
+    if submitted:
+        return Outcome(graph_session, make_plan(graph_session, graph), EXIT_DONE, submitted, submitted=True)
     leases = Leases(graph_session.backend)
     for folder in [
         *(index.folder for index in graph.indexes.values() if index),
@@ -74,7 +87,7 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Outcome:
     ]:
         leases.sweep(folder)
     lines = make_plan(graph_session, graph)
-    code, verdict = _judge(graph_session, lines, interrupted=stop.is_set())
+    code, verdict = _judge(graph_session, lines, late=late.is_set(), interrupted=stop.is_set())
     return Outcome(graph_session, lines, code, verdict)
 
 
@@ -106,7 +119,19 @@ def budget(max_failed: float, rows: int) -> float:
     return max(max_failed * rows, LEAST_BUDGET) if max_failed > 0 else 0
 
 
-def _judge(session: Session, lines: list[Line], *, interrupted: bool) -> tuple[int, str]:
+def script(config: RunConfig) -> str:
+    """What a run would submit; nothing is written and nothing submitted.
+
+    Raises
+    ------
+    ConfigError
+        If its cluster submits nothing, or something is wrong with the configuration.
+    """
+    launcher.check(config)
+    return launcher.find_script(config.cluster)(Session.open(config))
+
+
+def _judge(session: Session, lines: list[Line], *, late: bool, interrupted: bool) -> tuple[int, str]:
     pending = [line for line in lines if line.shards_done < line.shards or line.key is None]
     worst = EXIT_DONE
     told: list[str] = []
@@ -120,6 +145,8 @@ def _judge(session: Session, lines: list[Line], *, interrupted: bool) -> tuple[i
             told.append(
                 f"{counted} of {line.rows} rows of {where} are quarantined, over max_failed={session.config.max_failed}"
             )
+    if pending and late:
+        return EXIT_AGAIN, "the wall time is up; everything committed so far is kept"
     if pending and interrupted:
         return EXIT_INTERRUPTED, "interrupted; everything committed so far is kept"
     if pending:

@@ -1,0 +1,75 @@
+"""What is said to SLURM, through its own commands: submit, look, cancel, requeue."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+
+from wsolpipe.contract.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+Task = tuple[str, int]
+"""A task of an array: the array's job number, and the task's number in it."""
+
+ALIVE = frozenset(
+    ["PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT",
+     "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "RESV_DEL_HOLD", "SPECIAL_EXIT"]
+)  # fmt: skip
+SECONDS = 60
+
+
+def submit(script: Path, *options: str) -> str:
+    """Give a script to ``sbatch``; return the job's number.
+
+    Raises
+    ------
+    ClusterError
+        If there is no sbatch here, or it refuses.
+    """
+    if shutil.which("sbatch") is None:
+        msg = f"there is no sbatch on {socket.gethostname()}"
+        raise ClusterError(msg, hint="type it where jobs are submitted; print=true shows the script anywhere")
+    done = _call("sbatch", "--parsable", *options, str(script))
+    if done.returncode != 0:
+        said = " ".join(done.stderr.replace("sbatch: error:", "").split())
+        msg = f"sbatch refused {script}: {said}"
+        raise ClusterError(msg, hint="what is asked of the site is in the profile (profile=, profile.field=value)")
+    return done.stdout.strip().partition(";")[0]
+
+
+def states(job_name: str) -> dict[Task, str]:
+    """State of every task of the arrays of this name that SLURM still knows of.
+
+    Raises
+    ------
+    ClusterError
+        If SLURM does not answer.
+    """
+    done = _call("squeue", "--noheader", "--array", "--states=all", f"--name={job_name}", "--format=%F|%K|%T")
+    if done.returncode != 0:
+        msg = f"squeue does not answer: {' '.join(done.stderr.split())}"
+        raise ClusterError(msg, hint="everything committed is kept: run again, it resumes")
+    lines = (line.split("|") for line in done.stdout.split("\n") if line.count("|") == 2)
+    return {(job, int(number)): state for job, number, state in lines if number.isdigit()}
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    """Cancel jobs; quiet about those that have ended."""
+    _call("scancel", *jobs)
+
+
+def requeue(task: str) -> bool:
+    """Put a running task back into the queue; tell whether SLURM agreed."""
+    return _call("scontrol", "requeue", task).returncode == 0
+
+
+def _call(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))

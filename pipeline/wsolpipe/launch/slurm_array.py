@@ -1,0 +1,300 @@
+"""``cluster=slurm-array``: a job array whose tasks take leases until none is left; only the store coordinates them.
+
+The run that submits it needs not stay: ``wait=false`` leaves the array to itself. One that waits tells what is made,
+replaces tasks that were lost, and cancels the array if it is interrupted.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsolpipe.contract.errors import ClusterError
+from wsolpipe.engine.config import for_worker
+from wsolpipe.engine.graph import resolve
+from wsolpipe.launch import slurm
+from wsolpipe.launch.profiles import Profile, load_profile
+from wsolpipe.launch.task import Order, as_error, read_note
+from wsolpipe.launch.watch import StoreWatch
+
+if TYPE_CHECKING:
+    import threading
+
+    from wsolpipe.engine.session import Session
+    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.slurm import Task
+
+FALSE_STARTS = 2
+"""Times that a task may end before its worker begins: what is wrong then does not mend itself."""
+DEAF_LOOKS = 60
+LOST_LOOKS = 3
+END_SECONDS = 90.0
+FAREWELL_SECONDS = 15.0
+LOG_LINES = 12
+
+
+def run_slurm_array(session: Session, emit: Emit, stop: threading.Event) -> str | None:
+    """Submit an array of ``workers=`` tasks and watch it until nothing is left.
+
+    Returns
+    -------
+    str or None
+        With ``wait=false``, what was submitted and how to look after it.
+
+    Raises
+    ------
+    ClusterError
+        If there is no SLURM here, it refuses the job, or tasks are lost again and again.
+    WsolError
+        What a task raised.
+    """
+    resolve(session, fetch=True)  # weights come here, where there is a network, and what is wrong with them shows now
+    store = StoreWatch(session, emit)
+    if store.look():
+        return None
+    array = Array.of(session)
+    array.write()
+    job = slurm.submit(array.script)
+    emit({"event": "note", "text": f"job {job}: {session.config.workers} tasks, script and logs in {array.folder}"})
+    if not session.config.wait:
+        return f"job {job} is submitted\n{_ways_to_look(session, job)}"
+    crew = Crew(array, job, emit)
+    try:
+        crew.watch(store, stop)
+    finally:
+        crew.dismiss()
+    return None
+
+
+def script_text(session: Session) -> str:
+    """The script that ``cluster=slurm-array`` would submit; nothing is written."""
+    return Array.of(session).text()
+
+
+@dataclass(frozen=True)
+class Array:
+    """A job array: where its files are, what is asked of SLURM, what its tasks run."""
+
+    session: Session
+    profile: Profile
+    name: str
+    folder: Path
+
+    @classmethod
+    def of(cls, session: Session) -> Array:
+        """The array of a run, with a name of its own."""
+        profile = load_profile(session.config)
+        name = f"wsolpipe-{re.sub(r'[^A-Za-z0-9_.-]', '_', session.dataset.name)}-{secrets.token_hex(3)}"
+        return cls(session, profile, name, profile.log_folder / name)
+
+    @property
+    def script(self) -> Path:
+        """What sbatch gets."""
+        return self.folder / "array.sh"
+
+    @property
+    def order(self) -> Path:
+        """What its tasks read."""
+        return self.folder / "order.json"
+
+    @property
+    def lead(self) -> int:
+        """Seconds before the wall time at which tasks are asked to end: of a short time, a quarter at most."""
+        wall = self.profile.wall_seconds
+        return self.profile.signal_seconds if wall is None else max(1, min(self.profile.signal_seconds, wall // 4))
+
+    def write(self) -> None:
+        """Script and order into the log folder.
+
+        Raises
+        ------
+        ClusterError
+            If the folder cannot be written.
+        """
+        config = self.session.config
+        settled = replace(for_worker(config), threads=config.threads or self.profile.cpus, store=self._store())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.script.write_text(self.text())
+            Order(settled, self.lead, self.profile.resubmits).write(self.order)
+        except OSError as error:
+            msg = f"cannot write scripts and logs to {self.folder}: {error.strerror}"
+            raise ClusterError(msg, hint="choose a folder that compute nodes share: profile.logs=FOLDER") from error
+
+    def text(self) -> str:
+        """The batch script."""
+        config, profile = self.session.config, self.profile
+        throttle = f"%{profile.max_jobs}" if profile.max_jobs else ""
+        log = str(self.folder / "%A_%a.log").replace("%%", "%")
+        options = [
+            f"--job-name={self.name}",
+            f"--array=0-{config.workers - 1}{throttle}",
+            *profile.options(),
+            f"--chdir={Path.cwd()}",
+            f"--output={log}",
+            "--open-mode=append",
+            "--requeue",
+            f"--signal=B:USR1@{self.lead}",
+        ]
+        command = f"{profile.python} -m wsolpipe.launch.task {shlex.quote(str(self.order))}"
+        lines = [
+            "#!/bin/bash",
+            *(f"#SBATCH {_quoted(option)}" for option in options),
+            "",
+            f"# {','.join(config.stage)} of {self.session.dataset.name} into {self._store()}",
+            "# Each task makes shards until none is left. One may come late, be cancelled, killed, or run out of time:",
+            "# what it leaves undone, another one does. It ends with 75, back in the queue, if its time was up.",
+            *profile.prologue(),
+            f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus}}}",
+            f"exec {command}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _store(self) -> str:
+        store = self.session.config.store
+        return store if "://" in store else str(Path(store).expanduser().absolute())
+
+
+@dataclass
+class Slot:
+    """One of the tasks that were asked for, and the job that it is in now."""
+
+    task: Task
+    losses: int = 0
+    false_starts: int = 0
+    missed: int = 0
+    ended: bool = False
+
+
+@dataclass
+class Crew:
+    """The tasks of an array, as a run that waits for them sees them."""
+
+    array: Array
+    job: str
+    emit: Emit
+    slots: list[Slot] = field(default_factory=list)
+    deaf: int = 0
+
+    def __post_init__(self) -> None:
+        self.slots = [Slot((self.job, number)) for number in range(self.array.session.config.workers)]
+
+    def watch(self, store: StoreWatch, stop: threading.Event) -> None:
+        """Look at queue and store until no task is left, or nothing is left to do.
+
+        Raises
+        ------
+        ClusterError
+            If tasks are lost too often, or SLURM stays silent.
+        WsolError
+            What a task raised.
+        """
+        while not stop.is_set():
+            states = self._states()
+            whole = store.look()
+            if whole:
+                self._let_end(stop)
+                return
+            for slot in self.slots:
+                if states is not None and not slot.ended:
+                    self._judge(slot, states.get(slot.task))
+            if all(slot.ended for slot in self.slots):
+                return
+            stop.wait(self.array.profile.poll_seconds)
+
+    def _let_end(self, stop: threading.Event) -> None:
+        """Nothing is left: tasks that wait need not begin, those at work find out by themselves, in a moment."""
+        slurm.cancel(["--state=PENDING", *{slot.task[0] for slot in self.slots}])
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while not stop.is_set() and time.monotonic() < deadline:
+            states = self._states()
+            for slot in self.slots:
+                slot.ended = slot.ended or (states is not None and states.get(slot.task) not in slurm.ALIVE)
+            if all(slot.ended for slot in self.slots):
+                return
+            stop.wait(min(1.0, self.array.profile.poll_seconds))
+
+    def dismiss(self) -> None:
+        """Cancel what is left, and wait until it has ended: its leases are given back then."""
+        left = {slot.task[0] for slot in self.slots if not slot.ended}
+        if not left:
+            return
+        slurm.cancel(left)
+        deadline = time.monotonic() + END_SECONDS
+        while time.monotonic() < deadline:
+            states = self._states()
+            if states is not None and not any(state in slurm.ALIVE for state in states.values()):
+                return
+            time.sleep(min(1.0, self.array.profile.poll_seconds))
+        self.emit({"event": "warning", "text": f"jobs {', '.join(sorted(left))} do not end; see squeue"})
+
+    def _states(self) -> dict[Task, str] | None:
+        """States of all tasks; None while SLURM is silent, which a restarted controller is for a while."""
+        try:
+            found = slurm.states(self.array.name)
+        except ClusterError as error:
+            self.deaf += 1
+            if self.deaf > DEAF_LOOKS:
+                raise
+            if self.deaf == 1:
+                self.emit({"event": "warning", "text": f"{error.message}; asking again"})
+            return None
+        self.deaf = 0
+        return found
+
+    def _judge(self, slot: Slot, state: str | None) -> None:
+        """What became of a task: at work, done, cancelled on purpose, or lost and replaced."""
+        if state in slurm.ALIVE:
+            slot.missed = 0
+            return
+        slot.missed += 1
+        if state is None and slot.missed < LOST_LOOKS:
+            return
+        note = read_note(self.array.folder, slot.task)
+        slot.ended, slot.missed = True, 0
+        error = as_error(note)
+        if error is not None:
+            raise error
+        name = f"task {slot.task[1]} of job {slot.task[0]}"
+        if state == "CANCELLED":
+            self.emit({"event": "warning", "text": f"{name} was cancelled; what it held goes to the others"})
+        elif state != "COMPLETED" and not note.get("done"):
+            self._replace(slot, f"{name} ended: {state or 'gone from the queue'}", began="began" in note)
+
+    def _replace(self, slot: Slot, told: str, *, began: bool) -> None:
+        slot.losses += 1
+        slot.false_starts = 0 if began else slot.false_starts + 1
+        log = self.array.folder / f"{slot.task[0]}_{slot.task[1]}.log"
+        if slot.false_starts >= FALSE_STARTS:
+            msg = f"{told}, before its worker began; {log} ends with\n{_end_of(log)}"
+            raise ClusterError(msg, hint="see what is run with print=true; modules and set-up come from the profile")
+        if slot.losses > self.array.profile.resubmits:
+            msg = f"{told}, and was replaced {slot.losses - 1} times already; see {log}"
+            raise ClusterError(msg, hint="everything committed is kept: run again, it resumes")
+        job = slurm.submit(self.array.script, f"--array={slot.task[1]}")
+        slot.task, slot.ended = (job, slot.task[1]), False
+        self.emit({"event": "warning", "text": f"{told}; submitted again as job {job}"})
+
+
+def _ways_to_look(session: Session, job: str) -> str:
+    store = shlex.quote(session.config.store)
+    return f"wsolpipe status store={store} shows how far it is; scancel {job} ends it; the same run again resumes"
+
+
+def _end_of(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        return "  (there is no such file: is the folder shared with the compute nodes?)"
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _quoted(option: str) -> str:
+    """An option as sbatch reads it from a script: quotes where there is a space."""
+    name, separator, value = option.partition("=")
+    return f'{name}{separator}"{value}"' if " " in value else option

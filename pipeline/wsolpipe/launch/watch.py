@@ -1,0 +1,73 @@
+"""What a run that computes nothing itself sees of its workers: the records and failures that appear in the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from wsolpipe.engine.graph import resolve
+from wsolpipe.engine.plan import State, Units, examine
+
+if TYPE_CHECKING:
+    from wsolpipe.engine.graph import Node
+    from wsolpipe.engine.session import Session
+    from wsolpipe.launch.launcher import Emit
+
+
+@dataclass
+class StoreWatch:
+    """Looks at a store again and again, and emits an event for every shard made since the last look."""
+
+    session: Session
+    emit: Emit
+    _seen: dict[str, Units] = field(default_factory=dict)
+    _failures: dict[str, bytes] = field(default_factory=dict)
+
+    def look(self) -> bool:
+        """Tell what is new; return whether everything asked for is made.
+
+        What stood before the first look is no news.
+        """
+        first = not self._seen
+        graph = resolve(self.session)
+        known: dict[tuple[str, str | None], Units] = {}
+        whole = all(index is not None for index in graph.indexes.values())
+        for node in graph.nodes:
+            if node.blocked:
+                whole = False
+                continue
+            before = self._seen.get(node.folder, Units())
+            units = known[node.stage, node.split] = examine(self.session, node, known, before)
+            if not first:
+                self._tell_records(node, before, units)
+            self._tell_failures(node, silent=first)
+            self._seen[node.folder] = units
+            whole = whole and not units.pending()
+        return whole
+
+    def _tell_records(self, node: Node, before: Units, units: Units) -> None:
+        for unit, record in units.records.items():
+            if units.states[unit] is State.DONE and record != before.records.get(unit):
+                self.emit({
+                    "event": "shard", "stage": node.stage, "split": node.split, "shard": unit,
+                    "rows": record.stop - record.start, "quarantined": len(record.quarantined),
+                    "seconds": record.seconds, "taken_over": record.taken_over_from is not None,
+                })  # fmt: skip
+
+    def _tell_failures(self, node: Node, *, silent: bool) -> None:
+        backend = self.session.backend
+        for name in backend.names(f"{node.folder}/failures"):
+            path = f"{node.folder}/failures/{name}"
+            try:
+                content = backend.get(path)
+                note = json.loads(content)
+            except (FileNotFoundError, ValueError):
+                continue
+            if self._failures.get(path) != content and not silent:
+                unit = name.removesuffix(".json")
+                self.emit({
+                    "event": "failure", "stage": node.stage, "split": node.split, "shard": unit,
+                    "error": note["error"], "tries": note["tries"], "traceback": note["traceback"],
+                })  # fmt: skip
+            self._failures[path] = content
