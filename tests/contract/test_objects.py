@@ -88,14 +88,14 @@ def test_a_silent_lease_is_taken_over_by_one_and_its_old_owner_knows(backend):
     assert lease is not None
     others = [Leases(open_backend(backend.url), ttl=0.3) for _ in range(3)]
     assert [other.acquire(lease.name) for other in others] == [None] * 3
-    lease.renew(1)
+    lease.renew()
     assert lease.still_mine()
     assert [other.acquire(lease.name) for other in others] == [None] * 3  # the clock of the watcher starts here
     time.sleep(0.4)
     taken = [found for found in (other.acquire(lease.name) for other in others) if found]
     assert len(taken) == 1
     assert not lease.still_mine()
-    lease.renew(2)
+    lease.renew()
     assert lease.lost
     lease.release()
     assert taken[0].still_mine()

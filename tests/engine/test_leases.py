@@ -95,10 +95,10 @@ def test_a_silent_holder_is_given_its_own_time_to_live_by_the_watchers_clock(bac
 def test_a_heartbeat_starts_the_watchers_clock_again(backend, clock):
     lease = elsewhere(Leases(backend, ttl=60)).acquire(NAME)
     watcher = Leases(backend)
-    for beat in range(1, 4):
+    for _ in range(3):
         assert watcher.acquire(NAME) is None
         clock[0] += 50
-        lease.renew(beat)
+        lease.renew()
     assert watcher.acquire(NAME) is None
     assert lease.still_mine()
 
@@ -128,7 +128,7 @@ def test_a_holder_learns_that_its_lease_was_taken_and_does_not_release_it(backen
     watcher.acquire(NAME)
     clock[0] += 2
     taken = watcher.acquire(NAME)
-    lease.renew(1)
+    lease.renew()
     assert lease.lost
     lease.release()
     assert taken.still_mine()

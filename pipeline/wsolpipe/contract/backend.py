@@ -91,7 +91,8 @@ class LocalBackend:
         with self._explain("read", name):
             if limit is not None:
                 check_object_size(name, self.size(name) or 0, limit, self.url)
-            return self._path(name).read_bytes()
+            with open(self._plain_path(name), "rb") as file:  # noqa: PTH123 - as in `size`
+                return file.read()
 
     def size(self, name: str) -> int | None:
         try:
@@ -111,11 +112,10 @@ class LocalBackend:
             return made
 
     def sync(self, names: Iterable[str]) -> None:
-        # All files before all folders: most file systems write out everything that is new at the first of them.
-        paths = [self._path(name) for name in names]
-        for path in [*paths, *dict.fromkeys(path.parent for path in paths)]:
-            with self._explain("write", path.name), contextlib.suppress(FileNotFoundError):
-                _sync(path)
+        # The names of new files go with them: ext4, XFS and Btrfs write out what leads to a file before they answer.
+        for name in names:
+            with self._explain("write", name), contextlib.suppress(FileNotFoundError):
+                _sync(self._plain_path(name))
 
     def _put_new(self, aside: Path, path: Path) -> bool:
         try:
@@ -149,8 +149,8 @@ class LocalBackend:
             return True
 
     def delete(self, name: str) -> None:
-        with self._explain("delete", name):
-            self._path(name).unlink(missing_ok=True)
+        with self._explain("delete", name), contextlib.suppress(FileNotFoundError):
+            os.unlink(self._plain_path(name))  # noqa: PTH108 - as in `size`
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -269,7 +269,7 @@ class LocalBackend:
             marker.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def _sync(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

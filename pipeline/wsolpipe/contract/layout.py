@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from wsolpipe.contract.errors import ConfigError, StoreError
 
 DEFAULT_SHARD_ROWS = 4096
+_STEPS = frozenset({"", ".", ".."})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
@@ -33,7 +34,7 @@ def check_object_name(name: str, store: str) -> str:
     StoreError
         If it leaves the store.
     """
-    if "\\" in name or "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
+    if "\\" in name or "\0" in name or not _STEPS.isdisjoint(name.split("/")):
         msg = f"object name {name!r} leaves the store {store}"
         raise StoreError(msg)
     return name

@@ -379,5 +379,6 @@ def read_parquet(
             first = first if groups else offset
             groups.append(group)
         offset += rows
-    table = file.read_row_groups(groups, columns=list(columns) if columns is not None else None)
+    wanted = list(columns) if columns is not None else None
+    table = file.read_row_groups(groups, columns=wanted, use_threads=len(groups) > 1)
     return table.slice(start - first, last - start)

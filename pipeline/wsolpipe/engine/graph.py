@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest
@@ -39,12 +41,12 @@ class Node:
     weights: dict[str, Weights] = field(default_factory=dict)
     dataset: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str | None:
         """Folder name, None while blocked."""
         return self.made_of.key() if self.made_of else None
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """Folder in the store."""
         return stage_folder(self.dataset, self.split, self.stage, self.key or "none")
@@ -60,7 +62,7 @@ class Node:
             return need.units
         return list(need.shards.covering(*self.shards.span(unit)))
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Index columns that the rows digest covers: this stage's and those of everything it reads row by row."""
         mine = set(expand_columns(self.entry.columns))
@@ -155,6 +157,9 @@ def _make_node(
     for name in splits:
         if indexes[name] is None:
             return replace(bare, blocked=f"key after index of {name}")
+    reads_names = session.stage_class(stage).reads_class_names(params)
+    if reads_names and not splits and indexes[session.splits[0]] is None:
+        return replace(bare, blocked=f"key after index of {session.splits[0]}")
     for node in upstream:
         if node.key is None or (node.split is None and artifact_content(session, node) is None):
             return replace(bare, blocked=f"key after {node.stage}")
@@ -181,10 +186,15 @@ def _ingredients(
             columns[prefix + column] = index.manifest.digests[column]
     rows_stages = [item for item in node.upstream if item.split is not None and item.made_of is not None]
     artifacts = {item.stage: artifact_content(session, item) or "" for item in node.upstream if item.split is None}
+    params = node.params.in_key()
+    if session.stage_class(node.stage).reads_class_names(node.params):
+        named = indexes[splits[0] if splits else session.splits[0]]
+        assert named is not None
+        params["class_names"] = digest(named.manifest.class_names)
     return Ingredients(
         stage=node.stage,
         version=node.entry.version,
-        params=node.params.in_key(),
+        params=params,
         upstream={item.stage: item.made_of.fingerprint() for item in rows_stages if item.made_of},
         artifacts=artifacts,
         weights={name: item.sha256 for name, item in weights.items()},
@@ -247,7 +257,7 @@ def node_manifest(session: Session, node: Node, **made: Any) -> StageManifest:
         fingerprint=node.made_of.fingerprint(),
         basis=node.made_of.basis(),
         version=node.entry.version,
-        params=node.params.in_key(),
+        params=dict(node.made_of.params),
         index_key=node.index.key if node.index else None,
         columns=dict(node.made_of.columns),
         upstream=dict(node.made_of.upstream),

@@ -59,6 +59,9 @@ class Leases:
     ttl: float = DEFAULT_TTL
     owner: Owner = field(default_factory=Owner.here)
     _seen: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+    _beating: list[Lease] = field(default_factory=list)
+    _heart: threading.Thread | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def acquire(self, name: str) -> Lease | None:
         """Take the lease `name`; None while somebody else holds it."""
@@ -97,12 +100,41 @@ class Leases:
             return False
         return now - since > ttl
 
+    def keep(self, lease: Lease) -> None:
+        """Renew a lease from now on, from a thread that all leases share and that ends when there is none."""
+        with self._lock:
+            self._beating.append(lease)
+            if self._heart is None:
+                self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+                self._heart.start()
+
+    def forget(self, lease: Lease) -> None:
+        """Renew a lease no more; returns once no renewal of it is under way."""
+        with self._lock:
+            self._beating.remove(lease)
+        with lease.renewing:
+            lease.kept = False
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(self.ttl / 3)
+            with self._lock:
+                beating = list(self._beating)
+                if not beating:
+                    self._heart = None
+                    return
+            for lease in beating:
+                with lease.renewing:
+                    if lease.kept:
+                        fault_point("heartbeat")
+                        lease.renew()
+
     def _content(self, beat: int) -> bytes:
         fields: dict[str, Any] = {"owner": vars(self.owner), "ttl": self.ttl, "beat": beat, "time": time.time()}
         return json.dumps(fields, sort_keys=True).encode()
 
 
-@dataclass
+@dataclass(eq=False)
 class Lease:
     """A lease held by this process."""
 
@@ -110,31 +142,24 @@ class Lease:
     name: str
     content: bytes
     lost: bool = False
+    beats: int = 0
+    kept: bool = True
+    renewing: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[Lease]:
-        """Renew the lease from a thread while the body runs; release it in the end."""
-        done = threading.Event()
-
-        def beat() -> None:
-            count = 0
-            while not done.wait(self.leases.ttl / 3):
-                count += 1
-                fault_point("heartbeat")
-                self.renew(count)
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
+        """Renew the lease while the body runs; release it in the end."""
+        self.leases.keep(self)
         try:
             yield self
         finally:
-            done.set()
-            thread.join()
+            self.leases.forget(self)
             self.release()
 
-    def renew(self, beat: int) -> None:
+    def renew(self) -> None:
         """Write a new heartbeat; mark the lease as lost if somebody took it."""
-        content = self.leases._content(beat)  # noqa: SLF001 - same module, one idea
+        self.beats += 1
+        content = self.leases._content(self.beats)  # noqa: SLF001 - same module, one idea
         with contextlib.suppress(OSError):  # a store out of reach for a moment: the next beat tries again
             if self.leases.backend.swap(self.name, self.content, content):
                 self.content = content

@@ -12,13 +12,14 @@ from wsolpipe.engine import commit
 from wsolpipe.engine.artifact import ArtifactJob
 from wsolpipe.engine.graph import existing_manifest, node_manifest
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
-from wsolpipe.engine.shard import ShardJob
+from wsolpipe.engine.shard import ShardJob, older_views
 from wsolpipe.stages.base import ArtifactStage, Context, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsolpipe.contract.manifest import StageManifest
+    from wsolpipe.contract.reader import StageView
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.leases import Lease, Leases
     from wsolpipe.engine.session import Session
@@ -47,6 +48,7 @@ class Maker:
     _ready: tuple[str, Stage[Any]] | None = None
     _warned: set[str] = field(default_factory=set)
     _verified: set[str] = field(default_factory=set)
+    _older: dict[str, list[StageView]] = field(default_factory=dict)
 
     def make(self, node: Node, unit: int | None, lease: Lease) -> tuple[CommitRecord, bool]:
         """Make and commit one unit whose lease is held; return the record that stands and whether this was needed.
@@ -100,7 +102,9 @@ class Maker:
         job = ShardJob(
             self.session, node, self._set_up(node), manifest, shard, lease, on_rows, generation, self._verified
         )
-        taken = job.take_over() if generation == 1 else None
+        if node.folder not in self._older:
+            self._older[node.folder] = older_views(self.session, node, manifest)
+        taken = job.take_over(self._older[node.folder]) if generation == 1 else None
         try:
             return taken or job.make()
         except TornShardError:

@@ -28,7 +28,7 @@ from wsolpipe.images.index import rows_digest
 from wsolpipe.stages.base import Rows, Stage, Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -82,7 +82,7 @@ class ShardJob:
             raise TornShardError(msg)
         checkpoint = Checkpoint.of(self.session.config, self.node, self.shard, digest, contents, self.generation)
         arrays, status, reasons = self._run_blocks(table, start, stop, upstream, checkpoint)
-        seconds = time.perf_counter() - began
+        seconds = checkpoint.spent + time.perf_counter() - began
         quarantined = _quarantined(table, start, status, reasons)
         record = CommitRecord(
             shard=self.shard,
@@ -107,24 +107,12 @@ class ShardJob:
             self.session, self.node.folder, self.manifest, record, {**arrays, "status": status}, self.lease
         )
 
-    def take_over(self) -> CommitRecord | None:
-        """Copy this shard from an older key that differs only in other rows; None if there is none."""
+    def take_over(self, older: Sequence[StageView]) -> CommitRecord | None:
+        """Copy this shard from one of the `older_views`; None if none has it."""
         node, backend = self.node, self.session.backend
-        assert node.made_of is not None
-        assert node.split is not None
         assert node.index is not None
         start, stop = node.shards.span(self.shard)
-        older = [key for key in self.session.store[node.dataset][node.split].keys(node.stage) if key != node.key]
-        for view in (
-            StageView(self.session.store, node.dataset, node.split, node.stage, key) for key in reversed(older)
-        ):
-            old = view.manifest
-            if (old.basis, old.shard_rows, old.arrays) != (
-                node.made_of.basis(),
-                node.shards.shard_rows,
-                self.manifest.arrays,
-            ):
-                continue
+        for view in older:
             record = view.record(self.shard)
             if record is None or (record.start, record.stop) != (start, stop):
                 continue
@@ -134,8 +122,8 @@ class ShardJob:
             ):
                 continue
             objects = {
-                name: (commit.object_name(node.folder, old.arrays, name, self.shard), backend.get(source))
-                for name, source in commit.object_names(view.folder, old, record).items()
+                name: (commit.object_name(node.folder, self.manifest.arrays, name, self.shard), backend.get(source))
+                for name, source in commit.object_names(view.folder, view.manifest, record).items()
             }
             if any(sha256_bytes(data) != record.objects[name].sha256 for name, (_, data) in objects.items()):
                 continue
@@ -210,7 +198,11 @@ class ShardJob:
                 self._summary[name] = self._summary.get(name, 0) + value
             checkpoint.save(last, arrays, status, reasons, self._summary)
             fault_point("block")
-            self.on_rows(last, stop - start)
+            try:
+                self.on_rows(last, stop - start)
+            except BaseException:  # asked to stop: the next to take this shard on this machine goes on from here
+                checkpoint.save(last, arrays, status, reasons, self._summary, at_once=True)
+                raise
         checkpoint.drop()
         return arrays, status, reasons
 
@@ -244,6 +236,19 @@ class ShardJob:
 
         numbers = np.arange(start + first, start + last, dtype=np.int64)
         return Rows(numbers, part, load, status=status, reasons=reasons, threads=self.stage.context.threads)
+
+
+def older_views(session: Session, node: Node, manifest: StageManifest) -> list[StageView]:
+    """Other keys of a stage that differ from the node's only in other rows, newest first."""
+    assert node.split is not None
+    present = session.store[node.dataset][node.split].keys(node.stage)
+    views = [StageView(session.store, node.dataset, node.split, node.stage, key) for key in reversed(present)]
+    alike = (manifest.basis, manifest.shard_rows, manifest.arrays)
+    return [
+        view
+        for view in views
+        if view.key != node.key and (view.manifest.basis, view.manifest.shard_rows, view.manifest.arrays) == alike
+    ]
 
 
 def read_image(path: str, sha256: str | None, orientation: int | None) -> Array:
