@@ -28,10 +28,17 @@ class Checkpoint:
     """Blocks of one shard that are done but not committed, in a file of this machine.
 
     The file's name holds the digest of everything that the result depends on, so a stale one is never met.
+
+    Attributes
+    ----------
+    spent : float
+        Seconds that went into the blocks that were restored.
     """
 
     path: Path
     every: float
+    spent: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
     _last: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -55,7 +62,7 @@ class Checkpoint:
         try:
             with np.load(self.path, allow_pickle=False) as saved:
                 notes = json.loads(str(saved["notes"]))
-                done = int(notes["done"])
+                done, spent = int(notes["done"]), float(notes["spent"])
                 parts = {name: saved[f"array_{name}"] for name in arrays}
                 parts_status = saved["status"]
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
@@ -63,17 +70,26 @@ class Checkpoint:
         for name, part in parts.items():
             arrays[name][:done] = part
         status[:done] = parts_status
+        self.spent = spent
         reasons.update({int(position): reason for position, reason in notes["reasons"].items()})
         summary.update(notes["summary"])
         return done
 
     def save(
-        self, done: int, arrays: dict[str, Array], status: Array, reasons: dict[int, str], summary: dict[str, float]
+        self,
+        done: int,
+        arrays: dict[str, Array],
+        status: Array,
+        reasons: dict[int, str],
+        summary: dict[str, float],
+        *,
+        at_once: bool = False,
     ) -> None:
         """Write what is done, if the last time is long enough ago. Scratch out of space costs nothing but safety."""
-        if time.monotonic() - self._last < self.every:
+        if not at_once and time.monotonic() - self._last < self.every:
             return
-        notes = json.dumps({"done": done, "reasons": reasons, "summary": summary})
+        spent = self.spent + time.monotonic() - self._began
+        notes = json.dumps({"done": done, "spent": spent, "reasons": reasons, "summary": summary})
         aside = self.path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
