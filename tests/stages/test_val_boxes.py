@@ -227,18 +227,42 @@ def test_rows_without_object_label_or_regions_are_marked(folder, drawn, upstream
     assert arrays["count"].tolist() == [int(row not in {2, 3, 4, 7}) for row in range(COUNT)]
 
 
-def test_clip_boxes_are_the_largest_otsu_regions_and_need_their_maps(drawn):
-    maps = np.zeros((COUNT, 1, 14, 14), np.uint8)
-    maps[:, 0, 3:9, 4:10] = 200
+def test_clip_boxes_are_the_largest_otsu_regions_of_the_maps_of_their_labels(drawn):
+    maps = np.zeros((COUNT, 3, 14, 14), np.uint8)
+    maps[:, :, 0:2, 0:2] = 255  # of another class
+    classes = np.full((COUNT, 3), 3, np.int32)
+    for row, label in enumerate(drawn.labels):
+        slot = row % 3
+        classes[row] = [(label + 1) % 4, (label + 2) % 4, (label + 3) % 4]
+        classes[row, slot] = label
+        maps[row, slot] = 0
+        maps[row, slot, 3:9, 4:10] = 200
+        maps[row, slot, 12:14, 0:2] = 255  # higher, and smaller
     grids = np.full((COUNT, 2), 14, np.uint16)
     grids[1] = 7, 7
-    rows = drawn.rows()
-    inputs = {"clip_cams": Upstream({"maps": maps, "grid_hw": grids}, np.ones(COUNT, np.uint8), {})}
-    arrays = stage(annotator="clip").process(rows, inputs)
+    maps[4] = 0  # nothing in the image speaks for the class
+    classes[5] = -1
+    maps[5] = 0
+    labels = [[label] for label in drawn.labels]
+    labels[6], maps[6, 1], maps[6, 1, 3:9, 4:10] = [], 0, 200  # no label, as clip_cams.target=predicted allows
+    rows, made = drawn.rows(labels=labels), stage(annotator="clip", map=1)
+    inputs = {
+        "clip_cams": Upstream({"maps": maps, "grid_hw": grids, "class_ids": classes}, np.ones(COUNT, np.uint8), {})
+    }
+    arrays = made.process(rows, inputs)
     for row, (height, width) in enumerate(rows.sizes()):
+        if row in {4, 5}:
+            assert arrays["boxes"][row, 0].tolist() == [0, 0, width, height]
+            continue
         cells = np.array([4, 3, 10, 9]) / 14 if row != 1 else np.array([4, 3, 7, 7]) / 7
         want = cells * np.array([width, height] * 2)
-        assert best_iou(arrays["boxes"][row], want[None]) > 0.8
+        assert best_iou(arrays["boxes"][row], want[None]) > 0.8, row
+    assert np.flatnonzero(arrays["fallback"]).tolist() == [4, 5]
+    assert made.summary(arrays, rows)["fallback_no_region"] == 2
+    assert made.summary(arrays, rows)["rows_without_pseudo_box"] == 0
+
+
+def test_clip_boxes_need_clip_maps_and_nothing_else():
     assert parameters(annotator="clip").in_key() == {"annotator": "clip", "map": 0, "size": 224}
     clip = parameters(annotator="clip")
     assert ValBoxes.needs(clip, ("regions", "cams", "classifier", "clip_cams")) == ("clip_cams",)

@@ -47,7 +47,8 @@ class ValBoxesParams(StageParams):
         A detector whose objectness falls steeply leaves fragments among the best share, among which the classifier
         prefers large boxes; the product keeps them out.
     map
-        Slot of the maps of ``cams`` (or of ``clip_cams``) that is used.
+        Slot of the maps of ``cams`` that is used. Of ``clip_cams`` it is the slot of the row's label, and this one where
+        none is of that label.
     size
         Side of the grid to which a map is stretched, in pixels.
     blur_kernel, blur_sigma
@@ -115,8 +116,8 @@ class ValBoxesParams(StageParams):
 class ValBoxes(Stage[ValBoxesParams]):
     """Makes one box a row, and keeps what each step left, so that every step can be scored afterwards.
 
-    Where a step leaves nothing it is skipped and counted in the summary: no region at all gives the whole image; a peak
-    outside all regions that are left, or a map without a peak, skips the pointing game; scores that are all zero leave
+    Where a step leaves nothing it is skipped and counted in the summary: no region at all, or a map of CLIP without
+    contrast, gives the whole image; a peak outside all regions that are left, or a map without a peak, skips the pointing game; scores that are all zero leave
     the order of the step before.
     """
 
@@ -239,9 +240,10 @@ class ValBoxes(Stage[ValBoxesParams]):
     def _take_maps(self, rows: Rows, made: dict[str, Array], maps: Upstream) -> None:
         from wsolpipe.ops.selection import largest_otsu_box
 
-        for position, size in enumerate(rows.sizes()):
+        for position, (label, size) in enumerate(zip(rows.labels(), rows.sizes(), strict=True)):
             if rows.usable(position):
-                levels = self._map(maps, position)
+                known = maps.arrays["class_ids"][position].tolist()
+                levels = self._map(maps, position, known.index(label) if label in known else self.params.map)
                 box, fallback = largest_otsu_box(levels, size, side=self.params.size)
                 made["boxes"][position], made["candidates"][position], made["top_box"][position] = box, box, box
                 made["count"][position], made["fallback"][position] = 1, fallback
@@ -360,12 +362,12 @@ class ValBoxes(Stage[ValBoxesParams]):
     def _usable(self, rows: Rows) -> list[int]:
         return [position for position in range(len(rows)) if rows.usable(position)]
 
-    def _map(self, maps: Upstream, position: int) -> Array:
+    def _map(self, maps: Upstream, position: int, slot: int) -> Array:
         slots = maps.arrays["maps"].shape[1]
-        if self.params.map >= slots:
-            msg = f"val_boxes.map={self.params.map}: the maps have slots 0 … {slots - 1}"
+        if slot >= slots:
+            msg = f"val_boxes.map={slot}: the maps have slots 0 … {slots - 1}"
             raise ConfigError(msg)
-        levels: Array = maps.arrays["maps"][position, self.params.map]
+        levels: Array = maps.arrays["maps"][position, slot]
         if "grid_hw" in maps.arrays:  # kept-aspect grids are padded at the bottom and right
             height, width = maps.arrays["grid_hw"][position]
             levels = levels[:height, :width]
@@ -374,4 +376,4 @@ class ValBoxes(Stage[ValBoxesParams]):
     def _peak(self, cams: Upstream, position: int, size: tuple[int, int]) -> Array | None:
         from wsolpipe.ops.selection import map_peak
 
-        return map_peak(self._map(cams, position), size, side=self.params.size)
+        return map_peak(self._map(cams, position, self.params.map), size, side=self.params.size)
