@@ -1,0 +1,89 @@
+"""Training that is killed again and again ends with the bytes of training that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from trained import lines, tensors
+from wsoltrain import checkpoint
+
+CHAIN = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+
+import timm, torch
+from trained import trainer
+
+given = json.loads(sys.argv[1])
+torch.set_num_threads(1)
+store = SimpleNamespace(url=given["url"], root=given["root"])
+
+
+class Killer:
+    def __init__(self, kind, step):
+        self.at = (kind, step)
+
+    def write(self, kind, step, figures):
+        if (kind, step) == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def close(self):
+        pass
+
+
+def train(out, killer=None, seconds=None):
+    assert len(os.listdir("/proc/self/task")) == 1  # a fork of one thread is a process like any other
+    child = os.fork()
+    if not child:
+        run = trainer(store, Path(out), clip=1.0, ema=0.9)
+        run.trackers += [killer] if killer else []
+        run.fit()
+        os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended in (0, -signal.SIGKILL), f"a trainer failed with {ended}"
+    return ended != 0
+
+
+assert not train(given["whole"])
+points = [("step", step) for step in range(1, 16)]
+for kind, step in sorted([*points, ("val", 10), ("val", 15)], key=lambda point: (point[1], point[0])):
+    print(kind, step, train(given["stepwise"], Killer(kind, step)), flush=True)
+assert not train(given["stepwise"])
+chance = random.Random(0)
+for _ in range(6):
+    train(given["timed"], seconds=chance.uniform(0.2, 2.0))
+assert not train(given["timed"])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_every_step_training_ends_with_the_same_bytes(repo, trainable, tmp_path):
+    given = {name: str(tmp_path / name) for name in ("whole", "stepwise", "timed")}
+    given |= {"url": trainable.url, "root": trainable.root}
+    done = subprocess.run(
+        [sys.executable, "-c", CHAIN, json.dumps(given)], env={**os.environ, "PYTHONPATH": str(repo / "tests")},
+        capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("True") == 17  # each step of head and maps, and each evaluation, ended its process
+    expected = tensors(tmp_path / "whole/last.safetensors")
+    assert {name.partition(".")[0] for name in expected} == {"model", "average", "optimiser"}
+    for other in ("stepwise", "timed"):
+        for file in ("last.safetensors", "best-proposals.safetensors"):
+            expected, got = tensors(tmp_path / "whole" / file), tensors(tmp_path / other / file)
+            assert expected.keys() == got.keys()
+            assert all(torch.equal(value, got[name]) for name, value in expected.items()), (other, file)
+            whole, state = (checkpoint.state_of(tmp_path / run / file) for run in ("whole", other))
+            assert state == whole
+        told = [{line["step"]: line for line in lines(tmp_path / run, "step")} for run in ("whole", other)]
+        assert told[0] == told[1]
