@@ -47,8 +47,8 @@ class ValBoxesParams(StageParams):
         A detector whose objectness falls steeply leaves fragments among the best share, among which the classifier
         prefers large boxes; the product keeps them out.
     map
-        Slot of the maps of ``cams`` that is used. Of ``clip_cams`` it is the slot of the row's label, and this one where
-        none is of that label.
+        Slot of the maps of ``cams`` that is used. Of ``clip_cams`` it is the slot of the row's label, and this one
+        where none is of that label.
     size
         Side of the grid to which a map is stretched, in pixels.
     blur_kernel, blur_sigma
@@ -117,8 +117,8 @@ class ValBoxes(Stage[ValBoxesParams]):
     """Makes one box a row, and keeps what each step left, so that every step can be scored afterwards.
 
     Where a step leaves nothing it is skipped and counted in the summary: no region at all, or a map of CLIP without
-    contrast, gives the whole image; a peak outside all regions that are left, or a map without a peak, skips the pointing game; scores that are all zero leave
-    the order of the step before.
+    contrast, gives the whole image; a peak outside all regions that are left, or a map without a peak, skips the
+    pointing game; scores that are all zero leave the order of the step before.
     """
 
     Params: ClassVar[type[StageParams]] = ValBoxesParams
