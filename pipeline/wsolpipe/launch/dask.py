@@ -69,6 +69,8 @@ class Dispatch:
         self.landed: queue.SimpleQueue[tuple[Unit, Future]] = queue.SimpleQueue()
         self.resting: dict[Unit, float] = {}
         self.failed: Counter[Unit] = Counter()
+        self.late: Counter[Unit] = Counter()
+        self.seen: dict[str, Units] = {}
         self.workers, self.watched, self.look_again, self.cut = 0, float("-inf"), float("-inf"), False
 
     def run(self) -> None:
@@ -85,8 +87,10 @@ class Dispatch:
             while not self.stop.is_set():
                 self._watch()
                 if self._hungry() and not self._supply() and not self.flying and not self.resting:
-                    return
+                    break
                 self._collect()
+            if self.order.ends_here and self.late:
+                self.emit({"event": "late", "text": "too little of the wall time is left for another shard"})
         finally:
             with contextlib.suppress(Exception):  # a cluster that is lost needs no clearing up
                 self.client.cancel(list(self.flying.values()))
@@ -100,7 +104,7 @@ class Dispatch:
         """Submit every unit that is ready and nowhere under way; return how many."""
         now = time.monotonic()
         self.resting = {unit: until for unit, until in self.resting.items() if until > now}
-        found = [unit for unit in ready_units(self.session) if self._wanted(unit)]
+        found = [unit for unit in ready_units(self.session, self.seen) if self._wanted(unit)]
         for unit in found:
             future = self.client.submit(run_task, self.order, unit, pure=False, key=_task_name(unit))
             self.flying[unit] = future
@@ -109,7 +113,7 @@ class Dispatch:
         return len(found)
 
     def _wanted(self, unit: Unit) -> bool:
-        done_for = self.failed[unit] > self.session.config.retries
+        done_for = self.failed[unit] > self.session.config.retries or (self.order.ends_here and self.late[unit])
         return not done_for and unit not in self.flying and unit not in self.resting
 
     def _collect(self) -> None:
@@ -136,10 +140,15 @@ class Dispatch:
         except (TimeoutError, OSError, CancelledError):
             return
         for event in events:
-            self.emit(event)
-        if outcome == "busy":  # in the hands of another run
+            if event["event"] != "late" or self.order.ends_here:  # one worker's end is no news where others come
+                self.emit(event)
+        if outcome in {"busy", "late"}:  # in the hands of another run, or of a worker that leaves
             self.resting[unit] = time.monotonic() + REST_SECONDS
         self.failed[unit] += outcome == "failed"
+        self.late[unit] += outcome == "late"
+        if self.late[unit] > ALLOWED_FAILURES:
+            msg = f"{_told(unit)} did not fit into the wall time of {self.late[unit]} workers"
+            raise ClusterError(msg, hint="give workers more time (profile.time=), or make shards smaller (shard_rows=)")
 
     def _watch(self) -> None:
         """Look after the link and the number of workers, every few seconds."""
@@ -159,8 +168,11 @@ class Dispatch:
             self.watch(self.workers)
 
 
-def ready_units(session: Session) -> list[Unit]:
-    """Units whose inputs are made: scans first, then the pending units of every stage."""
+def ready_units(session: Session, seen: dict[str, Units]) -> list[Unit]:
+    """Units whose inputs are made: scans first, then the pending units of every stage.
+
+    `seen` keeps by folder what was found, so that the next look reads only what is new.
+    """
     scans: list[Unit] = []
     for split, key in session.config.index.items():
         if session.index_of(split) is None:
@@ -178,7 +190,8 @@ def ready_units(session: Session) -> list[Unit]:
     for node in resolve(session, fetch=True).nodes:
         if node.blocked:
             continue
-        units = known[node.stage, node.split] = examine(session, node, known)
+        units = examine(session, node, known, seen.get(node.folder))
+        known[node.stage, node.split] = seen[node.folder] = units
         found += [(node.stage, node.split, unit) for unit in units.pending() if is_ready(node, unit, known)]
     return found
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ClusterError
-from wsolpipe.engine.config import for_worker
 from wsolpipe.launch.dask import SETTINGS, Dispatch, dashboard_note, no_bound, quiet
 from wsolpipe.launch.dask_task import Order
 from wsolpipe.launch.profiles import load_profile
@@ -94,7 +93,7 @@ def _run(session: Session, environments: list[dict[str, str]], emit: Emit, stop:
     }  # fmt: skip
     workers = {number: {"cls": Nanny, "options": {**options, "env": env}} for number, env in enumerate(environments)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}}
-    order = Order(for_worker(session.config).to_json())
+    order = Order.here(session.config)
     with (
         quiet(),
         dask.config.set(settings),

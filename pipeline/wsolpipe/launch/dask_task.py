@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ClusterError, WsolError
-from wsolpipe.engine.config import RunConfig
+from wsolpipe.engine.config import RunConfig, for_worker
 from wsolpipe.engine.session import Session, software_versions
 from wsolpipe.engine.worker import Worker
+from wsolpipe.launch.wall_time import settle_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Unit = tuple[str, "str | None", "int | None"]
 TOKEN_PATIENCE = 5.0
+LEAVE_SECONDS = 2.0
+"""Time in which what a worker made last is fetched, before it ends."""
 SAME_VERSIONS = "install the same versions there: labels depend on them"
 _ALONE = threading.Lock()
 """One unit at a time in a process, however many threads it was given: a device holds one set of models."""
@@ -38,11 +41,28 @@ class Order:
         Object of the store that whoever gave the order wrote there; empty where workers share its file system.
     versions : tuple of (str, str)
         Its software and versions, which the worker must have too.
+    lead : float
+        Seconds before the end of the job around a worker at which it must have ended.
+    ends_here : bool
+        Whether the end is one for all workers, and in the configuration already.
     """
 
     config: str
     token: str = ""
     versions: tuple[tuple[str, str], ...] = ()
+    lead: float = 0.0
+
+    ends_here: bool = False
+
+    @classmethod
+    def here(cls, config: RunConfig) -> Order:
+        """The order for workers that share this machine, and its end, with the process that starts them."""
+        return cls(for_worker(config).to_json(), ends_here=config.ends_at is not None)
+
+    def settled(self) -> RunConfig:
+        """The configuration, with the end of this process in it."""
+        config = RunConfig.from_json(self.config)
+        return config if self.ends_here else settle_end(config, lead=self.lead)
 
 
 class _Leaving(threading.Event):
@@ -70,6 +90,8 @@ def run_task(order: Order, unit: Unit) -> tuple[list[dict[str, Any]], str]:
         worker, events = _worker(order)
         events.clear()
         outcome = worker.run_unit(*unit)
+        if outcome == "late" and not order.ends_here:
+            _leave()
         return list(events), outcome
 
 
@@ -82,7 +104,15 @@ def _worker(order: Order) -> tuple[Worker, list[dict[str, Any]]]:
     if problem:
         raise ClusterError(problem[0], hint=problem[1])
     events: list[dict[str, Any]] = []
-    return Worker(Session.open(RunConfig.from_json(order.config)), events.append, _Leaving(get_worker())), events
+    return Worker(Session.open(order.settled()), events.append, _Leaving(get_worker())), events
+
+
+def _leave() -> None:
+    """Let this Dask worker end by itself soon: what comes in its place has a whole wall time before it."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.loop.call_later(LEAVE_SECONDS, functools.partial(worker.close_gracefully, reason="wall time"))
 
 
 def look(order: Order) -> tuple[str, str | None] | None:
