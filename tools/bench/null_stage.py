@@ -131,10 +131,14 @@ def prepare(folder: Path, shards: int) -> None:
     (folder / "stages.yaml").write_text(STAGES)
 
 
+def dataset_words(folder: Path) -> list[str]:
+    """Words that name what `prepare` wrote."""
+    return [f"dataset={folder / 'null.yaml'}", f"stages={folder / 'stages.yaml'}", "device=cpu", "threads=1"]
+
+
 def command(name: str, folder: Path, *words: str) -> list[str]:
     """Command line of wsolpipe on what `prepare` wrote."""
-    base = [f"dataset={folder / 'null.yaml'}", f"stages={folder / 'stages.yaml'}", "device=cpu", "threads=1"]
-    return [sys.executable, "-m", "wsolpipe.cli.main", name, *base, *words, "--json"]
+    return [sys.executable, "-m", "wsolpipe.cli.main", name, *dataset_words(folder), *words, "--json"]
 
 
 def environment() -> dict[str, str]:
