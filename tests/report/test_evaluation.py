@@ -25,7 +25,8 @@ from wsolpipe.report.curves import curve_rows, write_csv, write_plots
 from wsolpipe.report.evaluation import Options, score
 from wsolpipe.report.maps import Frame, score_maps
 from wsolpipe.report.mapsources import BATCH, MapBatch
-from wsolpipe.report.reference import Reference
+from wsolpipe.report.masks import MaskEvaluation
+from wsolpipe.report.reference import MaskFiles, Reference
 from wsolpipe.report.rows import RowTable
 
 ROWS = 24
@@ -276,6 +277,83 @@ def test_pseudo_masks_choose_the_threshold_of_mask_data(place):
     figures = place.figures(tau_from=str(place.folder / "guesses"))
     assert figures["tau_metric"] == "PxAP"
     assert 0.3 < figures["tau"] < 0.5  # 100 of 255 levels
+
+
+def write_masks(place, masks, status=None, key="abcd000011112222"):
+    arrays = {"masks": (ArraySpec(dtype="uint8", shape=masks.shape[1:]), masks.astype(np.uint8))}
+    status = np.ones(ROWS, np.uint8) if status is None else status
+    write_stage(place.tiny["test"].url, "val_masks", key, arrays, status=status, split="test")
+
+
+def test_masks_of_a_stage_are_scored_pixel_by_pixel_and_every_row_is_accounted_for(place):
+    rng, side = np.random.default_rng(2), 28
+    wanted = {row: rng.random((side, side)) < 0.4 for row in range(8)}
+    skipped = {1: rng.random((side, side)) < 0.2}
+    lines = []
+    for row, mask in wanted.items():
+        for kind, own in (("mask", mask), ("ignore", skipped.get(row))):
+            if own is not None:
+                path = place.folder / "masks" / f"{kind}{row}.png"
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(255 * own.astype(np.uint8)).save(path)
+                lines.append((row, kind, path.name))
+    place.write_truth("test", masks=lines)
+    masks = rng.random((ROWS, side, side)) < 0.4
+    masks[0] = wanted[0]
+    masks[2] = False
+    status = np.ones(ROWS, np.uint8)
+    status[3], status[4] = Status.QUARANTINED, Status.ABSENT
+    masks[4] = False
+    write_masks(place, masks, status)
+    figures = place.figures("val_masks", interval=True)
+    ious, pixels = [], np.zeros(3)
+    for row, truth in wanted.items():
+        if row != 3:
+            counted = truth | ~skipped.get(row, np.zeros_like(truth))
+            both, either = (masks[row] & truth).sum(), ((masks[row] & counted) | truth).sum()
+            ious.append(both / either)
+            pixels += both, (masks[row] & counted).sum(), truth.sum()
+    assert figures["rows_scored"] == len(ious) == 7
+    assert (figures["rows_quarantined"], figures["rows_missing"], figures["rows_empty_mask"]) == (1, 1, 2)
+    assert (
+        figures["rows_scored"] + figures["rows_without_mask"] + figures["rows_quarantined"] == figures["rows"] == ROWS
+    )
+    assert figures["mask_iou"] == pytest.approx(np.mean(ious))
+    assert figures["mask_iou_50"] == pytest.approx(np.mean(np.array(ious) >= 0.5))
+    assert figures["pixel_precision"] == pytest.approx(pixels[0] / pixels[1])
+    assert figures["pixel_recall"] == pytest.approx(pixels[0] / pixels[2])
+    assert figures["pixel_iou"] == pytest.approx(pixels[0] / (pixels[1] + pixels[2] - pixels[0]))
+    part = figures["intervals"]["mask_iou"]
+    assert part["low"] <= part["value"] <= part["high"]
+    write_masks(place, ~masks, key="abcd000011113333")
+    test = place.figures("val_masks", key="abcd000011112222", beside="abcd000011113333")["beside"]["mask_iou"]
+    assert test["difference"] != 0
+    evaluated = place.score("val_masks", key="abcd000011112222")
+    assert len(write_plots(place.folder / "plots", evaluated)) == 2
+
+
+def test_masks_of_objectless_rows_are_true_negatives_where_they_are_empty(place):
+    Image.fromarray(np.full((9, 9), 255, np.uint8)).save(place.folder / "one.png")
+    reference = Reference(
+        "x",
+        RowTable("test", ["a", "b", "c"], [[0], [1], [1]], np.full((3, 2), 9), np.ones(3), frozenset({1})),
+        masks={0: MaskFiles((place.folder / "one.png",))},
+    )
+    found = MaskEvaluation()
+    for row, mask in enumerate((np.ones((9, 9), bool), np.zeros((9, 9), bool), np.ones((9, 9), bool))):
+        found.add(row, mask, *reference.mask(row, 9), objectless=reference.rows.objectless(row))
+    figures = found.result()
+    assert (figures["rows_scored"], figures["rows_objectless"], figures["true_negatives"]) == (1, 2, 1)
+    assert figures["mask_iou"] == figures["pixel_iou"] == 1
+    assert figures["mask_iou_centre"] == pytest.approx(49 / 81)
+
+
+def test_masks_need_masks_and_no_threshold(place):
+    write_masks(place, np.ones((ROWS, 14, 14)))
+    with pytest.raises(ConfigError, match="ground truth of test holds no masks"):
+        place.figures("val_masks")
+    with pytest.raises(ConfigError, match="tau: val_masks holds masks"):
+        place.figures("val_masks", tau=0.5)
 
 
 def test_predicted_classes_are_stated_and_give_top_k_figures(place):

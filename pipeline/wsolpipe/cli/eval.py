@@ -27,10 +27,10 @@ KEYS = (*CHOICES, *TEXTS, *NUMBERS, *FILES)
 
 @make_command("eval", keys=KEYS)
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Score boxes or maps against ground truth or pseudo-boxes.
+    """Score boxes, maps or masks against ground truth or pseudo-labels.
 
     \b
-    stage=S        a stage of boxes (proposals …) or of maps (cls_maps …)
+    stage=S        a stage of boxes (proposals …), of maps (cls_maps …) or of masks (val_masks …)
     maps=FOLDER    instead: score maps as <image_id>.npy or .npz
     dataset=D      as for run, with the same stage.parameter=value words
     split=S[,S…]   default: test, else val, else the first

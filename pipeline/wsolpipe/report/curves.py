@@ -36,8 +36,8 @@ def curve_rows(evaluated: Evaluated) -> list[dict[str, float]]:
     """Curves as rows of a table, shares and IoU in 0..1.
 
     Maps: one row a threshold ``tau``; ``largest 0.5`` is MaxBoxAcc, ``all 0.3`` a level of MaxBoxAccV2, ``largest iou``
-    the mean IoU; ``precision``, ``recall`` and ``pixel iou`` where there are masks. Boxes: one row an ``iou`` of 0,
-    0.01 …, with the share of rows that reach it.
+    the mean IoU; ``precision``, ``recall`` and ``pixel iou`` where there are masks. Boxes and masks: one row an ``iou``
+    of 0, 0.01 …, with the share of rows that reach it.
     """
     if evaluated.maps is None:
         levels = np.linspace(0, 1, 101)
@@ -129,12 +129,15 @@ def _map_plots(scores: MapScores, tau: float | None) -> dict[str, str]:
 
 
 def _box_plots(evaluated: Evaluated) -> dict[str, str]:
-    names = {"iou_top1": "first box", "iou_best5": "best of five", "iou_centre": "centred box"}
-    series = [
-        Series(style, label, evaluated.ious[name])
-        for style, (name, label) in zip(STYLES, names.items(), strict=False)
-        if len(evaluated.ious[name])
-    ]
+    names = {
+        "iou_top1": "first box",
+        "iou_best5": "best of five",
+        "iou_centre": "centred box",
+        "mask_iou": "mask",
+        "mask_iou_centre": "centred box",
+    }
+    known = [name for name in names if len(evaluated.ious.get(name, ()))]
+    series = [Series(style, names[name], evaluated.ious[name]) for style, name in zip(STYLES, known, strict=False)]
     if not series:
         return {}
     by_iou = histogram([series[0], series[-1]], bins=BINS, title="Rows by IoU", axis="IoU")

@@ -15,6 +15,7 @@ from wsolpipe.metrics.confidence import compare, interval
 from wsolpipe.report.certainty import compare_maps, map_intervals, plain
 from wsolpipe.report.maps import MapScores, otsu_box, score_maps
 from wsolpipe.report.mapsources import StageMaps
+from wsolpipe.report.masks import score_masks
 from wsolpipe.report.options import Options
 from wsolpipe.report.reference import NO_BOX, Reference, boxes_by_row, check_rows, make_reference, truth_boxes
 from wsolpipe.report.rows import RowTable, rows_of_index, rows_of_split
@@ -42,7 +43,8 @@ class Evaluated:
     figures : dict
     maps : MapScores or None
     ious : dict of str to float array [rows]
-        Of boxes: ``iou_top1``, ``iou_best5``, ``iou_centre`` of each scored row.
+        Of boxes: ``iou_top1``, ``iou_best5``, ``iou_centre`` of each scored row; of masks ``mask_iou``,
+        ``mask_iou_centre``.
     """
 
     figures: dict[str, Any]
@@ -103,7 +105,7 @@ def evaluate(
 
 
 def score(session: Session, stage: str | None, split: str, options: Options) -> Evaluated:
-    """Score a stage of boxes or of maps, or a folder of maps.
+    """Score a stage of boxes, of maps or of masks, or a folder of maps.
 
     Parameters
     ----------
@@ -113,7 +115,7 @@ def score(session: Session, stage: str | None, split: str, options: Options) -> 
     Raises
     ------
     ConfigError
-        If the stage holds neither boxes nor maps, or options contradict each other.
+        If the stage holds neither boxes nor maps nor masks, or options contradict each other.
     StoreError
         If it is not there or not finished.
     DataError
@@ -133,17 +135,16 @@ def score(session: Session, stage: str | None, split: str, options: Options) -> 
         return _score_boxes(session, view, rows, options, head)
     if "maps" in arrays:
         return _score_maps(session, StageMaps(view, options.slot, rows), rows, options, head, view)
-    msg = f"stage {stage} holds neither boxes nor maps, but {', '.join(sorted(arrays))}"
+    if "masks" in arrays:
+        return _score_masks(session, view, rows, options, head)
+    msg = f"stage {stage} holds neither boxes nor maps nor masks, but {', '.join(sorted(arrays))}"
     raise ConfigError(msg)
 
 
 def _score_boxes(
     session: Session, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]
 ) -> Evaluated:
-    given = {name for name in ("tau", "tau_from", "noise", "metric") if getattr(options, name) is not None}
-    if given:
-        msg = f"{', '.join(sorted(given))}: {view.stage} holds boxes, which have no threshold"
-        raise ConfigError(msg, hint="these words are for maps")
+    _refuse_threshold(view, options, "boxes")
     assert rows.index is not None
     reference = make_reference(session, rows, options.against)
     scored = attach_truth(view, rows.index, reference)
@@ -162,6 +163,33 @@ def _score_boxes(
         tests = {name: plain(compare(mine[first], theirs[second])) for (name, mine), theirs in pairs}
         result["beside"] = {"key": other.key, "rows": len(first), **tests}
     return Evaluated(result, ious=ious)
+
+
+def _score_masks(
+    session: Session, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]
+) -> Evaluated:
+    _refuse_threshold(view, options, "masks")
+    reference = make_reference(session, rows, options.against)
+    figures, found = score_masks(view, rows, reference)
+    result = {**head, "against": reference.name, **figures}
+    if options.interval and found.rows:
+        result["intervals"] = {"mask_iou": plain(interval(np.array(found.ious)))}
+    if options.beside:
+        other = find_view(session, view.stage, view.split, key=options.beside)
+        require_complete(other)
+        check_rows(other, rows)
+        _, second = score_masks(other, rows, reference)
+        _, mine, theirs = np.intersect1d(found.rows, second.rows, return_indices=True)
+        test = plain(compare(np.array(found.ious)[mine], np.array(second.ious)[theirs]))
+        result["beside"] = {"key": other.key, "rows": len(mine), "mask_iou": test}
+    return Evaluated(result, ious={"mask_iou": np.array(found.ious), "mask_iou_centre": np.array(found.centre)})
+
+
+def _refuse_threshold(view: StageView, options: Options, kind: str) -> None:
+    given = {name for name in ("tau", "tau_from", "noise", "metric") if getattr(options, name) is not None}
+    if given:
+        msg = f"{', '.join(sorted(given))}: {view.stage} holds {kind}, which have no threshold"
+        raise ConfigError(msg, hint="these words are for maps")
 
 
 def _box_figures(scored: Scored) -> tuple[dict[str, Any], int]:
