@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsoltrain.items import Item
+    from wsoltrain.prediction import Prediction
 
 PANEL = 224
 """Pixels of a picture's side on the sheet."""
@@ -62,6 +63,30 @@ def draw_sheet(
         line, column = divmod(number, columns)
         sheet.paste(cell, (MARGIN + column * (width + MARGIN), head + line * (height + MARGIN)))
     return sheet
+
+
+def draw_found(found: Prediction) -> Image.Image:
+    """Draw a picture under its map, with its box.
+
+    Parameters
+    ----------
+    found : Prediction
+        Of one picture, which must have pixels.
+
+    Returns
+    -------
+    PIL image, RGB
+        Of the picture's size.
+    """
+    rgb = np.asarray(found.picture.pixels)
+    height, width = rgb.shape[:2]
+    values = np.asarray(Image.fromarray(found.map).resize((width, height), Image.Resampling.BILINEAR))
+    drawn = Image.fromarray(_overlay(rgb, values.clip(0, 1)))
+    if found.box is not None:
+        x0, y0, x1, y1 = (round(float(edge)) for edge in found.box)
+        corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+        ImageDraw.Draw(drawn).rectangle(corners, outline=COLOURS[0], width=max(1, min(height, width) // 100))
+    return drawn
 
 
 def _draw_cell(item: Item, caption: tuple[str, str]) -> Image.Image:

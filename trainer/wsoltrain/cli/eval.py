@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from wsoltrain.config import Labelling
 
 KEYS = {
-    "checkpoint": Key(text, None, "best-….safetensors of a run"),
+    "checkpoint": Key(text, None, "best-….safetensors of a run, or the run's folder"),
     "dataset": Key(text, None, "name in data/ or a YAML file"),
     "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
     "root": Key(text, None, "folder of the image files, instead of the one in the YAML"),
@@ -62,32 +61,21 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from wsolpipe.images.dataset import load_dataset
-    from wsoltrain import checkpoint
     from wsoltrain.config import Labelling
     from wsoltrain.evaluation import Evaluator
-    from wsoltrain.models import build
-    from wsoltrain.recipe import Recipe
+    from wsoltrain.trained import load_trained
 
-    path = Path(values["checkpoint"])
-    state = checkpoint.state_of(path)
-    tau = values["tau"] if values["tau"] is not None else state.get("tau")
-    recipe = Recipe.model_validate(state["recipe"])
+    device = torch.device(values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trained = load_trained(values["checkpoint"], device=device)
+    tau = values["tau"] if values["tau"] is not None else trained.tau
     dataset = load_dataset(values["dataset"], root=values["root"])
     store = values["store"] or os.environ.get("WSOLPIPE_STORE", "wsol-store")
     labelling = Labelling(store, dataset.name, values["split"], maps=None, boxes=None)
     root, against = str(dataset.image_root()), values["against"]
-    evaluator = Evaluator(recipe, labelling, root, [against], values["workers"])
-    device = torch.device(values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = build(
-            recipe.model, recipe.backbone, weights=recipe.weights, size=recipe.size, classes=state["classes"],
-            model_args=recipe.model_args,
-        )  # fmt: skip
-    checkpoint.load(path, model)
-    figures = evaluator.run(model.to(device), device, thresholds=1000)[against].result(tau=tau)
+    evaluator = Evaluator(trained.recipe, labelling, root, [against], values["workers"])
+    figures = evaluator.run(trained.model, device, thresholds=1000)[against].result(tau=tau)
     return {
-        "checkpoint": str(path),
+        "checkpoint": str(trained.path),
         "split": values["split"],
         "against": against,
         "tau_from": "given" if values["tau"] is not None else "these very images" if tau is None else "validation",

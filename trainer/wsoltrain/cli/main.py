@@ -13,7 +13,9 @@ from wsolpipe.contract.errors import WsolError
 
 COMMANDS = {
     "eval": "Score a trained localizer on a split, beside the boxes it learned from.",
+    "export": "Write a trained localizer as a torch program and as ONNX, and check both.",
     "fit": "Train a localizer; called again, go on where it stopped.",
+    "predict": "Find the object in images and videos.",
     "preview": "Draw what a training step would see.",
     "select": "Choose epoch and threshold by pseudo-boxes, and show what that costs.",
 }

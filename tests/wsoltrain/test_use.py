@@ -1,0 +1,158 @@
+"""What a finished run is used for: predictions on any pictures, and programs that run without this package."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from wsolpipe.contract.errors import ConfigError, DataError, RunFailed
+from wsolpipe.metrics import ScoreMaps, iou_matrix
+from wsoltrain.cli import export as exporting
+from wsoltrain.cli import predict as predicting
+from wsoltrain.pictures import read_pictures
+
+SIDEWAYS = 6
+
+
+def ask(command, *words: str):
+    done = CliRunner().invoke(command, [*words, "--json"], catch_exceptions=False)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """An image of some size, the same stored sideways, a broken one, and what is no image."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(60, 110, (90, 160, 3), dtype=np.uint8)
+    pixels[20:70, 90:150] = (230, 30, 30)
+    image = Image.fromarray(pixels)
+    image.save(folder / "plain.png")
+    exif = Image.Exif()
+    exif[0x0112] = SIDEWAYS
+    image.transpose(Image.Transpose.ROTATE_90).save(folder / "deep/turned.png", exif=exif)
+    (folder / "torn.png").write_bytes((folder / "plain.png").read_bytes()[:500])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_predictions_are_boxes_in_pixels_of_the_upright_picture(trained, photos, tmp_path):
+    out = tmp_path / "found"
+    told = ask(predicting.command, f"checkpoint={trained}", f"source={photos}", f"out={out}", "device=cpu", "batch=1")
+    assert told == json.loads((out / "boxes.json").read_text())
+    turned, plain = told["rows"]
+    assert [row["path"] for row in told["rows"]] == ["deep/turned.png", "plain.png"]
+    assert (plain["width"], plain["height"]) == (turned["width"], turned["height"]) == (160, 90)
+    assert turned["box"] == plain["box"]
+    assert iou_matrix([plain["box"]], [[90, 20, 150, 70]])[0, 0] > 0.4
+    assert 0 <= plain["box"][0] < plain["box"][2] <= 160
+    assert plain["class"] == f"class {plain['label']}"
+    assert 0.2 <= plain["probability"] <= 1  # of five classes
+    assert [bad["path"] for bad in told["broken"]] == ["torn.png"]
+    assert "truncated" in told["broken"][0]["reason"]
+    with (out / "boxes.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [float(lines[1][edge]) for edge in ("x0", "y0", "x1", "y1")] == plain["box"]
+    assert ScoreMaps(out / "maps").read("plain.png").shape == (32, 32)
+    assert Image.open(out / "overlays/plain.png.jpg").size == (160, 90)
+
+
+def test_box_of_the_evaluation_is_the_box_of_the_prediction(trained, trainable, tmp_path):
+    from wsoltrain.cli import eval as scoring
+
+    words = [f"checkpoint={trained}", "device=cpu"]
+    data = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "split=val", "workers=0"]
+    score = ask(scoring.command, *words, *data)["localizer"]
+    told = ask(
+        predicting.command, *words, f"source={trainable.root}", f"out={tmp_path}", "maps=false", "overlays=false"
+    )
+    assert not (tmp_path / "maps").exists()
+    truth = dict(zip(trainable.paths, trainable.objects, strict=True))
+    ious = [iou_matrix([row["box"]], [truth[row["path"]]])[0, 0] for row in told["rows"]]
+    assert len(ious) == 40
+    assert np.mean(ious) == pytest.approx(score["iou"], abs=0.02)  # the evaluator truncates and counts edges
+
+
+def test_patterns_name_files_from_where_they_begin_to_match(photos):
+    found = [picture.name for picture in read_pictures(f"{photos}/**/*.png") if picture.pixels is not None]
+    assert found == ["deep/turned.png", "plain.png"]
+    with pytest.raises(ConfigError, match="no image or video"):
+        list(read_pictures(f"{photos}/*.jpg"))
+
+
+def test_nothing_but_broken_pictures_is_a_failure(trained, photos, tmp_path):
+    words = [f"checkpoint={trained}", f"source={photos}/torn.png", f"out={tmp_path}", "device=cpu"]
+    with pytest.raises(RunFailed, match=r"none of 1 pictures can be read; torn\.png"):
+        CliRunner().invoke(predicting.command, words, catch_exceptions=False)
+
+
+def test_frames_of_a_video_are_predicted_on(trained, tmp_path):
+    av = pytest.importorskip("av", reason="needs av")
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 96, 64
+        for number in range(7):
+            pixels = np.full((64, 96, 3), 30 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    told = ask(
+        predicting.command, f"checkpoint={trained}", f"source={path}", f"out={tmp_path}", "device=cpu", "every=3"
+    )
+    assert [row["path"] for row in told["rows"]] == ["clip.mp4#000000", "clip.mp4#000003", "clip.mp4#000006"]
+    assert {(row["width"], row["height"]) for row in told["rows"]} == {(96, 64)}
+    levels = [picture.pixels.mean() for picture in read_pictures(str(path))]
+    assert levels == pytest.approx([30 * number for number in range(7)], abs=6)
+    torn = tmp_path / "torn.mp4"
+    torn.write_bytes(path.read_bytes()[:300])
+    assert [picture.pixels for picture in read_pictures(str(torn))] == [None]
+
+
+def test_videos_say_which_package_they_need(tmp_path, monkeypatch):
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ConfigError, match="package av"):
+        list(read_pictures(str(tmp_path)))
+
+
+def test_wrong_checkpoints_are_named(trained, tmp_path):
+    from wsoltrain.trained import load_trained
+
+    with pytest.raises(ConfigError, match="best-"):
+        ask(predicting.command, f"checkpoint={tmp_path}", "source=x")
+    with pytest.raises(ConfigError, match="to go on training from"):
+        load_trained(str(trained / "last.safetensors"), device="cpu")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_trained(str(tmp_path / "none.safetensors"), device="cpu")
+    with pytest.raises(ConfigError, match="tau=2"):
+        ask(predicting.command, f"checkpoint={trained}", "source=x", "tau=2")
+
+
+def test_exported_programs_say_what_the_network_says(trained, tmp_path):
+    told = ask(exporting.command, f"checkpoint={trained}", f"out={tmp_path}")
+    assert set(told["differences"]) == {"torch", "onnx"}
+    assert max(told["differences"].values()) < 1e-5
+    card = json.loads((tmp_path / "localizer.json").read_text())
+    assert card["size"] == 32
+    assert card["outputs"] == {"map": ["batch", 32, 32], "classes": ["batch", 5]}
+    assert 0 <= card["tau"] < 1
+    assert len(card["mean"]) == len(card["std"]) == 3
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    session = onnxruntime.InferenceSession(tmp_path / "localizer.onnx", providers=["CPUExecutionProvider"])
+    assert [put.name for put in session.get_inputs()] == ["image"]
+    assert [put.name for put in session.get_outputs()] == ["map", "classes"]
+    found, classes = session.run(None, {"image": np.zeros((5, 3, 32, 32), np.float32)})
+    assert (found.shape, classes.shape) == ((5, 32, 32), (5, 5))
+    assert classes.sum(1) == pytest.approx(np.ones(5), abs=1e-5)
+
+
+def test_unknown_format_is_named(trained):
+    with pytest.raises(ConfigError, match="did you mean 'onnx'"):
+        ask(exporting.command, f"checkpoint={trained}", "formats=onxx")

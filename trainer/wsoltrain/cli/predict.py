@@ -1,0 +1,136 @@
+"""``wsoltrain predict``: boxes, maps and overlays of images and videos that no store knows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from wsoltrain.pictures import Picture
+    from wsoltrain.prediction import Prediction
+    from wsoltrain.trained import Trained
+
+_log = logging.getLogger(__name__)
+COLUMNS = ("path", "width", "height", "x0", "y0", "x1", "y1", "label", "class", "probability")
+KEYS = {
+    "checkpoint": Key(text, None, "best-….safetensors of a run, or the run's folder"),
+    "source": Key(text, None, "folder, image, video, or a quoted pattern such as 'photos/**/*.jpg'"),
+    "out": Key(text, "predictions", "folder to write"),
+    "tau": Key(float, None, "threshold of the map; the one chosen on validation by default"),
+    "every": Key(whole(1), 1, "each n-th frame of a video"),
+    "maps": Key(flag, True, "write maps/<path>.npy, float32 [S, S], which wsolpipe eval maps= reads"),
+    "overlays": Key(flag, True, "write overlays/<path>.jpg, the picture with its map and box"),
+    "batch": Key(whole(1), 16, "pictures at once"),
+    "device": Key(text, None, "of torch; cuda where there is one"),
+}
+
+
+@click.command(
+    "predict",
+    help="Find the object in images and videos: boxes.json and boxes.csv (xyxy, half-open, pixels of the upright "
+    f"picture), maps and overlays.\n\n\b\nKeys:\n{table(KEYS)}",
+    epilog="Example: wsoltrain predict checkpoint=runs/dips-demo source=photos out=found",
+)
+@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
+@click.option("--json", "as_json", is_flag=True, help="Print what boxes.json holds.")
+def command(*, words: tuple[str, ...], as_json: bool) -> None:
+    """Predict and tell."""
+    values = read_words(words, KEYS)
+    for name in ("checkpoint", "source"):
+        if not values[name]:
+            msg = f"no {name} named"
+            raise ConfigError(msg, hint=f"add {name}=…; wsoltrain predict --help shows an example")
+    result = _predict(values)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        empty = sum(row["box"] is None for row in result["rows"])
+        told = f"{len(result['rows'])} pictures, {empty} without a box, {len(result['broken'])} broken"
+        click.echo(f"{values['out']}: {told}; at tau {result['tau']:.3f}")
+    if not result["rows"]:
+        first = result["broken"][0]
+        msg = f"none of {len(result['broken'])} pictures can be read; {first['path']}: {first['reason']}"
+        raise RunFailed(msg, hint="check source=")
+
+
+def _predict(values: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from wsoltrain.pictures import read_pictures
+    from wsoltrain.prediction import predict
+    from wsoltrain.trained import load_trained
+
+    device = torch.device(values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trained = load_trained(values["checkpoint"], device=device)
+    tau = values["tau"] if values["tau"] is not None else trained.tau
+    if tau is None or not 0 <= tau < 1:
+        msg = f"tau={tau} is no threshold of a map in 0..1"
+        raise ConfigError(msg, hint="tau=0.3, or a checkpoint with one that was chosen on validation")
+    out = Path(values["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    broken: list[dict[str, str]] = []
+    rows: list[dict[str, Any]] = []
+    pictures = _readable(read_pictures(values["source"], every=values["every"]), broken)
+    with (out / "boxes.csv").open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(COLUMNS)
+        for found in predict(trained, pictures, tau=tau, batch=values["batch"], device=device):
+            rows.append(_row(found, trained))
+            row = rows[-1]
+            edges = row["box"] or [""] * 4
+            size = row["width"], row["height"]
+            lines.writerow([row["path"], *size, *edges, row["label"], row["class"], row["probability"]])
+            _write_pictures(found, out, maps=values["maps"], overlays=values["overlays"])
+    result = {"checkpoint": str(trained.path), "tau": tau, "rows": rows, "broken": broken}
+    (out / "boxes.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _readable(pictures: Iterable[Picture], broken: list[dict[str, str]]) -> Iterator[Picture]:
+    """Pictures with pixels; the others are told and listed."""
+    for picture in pictures:
+        if picture.pixels is None:
+            _log.warning("%s is left out: %s", picture.name, picture.reason)
+            broken.append({"path": picture.name, "reason": picture.reason})
+        else:
+            yield picture
+
+
+def _row(found: Prediction, trained: Trained) -> dict[str, Any]:
+    assert found.picture.pixels is not None  # noqa: S101 - only such are predicted on
+    height, width = found.picture.pixels.shape[:2]
+    return {
+        "path": found.picture.name,
+        "width": width,
+        "height": height,
+        "box": None if found.box is None else [round(float(edge), 2) for edge in found.box],
+        "label": found.label,
+        "class": None if found.label is None else trained.class_names[found.label],
+        "probability": None if found.probability is None else round(found.probability, 6),
+    }
+
+
+def _write_pictures(found: Prediction, out: Path, *, maps: bool, overlays: bool) -> None:
+    import numpy as np
+
+    from wsoltrain.drawing import draw_found
+
+    for wanted, folder, suffix in ((maps, "maps", ".npy"), (overlays, "overlays", ".jpg")):
+        if not wanted:
+            continue
+        path = out / folder / f"{found.picture.name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder == "maps":
+            np.save(path, found.map, allow_pickle=False)
+        else:
+            draw_found(found).save(path, quality=90)

@@ -1,0 +1,128 @@
+"""Pictures to predict on: files of a folder or pattern, frames of videos; what cannot be read is told, not raised."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.images.decode import decode
+from wsolpipe.images.importers.lines import IMAGE_ENDINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, or why there is none.
+
+    Attributes
+    ----------
+    name : str
+        Path relative to the folder that was named; a frame adds ``#`` and its number.
+    pixels : uint8 array [H, W, 3] or None
+        Upright.
+    reason : str
+        Why there are no pixels.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8] | None
+    reason: str = ""
+
+
+def find_files(source: str) -> tuple[Path, list[Path]]:
+    """Files of a source and the folder that their names are relative to.
+
+    Parameters
+    ----------
+    source : str
+        A folder, with all its sub-folders; one file; or a pattern such as ``photos/**/*.jpg``.
+
+    Raises
+    ------
+    ConfigError
+        If no image or video is found.
+    """
+    path = Path(source)
+    if path.is_dir():
+        base, found = path, [each for each in path.rglob("*") if each.is_file()]
+    elif path.is_file():
+        base, found = path.parent, [path]
+    else:
+        found = [Path(each) for each in glob.glob(source, recursive=True) if Path(each).is_file()]
+        parts = Path(source).parts
+        fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+        base = Path(*parts[:fixed]) if fixed else Path()
+    wanted = sorted(each for each in found if each.suffix.lower() in (*IMAGE_ENDINGS, *VIDEO_ENDINGS))
+    if path.is_file():
+        wanted = found  # what is named by itself is tried whatever its ending
+    if not wanted:
+        msg = f"source={source}: no image or video there"
+        raise ConfigError(msg, hint="a folder, a file, or a quoted pattern such as 'photos/**/*.jpg'")
+    return base, wanted
+
+
+def read_pictures(source: str, *, every: int = 1) -> Iterator[Picture]:
+    """Pictures of a source, one after the other.
+
+    Parameters
+    ----------
+    every : int
+        Of a video each n-th frame, from the first on.
+
+    Raises
+    ------
+    ConfigError
+        If nothing is found, or there is a video and the package ``av`` is missing.
+    """
+    base, files = find_files(source)
+    if any(file.suffix.lower() in VIDEO_ENDINGS for file in files):
+        _need_av()
+    for file in files:
+        name = file.relative_to(base).as_posix()
+        if file.suffix.lower() in VIDEO_ENDINGS:
+            yield from _frames(file, name, every)
+            continue
+        try:
+            yield Picture(name, decode(file.read_bytes()))
+        except BadImageError as error:
+            yield Picture(name, None, error.message)
+        except OSError as error:
+            yield Picture(name, None, f"cannot be read: {error.strerror}")
+
+
+def _frames(file: Path, name: str, every: int) -> Iterator[Picture]:
+    """Frames of the first video stream, turned as the file says; what follows a broken place is left out."""
+    import av
+
+    number = 0
+    try:
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                yield Picture(name, None, "holds no video")
+                return
+            container.streams.video[0].thread_type = "AUTO"
+            for number, frame in enumerate(container.decode(video=0)):
+                if number % every == 0:
+                    pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                    yield Picture(f"{name}#{number:06d}", np.ascontiguousarray(pixels))
+    except (av.FFmpegError, ValueError) as error:
+        yield Picture(f"{name}#{number:06d}" if number else name, None, f"broken: {error}")
+
+
+def _need_av() -> None:
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        msg = "videos are read with the package av, which is missing"
+        raise ConfigError(msg, hint="pip install av") from error
