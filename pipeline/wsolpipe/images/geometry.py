@@ -8,7 +8,7 @@ half-open; points are (x, y); sizes are (height, width).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 Size = tuple[float, float]
+Smooth = Literal["bilinear", "bicubic"]
 
 
-def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Squash an image to `size`; bilinear, with antialiasing where it shrinks.
+def resize(image: Pixels, size: tuple[int, int], *, smooth: Smooth = "bilinear") -> Pixels:
+    """Squash an image to `size`; with antialiasing where it shrinks.
 
     Parameters
     ----------
     image : uint8 array [H, W, 3] or [H, W]
     size : (height, width)
+    smooth : "bilinear" or "bicubic"
 
     Returns
     -------
@@ -40,7 +42,32 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
     height, width = size
     if image.shape[:2] == (height, width):
         return image.copy()
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling[smooth.upper()]))
+
+
+def tiled_size(size: tuple[int, int], patch: int, *, longest: int) -> tuple[int, int]:
+    """Size at which a picture keeps its aspect, up to less than a patch, and is tiled by patches.
+
+    Parameters
+    ----------
+    size : (height, width)
+    patch : int
+        Each side is rounded up to a multiple of it.
+    longest : int
+        A picture whose longer side is more is shrunk to it first; a smaller one stays as it is.
+
+    Returns
+    -------
+    (height, width)
+
+    Examples
+    --------
+    >>> tiled_size((333, 500), 16, longest=512), tiled_size((600, 1200), 16, longest=512)
+    ((336, 512), (256, 512))
+    """
+    scale = min(1.0, longest / max(size))
+    height, width = (-(-max(1, round(side * scale)) // patch) * patch for side in size)
+    return height, width
 
 
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

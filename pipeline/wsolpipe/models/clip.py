@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import normalize
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.models.class_names import fill_templates, require_templates
 from wsolpipe.models.clip_config import read_config
 from wsolpipe.models.clip_files import build_clip, decide_gelu, fill_clip, infer_config, read_clip
 from wsolpipe.models.clip_tower import open_tower
@@ -151,7 +152,9 @@ class Clip:
             If there is no template, or one has no ``{}``.
         """
         require_templates(templates)
-        texts = self.encode_text([template.replace("{}", name) for name in names for template in templates])
+        texts = self.encode_text([text for name in names for text in fill_templates(templates, name)])
+        if not names:
+            return texts
         return normalize(texts.reshape(len(names), len(templates), -1).mean(dim=1), dim=-1)
 
     def _dimensions(self) -> int:
@@ -189,22 +192,6 @@ class Clip:
     def patches(self, tokens: Tensor) -> Tensor:
         """The patch tokens [B, hw, C] among all."""
         return tokens[:, self.tower.prefix :]
-
-
-def require_templates(templates: Sequence[str]) -> None:
-    """Refuse a list of prompt templates that is empty, or has one without ``{}``.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if not templates:
-        msg = "no prompt template given"
-        raise ConfigError(msg, hint='write one with {} where the class name goes, such as "a photo of a {}."')
-    for template in templates:
-        if "{}" not in template:
-            msg = f"the prompt {template!r} has no {{}} where the class name goes"
-            raise ConfigError(msg, hint='write it as "a photo of a {}."')
 
 
 def build_tokenizer(config: ClipConfig) -> Callable[[list[str]], Tensor]:

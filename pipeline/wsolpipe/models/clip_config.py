@@ -60,6 +60,33 @@ def plain_name(model: str) -> str:
     return model.replace("/", "-")
 
 
+def clip_weights(model: str | None, weights: str | None, *, stage: str) -> str:
+    """Specification of a CLIP's weights, as `wsolpipe.models.weights.resolve` takes it.
+
+    Parameters
+    ----------
+    model : str or None
+        As a stage's parameter gives it.
+    weights : str or None
+        Likewise: a file, ``open_clip:TAG``, ``random:SEED``; None for the published weights of `model`.
+    stage : str
+        Name of the stage, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If neither says which weights are meant.
+    """
+    if weights is not None and (not weights.startswith("open_clip:") or "/" in weights):
+        return weights
+    if model is None or is_file(model):
+        msg = f"{stage}.model={model or 'null'} has no published weights"
+        raise ConfigError(
+            msg, hint=f"give a file: {stage}.weights=FILE, or a model of open_clip: {stage}.model=ViT-B-16"
+        )
+    return f"open_clip:{plain_name(model)}/{(weights or '').removeprefix('open_clip:')}"
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """Read a JSON configuration.
 
@@ -132,7 +159,7 @@ def published(spec: str) -> tuple[str, str, dict[str, Any]]:
     Parameters
     ----------
     spec : str
-        ``MODEL/TAG``.
+        ``MODEL/TAG``; without a tag OpenAI's, or the first that there is.
 
     Raises
     ------
@@ -143,9 +170,11 @@ def published(spec: str) -> tuple[str, str, dict[str, Any]]:
 
     model, _, tag = spec.rpartition("/")
     model = plain_name(model)
+    known = pretrained.list_pretrained_tags_by_model(model)
+    if known and not tag:
+        tag = "openai" if "openai" in known else known[0]
     entry = pretrained.get_pretrained_cfg(model, tag)
     if not entry:
-        known = pretrained.list_pretrained_tags_by_model(model)
         msg = (
             unknown(f"tag of {model}", tag, known)
             if known
@@ -155,20 +184,20 @@ def published(spec: str) -> tuple[str, str, dict[str, Any]]:
     return model, tag, dict(entry)
 
 
-def find_published(spec: str, *, fetch: bool) -> Path | None:
-    """File of published weights, in the cache of the Hugging Face hub or of open_clip, or fetched.
+def find_published(spec: str, *, fetch: bool) -> tuple[str, Path] | None:
+    """Name and file of published weights, in the cache of the Hugging Face hub or of open_clip, or fetched.
 
     Parameters
     ----------
     spec : str
-        ``MODEL/TAG``.
+        As `published`.
     fetch : bool
         Whether it may be downloaded.
 
     Returns
     -------
-    Path or None
-        None where it is not here and must not be fetched.
+    (str, Path) or None
+        ``MODEL/TAG`` and the file; None where it is not here and must not be fetched.
 
     Raises
     ------
@@ -181,13 +210,15 @@ def find_published(spec: str, *, fetch: bool) -> Path | None:
 
     model, tag, entry = published(spec)
     path = _cached(entry)
-    if path is not None or not fetch:
-        return path
+    if path is not None:
+        return f"{model}/{tag}", path
+    if not fetch:
+        return None
     try:
         from huggingface_hub import constants
 
         require_host(constants.ENDPOINT if entry.get("hf_hub") else entry["url"])
-        return Path(pretrained.download_pretrained(entry))
+        return f"{model}/{tag}", Path(pretrained.download_pretrained(entry))
     except Exception as error:  # a failing network raises differently with each client and its version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         msg = f"cannot fetch open_clip:{model}/{tag}: {reason}"

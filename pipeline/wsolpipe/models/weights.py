@@ -5,7 +5,7 @@ A specification is one of
 - ``file:PATH``, or just ``PATH``: a .safetensors, .pt, .pth, .bin or .onnx file;
 - ``timm:NAME[.TAG]``: pretrained weights of a timm model, from its cache or fetched;
 - ``torchvision:NAME``: official weights of a torchvision detector, from torch's cache or fetched;
-- ``open_clip:MODEL/TAG``: published weights of a CLIP, from the caches that open_clip uses or fetched;
+- ``open_clip:MODEL/[TAG]``: published weights of a CLIP, from the caches that open_clip uses or fetched;
 - ``random:SEED``: no file, a seeded initialisation (for tests and timings).
 
 Torch is imported only where tensors are read, so that planning a run stays quick.
@@ -110,8 +110,8 @@ def resolve(spec: str, *, fetch: bool = True) -> Weights | None:
     if kind == "open_clip":
         from wsolpipe.models.clip_config import find_published
 
-        file = find_published(rest, fetch=fetch)
-        return None if file is None else Weights(file_sha256(file), spec, file)
+        known = find_published(rest, fetch=fetch)
+        return None if known is None else Weights(file_sha256(known[1]), f"open_clip:{known[0]}", known[1])
     return _resolve_file(Path(rest if kind == "file" else spec).expanduser())
 
 

@@ -257,6 +257,11 @@ class _Configured(ABC, Generic[P]):
         return {}
 
     @classmethod
+    def reads_class_names(cls, params: P) -> bool:  # noqa: ARG003
+        """Whether results depend on the data set's own class names, which are in the key then."""
+        return False
+
+    @classmethod
     def needs(cls, params: P, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
         """Stages that are read with these parameters: all that ``stages.yaml`` declares, or fewer."""
         return declared

@@ -1,0 +1,144 @@
+"""Class activation maps of a CLIP, batched: everything before the last block once, its gradient for all classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from wsolpipe.ops.affinity import box_masks, refine
+from wsolpipe.ops.softmax_cam import class_maps, compete, stretch, target_scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsolpipe.models.clip import Clip
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One batch of images, with the graph from the last block's first layer norm on.
+
+    Attributes
+    ----------
+    normed : float tensor [B, P + hw, C]
+        Output of that layer norm; gradients are taken here.
+    pooled : float tensor [B, D]
+        Mean of the patch tokens after the final norm, projected: what the maps explain.
+    image : float tensor [B, D]
+        The class token, projected: CLIP's own embedding of the image, without graph.
+    attention : float tensor [B, hw, hw] or None
+        Sum over the last blocks of the attention of patches to patches, averaged over heads.
+    grid : (h, w)
+    """
+
+    normed: Tensor
+    pooled: Tensor
+    image: Tensor
+    attention: Tensor | None
+    grid: tuple[int, int]
+
+
+class ClipCam:
+    """CLIP-ES maps of batches.
+
+    Parameters
+    ----------
+    clip : Clip
+    background : float tensor [M, D]
+        Unit vectors of the background words; M may be 0.
+    softmax : bool
+        Explain the probability among present classes and background, or the class's own logit.
+    temperature : float
+        Divides the logits.
+    attention_blocks : int
+        Blocks, from the end, whose attention makes the affinity; 0 for maps that are not refined.
+    threshold : float
+        Of the boxes of the affinity, as a share of the map's highest level.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        background: Tensor,
+        *,
+        softmax: bool = True,
+        temperature: float = 1.0,
+        attention_blocks: int = 8,
+        threshold: float = 0.4,
+    ) -> None:
+        self.clip, self.background, self.softmax = clip, background, softmax
+        self.scale = clip.logit_scale / temperature
+        self.attention_blocks, self.threshold = attention_blocks, threshold
+
+    def open(self, images: Tensor) -> Opened:
+        """Run the network, with a graph in the last block only.
+
+        Parameters
+        ----------
+        images : float tensor [B, 3, H, W]
+            Normalised; sides are multiples of the patch.
+        """
+        clip = self.clip
+        reached = clip.reach(images, attention=self.attention_blocks)
+        with torch.no_grad():
+            normed = clip.last.norm(reached.tokens)
+        normed.requires_grad_()
+        with torch.enable_grad():
+            tokens, weights = clip.last.after_norm(reached.tokens, normed, reached.rope)
+            pooled = clip.tower.embed_mean(clip.patches(tokens))
+        attention = None
+        if self.attention_blocks:
+            own = weights.detach().mean(dim=1)
+            attention = own if reached.attention is None else reached.attention.add_(own)
+            attention = attention[:, clip.tower.prefix :, clip.tower.prefix :]
+        with torch.no_grad():
+            image = clip.embed(tokens[:, :1].detach())[:, 0]
+        return Opened(normed, pooled, image, attention, reached.grid)
+
+    def maps(self, opened: Opened, names: Tensor, present: Tensor, targets: int) -> Tensor:
+        """Maps of the first `targets` of the present classes, min-max, not refined.
+
+        Parameters
+        ----------
+        opened : Opened
+            Its graph is freed.
+        names : float tensor [B, P, D]
+            Unit vectors of the present classes, those with a map first.
+        present : bool tensor [B, P]
+            False where a row has fewer.
+        targets : int
+            T, at most P.
+
+        Returns
+        -------
+        float64 tensor [B, T, hw]
+            In [0, 1].
+        """
+        with torch.enable_grad():
+            logits = compete(opened.pooled, self.background, names, present, scale=self.scale)
+            scores = target_scores(logits, names.shape[1], targets, softmax=self.softmax)
+        gradients = _gradients(scores, opened.normed)
+        with torch.no_grad():
+            features = self.clip.patches(opened.normed)
+            return stretch(class_maps(features, gradients[:, :, self.clip.tower.prefix :]))
+
+    @torch.no_grad()
+    def refined(self, opened: Opened, maps: Tensor) -> Tensor:
+        """Maps [B, T, hw] spread by the attention between patches, min-max again."""
+        assert opened.attention is not None
+        on_grid = maps.reshape(*maps.shape[:2], *opened.grid)
+        masks = torch.from_numpy(box_masks(on_grid.cpu().numpy(), self.threshold)).to(maps.device)
+        return stretch(refine(maps, opened.attention, masks.reshape(maps.shape)))
+
+
+def _gradients(scores: Tensor, at: Tensor) -> Tensor:
+    """d scores[:, t] / d at for every t, [B, T, *at.shape[1:]]; images do not mix."""
+    count = scores.shape[1]
+    if count == 1:
+        (only,) = torch.autograd.grad(scores.sum(), at)
+        return only[:, None]
+    chosen = torch.eye(count, dtype=scores.dtype, device=scores.device)[:, None].expand(-1, len(scores), -1)
+    (found,) = torch.autograd.grad(scores, at, chosen, is_grads_batched=True)
+    return found.movedim(0, 1)

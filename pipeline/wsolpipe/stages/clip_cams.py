@@ -1,0 +1,366 @@
+"""CLIP-ES: where CLIP sees the words for an image's classes, refined by its own attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.images.geometry import resize, tiled_size
+from wsolpipe.models.class_names import choose_class_names, read_class_names, require_templates
+from wsolpipe.models.clip_config import clip_weights, in_key
+from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import torch
+
+    from wsolpipe.models.clip import Clip
+    from wsolpipe.models.clip_cam import ClipCam
+    from wsolpipe.models.clip_names import NameVectors
+    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+
+#: Longest side of images that keep their aspect where none is given; all of PASCAL VOC fits.
+LONGEST = 512
+#: Parameters of the affinity alone.
+AFFINITY = {"attention_blocks", "box_threshold"}
+
+
+class ClipCamsParams(StageParams):
+    """Parameters of `ClipCams`.
+
+    Attributes
+    ----------
+    model
+        open_clip's name of a CLIP with a vision transformer, the path of a JSON configuration, or None for what the
+        tensors of a file of OpenAI's kind say.
+    weights
+        File, ``open_clip:TAG`` or ``random:SEED``; None for OpenAI's of `model`, or its first published ones.
+    quick_gelu
+        None for what the file's layout, the tag or the model's name say.
+    classes
+        Class list (see `wsolpipe.models.class_names`); None for the data set's own names, without background words.
+    prompts
+        Templates with ``{}`` where the name goes, for classes and background alike; several are averaged.
+    background
+        Words that compete in the softmax; None for those of the class list.
+    target
+        Classes whose maps are made: ``true``, or ``predicted``: the likeliest by CLIP's own embedding of the image.
+    slots
+        Maps a row: of its first labels, or of the likeliest classes. All labels of a row take part in the softmax.
+    geometry
+        ``square``: the image is squashed; ``keep``: each side is rounded up to a multiple of the patch, as in CLIP-ES.
+    size
+        Side of the square (None: that of the model's training), or longest side of images that keep their aspect, to
+        which larger ones are shrunk (None: 512).
+    resize
+        Filter of that resize.
+    normalisation
+        ``clip``: mean and deviation that belong to the model; ``imagenet``: what TrCAM fed to CLIP.
+    positions
+        How position embeddings are stretched to another grid: ``bilinear`` as in CLIP-ES, ``bicubic`` as in open_clip.
+    softmax
+        Explain the probability among present classes and background, or the logit of the class alone.
+    temperature
+        Divides the logits before the softmax.
+    affinity
+        Whether maps are refined by the attention between patches.
+    attention_blocks
+        Blocks, from the end, whose attention is averaged for that.
+    box_threshold
+        Share of a map's highest level above which a region gives a box: 0.4 for VOC, 0.7 for COCO.
+    batch
+        Images in one forward.
+    """
+
+    model: str | None
+    weights: Annotated[str | None, WeightsSource()]
+    quick_gelu: bool | None
+    classes: str | None
+    prompts: tuple[str, ...]
+    background: tuple[str, ...] | None
+    target: Literal["true", "predicted"]
+    slots: Annotated[int, Field(ge=1)]
+    geometry: Literal["square", "keep"]
+    size: Annotated[int, Field(ge=1)] | None
+    resize: Literal["bicubic", "bilinear"]
+    normalisation: Literal["clip", "imagenet"]
+    positions: Literal["bilinear", "bicubic"]
+    softmax: bool
+    temperature: Annotated[float, Field(gt=0)]
+    affinity: bool
+    attention_blocks: Annotated[int, Field(ge=1)]
+    box_threshold: Annotated[float, Field(ge=0, lt=1)]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+
+    @field_validator("prompts", "background", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("prompts")
+    @classmethod
+    def _each_takes_a_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        require_templates(value)
+        return value
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _yaml_reads_true_as_a_truth_value(cls, value: Any) -> Any:
+        return "true" if value is True else value
+
+    def in_key(self) -> dict[str, Any]:
+        """What the files say in the place of their names; nothing that is not used."""
+        values = super().in_key()
+        values["model"] = in_key(self.model)
+        values["classes"] = None if self.classes is None else read_class_names(self.classes).in_key()
+        unused = set() if self.affinity else set(AFFINITY)
+        unused |= set() if self.softmax else {"temperature"}
+        return {name: value for name, value in values.items() if name not in unused}
+
+
+class ClipCams(Stage[ClipCamsParams]):
+    """Class activation maps of a CLIP (Lin et al., "CLIP is also an efficient segmenter", CVPR 2023).
+
+    The mean of the patch tokens after the last block is compared with the texts; the gradient of a class's probability
+    is taken at the first layer norm of that block; the map is spread by the attention of the last blocks.
+
+    A class that nothing in the image speaks for has a map of zeros: after the ReLU nothing is left, or what is left is
+    the same everywhere (uniform attention). It is kept, and counted as ``zero_maps``. A row whose maps are not finite,
+    which has no label where one is asked for, or whose image is smaller than a patch where its aspect is kept, is
+    quarantined. With ``geometry=keep`` images of one grid run together, so the last bits of a map may depend on how
+    many of a batch share its grid.
+    """
+
+    Params: ClassVar[type[StageParams]] = ClipCamsParams
+
+    clip: Clip
+    cam: ClipCam
+    vectors: NameVectors
+
+    @classmethod
+    def weights_needed(cls, params: ClipCamsParams) -> dict[str, str]:
+        """The CLIP's weights, under the name ``model``."""
+        return {"model": clip_weights(params.model, params.weights, stage="clip_cams")}
+
+    @classmethod
+    def reads_class_names(cls, params: ClipCamsParams) -> bool:
+        """Where no class list is given."""
+        return params.classes is None
+
+    def setup(self) -> None:
+        """Load the CLIP and encode the background words.
+
+        Raises
+        ------
+        ConfigError
+            If the model, the class list or its names do not fit, or the patches do not tile the size.
+        WeightsError
+            If the weights do not fit the model.
+        """
+        from wsolpipe.models.clip import load_clip
+        from wsolpipe.models.clip_cam import ClipCam
+        from wsolpipe.models.clip_names import NameVectors
+        from wsolpipe.models.weights import IMAGENET
+
+        params, context = self.params, self.context
+        self.names = choose_class_names(params.classes, context.class_names, dataset=context.dataset)
+        background = self.names.background if params.background is None else params.background
+        self._warn_of_one_text(len(background))
+        self.clip = load_clip(
+            params.model,
+            context.weights["model"],
+            device=context.device,
+            quick_gelu=params.quick_gelu,
+            positions=params.positions,
+        )
+        if params.normalisation == "imagenet":
+            self.clip.mean, self.clip.std = IMAGENET
+        self.size = params.size or (self.clip.size if params.geometry == "square" else LONGEST)
+        if params.geometry == "square":
+            self._require_tiling()
+        self.vectors = NameVectors(self.clip, self.names, params.prompts, background)
+        self.targets = min(params.slots, len(self.names)) if params.target == "predicted" else params.slots
+        self.cam = ClipCam(
+            self.clip,
+            self.vectors.background,
+            softmax=params.softmax,
+            temperature=params.temperature if params.softmax else 1.0,
+            attention_blocks=params.attention_blocks if params.affinity else 0,
+            threshold=params.box_threshold,
+        )
+
+    def _warn_of_one_text(self, background: int) -> None:
+        if self.params.softmax and not background and self.params.slots == 1:
+            self.context.warn(
+                "clip_cams: no background words, so the probability of an image's only class is always 1 and its map "
+                "all zero; name some (clip_cams.background=[ground,sky], or in the class list), or set "
+                "clip_cams.softmax=false"
+            )
+
+    def _require_tiling(self) -> None:
+        below = self.size // self.clip.patch * self.clip.patch
+        if below != self.size:
+            msg = f"clip_cams.size={self.size} is no multiple of the patch size {self.clip.patch} of {self.clip.name}"
+            near = " or ".join(str(side) for side in (below, below + self.clip.patch) if side)
+            raise ConfigError(msg, hint=f"set clip_cams.size={near}")
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Maps, their range and classes, and the grid of each row where the aspect is kept; see the class."""
+        side = -(-self.size // self.clip.patch)
+        kind = "the row's labels" if self.params.target == "true" else "the likeliest classes"
+        refined = ", refined by attention" if self.params.affinity else ""
+        made = {
+            "maps": ArraySpec(
+                dtype="uint8",
+                shape=(self.targets, side, side),
+                unit="1/255 of the map's range",
+                meaning=f"CLIP maps of {kind}{refined}; min-max per map",
+            ),
+            "range": ArraySpec(
+                dtype="float32",
+                shape=(self.targets, 2),
+                fill="nan",
+                meaning="low and high of each map: levels 0 and 255; NaN where there is no map",
+            ),
+            "class_ids": ArraySpec(
+                dtype="int32", shape=(self.targets,), fill=-1, meaning="class of each map, -1 where there is none"
+            ),
+        }
+        if self.params.geometry == "keep":
+            made["grid_hw"] = ArraySpec(
+                dtype="uint16", shape=(2,), meaning="rows and columns of the row's maps, which are padded with 0"
+            )
+        return made
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
+        """Make the maps of these rows.
+
+        Raises
+        ------
+        ConfigError
+            If a label has no name.
+        """
+        labels = self._labels(rows)
+        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        for batch in rows.batches(self.params.batch, self.fit):
+            for positions, pixels in self._alike(batch):
+                maps, classes = self.activate(pixels, [labels[at] if at is not None else [] for at in positions])
+                for slot, position in enumerate(positions):
+                    if position is not None:
+                        self._keep(rows, made, position, maps[slot], classes[slot])
+            self.context.progress(batch.stop, len(rows))
+        return made
+
+    def _keep(self, rows: Rows, made: dict[str, Array], position: int, maps: Array, classes: Array) -> None:
+        """Store the maps of one row, or give it up."""
+        from wsolpipe.maps import quantise
+
+        if not np.isfinite(maps).all():
+            rows.quarantine(position, "CLIP maps hold NaN or infinite values")
+            return
+        there = classes >= 0
+        height, width = maps.shape[1:]
+        levels, limits = quantise(maps)
+        made["maps"][position, there, :height, :width] = levels[there]
+        made["range"][position, there] = limits[there]
+        made["class_ids"][position] = classes
+        if "grid_hw" in made:
+            made["grid_hw"][position] = height, width
+
+    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
+        """Maps, and those of them that show no place."""
+        usable = np.array([rows.usable(at) for at in range(len(rows))], bool)
+        there = (arrays["class_ids"] >= 0) & usable[:, None]
+        return {"maps": int(there.sum()), "zero_maps": int((there & (arrays["range"][..., 1] == 0)).sum())}
+
+    def fit(self, image: Array, position: int) -> Array:  # noqa: ARG002
+        """What the CLIP sees of one image: all of it, uint8 [H, W, 3], tiled by patches.
+
+        Raises
+        ------
+        BadImageError
+            If the aspect is kept and the image is smaller than a patch.
+        """
+        size, patch = (self.size, self.size), self.clip.patch
+        if self.params.geometry == "keep":
+            height, width = image.shape[:2]
+            if min(height, width) < patch:
+                msg = f"the image of {height} x {width} pixels is smaller than a patch of {patch}"
+                raise BadImageError(msg, hint="clip_cams.geometry=square enlarges it")
+            size = tiled_size((height, width), patch, longest=self.size)
+        return resize(image, size, smooth=self.params.resize)
+
+    def activate(self, pixels: Array, labels: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+        """Maps before storage.
+
+        Parameters
+        ----------
+        pixels : uint8 array [B, H, W, 3]
+            RGB, tiled by patches.
+        labels : sequence of B sequences of int
+            Present classes, used where ``target`` is ``true``; may be empty.
+
+        Returns
+        -------
+        maps : float32 array [B, T, h, w]
+            In [0, 1]; any value where there is no class.
+        classes : int32 array [B, T]
+            -1 where there is none.
+        """
+        opened = self.cam.open(self.clip.normalise(pixels))
+        present = labels if self.params.target == "true" else self._likeliest(opened.image)
+        names, there = self.vectors.rows(present, at_least=self.targets)
+        maps = self.cam.maps(opened, names, there, self.targets)
+        if self.params.affinity:
+            maps = self.cam.refined(opened, maps)
+        classes = np.full((len(pixels), self.targets), -1, np.int32)
+        for row, known in enumerate(present):
+            first = list(known)[: self.targets]
+            classes[row, : len(first)] = first
+        on_grid = maps.reshape(*maps.shape[:2], *opened.grid).float().cpu().numpy()
+        return np.where((classes >= 0)[..., None, None], on_grid, np.float32(0)), classes
+
+    def _likeliest(self, images: torch.Tensor) -> list[list[int]]:
+        """Labels of the names nearest to each image's embedding [B, D], the nearest first."""
+        from torch.nn.functional import normalize
+
+        cosines = normalize(images, dim=-1) @ self.vectors.everything().T
+        order = cosines.argsort(dim=1, descending=True, stable=True)[:, : self.targets]
+        return [[self.vectors.labels[place] for place in row] for row in order.tolist()]
+
+    def _alike(self, batch: Batch[Array]) -> Iterator[tuple[list[int | None], Array]]:
+        """Images of a batch by size: positions in the block (None: padding) and pixels, uint8 [b, H, W, 3].
+
+        A square batch is always full, so its maps do not depend on which of its rows are usable.
+        """
+        if not batch.present():
+            return
+        if self.params.geometry == "square":
+            found = {slot: (position, image) for slot, position, image in batch.present()}
+            blank = np.zeros((self.size, self.size, 3), np.uint8)
+            slots = range(len(batch.items))
+            yield (
+                [found[slot][0] if slot in found else None for slot in slots],
+                np.stack([found[slot][1] if slot in found else blank for slot in slots]),
+            )
+            return
+        groups: dict[tuple[int, ...], list[tuple[int, Array]]] = {}
+        for _, position, image in batch.present():
+            groups.setdefault(image.shape, []).append((position, image))
+        for group in groups.values():
+            yield [position for position, _ in group], np.stack([image for _, image in group])
+
+    def _labels(self, rows: Rows) -> list[list[int]]:
+        """Labels of each row, without repeats; rows that need one and have none are given up."""
+        if self.params.target != "true":
+            return [[] for _ in range(len(rows))]
+        found = [list(dict.fromkeys(int(label) for label in labels)) for labels in rows.columns["labels"]]
+        for position, labels in enumerate(found):
+            if rows.usable(position) and not labels:
+                rows.quarantine(position, "no label: the map is that of the true class (or clip_cams.target=predicted)")
+        return [labels if rows.usable(position) else [] for position, labels in enumerate(found)]
