@@ -34,7 +34,7 @@ FALSE_STARTS = 2
 DEAF_LOOKS = 60
 LOST_LOOKS = 3
 END_SECONDS = 90.0
-FAREWELL_SECONDS = 15.0
+FAREWELL_LOOKS = 3
 LOG_LINES = 12
 
 
@@ -144,7 +144,7 @@ class Array:
         command = f"{profile.python} -m wsolpipe.launch.task {shlex.quote(str(self.order))}"
         lines = [
             "#!/bin/bash",
-            *(f"#SBATCH {_quoted(option)}" for option in options),
+            *(f"#SBATCH {quoted(option)}" for option in options),
             "",
             f"# {','.join(config.stage)} of {self.session.dataset.name} into {self._store()}",
             "# Each task makes shards until none is left. One may come late, be cancelled, killed, or run out of time:",
@@ -210,14 +210,14 @@ class Crew:
     def _let_end(self, stop: threading.Event) -> None:
         """Nothing is left: tasks that wait need not begin, those at work find out by themselves, in a moment."""
         slurm.cancel(["--state=PENDING", *{slot.task[0] for slot in self.slots}])
-        deadline = time.monotonic() + FAREWELL_SECONDS
-        while not stop.is_set() and time.monotonic() < deadline:
+        for _ in range(FAREWELL_LOOKS):
+            if stop.wait(self.array.profile.poll_seconds):
+                return
             states = self._states()
             for slot in self.slots:
                 slot.ended = slot.ended or (states is not None and states.get(slot.task) not in slurm.ALIVE)
             if all(slot.ended for slot in self.slots):
                 return
-            stop.wait(min(1.0, self.array.profile.poll_seconds))
 
     def dismiss(self) -> None:
         """Cancel what is left, and wait until it has ended: its leases are given back then."""
@@ -271,7 +271,7 @@ class Crew:
         slot.false_starts = 0 if began else slot.false_starts + 1
         log = self.array.folder / f"{slot.task[0]}_{slot.task[1]}.log"
         if slot.false_starts >= FALSE_STARTS:
-            msg = f"{told}, before its worker began; {log} ends with\n{_end_of(log)}"
+            msg = f"{told}, before its worker began; {log} ends with\n{end_of(log)}"
             raise ClusterError(msg, hint="see what is run with print=true; modules and set-up come from the profile")
         if slot.losses > self.array.profile.resubmits:
             msg = f"{told}, and was replaced {slot.losses - 1} times already; see {log}"
@@ -286,7 +286,8 @@ def _ways_to_look(session: Session, job: str) -> str:
     return f"wsolpipe status store={store} shows how far it is; scancel {job} ends it; the same run again resumes"
 
 
-def _end_of(log: Path) -> str:
+def end_of(log: Path) -> str:
+    """The last lines of a log, indented."""
     try:
         lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
     except OSError:
@@ -294,7 +295,7 @@ def _end_of(log: Path) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def _quoted(option: str) -> str:
+def quoted(option: str) -> str:
     """An option as sbatch reads it from a script: quotes where there is a space."""
     name, separator, value = option.partition("=")
     return f'{name}{separator}"{value}"' if " " in value else option

@@ -37,6 +37,13 @@ def note(what: str, **fields: Any) -> None:
             file.write(json.dumps({"what": what, "pid": os.getpid(), **fields}) + "\n")
 
 
+def wait_at(gate: str) -> None:
+    """Hang until the file `gate` exists, whatever signals come."""
+    deadline = time.monotonic() + 100
+    while gate and not os.path.exists(gate) and time.monotonic() < deadline:  # noqa: PTH110
+        time.sleep(0.01)
+
+
 class ShadeParams(StageParams):
     """`pause` and `batch` change nothing but the time; `bad` names rows on which the stage raises.
 
@@ -64,9 +71,7 @@ class Shade(Stage[ShadeParams]):
 
     def setup(self) -> None:
         note("setup")
-        deadline = time.monotonic() + 100
-        while self.params.gate and not os.path.exists(self.params.gate) and time.monotonic() < deadline:  # noqa: PTH110
-            time.sleep(0.01)
+        wait_at(self.params.gate)
         if self.params.fault == "setup":
             msg = "no such model"
             raise RuntimeError(msg)
@@ -157,10 +162,11 @@ class Frame(Stage[FrameParams]):
 
 
 class PaletteParams(StageParams):
-    """`seed` salts the palette."""
+    """`seed` salts the palette, which waits until the file `gate` exists."""
 
     seed: int = 0
     pause: Annotated[float, ExecutionOnly()] = 0.0
+    gate: Annotated[str, ExecutionOnly()] = ""
     fault: Annotated[str, ExecutionOnly()] = ""
 
 
@@ -175,6 +181,7 @@ class Palette(ArtifactStage[PaletteParams]):
 
     def produce(self, splits: Mapping[str, Rows]) -> Made:
         note("palette")
+        wait_at(self.params.gate)
         time.sleep(self.params.pause)
         if self.params.fault:
             raise RuntimeError(self.params.fault)
