@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from stages.drawn import draw
+from wsolpipe import open_store
 from wsolpipe.cli.main import cli
-from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.pseudo import read_boxes
 from wsolpipe.metrics import best_iou
 
@@ -95,6 +96,38 @@ def test_verify_finds_nothing_wrong_with_a_store_of_pseudo_boxes_and_masks(place
     assert end.value.code == 0, capsys.readouterr().out
 
 
-def test_clip_boxes_are_refused_before_any_work_while_their_maps_are_not_there(place):
-    with pytest.raises(ConfigError, match="clip_cams"):
-        call("run", place, "stage=val_boxes", "val_boxes.annotator=clip")
+def test_clip_boxes_need_no_classifier_and_are_regions_of_the_maps_of_a_clip(place, capsys):
+    folder, drawn = place
+    config, names = folder / "clip.json", folder / "names.yaml"
+    vision = {"image_size": 64, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1}
+    config.write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}))
+    names.write_text("names: [disc, square, cross, ring]\nbackground: [ground, sky]\n")
+    words = (
+        "stage=val_boxes", "val_boxes.annotator=clip", f"clip_cams.model={config}", "clip_cams.weights=random:0",
+        f"clip_cams.classes={names}", "clip_cams.attention_blocks=1",
+    )  # fmt: skip
+    call("run", place, *words, "--json")
+    made = json.loads(capsys.readouterr().out)["stages"]
+    assert [stage["stage"] for stage in made] == ["index", "clip_cams", "val_boxes"]
+    call("eval", place, *words, "--json")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["rows_scored"] == COUNT
+
+    store = open_store(str(folder / "store"))["drawn"]["val"]
+    maps, boxes = store["clip_cams"], store.stage("val_boxes", figures["key"])
+    empty = 0
+    for row in range(COUNT):
+        height, width = drawn.images[row].shape[:2]
+        small = maps["maps"][row : row + 1][0, 0].astype(np.float32)
+        if small.max() == small.min():
+            want, empty = [0, 0, width, height], empty + 1
+        else:
+            large = cv2.resize(small, (224, 224), interpolation=cv2.INTER_LINEAR)
+            levels = (255 * (large - large.min()) / (large.max() - large.min())).astype(np.uint8)
+            mask = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
+            _, _, found, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+            left, top, across, down, _ = found[1 + found[1:, cv2.CC_STAT_AREA].argmax()]
+            want = np.array([left, top, left + across, top + down]) * np.array([width, height] * 2) / 224
+        assert best_iou(boxes["boxes"][row : row + 1][0], np.array([want], float)) > 0.97
+    assert figures["rows_fallback_no_region"] == empty < COUNT
