@@ -97,8 +97,8 @@ def read_value(given: str) -> Any:
     return value
 
 
-def prepare(values: dict[str, Any], changes: dict[str, Any]) -> tuple[Recipe, Settings]:
-    """Recipe and places of a run.
+def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "runs") -> tuple[Recipe, Settings]:
+    """Recipe and places of a run; `kind` is the folder in which its folder lies by default.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def prepare(values: dict[str, Any], changes: dict[str, Any]) -> tuple[Recipe, Se
     settings = Settings(
         labelling,
         root=str(dataset.image_root()),
-        out=Path(values["out"] or f"runs/{Path(values['recipe']).stem}-{dataset.name}"),
+        out=Path(values["out"] or f"{kind}/{Path(values['recipe']).stem}-{dataset.name}"),
         val=values["val"],
         annotators=[values["by"], *(["gt"] if values["gt"] else [])],
         test=values["test"],

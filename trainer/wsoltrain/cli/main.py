@@ -17,6 +17,7 @@ COMMANDS = {
     "fit": "Train a localizer; called again, go on where it stopped.",
     "predict": "Find the object in images and videos.",
     "preview": "Draw what a training step would see.",
+    "search": "Search a recipe's ranges for settings that validation pseudo-boxes like.",
     "select": "Choose epoch and threshold by pseudo-boxes, and show what that costs.",
 }
 """Sub-command -> one line; the module ``wsoltrain.cli.<name>`` holds it as `command`."""
