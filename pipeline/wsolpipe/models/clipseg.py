@@ -1,0 +1,234 @@
+"""CLIPSeg: a decoder that draws where a text is, on top of CLIP's vision tower, by way of transformers.
+
+Lüddecke and Ecker, "Image segmentation using text and image prompts", CVPR 2022. A model is a folder as transformers
+saves it, on this machine or on the Hugging Face hub: ``config.json`` and ``model.safetensors``. Texts are cut into
+CLIP's own tokens by open_clip, so the folder needs no files of a tokeniser.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.models.digests import file_sha256, words_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from wsolpipe.models.weights import Triple
+
+CONFIG, TENSORS, OLD_TENSORS = "config.json", "model.safetensors", "pytorch_model.bin"
+#: Tokens that CLIP's byte-pair encoding makes.
+VOCABULARY = 49408
+
+
+def find_clipseg(name: str, *, fetch: bool) -> tuple[str, str, Path] | None:
+    """Find a folder by path, or in the cache of the hub by name, or fetch it.
+
+    Parameters
+    ----------
+    name : str
+        Path of a folder, or ``OWNER/NAME`` of the Hugging Face hub.
+    fetch : bool
+        Whether it may be downloaded.
+
+    Returns
+    -------
+    (sha256, source, folder) or None
+        sha256 over the names and bytes of the configuration and the tensors; None where it is not here and must not be
+        fetched.
+
+    Raises
+    ------
+    WeightsError
+        If the folder lacks one of these, or the model cannot be fetched.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        source = f"transformers:{folder.name}"
+    else:
+        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+            msg = f"no folder {name}, and no name of the Hugging Face hub"
+            raise WeightsError(msg, hint="write weights=FOLDER, or weights=CIDAS/clipseg-rd64-refined")
+        found = _from_hub(name, fetch=fetch)
+        if found is None:
+            return None
+        folder, source = found, f"transformers:{name}"
+    files = _files(folder)
+    return words_sha256("|".join(f"{file.name}={file_sha256(file)}" for file in files)), source, folder
+
+
+def _files(folder: Path) -> list[Path]:
+    tensors = next((folder / name for name in (TENSORS, OLD_TENSORS) if (folder / name).is_file()), None)
+    missing = [] if (folder / CONFIG).is_file() else [CONFIG]
+    missing += [] if tensors else [TENSORS]
+    if missing or tensors is None:
+        msg = f"{folder} is no model of transformers: it has no {' and no '.join(missing)}"
+        raise WeightsError(msg, hint="save it with model.save_pretrained(folder)")
+    return [folder / CONFIG, tensors]
+
+
+def _from_hub(name: str, *, fetch: bool) -> Path | None:
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    from wsolpipe.models.pretrained import require_host
+
+    here = [try_to_load_from_cache(name, file) for file in (CONFIG, TENSORS, OLD_TENSORS)]
+    if isinstance(here[0], str) and any(isinstance(path, str) for path in here[1:]):
+        return Path(here[0]).parent
+    if not fetch:
+        return None
+    try:
+        require_host(constants.ENDPOINT)
+        config = hf_hub_download(name, CONFIG)
+        try:
+            hf_hub_download(name, TENSORS)
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            hf_hub_download(name, OLD_TENSORS)
+        return Path(config).parent
+    except Exception as error:  # a failing network raises differently with each client and its version
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        msg = f"cannot fetch {name}: {reason}"
+        raise WeightsError(
+            msg,
+            hint="give a folder that you have: weights=FOLDER; or run once with network, the cache is used ever after",
+        ) from error
+
+
+class ClipSeg:
+    """A loaded CLIPSeg, frozen, in evaluation mode; see `load_clipseg`.
+
+    Parameters
+    ----------
+    model : CLIPSegForImageSegmentation
+    name : str
+        For messages.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self.model, self.name = model, name
+        self._tokenise = SimpleTokenizer(context_length=int(model.config.text_config.max_position_embeddings))
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+        return int(self.model.config.vision_config.patch_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return cast("torch.device", self.model.device)
+
+    def normalise(self, pixels: NDArray[np.uint8], mean: Triple, std: Triple) -> Tensor:
+        """Input of the network, float [B, 3, H, W] on its device, from uint8 [B, H, W, 3]."""
+        import torch
+
+        kind = {"device": self.device, "dtype": self.model.dtype}
+        middle, spread = (torch.tensor(values, **kind).view(3, 1, 1) * 255 for values in (mean, std))
+        return (torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).to(middle.dtype) - middle) / spread
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Vectors of texts, float tensor [len(prompts), D], not of unit length."""
+        import torch
+
+        tokens = self._tokenise(list(prompts)).to(self.device)
+        # The last token of a text has the highest number; what is behind it is padding.
+        ends = tokens.argmax(dim=1, keepdim=True)
+        attended = (torch.arange(tokens.shape[1], device=self.device) <= ends).long()
+        with torch.no_grad():
+            found = self.model.get_conditional_embeddings(len(tokens), input_ids=tokens, attention_mask=attended)
+        return cast("Tensor", found)
+
+    def logits(self, images: Tensor, texts: Tensor) -> Tensor:
+        """How much each pixel is of each text, before the sigmoid; the vision tower runs once for all texts.
+
+        Parameters
+        ----------
+        images : float tensor [B, 3, S, S]
+            Square, normalised; S is a multiple of the patch.
+        texts : float tensor [B, T, D]
+
+        Returns
+        -------
+        float tensor [B, T, S, S]
+        """
+        import torch
+
+        model, count = self.model, texts.shape[1]
+        with torch.no_grad():
+            seen = model.clip.vision_model(images, output_hidden_states=True, interpolate_pos_encoding=True)
+            chosen = [seen.hidden_states[layer + 1] for layer in model.extract_layers]
+            repeated = [states.repeat_interleave(count, dim=0) for states in chosen]
+            drawn = model.decoder(repeated, texts.flatten(0, 1)).logits
+        return cast("Tensor", drawn.unflatten(0, (len(images), count)))
+
+
+def load_clipseg(folder: Path, *, name: str, device: str = "cpu") -> ClipSeg:
+    """Load a folder of `find_clipseg`; nothing is fetched.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        For messages.
+    device : str
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds another kind of model, or one whose texts are not cut into CLIP's tokens.
+    WeightsError
+        If the tensors cannot be read, or some are missing, left over or misshapen.
+    """
+    from transformers import CLIPSegForImageSegmentation
+    from transformers.utils import logging
+
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"cannot read {folder / CONFIG}: {str(error).splitlines()[0]}"
+        raise WeightsError(msg, hint="fetch or copy the folder again; it may be torn") from error
+    if config.get("model_type") != "clipseg":
+        msg = f"{name} is a model of type {config.get('model_type')!r}, not clipseg"
+        raise ConfigError(msg, hint="clipseg_cams.weights=CIDAS/clipseg-rd64-refined, or a folder of such a model")
+    logging.disable_progress_bar()
+    try:
+        model, told = CLIPSegForImageSegmentation.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, torch_dtype="float32"
+        )
+    except Exception as error:  # what a torn file raises differs with its format and version
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        msg = f"cannot load {name}: {reason}"
+        raise WeightsError(msg, hint="fetch or copy the folder again; it may be torn") from error
+    _refuse_misfit(told, name)
+    words = model.config.text_config.vocab_size
+    if words != VOCABULARY:
+        msg = f"the text tower of {name} knows {words} tokens, and CLIP's byte-pair encoding has {VOCABULARY}"
+        raise ConfigError(msg, hint="give a CLIPSeg that reads texts as CLIP does, such as CIDAS/clipseg-rd64-refined")
+    return ClipSeg(model.to(device).eval().requires_grad_(requires_grad=False), name)
+
+
+def _refuse_misfit(told: dict[str, Any], name: str) -> None:
+    """Refuse tensors that do not fit, which transformers would replace by random ones."""
+    missing = sorted(key for key in told.get("missing_keys", ()) if not key.endswith("position_ids"))
+    spare = sorted(key for key in told.get("unexpected_keys", ()) if not key.endswith("position_ids"))
+    shapes = sorted(str(item[0]) for item in told.get("mismatched_keys", ()))
+    lists = (("missing", missing), ("unexpected", spare), ("of another shape", shapes))
+    wrong = [
+        f"{len(keys)} {what}: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}" for what, keys in lists if keys
+    ]
+    if wrong:
+        msg = f"the tensors of {name} do not fit: {'; '.join(wrong)}"
+        raise WeightsError(msg, hint="give the folder of a whole CLIPSeg; config.json and tensors belong together")
