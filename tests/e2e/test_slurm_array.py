@@ -154,6 +154,16 @@ def test_a_job_that_slurm_refuses_or_that_never_begins_is_explained(slurm, toy):
     assert not slurm.running()
 
 
+def test_tasks_that_die_without_fruit_are_not_replaced_for_ever(slurm, toy):
+    """As where memory is too small: every worker dies at its first commit."""
+    done = toy.run(*array_words(toy.folder, workers=1), WSOLPIPE_FAULT="before_put:1")
+    assert done.code == 1
+    assert done.err.count("ended: FAILED; submitted again as job") == 2
+    assert "was replaced 2 times already, 3 times with nothing made meanwhile" in done.err
+    assert "resume with: wsolpipe run" in done.err
+    assert not slurm.running()
+
+
 def test_the_demo_makes_its_proposals_in_an_array_one_task_of_which_is_cancelled(slurm, tmp_path):
     """The shipped images, weights and classifier: two tasks, one of them cancelled while maps are made."""
 

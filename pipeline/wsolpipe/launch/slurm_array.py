@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FALSE_STARTS = 2
 """Times that a task may end before its worker begins: what is wrong then does not mend itself."""
+FRUITLESS = 3
+"""Times in a row that a task may be lost without anything made meanwhile, as where memory is too small."""
 DEAF_LOOKS = 60
 LOST_LOOKS = 3
 END_SECONDS = 90.0
@@ -167,6 +169,8 @@ class Slot:
     task: Task
     losses: int = 0
     false_starts: int = 0
+    fruitless: int = 0
+    made: int = 0
     missed: int = 0
     ended: bool = False
 
@@ -202,7 +206,7 @@ class Crew:
                 return
             for slot in self.slots:
                 if states is not None and not slot.ended:
-                    self._judge(slot, states.get(slot.task))
+                    self._judge(slot, states.get(slot.task), store.made)
             if all(slot.ended for slot in self.slots):
                 return
             stop.wait(self.array.profile.poll_seconds)
@@ -247,7 +251,7 @@ class Crew:
         self.deaf = 0
         return found
 
-    def _judge(self, slot: Slot, state: str | None) -> None:
+    def _judge(self, slot: Slot, state: str | None, made: int) -> None:
         """What became of a task: at work, done, cancelled on purpose, or lost and replaced."""
         if state in slurm.ALIVE:
             slot.missed = 0
@@ -264,6 +268,7 @@ class Crew:
         if state == "CANCELLED":
             self.emit({"event": "warning", "text": f"{name} was cancelled; what it held goes to the others"})
         elif state != "COMPLETED" and not note.get("done"):
+            slot.fruitless, slot.made = (slot.fruitless + 1 if made == slot.made else 1), made
             self._replace(slot, f"{name} ended: {state or 'gone from the queue'}", began="began" in note)
 
     def _replace(self, slot: Slot, told: str, *, began: bool) -> None:
@@ -273,9 +278,10 @@ class Crew:
         if slot.false_starts >= FALSE_STARTS:
             msg = f"{told}, before its worker began; {log} ends with\n{end_of(log)}"
             raise ClusterError(msg, hint="see what is run with print=true; modules and set-up come from the profile")
-        if slot.losses > self.array.profile.resubmits:
-            msg = f"{told}, and was replaced {slot.losses - 1} times already; see {log}"
-            raise ClusterError(msg, hint="everything committed is kept: run again, it resumes")
+        if slot.fruitless >= FRUITLESS or slot.losses > self.array.profile.resubmits:
+            vain = f", {slot.fruitless} times with nothing made meanwhile" if slot.fruitless >= FRUITLESS else ""
+            msg = f"{told}, and was replaced {slot.losses - 1} times already{vain}; {log} ends with\n{end_of(log)}"
+            raise ClusterError(msg, hint="everything committed is kept: ask for more memory or time and run again")
         job = slurm.submit(self.array.script, f"--array={slot.task[1]}")
         slot.task, slot.ended = (job, slot.task[1]), False
         self.emit({"event": "warning", "text": f"{told}; submitted again as job {job}"})

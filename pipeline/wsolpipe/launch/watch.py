@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class StoreWatch:
-    """Looks at a store again and again, and emits an event for every shard made since the last look."""
+    """Looks at a store again and again, and emits an event for every shard made since the last look.
+
+    Attributes
+    ----------
+    made : int
+        Shards and artifacts that appeared since the first look.
+    """
 
     session: Session
     emit: Emit
+    made: int = 0
     _seen: dict[str, Units] = field(default_factory=dict)
     _failures: dict[str, bytes] = field(default_factory=dict)
 
@@ -49,6 +56,7 @@ class StoreWatch:
     def _tell_records(self, node: Node, before: Units, units: Units) -> None:
         for unit, record in units.records.items():
             if units.states[unit] is State.DONE and record != before.records.get(unit):
+                self.made += 1
                 self.emit({
                     "event": "shard", "stage": node.stage, "split": node.split, "shard": unit,
                     "rows": record.stop - record.start, "quarantined": len(record.quarantined),
