@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
 DEMO_STORE ?= stores/demo
 # Tests run in several processes; more threads in each only make them wait for each other.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test check bench install clean
+.PHONY: demo test check bench torture install clean
 
 install: $(STAMP)
 
@@ -33,8 +35,18 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)
+bench: $(STAMP) $(BENCH_STAMP)
 	$(BIN)/python tools/bench/run_all.py
+
+# Packages that are there only to be compared with: they bring a second OpenCV and other versions of what is used here.
+$(BENCH_STAMP): tools/bench/requirements.txt
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@echo "installing into $(BENCH_VENV) what benches compare with"
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tools/bench/requirements.txt
+	@touch $(BENCH_STAMP)
+
+torture: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py --kills 200
 
 clean:
 	rm -rf stores .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -54,7 +54,7 @@ def serve_s3() -> Iterator[Server]:
 
 def request(method: str, host: str, port: int, path: str) -> int:
     """Status of a plain request, which moto takes without a signature."""
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
         connection.request(method, path)
         return connection.getresponse().status

@@ -108,10 +108,21 @@ class Toy:
 
     def call(self, name: str, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> Finished:
         """Run a command to its end, in a process of its own."""
+        argv = [name, *self.words(*words, stage=stage, store=store), "--json"]
+        return self.command_line(argv, kill_after=None, **env)
+
+    def command_line(self, argv: list[str], *, kill_after: float | None = None, **env: str) -> Finished:
+        """Run any words of the command line in a process of its own.
+
+        Parameters
+        ----------
+        kill_after : float, optional
+            Seconds after which the process and its children are killed, if they have not ended.
+        """
         out, err = self.folder / "stdout.txt", self.folder / "stderr.txt"
         order = {
-            "argv": [name, *self.words(*words, stage=stage, store=store), "--json"], "env": self.env(**env),
-            "cwd": str(self.folder), "out": str(out), "err": str(err),
+            "argv": argv, "env": self.env(**env), "cwd": str(self.folder), "out": str(out), "err": str(err),
+            "kill_after": kill_after,
         }  # fmt: skip
         zygote = start_zygote()
         assert zygote.stdin is not None

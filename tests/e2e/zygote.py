@@ -1,15 +1,17 @@
 """Runs the command line in forks of a process that has everything imported, so that tests pay for imports once.
 
-Reads a JSON line a command (argv, env, cwd, out, err), answers with the exit status as `os.waitpid` gives it.
+Reads a JSON line a command (argv, env, cwd, out, err, kill_after), answers with the exit status of `os.waitpid`.
 Each command is a process of its own, in a session of its own, that ends as the real one does: kills included.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 import numcodecs  # noqa: F401
@@ -19,11 +21,16 @@ import zarr  # noqa: F401
 
 import wsolpipe.cli.main
 import wsolpipe.cli.plan
+import wsolpipe.cli.pull
+import wsolpipe.cli.push
 import wsolpipe.cli.run
 import wsolpipe.cli.status
 import wsolpipe.launch.local
 import wsolpipe.launch.run
-import wsolpipe.models.weights  # noqa: F401
+import wsolpipe.models.weights
+import wsolpipe.share.pull
+import wsolpipe.share.push
+import wsolpipe.share.verify  # noqa: F401
 
 SECONDS = 240
 
@@ -44,13 +51,29 @@ def become(order: dict[str, Any]) -> None:
     wsolpipe.cli.main.main()
 
 
+def wait(pid: int, kill_after: float | None) -> int:
+    """Exit status of a child; its whole session is killed if it takes longer than `kill_after` seconds."""
+    if kill_after is not None:
+        deadline = time.monotonic() + kill_after
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return status
+            time.sleep(0.002)
+        with contextlib.suppress(ProcessLookupError):  # it may not have got as far as a session of its own
+            os.kill(pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
 def main() -> None:
     """Serve until standard input ends."""
     for line in sys.stdin:
+        order = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            become(json.loads(line))
-        print(os.waitpid(pid, 0)[1], flush=True)
+            become(order)
+        print(wait(pid, order["kill_after"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,22 @@
+"""Twenty of the kills of `make torture`: run, push and pull, to and from a folder and S3."""
+
+from __future__ import annotations
+
+import pytest
+
+import torture
+
+KILLS = 20
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_twenty_kills_over_run_push_and_pull_lose_no_row_and_change_no_byte(tmp_path):
+    pytest.importorskip("moto.server", reason="needs moto[server]")
+    done = torture.run(tmp_path, kills=KILLS, seed=20)
+    torture.show(done)
+    assert len(done.kills) >= KILLS
+    assert {kill.scene.command for kill in done.kills} == {"run", "push", "pull"}
+    assert {kill.scene.place for kill in done.kills} == {"folder", "S3"}
+    assert sum(kill.committed > 0 for kill in done.kills) > KILLS / 2
+    assert sum(kill.phase != "any moment" for kill in done.kills) > KILLS / 4
