@@ -146,3 +146,13 @@ def test_a_profile_reaches_no_worker(site):
     assert config.profile_fields == {"time": 5}
     sent = for_worker(config)
     assert (sent.profile, sent.profiles, sent.profile_fields) == (None, None, {})
+
+
+def test_the_readme_shows_a_profile_that_can_be_used(repo, tmp_path):
+    (shown,) = [block for block in (repo / "README.md").read_text().split("```") if block.startswith("yaml\ndefault:")]
+    file = tmp_path / "readme.yaml"
+    file.write_text(shown.removeprefix("yaml\n"))
+    found = load(f"profiles={file}")
+    assert (found.partition, found.wall_seconds, found.max_jobs) == ("gpu", 14400, 8)
+    assert "--constraint=nvlink" in found.options()
+    assert set(found.model_fields_set) <= set(Profile.model_fields)
