@@ -6,6 +6,7 @@ A specification is one of
 - ``timm:NAME[.TAG]``: pretrained weights of a timm model, from its cache or fetched;
 - ``torchvision:NAME``: official weights of a torchvision detector, from torch's cache or fetched;
 - ``open_clip:MODEL/[TAG]``: published weights of a CLIP, from the caches that open_clip uses or fetched;
+- ``transformers:NAME``: a CLIPSeg as transformers saves it, a folder or a name of the hub;
 - ``random:SEED``: no file, a seeded initialisation (for tests and timings).
 
 Torch is imported only where tensors are read, so that planning a run stays quick.
@@ -112,6 +113,11 @@ def resolve(spec: str, *, fetch: bool = True) -> Weights | None:
 
         known = find_published(rest, fetch=fetch)
         return None if known is None else Weights(file_sha256(known[1]), f"open_clip:{known[0]}", known[1])
+    if kind == "transformers":
+        from wsolpipe.models.clipseg import find_clipseg
+
+        model = find_clipseg(rest, fetch=fetch)
+        return None if model is None else Weights(*model)
     return _resolve_file(Path(rest if kind == "file" else spec).expanduser())
 
 
