@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.stages.registry import Registry
 
-CLUSTERS = ("local", "dask-local", "dask-cuda", "slurm-array")
+CLUSTERS = ("local", "dask-local", "dask-cuda", "slurm", "slurm-array")
 ADDRESSES = ("tcp://", "tls://")
 """How a `cluster=` begins that names the scheduler of a Dask cluster."""
 DEFAULT_STORE = "wsol-store"

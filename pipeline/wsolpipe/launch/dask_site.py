@@ -29,10 +29,15 @@ TOKEN = "launch-"
 
 
 @contextlib.contextmanager
-def site_order(session: Session) -> Iterator[Order]:
+def site_order(session: Session, *, lead: float = 0.0) -> Iterator[Order]:
     """The order for workers that may run elsewhere: whole paths, and a token in the store that they must find.
 
     The token is a lease: it goes with this process, or is swept by the next run if this one is killed.
+
+    Parameters
+    ----------
+    lead : float
+        Seconds before the end of a worker's job at which it must have ended.
     """
     leases, folder = Leases(session.backend, ttl=session.config.lease), session.dataset.name
     for name in session.backend.names(folder):
@@ -44,7 +49,7 @@ def site_order(session: Session) -> Iterator[Order]:
     config = for_worker(session.config)
     whole: dict[str, Any] = {name: _whole(getattr(config, name)) for name in ("dataset", "store", "stages", "root")}
     with token.beating():
-        yield Order(replace(config, **whole).to_json(), token.name, tuple(software_versions().items()))
+        yield Order(replace(config, **whole).to_json(), token.name, tuple(software_versions().items()), lead)
 
 
 def _whole(text: str | None) -> str | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Emit = Callable[[dict[str, Any]], None]
 HERE = frozenset(["local", "dask-local", "dask-cuda"])
 """Clusters whose workers run on this machine and end with the job around it."""
-JOBS = ("slurm-array",)
+JOBS = ("slurm", "slurm-array")
 """Clusters whose workers are jobs."""
 
 
@@ -45,6 +45,10 @@ def find(cluster: str) -> Launcher:
         from wsolpipe.launch.dask_machine import run_dask_cuda
 
         return run_dask_cuda
+    if cluster == "slurm":
+        from wsolpipe.launch.dask_slurm import run_slurm
+
+        return run_slurm
     if cluster == "slurm-array":
         from wsolpipe.launch.slurm_array import run_slurm_array
 
@@ -62,6 +66,10 @@ def find_script(cluster: str) -> Callable[[Session], str]:
     ConfigError
         If it submits none.
     """
+    if cluster == "slurm":
+        from wsolpipe.launch.dask_slurm import script_text as job_script
+
+        return job_script
     if cluster == "slurm-array":
         from wsolpipe.launch.slurm_array import script_text
 

@@ -74,6 +74,8 @@ class Profile(BaseModel):
         Times that a lost job is replaced, and that a job which ran out of time goes back into the queue.
     poll_seconds : float
         Seconds between looks at the queue.
+    interface : str, optional
+        Network of the submit host, such as ``ib0``, by which compute nodes reach the scheduler of ``cluster=slurm``.
     start_seconds : float, optional
         Seconds that a run may be without any Dask worker, at first or later, before it gives up; each kind of cluster
         has its own default.
@@ -99,6 +101,7 @@ class Profile(BaseModel):
     max_jobs: int | None = Field(default=None, ge=1)
     resubmits: int = Field(default=20, ge=0)
     poll_seconds: float = Field(default=5.0, gt=0)
+    interface: Word | None = None
     start_seconds: float | None = Field(default=None, gt=0)
     devices: Annotated[tuple[Word, ...], BeforeValidator(_listed)] = ()
 

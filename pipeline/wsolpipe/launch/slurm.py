@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ClusterError
@@ -23,6 +24,26 @@ ALIVE = frozenset(
 SECONDS = 60
 
 
+@dataclass(frozen=True)
+class Job:
+    """A job as SLURM tells it: number, state, and why it waits."""
+
+    number: str
+    state: str
+    reason: str
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is in the queue."""
+        return self.state == "PENDING"
+
+
+def no_sbatch() -> ClusterError:
+    """What to say where jobs cannot be submitted."""
+    msg = f"there is no sbatch on {socket.gethostname()}"
+    return ClusterError(msg, hint="type it where jobs are submitted; print=true shows the script anywhere")
+
+
 def submit(script: Path, *options: str) -> str:
     """Give a script to ``sbatch``; return the job's number.
 
@@ -32,8 +53,7 @@ def submit(script: Path, *options: str) -> str:
         If there is no sbatch here, or it refuses.
     """
     if shutil.which("sbatch") is None:
-        msg = f"there is no sbatch on {socket.gethostname()}"
-        raise ClusterError(msg, hint="type it where jobs are submitted; print=true shows the script anywhere")
+        raise no_sbatch()
     done = _call("sbatch", "--parsable", *options, str(script))
     if done.returncode != 0:
         said = " ".join(done.stderr.replace("sbatch: error:", "").split())
@@ -42,20 +62,35 @@ def submit(script: Path, *options: str) -> str:
     return done.stdout.strip().partition(";")[0]
 
 
-def states(job_name: str) -> dict[Task, str]:
-    """State of every task of the arrays of this name that SLURM still knows of.
+def tasks(job_name: str) -> dict[Task, Job]:
+    """Tasks of the arrays of this name that SLURM still knows of.
 
     Raises
     ------
     ClusterError
         If SLURM does not answer.
     """
-    done = _call("squeue", "--noheader", "--array", "--states=all", f"--name={job_name}", "--format=%F|%K|%T")
+    lines = _queue(job_name, "%F|%K|%T|%r")
+    return {(job, int(task)): Job(job, state, why) for job, task, state, why in lines if task.isdigit()}
+
+
+def jobs(job_name: str) -> dict[str, Job]:
+    """Jobs of this name that SLURM still knows of, by number.
+
+    Raises
+    ------
+    ClusterError
+        If SLURM does not answer.
+    """
+    return {job: Job(job, state, reason) for job, state, reason in _queue(job_name, "%i|%T|%r")}
+
+
+def _queue(job_name: str, columns: str) -> list[list[str]]:
+    done = _call("squeue", "--noheader", "--array", "--states=all", f"--name={job_name}", f"--format={columns}")
     if done.returncode != 0:
         msg = f"squeue does not answer: {' '.join(done.stderr.split())}"
         raise ClusterError(msg, hint="everything committed is kept: run again, it resumes")
-    lines = (line.split("|") for line in done.stdout.split("\n") if line.count("|") == 2)
-    return {(job, int(number)): state for job, number, state in lines if number.isdigit()}
+    return [line.split("|") for line in done.stdout.split("\n") if line.count("|") == columns.count("|")]
 
 
 def cancel(jobs: Iterable[str]) -> None:

@@ -1,0 +1,255 @@
+"""``cluster=slurm``: Dask workers that are jobs, as many as there is work for, each replaced when its wall time ends.
+
+The scheduler lives in the run's own process. Without it jobs end by themselves: one at work at once, one that starts
+later within `DEATH_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from wsolpipe.contract.errors import ClusterError
+from wsolpipe.engine.graph import resolve
+from wsolpipe.launch import slurm
+from wsolpipe.launch.dask import LINK_SECONDS, SETTINGS, Dispatch, dashboard_note, quiet
+from wsolpipe.launch.dask_site import site_order
+from wsolpipe.launch.slurm_array import DEAF_LOOKS, Array, end_of, quoted
+
+if TYPE_CHECKING:
+    import threading
+    from pathlib import Path
+
+    from dask_jobqueue import SLURMCluster
+
+    from wsolpipe.engine.session import Session
+    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.slurm import Job
+
+DEATH_SECONDS = 60
+IDLE_SECONDS = 30
+START_SECONDS = 6 * 3600.0
+"""Seconds that jobs may wait in the queue with no worker at work; ``profile.start_seconds=`` is another bound."""
+FALSE_STARTS = 2
+"""Jobs in a row that may end before their worker came: what is wrong then does not mend itself."""
+ASK_SECONDS = 60.0
+"""Seconds between submissions of a worker that was refused."""
+SLURM_SETTINGS: dict[str, Any] = {
+    **SETTINGS,
+    "distributed.scheduler.unknown-task-duration": "10m",  # a worker a unit, until it is known how long they take
+    "distributed.deploy.lost-worker-timeout": "3s",
+}
+
+
+def run_slurm(session: Session, emit: Emit, stop: threading.Event) -> None:
+    """Run on up to ``workers=`` jobs of SLURM.
+
+    Raises
+    ------
+    ClusterError
+        If dask-jobqueue or SLURM is not here, SLURM refuses the job, or workers do not come.
+    WsolError
+        What a worker raised.
+    """
+    import dask
+
+    job = _job_class()
+    if shutil.which("sbatch") is None:
+        raise slurm.no_sbatch()
+    resolve(session, fetch=True)  # weights come here, where there is a network, and what is wrong with them shows now
+    plan = Array.of(session)
+    most = min(session.config.workers, plan.profile.max_jobs or session.config.workers)
+    with quiet(), dask.config.set(SLURM_SETTINGS), site_order(session, lead=plan.lead) as order:
+        _make_folder(plan.folder)
+        with _cluster(job, plan) as cluster, cluster.get_client() as client:
+            emit(dashboard_note(cluster.dashboard_link))
+            emit({"event": "note", "text": f"jobs {plan.name}: up to {most} at a time, logs in {plan.folder}"})
+            crew = Crew(cluster, plan, emit)
+            cluster.adapt(minimum=1, maximum=most, interval="1s", target_duration="1s", wait_count=IDLE_SECONDS)
+            Dispatch(session, client, emit, stop, order=order, watch=crew).run()
+
+
+def script_text(session: Session) -> str:
+    """The script of one worker's job; nothing is written and nothing submitted.
+
+    Raises
+    ------
+    ClusterError
+        If dask-jobqueue is not installed.
+    """
+    job = _job_class()
+    return str(job("tcp://SCHEDULER:PORT", name="WORKER", **_job_words(Array.of(session))).job_script())
+
+
+def _job_class() -> Any:
+    """The class of jobs; what sbatch says is kept in its `refusals`, where Dask would only log it."""
+    try:
+        from dask_jobqueue.slurm import SLURMJob
+        from distributed.core import Status
+    except ImportError as error:
+        msg = f"cluster=slurm needs dask-jobqueue: {error}"
+        hint = "pip install 'wsolpipe[slurm]', or use cluster=slurm-array, which needs nothing"
+        raise ClusterError(msg, hint=hint) from error
+
+    class WorkerJob(SLURMJob):  # type: ignore[misc]
+        refusals: ClassVar[list[str]] = []
+
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except (RuntimeError, OSError) as error:
+                said = str(error).partition("stderr:")[2] or str(error)
+                self.refusals.append(" ".join(said.replace("sbatch: error:", "").split()))
+                self.status = Status.running  # as far as Dask needs to know: there is no job behind it
+
+        async def close(self) -> None:
+            await super().close()
+            self.status = Status.closed
+
+    return WorkerJob
+
+
+def _job_words(plan: Array) -> dict[str, Any]:
+    """What dask-jobqueue is told of a job. Its own header is left out but for the name: the profile says it all."""
+    profile = plan.profile
+    extra = ["--memory-limit", "0", "--no-dashboard"]
+    if profile.wall_seconds is not None:  # units end before; this is for workers that wait for one
+        end = max(1.0, profile.wall_seconds - plan.lead / 2)
+        extra += ["--lifetime", f"{end:g}s", "--lifetime-stagger", f"{plan.lead / 4:g}s"]
+    settings = [
+        f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus}}}",
+        f"export DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP={LINK_SECONDS}s",
+        "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False",
+    ]
+    return {
+        "cores": 1, "processes": 1, "memory": "1GB", "nanny": False, "job_cpu": profile.cpus,
+        "python": profile.python, "job_name": plan.name, "death_timeout": DEATH_SECONDS, "worker_extra_args": extra,
+        "job_directives_skip": [" -p ", " -A ", " -n ", " -t ", " --cpus-per-task=", " --mem="],
+        "job_extra_directives": [
+            quoted(option) for option in [*profile.options(), "--ntasks=1", f"--output={plan.folder}/%j.log"]
+        ],
+        "job_script_prologue": [*profile.prologue(), *settings],
+        "interface": profile.interface,
+    }  # fmt: skip
+
+
+def _cluster(job: Any, plan: Array) -> SLURMCluster:
+    from dask_jobqueue import SLURMCluster
+
+    try:
+        return SLURMCluster(
+            job_cls=job, name=plan.name, scheduler_options={"dashboard_address": ":0"}, **_job_words(plan)
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        msg = f"the Dask scheduler did not start here: {error}"
+        raise ClusterError(msg, hint="profile.interface= names the network that compute nodes reach") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot write logs to {folder}: {error.strerror}"
+        raise ClusterError(msg, hint="choose a folder that compute nodes share: profile.logs=FOLDER") from error
+
+
+@dataclass
+class Crew:
+    """Looks after the jobs: tells what they wait for, replaces those that were lost before their worker came."""
+
+    cluster: SLURMCluster
+    plan: Array
+    emit: Emit
+    looked: float = float("-inf")
+    seen: float = field(default_factory=time.monotonic)
+    began: set[str] = field(default_factory=set)
+    false_starts: int = 0
+    refused: int = 0
+    deaf: int = 0
+    told: str = ""
+    told_refusal: str = ""
+    asked: float = field(default_factory=time.monotonic)
+
+    def __call__(self, workers: int) -> None:
+        """Look at the queue, every few seconds.
+
+        Raises
+        ------
+        ClusterError
+            If SLURM refuses every job, jobs end before their worker comes, or none comes in time.
+        """
+        now = time.monotonic()
+        if workers:
+            self.seen, self.false_starts, self.told = now, 0, ""
+        if now - self.looked < self.plan.profile.poll_seconds:
+            return
+        self.looked = now
+        self.began |= {str(name) for name in self.cluster.observed}
+        try:
+            jobs = slurm.jobs(self.plan.name)
+        except ClusterError:  # a controller that restarts is silent for a while
+            self.deaf += 1
+            if self.deaf > DEAF_LOOKS:
+                raise
+            return
+        self.deaf = 0
+        alive = [job for job in jobs.values() if job.state in slurm.ALIVE]
+        self._hear_refusals(alive)
+        self._bury(jobs)
+        if not workers:
+            self._wait(alive, now - self.seen)
+
+    def _hear_refusals(self, alive: list[Job]) -> None:
+        """A refusal is an error while there is no job at all; else there may be a bound to how many one user has."""
+        refusals = self.cluster.job_cls.refusals
+        fresh, self.refused = refusals[self.refused :], len(refusals)
+        if fresh and not alive:
+            msg = f"sbatch refused a worker's job: {fresh[-1]}"
+            raise ClusterError(msg, hint="see it with print=true; what is asked for is in the profile (profile.FIELD=)")
+        if fresh and fresh[-1] != self.told_refusal:
+            self.told_refusal = fresh[-1]
+            self.emit({"event": "warning", "text": f"sbatch refused another worker: {fresh[-1]}"})
+
+    def _bury(self, jobs: dict[str, Job]) -> None:
+        """Forget jobs that were refused, or ended before their worker came: others are submitted in their place."""
+        for name, item in list(self.cluster.workers.items()):
+            number = item.job_id
+            if number is None and item.status.name == "running" and self.looked - self.asked > ASK_SECONDS:
+                self.asked = self.looked
+                self._forget(name)
+            job = jobs.get(str(number))
+            if job is None or job.state in slurm.ALIVE or str(name) in self.began:
+                continue
+            self._forget(name)
+            told = f"job {number} ended ({job.state}) before its worker came"
+            self.false_starts += job.state != "CANCELLED"
+            if self.false_starts >= FALSE_STARTS:
+                log = self.plan.folder / f"{number}.log"
+                msg = f"{told}; {log} ends with\n{end_of(log)}"
+                raise ClusterError(msg, hint="see the script with print=true; modules and set-up come from the profile")
+            self.emit({"event": "warning", "text": f"{told}; another one takes its place"})
+
+    def _forget(self, name: Any) -> None:
+        """Take a job from Dask's list; it then sees that one is missing."""
+
+        async def drop() -> None:
+            job = self.cluster.workers.pop(name, None)
+            if job is not None:
+                await job.close()
+
+        self.cluster.loop.add_callback(drop)
+
+    def _wait(self, alive: list[Job], seconds: float) -> None:
+        bound = self.plan.profile.start_seconds or START_SECONDS
+        states = [
+            f"job {job.number} is {job.state.lower()}" + (f" ({job.reason})" if job.waits else "") for job in alive
+        ]
+        waiting = ", ".join(states) or "no job is in the queue"
+        if seconds > bound:
+            msg = f"no worker for {seconds:.0f} s: {waiting}"
+            raise ClusterError(msg, hint="profile.start_seconds= is how long to wait; everything committed is kept")
+        if waiting != self.told and alive:
+            self.told = waiting
+            self.emit({"event": "note", "text": f"waiting for a worker: {waiting}"})
