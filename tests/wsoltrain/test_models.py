@@ -75,6 +75,40 @@ def test_unet_gives_full_size_maps_and_trains_its_encoder():
     assert next(model.encoder.parameters()).grad is not None
 
 
+def test_unet_of_fewer_levels_sees_only_what_is_near():
+    torch.manual_seed(0)
+    args = {"channels": [8, 8, 8, 8], "stem_width": 8, "out_indices": [0, 1]}
+    model = build("dips_workshop", "resnet10t", weights=None, size=64, classes=3, model_args=args).eval()
+    image = torch.randn(1, 3, 64, 64, requires_grad=True)
+    model(image).logits[0, 1, 32, 32].backward()
+    seen = image.grad.abs().sum((0, 1))
+    assert seen[28:36, 28:36].sum() > 0
+    assert seen[:4].sum() == seen[-4:].sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["dips", "dips_workshop"])
+def test_temperature_sharpens_maps_in_evaluation_alone(kind):
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    backbone = VIT if kind == "dips" else "resnet18"
+    model = build(kind, backbone, weights=None, size=64, classes=3, temperature=10.0)
+    hot = model.eval()(image).logits
+    model.temperature = 1.0
+    torch.testing.assert_close(hot, 10 * model(image).logits)
+    model.train()
+    plain = model(image).logits
+    model.temperature = 10.0
+    torch.testing.assert_close(model(image).logits, plain)
+
+
+def test_weights_of_the_demo_are_found_by_name():
+    args = {"channels": [32, 48, 96, 160], "stem_width": 16, "out_indices": [0, 1]}
+    weights = "data:demo/weights/demo_cnn.safetensors"
+    model = build("dips_workshop", "resnet10t", weights=weights, size=64, classes=8, model_args=args)
+    assert sum(p.numel() for p in model.parameters()) < 100_000
+    with pytest.raises(WeightsError, match="no weights file"):
+        build("dips_workshop", "resnet10t", weights="data:demo/none.safetensors", size=64, classes=8, model_args=args)
+
+
 def test_real_weights_fit(shared):
     file = shared / "weights/vit_tiny_patch16_224_in1k.safetensors"
     model = build("dips", VIT, weights=str(file), size=224, classes=5)

@@ -20,10 +20,12 @@ from wsoltrain.pixels import (
     FOREGROUND,
     IGNORE,
     Dips,
+    OnPatches,
     OtsuRegion,
     Pseudo,
     eroded,
     patches,
+    released,
 )
 from wsoltrain.regions import chosen_region, components, erode, otsu
 
@@ -283,6 +285,26 @@ def test_patch_sampler_draws_equal_counts_apart():
     labels = many_draws(patches(n=6), blob(14), None, 40)
     assert ((labels == FOREGROUND).sum((1, 2)) == (labels == BACKGROUND).sum((1, 2))).all()
     assert not ((labels == FOREGROUND).any(0) & (labels == BACKGROUND).any(0)).any()
+
+
+def test_patches_are_labelled_whole_on_maps_of_pixels():
+    maps = torch.rand(3, 1, 16, 24, generator=torch.Generator().manual_seed(1))
+    labels = OnPatches(n=2, side=8)(Pseudo(maps, torch.arange(3)), seed=0, epoch=0).labels
+    cells = labels.view(3, 2, 8, 3, 8).permute(0, 1, 3, 2, 4).flatten(3)
+    assert (cells == cells[..., :1]).all()
+    assert ((cells[..., 0] == FOREGROUND).sum((1, 2)) > 0).all()
+    with pytest.raises(ConfigError, match="does not divide"):
+        OnPatches(side=7)(Pseudo(maps, torch.arange(3)), seed=0, epoch=0)
+
+
+def test_released_sampler_draws_more_of_one_side_than_of_the_other():
+    maps = torch.rand(1, 2, 40, 40, generator=torch.Generator().manual_seed(1))
+    given = Pseudo(
+        maps, torch.arange(1), torch.tensor([[[8.0, 8.0, 32.0, 32.0]]]), torch.zeros(1, 1, dtype=torch.int64)
+    )
+    labels = released(n_fg=60, n_bg=20, dilation=1)(given, seed=0, epoch=0).labels
+    drawn = int((labels == FOREGROUND).sum()), int((labels == BACKGROUND).sum())
+    assert drawn[0] > 2 * drawn[1] > 0
 
 
 def test_constant_map_gives_no_labels_and_is_counted():

@@ -107,3 +107,22 @@ def test_ranges_of_shipped_recipes_fit():
         file = read_recipe(name)
         for dataset in ("demo", *file.datasets) if file.search else ():
             load_ranges(name, dataset=dataset, changes={})
+
+
+def test_the_demos_recipe_is_what_the_demo_says_of_it():
+    recipe = load_recipe("dips_workshop", dataset="demo", changes={})
+    assert recipe.weights == "data:demo/weights/demo_cnn.safetensors"
+    assert recipe.model_args["out_indices"] == [0, 1]
+    assert recipe.pixel_sampler().background == "anywhere"
+    assert recipe.temperature > 1
+
+
+@pytest.mark.parametrize("sampler", ["dips", "dips_released", "trcam", "fcam", "tedloc"])
+def test_every_sampler_can_be_named_and_takes_its_own_keys(sampler):
+    recipe = load_recipe("dips", dataset="other", changes={"sampler": sampler, "pixels.bg_share": 0.25})
+    assert "bg_share=0.25" in repr(recipe.pixel_sampler())
+
+
+def test_another_sampler_does_not_inherit_keys():
+    assert load_recipe("dips", dataset="other", changes={"sampler": "fcam"}).pixels == {}
+    assert load_recipe("dips", dataset="other", changes={"sampler": "dips"}).pixels["top_n"] == 2

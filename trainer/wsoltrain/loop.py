@@ -109,7 +109,7 @@ class Trainer:
             torch.manual_seed(recipe.seed)
             model = build(
                 recipe.model, recipe.backbone, weights=recipe.weights, size=recipe.size, classes=self.classes,
-                model_args=recipe.model_args,
+                model_args=recipe.model_args, temperature=recipe.temperature,
             )  # fmt: skip
         self.model = synchronised(model.to(self.device), group, self.device)
         self.group.spread(self.model.saved().values())

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.draws import extreme, race, uniform
 from wsoltrain.regions import chosen_region, erode, otsu
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 IGNORE, BACKGROUND, FOREGROUND = -255, 0, 1
 _BOX, _FG, _BG = 1, 2, 3  # purposes of draws
@@ -194,6 +194,16 @@ class OtsuRegion:
         return _draw(candidates, pseudo, self, seed=seed, epoch=epoch)
 
 
+def released(
+    *, n_fg: int = 5139, n_bg: int = 2399, fg_share: float = 0.938, bg_share: float = 0.906, top_n: int = 2,
+    dilation: int = 3,
+) -> Dips:  # fmt: skip
+    """DiPS as its code was released, with its values for ILSVRC: background is whatever is low, inside boxes too."""
+    return Dips(
+        n_fg, n_bg, fg_share, bg_share, top_n, background="anywhere", map="mean", balanced=False, dilation=dilation
+    )
+
+
 def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3) -> OtsuRegion:
     """F-CAM: uniform in what is strictly above Otsu's threshold after an 11 x 11 erosion; lowest share anywhere."""
     return OtsuRegion(n_fg, n_bg, 1.0, bg_share, False, "all", 11, keep_out=False, balanced=False, strict=True)
@@ -202,6 +212,50 @@ def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3) -> OtsuRegion
 def patches(*, n: int = 10, fg_share: float = 0.5, bg_share: float = 0.3) -> OtsuRegion:
     """TeD-Loc (thesis ch. 3), on maps at patch resolution: uniform in both sides, equally many, apart."""
     return OtsuRegion(n, n, fg_share, bg_share, False, "all", strict=True)
+
+
+@dataclass(frozen=True)
+class OnPatches:
+    """Labels drawn on a grid of patches and given to all pixels of a patch: `patches` where maps come as pixels.
+
+    Attributes
+    ----------
+    n, fg_share, bg_share
+        As in `patches`.
+    side : int
+        Of a patch, in pixels.
+    """
+
+    n: int = 10
+    fg_share: float = 0.5
+    bg_share: float = 0.3
+    side: int = 16
+
+    def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
+        """Draw labels for a batch.
+
+        Raises
+        ------
+        ConfigError
+            If the maps are no whole number of patches.
+        """
+        if any(edge % self.side for edge in pseudo.maps.shape[-2:]):
+            msg = f"pixels.side={self.side} does not divide maps of {tuple(pseudo.maps.shape[-2:])}"
+            raise ConfigError(msg, hint="pixels.side= the side of the backbone's patches")
+        grid = Pseudo(avg_pool2d(pseudo.maps, self.side), pseudo.rows)
+        drawn = patches(n=self.n, fg_share=self.fg_share, bg_share=self.bg_share)(grid, seed=seed, epoch=epoch)
+        spread = drawn.labels.repeat_interleave(self.side, 1).repeat_interleave(self.side, 2)
+        return Drawn(spread, drawn.counts)
+
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "dips": Dips,
+    "dips_released": released,
+    "trcam": OtsuRegion,
+    "fcam": eroded,
+    "tedloc": OnPatches,
+}
+"""A recipe's `sampler` -> what makes it of `pixels`."""
 
 
 @dataclass(frozen=True)

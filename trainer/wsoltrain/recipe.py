@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from wsolpipe.contract.nearest import unknown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wsoltrain.pixels import Dips, OtsuRegion
+    from wsoltrain.pixels import Sampler
 
 FOLDER = Path(__file__).parent / "recipes"
 CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
@@ -36,10 +37,11 @@ class Recipe(BaseModel):
     size: int = Field(224, ge=16)
     resize: int | None = None
     flip: float = Field(0.5, ge=0, le=1)
+    temperature: float = Field(1.0, gt=0)
     maps: str = "cls_maps"
     boxes: str | None = "proposals"
     one_per_group: bool = False
-    sampler: Literal["dips", "otsu"] = "dips"
+    sampler: Literal["dips", "dips_released", "trcam", "fcam", "tedloc"] = "dips"
     pixels: dict[str, Any] = {}
     pixel_weight: float = Field(1.0, ge=0)
     crf_weight: float = Field(2e-9, ge=0)
@@ -67,7 +69,7 @@ class Recipe(BaseModel):
     ema: float | None = Field(None, gt=0, lt=1)
     seed: int = Field(0, ge=0)
 
-    def pixel_sampler(self) -> Dips | OtsuRegion:
+    def pixel_sampler(self) -> Sampler:
         """Return the sampler of `sampler` and `pixels`.
 
         Raises
@@ -75,10 +77,10 @@ class Recipe(BaseModel):
         ConfigError
             If `pixels` holds a key that the sampler has not.
         """
-        from wsoltrain.pixels import Dips, OtsuRegion
+        from wsoltrain.pixels import SAMPLERS
 
-        kind: type[Dips | OtsuRegion] = {"dips": Dips, "otsu": OtsuRegion}[self.sampler]
-        known = [item.name for item in fields(kind)]
+        kind = SAMPLERS[self.sampler]
+        known = list(signature(kind).parameters)
         for name in self.pixels:
             if name not in known:
                 raise ConfigError(
@@ -251,8 +253,10 @@ def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
 
 
 def _laid(keys: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys with changes laid over them, mappings key by key."""
+    """Keys with changes laid over them, mappings key by key; another sampler begins with its own defaults."""
     laid = dict(keys)
+    if changes.get("sampler", laid.get("sampler")) != laid.get("sampler"):
+        laid["pixels"] = {}
     for name, value in changes.items():
         outer, _, inner = name.partition(".")
         if outer in CLIP_WORDS or (outer == "maps" and value in ("clip", "clipseg", "on_the_fly")):

@@ -72,7 +72,7 @@ def load_trained(named: str, *, device: torch.device) -> Trained:
         torch.manual_seed(recipe.seed)
         model = build(
             recipe.model, recipe.backbone, weights=recipe.weights, size=recipe.size, classes=state["classes"],
-            model_args=recipe.model_args,
+            model_args=recipe.model_args, temperature=recipe.temperature,
         )  # fmt: skip
     checkpoint.load(path, model)
     names = state.get("class_names") or [str(number) for number in range(state["classes"])]

@@ -49,11 +49,12 @@ class UNetDecoder(nn.Module):
     pyramid : sequence of int
         Channels of the encoder's features, fine to coarse, each half as large as the one before.
     widths : sequence of int
-        Of the stages, coarse to fine; as many as the pyramid has levels.
+        Of the stages, coarse to fine; a pyramid of fewer levels takes the last ones.
     """
 
     def __init__(self, pyramid: Sequence[int], widths: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
         super().__init__()
+        widths = widths[-len(pyramid) :]
         skips = (*reversed(pyramid[:-1]), 0)
         below = (pyramid[-1], *widths[:-1])
         self.stages = nn.ModuleList(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.images.dataset import data_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,8 @@ class FrozenVit(nn.Module):
     name : str
         Of timm, with a class token and fused q, k, v.
     weights : str or None
-        A .safetensors file; ``"timm"`` for pretrained weights from the cache or the net; None for random ones.
+        A .safetensors file; ``"data:FILE"`` for one that comes with wsolpipe's data sets; ``"timm"`` for pretrained
+        weights from the cache or the net; None for random ones.
     size : int
         Side of the input.
     model_args : mapping, optional
@@ -139,6 +141,8 @@ def create(name: str, *, weights: str | None, **more: Any) -> Any:
 def _load(model: nn.Module, path: str, name: str) -> None:
     from safetensors.torch import load_file
 
+    if path.startswith("data:"):
+        path = str(data_folder() / path.removeprefix("data:"))
     if not Path(path).is_file():
         msg = f"no weights file {path}"
         raise WeightsError(msg, hint="weights=FILE.safetensors, or weights=timm")

@@ -30,9 +30,13 @@ class Localizer(nn.Module):
     ----------
     has_head : bool
         Whether it classifies.
+    temperature : float
+        What map logits are multiplied by outside of training: above 1, maps are closer to a decision, and a threshold
+        moves boxes less. The losses never see it, since they would only make the network undo it.
     """
 
     has_head = False
+    temperature = 1.0
 
     def map_parameters(self) -> list[nn.Parameter]:
         """Return what the localization losses train."""
@@ -45,6 +49,10 @@ class Localizer(nn.Module):
     def classify(self, image: Tensor) -> Tensor:
         """Class logits alone, [B, classes]."""
         raise NotImplementedError
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Map logits as they are in training, and times `temperature` in evaluation."""
+        return logits if self.training or self.temperature == 1 else logits * self.temperature
 
     def saved(self) -> dict[str, Tensor]:
         """Return the tensors that training changes: all but a frozen encoder's."""
@@ -124,7 +132,7 @@ class TokenLocalizer(Localizer):
         elif self.reads == "patches+class":
             last = tokens.classes[:, -self.encoder.width :, None, None]
             features = torch.cat([features, last.expand_as(features)], 1)
-        return Prediction(self.decoder(features), self.head(tokens.classes))
+        return Prediction(self.scaled(self.decoder(features)), self.head(tokens.classes))
 
     def classify(self, image: Tensor) -> Tensor:
         """Class logits alone."""
@@ -148,21 +156,22 @@ class UNetLocalizer(Localizer):
     backbone : str
         A timm network of five levels, strides 2 to 32.
     weights, model_args
-        As in `FrozenVit`.
+        As in `FrozenVit`; ``model_args.out_indices=[0, 1]`` keeps the first two levels alone: a network that sees less
+        around a pixel, and so learns less of what is wrong around objects in pseudo-labels.
     """
 
     def __init__(self, backbone: str, *, weights: str | None, model_args: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.encoder = create(backbone, weights=weights, features_only=True, **(model_args or {}))
         reductions = self.encoder.feature_info.reduction()
-        if reductions != [2, 4, 8, 16, 32]:
+        if reductions != [2, 4, 8, 16, 32][: len(reductions)]:
             msg = f"backbone={backbone} has levels at strides {reductions}, a U-Net needs 2, 4, 8, 16, 32"
-            raise ConfigError(msg, hint="backbone=resnet50")
+            raise ConfigError(msg, hint="backbone=resnet50, and out_indices from 0 on")
         self.decoder = UNetDecoder(self.encoder.feature_info.channels())
 
     def forward(self, image: Tensor) -> Prediction:
         """Maps of normalised images [B, 3, S, S]."""
-        return Prediction(self.decoder(self.encoder(image)), None)
+        return Prediction(self.scaled(self.decoder(self.encoder(image))), None)
 
     def map_parameters(self) -> list[nn.Parameter]:
         """Return all parameters."""
@@ -180,8 +189,9 @@ def build(
     size: int,
     classes: int,
     model_args: Mapping[str, Any] | None = None,
+    temperature: float = 1.0,
 ) -> Localizer:
-    """Make a network by the name of its paper.
+    """Make a network by the name of its paper; other arguments as in `TokenLocalizer` and `Localizer`.
 
     Raises
     ------
@@ -190,10 +200,16 @@ def build(
     """
     if kind not in KINDS:
         raise ConfigError(unknown("model", kind, KINDS))
+    model: Localizer
     if kind == "dips_workshop":
-        return UNetLocalizer(backbone, weights=weights, model_args=model_args)
-    reads = {"dips": "patches", "trcam": "patches+class", "trcam_attention": "attention"}[kind]
-    return TokenLocalizer(backbone, weights=weights, size=size, classes=classes, reads=reads, model_args=model_args)
+        model = UNetLocalizer(backbone, weights=weights, model_args=model_args)
+    else:
+        reads = {"dips": "patches", "trcam": "patches+class", "trcam_attention": "attention"}[kind]
+        model = TokenLocalizer(
+            backbone, weights=weights, size=size, classes=classes, reads=reads, model_args=model_args
+        )
+    model.temperature = temperature
+    return model
 
 
 PUBLISHED: dict[str, dict[str, float]] = {
