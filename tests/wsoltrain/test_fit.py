@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from trained import SMALL, lines, tensors, trainer, words
+from wsolpipe.contract.backend import open_backend
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, StoreError
 from wsolpipe.metrics.protocol import read_runs, select
 from wsoltrain import checkpoint
 from wsoltrain.config import Labelling
 from wsoltrain.loop import Settings, Trainer
+from wsoltrain.models.judge import load_judge
 from wsoltrain.recipe import known_recipes, load_recipe
 from wsoltrain.tracker import JsonLines
 
@@ -198,10 +202,96 @@ def test_wrong_keys_and_values_are_named(changes, told):
         load_recipe("dips", dataset="demo", changes=changes)
 
 
+@pytest.mark.s3
+def test_training_from_s3_through_the_cache_gives_the_same_bytes(trainable, s3, tmp_path):
+    far = replace(trainable, url=s3.store())
+    backend, folder = open_backend(far.url), Path(trainable.url)
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        backend.create(path.relative_to(folder).as_posix(), path.read_bytes())
+    for where, out in ((trainable, "near"), (far, "far")):
+        trainer(where, tmp_path / out, epochs=1).fit()
+    expected, got = (tensors(tmp_path / out / "best-proposals.safetensors") for out in ("near", "far"))
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    assert any((tmp_path / "cache").rglob("*"))
+
+
+def test_average_of_the_weights_is_kept_beside_them_and_is_what_is_scored(store, tmp_path):
+    run = trainer(store, tmp_path, epochs=1, head_epochs=0, ema=0.5)
+    begun = {name: value.clone() for name, value in run.average.tensors.items()}
+    run.fit()
+    last, best = tensors(tmp_path / "last.safetensors"), tensors(tmp_path / "best-proposals.safetensors")
+    name = "decoder.blocks.0.0.0.weight"
+    average = last[f"average.{name}"]
+    assert torch.equal(best[f"model.{name}"], average)
+    assert not torch.equal(last[f"model.{name}"], average)
+    assert (average - begun[name]).norm() < (last[f"model.{name}"] - begun[name]).norm()
+    assert torch.equal(last["average.decoder.blocks.0.0.1.running_var"], last["model.decoder.blocks.0.0.1.running_var"])
+
+
+def test_average_follows_its_formula(store, tmp_path):
+    run = trainer(store, tmp_path, ema=0.9)
+    weight, name = run.model.head.weight, "head.weight"
+    expected = weight.detach().clone()
+    for step in range(120):
+        with torch.no_grad():
+            weight += 0.1
+        run.average.update(run.model, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight.detach()
+    torch.testing.assert_close(run.average.tensors[name], expected)
+
+
+def test_gradients_are_clipped_to_their_norm(store, tmp_path):
+    run = trainer(store, tmp_path, clip=1e-3, momentum=0.0)
+    before = [value.detach().clone() for value in run.model.map_parameters()]
+    run.learn(next(iter(run.stream)), "maps", 1)
+    moved = torch.cat(
+        [(new.detach() - old).flatten() for new, old in zip(run.model.map_parameters(), before, strict=True)]
+    )
+    assert moved.norm() == pytest.approx(1e-3 * run.rate("maps", 1), rel=1e-3)
+
+
+def test_rates_follow_their_schedules(store, tmp_path):
+    stepped = trainer(store, tmp_path, epochs=6, head_epochs=2, lr=0.4, lr_step=2, lr_gamma=0.5, head_lr=0.3)
+    assert stepped.rate("head", 1) == 0.3
+    assert [stepped.rate("maps", epoch) for epoch in range(2, 8)] == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
+    along = trainer(store, tmp_path, epochs=4, head_epochs=1, lr=0.4, schedule="cosine")
+    assert [along.rate("maps", epoch) for epoch in (1, 3)] == pytest.approx([0.4, 0.2])
+    assert trainer(store, tmp_path, epochs=4, lr=1e-7, lr_step=1).rate("maps", 4) == 1e-8
+
+
+def test_judge_of_masked_images_moves_the_maps_unless_it_is_detached(store, tmp_path):
+    from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier, save_classifier
+
+    statistics = ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    made = ImageClassifier(ClassifierRecord("test_resnet.r160_in1k", 5, 32, *statistics)).eval()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(save_classifier(made)["model.safetensors"])
+    alone = {"pixel_weight": 0.0, "crf_weight": 0.0, "cls_weight": 0.5, "momentum": 0.0}
+    for detached in (False, True):
+        run = trainer(store, tmp_path / "run", classifier=str(file), cls_detached=detached, **alone)
+        batch = next(iter(run.stream))
+        before = [value.detach().clone() for value in run.model.map_parameters()]
+        told = run.learn(batch, "maps", 1)
+        assert told["judged"] > 0
+        same = [torch.equal(new, old) for new, old in zip(run.model.map_parameters(), before, strict=True)]
+        assert all(same) == detached
+    judge = run.objective.judge
+    pixels = batch["rgb"]
+    torch.testing.assert_close(judge(judge.normalised(pixels)), made.logits(pixels), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match="knows 5 classes, the data set has 7"):
+        load_judge(run.settings.labelling, file=str(file), classes=7)
+    with pytest.raises(StoreError, match="classifier") as caught:
+        trainer(store, tmp_path / "run", **alone)
+    assert "wsolpipe run stage=classifier" in str(caught.value)
+
+
 def test_importing_the_trainer_pulls_in_nothing_of_the_pipeline():
     code = (
-        "import sys, wsoltrain, wsoltrain.loop, wsoltrain.models, wsoltrain.cli.fit; "
-        "bad = {'dask', 'distributed', 'open_clip', 'cv2', 'skimage'} & set(sys.modules); "
+        "import sys, wsoltrain, wsoltrain.loop, wsoltrain.models, wsoltrain.cli.main, wsoltrain.cli.fit, "
+        "wsoltrain.cli.search, wsoltrain.cli.predict, wsoltrain.cli.export, wsoltrain.search, wsoltrain.prediction; "
+        "bad = {'dask', 'distributed', 'open_clip', 'cv2', 'skimage', 'optuna', 'wandb', 'tensorboard', 'onnx', "
+        "'onnxruntime', 'av'} & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
