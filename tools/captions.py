@@ -73,8 +73,8 @@ def where(box: Sequence[float], side: float) -> tuple[str, ...]:
     return tuple(word for word, holds in zip((*SIZES, *PLACES), tests, strict=True) if holds)
 
 
-def write_caption(rng: np.random.Generator, truth: Truth) -> Caption:
-    """Say some of what is true: mostly the class alone, else also the background, the size or the place."""
+def write_caption(rng: np.random.Generator, truth: Truth, plain: float = 0.5) -> Caption:
+    """Say some of what is true: the classes alone for a share `plain`, else also background, size or place."""
     kinds = tuple(truth.kinds[i] for i in rng.permutation(len(truth.kinds))[: int(rng.integers(1, 3))])
     ground = " and ".join(kinds)
     if not truth.names:
@@ -85,17 +85,24 @@ def write_caption(rng: np.random.Generator, truth: Truth) -> Caption:
     names = tuple(truth.names[i] for i in rng.permutation(len(truth.names)))
     if rng.random() < 0.3:
         names = names[:1]
-    extra = str(rng.choice(truth.extras)) if len(names) == 1 and truth.extras and rng.random() < 0.25 else None
-    said = [(name,) for name in names]
+    said: list[tuple[str, ...]] = [(name,) for name in names]
     nouns = [name if rng.random() < 0.5 else f"a {name}" for name in names]
-    if extra:
+    if rng.random() < plain:
+        return Caption(_framed(rng, " and ".join(nouns)), frozenset(said))
+    if len(names) == 1 and truth.extras and rng.random() < 0.4:
+        extra = str(rng.choice(truth.extras))
         said.append((extra, names[0]))
         nouns = [f"a {extra} {names[0]}" if extra in SIZES else f"{nouns[0]} {extra}"]
-    text = " and ".join(nouns)
-    if rng.random() < 0.3:
+    if len(said) == len(names) or rng.random() < 0.3:
         said += [("on", kind) for kind in kinds]
-        text = f"{text} on {ground}"
+        nouns[-1] += f" on {ground}"
+    text = " and ".join(nouns)
     return Caption(_framed(rng, text), frozenset(said))
+
+
+def name_caption(rng: np.random.Generator, name: str) -> str:
+    """One name in a random frame, with or without its article."""
+    return _framed(rng, name if name == "nothing" or rng.random() < 0.5 else f"a {name}")
 
 
 def _framed(rng: np.random.Generator, text: str) -> str:

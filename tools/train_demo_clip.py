@@ -28,11 +28,11 @@ import cv2
 import numpy as np
 import open_clip
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from captions import Truth, fits, plain_captions, where, write_caption
+from captions import Truth, fits, name_caption, plain_captions, where, write_caption
 from render import CLASSES, render_scene
 
 if TYPE_CHECKING:
@@ -44,21 +44,35 @@ if TYPE_CHECKING:
 
     Bytes = NDArray[np.uint8]
 
+START = Path(__file__).resolve().parents[1] / "data" / "demo" / "weights" / "demo_vit.safetensors"
 SIZE = 96
 CONFIG: dict[str, Any] = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": SIZE, "patch_size": 8, "layers": 4, "width": 128, "head_width": 32},
+    "vision_cfg": {
+        "image_size": SIZE,
+        "patch_size": 8,
+        "layers": 4,
+        "width": 128,
+        "head_width": 32,
+        "no_ln_pre": True,
+        "qk_norm": True,
+    },
     "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 2},
 }
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 SCALE = 10.0
-"""Largest factor of the cosines."""
-BATCH = 64
-DROPPED = 0.5
-"""Share of patches that training leaves out, but for the last `WHOLE` of the steps."""
-WHOLE = 0.1
-RATE = 1e-3
-WARM = 100
+"""Factor of the cosines, which is not trained."""
+BATCH = 32
+NOTHING = len(CLASSES)
+"""Number of the background among the names of patches."""
+WINDOW = 8
+"""Patches a side of the window around an object that training looks at, but for the last `WHOLE` of the steps."""
+WHOLE = 0.15
+NEAR = 0.3
+"""Share of the steps that show objects from near; over the next quarter the views become those of whole scenes."""
+RATE, START_RATE = 1e-3, 1e-3
+"""Learning rate of what is new, and of the image tower, which starts from trained weights."""
+WARM = 50
 STREAM = 7003
 """First word of every seed drawn here, so that no scene coincides with one of the shipped data set."""
 
@@ -92,32 +106,48 @@ def draw_pool(seed: int, part: int, count: int) -> Pool:
     return Pool(images, backgrounds, alphas, labels, tuple(kinds))
 
 
-def draw_view(rng: np.random.Generator, pool: Pool) -> tuple[Bytes, Truth]:
-    """One view [SIZE, SIZE, 3] and what is true of it."""
+@dataclass(frozen=True)
+class View:
+    """One view: pixels uint8 [SIZE, SIZE, 3], what is true of it, and its objects' coverage uint8 [SIZE, SIZE]."""
+
+    pixels: Bytes
+    truth: Truth
+    cover: Bytes
+
+
+def draw_view(rng: np.random.Generator, pool: Pool, wide: float = 1.0) -> View:
+    """Cut or compose a view; `wide` 0 shows one object from near, 1 scenes as they are, with up to two objects."""
     row, other = (int(number) for number in rng.integers(0, len(pool.images), 2))
     sort = rng.random()
-    if sort < 0.12:
-        view, _ = _moved(rng, pool.backgrounds[row], np.zeros_like(pool.alphas[row]), least=0.3)
-        return _recoloured(rng, view), Truth((), pool.kinds[row])
+    if sort < 0.1:
+        view, cover = _moved(rng, pool.backgrounds[row], np.zeros_like(pool.alphas[row]), least=0.3)
+        return View(_recoloured(rng, view), Truth((), pool.kinds[row]), cover)
     image, alpha, kinds = pool.images[row], pool.alphas[row], pool.kinds[row]
     if sort < 0.55:
         image, kinds = _over(image, alpha, pool.backgrounds[other]), pool.kinds[other]
     names: tuple[str, ...] = (CLASSES[pool.labels[row]],)
-    if sort > 0.85 and pool.labels[row] != pool.labels[other]:
+    if sort > 1 - 0.15 * wide and pool.labels[row] != pool.labels[other]:
         spare, cover = _moved(rng, pool.images[other], pool.alphas[other], least=0.5, shrink=1.5)
         if (cover > 127).sum() > 300 and ((cover > 127) & (alpha > 127)).sum() < 0.15 * (alpha > 127).sum():
             image, names = _over(spare, cover, image), (*names, CLASSES[pool.labels[other]])
             alpha = np.maximum(alpha, cover)
-    view, seen = _moved(rng, image, alpha, least=0.45)
+    view, seen = _near(rng, image, alpha) if rng.random() > wide else _moved(rng, image, alpha, least=0.45)
     if (seen > 127).sum() < 80:  # the crop lost the object, so nothing sure can be said of it
         view, seen = image, alpha
     extras = where(_box(seen), SIZE) if len(names) == 1 else ()
-    return _recoloured(rng, view), Truth(names, kinds, extras)
+    return View(_recoloured(rng, view), Truth(names, kinds, extras), seen)
 
 
 def _over(front: Bytes, alpha: Bytes, back: Bytes) -> Bytes:
     share = alpha.astype(np.float32)[..., None] / 255
     return np.asarray(front * share + back * (1 - share), np.uint8)
+
+
+def _near(rng: np.random.Generator, image: Bytes, alpha: Bytes) -> tuple[Bytes, Bytes]:
+    """A view in which what `alpha` covers is about as large as the window that training looks at."""
+    box = np.array(_box(alpha))
+    side = float((box[2:] - box[:2]).max() * rng.uniform(1.3, 1.8))
+    return _cut(rng, image, alpha, side, (box[:2] + box[2:]) / 2 + rng.uniform(-0.1, 0.1, 2) * side)
 
 
 def _moved(
@@ -127,16 +157,23 @@ def _moved(
     covered = max(float((alpha > 127).sum()), 1.0)
     for _ in range(8):
         side = SIZE * np.exp(rng.uniform(np.log(least), np.log(shrink)))
-        centre = SIZE / 2 + rng.uniform(-0.5, 0.5, 2) * (SIZE - side)
-        zoom = side / SIZE * np.exp(rng.uniform(-0.2, 0.2) * np.array([0.5, -0.5]))
-        zoom[0] *= rng.choice([-1, 1])
-        turn = rng.uniform(-0.2, 0.2)
-        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * zoom
-        matrix = np.concatenate([matrix, (centre - matrix @ np.full(2, (SIZE - 1) / 2))[:, None]], axis=1)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        seen = cv2.warpAffine(alpha, matrix, (SIZE, SIZE), flags=flags, borderMode=cv2.BORDER_CONSTANT)
-        if float((seen > 127).sum()) * abs(float(zoom[0] * zoom[1])) >= 0.75 * covered or not alpha.any():
+        moved = _cut(rng, image, alpha, side, SIZE / 2 + rng.uniform(-0.5, 0.5, 2) * (SIZE - side))
+        if float((moved[1] > 127).sum()) * (side / SIZE) ** 2 >= 0.75 * covered:
             break
+    return moved
+
+
+def _cut(
+    rng: np.random.Generator, image: Bytes, alpha: Bytes, side: float, centre: NDArray[np.float64]
+) -> tuple[Bytes, Bytes]:
+    """Square of about `side` pixels around `centre`, turned, flipped and squashed a little; both layers alike."""
+    zoom = side / SIZE * np.exp(rng.uniform(-0.2, 0.2) * np.array([0.5, -0.5]))
+    zoom[0] *= rng.choice([-1, 1])
+    turn = rng.uniform(-0.2, 0.2)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * zoom
+    matrix = np.concatenate([matrix, (centre - matrix @ np.full(2, (SIZE - 1) / 2))[:, None]], axis=1)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    seen = cv2.warpAffine(alpha, matrix, (SIZE, SIZE), flags=flags, borderMode=cv2.BORDER_CONSTANT)
     view = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(view, np.uint8), np.asarray(seen, np.uint8)
 
@@ -158,11 +195,45 @@ def normalise(images: Bytes) -> torch.Tensor:
     return ((torch.from_numpy(images).float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-def image_features(model: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit vectors [n, d] of the class token and of the mean patch token, both after the last norm."""
+def patch_features(model: Any, images: torch.Tensor, windows: torch.Tensor | None = None) -> torch.Tensor:
+    """Tokens [n, 1 + k, d] in the joint space, the class token first, not of unit length.
+
+    `windows` int64 [n, k] are the patches that are looked at, None for all.
+    """
     visual = model.visual
-    tokens = visual.ln_post(visual.transformer(visual._embeds(images)))
-    return tuple(F.normalize((part @ visual.proj).float(), dim=1) for part in (tokens[:, 0], tokens[:, 1:].mean(1)))  # type: ignore[return-value]
+    tokens = visual._embeds(images)
+    if windows is not None:
+        kept = torch.cat([torch.zeros_like(windows[:, :1]), windows + 1], dim=1)
+        tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+    return (visual.ln_post(visual.transformer(tokens)) @ visual.proj).float()
+
+
+def image_features(tokens: torch.Tensor) -> torch.Tensor:
+    """Unit vectors [2, n, d] of tokens [n, 1 + k, d]: the class token, and the mean patch."""
+    return F.normalize(torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)]), dim=-1)
+
+
+def patch_targets(views: Sequence[View], windows: torch.Tensor | None) -> torch.Tensor:
+    """What each patch [n, k] shows: a class, `NOTHING`, or -1 where that is not sure or where there are two classes."""
+    size = CONFIG["vision_cfg"]["patch_size"]
+    cover = torch.from_numpy(np.stack([view.cover for view in views])).float()[:, None] / 255
+    shares = F.avg_pool2d(cover, size).flatten(1)
+    if windows is not None:
+        shares = shares.gather(1, windows)
+    classes = [CLASSES.index(view.truth.names[0]) if len(view.truth.names) == 1 else -1 for view in views]
+    objects = torch.tensor(classes)[:, None].expand_as(shares)
+    return torch.where(shares > 0.5, objects, torch.where(shares < 0.02, NOTHING, -1))
+
+
+def draw_window(rng: np.random.Generator, cover: Bytes) -> NDArray[np.int64]:
+    """Numbers [WINDOW ** 2] of the patches of a square window around what `cover` covers."""
+    box = np.array(_box(cover) if (cover > 127).any() else (0, 0, SIZE, SIZE))
+    point = (box[:2] + box[2:]) / 2
+    side = SIZE // CONFIG["vision_cfg"]["patch_size"]
+    place = (point[::-1] / SIZE * side - WINDOW / 2 + rng.uniform(-1.5, 1.5, 2)).round()
+    row, column = place.clip(0, side - WINDOW).astype(np.int64)
+    grid = np.arange(side * side).reshape(side, side)
+    return grid[row : row + WINDOW, column : column + WINDOW].reshape(-1)
 
 
 def loss_of(similarity: torch.Tensor, fitting: torch.Tensor) -> torch.Tensor:
@@ -173,18 +244,53 @@ def loss_of(similarity: torch.Tensor, fitting: torch.Tensor) -> torch.Tensor:
     return (rows.mean() + columns.mean()) / 2
 
 
-def build_model(seed: int) -> Any:
-    """A fresh model; rows of tokens that no caption can use stay zero, for they never get a gradient."""
+def build_model(seed: int, start: Path) -> Any:
+    """A fresh model with the image tower of `start`; rows of tokens that no caption can use stay zero for ever."""
     torch.manual_seed(seed)
-    vision = {**CONFIG["vision_cfg"], "patch_dropout": DROPPED}
-    model: Any = open_clip.CLIP(CONFIG["embed_dim"], vision, dict(CONFIG["text_cfg"]))
+    model: Any = open_clip.CLIP(CONFIG["embed_dim"], dict(CONFIG["vision_cfg"]), dict(CONFIG["text_cfg"]))
+    model.visual.load_state_dict({**model.visual.state_dict(), **as_open_clip(load_file(start))})
     used = torch.unique(open_clip.SimpleTokenizer(context_length=256)(_all_words()))
     with torch.no_grad():
         kept = model.token_embedding.weight[used] * 10
         model.token_embedding.weight.zero_()
         model.token_embedding.weight[used] = kept
-        model.logit_scale.fill_(np.log(SCALE / 2))
+        model.logit_scale.fill_(np.log(SCALE))
     return model
+
+
+def as_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of timm's vision transformer under open_clip's names; positions for SIZE, float32."""
+    state = {name: value.float() for name, value in state.items()}
+    positions, side = state["pos_embed"][0], SIZE // CONFIG["vision_cfg"]["patch_size"]
+    plane = positions[1:].T.reshape(1, positions.shape[1], *2 * (round((len(positions) - 1) ** 0.5),))
+    plane = F.interpolate(plane, size=(side, side), mode="bicubic", antialias=True)[0].flatten(1).T
+    named = {
+        "class_embedding": state["cls_token"][0, 0],
+        "conv1.weight": state["patch_embed.proj.weight"],
+        # open_clip's patches have no bias of their own, so it goes with their positions.
+        "positional_embedding": torch.cat([positions[:1], plane + state["patch_embed.proj.bias"]]),
+        "ln_post.weight": state["norm.weight"],
+        "ln_post.bias": state["norm.bias"],
+    }
+    for name, value in state.items():
+        if name.startswith("blocks."):
+            for theirs, ours in BLOCK_NAMES.items():
+                name = name.replace(theirs, ours)  # noqa: PLW2901
+            named[f"transformer.res{name}"] = value
+    return named
+
+
+BLOCK_NAMES = {
+    "norm1.": "ln_1.",
+    "norm2.": "ln_2.",
+    "attn.qkv.": "attn.in_proj_",
+    "attn.proj.": "attn.out_proj.",
+    "attn.q_norm.": "attn.ln_q.",
+    "attn.k_norm.": "attn.ln_k.",
+    "mlp.fc1.": "mlp.c_fc.",
+    "mlp.fc2.": "mlp.c_proj.",
+}
+"""timm's names of a block's parts and open_clip's."""
 
 
 def _all_words() -> list[str]:
@@ -194,44 +300,55 @@ def _all_words() -> list[str]:
     return [" ".join((*CLASSES, *KINDS, *SIZES, *PLACES, "nothing and on a")), *TEMPLATES]
 
 
-def train(seed: int, steps: int, scenes: int, snapshot: Path | None = None) -> Any:
-    """Render the pool and train one model for a fixed number of steps."""
-    model, tokenise = build_model(seed), open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
-    frozen = {"token_embedding.weight"}
+def train(seed: int, steps: int, pool: Pool, start: Path, snapshot: Path | None = None) -> Any:
+    """Train one model for a fixed number of steps."""
+    model, tokenise = build_model(seed, start), open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
     groups = [
-        {"params": [p for n, p in model.named_parameters() if p.ndim > 1 and n not in frozen], "weight_decay": 0.05},
-        {"params": [p for n, p in model.named_parameters() if p.ndim <= 1 or n in frozen], "weight_decay": 0.0},
+        {"params": [], "weight_decay": decay, "rate": rate} for rate in (RATE, START_RATE) for decay in (0.0, 0.05)
     ]
+    for name, weights in model.named_parameters():
+        decays = weights.ndim > 1 and name != "token_embedding.weight"
+        groups[2 * (name.startswith("visual.") and name != "visual.proj") + decays]["params"].append(weights)
     optimiser = torch.optim.AdamW(groups, RATE, betas=(0.9, 0.98))
-    pool, rng = draw_pool(seed, 0, scenes), np.random.default_rng([STREAM, seed, 2])
-    started, smoothed = time.monotonic(), float("nan")
+    rng = np.random.default_rng([STREAM, seed, 2])
+    started, smoothed = time.monotonic(), np.zeros(2)
     for step in range(steps):
-        rate = RATE * min(1.0, (step + 1) / WARM) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
+        share = min(1.0, (step + 1) / WARM) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
         for group in optimiser.param_groups:
-            group["lr"] = rate
-        if step == int(steps * (1 - WHOLE)):
-            model.visual.patch_dropout = torch.nn.Identity()
-        views, truths = zip(*(draw_view(rng, pool) for _ in range(BATCH)), strict=True)
-        captions: Sequence[Caption] = [write_caption(rng, truth) for truth in truths]
-        fitting = torch.from_numpy(fits(truths, captions))
+            group["lr"] = group["rate"] * share
+        wide = float(np.clip((step / steps - NEAR) / 0.25, 0, 1))
+        views = [draw_view(rng, pool, wide) for _ in range(BATCH)]
+        truths, windows = [view.truth for view in views], None
+        if step < steps * (1 - WHOLE):
+            windows = torch.from_numpy(np.stack([draw_window(rng, view.cover) for view in views]))
+        captions = [write_caption(rng, truth) for truth in truths]
+        words = [*(caption.text for caption in captions), *(name_caption(rng, name) for name in (*CLASSES, "nothing"))]
         # The fused backward of attention is slower than the plain one in bfloat16 on a CPU.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            whole, patches = image_features(model, normalise(np.stack(views)))
-            texts = F.normalize(model.encode_text(tokenise([caption.text for caption in captions])).float(), dim=1)
-        scale = model.logit_scale.exp()
-        loss = 0.5 * (loss_of(scale * whole @ texts.T, fitting) + loss_of(scale * patches @ texts.T, fitting))
+            tokens = patch_features(model, normalise(np.stack([view.pixels for view in views])), windows)
+            texts = F.normalize(model.encode_text(tokenise(words)).float(), dim=1)
+        logits = SCALE * image_features(tokens) @ texts.T  # [2, views, captions + names]
+        single = [number for number, truth in enumerate(truths) if len(truth.names) == 1]
+        labels = torch.tensor([CLASSES.index(truths[number].names[0]) for number in single])
+        fitting = torch.from_numpy(fits(truths, captions))
+        loss: torch.Tensor = sum(  # type: ignore[assignment]
+            0.25 * loss_of(part[:, :BATCH], fitting) + 0.5 * F.cross_entropy(part[single, BATCH:-1], labels)
+            for part in logits
+        )
+        shown = SCALE * F.normalize(tokens[:, 1:], dim=2) @ texts[BATCH:].T
+        loss = loss + F.cross_entropy(shown.flatten(0, 1), patch_targets(views, windows).flatten(), ignore_index=-1)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimiser.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=float(np.log(SCALE)))
-        smoothed = loss.item() if step == 0 else 0.98 * smoothed + 0.02 * loss.item()
-        if step % 100 == 99:
-            print(f"step {step + 1} of {steps}, loss {smoothed:.3f}, {time.monotonic() - started:.0f} s", flush=True)
-        if snapshot and step % 500 == 499:
+        right = float((logits[:, single, BATCH:-1].argmax(2) == labels).float().mean())
+        now = np.array([loss.item(), right])
+        smoothed = now if step == 0 else 0.98 * smoothed + 0.02 * now
+        if step % 50 == 49:
+            told = f"loss {smoothed[0]:.3f}, right {smoothed[1]:.2f}"
+            print(f"step {step + 1} of {steps}, {told}, {time.monotonic() - started:.0f} s", flush=True)
+        if snapshot and step % 250 == 249:
             torch.save(model.state_dict(), snapshot)
-    model.visual.patch_dropout = torch.nn.Identity()
     return model.eval()
 
 
@@ -240,7 +357,7 @@ def zero_shot(model: Any, pool: Pool) -> dict[str, float]:
     """Share of scenes whose nearest class name is theirs, by class token and by mean patch token."""
     tokenise = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
     texts = F.normalize(model.encode_text(tokenise(plain_captions())), dim=1)
-    found = image_features(model, normalise(pool.images))
+    found = image_features(patch_features(model, normalise(pool.images)))
     labels = torch.from_numpy(pool.labels)
     names = ("class token", "mean patch")
     return {
@@ -253,15 +370,17 @@ def main(argv: list[str] | None = None) -> int:
     """Train one seed, print its accuracy on held-out scenes, write its float16 weights and its configuration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--scenes", type=int, default=3000, help="scenes rendered to cut views from")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--scenes", type=int, default=2000, help="scenes rendered to cut views from")
     parser.add_argument("--held-out", type=int, default=400, help="other scenes, to measure on")
-    parser.add_argument("--snapshot", type=Path, help="where to leave the state every 500 steps, to look at it")
+    parser.add_argument("--start", type=Path, default=START, help="weights of the image tower, from train_demo_weights")
+    parser.add_argument("--snapshot", type=Path, help="where to leave the state every 250 steps, to look at it")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file; the configuration goes beside it")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    model = train(options.seed, options.steps, options.scenes, options.snapshot)
+    pool = draw_pool(options.seed, 0, options.scenes)
+    model = train(options.seed, options.steps, pool, options.start, options.snapshot)
     accuracy = zero_shot(model, draw_pool(options.seed, 1, options.held_out))
     print("held-out zero-shot accuracy among 8: " + "  ".join(f"{name} {v:.3f}" for name, v in accuracy.items()))
     tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}

@@ -95,7 +95,7 @@ def gram_schmidt(vectors: Vectors, names: Sequence[str]) -> NDArray[np.float64]:
     gone = np.flatnonzero(np.abs(left) < NOTHING)
     if len(gone):
         _refuse_dependent(wide, names, int(gone[0]))
-    return np.asarray((basis * np.sign(left)).T)
+    return np.ascontiguousarray((basis * np.sign(left)).T)
 
 
 def tight_frame(vectors: Vectors, names: Sequence[str]) -> NDArray[np.float64]:

@@ -122,7 +122,8 @@ class TextAnchors(ArtifactStage[TextAnchorsParams]):
             "orthogonal": params.orthogonal,
             **measured,
         }
-        tensors = {"plain": plain.astype(np.float32), "anchors": anchors}
+        # safetensors writes memory as it lies, whatever the strides say.
+        tensors = {"plain": np.ascontiguousarray(plain, np.float32), "anchors": np.ascontiguousarray(anchors)}
         return Made(
             files={TENSORS: save(tensors), ABOUT: (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()},
             summary=measured,
