@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsolpipe.contract.errors import ConfigError, StoreError
-from wsoltrain.cli.words import Key, completer, read_words, table, text, whole
+from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
 
 if TYPE_CHECKING:
-    from wsoltrain.config import Labelling
+    from wsoltrain.comparison import Line
 
 KEYS = {
     "checkpoint": Key(text, None, "best-….safetensors of a run, or the run's folder"),
@@ -22,6 +23,13 @@ KEYS = {
     "split": Key(text, "test", "split to score"),
     "against": Key(text, "gt", "gt, or the stage whose first box a row counts as true"),
     "beside": Key(text, "proposals", "stage whose first boxes are scored beside, or none"),
+    "maps": Key(
+        text,
+        None,
+        "stage whose maps are scored beside, such as cams: at the threshold that val chooses, and at its best",
+    ),
+    "val": Key(text, "val", "split on which the threshold of these maps is chosen, by the boxes that chose the run"),
+    "must_beat": Key(flag, False, "exit code 1 unless the localizer beats all that is beside it"),
     "tau": Key(float, None, "threshold; the one chosen on validation, which the checkpoint holds, by default"),
     "workers": Key(whole(0), max(1, os.cpu_count() or 1), "loader processes"),
     "device": Key(text, None, "of torch; cuda where there is one"),
@@ -45,22 +53,43 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     result = _score(values)
     if as_json:
         click.echo(json.dumps(result))
+        _refuse_worse(result, asked=values["must_beat"])
         return
-    localizer, boxes = result["localizer"], result["boxes"]
-    v2 = localizer["MaxBoxAccV2"]["mean"]
-    click.echo(f"{result['split']}, {localizer['rows_scored']} rows against {result['against']}:")
-    click.echo(f"  localizer   MaxBoxAcc {localizer['MaxBoxAcc']:.2f}  MaxBoxAccV2 {v2:.2f}  iou {localizer['iou']:.3f}"
-               f"  at tau {localizer['tau']:.3f} ({result['tau_from']})")  # fmt: skip
-    if boxes is not None:
-        accuracy, v2, iou = 100 * boxes["recall50_top1"], 100 * boxes["box_maxboxacc_v2"], boxes["iou_top1"]
-        figures = f"MaxBoxAcc {accuracy:.2f}  MaxBoxAccV2 {v2:.2f}  iou {iou:.3f}"
-        click.echo(f"  {result['beside']:<11} {figures}; a centred box has iou {boxes['iou_centre']:.3f}")
+    click.echo(f"{result['split']}, {result['localizer']['rows_scored']} rows against {result['against']}:")
+    for line in _shown(result["table"]):
+        click.echo(line)
+    for name, better in result["beats"].items():
+        click.echo(f"the localizer {'beats' if better else 'does NOT beat'} {name}")
+    _refuse_worse(result, asked=values["must_beat"])
+
+
+def _shown(lines: list[dict[str, Any]]) -> list[str]:
+    """The table as text, a line a method."""
+    width = max(len(line["name"]) for line in lines)
+    head = f"  {'':<{width}}  MaxBoxAcc  MaxBoxAccV2    iou  threshold"
+    return [
+        head,
+        *(
+            f"  {line['name']:<{width}}  {line['accuracy']:9.2f}  {line['v2']:11.2f}  {line['iou']:.3f}"
+            f"  {line['threshold']}".rstrip()
+            for line in lines
+        ),
+    ]
+
+
+def _refuse_worse(result: dict[str, Any], *, asked: bool) -> None:
+    worse = [name for name, better in result["beats"].items() if not better]
+    if asked and worse:
+        msg = f"the localizer of {result['checkpoint']} does not beat {' and '.join(worse)} on {result['split']}"
+        raise RunFailed(msg, hint="more epochs, or another recipe; wsoltrain select shows every epoch")
 
 
 def _score(values: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from wsolpipe.images.dataset import load_dataset
+    from wsoltrain import checkpoint
+    from wsoltrain.comparison import beats, box_figures, compare
     from wsoltrain.config import Labelling
     from wsoltrain.evaluation import Evaluator
     from wsoltrain.trained import load_trained
@@ -74,34 +103,21 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     root, against = str(dataset.image_root()), values["against"]
     evaluator = Evaluator(trained.recipe, labelling, root, [against], values["workers"])
     figures = evaluator.run(trained.model, device, thresholds=1000)[against].result(tau=tau)
+    tau_from = "given" if values["tau"] is not None else "these very images" if tau is None else "validation"
+    truth, by = evaluator.boxes[against], checkpoint.state_of(trained.path).get("annotator", "proposals")
+    shown = f"{by} of validation" if tau_from == "validation" else tau_from
+    val = Labelling(store, dataset.name, values["val"], maps=None, boxes=None)
+    beside: list[Line] = compare(
+        figures, shown, truth, labelling, boxes=values["beside"], maps=values["maps"], val=val, by=by
+    )
     return {
         "checkpoint": str(trained.path),
         "split": values["split"],
         "against": against,
-        "tau_from": "given" if values["tau"] is not None else "these very images" if tau is None else "validation",
+        "tau_from": tau_from,
         "localizer": figures,
         "beside": values["beside"],
-        "boxes": _beside(values["beside"], labelling, evaluator.boxes[against]),
+        "boxes": box_figures(labelling, truth, values["beside"]) if values["beside"] else None,
+        "table": [asdict(line) for line in beside],
+        "beats": beats(beside),
     }
-
-
-def _beside(stage: str | None, labelling: Labelling, truth: dict[int, Any]) -> dict[str, Any] | None:
-    """Figures of a stage's boxes on the same rows; None where the split has no such stage."""
-    import numpy as np
-
-    from wsolpipe.contract.reader import open_store
-    from wsolpipe.metrics import BoxEvaluation
-    from wsoltrain.rows import StoredRows
-
-    if stage is None:
-        return None
-    try:
-        stored = open_store(labelling.store)[labelling.dataset][labelling.split].stage(stage)["boxes"]
-    except StoreError:
-        return None
-    sizes = StoredRows(labelling).sizes
-    score = BoxEvaluation()
-    for row, boxes in enumerate(np.asarray(stored[:], np.float64).reshape(stored.shape[0], -1, 4)):
-        width, height = (float(edge) for edge in sizes[row])
-        score.add(boxes, truth.get(row, np.zeros((0, 4))), size=(width, height))
-    return dict(score.result())
