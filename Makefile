@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 DEMO_STORE ?= stores/demo
+DEMO_RUN ?= $(DEMO_STORE)-run
 # Tests run in several processes; more threads in each only make them wait for each other.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -20,11 +21,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/wsolpipe run stage=proposals dataset=demo store=$(DEMO_STORE)
+	$(BIN)/wsolpipe run stage=proposals,cams dataset=demo store=$(DEMO_STORE)
 	$(BIN)/wsolpipe eval stage=cls_maps dataset=demo store=$(DEMO_STORE)
 	$(BIN)/wsolpipe eval stage=proposals dataset=demo store=$(DEMO_STORE)
 	$(BIN)/wsoltrain preview dataset=demo store=$(DEMO_STORE) out=$(DEMO_STORE)/preview.png
 	$(BIN)/wsolpipe report dataset=demo store=$(DEMO_STORE)
+	$(BIN)/wsoltrain fit recipe=dips_workshop dataset=demo store=$(DEMO_STORE) out=$(DEMO_RUN)
+	$(BIN)/wsoltrain select runs=$(DEMO_RUN)
+	$(BIN)/wsoltrain eval checkpoint=$(DEMO_RUN) dataset=demo store=$(DEMO_STORE) maps=cams must_beat=true
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal
