@@ -36,12 +36,12 @@ class Server:
 
 
 @contextmanager
-def serve_s3() -> Iterator[Server]:
+def serve_s3(address: str = "127.0.0.1") -> Iterator[Server]:
     """Moto on a free port, with one bucket."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     try:
