@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from trained import SMALL, lines, tensors, trainer, words
+from stores import build_store
+from trained import SMALL, lines, recipe, tensors, trainer, words
 from wsolpipe.contract.backend import open_backend
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, StoreError
 from wsolpipe.metrics.protocol import read_runs, select
 from wsoltrain import checkpoint
 from wsoltrain.config import Labelling
+from wsoltrain.evaluation import Evaluator
 from wsoltrain.loop import Settings, Trainer
 from wsoltrain.models.judge import load_judge
 from wsoltrain.recipe import known_recipes, load_recipe
@@ -176,6 +178,32 @@ def test_trcam_trains_on_maps_alone(store, tmp_path):
     assert {"pixels", "crf", "size"} <= set(lines(tmp_path, "step")[0])
 
 
+def test_network_of_other_classes_is_refused(store, trained, tmp_path):
+    from wsoltrain.trained import load_trained
+
+    other = build_store(tmp_path, rows=16, classes=3, sizes=(30, 50), labels=[0, 1] * 8)
+    model = load_trained(str(trained), device="cpu").model
+    evaluator = Evaluator(recipe(), Labelling(other.url, "tiny", "train"), other.root, ["proposals"], 0)
+    with pytest.raises(ConfigError, match="knows 5 classes, and tiny has 3"):
+        evaluator.run(model, torch.device("cpu"), thresholds=10)
+
+
+def test_head_that_a_network_has_not_is_not_trained(store, tmp_path):
+    changes = {"model": "dips_workshop", "backbone": "resnet10t", "model_args": {"channels": [8, 8, 8, 8]}}
+    with pytest.raises(ConfigError, match="no class head") as caught:
+        trainer(store, tmp_path, **changes)
+    assert "head_epochs=0" in str(caught.value)
+
+
+def test_help_lists_the_keys_of_recipes():
+    from click.testing import CliRunner
+
+    from wsoltrain.cli import fit
+
+    told = CliRunner().invoke(fit.command, ["--help"]).output
+    assert all(name in told for name in ("crf_sigma_rgb=15.0", "ema=null", "dips_workshop", "save_every="))
+
+
 def test_missing_annotator_is_found_before_the_first_step(store, tmp_path):
     with pytest.raises(StoreError, match="val_boxes") as caught:
         trainer(store, tmp_path, more={"annotators": ["val_boxes"]})
@@ -248,16 +276,16 @@ def test_gradients_are_clipped_to_their_norm(store, tmp_path):
     moved = torch.cat(
         [(new.detach() - old).flatten() for new, old in zip(run.model.map_parameters(), before, strict=True)]
     )
-    assert moved.norm() == pytest.approx(1e-3 * run.rate("maps", 1), rel=1e-3)
+    assert moved.norm() == pytest.approx(1e-3 * run.recipe.rate("maps", 1), rel=1e-3)
 
 
-def test_rates_follow_their_schedules(store, tmp_path):
-    stepped = trainer(store, tmp_path, epochs=6, head_epochs=2, lr=0.4, lr_step=2, lr_gamma=0.5, head_lr=0.3)
+def test_rates_follow_their_schedules():
+    stepped = recipe(epochs=6, head_epochs=2, lr=0.4, lr_step=2, lr_gamma=0.5, head_lr=0.3)
     assert stepped.rate("head", 1) == 0.3
     assert [stepped.rate("maps", epoch) for epoch in range(2, 8)] == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
-    along = trainer(store, tmp_path, epochs=4, head_epochs=1, lr=0.4, schedule="cosine")
+    along = recipe(epochs=4, head_epochs=1, lr=0.4, schedule="cosine")
     assert [along.rate("maps", epoch) for epoch in (1, 3)] == pytest.approx([0.4, 0.2])
-    assert trainer(store, tmp_path, epochs=4, lr=1e-7, lr_step=1).rate("maps", 4) == 1e-8
+    assert recipe(epochs=4, lr=1e-7, lr_step=1).rate("maps", 4) == 1e-8
 
 
 def test_judge_of_masked_images_moves_the_maps_unless_it_is_detached(store, tmp_path):

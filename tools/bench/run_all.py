@@ -105,6 +105,9 @@ BENCHES = {
     "pxap": Bench((Figure("PxAP / numpy", r'"ratio": #', 5),), True, ("--json",)),
     "selective_search": Bench((Figure("stage / one thread a core", "(?:ok|TOO SLOW): # of", 0.95),), shared=True),
     "stream": Bench((Figure("stream / plain loop", r'"ratio": #'),), arguments=("json=true",)),
+    "train_step": Bench(
+        (Figure("share of a step that waits", r'"wait": #', 0.05, at_least=False),), arguments=("--json",)
+    ),
     "transfer": Bench(
         (Figure("push / copies", r'"push ratio": #', 0.8), Figure("pull / copies", r'"pull ratio": #', 0.8))
     ),

@@ -105,6 +105,7 @@ class Evaluator:
             rows = batch["row"].tolist()
             top: dict[str, Any] = {}
             if prediction.classes is not None:
+                self._check_classes(prediction.classes.shape[1])
                 order = prediction.classes.float().topk(min(5, prediction.classes.shape[1])).indices.cpu().numpy()
                 top = {"truth": labels[rows], "predicted": order}
             for name, boxes in self.boxes.items():
@@ -113,3 +114,11 @@ class Evaluator:
                 ]
                 sums[name].add(list(maps), scaled, **top)
         return sums
+
+    def _check_classes(self, outputs: int) -> None:
+        """Refuse a network of other classes than the data set's."""
+        rows = self.stream.items.rows
+        if rows.classes is not None and rows.classes != outputs:
+            where = rows.labelling.dataset
+            msg = f"the network knows {outputs} classes, and {where} has {rows.classes}"
+            raise ConfigError(msg, hint=f"a network that was trained on {where}")

@@ -112,6 +112,9 @@ class Trainer:
                 model_args=recipe.model_args, temperature=recipe.temperature,
             )  # fmt: skip
         self.model = synchronised(model.to(self.device), group, self.device)
+        if recipe.head_epochs and not self.model.has_head:
+            msg = f"{recipe.model} has no class head to be trained"
+            raise ConfigError(msg, hint="head_epochs=0")
         self.group.spread(self.model.saved().values())
         judge = None
         if recipe.cls_weight:
@@ -209,7 +212,7 @@ class Trainer:
         self.model.train()
         torch.manual_seed(hash((recipe.seed, self.step, self.group.rank)))  # of dropout, where a network has any
         for group in optimiser.param_groups:
-            group["lr"] = self.rate(phase, epoch)
+            group["lr"] = recipe.rate(phase, epoch)
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         self.lap("copy")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp and self.device.type == "cuda"):
@@ -248,16 +251,6 @@ class Trainer:
         return told | {
             f"count {name}": world * value for name, value in zip(counts, numbers[len(parts) :], strict=True)
         }
-
-    def rate(self, phase: str, epoch: int) -> float:
-        """Learning rate of an epoch: constant for the head; falling in steps or along a cosine for the maps."""
-        recipe = self.recipe
-        if phase == "head":
-            return recipe.head_lr
-        done = epoch - recipe.head_epochs
-        if recipe.schedule == "cosine":
-            return max(1e-8, recipe.lr * 0.5 * (1 + math.cos(math.pi * done / recipe.epochs)))
-        return max(1e-8, recipe.lr * recipe.lr_gamma ** (done // recipe.lr_step))
 
     def _evaluate(self, epoch: int) -> None:
         """Let the first process score the epoch, by averaged weights where there are any; the others wait."""

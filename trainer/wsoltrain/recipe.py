@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -87,6 +88,15 @@ class Recipe(BaseModel):
                     unknown(f"key of sampler {self.sampler}", f"pixels.{name}", [f"pixels.{k}" for k in known])
                 )
         return kind(**self.pixels)
+
+    def rate(self, phase: str, epoch: int) -> float:
+        """Learning rate of an epoch: constant for the head; for the maps falling in steps or along a cosine."""
+        if phase == "head":
+            return self.head_lr
+        done = epoch - self.head_epochs
+        if self.schedule == "cosine":
+            return max(1e-8, self.lr * 0.5 * (1 + math.cos(math.pi * done / self.epochs)))
+        return max(1e-8, self.lr * self.lr_gamma ** (done // self.lr_step))
 
     def changed_since(self, theirs: Mapping[str, Any]) -> str:
         """What differs from an earlier recipe, such as ``lr was 0.01, is 0.02``; empty where a run may go on with it.

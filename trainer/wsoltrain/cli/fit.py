@@ -42,9 +42,29 @@ KEYS = {
 }
 
 
+class WithRecipe(click.Command):
+    """A command that lists the keys of recipes at the end of its help, and imports them only then."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write them."""
+        from wsoltrain.recipe import Recipe, known_recipes
+
+        with formatter.section("Keys of the recipe, and their defaults where a recipe names none"):
+            formatter.write_text(
+                ", ".join(
+                    name if field.is_required() else f"{name}={json.dumps(field.default)}"
+                    for name, field in Recipe.model_fields.items()
+                )
+            )
+        with formatter.section("Recipes"):
+            formatter.write_text(", ".join(known_recipes()))
+        super().format_epilog(ctx, formatter)
+
+
 @click.command(
     "fit",
-    help="Train a localizer; called again, go on where it stopped.\n\n\b\nKeys:\n"
+    cls=WithRecipe,
+    help="Train a localizer; called again, go on where it stopped. Under torchrun, by several processes.\n\n\b\nKeys:\n"
     f"{table(KEYS)}\n\nAny other key is one of the recipe: epochs=, lr=, size=, pixels.n_fg= …",
     epilog="Example: wsoltrain fit recipe=dips dataset=demo store=wsol-store epochs=8",
 )

@@ -30,6 +30,7 @@ KEYS = {
 
 @click.command(
     "search",
+    cls=fit.WithRecipe,
     help="Search the ranges of a recipe's section search: for the best MaxBoxAcc against the boxes of by= on "
     "validation; ground truth is not read unless by=gt. Called again, go on where it stopped.\n\n\b\nKeys:\n"
     f"{table(KEYS)}\n\nAny other key is one of the recipe and is not searched: epochs=5 …",

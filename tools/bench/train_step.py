@@ -1,0 +1,124 @@
+"""Shares of a training step: wait, copy, forward, losses, CRF, backward, optimiser, and what is kept of it.
+
+    python tools/bench/train_step.py [--store FOLDER] [--dataset demo] [--recipe dips] [--epochs 4] [--workers N]
+                                     [--device cpu] [--json] [KEY=VALUE …]
+
+Trains the maps of a recipe as ``wsoltrain fit`` does, with one loader process a core, and clocks each part of each
+step; the first epoch, in which loader processes start, is left out, and evaluations are outside of the clock. A GPU is
+waited for after each part, so that its work is counted where it belongs. Without ``--store`` the demo's labels are made
+first. Other words are keys of the recipe. Wanted: of all time between two evaluations, no more than 5 % waiting for
+data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from wsolpipe.images.dataset import load_dataset
+from wsoltrain.cli.fit import read_value
+from wsoltrain.config import Labelling
+from wsoltrain.loop import Settings, Trainer
+from wsoltrain.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PARTS = ("wait", "copy", "forward", "losses", "crf", "backward", "optimiser", "keeping")
+LIMIT = 0.05
+
+
+class Clocked(Trainer):
+    """A trainer that adds up what each part of its steps takes.
+
+    Attributes
+    ----------
+    spent : dict of str to float
+        Seconds by part.
+    steps : int
+        Steps that were clocked.
+    """
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        self.spent: defaultdict[str, float] = defaultdict(float)
+        self.steps = 0
+        super().__init__(*given, **more)
+        self.since = time.perf_counter()
+
+    def lap(self, done: str) -> None:
+        """Add the time since the last call to a part."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.stream.epoch > 0:
+            self.spent[done] += now - self.since
+            self.steps += done == "keeping"
+        self.since = now
+
+    def _evaluate(self, epoch: int) -> None:
+        super()._evaluate(epoch)
+        self.since = time.perf_counter()
+
+
+def make_demo(folder: Path) -> str:
+    """Make the demo's proposals, as ``make demo`` does."""
+    print("making the demo's labels first", file=sys.stderr)
+    words = ["run", "stage=proposals", "dataset=demo", f"store={folder}"]
+    subprocess.run([sys.executable, "-m", "wsolpipe.cli.main", *words], check=True, stdout=sys.stderr)
+    return str(folder)
+
+
+def measure(store: str, out: Path, given: argparse.Namespace) -> tuple[Mapping[str, float], int]:
+    """Milliseconds a step by part, and the number of steps."""
+    dataset = load_dataset(given.dataset)
+    changes = {name: read_value(value) for name, _, value in (word.partition("=") for word in given.keys)}
+    fixed = {"epochs": given.epochs + 1, "head_epochs": 0}
+    recipe = load_recipe(given.recipe, dataset=dataset.name, changes={**changes, **fixed})
+    labelling = Labelling(store, dataset.name, "train", maps=recipe.maps, boxes=recipe.boxes)
+    settings = Settings(
+        labelling, root=str(dataset.image_root()), out=out, workers=given.workers, device=given.device, thresholds=50
+    )
+    trainer = Clocked(recipe, settings, [])
+    trainer.fit()
+    return {name: 1e3 * trainer.spent[name] / trainer.steps for name in PARTS}, trainer.steps
+
+
+def main() -> None:
+    """Print the shares, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--store")
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--recipe", default="dips")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        store = given.store or make_demo(Path(scratch, "store"))
+        spent, steps = measure(store, Path(scratch, "run"), given)
+    whole = sum(spent.values())
+    wait = spent["wait"] / whole
+    if given.json:
+        print(json.dumps({"wait": wait, "step_ms": whole, "parts_ms": dict(spent), "steps": steps}))
+    else:
+        for name, value in spent.items():
+            print(f"{name:<10} {value:9.2f} ms  {100 * value / whole:5.1f} %")
+        print(f"{'step':<10} {whole:9.2f} ms, {steps} steps on {given.device}, {given.workers} loader processes")
+        print(f"{'ok' if wait <= LIMIT else 'TOO SLOW'}: wait {100 * wait:.1f} %, wanted at most {100 * LIMIT:.0f} %")
+    sys.exit(wait > LIMIT)
+
+
+if __name__ == "__main__":
+    main()
