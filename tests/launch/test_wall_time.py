@@ -142,3 +142,24 @@ def test_several_workers_end_with_the_job_around_them(toy):
     assert "ended with code" not in done.err
     assert done.err.count("of the wall time are left") == 2
     assert not list(toy.store.glob("**/leases/*.json"))
+
+
+def test_plan_estimates_hours_files_and_bytes_from_measured_shards(toy):
+    """Two shards of 16 rows are measured; of the third, with 8 rows, nothing is known."""
+    unknown = toy.call("plan", stage="shade").json
+    assert unknown["remaining_seconds"] is None
+    assert toy.run("shade.pause=0.25", stage="shade").code == 0
+    next(toy.store.glob("toy/train/shade/*/commits/2.json")).unlink()
+    plan = toy.call("plan", stage="shade").json
+    line = next(item for item in plan["stages"] if item["stage"] == "shade")
+    made = list(records(toy.store, "shade").values())
+    assert (line["shards"], line["shards_done"], len(made)) == (3, 2, 2)
+    assert line["remaining_seconds"] == pytest.approx(sum(item.seconds for item in made) / 32 * 8, abs=0.06)
+    assert plan["remaining_seconds"] == line["remaining_seconds"] >= 0.5
+    stored = sum(item.bytes for record in made for item in record.objects.values())
+    assert line["bytes"] == pytest.approx(stored / 32 * 40, abs=1)
+    on_disk = [path for path in toy.store.glob("toy/train/shade/**/*") if path.is_file()]
+    assert line["files"] == len(on_disk) + 1  # the record that was taken away
+    assert toy.call("plan", stage="shade").json["pending"]
+    toy.run(stage="shade")
+    assert toy.call("plan", stage="shade").json["remaining_seconds"] == 0.0

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wsolpipe.cli.command import make_command, print_json, print_table
+
+if TYPE_CHECKING:
+    from wsolpipe.engine.plan import Line
 
 
 @make_command("plan", keys=("check",))
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Say what `run` with the same words would make, and why; reads no table and no image.
+
+    Hours of one worker, files and bytes are estimated from the shards that were measured; – where none was.
 
     \b
     check=true     exit with 2 if work is pending
@@ -28,7 +35,10 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     lines = make_plan(session, resolve(session))
     pending = any(line.reason != "done" for line in lines)
     if as_json:
-        total = {"files": sum(line.files for line in lines), "bytes": sum(line.bytes for line in lines)}
+        total = {
+            "files": sum(line.files for line in lines), "bytes": sum(line.bytes for line in lines),
+            "remaining_seconds": _seconds(lines),
+        }  # fmt: skip
         print_json({"stages": [line.to_json() for line in lines], "store": config.store, "pending": pending, **total})
     else:
         print_table(
@@ -43,5 +53,18 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
                 for line in lines
             ],
         )  # fmt: skip
-        print(f"{sum(line.files for line in lines):,} files; hours and MiB from measured shards, – where there is none")
+        files, size, left = sum(line.files for line in lines), sum(line.bytes for line in lines), _seconds(lines)
+        time = (
+            "unknown time (some stages have no shard yet)"
+            if left is None
+            else f"{left / 3600:,.2f} hours of one worker"
+        )
+        print(f"to make: {time}; in the end {files:,} files, {size / 2**20:,.1f} MiB")
     return 2 if pending and extra.get("check") is True else 0
+
+
+def _seconds(lines: list[Line]) -> float | None:
+    """Seconds that are left of all lines, None where one that is pending was never measured."""
+    pending = [line.remaining_seconds for line in lines if line.reason != "done"]
+    known = [seconds for seconds in pending if seconds is not None]
+    return round(sum(known), 1) if len(known) == len(pending) else None

@@ -50,7 +50,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     remember_command(outcome.session, resume)
     if as_json:
         print_json(outcome.to_json(resume))
-    else:
+    elif not outcome.submitted:
         rows = [
             [line.stage, line.split or "–", line.key, line.rows or None, line.done, line.quarantined, line.seconds]
             for line in outcome.lines

@@ -10,6 +10,7 @@ import re
 import secrets
 import shlex
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +25,11 @@ from wsolpipe.launch.watch import StoreWatch
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Iterable
 
     from wsolpipe.engine.session import Session
     from wsolpipe.launch.launcher import Emit
-    from wsolpipe.launch.slurm import Task
+    from wsolpipe.launch.slurm import Job, Task
 
 FALSE_STARTS = 2
 """Times that a task may end before its worker begins: what is wrong then does not mend itself."""
@@ -184,6 +186,7 @@ class Crew:
     emit: Emit
     slots: list[Slot] = field(default_factory=list)
     deaf: int = 0
+    told: str = ""
 
     def __post_init__(self) -> None:
         self.slots = [Slot((self.job, number)) for number in range(self.array.session.config.workers)]
@@ -199,14 +202,15 @@ class Crew:
             What a task raised.
         """
         while not stop.is_set():
-            states = self._states()
+            tasks = self._look()
             whole = store.look()
             if whole:
                 self._let_end(stop)
                 return
             for slot in self.slots:
-                if states is not None and not slot.ended:
-                    self._judge(slot, states.get(slot.task), store.made)
+                if tasks is not None and not slot.ended:
+                    job = tasks.get(slot.task)
+                    self._judge(slot, job.state if job else None, store.made)
             if all(slot.ended for slot in self.slots):
                 return
             stop.wait(self.array.profile.poll_seconds)
@@ -217,9 +221,10 @@ class Crew:
         for _ in range(FAREWELL_LOOKS):
             if stop.wait(self.array.profile.poll_seconds):
                 return
-            states = self._states()
+            tasks = self._look()
             for slot in self.slots:
-                slot.ended = slot.ended or (states is not None and states.get(slot.task) not in slurm.ALIVE)
+                job = tasks.get(slot.task) if tasks is not None else None
+                slot.ended = slot.ended or (tasks is not None and (job is None or job.state not in slurm.ALIVE))
             if all(slot.ended for slot in self.slots):
                 return
 
@@ -231,16 +236,16 @@ class Crew:
         slurm.cancel(left)
         deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline:
-            states = self._states()
-            if states is not None and not any(state in slurm.ALIVE for state in states.values()):
+            tasks = self._look()
+            if tasks is not None and not any(job.state in slurm.ALIVE for job in tasks.values()):
                 return
             time.sleep(min(1.0, self.array.profile.poll_seconds))
         self.emit({"event": "warning", "text": f"jobs {', '.join(sorted(left))} do not end; see squeue"})
 
-    def _states(self) -> dict[Task, str] | None:
-        """States of all tasks; None while SLURM is silent, which a restarted controller is for a while."""
+    def _look(self) -> dict[Task, Job] | None:
+        """All tasks, and a note where the queue has changed; None while SLURM is silent, as while it restarts."""
         try:
-            found = slurm.states(self.array.name)
+            found = slurm.tasks(self.array.name)
         except ClusterError as error:
             self.deaf += 1
             if self.deaf > DEAF_LOOKS:
@@ -249,6 +254,10 @@ class Crew:
                 self.emit({"event": "warning", "text": f"{error.message}; asking again"})
             return None
         self.deaf = 0
+        told = _queue_in_words(found.values())
+        if told not in {"", self.told}:
+            self.emit({"event": "note", "text": f"queue: {told}"})
+            self.told = told
         return found
 
     def _judge(self, slot: Slot, state: str | None, made: int) -> None:
@@ -285,6 +294,16 @@ class Crew:
         job = slurm.submit(self.array.script, f"--array={slot.task[1]}")
         slot.task, slot.ended = (job, slot.task[1]), False
         self.emit({"event": "warning", "text": f"{told}; submitted again as job {job}"})
+
+
+def _queue_in_words(jobs: Iterable[Job]) -> str:
+    """Such as ``2 running, 1 pending (Priority)``; nothing once all have ended."""
+    counts = Counter(
+        job.state.lower() + (f" ({job.reason})" if job.state == "PENDING" and job.reason not in {"", "None"} else "")
+        for job in jobs
+        if job.state in slurm.ALIVE and job.state != "COMPLETING"
+    )
+    return ", ".join(f"{number} {state}" for state, number in sorted(counts.items(), reverse=True))
 
 
 def _ways_to_look(session: Session, job: str) -> str:

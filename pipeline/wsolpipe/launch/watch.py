@@ -46,6 +46,8 @@ class StoreWatch:
                 continue
             before = self._seen.get(node.folder, Units())
             units = known[node.stage, node.split] = examine(self.session, node, known, before)
+            if node.folder not in self._seen and units.pending():
+                self.emit({"event": "begin", "stage": node.stage, "split": node.split, "shard": None})
             if not first:
                 self._tell_records(node, before, units)
             self._tell_failures(node, silent=first)
