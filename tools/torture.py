@@ -110,7 +110,8 @@ class Torture:
     def must(self, done: Finished) -> None:
         """Raise unless a command that nobody killed got through."""
         if done.code:
-            raise AssertionError(done.err or done.out)
+            msg = f"a command that nobody killed ended with {done.code}:\n{done.err or done.out}"
+            raise AssertionError(msg)
 
     def torture(self, scene: Scene, kills: int) -> None:
         """Kill `scene` that often."""
@@ -245,6 +246,7 @@ def run(folder: Path, *, kills: int, seed: int, s3: bool = True) -> Torture:
     with begin(folder, seed=seed, s3=s3) as torture:
         for scene, count in shares(tuple(scene for scene in SCENES if s3 or scene.place != "S3"), kills):
             torture.torture(scene, count)
+            print(f"{scene.name}: {count} kills, {torture.finished[scene.name]} stores", file=sys.stderr, flush=True)
     return torture
 
 

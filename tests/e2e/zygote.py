@@ -32,7 +32,7 @@ import wsolpipe.share.pull
 import wsolpipe.share.push
 import wsolpipe.share.verify  # noqa: F401
 
-SECONDS = 240
+SECONDS = 900
 
 
 def become(order: dict[str, Any]) -> None:

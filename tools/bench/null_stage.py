@@ -118,7 +118,7 @@ class Shared:
 
 
 def prepare(folder: Path, shards: int) -> None:
-    """A data set of one small image a shard, and the stage's YAML."""
+    """A data set of one small image a shard, and what describes it and the stage."""
     from PIL import Image
 
     images = folder / "images"
@@ -127,6 +127,11 @@ def prepare(folder: Path, shards: int) -> None:
     data = (folder / "one.png").read_bytes()
     for row in range(shards):
         (images / f"{row:06d}.png").write_bytes(data)
+    write_stages(folder)
+
+
+def write_stages(folder: Path) -> None:
+    """The data set's YAML, and the stage's."""
     (folder / "null.yaml").write_text("name: nothing\nlayout: folder\nroot: images\nsplit: train\n")
     (folder / "stages.yaml").write_text(STAGES)
 
@@ -142,8 +147,9 @@ def command(name: str, folder: Path, *words: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This process's own, with this module importable and one thread a process."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    """This process's own, with this module importable, one thread a process, and byte code kept as installers do."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
 
 
 def share(folder: Path, shards: int, processes: int, *words: str) -> Shared:

@@ -23,6 +23,7 @@ FOLDER = Path(__file__).resolve().parent
 NOT_BENCHES = ("ab", "peer_cams", "peer_streams", "photographs", "run_all")
 #: Environment of packages that are there only to be compared with.
 PEERS = FOLDER.parents[1] / ".venv-bench" / "bin" / "python"
+BENCH_PYTHON = FOLDER.parents[1] / ".venv-bench" / "bin" / "python"
 NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
 
 
@@ -69,6 +70,8 @@ class Bench:
     figures : tuple of Figure
     shared : bool
         Whether it reads the shared folder.
+    others : bool
+        Whether it compares with packages of ``.venv-bench``.
     arguments : tuple of str
     peers : bool
         Whether it compares with packages that live in an environment of their own.
@@ -76,6 +79,7 @@ class Bench:
 
     figures: tuple[Figure, ...] = ()
     shared: bool = False
+    others: bool = False
     arguments: tuple[str, ...] = ()
     peers: bool = False
 
@@ -86,7 +90,7 @@ BENCHES = {
         (Figure("stage / grad-cam", "(?:ok|TOO SLOW): # times", 3),), shared=True, peers=True
     ),
     "cls_maps": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.9),), shared=True),
-    "crf": Bench((Figure("filter / numpy kernel", r'"ratio": #', 0.16, at_least=False),), True, ("--json",)),
+    "crf": Bench((Figure("filter / numpy kernel", r'"ratio": #', 0.16, at_least=False),), True, arguments=("--json",)),
     "help_time": Bench((Figure("seconds of --help", r"--help # s", 0.3, at_least=False),)),
     "metrics_sweep": Bench(
         (
@@ -95,6 +99,14 @@ BENCHES = {
         ),
         shared=True,
     ),
+    "null_stage": Bench(
+        (
+            Figure("ms a shard, 1 process", r" 1 +[0-9.]+ +# ", 10, at_least=False),
+            Figure("ms a shard, 4 processes", r" 4 +[0-9.]+ +# ", 10, at_least=False),
+            Figure("ms a shard, 16 processes", r" 16 +[0-9.]+ +# ", 10, at_least=False),
+        )
+    ),
+    "plan_beside_snakemake": Bench((Figure("snakemake -n / plan", r"ratio #, wanted", 10),), others=True),
     "plan_scale": Bench(
         (
             Figure("seconds of plan", r"plan +# s", 2, at_least=False),
@@ -102,7 +114,7 @@ BENCHES = {
         )
     ),
     "proposals": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.85),), shared=True),
-    "pxap": Bench((Figure("PxAP / numpy", r'"ratio": #', 5),), True, ("--json",)),
+    "pxap": Bench((Figure("PxAP / numpy", r'"ratio": #', 5),), True, arguments=("--json",)),
     "selective_search": Bench((Figure("stage / one thread a core", "(?:ok|TOO SLOW): # of", 0.95),), shared=True),
     "stream": Bench((Figure("stream / plain loop", r'"ratio": #'),), arguments=("json=true",)),
     "train_step": Bench(
@@ -130,6 +142,8 @@ def run(name: str, *, timeout: float) -> Outcome:
         return Outcome("skip", reason=f"no shared images at {shared_folder()} (set WSOLPIPE_SHARED)")
     if bench.peers and not PEERS.exists():
         return Outcome("skip", reason=f"no {PEERS} (make bench makes it)")
+    if bench.others and not BENCH_PYTHON.exists():
+        return Outcome("skip", reason=f"no {BENCH_PYTHON.parent.parent}, which make bench makes")
     command = [sys.executable, str(FOLDER / f"{name}.py"), *bench.arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)

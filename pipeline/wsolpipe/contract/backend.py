@@ -88,11 +88,9 @@ class LocalBackend:
         return f"{self._root}/{check_object_name(name, self.url)}"
 
     def get(self, name: str, *, limit: int | None = None) -> bytes:
-        with self._explain("read", name):
-            if limit is not None:
-                check_object_size(name, self.size(name) or 0, limit, self.url)
-            with open(self._plain_path(name), "rb") as file:  # noqa: PTH123 - as in `size`
-                return file.read()
+        with self._explain("read", name), open(self._plain_path(name), "rb") as file:  # noqa: PTH123 - as in `size`
+            check_object_size(name, os.fstat(file.fileno()).st_size, limit, self.url)
+            return file.read()
 
     def size(self, name: str) -> int | None:
         try:

@@ -31,13 +31,13 @@ def object_name(folder: str, manifest_arrays: Mapping[str, ArraySpec], name: str
     """Name in the store of an object that a record calls `name`."""
     if shard is None:
         return f"{folder}/files/{name}"
-    return shard_object(folder, name, shard, 1 + len(all_arrays(manifest_arrays)[name].shape))
+    spec = STATUS_SPEC if name == "status" else manifest_arrays[name]
+    return shard_object(folder, name, shard, 1 + len(spec.shape))
 
 
 def object_names(folder: str, manifest: StageManifest, record: CommitRecord) -> dict[str, str]:
     """Name in the store of every object of a record; unknown arrays are left out."""
-    known = all_arrays(manifest.arrays)
-    names = [name for name in record.objects if record.shard is None or name in known]
+    names = [name for name in record.objects if record.shard is None or name == "status" or name in manifest.arrays]
     return {name: object_name(folder, manifest.arrays, name, record.shard) for name in names}
 
 

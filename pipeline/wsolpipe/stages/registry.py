@@ -19,6 +19,7 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
 
 ENTRY_POINT_GROUP = "wsolpipe.stages"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, and every command reads these files
 
 
 class StageEntry(BaseModel):
@@ -163,7 +164,7 @@ def _installed() -> list[Path]:
 
 def _read(path: Path) -> dict[str, StageEntry]:
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.load(path.read_text(), Loader=_LOADER) or {}
         return {str(name): StageEntry.model_validate(fields) for name, fields in content.items()}
     except FileNotFoundError as error:
         msg = f"no stage file {path}"
