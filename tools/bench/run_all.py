@@ -23,7 +23,6 @@ FOLDER = Path(__file__).resolve().parent
 NOT_BENCHES = ("ab", "peer_cams", "peer_streams", "photographs", "run_all")
 #: Environment of packages that are there only to be compared with.
 PEERS = FOLDER.parents[1] / ".venv-bench" / "bin" / "python"
-BENCH_PYTHON = FOLDER.parents[1] / ".venv-bench" / "bin" / "python"
 NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
 
 
@@ -70,8 +69,6 @@ class Bench:
     figures : tuple of Figure
     shared : bool
         Whether it reads the shared folder.
-    others : bool
-        Whether it compares with packages of ``.venv-bench``.
     arguments : tuple of str
     peers : bool
         Whether it compares with packages that live in an environment of their own.
@@ -79,7 +76,6 @@ class Bench:
 
     figures: tuple[Figure, ...] = ()
     shared: bool = False
-    others: bool = False
     arguments: tuple[str, ...] = ()
     peers: bool = False
 
@@ -106,7 +102,7 @@ BENCHES = {
             Figure("ms a shard, 16 processes", r" 16 +[0-9.]+ +# ", 10, at_least=False),
         )
     ),
-    "plan_beside_snakemake": Bench((Figure("snakemake -n / plan", r"ratio #, wanted", 10),), others=True),
+    "plan_beside_snakemake": Bench((Figure("snakemake -n / plan", r"ratio #, wanted", 10),), peers=True),
     "plan_scale": Bench(
         (
             Figure("seconds of plan", r"plan +# s", 2, at_least=False),
@@ -142,8 +138,6 @@ def run(name: str, *, timeout: float) -> Outcome:
         return Outcome("skip", reason=f"no shared images at {shared_folder()} (set WSOLPIPE_SHARED)")
     if bench.peers and not PEERS.exists():
         return Outcome("skip", reason=f"no {PEERS} (make bench makes it)")
-    if bench.others and not BENCH_PYTHON.exists():
-        return Outcome("skip", reason=f"no {BENCH_PYTHON.parent.parent}, which make bench makes")
     command = [sys.executable, str(FOLDER / f"{name}.py"), *bench.arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
