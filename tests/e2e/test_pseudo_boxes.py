@@ -33,8 +33,14 @@ def place(tmp_path_factory):
     (folder / "class_labels.txt").write_text("\n".join(lines))
     boxes = [f"{name},{','.join(map(str, box))}" for name, box in zip(names, drawn.boxes.tolist(), strict=True)]
     (folder / "localization.txt").write_text("\n".join(boxes))
+    (folder / "masks").mkdir()
+    for name, image, (x0, y0, x1, y1) in zip(names, drawn.images, drawn.boxes.tolist(), strict=True):
+        mask = np.zeros(image.shape[:2], np.uint8)
+        mask[y0:y1, x0:x1] = 255
+        Image.fromarray(mask).save(folder / "masks" / name)
     (folder / "d.yaml").write_text(
-        f"name: drawn\nlayout: metadata\nroot: {folder}\nmetadata: {folder}\nsplit: val\nclasses: 4\n"
+        f"name: drawn\nlayout: metadata\nroot: {folder}\nmetadata: {folder}\nmasks: {folder / 'masks'}\n"
+        "split: val\nclasses: 4\n"
         "files: {image_sizes: null}\n"
     )
     return folder, drawn
@@ -89,8 +95,16 @@ def test_boxes_are_made_scored_exported_taken_back_and_shown(place, capsys):
     assert page.count('class="pseudo-truth"') == 2 * COUNT
 
 
-def test_verify_finds_nothing_wrong_with_a_store_of_pseudo_boxes_and_masks(place, capsys):
+def test_pseudo_masks_are_scored_and_verify_finds_nothing_wrong_with_them_nor_with_boxes(place, capsys):
     call("run", place, "stage=val_boxes,val_masks", *WORDS)
+    capsys.readouterr()
+    call("eval", place, "stage=val_masks", *WORDS, "--json")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["rows_scored"] == COUNT
+    assert 0 < figures["mask_iou"] < 1
+    call("eval", place, "stage=cams", *WORDS, "tau_from=val_boxes", "tau_split=val", "noise=boxes", "--json")
+    study = json.loads(capsys.readouterr().out)["noise"]
+    assert [line["level"] for line in study] == [level / 100 for level in range(5, 51, 5)]
     with pytest.raises(SystemExit) as end:
         cli.main(["verify", f"store={place[0] / 'store'}"], standalone_mode=False)
     assert end.value.code == 0, capsys.readouterr().out

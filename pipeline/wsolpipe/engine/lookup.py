@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError, StoreError
@@ -46,8 +47,10 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
 
 def _resolved_key(session: Session, stage: str, split: str, present: list[str]) -> str | None:
     """Key of the configuration; None where the newest will do."""
+    # What is looked up need not be what was asked for: a judge or a chooser is another stage, or of another split.
+    asked = replace(session, config=replace(session.config, stage=(stage,), split=(split,)))
     try:
-        key = resolve(session).find(stage, split).key
+        key = resolve(asked).find(stage, split).key
     except (ConfigError, StopIteration):
         if session.config.params:
             raise
