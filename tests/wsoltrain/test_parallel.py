@@ -70,7 +70,7 @@ def alive(process: int) -> bool:
 
 @pytest.mark.slow
 def test_two_processes_equal_one_also_after_one_was_killed(trainable, classifier, tmp_path):
-    given = [*words(trainable, classifier=str(classifier), **ALL_LOSSES), "workers=0", "save_every=2"]
+    given = [*words(trainable, classifier=str(classifier), **ALL_LOSSES), "workers=1", "save_every=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     alone, both = tmp_path / "alone", tmp_path / "both"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "wsoltrain"]

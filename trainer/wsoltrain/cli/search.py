@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,8 @@ from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, w
 
 if TYPE_CHECKING:
     import optuna
+
+    from wsoltrain.loop import Settings
 
 SHARED = ("recipe", "dataset", "store", "root", "split", "val", "by", "workers", "device", "save_every")
 KEYS = {
@@ -46,6 +49,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     changes = {name: fit.read_value(value) for name, _, value in (word.partition("=") for word in given)}
     rest = {name: key.default for name, key in fit.KEYS.items()}
     _, settings = fit.prepare({**rest, **values}, changes, kind="searches")
+    settings = _shared(settings, values)
     from wsoltrain.search import Search, run
 
     search = Search(
@@ -72,6 +76,17 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"{settings.out}: {told}; best {result['best']:.2f} by {values['by']}")
     keys = " ".join(f"{name}={json.dumps(value)}" for name, value in result["settings"].items())
     click.echo(f"wsoltrain fit recipe={values['recipe']} dataset={values['dataset']} {' '.join([*given, keys])}")
+
+
+def _shared(settings: Settings, values: dict[str, Any]) -> Settings:
+    """This process's share of the machine: a GPU of its number where there are several, and loader processes."""
+    import torch
+
+    device = settings.device
+    if device == "cuda" and values["parallel"] > 1:
+        device = f"cuda:{values['worker'] % torch.cuda.device_count()}"
+    workers = max(1, settings.workers // values["parallel"]) if values["workers"] is None else settings.workers
+    return replace(settings, device=device, workers=workers)
 
 
 def _result(study: optuna.Study, name: str) -> dict[str, Any]:
