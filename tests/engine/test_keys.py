@@ -29,7 +29,7 @@ def test_how_work_is_done_is_not_in_a_key(made):
     bench, keys = made
     for word in (
         "shade.batch=7", "shade.pause=0.001", "workers=3", "threads=4", "cluster=dask-local", "lease=5", "checkpoint=0",
-        "max_failed=0.5", "retries=0", "device=cuda",
+        "max_failed=0.5", "retries=0", "device=cuda", "cluster=slurm-array", "profile.time=5", "wall_time=60",
     ):  # fmt: skip
         assert bench.keys(word) == keys, word
 

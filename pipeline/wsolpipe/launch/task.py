@@ -28,6 +28,9 @@ from wsolpipe.launch.wall_time import settle_end
 if TYPE_CHECKING:
     from wsolpipe.launch.slurm import Task
 
+EARLY_SECONDS = 60.0
+"""SLURM may send its signal that much earlier than it was told, says the manual of sbatch."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -97,7 +100,8 @@ def main(words: list[str]) -> int:
     stop = threading.Event()
     try:
         with stop_on_signals(stop) as received:
-            worker = Worker(Session.open(settle_end(order.config, lead=order.lead)), _emit, stop)
+            lead = order.lead + min(order.lead, EARLY_SECONDS)
+            worker = Worker(Session.open(settle_end(order.config, lead=lead)), _emit, stop)
             worker.run()
     except WsolError as error:
         told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
