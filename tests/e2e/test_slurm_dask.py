@@ -31,6 +31,13 @@ def alive(slurm):
     return [job for job, state in slurm.states().items() if state in ALIVE]
 
 
+def workers_of(name):
+    """Worker processes of this machine, whatever SLURM knows of them."""
+    assert name.startswith("wsolpipe-")
+    found = subprocess.run(["pgrep", "-f", f"name {name}"], capture_output=True, text=True, check=False)
+    return found.stdout.split()
+
+
 def start_demo(store, *words):
     command = [sys.executable, "-m", "wsolpipe.cli.main", "run", *DEMO, f"store={store}", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -52,6 +59,8 @@ def test_the_demo_survives_a_cancelled_worker_and_then_the_loss_of_the_scheduler
     assert "Dask dashboard: http://" in told
     assert "Traceback" not in told
     slurm.wait(lambda: not alive(slurm), 75)
+    name = told.partition("jobs ")[2].partition(":")[0]
+    slurm.wait(lambda: not workers_of(name), 75)
     kept = object_bytes(tmp_path / "dask")
     assert kept
     again = start_demo(tmp_path / "dask", *words)
@@ -124,7 +133,7 @@ def test_print_shows_a_workers_script_and_needs_no_slurm(toy, monkeypatch):
         "source /site/env.sh",
     ):  # fmt: skip
         assert line in lines
-    (command,) = [line for line in lines if line.startswith("/site/bin/python -m distributed.cli.dask_worker ")]
+    (command,) = [line for line in lines if line.startswith("exec /site/bin/python -m distributed.cli.dask_worker ")]
     assert "--death-timeout 60" in command
     assert "--lifetime 7140s --lifetime-stagger 30s" in command  # two minutes are SLURM's notice, by default
     subprocess.run(["/bin/bash", "-n"], input=done.json["script"], text=True, check=True)

@@ -74,6 +74,14 @@ def test_a_kill_of_the_scheduler_takes_its_workers_along_and_the_same_command_go
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)
 
 
+def test_dask_workers_end_with_the_wall_time_of_their_machine(toy):
+    done = toy.run("cluster=dask-local", "workers=1", "wall_time=0.5")
+    assert done.code == 75
+    assert done.err.count("wall time is left") == 1
+    assert "resume with: wsolpipe run" in done.err
+    assert not toy.calls("shade")
+
+
 LOOKS = """
 import os
 import sys

@@ -140,7 +140,7 @@ class Dispatch:
         except (TimeoutError, OSError, CancelledError):
             return
         for event in events:
-            if event["event"] != "late" or self.order.ends_here:  # one worker's end is no news where others come
+            if event["event"] != "late":  # one worker's end is no news where others come
                 self.emit(event)
         if outcome in {"busy", "late"}:  # in the hands of another run, or of a worker that leaves
             self.resting[unit] = time.monotonic() + REST_SECONDS

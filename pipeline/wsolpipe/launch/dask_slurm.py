@@ -114,7 +114,7 @@ def _job_class() -> Any:
 def _job_words(plan: Array) -> dict[str, Any]:
     """What dask-jobqueue is told of a job. Its own header is left out but for the name: the profile says it all."""
     profile = plan.profile
-    extra = ["--memory-limit", "0", "--no-dashboard"]
+    extra = ["--memory-limit", "0", "--no-dashboard", "--preload", "wsolpipe.launch.dask_guard"]
     if profile.wall_seconds is not None:  # units end before; this is for workers that wait for one
         end = max(1.0, profile.wall_seconds - plan.lead / 2)
         extra += ["--lifetime", f"{end:g}s", "--lifetime-stagger", f"{plan.lead / 4:g}s"]
@@ -125,7 +125,8 @@ def _job_words(plan: Array) -> dict[str, Any]:
     ]
     return {
         "cores": 1, "processes": 1, "memory": "1GB", "nanny": False, "job_cpu": profile.cpus,
-        "python": profile.python, "job_name": plan.name, "death_timeout": DEATH_SECONDS, "worker_extra_args": extra,
+        "python": f"exec {profile.python}",  # so that what SLURM signals, and counts as the job, is the worker
+        "job_name": plan.name, "death_timeout": DEATH_SECONDS, "worker_extra_args": extra,
         "job_directives_skip": [" -p ", " -A ", " -n ", " -t ", " --cpus-per-task=", " --mem="],
         "job_extra_directives": [
             quoted(option) for option in [*profile.options(), "--ntasks=1", f"--output={plan.folder}/%j.log"]
