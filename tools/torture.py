@@ -127,9 +127,9 @@ class Torture:
                 drawn = not scene.phases or self.rng.random() < 0.5
                 phase = "" if drawn or not left else next(phases)
                 fault = {"WSOLPIPE_FAULT": f"{phase}:{self.rng.randint(2, 6)}"} if phase else {}
-                more = SLOWLY if phase == "heartbeat" else ()
+                lease = SLOWLY if phase == "heartbeat" else ("lease=2",) if scene.command == "run" else ()
                 delay = self.rng.uniform(0, span) if drawn and left else None
-                done = self.whole.command_line([*argv, *more], kill_after=delay, **env, **fault)
+                done = self.whole.command_line([*argv, *lease], kill_after=delay, **env, **fault)
                 if done.code != -signal.SIGKILL:
                     self.must(done)
                     break
@@ -150,7 +150,7 @@ class Torture:
             argv = ["push", f"store={self.whole.store}", f"to={target}"]
         else:
             target = self._fresh_url() if remote else str(folder)
-            words = self.whole.words(f"store={target}", f"shard_rows={SHARD_ROWS}", "lease=2")
+            words = self.whole.words(f"store={target}", f"shard_rows={SHARD_ROWS}")
             argv = ["run", *words]
         return target, [*argv, *scene.words, "--json"], {"WSOLPIPE_CACHE": str(folder) + "-cache"}
 
