@@ -80,8 +80,7 @@ def write_caption(rng: np.random.Generator, truth: Truth, plain: float = 0.5) ->
     if not truth.names:
         nothing = rng.random() < 0.5
         text = f"nothing on {ground}" if nothing else ground
-        said = [("on", kind) for kind in kinds] + ([("nothing",)] if nothing else [])
-        return Caption(_framed(rng, text), frozenset(said))
+        return Caption(_framed(rng, text), frozenset([*(("on", kind) for kind in kinds), *([("nothing",)] * nothing)]))
     names = tuple(truth.names[i] for i in rng.permutation(len(truth.names)))
     if rng.random() < 0.3:
         names = names[:1]
