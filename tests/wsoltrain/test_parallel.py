@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trained import lines, tensors, trainer, words
+from trained import VIT, lines, tensors, trainer, words
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.parallel import Group, open_group
+from wsoltrain.models import build
+from wsoltrain.parallel import Group, GroupBatchNorm, open_group, synchronised
 
 ALL_LOSSES = {
     "crf_weight": 2e-7, "size_weight": 0.01, "larger_weight": 0.001, "cls_weight": 0.1, "ema": 0.9, "clip": 5.0,
@@ -42,6 +43,27 @@ def test_processes_on_one_named_gpu_are_refused(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="each takes the GPU of its number"):
         open_group("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "backbone", "args"),
+    [("dips", "vit_tiny_patch16_224", VIT), ("dips_workshop", "resnet10t", {"channels": [8, 8, 8, 8]})],
+)
+def test_batch_statistics_are_shared_under_the_same_names(kind, backbone, args):
+    model = build(kind, backbone, weights=None, size=32, classes=3, model_args=args)
+    names = list(model.state_dict())
+    synchronised(model, Group(0, 2), torch.device("cpu"))
+    assert list(model.state_dict()) == names
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert layers
+    assert all(isinstance(layer, GroupBatchNorm) for layer in layers)
+
+
+def test_batch_statistics_that_a_cpu_cannot_share_are_refused():
+    from timm.layers import BatchNormAct2d
+
+    with pytest.raises(ConfigError, match="0 is a BatchNormAct2d"):
+        synchronised(torch.nn.Sequential(BatchNormAct2d(3)), Group(0, 2), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     )  # fmt: skip
     same = [sys.executable, "-m", "wsoltrain", "search", *(word for word in words if not word.startswith("worker="))]
     numbers = range(1, values["parallel"]) if not values["worker"] else ()
-    started = [subprocess.Popen([*same, f"worker={number}"], stdout=sys.stderr) for number in numbers]
+    started = [subprocess.Popen([*same, f"worker={number}"], stdout=subprocess.DEVNULL) for number in numbers]
     try:
         study = run(search, worker=values["worker"])
         failed = [process.pid for process in started if process.wait()]
