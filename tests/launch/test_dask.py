@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 
 from e2e.toy import object_bytes
 from wsolpipe.contract.errors import ClusterError
-from wsolpipe.engine.config import RunConfig
+from wsolpipe.engine.config import RunConfig, build_config
 from wsolpipe.launch.dask_machine import find_devices
+from wsolpipe.launch.run import run
+from wsolpipe.stages.registry import load_registry
 
 
 def test_dask_workers_make_the_bytes_of_one_process(toy, undisturbed):
@@ -72,6 +75,22 @@ def test_a_kill_of_the_scheduler_takes_its_workers_along_and_the_same_command_go
     done = toy.run("cluster=dask-local", "workers=2")
     assert done.code == 0, done.err
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)
+
+
+def test_a_bar_moves_while_a_shard_is_made(toy, monkeypatch):
+    """Events of a shard under way come at once, those of a finished one with it, in their order."""
+    for name, value in toy.env().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(str(toy.folder / "package"))
+    words = toy.words("cluster=dask-local", "shade.pause=1.2", "limit=16", stage="shade")
+    config, _ = build_config(words, load_registry(str(toy.stages)))
+    told = []
+    outcome = run(config, told.append, threading.Event())
+    assert outcome.code == 0
+    kinds = [event["event"] for event in told if event.get("stage") == "shade"]
+    assert kinds[0] == "begin"
+    assert kinds[-1] == "shard"
+    assert kinds.count("rows") >= 2
 
 
 def test_dask_workers_end_with_the_wall_time_of_their_machine(toy):

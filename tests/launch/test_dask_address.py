@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 
 import pytest
@@ -55,6 +58,65 @@ def test_workers_of_a_standing_cluster_make_the_bytes_of_one_process(toy, undist
     assert not list(toy.store.glob("toy/launch-*.json"))
     made = [call["first"] for call in toy.calls("shade")]
     assert sorted(made) == sorted(set(made))
+
+
+class Relay:
+    """Passes connections on to a port; `cut` breaks all of them and takes none until `mend`."""
+
+    def __init__(self, port):
+        self.port, self.open, self.pairs = port, True, []
+        self.server = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.server.accept()
+                if not self.open:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self.port))
+                self.pairs.append((near, far))
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
+
+    @staticmethod
+    def _pass(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        self.open = False
+        for pair in self.pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self):
+        self.open = True
+
+
+@pytest.mark.slow
+def test_a_connection_that_breaks_is_made_again_and_what_was_asked_for_is_asked_again(toy, undisturbed, dask):
+    dask.add_worker(toy.env())
+    relay = Relay(int(dask.address.rpartition(":")[2]))
+    address = f"tcp://127.0.0.1:{relay.server.getsockname()[1]}"
+    process = toy.start(f"cluster={address}", "shade.pause=0.5")
+    while len(list(toy.store.glob("**/shade/**/commits/*.json"))) < 1 and process.poll() is None:
+        time.sleep(0.05)
+    relay.cut()
+    time.sleep(3)
+    relay.mend()
+    _, told = process.communicate(timeout=100)
+    relay.server.close()
+    assert process.returncode == 0, told
+    assert f"the connection to the Dask scheduler at {address} is lost; trying to reach it again" in told
+    assert "is there again" in told
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
 
 
 @pytest.mark.slow

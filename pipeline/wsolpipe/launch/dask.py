@@ -83,6 +83,7 @@ class Dispatch:
         ClusterError
             If the scheduler is lost, or workers die again and again on the same unit, or `watch` gives up.
         """
+        self.client.subscribe_topic(self.order.topic, lambda event: self.emit(event[1]))  # a time and what was told
         try:
             while not self.stop.is_set():
                 self._watch()
@@ -160,6 +161,8 @@ class Dispatch:
             self.cut = not self.cut
             told = "is lost; trying to reach it again" if self.cut else "is there again"
             self.emit({"event": "warning", "text": f"the connection to the Dask scheduler at {self.address} {told}"})
+            self.flying = {unit: future for unit, future in self.flying.items() if not future.cancelled()}
+            self.look_again = float("-inf")
         if self.cut or time.monotonic() - self.watched < WATCH_SECONDS:
             return
         with contextlib.suppress(TimeoutError, OSError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsolpipe.contract.errors import ClusterError
@@ -16,11 +16,10 @@ from wsolpipe.engine.graph import resolve
 from wsolpipe.launch import slurm
 from wsolpipe.launch.dask import LINK_SECONDS, SETTINGS, Dispatch, dashboard_note, quiet
 from wsolpipe.launch.dask_site import site_order
-from wsolpipe.launch.slurm_array import DEAF_LOOKS, Array, end_of, quoted
+from wsolpipe.launch.jobs import DEAF_LOOKS, Jobs, end_of, quoted
 
 if TYPE_CHECKING:
     import threading
-    from pathlib import Path
 
     from dask_jobqueue import SLURMCluster
 
@@ -59,16 +58,23 @@ def run_slurm(session: Session, emit: Emit, stop: threading.Event) -> None:
     if shutil.which("sbatch") is None:
         raise slurm.no_sbatch()
     resolve(session, fetch=True)  # weights come here, where there is a network, and what is wrong with them shows now
-    plan = Array.of(session)
-    most = min(session.config.workers, plan.profile.max_jobs or session.config.workers)
-    with quiet(), dask.config.set(SLURM_SETTINGS), site_order(session, lead=plan.lead) as order:
-        _make_folder(plan.folder)
-        with _cluster(job, plan) as cluster, cluster.get_client() as client:
-            emit(dashboard_note(cluster.dashboard_link))
-            emit({"event": "note", "text": f"jobs {plan.name}: up to {most} at a time, logs in {plan.folder}"})
-            crew = Crew(cluster, plan, emit)
-            cluster.adapt(minimum=1, maximum=most, interval="1s", target_duration="1s", wait_count=IDLE_SECONDS)
-            Dispatch(session, client, emit, stop, order=order, watch=crew).run()
+    plan = Jobs.of(session)
+    plan.make_folder()
+    config = replace(session.config, threads=session.config.threads or plan.profile.cpus)
+    session = replace(session, config=config)
+    most = min(config.workers, plan.profile.max_jobs or config.workers)
+    with (
+        quiet(),
+        dask.config.set(SLURM_SETTINGS),
+        site_order(session, lead=plan.lead) as order,
+        _cluster(job, plan) as cluster,
+        cluster.get_client() as client,
+    ):
+        emit(dashboard_note(cluster.dashboard_link))
+        emit({"event": "note", "text": f"jobs {plan.name}: up to {most} at a time, logs in {plan.folder}"})
+        crew = Crew(cluster, plan, emit)
+        cluster.adapt(minimum=1, maximum=most, interval="1s", target_duration="1s", wait_count=IDLE_SECONDS)
+        Dispatch(session, client, emit, stop, order=order, watch=crew).run()
 
 
 def script_text(session: Session) -> str:
@@ -80,7 +86,7 @@ def script_text(session: Session) -> str:
         If dask-jobqueue is not installed.
     """
     job = _job_class()
-    return str(job("tcp://SCHEDULER:PORT", name="WORKER", **_job_words(Array.of(session))).job_script())
+    return str(job("tcp://SCHEDULER:PORT", name="WORKER", **_job_words(Jobs.of(session))).job_script())
 
 
 def _job_class() -> Any:
@@ -105,13 +111,13 @@ def _job_class() -> Any:
                 self.status = Status.running  # as far as Dask needs to know: there is no job behind it
 
         async def close(self) -> None:
+            self.status = Status.closed  # at once: Dask looks at it while scancel is still at work
             await super().close()
-            self.status = Status.closed
 
     return WorkerJob
 
 
-def _job_words(plan: Array) -> dict[str, Any]:
+def _job_words(plan: Jobs) -> dict[str, Any]:
     """What dask-jobqueue is told of a job. Its own header is left out but for the name: the profile says it all."""
     profile = plan.profile
     extra = ["--memory-limit", "0", "--no-dashboard", "--preload", "wsolpipe.launch.dask_guard"]
@@ -136,7 +142,7 @@ def _job_words(plan: Array) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cluster(job: Any, plan: Array) -> SLURMCluster:
+def _cluster(job: Any, plan: Jobs) -> SLURMCluster:
     from dask_jobqueue import SLURMCluster
 
     try:
@@ -148,20 +154,12 @@ def _cluster(job: Any, plan: Array) -> SLURMCluster:
         raise ClusterError(msg, hint="profile.interface= names the network that compute nodes reach") from error
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"cannot write logs to {folder}: {error.strerror}"
-        raise ClusterError(msg, hint="choose a folder that compute nodes share: profile.logs=FOLDER") from error
-
-
 @dataclass
 class Crew:
     """Looks after the jobs: tells what they wait for, replaces those that were lost before their worker came."""
 
     cluster: SLURMCluster
-    plan: Array
+    plan: Jobs
     emit: Emit
     looked: float = float("-inf")
     seen: float = field(default_factory=time.monotonic)

@@ -25,6 +25,9 @@ TOKEN_PATIENCE = 5.0
 LEAVE_SECONDS = 2.0
 """Time in which what a worker made last is fetched, before it ends."""
 SAME_VERSIONS = "install the same versions there: labels depend on them"
+UNDER_WAY = frozenset(["begin", "rows", "progress"])
+TELL_SECONDS = 1.0
+_last_told = [float("-inf")]
 _ALONE = threading.Lock()
 """One unit at a time in a process, however many threads it was given: a device holds one set of models."""
 
@@ -53,6 +56,11 @@ class Order:
     lead: float = 0.0
 
     ends_here: bool = False
+
+    @property
+    def topic(self) -> str:
+        """Where workers tell how far they are: one topic a run, since runs may share a cluster."""
+        return f"wsolpipe {self.token}"
 
     @classmethod
     def here(cls, config: RunConfig) -> Order:
@@ -104,7 +112,17 @@ def _worker(order: Order) -> tuple[Worker, list[dict[str, Any]]]:
     if problem:
         raise ClusterError(problem[0], hint=problem[1])
     events: list[dict[str, Any]] = []
-    return Worker(Session.open(order.settled()), events.append, _Leaving(get_worker())), events
+    emit = functools.partial(_emit, get_worker(), order.topic, events)
+    return Worker(Session.open(order.settled()), emit, _Leaving(get_worker())), events
+
+
+def _emit(worker: DaskWorker, topic: str, events: list[dict[str, Any]], event: dict[str, Any]) -> None:
+    """Keep an event until its unit is done; what only tells how far it is goes out at once, not too often."""
+    if event["event"] not in UNDER_WAY:
+        events.append(event)
+    elif event["event"] == "begin" or time.monotonic() - _last_told[0] > TELL_SECONDS:
+        _last_told[0] = time.monotonic()
+        worker.log_event(topic, event)
 
 
 def _leave() -> None:

@@ -6,8 +6,6 @@ replaces tasks that were lost, and cancels the array if it is interrupted.
 
 from __future__ import annotations
 
-import re
-import secrets
 import shlex
 import time
 from collections import Counter
@@ -19,7 +17,7 @@ from wsolpipe.contract.errors import ClusterError
 from wsolpipe.engine.config import for_worker
 from wsolpipe.engine.graph import resolve
 from wsolpipe.launch import slurm
-from wsolpipe.launch.profiles import Profile, load_profile
+from wsolpipe.launch.jobs import DEAF_LOOKS, Jobs, end_of, quoted
 from wsolpipe.launch.task import Order, as_error, read_note
 from wsolpipe.launch.watch import StoreWatch
 
@@ -35,11 +33,9 @@ FALSE_STARTS = 2
 """Times that a task may end before its worker begins: what is wrong then does not mend itself."""
 FRUITLESS = 3
 """Times in a row that a task may be lost without anything made meanwhile, as where memory is too small."""
-DEAF_LOOKS = 60
 LOST_LOOKS = 3
 END_SECONDS = 90.0
 FAREWELL_LOOKS = 3
-LOG_LINES = 12
 
 
 def run_slurm_array(session: Session, emit: Emit, stop: threading.Event) -> str | None:
@@ -80,21 +76,8 @@ def script_text(session: Session) -> str:
     return Array.of(session).text()
 
 
-@dataclass(frozen=True)
-class Array:
-    """A job array: where its files are, what is asked of SLURM, what its tasks run."""
-
-    session: Session
-    profile: Profile
-    name: str
-    folder: Path
-
-    @classmethod
-    def of(cls, session: Session) -> Array:
-        """The array of a run, with a name of its own."""
-        profile = load_profile(session.config)
-        name = f"wsolpipe-{re.sub(r'[^A-Za-z0-9_.-]', '_', session.dataset.name)}-{secrets.token_hex(3)}"
-        return cls(session, profile, name, profile.log_folder / name)
+class Array(Jobs):
+    """A job array: what its tasks run, and what is asked of SLURM."""
 
     @property
     def script(self) -> Path:
@@ -105,12 +88,6 @@ class Array:
     def order(self) -> Path:
         """What its tasks read."""
         return self.folder / "order.json"
-
-    @property
-    def lead(self) -> int:
-        """Seconds before the wall time at which tasks are asked to end: of a short time, a quarter at most."""
-        wall = self.profile.wall_seconds
-        return self.profile.signal_seconds if wall is None else max(1, min(self.profile.signal_seconds, wall // 4))
 
     def write(self) -> None:
         """Script and order into the log folder.
@@ -127,8 +104,7 @@ class Array:
             self.script.write_text(self.text())
             Order(settled, self.lead, self.profile.resubmits).write(self.order)
         except OSError as error:
-            msg = f"cannot write scripts and logs to {self.folder}: {error.strerror}"
-            raise ClusterError(msg, hint="choose a folder that compute nodes share: profile.logs=FOLDER") from error
+            raise self.unwritable(error) from error
 
     def text(self) -> str:
         """The batch script."""
@@ -309,18 +285,3 @@ def _queue_in_words(jobs: Iterable[Job]) -> str:
 def _ways_to_look(session: Session, job: str) -> str:
     store = shlex.quote(session.config.store)
     return f"wsolpipe status store={store} shows how far it is; scancel {job} ends it; the same run again resumes"
-
-
-def end_of(log: Path) -> str:
-    """The last lines of a log, indented."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-    except OSError:
-        return "  (there is no such file: is the folder shared with the compute nodes?)"
-    return "\n".join(f"  {line}" for line in lines)
-
-
-def quoted(option: str) -> str:
-    """An option as sbatch reads it from a script: quotes where there is a space."""
-    name, separator, value = option.partition("=")
-    return f'{name}{separator}"{value}"' if " " in value else option

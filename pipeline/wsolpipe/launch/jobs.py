@@ -1,0 +1,76 @@
+"""The jobs of one run on SLURM: what they are called, what a site's profile asks for, where their files are."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from wsolpipe.contract.errors import ClusterError
+from wsolpipe.launch.profiles import Profile, load_profile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsolpipe.engine.session import Session
+
+LOG_LINES = 12
+DEAF_LOOKS = 60
+"""Looks at the queue in a row that may go unanswered: a controller that restarts is silent for a while."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Jobs that share a name of their own and a folder."""
+
+    session: Session
+    profile: Profile
+    name: str
+    folder: Path
+
+    @classmethod
+    def of(cls, session: Session) -> Self:
+        """The jobs of a run."""
+        profile = load_profile(session.config)
+        name = f"wsolpipe-{re.sub(r'[^A-Za-z0-9_.-]', '_', session.dataset.name)}-{secrets.token_hex(3)}"
+        return cls(session, profile, name, profile.log_folder / name)
+
+    @property
+    def lead(self) -> int:
+        """Seconds before the wall time at which tasks are asked to end: of a short time, a quarter at most."""
+        wall = self.profile.wall_seconds
+        return self.profile.signal_seconds if wall is None else max(1, min(self.profile.signal_seconds, wall // 4))
+
+    def make_folder(self) -> None:
+        """Make the folder of scripts and logs.
+
+        Raises
+        ------
+        ClusterError
+            If it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: OSError) -> ClusterError:
+        """What to say of a folder that takes no files."""
+        msg = f"cannot write scripts and logs to {self.folder}: {error.strerror}"
+        return ClusterError(msg, hint="choose a folder that compute nodes share: profile.logs=FOLDER")
+
+
+def end_of(log: Path) -> str:
+    """The last lines of a log, indented."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        return "  (there is no such file: is the folder shared with the compute nodes?)"
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def quoted(option: str) -> str:
+    """An option as sbatch reads it from a script: quotes where there is a space."""
+    name, separator, value = option.partition("=")
+    return f'{name}{separator}"{value}"' if " " in value else option
