@@ -164,6 +164,12 @@ def test_a_cluster_without_workers_or_with_unfit_ones_is_refused_before_work(toy
     assert done.code == 1
     assert "has no wsolpipe" in done.err
     assert "install the same versions there" in done.err
+    with start_dask(tmp_path / "other", settings={"PYTHONPATH": str(tmp_path / "hide")}) as other:
+        other.settings = {}
+        other.add_worker(toy.env())
+        done = toy.run(f"cluster={other.address}")
+    assert done.code == 1
+    assert "the Dask scheduler has no wsolpipe" in done.err
     assert not list(toy.store.glob("**/shade/**/commits/*.json"))
 
 

@@ -75,20 +75,18 @@ def await_worker(client: Client, stop: threading.Event, *, seconds: float, where
 
 
 def check_workers(client: Client, order: Order) -> None:
-    """Let every worker look whether it can take part in a run.
+    """Look whether the scheduler can pass a run's tasks on, and let every worker look whether it can take part.
 
     Raises
     ------
     ClusterError
-        If one lacks wsolpipe or has other versions, or sees other images or another store.
+        If one lacks wsolpipe or has other versions, or a worker sees other images or another store.
     """
     wanted = dict(order.versions)
-    names = [name for name in wanted if name != "python"]
-    for worker, found in client.get_versions(packages=names)["workers"].items():
-        differ = differences({**found["packages"], "python": found["host"]["python"]}, wanted)
-        if differ:
-            msg = f"the worker at {worker} has {', '.join(differ)}"
-            raise ClusterError(msg, hint=SAME_VERSIONS)
+    found = client.get_versions(packages=[name for name in wanted if name != "python"])
+    _compare("the Dask scheduler", found["scheduler"], {name: wanted[name] for name in ("python", "wsolpipe")})
+    for worker, there in found["workers"].items():
+        _compare(f"the worker at {worker}", there, wanted)
     for worker, problem in client.run(look, order, on_error="return").items():
         if isinstance(problem, BaseException):
             msg = f"the worker at {worker} cannot take part: {type(problem).__name__}: {problem}"
@@ -96,3 +94,10 @@ def check_workers(client: Client, order: Order) -> None:
         if problem:
             msg_0 = f"the worker at {worker} on {problem[0]}"
             raise ClusterError(msg_0, hint=problem[1])
+
+
+def _compare(who: str, there: dict[str, Any], wanted: dict[str, str]) -> None:
+    differ = differences({**there["packages"], "python": there["host"]["python"]}, wanted)
+    if differ:
+        msg = f"{who} has {', '.join(differ)}"
+        raise ClusterError(msg, hint=SAME_VERSIONS)
