@@ -92,7 +92,7 @@ def test_prompt_without_slot_is_refused() -> None:
         fill_templates([], "x")
 
 
-COUNTS = {"ilsvrc": (1000, 25), "cub": (200, 25), "voc": (20, 25), "demo": (8, 7)}
+COUNTS = {"ilsvrc": (1000, 25), "cub": (200, 25), "voc": (20, 25), "demo": (8, 8)}
 
 
 @pytest.mark.parametrize("dataset", COUNTS)
