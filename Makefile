@@ -26,9 +26,9 @@ demo: $(STAMP)
 	$(BIN)/wsolpipe eval stage=proposals dataset=demo store=$(DEMO_STORE)
 	$(BIN)/wsoltrain preview dataset=demo store=$(DEMO_STORE) out=$(DEMO_STORE)/preview.png
 	$(BIN)/wsolpipe report dataset=demo store=$(DEMO_STORE)
-	$(BIN)/wsoltrain fit recipe=dips_workshop dataset=demo store=$(DEMO_STORE) out=$(DEMO_RUN)
+	OMP_NUM_THREADS=1 $(BIN)/wsoltrain fit workers=1 recipe=dips_workshop dataset=demo store=$(DEMO_STORE) out=$(DEMO_RUN)
 	$(BIN)/wsoltrain select runs=$(DEMO_RUN)
-	$(BIN)/wsoltrain eval checkpoint=$(DEMO_RUN) dataset=demo store=$(DEMO_STORE) maps=cams must_beat=true
+	OMP_NUM_THREADS=1 $(BIN)/wsoltrain eval workers=1 checkpoint=$(DEMO_RUN) dataset=demo store=$(DEMO_STORE) maps=cams must_beat=true
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal
