@@ -86,6 +86,43 @@ def test_a_run_goes_on_through_a_failing_slow_and_cut_connection(toy, undisturbe
     assert remote_bytes(url) == object_bytes(undisturbed.store)
 
 
+def test_a_worker_that_slept_through_its_lease_harms_nothing_on_s3(toy, undisturbed, s3):
+    """Its late put finds another's object there, and its late record another's record."""
+    url = s3.store()
+    sleeper = toy.start(f"store={url}", "lease=0.5", "shade.pause=0.3")
+    deadline = time.monotonic() + 60
+    while not toy.calls("shade") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(sleeper.pid, signal.SIGSTOP)
+    try:
+        other = toy.run(f"store={url}", "lease=0.5")
+        assert other.code == 0, other.err
+        before = tags(url)
+    finally:
+        os.killpg(sleeper.pid, signal.SIGCONT)
+    _, told = sleeper.communicate(timeout=60)
+    assert sleeper.returncode == 0, told
+    assert tags(url) == before
+    assert remote_bytes(url) == object_bytes(undisturbed.store)
+
+
+def tags(url):
+    """ETag of every record and object by name."""
+    backend = open_backend(url)
+    names = [name for name, _ in backend.walk("") if not name.endswith(("last-run.json", "seen.json"))]
+    return {name: backend.tag(name) for name in names}
+
+
+def test_expired_credentials_end_a_run_with_what_to_do_and_the_command_that_resumes(toy, s3):
+    with Proxy(s3.endpoint, Plan(answer=(400, "ExpiredToken"))) as proxy:
+        done = toy.run(f"store={s3.store()}", stage="shade", AWS_ENDPOINT_URL=proxy.endpoint)
+    assert done.code == 4
+    assert "the credentials have expired" in done.err
+    assert "renew them" in done.err
+    assert done.err.rstrip().splitlines()[-1].startswith("resume with: wsolpipe run")
+    assert "Traceback" not in done.err
+
+
 def test_no_credential_is_written_anywhere(toy, s3):
     url = s3.store()
     done = toy.run(f"store={url}", stage="palette")

@@ -10,7 +10,9 @@ from engine.bench import line
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.engine import quarantine
+from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.isolation import process_guarded
+from wsolpipe.engine.plan import make_plan
 from wsolpipe.launch.run import budget
 from wsolpipe.stages.base import Rows
 
@@ -204,3 +206,22 @@ def test_rows_dropped_and_mended_since_do_not_pay_for_others(bench):
     spoil(bench, *(f"class1/image{row:03d}.png" for row in range(1, 67, 3)))
     quarantine.retry(bench.session(stage="shade"))
     assert bench.go("force=true", stage="index,shade").code == 2
+
+
+def test_a_retried_row_makes_a_new_generation_and_plan_names_what_reads_it(bench):
+    bench.go("shade.bad=[10]")
+    assert quarantine.retry(bench.session()) == 1
+    reasons = {item.stage: item.reason for item in plan_of(bench)}
+    assert reasons["shade"] == "1 retry asked"
+    assert bench.go(stage="shade").code == 0
+    (frame,) = [item for item in plan_of(bench) if item.stage == "frame"]
+    assert "1 upstream shard changed" in frame.reason or "1 retry asked" in frame.reason
+    for path in bench.store.glob("toy/train/frame/*/retries/*"):
+        path.unlink()  # nobody asked for these rows: what they read changed all the same
+    (frame,) = [item for item in plan_of(bench) if item.stage == "frame"]
+    assert (frame.reason, frame.shards - frame.shards_done) == ("1 upstream shard changed", 1)
+
+
+def plan_of(bench):
+    session = bench.session()
+    return make_plan(session, resolve(session))

@@ -14,6 +14,7 @@ from wsolpipe.contract.reader import StageView, read_record
 from wsolpipe.engine.commit import all_arrays, missing_objects
 from wsolpipe.engine.fingerprint import differences
 from wsolpipe.engine.graph import Graph, Node, existing_manifest
+from wsolpipe.engine.indexing import scan_seconds
 
 if TYPE_CHECKING:
     from wsolpipe.contract.manifest import CommitRecord, StageManifest
@@ -188,7 +189,7 @@ def _index_line(split: str, index: Any) -> Line:
         1,
         made.rows - made.quarantined,
         made.quarantined,
-        0.0,
+        scan_seconds(index),
         0.0,
         3,
         0,

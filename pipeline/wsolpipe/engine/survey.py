@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.engine.indexing import scan_seconds
 from wsolpipe.engine.leases import Owner
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def _split_lines(store: Store, dataset: str, split_name: str) -> list[dict[str, 
         manifest = split.index(key[:-1]).manifest if done else None
         line = _line("index", dataset, split_name, key[:-1], manifest.rows if manifest else 0, 1, int(done))
         if manifest:
-            line.update(done=manifest.rows - manifest.quarantined, quarantined=manifest.quarantined)
+            line.update(
+                done=manifest.rows - manifest.quarantined, quarantined=manifest.quarantined,
+                seconds=scan_seconds(split.index(key[:-1])),
+            )  # fmt: skip
         lines.append({**line, **_activity(store, folder)})
     for stage in split.stages():
         for key in split.keys(stage):
