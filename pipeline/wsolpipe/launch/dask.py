@@ -214,7 +214,7 @@ def _explain(unit: Unit, error: BaseException) -> NoReturn:
     if isinstance(error, KilledWorker):
         msg = f"{_told(unit)} killed {error.allowed_failures + 1} workers"
         raise ClusterError(msg, hint="give workers more memory, or fewer of them a machine, and run again: it resumes")
-    if isinstance(error, (ImportError, AttributeError)) or "deserializ" in str(error):
+    if isinstance(error, ImportError) or any(mark in str(error) for mark in ("deserializ", "Can't get attribute")):
         msg = f"{_told(unit)}: the cluster could not load what it shall run: {error}"
         hint = "install the same wsolpipe for the scheduler and every worker, and for them your own stages too"
         raise ClusterError(msg, hint=hint) from error
