@@ -114,8 +114,8 @@ class Proxy:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         with self._lock:
             number = next(self._count)
+            self.done["requests"] += 1
         plan = self.plan
-        self.done["requests"] += 1
         if plan.down:
             handler.close_connection = True
             return

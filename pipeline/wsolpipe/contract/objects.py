@@ -31,6 +31,7 @@ T = TypeVar("T")
 FIRST_PATIENCE = 5.0
 PATIENCE = 60.0
 LONGEST_PAUSE = 5.0
+_answered: set[tuple[str, str | None]] = set()  # servers that this process reached before, by any of its handles
 
 
 def open_remote(url: str) -> ObjectBackend:
@@ -66,7 +67,6 @@ class ObjectBackend:
         self.url = url
         self.retried: Counter[str] = Counter()
         self.cache = Cache.from_environment()
-        self._reached = False
         self._lock = threading.Lock()
 
     @cached_property
@@ -278,27 +278,30 @@ class ObjectBackend:
 
     def _patiently(self, verb: str, name: str, act: Callable[[], T]) -> T:
         """`act`, again and again while its failures may pass."""
-        began, pause = time.monotonic(), 0.1
+        began, pause, tries = time.monotonic(), 0.1, 0
+        server = (urlsplit(self.url).netloc, os.environ.get("AWS_ENDPOINT_URL"))
         while True:
+            tries += 1
             try:
                 result = act()
             except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
                     self._fail(verb, name, error)
-                self._reached = True
+                _answered.add(server)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}") from None
             except Exception as error:
-                patience = PATIENCE if self._reached else FIRST_PATIENCE
+                patience = PATIENCE if server in _answered else FIRST_PATIENCE
                 if isinstance(error, StoreError):
                     raise
-                if not may_pass(error) or time.monotonic() - began > patience:
+                # Once more in any case: on a busy machine one try alone may take all of the patience.
+                if not may_pass(error) or (tries > 1 and time.monotonic() - began > patience):
                     self._fail(verb, name, error)
                 with self._lock:
                     self.retried[verb] += 1
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self._reached = True
+                _answered.add(server)
                 return result
 
     def _fail(self, verb: str, name: str, error: Exception) -> NoReturn:
