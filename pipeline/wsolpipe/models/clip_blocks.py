@@ -63,7 +63,7 @@ class Block(ABC):
 
     def attention(self, query: Tensor, key: Tensor) -> Tensor:
         """softmax(scale · q·kᵀ), [B, H, N, N]; rows sum to one."""
-        return ((query * self.scale) @ key.transpose(-2, -1)).softmax(dim=-1)
+        return ((query * self.scale) @ key.mT).softmax(dim=-1)
 
     def after_norm(self, tokens: Tensor, normed: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the block from its first layer norm on.
@@ -103,7 +103,7 @@ class OpenClipBlock(Block):
         """One product with the joint weight of q, k and v."""
         layer = self.module.attn
         joint = linear(normed, layer.in_proj_weight, layer.in_proj_bias)
-        query, key, value = joint.reshape(*joint.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = joint.reshape(*joint.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4).contiguous()
         if hasattr(layer, "ln_q"):
             query, key = layer.ln_q(query), layer.ln_k(key)
         return query, key, value
@@ -151,7 +151,9 @@ class TimmBlock(Block):
             if bias is None and getattr(layer, "q_bias", None) is not None:
                 bias = torch.cat((layer.q_bias, layer.k_bias, layer.v_bias))
             joint = linear(normed, layer.qkv.weight, bias)
-            query, key, value = joint.reshape(*joint.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+            query, key, value = (
+                joint.reshape(*joint.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+            )
         else:
             parts = (layer.q_proj(normed), layer.k_proj(normed), layer.v_proj(normed))
             query, key, value = (part.reshape(*part.shape[:2], layer.num_heads, -1).transpose(1, 2) for part in parts)

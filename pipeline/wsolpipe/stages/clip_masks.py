@@ -1,0 +1,136 @@
+"""Pseudo-masks from CLIP maps, sharpened by a dense CRF, with doubtful pixels left out: how CLIP-ES ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from wsolpipe.contract.schema import ArraySpec, Status
+from wsolpipe.images.geometry import resize
+from wsolpipe.stages.base import Stage, StageParams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.stages.base import Array, Rows, Upstream
+
+#: Level of pixels that are left out.
+IGNORED = 255
+
+
+class ClipMasksParams(StageParams):
+    """Parameters of `ClipMasks`.
+
+    Attributes
+    ----------
+    size
+        Side of the masks, in pixels; the whole image is squashed to it. Time and memory grow with its fourth power.
+    iterations
+        Of mean-field inference.
+    confidence
+        A pixel whose likeliest label has less is left out.
+    smooth_xy, smooth_weight
+        Deviation, in pixels of the mask, and weight of the smoothness kernel.
+    bilateral_xy, bilateral_rgb, bilateral_weight
+        Deviations, in pixels of the original image and in levels, and weight of the appearance kernel.
+    """
+
+    size: Annotated[int, Field(ge=8, le=112)]
+    iterations: Annotated[int, Field(ge=0)]
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    smooth_xy: Annotated[float, Field(gt=0)]
+    smooth_weight: Annotated[float, Field(ge=0)]
+    bilateral_xy: Annotated[float, Field(gt=0)]
+    bilateral_rgb: Annotated[float, Field(gt=0)]
+    bilateral_weight: Annotated[float, Field(ge=0)]
+
+
+class ClipMasks(Stage[ClipMasksParams]):
+    """A mask a row: the background's score is one minus the highest of the maps, then a dense CRF, then confidence.
+
+    The authors run the CRF at the size of the image; here it is run at ``size``, with every pair of pixels.
+    """
+
+    Params: ClassVar[type[StageParams]] = ClipMasksParams
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The mask and how much of it is ignored."""
+        size = self.params.size
+        return {
+            "masks": ArraySpec(
+                dtype="uint8",
+                shape=(size, size),
+                fill=IGNORED,
+                meaning="0 background, k slot k - 1 of the maps, 255 left out; the whole image, squashed",
+            ),
+            "ignored": ArraySpec(dtype="float32", unit="share of the image", meaning="pixels that are left out"),
+        }
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
+        """Make the masks of these rows."""
+        maps = inputs["clip_cams"]
+        for position in range(len(rows)):
+            if rows.usable(position) and maps.status[position] != Status.OK:
+                rows.quarantine(position, "clip_cams holds no map of this row")
+        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        for batch in rows.batches(1, self._small):
+            for _, position, (image, size) in batch.present():
+                mask = self.cut(self._scores(maps, position), image, size)
+                made["masks"][position], made["ignored"][position] = mask, (mask == IGNORED).mean()
+            self.context.progress(batch.stop, len(rows))
+        return made
+
+    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
+        """Rows without a pixel of foreground."""
+        usable = np.array([rows.usable(position) for position in range(len(rows))], bool)
+        found = ((arrays["masks"] > 0) & (arrays["masks"] < IGNORED)).any(axis=(1, 2))
+        return {"empty_masks": int((usable & ~found).sum())}
+
+    def _small(self, image: Array, position: int) -> tuple[Array, tuple[int, int]]:  # noqa: ARG002
+        return resize(image, (self.params.size, self.params.size)), (image.shape[0], image.shape[1])
+
+    def _scores(self, maps: Upstream, position: int) -> Array:
+        """Maps of one row in [0, 1] at the size of the mask, float32 [T, size, size]; 0 where a slot is empty."""
+        from wsolpipe.maps import dequantise, upsample
+
+        levels, limits = maps.arrays["maps"][position], np.nan_to_num(maps.arrays["range"][position])
+        if "grid_hw" in maps.arrays:
+            height, width = maps.arrays["grid_hw"][position]
+            levels = levels[:, :height, :width]
+        return upsample(dequantise(levels, limits), (self.params.size, self.params.size))
+
+    def cut(self, scores: Array, image: Array, size: tuple[int, int]) -> Array:
+        """Labels of pixels.
+
+        Parameters
+        ----------
+        scores : float32 array [T, s, s]
+            Of the foreground, in [0, 1].
+        image : uint8 array [s, s, 3]
+        size : (height, width)
+            Of the original image.
+
+        Returns
+        -------
+        uint8 array [s, s]
+        """
+        import torch
+
+        from wsolpipe.ops.dense_crf import gaussian, mean_field, pixel_features
+
+        params, side = self.params, self.params.size
+        device = torch.device(self.context.device)
+        foreground = torch.from_numpy(scores).to(device).flatten(1)
+        colours = torch.from_numpy(image).to(device).float()
+        pixel = (size[0] / side, size[1] / side)
+        with torch.no_grad():
+            smooth = gaussian(pixel_features(colours, (1.0, 1.0), params.smooth_xy)).mul_(params.smooth_weight)
+            alike = pixel_features(colours, pixel, params.bilateral_xy, params.bilateral_rgb)
+            neighbours = smooth.add_(gaussian(alike), alpha=params.bilateral_weight)
+            background = 1 - foreground.amax(dim=0, keepdim=True)
+            found = mean_field(torch.cat([background, foreground]), neighbours, params.iterations)
+            share, label = found.max(dim=0)
+            label[share < params.confidence] = IGNORED
+        return label.to(torch.uint8).reshape(side, side).cpu().numpy()
