@@ -18,7 +18,7 @@ from s3 import BUCKET, KEYS
 pytestmark = pytest.mark.netns
 
 CUT_SECONDS = 20
-SHARDS = 20
+SHARDS = 14
 DEMO = ("stage=cls_maps", "dataset=demo", "split=train", f"limit={8 * SHARDS}", "shard_rows=8", "threads=1")
 
 
