@@ -1,0 +1,43 @@
+"""Data sets of photographs: splits that depend on names alone, and a YAML that the product reads."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "experiments"))
+import real_data
+
+from wsolpipe.images.dataset import load_dataset
+
+LABELS = {f"{label}/{number:03d}.jpg": str(label) for label in range(3) for number in range(20)}
+
+
+def test_splits_share_no_file_and_keep_every_class_at_its_share():
+    splits = real_data.split_ids(LABELS)
+    assert set().union(*splits.values()) == set(LABELS)
+    assert sum(map(len, splits.values())) == len(LABELS)
+    for split, share in real_data.SHARES.items():
+        assert all(sum(name.startswith(f"{label}/") for name in splits[split]) == 20 * share for label in range(3))
+    assert real_data.split_ids(dict(reversed(LABELS.items()))) == splits
+
+
+def test_written_set_is_read_by_the_product(tmp_path):
+    pack = tmp_path / "packs" / "few"
+    (pack / "images").mkdir(parents=True)
+    lines = {
+        "image_ids": [*LABELS],
+        "class_labels": [f"{name},{label}" for name, label in LABELS.items()],
+        "image_sizes": [f"{name},40,30" for name in LABELS],
+        "localization": [f"{name},1,2,30,20" for name in LABELS for _ in range(2)],
+        "classes": ["0,a", "1,b", "2,c"],
+    }
+    for kind, rows in lines.items():
+        (pack / f"{kind}.txt").write_text("".join(f"{row}\n" for row in rows))
+    words = [f"packs={pack.parent}", f"weights={tmp_path}", f"out={tmp_path / 'out'}", "sets=few"]
+    assert real_data.main(words) == 0
+    dataset = load_dataset(str(tmp_path / "out" / "few.yaml"))
+    assert dataset.splits == ["train", "val", "test"]
+    folder = tmp_path / "out" / "few"
+    boxes = [(folder / split / "localization.txt").read_text().splitlines() for split in dataset.splits]
+    assert [len(each) for each in boxes] == [72, 18, 30]
