@@ -105,8 +105,8 @@ def test_a_job_learns_its_end_from_slurm(slurm, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_begins_no_shard_that_cannot_end_and_says_to_come_again(toy, undisturbed):
-    """A shard takes 4 s. After the first no second one fits into 8 s; the next run makes the rest."""
-    done = toy.run("wall_time=8", "shade.pause=1.0")
+    """A shard takes 4 s, the last one 2 s. After the first neither fits into 6.5 s; the next run makes the rest."""
+    done = toy.run("wall_time=6.5", "shade.pause=1.0")
     assert done.code == 75, done.err
     assert "too few for another shard" in done.err
     assert "the wall time is up; everything committed so far is kept" in done.err

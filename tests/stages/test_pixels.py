@@ -22,7 +22,8 @@ def test_every_image_is_the_whole_picture_squashed():
     drawn = draw(40)
     made = stage(48).process(drawn.rows(), {})["rgb"]
     assert made.shape == (40, 3, 48, 48)
-    assert all(np.array_equal(made[n].transpose(1, 2, 0), resize(image, (48, 48))) for n, image in enumerate(drawn.images))
+    for planes, image in zip(made, drawn.images, strict=True):
+        assert np.array_equal(planes.transpose(1, 2, 0), resize(image, (48, 48)))
 
 
 def test_a_broken_image_is_quarantined_and_leaves_its_neighbours_alone():

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import torch  # noqa: E402 - after the thread count
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
-from stores import DATASET, TinyStore, build_store  # type: ignore[import-not-found]  # noqa: E402
+from stores import DATASET, TinyStore, build_store  # noqa: E402
 from wsolpipe.images.decode import decode  # noqa: E402
 from wsolpipe.images.geometry import resize  # noqa: E402
 from wsoltrain.stream import ItemConfig, Labelling, Stream  # noqa: E402

@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 import numpy as np  # noqa: E402 - after the path
 from photographs import shared_folder  # noqa: E402
 
-from s3 import serve_s3  # type: ignore[import-not-found]  # noqa: E402
-from stores import DATASET, build_store, write_stage  # type: ignore[import-not-found]  # noqa: E402
+from s3 import serve_s3  # noqa: E402
+from stores import DATASET, build_store, write_stage  # noqa: E402
 from wsolpipe.contract.schema import ArraySpec  # noqa: E402
 from wsolpipe.images.decode import decode  # noqa: E402
 from wsolpipe.images.geometry import resize  # noqa: E402
