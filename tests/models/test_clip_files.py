@@ -247,6 +247,7 @@ def test_published_weights_in_the_cache_need_no_network(tmp_path, monkeypatch):
         ({"attentional_pool": True, "attn_pooler_heads": 1}, "pools by attention"),
         ({"scaled_cosine_attn": True}, "on cosines"),
         ({"timm_model_name": "vit_tiny_patch16_gap_224.none"}, "cannot build"),
+        ({"timm_model_name": "vit_small_r26_s32_224", "timm_pool": "token", "timm_proj": "linear"}, "convolutional"),
         ({"timm_model_name": "test_vit3", "timm_pool": "avg", "timm_proj": "linear"}, "no class token"),
     ],
 )

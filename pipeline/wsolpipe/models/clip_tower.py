@@ -129,6 +129,9 @@ class TimmTower(Tower):
         if getattr(trunk, "cls_token", None) is None or not hasattr(trunk, "patch_embed"):
             msg = f"the vision tower of {name} has no class token"
             raise ConfigError(msg, hint="name a vision transformer with one, such as ViT-B-16 or EVA02-L-14")
+        if hasattr(trunk.patch_embed, "backbone"):
+            msg = f"the vision tower of {name} cuts its patches from the features of a convolutional network"
+            raise ConfigError(msg, hint="name a plain vision transformer, such as ViT-B-16 or EVA02-L-14")
         if getattr(trunk, "rope_mixed", False) or getattr(trunk, "attn_pool", None) is not None:
             msg = f"the vision tower of {name} has rotary embeddings a block, or pools by attention"
             raise ConfigError(msg, hint="name a plain vision transformer, such as ViT-B-16 or EVA02-L-14")
