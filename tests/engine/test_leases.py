@@ -64,6 +64,20 @@ def test_a_dead_processs_lease_is_taken_over_at_once(backend):
     assert taken.still_mine()
 
 
+def test_a_dead_processs_lease_is_swept_away_also_where_it_died_at_a_renewal(backend):
+    """Killed inside a swap, it leaves a marker that nobody else may pass for ten seconds."""
+    subprocess.run([sys.executable, "-c", HOLD, str(backend.root), NAME], check=True)
+    (backend.root / FOLDER / "leases" / ".0.json.guard").touch()
+    Leases(backend).sweep(FOLDER)
+    assert backend.names(f"{FOLDER}/leases") == []
+
+
+def test_a_living_holders_lease_is_not_swept_away(backend):
+    assert Leases(backend).acquire(NAME) is not None
+    Leases(backend).sweep(FOLDER)
+    assert backend.names(f"{FOLDER}/leases") == ["0.json"]
+
+
 def test_a_number_used_again_by_another_process_does_not_keep_a_lease(backend):
     holder = Leases(backend)
     holder.owner = Owner(**{**vars(holder.owner), "started": "12"})  # this pid, but of a process begun long ago

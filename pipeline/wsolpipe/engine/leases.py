@@ -77,12 +77,15 @@ class Leases:
         return None
 
     def sweep(self, folder: str) -> None:
-        """Remove the leases of holders known to be dead, which nobody takes over where the work is done."""
+        """Remove the leases of holders known to be dead, which nobody takes over where the work is done.
+
+        Without taking them over first: a holder that was killed at a renewal left a marker which that would wait for.
+        """
         for name in self.backend.names(f"{folder}/leases"):
+            lease = f"{folder}/leases/{name}"
             with contextlib.suppress(OSError):
-                lease = self.acquire(f"{folder}/leases/{name}")
-                if lease is not None:
-                    lease.release()
+                if self.is_stale(lease, self.backend.get(lease)):
+                    self.backend.delete(lease)
 
     def is_stale(self, name: str, content: bytes) -> bool:
         """Whether the holder that wrote `content` is dead or has not beaten for its time to live."""
