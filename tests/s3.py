@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BUCKET = "labels"
+STORES = itertools.count()  # of one process: all its servers share moto's memory
 KEYS = {"AWS_ACCESS_KEY_ID": "test-key-0001", "AWS_SECRET_ACCESS_KEY": "test-secret-0001", "AWS_REGION": "us-east-1"}
 
 
@@ -25,14 +26,13 @@ class Server:
     """A running S3 server: its address, and URLs of fresh stores in its bucket."""
 
     endpoint: str
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def environment(self) -> dict[str, str]:
         return {**KEYS, "AWS_ENDPOINT_URL": self.endpoint}
 
     def store(self) -> str:
-        return f"s3://{BUCKET}/store{next(self._numbers)}"
+        return f"s3://{BUCKET}/store{next(STORES)}"
 
 
 @contextmanager
