@@ -1,9 +1,9 @@
 """A private SLURM cluster on this host: munged, slurmctld and a few slurmd in one folder, on ports that were free.
 
 ```sh
-python tools/slurm/cluster.py start /tmp/cluster nodes=2     # prints the line that makes sbatch and squeue use it
-python tools/slurm/cluster.py stop /tmp/cluster
-python tools/slurm/cluster.py hold /tmp/cluster              # start, then stop when standard input ends
+python tools/slurm/cluster.py start FOLDER nodes=2     # prints the line that makes sbatch and squeue use it
+python tools/slurm/cluster.py stop FOLDER
+python tools/slurm/cluster.py hold FOLDER              # start, then stop when standard input ends
 ```
 
 It needs Debian's packages ``slurm-wlm`` and ``munge`` and nothing of a cluster that may run here already. Only for

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wsolpipe.models.weights import Weights
 
 T = TypeVar("T")
+V = TypeVar("V")
 P = TypeVar("P", bound="StageParams")
 Array = np.ndarray[Any, Any]
 
@@ -221,6 +222,17 @@ class Batch(Generic[T]):
     def present(self) -> list[tuple[int, int, T]]:
         """(slot in the batch, position in the block, item) of the rows that take part."""
         return [(slot, self.start + slot, item) for slot, item in enumerate(self.items) if item is not None]
+
+    def pick(self, values: Sequence[V]) -> list[V]:
+        """Of one value a row of the block, that of each slot; padding repeats the last row's."""
+        return [values[min(self.start + slot, len(values) - 1)] for slot in range(len(self.items))]
+
+    def stack(self: Batch[Array], *shape: int) -> Array:
+        """Images of `shape` as one uint8 array [slots, *shape], blank where a row does not take part."""
+        pixels = np.zeros((len(self.items), *shape), np.uint8)
+        for slot, _, image in self.present():
+            pixels[slot] = image
+        return pixels
 
 
 @dataclass(frozen=True)

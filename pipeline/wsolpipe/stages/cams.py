@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.words import Distinct, OneOrMore, TargetWord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from wsolpipe.models.feature_maps import FeatureMaps
-    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+    from wsolpipe.stages.base import Array, Rows, Upstream
 
 Method = Literal["cam", "gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam", "nl-ccam"]
 SMOOTH, CCAM = "smooth-gradcam++", "nl-ccam"
@@ -51,32 +52,14 @@ class CamsParams(StageParams):
         Images in one forward; the last is padded to it.
     """
 
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
-    target: Literal["true", "predicted", "top5"]
+    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct]
+    target: Annotated[Literal["true", "predicted", "top5"], TargetWord]
     layer: str | None
     samples: Annotated[int, Field(ge=1)]
     noise: Annotated[float, Field(gt=0)]
     combination: Literal["quadratic", "linear"]
     seed: Annotated[int, Field(ge=0)]
     batch: Annotated[int, Field(ge=1), ExecutionOnly()]
-
-    @field_validator("methods", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("target", mode="before")
-    @classmethod
-    def _yaml_reads_true_as_a_truth_value(cls, value: Any) -> Any:
-        return "true" if value is True else value
-
-    @field_validator("methods")
-    @classmethod
-    def _no_method_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
-            msg = "a method stands twice"
-            raise ValueError(msg)
-        return value
 
     def in_key(self) -> dict[str, Any]:
         """No parameter of a method that is not made."""
@@ -158,13 +141,12 @@ class Cams(Stage[CamsParams]):
         """
         from wsolpipe.maps import quantise
 
-        labels = self._labels(rows)
+        labels, numbers = self._labels(rows), rows.numbers.tolist()
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
         for batch in rows.batches(self.params.batch, self.squash):
             if batch.present():
-                wanted = [labels[min(batch.start + slot, len(rows) - 1)] for slot in range(len(batch.items))]
-                numbers = [int(rows.numbers[min(batch.start + slot, len(rows) - 1)]) for slot in range(len(wanted))]
-                maps, classes = self.activate(self._pixels(batch), wanted, numbers)
+                side = self.classifier.record.size
+                maps, classes = self.activate(batch.stack(side, side, 3), batch.pick(labels), batch.pick(numbers))
                 for slot, position, _ in batch.present():
                     if np.isfinite(maps[slot]).all():
                         made["maps"][position], made["range"][position] = quantise(maps[slot])
@@ -253,10 +235,3 @@ class Cams(Stage[CamsParams]):
             moved = images + self.params.noise * span * torch.from_numpy(noise).to(images.device)
             found.append(self.maker(moved).gradients(classes))
         return torch.stack(found)
-
-    def _pixels(self, batch: Batch[Array]) -> Array:
-        size = self.classifier.record.size
-        pixels = np.zeros((len(batch.items), size, size, 3), np.uint8)
-        for slot, _, image in batch.present():
-            pixels[slot] = image
-        return pixels

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize, tiled_size
-from wsolpipe.models.class_names import choose_class_names, read_class_names, require_templates
-from wsolpipe.models.clip_config import clip_weights, in_key
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
+from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.words import AsksClip, ClipParams, OneOrMore, Resize, TargetWord, require_tiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,22 +29,11 @@ LONGEST = 512
 AFFINITY = {"attention_blocks", "box_threshold"}
 
 
-class ClipCamsParams(StageParams):
-    """Parameters of `ClipCams`.
+class ClipCamsParams(ClipParams):
+    """Parameters of `ClipCams`, beside those of every stage that asks a CLIP.
 
     Attributes
     ----------
-    model
-        open_clip's name of a CLIP with a vision transformer, the path of a JSON configuration, or None for what the
-        tensors of a file of OpenAI's kind say.
-    weights
-        File, ``open_clip:TAG`` or ``random:SEED``; None for OpenAI's of `model`, or its first published ones.
-    quick_gelu
-        None for what the file's layout, the tag or the model's name say.
-    classes
-        Class list (see `wsolpipe.models.class_names`); None for the data set's own names, without background words.
-    prompts
-        Templates with ``{}`` where the name goes, for classes and background alike; several are averaged.
     background
         Words that compete in the softmax; None for those of the class list.
     target
@@ -77,17 +65,12 @@ class ClipCamsParams(StageParams):
         Images in one forward.
     """
 
-    model: str | None
-    weights: Annotated[str | None, WeightsSource()]
-    quick_gelu: bool | None
-    classes: str | None
-    prompts: tuple[str, ...]
-    background: tuple[str, ...] | None
-    target: Literal["true", "predicted"]
+    background: Annotated[tuple[str, ...] | None, OneOrMore]
+    target: Annotated[Literal["true", "predicted"], TargetWord]
     slots: Annotated[int, Field(ge=1)]
     geometry: Literal["square", "keep"]
     size: Annotated[int, Field(ge=1)] | None
-    resize: Literal["bicubic", "bilinear"]
+    resize: Resize
     normalisation: Literal["clip", "imagenet"]
     positions: Literal["bilinear", "bicubic"]
     softmax: bool
@@ -97,33 +80,15 @@ class ClipCamsParams(StageParams):
     box_threshold: Annotated[float, Field(ge=0, lt=1)]
     batch: Annotated[int, Field(ge=1), ExecutionOnly()]
 
-    @field_validator("prompts", "background", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("prompts")
-    @classmethod
-    def _each_takes_a_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        require_templates(value)
-        return value
-
-    @field_validator("target", mode="before")
-    @classmethod
-    def _yaml_reads_true_as_a_truth_value(cls, value: Any) -> Any:
-        return "true" if value is True else value
-
     def in_key(self) -> dict[str, Any]:
-        """What the files say in the place of their names; nothing that is not used."""
+        """Nothing that is not used."""
         values = super().in_key()
-        values["model"] = in_key(self.model)
-        values["classes"] = None if self.classes is None else read_class_names(self.classes).in_key()
         unused = set() if self.affinity else set(AFFINITY)
         unused |= set() if self.softmax else {"temperature"}
         return {name: value for name, value in values.items() if name not in unused}
 
 
-class ClipCams(Stage[ClipCamsParams]):
+class ClipCams(AsksClip, Stage[ClipCamsParams]):
     """Class activation maps of a CLIP (Lin et al., "CLIP is also an efficient segmenter", CVPR 2023).
 
     The mean of the patch tokens after the last block is compared with the texts; the gradient of a class's probability
@@ -137,20 +102,11 @@ class ClipCams(Stage[ClipCamsParams]):
     """
 
     Params: ClassVar[type[StageParams]] = ClipCamsParams
+    stage = "clip_cams"
 
     clip: Clip
     cam: ClipCam
     vectors: NameVectors
-
-    @classmethod
-    def weights_needed(cls, params: ClipCamsParams) -> dict[str, str]:
-        """The CLIP's weights, under the name ``model``."""
-        return {"model": clip_weights(params.model, params.weights, stage="clip_cams")}
-
-    @classmethod
-    def reads_class_names(cls, params: ClipCamsParams) -> bool:
-        """Where no class list is given."""
-        return params.classes is None
 
     def setup(self) -> None:
         """Load the CLIP and encode the background words.
@@ -162,27 +118,20 @@ class ClipCams(Stage[ClipCamsParams]):
         WeightsError
             If the weights do not fit the model.
         """
-        from wsolpipe.models.clip import load_clip
         from wsolpipe.models.clip_cam import ClipCam
         from wsolpipe.models.clip_names import NameVectors
         from wsolpipe.models.weights import IMAGENET
 
         params, context = self.params, self.context
-        self.names = choose_class_names(params.classes, context.class_names, dataset=context.dataset)
+        self.names = params.names(context)
         background = self.names.background if params.background is None else params.background
         self._warn_of_one_text(len(background))
-        self.clip = load_clip(
-            params.model,
-            context.weights["model"],
-            device=context.device,
-            quick_gelu=params.quick_gelu,
-            positions=params.positions,
-        )
+        self.clip = params.load_clip(context, positions=params.positions)
         if params.normalisation == "imagenet":
             self.clip.mean, self.clip.std = IMAGENET
         self.size = params.size or (self.clip.size if params.geometry == "square" else LONGEST)
         if params.geometry == "square":
-            self._require_tiling()
+            require_tiling(self.size, self.clip.patch, parameter="clip_cams.size", model=self.clip.name)
         self.vectors = NameVectors(self.clip, self.names, params.prompts, background)
         self.targets = min(params.slots, len(self.names)) if params.target == "predicted" else params.slots
         self.cam = ClipCam(
@@ -201,13 +150,6 @@ class ClipCams(Stage[ClipCamsParams]):
                 "all zero; name some (clip_cams.background=[ground,sky], or in the class list), or set "
                 "clip_cams.softmax=false"
             )
-
-    def _require_tiling(self) -> None:
-        below = self.size // self.clip.patch * self.clip.patch
-        if below != self.size:
-            msg = f"clip_cams.size={self.size} is no multiple of the patch size {self.clip.patch} of {self.clip.name}"
-            near = " or ".join(str(side) for side in (below, below + self.clip.patch) if side)
-            raise ConfigError(msg, hint=f"set clip_cams.size={near}")
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps, their range and classes, and the grid of each row where the aspect is kept; see the class."""
@@ -341,13 +283,10 @@ class ClipCams(Stage[ClipCamsParams]):
         if not batch.present():
             return
         if self.params.geometry == "square":
-            found = {slot: (position, image) for slot, position, image in batch.present()}
-            blank = np.zeros((self.size, self.size, 3), np.uint8)
-            slots = range(len(batch.items))
-            yield (
-                [found[slot][0] if slot in found else None for slot in slots],
-                np.stack([found[slot][1] if slot in found else blank for slot in slots]),
-            )
+            positions: list[int | None] = [None] * len(batch.items)
+            for slot, position, _ in batch.present():
+                positions[slot] = position
+            yield positions, batch.stack(self.size, self.size, 3)
             return
         groups: dict[tuple[int, ...], list[tuple[int, Array]]] = {}
         for _, position, image in batch.present():

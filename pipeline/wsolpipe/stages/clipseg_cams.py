@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -10,8 +10,9 @@ from pydantic import Field, field_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
-from wsolpipe.models.class_names import choose_class_names, fill_templates, read_class_names, require_templates
+from wsolpipe.models.class_names import fill_templates, require_templates
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
+from wsolpipe.stages.words import NamedParams, ReadsNames, require_tiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,18 +20,16 @@ if TYPE_CHECKING:
     import torch
 
     from wsolpipe.models.clipseg import ClipSeg
-    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+    from wsolpipe.stages.base import Array, Rows, Upstream
 
 
-class ClipsegCamsParams(StageParams):
-    """Parameters of `ClipsegCams`.
+class ClipsegCamsParams(NamedParams):
+    """Parameters of `ClipsegCams`, beside those of every stage that reads class names.
 
     Attributes
     ----------
     weights
         Folder as transformers saves a CLIPSeg, or its name on the Hugging Face hub.
-    classes
-        Class list (see `wsolpipe.models.class_names`); None for the data set's own names.
     prompt
         With ``{}`` where the name goes; ``"{}"`` is the bare name.
     slots
@@ -46,7 +45,6 @@ class ClipsegCamsParams(StageParams):
     """
 
     weights: Annotated[str, WeightsSource()]
-    classes: str | None
     prompt: str
     slots: Annotated[int, Field(ge=1)]
     size: Annotated[int, Field(ge=1)]
@@ -60,14 +58,8 @@ class ClipsegCamsParams(StageParams):
         require_templates([value])
         return value
 
-    def in_key(self) -> dict[str, Any]:
-        """The class list by what it says."""
-        values = super().in_key()
-        values["classes"] = None if self.classes is None else read_class_names(self.classes).in_key()
-        return values
 
-
-class ClipsegCams(Stage[ClipsegCamsParams]):
+class ClipsegCams(ReadsNames, Stage[ClipsegCamsParams]):
     """Sigmoid of CLIPSeg's logits for the first labels of a row.
 
     A row whose maps are not finite, or which has no label, is quarantined.
@@ -81,11 +73,6 @@ class ClipsegCams(Stage[ClipsegCamsParams]):
     def weights_needed(cls, params: ClipsegCamsParams) -> dict[str, str]:
         """The folder, under the name ``model``."""
         return {"model": f"transformers:{params.weights.removeprefix('transformers:')}"}
-
-    @classmethod
-    def reads_class_names(cls, params: ClipsegCamsParams) -> bool:
-        """Where no class list is given."""
-        return params.classes is None
 
     def setup(self) -> None:
         """Load the network.
@@ -102,7 +89,7 @@ class ClipsegCams(Stage[ClipsegCamsParams]):
         from wsolpipe.models.weights import IMAGENET
 
         params, context = self.params, self.context
-        self.names = choose_class_names(params.classes, context.class_names, dataset=context.dataset)
+        self.names = params.names(context)
         weights = context.weights["model"]
         assert weights.path is not None
         self.clipseg = load_clipseg(weights.path, name=weights.source, device=context.device)
@@ -112,11 +99,8 @@ class ClipsegCams(Stage[ClipsegCamsParams]):
         self._texts: dict[int, torch.Tensor] = {}
 
     def _require_tiling(self) -> None:
-        size, patch = self.params.size, self.clipseg.patch
-        if size % patch:
-            near = " or ".join(str(side) for side in (size // patch * patch, (size // patch + 1) * patch) if side)
-            msg = f"clipseg_cams.size={size} is no multiple of the patch size {patch} of {self.clipseg.name}"
-            raise ConfigError(msg, hint=f"set clipseg_cams.size={near}")
+        size = self.params.size
+        require_tiling(size, self.clipseg.patch, parameter="clipseg_cams.size", model=self.clipseg.name)
         if self.params.resolution and size % self.params.resolution:
             msg = f"clipseg_cams.resolution={self.params.resolution} does not divide size={size}"
             raise ConfigError(msg, hint=f"set clipseg_cams.resolution={size // 4}, or null")
@@ -157,8 +141,8 @@ class ClipsegCams(Stage[ClipsegCamsParams]):
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
         for batch in rows.batches(self.params.batch, self.squash):
             if batch.present():
-                wanted = [labels[min(batch.start + slot, len(rows) - 1)] for slot in range(len(batch.items))]
-                maps = self.draw(self._pixels(batch), wanted)
+                wanted = batch.pick(labels)
+                maps = self.draw(batch.stack(self.params.size, self.params.size, 3), wanted)
                 for slot, position, _ in batch.present():
                     count = len(wanted[slot])
                     if np.isfinite(maps[slot, :count]).all():
@@ -218,9 +202,3 @@ class ClipsegCams(Stage[ClipsegCamsParams]):
                     rows.quarantine(position, "no label: the map is that of the row's own classes")
             found.append(known if rows.usable(position) else [])
         return found
-
-    def _pixels(self, batch: Batch[Array]) -> Array:
-        pixels = np.zeros((len(batch.items), self.params.size, self.params.size, 3), np.uint8)
-        for slot, _, image in batch.present():
-            pixels[slot] = image
-        return pixels

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from wsolpipe.models.dino import ClassTokenAttention
-    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+    from wsolpipe.stages.base import Array, Rows, Upstream
 
 #: Keys of a checkpoint that a model without classifier does not have.
 HEAD_KEYS = ("head.", "head_dist.", "fc_norm.")
@@ -158,7 +158,7 @@ class ClsMaps(Stage[ClsMapsParams]):
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
         for batch in rows.batches(self.params.batch, self.squash):
             if batch.present():
-                maps = self.attend(self._pixels(batch))
+                maps = self.attend(batch.stack(self.params.size, self.params.size, 3))
                 for slot, position, _ in batch.present():
                     if np.isfinite(maps[slot]).all():
                         made["maps"][position], made["range"][position] = quantise(maps[slot])
@@ -202,9 +202,3 @@ class ClsMaps(Stage[ClsMapsParams]):
                 attention = self.reader(images)
             maps = mean_and_heads(attention, heads=self._heads, scale=self.params.scale, power=self.params.power)
             return np.asarray(maps.cpu().numpy())
-
-    def _pixels(self, batch: Batch[Array]) -> Array:
-        pixels = np.zeros((len(batch.items), self.params.size, self.params.size, 3), np.uint8)
-        for slot, _, image in batch.present():
-            pixels[slot] = image
-        return pixels

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import field_validator
 
 from wsolpipe.contract.errors import WeightsError
-from wsolpipe.models.class_names import choose_class_names, read_class_names, require_templates
-from wsolpipe.models.clip_config import clip_weights, in_key
-from wsolpipe.stages.base import ArtifactStage, Made, StageParams, WeightsSource
+from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.words import AsksClip, ClipParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,69 +19,27 @@ if TYPE_CHECKING:
 TENSORS, ABOUT = "anchors.safetensors", "anchors.json"
 
 
-class TextAnchorsParams(StageParams):
-    """Parameters of `TextAnchors`.
+class TextAnchorsParams(ClipParams):
+    """Parameters of `TextAnchors`, beside those of every stage that asks a CLIP.
 
     Attributes
     ----------
-    model
-        open_clip's name, the path of a JSON configuration, or None for what a file of OpenAI's kind says.
-    weights
-        File, ``open_clip:TAG`` or ``random:SEED``; None for OpenAI's of `model`, or its first published ones.
-    quick_gelu
-        None for what the file's layout, the tag or the model's name say.
-    classes
-        Class list (see `wsolpipe.models.class_names`); None for the data set's own names.
-    prompts
-        Templates with ``{}`` for the class; their unit vectors are averaged, and the mean made a unit vector.
     orthogonal
         ``qr``: orthonormal in the order of the labels, refused where there are more classes than dimensions;
         ``polar``: the closest tight frame, orthonormal as long as the dimensions suffice; ``none``: plain.
     """
 
-    model: str | None
-    weights: Annotated[str | None, WeightsSource()]
-    quick_gelu: bool | None
-    classes: str | None
-    prompts: tuple[str, ...]
     orthogonal: Literal["qr", "polar", "none"]
 
-    @field_validator("prompts", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
-    @field_validator("prompts")
-    @classmethod
-    def _each_takes_a_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        require_templates(value)
-        return value
-
-    def in_key(self) -> dict[str, Any]:
-        """What the files say in the place of their names."""
-        values = super().in_key()
-        values["model"] = in_key(self.model)
-        values["classes"] = None if self.classes is None else read_class_names(self.classes).in_key()
-        return values
-
-
-class TextAnchors(ArtifactStage[TextAnchorsParams]):
+class TextAnchors(AsksClip, ArtifactStage[TextAnchorsParams]):
     """Two tensors, float32 [K, D]: ``plain`` text vectors and orthogonal ``anchors``, row k of the k-th label.
 
     ``anchors.json`` beside them says labels, names, prompts, templates, dimensions and how orthogonal they are.
     """
 
     Params: ClassVar[type[StageParams]] = TextAnchorsParams
-
-    @classmethod
-    def weights_needed(cls, params: TextAnchorsParams) -> dict[str, str]:
-        """The CLIP's weights, under the name ``model``."""
-        return {"model": clip_weights(params.model, params.weights, stage="text_anchors")}
-
-    @classmethod
-    def reads_class_names(cls, params: TextAnchorsParams) -> bool:
-        """Where no class list is given."""
-        return params.classes is None
+    stage = "text_anchors"
 
     def produce(self, splits: Mapping[str, Rows]) -> Made:  # noqa: ARG002
         """Encode, orthogonalise, and measure.
@@ -97,12 +53,11 @@ class TextAnchors(ArtifactStage[TextAnchorsParams]):
         """
         from safetensors.numpy import save
 
-        from wsolpipe.models.clip import load_clip
         from wsolpipe.ops.anchors import orthogonalise
 
         params, context = self.params, self.context
-        names = choose_class_names(params.classes, context.class_names, dataset=context.dataset)
-        clip = load_clip(params.model, context.weights["model"], device=context.device, quick_gelu=params.quick_gelu)
+        names = params.names(context)
+        clip = params.load_clip(context)
         labels = sorted(names.prompts)
         prompts = [names.prompt(label) for label in labels]
         plain = clip.encode_names(prompts, params.prompts).double().cpu().numpy()

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
-from wsolpipe.models.class_names import choose_class_names, read_class_names, require_templates
-from wsolpipe.models.clip_config import clip_weights, in_key
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
+from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.words import AsksClip, ClipParams, Distinct, OneOrMore, Resize, TargetWord, require_tiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,32 +18,22 @@ if TYPE_CHECKING:
     from wsolpipe.models.clip import Clip, Reached
     from wsolpipe.models.clip_names import NameVectors
     from wsolpipe.models.patch_text import Patches
-    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+    from wsolpipe.stages.base import Array, Rows, Upstream
 
 Method = Literal["vanilla", "sclip", "naclip"]
 TOP = 5
 
 
-class TextMapsParams(StageParams):
-    """Parameters of `TextMaps`.
+class TextMapsParams(ClipParams):
+    """Parameters of `TextMaps`, beside those of every stage that asks a CLIP.
 
     Attributes
     ----------
-    model
-        open_clip's name, the path of a JSON configuration, or None for what a file of OpenAI's kind says.
-    weights
-        File, ``open_clip:TAG`` or ``random:SEED``; None for OpenAI's of `model`, or its first published ones.
-    quick_gelu
-        None for what the file's layout, the tag or the model's name say.
     methods
         One or several of ``vanilla``, ``sclip`` and ``naclip``; they share all blocks but the last.
     target
         Class whose map is made: ``true`` (the row's first label), ``predicted`` (the likeliest by CLIP's own embedding
         of the image), or ``top5`` (the five likeliest, falling).
-    prompts
-        Templates with ``{}`` for the class; their unit vectors are averaged.
-    classes
-        Class list (see `wsolpipe.models.class_names`); None for the data set's own names.
     size
         Side to which the whole image is squashed, in pixels; a multiple of the patch. None: the size of training.
     resize
@@ -58,74 +46,34 @@ class TextMapsParams(StageParams):
         Images in one forward; the last is padded to it.
     """
 
-    model: str | None
-    weights: Annotated[str | None, WeightsSource()]
-    quick_gelu: bool | None
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
-    target: Literal["true", "predicted", "top5"]
-    prompts: tuple[str, ...]
-    classes: str | None
+    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct]
+    target: Annotated[Literal["true", "predicted", "top5"], TargetWord]
     size: Annotated[int, Field(ge=1)] | None
-    resize: Literal["bicubic", "bilinear"]
+    resize: Resize
     positions: Literal["bilinear", "bicubic"]
     sigma: Annotated[float, Field(gt=0)]
     batch: Annotated[int, Field(ge=1), ExecutionOnly()]
 
-    @field_validator("methods", "prompts", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("prompts")
-    @classmethod
-    def _each_takes_a_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        require_templates(value)
-        return value
-
-    @field_validator("target", mode="before")
-    @classmethod
-    def _yaml_reads_true_as_a_truth_value(cls, value: Any) -> Any:
-        return "true" if value is True else value
-
-    @field_validator("methods")
-    @classmethod
-    def _no_method_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
-            msg = "a method stands twice"
-            raise ValueError(msg)
-        return value
-
     def in_key(self) -> dict[str, Any]:
-        """What the files say in the place of their names; nothing that is not used."""
+        """Nothing that is not used."""
         values = super().in_key()
-        values["model"] = in_key(self.model)
-        values["classes"] = None if self.classes is None else read_class_names(self.classes).in_key()
         if "naclip" not in self.methods:
             del values["sigma"]
         return values
 
 
-class TextMaps(Stage[TextMapsParams]):
+class TextMaps(AsksClip, Stage[TextMapsParams]):
     """Cosines of M methods for T targets at the patches' own resolution: slot ``m * T + t`` of the maps' axis.
 
     A row whose maps are not finite, or which has no label where one is asked for, is quarantined.
     """
 
     Params: ClassVar[type[StageParams]] = TextMapsParams
+    stage = "text_maps"
 
     clip: Clip
     methods: dict[str, Patches]
     vectors: NameVectors
-
-    @classmethod
-    def weights_needed(cls, params: TextMapsParams) -> dict[str, str]:
-        """The CLIP's weights, under the name ``model``."""
-        return {"model": clip_weights(params.model, params.weights, stage="text_maps")}
-
-    @classmethod
-    def reads_class_names(cls, params: TextMapsParams) -> bool:
-        """Where no class list is given."""
-        return params.classes is None
 
     def setup(self) -> None:
         """Load the CLIP.
@@ -137,21 +85,15 @@ class TextMaps(Stage[TextMapsParams]):
         WeightsError
             If the weights do not fit the model.
         """
-        from wsolpipe.models.clip import load_clip
         from wsolpipe.models.clip_names import NameVectors
         from wsolpipe.models.patch_text import NaclipPatches, SclipPatches, VanillaPatches
 
         params, context = self.params, self.context
-        self.names = choose_class_names(params.classes, context.class_names, dataset=context.dataset)
-        self.clip = load_clip(
-            params.model,
-            context.weights["model"],
-            device=context.device,
-            quick_gelu=params.quick_gelu,
-            positions=params.positions,
-        )
+        self.names = params.names(context)
+        self.clip = params.load_clip(context, positions=params.positions)
         self.side = params.size or self.clip.size
-        self.grid = self._tiled()
+        require_tiling(self.side, self.clip.patch, parameter="text_maps.size", model=self.clip.name)
+        self.grid = (self.side // self.clip.patch, self.side // self.clip.patch)
         known: dict[str, Patches] = {
             "vanilla": VanillaPatches(self.clip),
             "sclip": SclipPatches(self.clip),
@@ -160,15 +102,6 @@ class TextMaps(Stage[TextMapsParams]):
         self.methods = {name: known[name] for name in params.methods}
         self.vectors = NameVectors(self.clip, self.names, params.prompts)
         self.targets = min(TOP, len(self.names)) if params.target == "top5" else 1
-
-    def _tiled(self) -> tuple[int, int]:
-        side, patch = self.side, self.clip.patch
-        if side % patch:
-            below = side // patch * patch
-            near = " or ".join(str(value) for value in (below, below + patch) if value)
-            msg = f"text_maps.size={side} is no multiple of the patch size {patch} of {self.clip.name}"
-            raise ConfigError(msg, hint=f"set text_maps.size={near}")
-        return side // patch, side // patch
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps, their range and their classes; see the class."""
@@ -198,8 +131,7 @@ class TextMaps(Stage[TextMapsParams]):
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
         for batch in rows.batches(self.params.batch, self.squash):
             if batch.present():
-                wanted = [labels[min(batch.start + slot, len(rows) - 1)] for slot in range(len(batch.items))]
-                maps, classes = self.score(self._pixels(batch), wanted)
+                maps, classes = self.score(batch.stack(self.side, self.side, 3), batch.pick(labels))
                 for slot, position, _ in batch.present():
                     if np.isfinite(maps[slot]).all():
                         made["maps"][position], made["range"][position] = quantise(maps[slot])
@@ -261,9 +193,3 @@ class TextMaps(Stage[TextMapsParams]):
                 self.names.prompt(label)
         stand_in = self.vectors.labels[0]
         return [label if label is not None and rows.usable(at) else stand_in for at, label in enumerate(labels)]
-
-    def _pixels(self, batch: Batch[Array]) -> Array:
-        pixels = np.zeros((len(batch.items), self.side, self.side, 3), np.uint8)
-        for slot, _, image in batch.present():
-            pixels[slot] = image
-        return pixels
