@@ -180,7 +180,7 @@ class Clip:
             if number < first:
                 tokens = block.whole(tokens, rope)
                 continue
-            tokens, weights = block.after_norm(tokens, block.norm(tokens), rope)
+            tokens, weights = block.after_joint(tokens, block.joint(block.norm(tokens)), rope)
             mean = weights.mean(dim=1)
             seen = mean if seen is None else seen.add_(mean)
         return Reached(tokens, rope, self.tower.grid(images), seen, max(0, len(before) - first))

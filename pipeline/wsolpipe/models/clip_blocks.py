@@ -49,9 +49,18 @@ class Block(ABC):
     def norm(self, tokens: Tensor) -> Tensor:
         """First layer norm: what attention sees."""
 
+    @property
     @abstractmethod
-    def heads(self, normed: Tensor, rope: Tensor | None = None) -> Heads:
-        """q, k and v of normalised tokens, [B, H, N, d] each."""
+    def weight(self) -> Tensor:
+        """Of the linear layer `joint`, [3C, C]."""
+
+    @abstractmethod
+    def joint(self, normed: Tensor) -> Tensor:
+        """q, k and v of normalised tokens side by side, [B, N, 3C]: all that a block makes of its first layer norm."""
+
+    @abstractmethod
+    def heads(self, joint: Tensor, rope: Tensor | None = None) -> Heads:
+        """q, k and v, [B, H, N, d] each, from `joint`."""
 
     @abstractmethod
     def merge(self, values: Tensor) -> Tensor:
@@ -65,20 +74,22 @@ class Block(ABC):
         """softmax(scale · q·kᵀ), [B, H, N, N]; rows sum to one."""
         return ((query * self.scale) @ key.mT).softmax(dim=-1)
 
-    def after_norm(self, tokens: Tensor, normed: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run the block from its first layer norm on.
+    def after_joint(self, tokens: Tensor, joint: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the block from its attention on.
 
         Parameters
         ----------
-        tokens, normed : float tensor [B, N, C]
-            What enters the block, and `norm` of it.
+        tokens : float tensor [B, N, C]
+            What enters the block.
+        joint : float tensor [B, N, 3C]
+            ``joint(norm(tokens))``.
 
         Returns
         -------
         tokens : float tensor [B, N, C]
         attention : float tensor [B, H, N, N]
         """
-        query, key, value = self.heads(normed, rope)
+        query, key, value = self.heads(joint, rope)
         weights = self.attention(query, key)
         return self.finish(tokens, self.merge(weights @ value)), weights
 
@@ -99,11 +110,19 @@ class OpenClipBlock(Block):
         """ln_1."""
         return cast("Tensor", self.module.ln_1(tokens))
 
-    def heads(self, normed: Tensor, rope: Tensor | None = None) -> Heads:  # noqa: ARG002
-        """One product with the joint weight of q, k and v."""
+    @property
+    def weight(self) -> Tensor:
+        """in_proj_weight."""
+        return cast("Tensor", self.module.attn.in_proj_weight)
+
+    def joint(self, normed: Tensor) -> Tensor:
+        """One product with the joint weight."""
+        return linear(normed, self.weight, self.module.attn.in_proj_bias)
+
+    def heads(self, joint: Tensor, rope: Tensor | None = None) -> Heads:  # noqa: ARG002
+        """Normalised where the layer does so."""
         layer = self.module.attn
-        joint = linear(normed, layer.in_proj_weight, layer.in_proj_bias)
-        query, key, value = joint.reshape(*joint.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+        query, key, value = _split(joint, layer.num_heads)
         if hasattr(layer, "ln_q"):
             query, key = layer.ln_q(query), layer.ln_k(key)
         return query, key, value
@@ -143,20 +162,28 @@ class TimmBlock(Block):
         """norm1."""
         return cast("Tensor", self.module.norm1(tokens))
 
-    def heads(self, normed: Tensor, rope: Tensor | None = None) -> Heads:
-        """From the joint or the separate projections, turned by the rotary embedding."""
+    @property
+    def weight(self) -> Tensor:
+        """Of the joint projection, or of the three under each other."""
         layer = self.module.attn
         if layer.qkv is not None:
-            bias = layer.qkv.bias
-            if bias is None and getattr(layer, "q_bias", None) is not None:
-                bias = torch.cat((layer.q_bias, layer.k_bias, layer.v_bias))
-            joint = linear(normed, layer.qkv.weight, bias)
-            query, key, value = (
-                joint.reshape(*joint.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4).contiguous()
-            )
-        else:
-            parts = (layer.q_proj(normed), layer.k_proj(normed), layer.v_proj(normed))
-            query, key, value = (part.reshape(*part.shape[:2], layer.num_heads, -1).transpose(1, 2) for part in parts)
+            return cast("Tensor", layer.qkv.weight)
+        return torch.cat([part.weight for part in (layer.q_proj, layer.k_proj, layer.v_proj)])
+
+    def joint(self, normed: Tensor) -> Tensor:
+        """From the joint or the separate projections."""
+        layer = self.module.attn
+        if layer.qkv is None:
+            return torch.cat([part(normed) for part in (layer.q_proj, layer.k_proj, layer.v_proj)], dim=-1)
+        bias = layer.qkv.bias
+        if bias is None and getattr(layer, "q_bias", None) is not None:
+            bias = torch.cat((layer.q_bias, layer.k_bias, layer.v_bias))
+        return linear(normed, layer.qkv.weight, bias)
+
+    def heads(self, joint: Tensor, rope: Tensor | None = None) -> Heads:
+        """Normalised where the layer does so, and turned by the rotary embedding."""
+        layer = self.module.attn
+        query, key, value = _split(joint, layer.num_heads)
         query, key = layer.q_norm(query), layer.k_norm(key)
         if rope is not None:
             query, key = self._turned(query, rope), self._turned(key, rope)
@@ -186,6 +213,11 @@ class TimmBlock(Block):
             return cast("Tensor", getattr(block, f"ls{number}")(branch))
         gamma = getattr(block, f"gamma_{number}", None)
         return branch if gamma is None else gamma * branch
+
+
+def _split(joint: Tensor, heads: int) -> Heads:
+    query, key, value = joint.reshape(*joint.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+    return query, key, value
 
 
 def open_block(module: nn.Module, prefix: int, where: str) -> Block:

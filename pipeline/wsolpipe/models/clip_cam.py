@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """One batch of images, with the graph from the last block's first layer norm on.
+    """One batch of images, with the graph from the last block's attention on.
 
     Attributes
     ----------
     normed : float tensor [B, P + hw, C]
-        Output of that layer norm; gradients are taken here.
+        Output of the last block's first layer norm.
+    joint : float tensor [B, P + hw, 3C]
+        q, k and v made of it, where the graph begins: see `ClipCam.maps`.
     pooled : float tensor [B, D]
         Mean of the patch tokens after the final norm, projected: what the maps explain.
     image : float tensor [B, D]
@@ -34,6 +36,7 @@ class Opened:
     """
 
     normed: Tensor
+    joint: Tensor
     pooled: Tensor
     image: Tensor
     attention: Tensor | None
@@ -84,9 +87,10 @@ class ClipCam:
         reached = clip.reach(images, attention=self.attention_blocks)
         with torch.no_grad():
             normed = clip.last.norm(reached.tokens)
-        normed.requires_grad_()
+            joint = clip.last.joint(normed)
+        joint.requires_grad_()
         with torch.enable_grad():
-            tokens, weights = clip.last.after_norm(reached.tokens, normed, reached.rope)
+            tokens, weights = clip.last.after_joint(reached.tokens, joint, reached.rope)
             pooled = clip.tower.embed_mean(clip.patches(tokens))
         attention = None
         if self.attention_blocks:
@@ -95,10 +99,13 @@ class ClipCam:
             attention = attention[:, clip.tower.prefix :, clip.tower.prefix :]
         with torch.no_grad():
             image = clip.embed(tokens[:, :1].detach())[:, 0]
-        return Opened(normed, pooled, image, attention, reached.grid)
+        return Opened(normed, joint, pooled, image, attention, reached.grid)
 
     def maps(self, opened: Opened, names: Tensor, present: Tensor, targets: int) -> Tensor:
         """Maps of the first `targets` of the present classes, min-max, not refined.
+
+        A map is weighted by the mean over patches of the gradient at the layer norm. All that comes of that norm is one
+        linear layer, so the mean is taken behind it and sent through its weight once an image, not once a patch.
 
         Parameters
         ----------
@@ -119,10 +126,11 @@ class ClipCam:
         with torch.enable_grad():
             logits = compete(opened.pooled, self.background, names, present, scale=self.scale)
             scores = target_scores(logits, names.shape[1], targets, softmax=self.softmax)
-        gradients = _gradients(scores, opened.normed)
+        gradients = _gradients(scores, opened.joint)
         with torch.no_grad():
-            features = self.clip.patches(opened.normed)
-            return stretch(class_maps(features, gradients[:, :, self.clip.tower.prefix :]))
+            behind = gradients[:, :, self.clip.tower.prefix :].mean(dim=2, dtype=torch.float64)
+            weights = behind @ self.clip.last.weight.double()
+            return stretch(class_maps(self.clip.patches(opened.normed), weights))
 
     @torch.no_grad()
     def refined(self, opened: Opened, maps: Tensor) -> Tensor:

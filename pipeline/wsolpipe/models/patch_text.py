@@ -63,7 +63,7 @@ class SclipPatches:
     def __call__(self, reached: Reached) -> Tensor:
         """Run the last block with the other attention."""
         block = self.clip.last
-        query, key, value = block.heads(block.norm(reached.tokens), reached.rope)
+        query, key, value = block.heads(block.joint(block.norm(reached.tokens)), reached.rope)
         weights = block.attention(query, query) + block.attention(key, key)
         tokens = block.finish(reached.tokens, block.merge(weights @ value))
         return self.clip.embed(self.clip.patches(tokens))
@@ -85,7 +85,7 @@ class NaclipPatches:
     def __call__(self, reached: Reached) -> Tensor:
         """Attention of keys and neighbourhood alone, without residual and MLP (the paper's reduced architecture)."""
         block, prefix = self.clip.last, self.clip.tower.prefix
-        _, key, value = block.heads(block.norm(reached.tokens), reached.rope)
+        _, key, value = block.heads(block.joint(block.norm(reached.tokens)), reached.rope)
         scores = (key * block.scale) @ key.transpose(-2, -1)
         near = neighbourhood(reached.grid, self.sigma).to(scores)
         scores[..., prefix:, prefix:] += near

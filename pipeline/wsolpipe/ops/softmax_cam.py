@@ -65,19 +65,19 @@ def target_scores(logits: Tensor, names: int, targets: int, *, softmax: bool) ->
     return scores[:, first : first + targets]
 
 
-def class_maps(features: Tensor, gradients: Tensor) -> Tensor:
+def class_maps(features: Tensor, weights: Tensor) -> Tensor:
     """Grad-CAM of patch tokens: features weighted by the spatial mean of their gradient, summed, cut at 0.
 
     Parameters
     ----------
     features : float tensor [B, N, C]
-    gradients : float tensor [B, T, N, C]
+    weights : float64 tensor [B, T, C]
+        Mean over the patches of the gradient of each class.
 
     Returns
     -------
     float64 tensor [B, T, N]
     """
-    weights = gradients.mean(dim=2, dtype=torch.float64)
     return (weights @ features.double().mT).relu()
 
 
