@@ -50,7 +50,7 @@ class NullParams(StageParams):
 
 
 class Null(Stage[NullParams]):
-    """Zeros, and a note of who made them."""
+    """The row's own number, so that no shard is like another, and a note of who made it."""
 
     Params: ClassVar = NullParams
 
@@ -64,7 +64,7 @@ class Null(Stage[NullParams]):
 
     def arrays(self) -> dict[str, ArraySpec]:
         """One small number a row."""
-        return {"value": ArraySpec(dtype="uint8")}
+        return {"value": ArraySpec(dtype="int32")}
 
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, np.ndarray[Any, Any]]:  # noqa: ARG002
         """Nothing, for `pause` seconds."""
@@ -75,7 +75,7 @@ class Null(Stage[NullParams]):
         note = {"pid": os.getpid(), "first": int(rows.numbers[0]), "seconds": seconds, "cpu": time.process_time()}
         with Path(self.params.folder, "log.jsonl").open("a") as file:
             file.write(json.dumps(note) + "\n")
-        return {"value": np.zeros(len(rows), np.uint8)}
+        return {"value": rows.numbers.astype(np.int32)}
 
 
 @dataclass(frozen=True)

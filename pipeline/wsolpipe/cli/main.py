@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import os
 import sys
 
 import click
@@ -72,6 +74,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: errors of the user in one line, with the exit code of their kind."""
+    gc.set_threshold(10_000, 20, 20)  # thousands of small records are read at a time, and none of them in a circle
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look through every installed package
     from wsolpipe.contract.errors import WsolError
 
     try:

@@ -110,7 +110,7 @@ class Display:
                     task, completed=self.bars.tasks[task].total or 1, total=self.bars.tasks[task].total or 1
                 )
             return
-        self.console.print(tell(event), markup=False)
+        print(tell(event), file=sys.stderr, flush=True)  # plain: a log of thousands of shards must cost nothing
 
     def _task(self, event: dict[str, Any]) -> TaskID:
         key = (event["stage"], event["split"])

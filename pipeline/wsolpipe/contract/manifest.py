@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any, Literal, TypeVar
 
@@ -12,15 +13,19 @@ from wsolpipe.contract.errors import SchemaMismatch, StoreError
 from wsolpipe.contract.schema import SCHEMA_VERSION, ArraySpec, Weights
 
 MAX_JSON_BYTES = 64 * 2**20
-M = TypeVar("M", bound=BaseModel)
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    schema_version: int = SCHEMA_VERSION
+
     def to_bytes(self) -> bytes:
         """JSON, indented for people, ending in a newline."""
         return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+R = TypeVar("R", bound=_Record)
 
 
 class StoredObject(BaseModel):
@@ -40,7 +45,6 @@ class IndexManifest(_Record):
     `rows=` that cut this index; ``classes`` is the number of classes where known, ``class_names`` their names by index.
     """
 
-    schema_version: int = SCHEMA_VERSION
     kind: Literal["index"] = "index"
     dataset: str
     split: str
@@ -70,7 +74,6 @@ class IndexManifest(_Record):
 class StageManifest(_Record):
     """Of ``<stage>/<key>/manifest.json``, rows and artifact stages alike."""
 
-    schema_version: int = SCHEMA_VERSION
     kind: Literal["rows", "artifact"]
     dataset: str
     split: str | None
@@ -112,7 +115,6 @@ class CommitRecord(_Record):
     needed stage to the content digests of the shards that were read.
     """
 
-    schema_version: int = SCHEMA_VERSION
     shard: int | None
     start: int = 0
     stop: int = 0
@@ -152,7 +154,7 @@ def check_size(kind: type[BaseModel], size: int, where: str) -> None:
         raise StoreError(msg)
 
 
-def parse(kind: type[M], data: bytes, where: str) -> M:
+def parse(kind: type[R], data: bytes, where: str) -> R:
     """Read a manifest or record.
 
     Raises
@@ -163,6 +165,10 @@ def parse(kind: type[M], data: bytes, where: str) -> M:
         If `data` is no JSON of that kind or is absurdly large.
     """
     check_size(kind, len(data), where)
+    with contextlib.suppress(ValidationError):  # thousands are read at a time: what is right is read in one go
+        found = kind.model_validate_json(data)
+        if "schema_version" in found.model_fields_set and found.schema_version <= SCHEMA_VERSION:
+            return found
     try:
         fields = json.loads(data)
         version = fields["schema_version"]

@@ -12,6 +12,7 @@ from wsolpipe.contract.backend import Backend, open_backend
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
+from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.schema import STATUS_SPEC, Status
 
 if TYPE_CHECKING:
@@ -203,7 +204,11 @@ class Index(_Named):
 
     def table(self, columns: Sequence[str] | None = None, *, start: int = 0, stop: int | None = None) -> pa.Table:
         """Rows `start` … `stop` − 1 of ``index.parquet``, all columns or some, reading only the row groups needed."""
-        return read_parquet(self.store.backend, f"{self.folder}/index.parquet", columns=columns, start=start, stop=stop)
+        return self.spans().table(columns, start=start, stop=stop)
+
+    def spans(self) -> ParquetRows:
+        """``index.parquet``, for whoever reads many spans one after the other."""
+        return ParquetRows(self.store.backend, f"{self.folder}/index.parquet")
 
     def annotations(self) -> pa.Table:
         """``annotations.parquet``: row, kind (box, mask, ignore), x0, y0, x1, y1 in pixels of the image, path."""
@@ -357,28 +362,3 @@ def _choose(views: list[V], stage: str, key: str | None, where: str) -> V:
         msg = f"no {stage}{f' with key {key}' if key else ''} under {where}{found}"
         raise StoreError(msg, hint=f"wsolpipe run stage={stage} dataset=… makes it")
     return matching[-1]
-
-
-def read_parquet(
-    backend: Backend, name: str, *, columns: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-) -> pa.Table:
-    """Rows `start` … `stop` − 1 of a Parquet file of a store, reading only the row groups that hold them."""
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(backend.local_file(name))
-    except (OSError, ValueError) as error:
-        msg = f"{backend.url}/{name} cannot be read: {error}"
-        raise StoreError(msg, hint=f"wsolpipe verify store={backend.url}") from error
-    groups: list[int] = []
-    first = offset = 0
-    last = file.metadata.num_rows if stop is None else stop
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if offset < last and offset + rows > start:
-            first = first if groups else offset
-            groups.append(group)
-        offset += rows
-    wanted = list(columns) if columns is not None else None
-    table = file.read_row_groups(groups, columns=wanted, use_threads=len(groups) > 1)
-    return table.slice(start - first, last - start)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from wsolpipe.contract.layout import Shards
 
 
+#: Bytes of an array up to which its shards are remembered by their values.
+SMALL = 4096
+
+
 def inner_rows(shard_rows: int) -> int:
     """Rows of an inner chunk: the largest divisor of `shard_rows` up to `INNER_CHUNK_ROWS`."""
     return next(size for size in range(min(INNER_CHUNK_ROWS, shard_rows), 0, -1) if shard_rows % size == 0)
@@ -22,11 +26,12 @@ def inner_rows(shard_rows: int) -> int:
 @lru_cache(maxsize=16)
 def _create(spec: ArraySpec, shards: Shards) -> tuple[Any, Any]:
     """A Zarr array in memory and its store; kept, since making one costs as much as encoding a small shard."""
-    import zarr
+    import zarr.api.asynchronous
+    from zarr.core.sync import sync
     from zarr.storage import MemoryStore
 
     store = MemoryStore()
-    array = zarr.create_array(
+    making = zarr.api.asynchronous.create_array(
         store,
         shape=(shards.rows, *spec.shape),
         dtype=spec.dtype,
@@ -38,21 +43,23 @@ def _create(spec: ArraySpec, shards: Shards) -> tuple[Any, Any]:
         zarr_format=3,
         config={"write_empty_chunks": True},  # an all-background shard must still exist as an object
     )
-    return store, array
+    return store, sync(making)
 
 
-def _bytes_of(store: Any, name: str) -> bytes:
-    return bytes(store._store_dict[name].to_bytes())  # noqa: SLF001 - MemoryStore's only synchronous door
+async def _bytes_of(store: Any, name: str) -> bytes:
+    from zarr.core.buffer import default_buffer_prototype
+
+    return bytes((await store.get(name, default_buffer_prototype())).to_bytes())
 
 
-def _forget(store: Any, name: str) -> None:
-    store._store_dict.pop(name, None)  # noqa: SLF001 - as above
-
-
+@lru_cache(maxsize=64)
 def metadata_bytes(spec: ArraySpec, shards: Shards) -> bytes:
     """``zarr.json`` of an array."""
+    from zarr.core.sync import sync
+
     store, _ = _create(spec, shards)
-    return _bytes_of(store, "zarr.json")
+    data: bytes = sync(_bytes_of(store, "zarr.json"))
+    return data
 
 
 def encode_shard(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray[Any, Any]) -> bytes:
@@ -72,15 +79,35 @@ def encode_shard(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray
         expected = (stop - start, *spec.shape)
         msg = f"array of shape {values.shape} {values.dtype} where {expected} {spec.dtype} was declared"
         raise StoreError(msg)
+    if values.nbytes <= SMALL:
+        return _encode_small(spec, shards, len(values), values.tobytes())
+    return _encode(spec, shards, shard, values)
+
+
+@lru_cache(maxsize=64)
+def _encode_small(spec: ArraySpec, shards: Shards, rows: int, raw: bytes) -> bytes:
+    """As `encode_shard`; kept, since nearly every shard has the same ``status``. Only the last one may be shorter."""
+    values = np.frombuffer(raw, spec.dtype).reshape(rows, *spec.shape)
+    return _encode(spec, shards, 0 if rows == shards.shard_rows else len(shards) - 1, values)
+
+
+def _encode(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray[Any, Any]) -> bytes:
+    from zarr.core.sync import sync
+
     store, array = _create(spec, shards)
+    start, stop = shards.span(shard)
     name = "/".join(["c", str(shard), *("0" for _ in spec.shape)])
-    try:
-        array[start:stop] = values
-        data = _bytes_of(store, name)
-        equal_nan = np.issubdtype(values.dtype, np.floating)
-        if not np.array_equal(array[start:stop], values, equal_nan=equal_nan):
-            msg = f"shard {shard} did not read back as it was written"
-            raise StoreError(msg)
-    finally:
-        _forget(store, name)
+
+    async def write_and_read() -> tuple[bytes, Any]:
+        await array.setitem(slice(start, stop), values)
+        try:
+            return await _bytes_of(store, name), await array.getitem(slice(start, stop))
+        finally:
+            await store.delete(name)
+
+    data: bytes
+    data, back = sync(write_and_read())  # one visit to zarr's thread, not four
+    if not np.array_equal(back, values, equal_nan=np.issubdtype(values.dtype, np.floating)):
+        msg = f"shard {shard} did not read back as it was written"
+        raise StoreError(msg)
     return data

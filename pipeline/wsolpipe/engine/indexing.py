@@ -18,7 +18,8 @@ from wsolpipe.contract.canonical import digest, sha256_bytes, short_key
 from wsolpipe.contract.errors import ConfigError, SchemaMismatch, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
-from wsolpipe.contract.reader import Index, read_parquet, read_record
+from wsolpipe.contract.parquet import read_parquet
+from wsolpipe.contract.reader import Index, read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
 from wsolpipe.images.importers import list_split, source_stamp

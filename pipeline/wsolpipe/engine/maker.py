@@ -12,7 +12,7 @@ from wsolpipe.engine import commit
 from wsolpipe.engine.artifact import ArtifactJob
 from wsolpipe.engine.graph import existing_manifest, node_manifest
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
-from wsolpipe.engine.shard import ShardJob, older_views
+from wsolpipe.engine.shard import Memory, ShardJob, older_views
 from wsolpipe.stages.base import ArtifactStage, Context, Stage
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class Maker:
     emit: Callable[[dict[str, Any]], None]
     stopping: Callable[[], bool]
     _ready: tuple[str, Stage[Any]] | None = None
+    _known: tuple[Node, StageManifest] | None = None
     _warned: set[str] = field(default_factory=set)
-    _verified: set[str] = field(default_factory=set)
+    _memory: Memory = field(default_factory=Memory)
     _older: dict[str, list[StageView]] = field(default_factory=dict)
 
     def make(self, node: Node, unit: int | None, lease: Lease) -> tuple[CommitRecord, bool]:
@@ -95,12 +96,13 @@ class Maker:
         self, node: Node, manifest: StageManifest, shard: int, lease: Lease, generation: int
     ) -> CommitRecord:
         def on_rows(done: int, total: int) -> None:
-            self._tell("rows", node, shard=shard, done=done, total=total)
+            if done < total:  # of the last block the commit will tell
+                self._tell("rows", node, shard=shard, done=done, total=total)
             if self.stopping():
                 raise Abandoned
 
         job = ShardJob(
-            self.session, node, self._set_up(node), manifest, shard, lease, on_rows, generation, self._verified
+            self.session, node, self._set_up(node), manifest, shard, lease, on_rows, generation, self._memory
         )
         if node.folder not in self._older:
             self._older[node.folder] = older_views(self.session, node, manifest)
@@ -138,9 +140,12 @@ class Maker:
     # -- set-up --------------------------------------------------------------------------------------------------
 
     def _manifest(self, node: Node) -> StageManifest:
-        manifest = existing_manifest(self.session, node)
-        if manifest is not None:
-            return manifest
+        """As it stands in the node's folder; asked once while the same resolved node is worked on."""
+        if self._known is None or self._known[0] is not node:
+            self._known = node, existing_manifest(self.session, node) or self._begin(node)
+        return self._known[1]
+
+    def _begin(self, node: Node) -> StageManifest:
         if node.split is None:
             commit.prepare_folder(self.session.backend, node.folder, node_manifest(self.session, node), None)
         else:

@@ -32,12 +32,34 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from wsolpipe.contract.parquet import ParquetRows
+    from wsolpipe.contract.reader import Index
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
 
 Array = np.ndarray[Any, Any]
 READ_ALWAYS = ("row", "image_id", "path", "labels", "width", "height", "orientation", "sha256", "reason")
+
+
+@dataclass
+class Memory:
+    """What a process keeps from shard to shard.
+
+    Attributes
+    ----------
+    verified : set of str
+        Upstream shards whose bytes were found to be those of their record.
+    """
+
+    verified: set[str] = field(default_factory=set)
+    _spans: dict[str, ParquetRows] = field(default_factory=dict)
+
+    def spans(self, index: Index) -> ParquetRows:
+        """Rows of an index, whose row groups are read once for all the shards that lie in them."""
+        if index.folder not in self._spans:
+            self._spans = {index.folder: index.spans()}
+        return self._spans[index.folder]
 
 
 @dataclass
@@ -52,8 +74,8 @@ class ShardJob:
         As written in the node's folder.
     on_rows : callable
         Called with (rows done, rows of the shard) after every block; may raise to abandon the shard.
-    verified : set of str
-        Upstream shards whose bytes this process found to be those of their record; added to.
+    memory : Memory
+        Added to.
     """
 
     session: Session
@@ -64,7 +86,7 @@ class ShardJob:
     lease: Lease
     on_rows: Callable[[int, int], None]
     generation: int = 1
-    verified: set[str] = field(default_factory=set)
+    memory: Memory = field(default_factory=Memory)
     _summary: dict[str, float] = field(default_factory=dict)
 
     def make(self) -> CommitRecord:
@@ -73,7 +95,7 @@ class ShardJob:
         start, stop = self.node.shards.span(self.shard)
         assert self.node.index is not None
         columns = [*READ_ALWAYS, *(name for name in self.node.columns if name not in READ_ALWAYS)]
-        table = self.node.index.table(columns, start=start, stop=stop)
+        table = self.memory.spans(self.node.index).table(columns, start=start, stop=stop)
         digest = rows_digest(table, self.node.columns)
         contents = upstream_contents(self.session, self.node, self.shard)
         upstream = self._read_upstream(start, stop)
@@ -161,12 +183,12 @@ class ShardJob:
                 msg = f"shard {number} of {view.stage} is needed and missing"
                 raise TornShardError(msg)
             name = f"{view.folder} {number} {record.content}"
-            if name not in self.verified:
+            if name not in self.memory.verified:
                 damaged = commit.damaged_objects(self.session.backend, view.folder, view.manifest, record)
                 if damaged:
                     msg = f"shard {number} of {view.stage} is damaged: {', '.join(damaged)}"
                     raise TornShardError(msg, hint="wsolpipe repair store=…")
-                self.verified.add(name)
+                self.memory.verified.add(name)
             reasons.update({item.row: item.reason for item in record.quarantined})
         return reasons
 
