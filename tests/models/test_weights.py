@@ -20,12 +20,11 @@ from safetensors.torch import save_file
 from models.checkpoints import dino_state
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.models import digests
+from wsolpipe.models.preprocessing import choose_preprocessing, recorded_preprocessing
 from wsolpipe.models.weights import (
     Weights,
-    choose_preprocessing,
     load_into,
     load_state,
-    recorded_preprocessing,
     resolve,
 )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from wsolpipe.models.weights import Triple
+    from wsolpipe.models.preprocessing import Triple
 
 Features = Literal["pooled", "class_mean", "class_last4"]
 

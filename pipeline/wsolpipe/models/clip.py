@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wsolpipe.models.clip_blocks import Block
-    from wsolpipe.models.clip_config import ClipConfig, Triple
+    from wsolpipe.models.clip_config import ClipConfig
     from wsolpipe.models.clip_tower import Positions, Tower
+    from wsolpipe.models.preprocessing import Triple
     from wsolpipe.models.weights import Weights
 
 #: Texts that are encoded at once.

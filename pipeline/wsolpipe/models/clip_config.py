@@ -13,8 +13,7 @@ from typing import Any
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.nearest import unknown
-
-Triple = tuple[float, float, float]
+from wsolpipe.models.preprocessing import Triple, triple
 
 #: Of the images that CLIP was trained on (Radford et al., 2021).
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
@@ -131,8 +130,6 @@ def read_config(model: str) -> ClipConfig:
     ConfigError
         If open_clip knows no such name, or the file is none.
     """
-    from wsolpipe.models.weights import triple
-
     if is_file(model):
         raw = read_file(Path(model))
         seen = raw.get("preprocess_cfg", {}) if "model_cfg" in raw else {}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from wsolpipe.models.weights import Triple
+    from wsolpipe.models.preprocessing import Triple
 
 CONFIG, TENSORS, OLD_TENSORS = "config.json", "model.safetensors", "pytorch_model.bin"
 #: Tokens that CLIP's byte-pair encoding makes.

@@ -14,8 +14,6 @@ Torch is imported only where tensors are read, so that planning a run stays quic
 
 from __future__ import annotations
 
-import json
-import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from wsolpipe.contract.errors import WeightsError
 from wsolpipe.models.digests import file_sha256, words_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor, nn
 
@@ -37,9 +35,6 @@ FORMS = "write weights=FILE (.safetensors, .pt, .pth), weights=timm:NAME or weig
 NESTINGS = ("state_dict", "model", "teacher")
 #: Wrappers whose names lead every key.
 WRAPPERS = ("module.", "_orig_mod.", "backbone.")
-
-Triple = tuple[float, float, float]
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -65,14 +60,6 @@ class Weights:
     def seed(self) -> int | None:
         """Seed of random weights, None for a file."""
         return int(self.source.removeprefix("random:")) if self.path is None else None
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a model expects of its input: ``(rgb / 255 - mean) / std``."""
-
-    mean: Triple
-    std: Triple
 
 
 def resolve(spec: str, *, fetch: bool = True) -> Weights | None:
@@ -192,16 +179,17 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        msg = f"{path} is no plain checkpoint: {_first_line(error)}"
+        msg = f"{path} is no plain checkpoint: {first_line(error)}"
         raise WeightsError(
             msg, hint="only tensors are read; save it as safetensors, or its state_dict alone"
         ) from error
     except Exception as error:  # what a torn file raises differs with its format and version
-        msg = f"cannot read {path} as weights: {_first_line(error)}"
+        msg = f"cannot read {path} as weights: {first_line(error)}"
         raise WeightsError(msg, hint="fetch or copy the file again; it may be torn") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows it."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -294,125 +282,3 @@ def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Not what timm knows either: the comparison of keys that follows says where they differ.
         return dict(state)
     return dict(adapted)
-
-
-def recorded_preprocessing(weights: Weights) -> Preprocessing | None:
-    """Preprocessing that comes with the weights themselves.
-
-    Returns
-    -------
-    Preprocessing or None
-        From the metadata ``mean`` and ``std`` of a safetensors file, or timm's configuration of ``timm:`` weights;
-        None where neither says.
-
-    Raises
-    ------
-    WeightsError
-        If the file's metadata cannot be understood.
-    """
-    if weights.source.startswith("timm:"):
-        from wsolpipe.models.pretrained import configuration
-
-        known = configuration(weights.source.removeprefix("timm:"))
-        return Preprocessing(triple(known.mean, "mean"), triple(known.std, "std"))
-    metadata = _metadata(weights.path)
-    if "mean" not in metadata or "std" not in metadata:
-        return None
-    where = f"the metadata of {weights.path}"
-    values = [triple(_numbers(metadata[name], f"{name} in {where}"), f"{name} in {where}") for name in ("mean", "std")]
-    return Preprocessing(*values)
-
-
-def choose_preprocessing(
-    weights: Weights,
-    *,
-    model: str,
-    mean: float | Sequence[float] | None,
-    std: float | Sequence[float] | None,
-    stage: str,
-    warn: Callable[[str], None],
-) -> Preprocessing:
-    """Decide how pixels are normalised: as given, else as the weights record it, else as timm has it for the model.
-
-    Parameters
-    ----------
-    weights : Weights
-        What the model was loaded from.
-    model : str
-        timm's name of the model.
-    mean, std : float, sequence of 3 floats or None
-        Explicit values on the scale 0..1; each overrules what is recorded.
-    stage : str
-        Name of the stage, for the warning's ``stage.mean=``.
-    warn : callable
-        Told one line where a file records nothing and nothing was given.
-
-    Raises
-    ------
-    WeightsError
-        If a value is not one or three finite numbers, or a deviation is not positive.
-    """
-    recorded = None if mean is not None and std is not None else recorded_preprocessing(weights)
-    if recorded is None:
-        from wsolpipe.models.pretrained import configuration
-
-        known = configuration(model, required=False)
-        mean_std = (triple(known.mean, "mean"), triple(known.std, "std")) if known else IMAGENET
-        recorded = Preprocessing(*mean_std)
-        if (mean is None or std is None) and weights.path is not None:
-            warn(
-                f"{weights.source} does not record its preprocessing; using timm's for {model}: "
-                f"mean {_spelt(recorded.mean)}, std {_spelt(recorded.std)}. "
-                f"If it was trained otherwise, set {stage}.mean= and {stage}.std="
-            )
-    chosen = Preprocessing(
-        recorded.mean if mean is None else triple(mean, f"{stage}.mean"),
-        recorded.std if std is None else triple(std, f"{stage}.std"),
-    )
-    if min(chosen.std) <= 0:
-        msg = f"{stage}.std must be positive; got {_spelt(chosen.std)}"
-        raise WeightsError(msg)
-    return chosen
-
-
-def triple(value: float | Sequence[float], what: str) -> Triple:
-    """Spread one number over three channels, or check that there are three.
-
-    Raises
-    ------
-    WeightsError
-        If there are neither one nor three finite numbers.
-    """
-    numbers = [float(value)] if isinstance(value, int | float) else [float(number) for number in value]
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
-        msg = f"{what} must be one number or three, one a channel; got {value}"
-        raise WeightsError(msg, hint="write 0.5 or [0.485,0.456,0.406]")
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _spelt(values: Sequence[float]) -> str:
-    return ",".join(f"{value:g}" for value in values)
-
-
-def _metadata(path: Path | None) -> dict[str, str]:
-    if path is None or path.suffix.lower() != ".safetensors":
-        return {}
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        msg = f"cannot read {path} as weights: {_first_line(error)}"
-        raise WeightsError(msg, hint="fetch or copy the file again; it may be torn") from error
-
-
-def _numbers(text: str, what: str) -> list[float]:
-    try:
-        numbers = json.loads(text if text.lstrip().startswith("[") else f"[{text}]")
-        return [float(number) for number in numbers]
-    except (ValueError, TypeError) as error:
-        msg = f"{what} must be one number or three; got {text!r}"
-        raise WeightsError(msg, hint="set mean= and std= of the stage, or write the file's metadata anew") from error

@@ -220,7 +220,7 @@ class Classifier(ArtifactStage[ClassifierParams]):
 
     def _record(self, outputs: int, *, weights_name: str) -> ClassifierRecord:
         from wsolpipe.models.classifier import ClassifierRecord
-        from wsolpipe.models.weights import choose_preprocessing
+        from wsolpipe.models.preprocessing import choose_preprocessing
 
         params, weights = self.params, self.context.weights[weights_name]
         seen = choose_preprocessing(

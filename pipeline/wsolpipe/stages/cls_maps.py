@@ -115,7 +115,8 @@ class ClsMaps(Stage[ClsMapsParams]):
         import torch
 
         from wsolpipe.models.dino import ClassTokenAttention, block_numbers, build_vit
-        from wsolpipe.models.weights import choose_preprocessing, load_into, load_state
+        from wsolpipe.models.preprocessing import choose_preprocessing
+        from wsolpipe.models.weights import load_into, load_state
 
         params, weights = self.params, self.context.weights["model"]
         vit = build_vit(params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0)

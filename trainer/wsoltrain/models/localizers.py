@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ class Prediction(NamedTuple):
     classes: Tensor | None
 
 
-class Localizer(nn.Module):
+class Localizer(nn.Module, ABC):
     """A localizer whose parts are trained in two steps: ``head_parameters`` first, then ``map_parameters``.
 
     Attributes
@@ -38,17 +39,18 @@ class Localizer(nn.Module):
     has_head = False
     temperature = 1.0
 
+    @abstractmethod
     def map_parameters(self) -> list[nn.Parameter]:
         """Return what the localization losses train."""
-        raise NotImplementedError
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return what the classification loss trains, before and apart from the maps."""
         return []
 
     def classify(self, image: Tensor) -> Tensor:
-        """Class logits alone, [B, classes]."""
-        raise NotImplementedError
+        """Class logits alone, [B, classes], of a network that has a head."""
+        classes: Tensor = self(image).classes
+        return classes
 
     def scaled(self, logits: Tensor) -> Tensor:
         """Map logits as they are in training, and times `temperature` in evaluation."""
