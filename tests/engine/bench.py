@@ -10,7 +10,7 @@ from e2e.toy import PACKAGE, Toy
 from wsolpipe.engine.config import build_config
 from wsolpipe.engine.graph import Node, resolve
 from wsolpipe.engine.session import Session
-from wsolpipe.launch.run import Outcome, run
+from wsolpipe.launch.run import Ended, run
 from wsolpipe.stages.registry import load_registry
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Bench(Toy):
         config, _ = build_config(self.words(*words, stage=stage, store=store), load_registry(str(self.stages)))
         return Session.open(config)
 
-    def go(self, *words: str, stage: str = "frame", store: Path | None = None) -> Outcome:
+    def go(self, *words: str, stage: str = "frame", store: Path | None = None) -> Ended:
         """Run, and keep the events."""
         self.events = []
         config = self.session(*words, stage=stage, store=store).config
@@ -74,6 +74,6 @@ class Bench(Toy):
         return [(event["stage"], event["shard"]) for event in self.events if event.get("taken_over")]
 
 
-def line(outcome: Outcome, stage: str) -> Line:
+def line(outcome: Ended, stage: str) -> Line:
     """Line of a stage in an outcome."""
     return next(item for item in outcome.lines if item.stage == stage)

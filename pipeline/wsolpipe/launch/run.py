@@ -28,7 +28,7 @@ LEAST_BUDGET = 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ended:
     """What stands in the store after a run.
 
     Attributes
@@ -54,7 +54,7 @@ class Outcome:
         return {"stages": stages, "store": self.session.config.store, "resume": resume, "verdict": self.verdict}
 
 
-def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Outcome:
+def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
     """Make everything that `config` asks for.
 
     Raises
@@ -79,7 +79,7 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Outcome:
         submitted = launch(graph_session, hear, stop)
     graph = resolve(graph_session)
     if submitted:
-        return Outcome(graph_session, make_plan(graph_session, graph), EXIT_DONE, submitted, submitted=True)
+        return Ended(graph_session, make_plan(graph_session, graph), EXIT_DONE, submitted, submitted=True)
     leases = Leases(graph_session.backend)
     for folder in [
         *(index.folder for index in graph.indexes.values() if index),
@@ -88,7 +88,7 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Outcome:
         leases.sweep(folder)
     lines = make_plan(graph_session, graph)
     code, verdict = _judge(graph_session, lines, late=late.is_set(), interrupted=stop.is_set())
-    return Outcome(graph_session, lines, code, verdict)
+    return Ended(graph_session, lines, code, verdict)
 
 
 def _settle_indexes(session: Session, emit: Emit) -> Session:
