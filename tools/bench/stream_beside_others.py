@@ -32,9 +32,10 @@ from photographs import shared_folder  # noqa: E402
 
 from s3 import serve_s3  # noqa: E402
 from stores import DATASET, build_store, write_stage  # noqa: E402
-from wsolpipe.contract.schema import ArraySpec  # noqa: E402
 from wsolpipe.images.decode import decode  # noqa: E402
 from wsolpipe.images.geometry import resize  # noqa: E402
+from wsolpipe.stages.base import Context  # noqa: E402
+from wsolpipe.stages.pixels import Pixels, PixelsParams  # noqa: E402
 
 if TYPE_CHECKING:
     from s3 import Server
@@ -54,7 +55,7 @@ def make_samples(folder: Path, rows: int) -> tuple[str, Path]:
     else:
         kept = list(np.random.default_rng(0).integers(0, 256, (64, 3, SIDE, SIDE), dtype=np.uint8))
     rgb = np.stack([kept[row % len(kept)] for row in range(rows)])
-    spec = ArraySpec(dtype="uint8", shape=rgb.shape[1:])
+    spec = Pixels(PixelsParams(size=SIDE), Context(dataset=DATASET)).arrays()["rgb"]
     write_stage(store.url, "pixels", "eeee000011112222", {"rgb": (spec, rgb)}, status=store.status, shard_rows=256)
     source = folder / "arrays"
     source.mkdir()

@@ -49,6 +49,8 @@ class ArraySpec(BaseModel):
         Extent of the axes after the row axis.
     fill : float, int or "nan"
         What a row without a result holds.
+    level : int
+        Of zstd; 0 is its default. Negative levels are read faster and take more room.
     unit, meaning : str
         For people and dataset cards.
     """
@@ -58,6 +60,7 @@ class ArraySpec(BaseModel):
     dtype: str
     shape: tuple[int, ...] = ()
     fill: float | int | str = 0
+    level: int = 0
     unit: str = ""
     meaning: str = ""
 

@@ -27,6 +27,7 @@ def inner_rows(shard_rows: int) -> int:
 def _create(spec: ArraySpec, shards: Shards) -> tuple[Any, Any]:
     """A Zarr array in memory and its store; kept, since making one costs as much as encoding a small shard."""
     import zarr.api.asynchronous
+    from zarr.codecs import ZstdCodec
     from zarr.core.sync import sync
     from zarr.storage import MemoryStore
 
@@ -37,6 +38,7 @@ def _create(spec: ArraySpec, shards: Shards) -> tuple[Any, Any]:
         dtype=spec.dtype,
         chunks=(inner_rows(shards.shard_rows), *spec.shape),
         shards=(shards.shard_rows, *spec.shape),
+        compressors=ZstdCodec(level=spec.level),
         fill_value=spec.fill_value(),
         dimension_names=("row", *(None for _ in spec.shape)),
         attributes={"unit": spec.unit, "meaning": spec.meaning},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.stages.base import Array, Rows, Upstream
 
+_LEVEL = -1  # photographs hardly shrink: a fifth more room than at zstd's default, in a third of the time to read
 _BATCH = 32  # images decoded side by side; results do not depend on it
 
 
@@ -48,6 +49,7 @@ class Pixels(Stage[PixelsParams]):
             "rgb": ArraySpec(
                 dtype="uint8",
                 shape=(3, size, size),
+                level=_LEVEL,
                 unit="sRGB level",
                 meaning=f"red, green and blue plane of the whole upright image, squashed to {size}x{size}",
             )
