@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsolpipe.contract.errors import ConfigError, RunFailed
-from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
+from wsolpipe.contract.errors import RunFailed
+from wsoltrain.cli.words import Key, completer, flag, need, read_words, table, text, whole
 
 if TYPE_CHECKING:
     from wsoltrain.comparison import Line
@@ -46,10 +46,7 @@ KEYS = {
 def command(*, words: tuple[str, ...], as_json: bool) -> None:
     """Score and tell."""
     values = read_words(words, KEYS)
-    for name in ("checkpoint", "dataset"):
-        if not values[name]:
-            msg = f"no {name} named"
-            raise ConfigError(msg, hint=f"add {name}=…; wsoltrain eval --help shows an example")
+    need(values, "eval", "checkpoint", "dataset")
     result = _score(values)
     if as_json:
         click.echo(json.dumps(result))

@@ -9,7 +9,7 @@ import click
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
-from wsoltrain.cli.words import Key, completer, read_words, table, text, whole
+from wsoltrain.cli.words import Key, completer, need, read_words, table, text, whole
 
 KEYS = {
     "checkpoint": Key(text, None, "best-….safetensors of a run, or the run's folder"),
@@ -30,9 +30,7 @@ KEYS = {
 def command(*, words: tuple[str, ...], as_json: bool) -> None:
     """Export and tell."""
     values = read_words(words, KEYS)
-    if not values["checkpoint"]:
-        msg = "no checkpoint named"
-        raise ConfigError(msg, hint="add checkpoint=RUN; wsoltrain export --help shows an example")
+    need(values, "export", "checkpoint")
     import torch
 
     from wsoltrain.export import FORMATS, export

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
-from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
+from wsoltrain.cli.words import Key, completer, flag, need, read_words, table, text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,10 +46,7 @@ KEYS = {
 def command(*, words: tuple[str, ...], as_json: bool) -> None:
     """Predict and tell."""
     values = read_words(words, KEYS)
-    for name in ("checkpoint", "source"):
-        if not values[name]:
-            msg = f"no {name} named"
-            raise ConfigError(msg, hint=f"add {name}=…; wsoltrain predict --help shows an example")
+    need(values, "predict", "checkpoint", "source")
     result = _predict(values)
     if as_json:
         click.echo(json.dumps(result))

@@ -47,6 +47,20 @@ def whole(least: int) -> Callable[[str], int]:
     return read
 
 
+def need(values: Mapping[str, Any], command: str, *names: str) -> None:
+    """Refuse to go on without one of these keys.
+
+    Raises
+    ------
+    ConfigError
+        If one has no value.
+    """
+    for name in names:
+        if not values[name]:
+            msg = f"no {name} named"
+            raise ConfigError(msg, hint=f"add {name}=…; wsoltrain {command} --help shows an example")
+
+
 def one_of(*names: str) -> Callable[[str], str]:
     """Reader of one of some names."""
 
