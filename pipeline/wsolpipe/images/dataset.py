@@ -285,9 +285,11 @@ def _explain(item: ErrorDetails) -> str:
 
 
 def _resolve_files(params: dict[str, Any], folder: Path) -> None:
-    """Make file names absolute where such a file lies beside the YAML."""
+    """Make file names absolute where such a file lies beside the YAML; weights may be a folder."""
     for key, value in params.items():
         if isinstance(value, dict):
             _resolve_files(value, folder)
-        elif isinstance(value, str) and value and (folder / value).is_file():
-            params[key] = str((folder / value).absolute())
+        elif isinstance(value, str) and value:
+            path = folder / value
+            if path.is_file() or (key == "weights" and path.is_dir()):
+                params[key] = str(path.absolute())
