@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import train_demo_clip as trainer
+from captioned_views import draw_pool, draw_view
 from captions import Truth, fits, where, write_caption
 from render import CLASSES
 
@@ -35,8 +36,8 @@ def test_places_and_sizes_are_those_of_the_box() -> None:
 
 
 def test_views_show_what_their_truth_says_and_patches_get_the_class_where_it_is() -> None:
-    pool, rng = trainer.draw_pool(5, 0, 8), np.random.default_rng(1)
-    views = [trainer.draw_view(rng, pool, wide) for wide in (0.0, 1.0) for _ in range(20)]
+    pool, rng = draw_pool(5, 0, 8), np.random.default_rng(1)
+    views = [draw_view(rng, pool, wide) for wide in (0.0, 1.0) for _ in range(20)]
     targets = trainer.patch_targets(views, None).numpy().reshape(len(views), 12, 12)
     for view, shown in zip(views, targets, strict=True):
         shares = view.cover.reshape(12, 8, 12, 8).mean(axis=(1, 3)) / 255
