@@ -30,6 +30,7 @@ from wsolpipe.models.clip import Clip, load_clip
 from wsolpipe.models.clip_cam import ClipCam
 from wsolpipe.models.weights import Weights
 from wsolpipe.ops.affinity import box_masks
+from wsolpipe.stages.clip_cams import AT_A_TIME
 
 BARE, LOOP, LOOP_ON_GPU = 0.85, 1.05, 4.0
 BACKGROUND = 25
@@ -134,7 +135,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--model", default="ViT-S-16")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=AT_A_TIME)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch, on all sides")
     parser.add_argument("--device", default="cpu")

@@ -142,8 +142,8 @@ class OpenClipBlock(Block):
         block = self.module
         if hasattr(block, "ln_attn"):
             attended = block.ln_attn(attended)
-        tokens = tokens + block.ls_1(attended)
-        return cast("Tensor", tokens + block.ls_2(block.mlp(block.ln_2(tokens))))
+        tokens = block.ls_1(attended).add_(tokens)  # what a branch ends with is nobody else's
+        return cast("Tensor", block.ls_2(block.mlp(block.ln_2(tokens))).add_(tokens))
 
 
 class TimmBlock(Block):
@@ -204,8 +204,8 @@ class TimmBlock(Block):
     def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Residuals with layer scale, norm2 and MLP."""
         block = self.module
-        tokens = tokens + self._scaled(attended, "1")
-        return tokens + self._scaled(block.mlp(block.norm2(tokens)), "2")
+        tokens = self._scaled(attended, "1").add_(tokens)
+        return self._scaled(block.mlp(block.norm2(tokens)), "2").add_(tokens)
 
     def _scaled(self, branch: Tensor, number: str) -> Tensor:
         block = self.module

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from wsolpipe.stages.base import Array, Batch, Rows, Upstream
 
 #: Longest side of images that keep their aspect where none is given; all of PASCAL VOC fits.
+#: Images in one forward on a processor: with more, what a block makes no longer fits its cache.
+AT_A_TIME = 8
 LONGEST = 512
 #: Parameters of the affinity alone.
 AFFINITY = {"attention_blocks", "box_threshold"}
@@ -62,7 +64,7 @@ class ClipCamsParams(ClipParams):
     box_threshold
         Share of a map's highest level above which a region gives a box: 0.4 for VOC, 0.7 for COCO.
     batch
-        Images in one forward.
+        Images in one forward; on a processor no more than `AT_A_TIME`.
     """
 
     background: Annotated[tuple[str, ...] | None, OneOrMore]
@@ -189,7 +191,8 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
         """
         labels = self._labels(rows)
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        for batch in rows.batches(self.params.batch, self.fit):
+        size = min(self.params.batch, AT_A_TIME) if self.context.device == "cpu" else self.params.batch
+        for batch in rows.batches(size, self.fit):
             for positions, pixels in self._alike(batch):
                 maps, classes = self.activate(pixels, [labels[at] if at is not None else [] for at in positions])
                 for slot, position in enumerate(positions):
