@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from wsolpipe.stages.base import Array, Batch, Rows, Upstream
 
 #: Longest side of images that keep their aspect where none is given; all of PASCAL VOC fits.
+LONGEST = 512
 #: Images in one forward on a processor: with more, what a block makes no longer fits its cache.
 AT_A_TIME = 8
-LONGEST = 512
 #: Parameters of the affinity alone.
 AFFINITY = {"attention_blocks", "box_threshold"}
 
