@@ -103,6 +103,13 @@ def test_what_is_not_there_is_said_with_what_is(team, choice, says):
         team.push(**choice)
 
 
+def test_a_source_that_is_no_store_is_an_error_and_not_a_transfer_of_nothing(team, tmp_path):
+    team.source = tmp_path / "typo"
+    for move in (team.push, team.pull):
+        with pytest.raises(StoreError, match="no store at .*typo"):
+            move()
+
+
 def test_only_the_newest_key_and_what_it_was_made_of_goes_unless_more_is_asked(team, done):
     bench, _ = done
     old = bench.keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.reader import open_store
 from wsolpipe.share.transfer import Transfer
 from wsolpipe.share.trust import Trust
 
@@ -39,7 +40,7 @@ def pull(
     Raises
     ------
     WsolError
-        If a store is out of reach, `source` is not trusted, or `wanted` names what is not there.
+        If a store is out of reach, there is none at `source`, it is not trusted, or `wanted` names what is not there.
     """
-    origin = open_backend(source)
+    origin = open_store(source).backend
     return Transfer(origin, open_backend(store), wanted, Trust.of(origin, trust), newer, jobs, emit, stop).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.reader import open_store
 from wsolpipe.share.transfer import Transfer
 from wsolpipe.share.trust import Trust
 
@@ -27,6 +28,7 @@ def push(
     Raises
     ------
     WsolError
-        If a store is out of reach, `to` is not writable, or `wanted` names what is not there.
+        If a store is out of reach, there is none at `store`, `to` is not writable, or `wanted` names what is not there.
     """
-    return Transfer(open_backend(store), open_backend(to), wanted, Trust(), True, jobs, emit, stop).run()
+    target = open_backend(to)
+    return Transfer(open_store(store).backend, target, wanted, Trust(), True, jobs, emit, stop).run()
