@@ -190,6 +190,12 @@ def test_absurd_shapes(team, shade, shape):
     refused(team, "array mean", stages=("shade",))
 
 
+@pytest.mark.parametrize("level", [10**9, -(10**9), "zstd"])
+def test_absurd_levels_of_compression(team, shade, level):
+    edit(shade / "manifest.json", lambda manifest: manifest["arrays"]["mean"].update(level=level))
+    refused(team, "arrays.mean.level")
+
+
 @pytest.mark.parametrize(
     ("rows", "shard_rows"), [(72, 0), (72, -16), (10**15, 16), (-1, 16), (72, 10**15), (10**12, 1)]
 )

@@ -60,7 +60,7 @@ class ArraySpec(BaseModel):
     dtype: str
     shape: tuple[int, ...] = ()
     fill: float | int | str = 0
-    level: int = 0
+    level: int = Field(default=0, ge=-22, le=22)
     unit: str = ""
     meaning: str = ""
 
