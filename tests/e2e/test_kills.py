@@ -15,8 +15,8 @@ import pytest
 from e2e.toy import litter, object_bytes, records
 from wsolpipe.engine.faults import PHASES
 
-KILLS = 4
-KILLS_AFTER_A_COMMIT = 2
+KILLS = 20
+KILLS_AFTER_A_COMMIT = 10
 MOST_KILLS = 40
 SEED = 20
 
@@ -73,7 +73,7 @@ def test_a_kill_at_any_phase_of_a_commit_changes_no_byte(toy, undisturbed, phase
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["between_arrays", "after_record", "heartbeat"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_workers_killed_at_any_phase_are_replaced_or_resumed(toy, undisturbed, phase):
     """Each of three workers dies at its third passing of the phase, and so does whoever replaces it."""
     words = ("lease=0.3", "shade.pause=0.15", "frame.pause=0.15") if phase == "heartbeat" else ()
@@ -208,12 +208,13 @@ def test_the_demo_survives_a_kill(tmp_path):
     """The real chain of the shipped data set: trained classifier, maps and proposals."""
 
     def run(store: str, **fault: str) -> int:
-        words = ["stage=proposals", "dataset=demo", "shard_rows=16", "limit=32", "classifier.epochs=1"]
+        words = ["stage=proposals", "dataset=demo", "shard_rows=16", "limit=48", "classifier.epochs=1"]
         command = [sys.executable, "-m", "wsolpipe.cli.main", "run", *words, f"store={tmp_path / store}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **fault}
         return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
 
     assert run("whole") == 0
-    assert run("killed", WSOLPIPE_FAULT="between_arrays:5") == -9
+    for phase in ("between_arrays:3", "before_record:9"):
+        assert run("killed", WSOLPIPE_FAULT=phase) == -9
     assert run("killed") == 0
     assert object_bytes(tmp_path / "killed") == object_bytes(tmp_path / "whole")

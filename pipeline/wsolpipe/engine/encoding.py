@@ -54,7 +54,6 @@ async def _bytes_of(store: Any, name: str) -> bytes:
     return bytes((await store.get(name, default_buffer_prototype())).to_bytes())
 
 
-@lru_cache(maxsize=64)
 def metadata_bytes(spec: ArraySpec, shards: Shards) -> bytes:
     """``zarr.json`` of an array."""
     from zarr.core.sync import sync
