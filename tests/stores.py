@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.backends.base import open_backend
 from wsolpipe.contract.canonical import digest, sha256_bytes
 from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StageManifest, StoredObject

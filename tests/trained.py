@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from wsoltrain.config import Labelling
-from wsoltrain.loop import Settings, Trainer
-from wsoltrain.recipe import Recipe, load_recipe
-from wsoltrain.tracker import JsonLines
+from wsoltrain.data.config import Labelling
+from wsoltrain.training.loop import Settings, Trainer
+from wsoltrain.training.recipe import Recipe, load_recipe
+from wsoltrain.training.tracker import JsonLines
 
 if TYPE_CHECKING:
     from pathlib import Path

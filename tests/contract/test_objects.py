@@ -15,7 +15,7 @@ import pytest
 from s3 import KEYS, Plan, Proxy
 from stores import DATASET, build_store
 from wsolpipe import open_store
-from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.backends.base import open_backend
 from wsolpipe.contract.canonical import sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.engine.leases import Leases
@@ -144,7 +144,7 @@ def test_what_is_wrong_with_access_is_said_at_once_without_secrets(s3, proxy, an
 
 def test_an_endpoint_out_of_reach_is_named_within_seconds(monkeypatch, s3):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("wsolpipe.contract.objects.FIRST_PATIENCE", 0.5)
+    monkeypatch.setattr("wsolpipe.contract.backends.objects.FIRST_PATIENCE", 0.5)
     with pytest.raises(StoreError, match="127.0.0.1:9 cannot be reached"):
         open_backend(s3.store()).get("a/1")
 

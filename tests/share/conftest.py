@@ -16,7 +16,7 @@ from wsolpipe.share.selection import Selection
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsolpipe.share.tally import Moved
+    from wsolpipe.share.result import Moved
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 import train_demo_clip as trainer
 from captioned_views import draw_pool, draw_view
 from captions import Truth, fits, where, write_caption

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import open_clip
 import pytest
 import torch
-from safetensors import safe_open
-
 from clip_quality import Split, cam_maps, centred_iou, clip_cams, mean_iou, read_split, zero_shot
+from safetensors import safe_open
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import make_demo_data as demo
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
-
-import make_demo_data as demo
 from render import AREA, CLASSES, render_scene
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def test_drawing_again_in_another_process_gives_identical_bytes(repo: Path, tmp_
     write_sample(tmp_path / "here")
     code = "import sys, pathlib, make_demo_data as d\nfor s, n in (('train', 0), ('val', 13), ('test', 95)):\n"
     code += "    d.write_scene(pathlib.Path(sys.argv[1]), d.image_id(s, n), d.draw_scene(d.SEED, s, n))"
-    environment = {**os.environ, "PYTHONPATH": str(repo / "tools"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(repo / "tools" / "demo"), "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "there")], check=True, env=environment)
     assert digests(tmp_path / "here") == digests(tmp_path / "there")
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+import train_demo_weights as trainer
 import yaml
+from make_demo_data import best_overlap
 from PIL import Image
 from safetensors import safe_open
 
-import train_demo_weights as trainer
-from make_demo_data import best_overlap
 from wsolpipe.maps.components import largest_region_box
 from wsolpipe.maps.normalise import to_uint8
 from wsolpipe.maps.otsu import otsu_threshold

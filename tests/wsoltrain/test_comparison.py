@@ -12,10 +12,10 @@ from wsolpipe.contract.errors import RunFailed
 from wsolpipe.contract.reader import open_store
 from wsolpipe.metrics import MaxBoxEvaluation, standard_boxes, standard_maps
 from wsoltrain.cli import eval as scoring
-from wsoltrain.comparison import Line, beats, box_figures, map_figures, map_tau
-from wsoltrain.config import Labelling
-from wsoltrain.evaluation import boxes_of
-from wsoltrain.rows import StoredRows
+from wsoltrain.data.config import Labelling
+from wsoltrain.data.stored_rows import StoredRows
+from wsoltrain.selection.comparison import Line, beats, box_figures, map_figures, map_tau
+from wsoltrain.selection.evaluation import boxes_of
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 
 from exact_crf import accuracy, exact_filter, photographs, soft_maps
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain import crf
 from wsoltrain.crf import crf_loss, dense_filter
+from wsoltrain.losses import crf
 
 PHOTOGRAPHS = 24
 

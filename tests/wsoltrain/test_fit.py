@@ -13,16 +13,16 @@ import torch
 
 from stores import build_store
 from trained import SMALL, lines, recipe, tensors, trainer
-from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.backends.base import open_backend
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, StoreError
 from wsolpipe.metrics.protocol import read_runs, select
-from wsoltrain import checkpoint
-from wsoltrain.config import Labelling
-from wsoltrain.evaluation import Evaluator
-from wsoltrain.loop import Settings, Trainer
-from wsoltrain.models.judge import load_judge
-from wsoltrain.recipe import known_recipes, load_recipe
-from wsoltrain.tracker import JsonLines
+from wsoltrain.data.config import Labelling
+from wsoltrain.networks.judge import load_judge
+from wsoltrain.selection.evaluation import Evaluator
+from wsoltrain.training import checkpoint
+from wsoltrain.training.loop import Settings, Trainer
+from wsoltrain.training.recipe import known_recipes, load_recipe
+from wsoltrain.training.tracker import JsonLines
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_trcam_trains_on_maps_alone(store, tmp_path):
 
 
 def test_network_of_other_classes_is_refused(store, trained, tmp_path):
-    from wsoltrain.trained import load_trained
+    from wsoltrain.inference.model import load_trained
 
     other = build_store(tmp_path, rows=16, classes=3, sizes=(30, 50), labels=[0, 1] * 8)
     model = load_trained(str(trained), device="cpu").model
@@ -294,8 +294,9 @@ def test_judge_of_masked_images_moves_the_maps_unless_it_is_detached(store, tmp_
 
 def test_importing_the_trainer_pulls_in_nothing_of_the_pipeline():
     code = (
-        "import sys, wsoltrain, wsoltrain.loop, wsoltrain.models, wsoltrain.cli.main, wsoltrain.cli.fit, "
-        "wsoltrain.cli.search, wsoltrain.cli.predict, wsoltrain.cli.export, wsoltrain.search, wsoltrain.prediction; "
+        "import sys, wsoltrain, wsoltrain.training.loop, wsoltrain.cli.main, wsoltrain.cli.fit, "
+        "wsoltrain.cli.search, wsoltrain.cli.predict, wsoltrain.cli.export, wsoltrain.selection.search, "
+        "wsoltrain.inference.predict; "
         "bad = {'dask', 'distributed', 'open_clip', 'cv2', 'skimage', 'optuna', 'wandb', 'tensorboard', 'onnx', "
         "'onnxruntime', 'av'} & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"

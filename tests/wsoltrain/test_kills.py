@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trained import lines, tensors
-from wsoltrain import checkpoint
+from wsoltrain.training import checkpoint
 
 CHAIN = """
 import json, os, random, signal, sys, time
@@ -22,7 +22,7 @@ import numpy as np
 import timm, torch
 from trained import trainer
 from wsolpipe.metrics import iou_curves
-from wsoltrain.crf import crf_loss
+from wsoltrain.losses.crf import crf_loss
 
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from wsoltrain import losses
-from wsoltrain.pixels import IGNORE
+from wsoltrain.losses import terms as losses
+from wsoltrain.pseudo.samplers import IGNORE
 
 
 def test_partial_cross_entropy_sees_labelled_pixels_only():

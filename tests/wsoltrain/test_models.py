@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsoltrain.models import build
-from wsoltrain.models.localizers import PUBLISHED, complexity
+from wsoltrain.methods.localizers import PUBLISHED, build, complexity
 
 VIT = "vit_tiny_patch16_224"
 

@@ -14,8 +14,8 @@ import torch
 
 from trained import VIT, lines, tensors, trainer, words
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.models import build
-from wsoltrain.parallel import Group, GroupBatchNorm, open_group, synchronised
+from wsoltrain.methods.localizers import build
+from wsoltrain.training.parallel import Group, GroupBatchNorm, open_group, synchronised
 
 ALL_LOSSES = {
     "crf_weight": 2e-7, "size_weight": 0.01, "larger_weight": 0.001, "cls_weight": 0.1, "ema": 0.9, "clip": 5.0,

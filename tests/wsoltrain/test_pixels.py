@@ -11,8 +11,9 @@ from scipy import ndimage, stats
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.maps.otsu import otsu_threshold
-from wsoltrain.draws import uniform
-from wsoltrain.pixels import (
+from wsoltrain.pseudo.random import uniform
+from wsoltrain.pseudo.region_choice import chosen_region, components, erode, otsu
+from wsoltrain.pseudo.samplers import (
     _BG,
     _BOX,
     _FG,
@@ -27,7 +28,6 @@ from wsoltrain.pixels import (
     patches,
     released,
 )
-from wsoltrain.regions import chosen_region, components, erode, otsu
 
 H, W = 20, 24
 

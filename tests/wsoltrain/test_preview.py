@@ -14,7 +14,7 @@ from PIL import Image
 
 from stores import build_store
 from wsoltrain.cli.main import main
-from wsoltrain.drawing import PANEL
+from wsoltrain.inference.drawing import PANEL
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.recipe import Range, known_recipes, load_ranges, load_recipe, read_recipe
+from wsoltrain.training.recipe import Range, known_recipes, load_ranges, load_recipe, read_recipe
 
 WRITTEN = """
 model: dips

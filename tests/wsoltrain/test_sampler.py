@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.sampler import BatchOrder, Shuffle, draw_frames, epoch_order, rank_share
+from wsoltrain.data.order import BatchOrder, Shuffle, draw_frames, epoch_order, rank_share
 
 shuffles = st.builds(
     Shuffle, run_rows=st.integers(1, 9), lane_runs=st.integers(1, 4), lanes=st.integers(1, 4), unit=st.integers(1, 5)

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from trained import SMALL, settings
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli import search as searching
-from wsoltrain.search import Search, Told, run
-from wsoltrain.study import FOLDER, GOES_ON, STARTUP, open_study
+from wsoltrain.selection.optuna_study import FOLDER, GOES_ON, STARTUP, open_study
+from wsoltrain.selection.search import Search, Told, run
 
 RANGES = {"lr": {"low": 0.001, "high": 0.1, "log": True}, "pixels.n_fg": {"choices": [5, 20]}}
 
@@ -38,7 +38,7 @@ import numpy as np
 import optuna, timm, torch
 from trained import settings
 from wsolpipe.metrics import iou_curves
-from wsoltrain.search import Search, run
+from wsoltrain.selection.search import Search, run
 
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)

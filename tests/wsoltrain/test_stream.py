@@ -25,9 +25,9 @@ from wsolpipe.contract.errors import ConfigError, DataError, StoreError, TornSha
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import View, Window, resize
-from wsoltrain.items import Items, cut
+from wsoltrain.data.items import Items, cut
+from wsoltrain.data.views import maps_to_view, normalise
 from wsoltrain.stream import ItemConfig, Labelling, Shuffle, Stream
-from wsoltrain.views import maps_to_view, normalise
 
 SMALL = Shuffle(run_rows=8, lane_runs=2, lanes=2, unit=4)
 
@@ -327,7 +327,7 @@ def test_a_broken_image_is_replaced_in_training_counted_and_told_once(tmp_path, 
     assert [len(batch) for batch in rows] == [8] * 6
     assert not {5, 11} & set(sum(rows, []))
     assert stream.counts["broken"] == 2
-    told = [record.getMessage() for record in caplog.records if record.name == "wsoltrain.stream"]
+    told = [record.getMessage() for record in caplog.records if record.name == "wsoltrain.data.stream"]
     assert len(told) == 2
     assert any(f"row 5 ({store.paths[5]}) is left out: truncated" in line for line in told)
 
@@ -400,7 +400,7 @@ def test_a_cut_equals_the_crop_of_the_whole_resized_image():
 
 def test_importing_the_trainer_pulls_in_no_pipeline():
     code = (
-        "import sys, wsoltrain, wsoltrain.stream\n"
+        "import sys, wsoltrain, wsoltrain.data.stream\n"
         "heavy = {'dask', 'distributed', 'open_clip', 'cv2', 'skimage', 'timm'}\n"
         "bad = heavy & {n.partition('.')[0] for n in sys.modules}\n"
         "bad |= {n for n in sys.modules if n.startswith(('wsolpipe.engine', 'wsolpipe.stages', 'wsolpipe.cli'))}\n"

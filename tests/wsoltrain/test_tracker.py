@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.tracker import open_trackers
+from wsoltrain.training.tracker import open_trackers
 
 FIGURES = {"pixels": 0.5, "phase": "maps", "epoch": 1}
 

@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import ConfigError, DataError, RunFailed
 from wsolpipe.metrics import ScoreMaps, iou_matrix
 from wsoltrain.cli import export as exporting
 from wsoltrain.cli import predict as predicting
-from wsoltrain.pictures import read_pictures
+from wsoltrain.inference.pictures import read_pictures
 
 SIDEWAYS = 6
 
@@ -123,7 +123,7 @@ def test_videos_say_which_package_they_need(tmp_path, monkeypatch):
 
 
 def test_wrong_checkpoints_are_named(trained, tmp_path):
-    from wsoltrain.trained import load_trained
+    from wsoltrain.inference.model import load_trained
 
     with pytest.raises(ConfigError, match="best-"):
         ask(predicting.command, f"checkpoint={tmp_path}", "source=x")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from wsoltrain.views import maps_to_view, normalise
+from wsoltrain.data.views import maps_to_view, normalise
 
 
 def plain_view(maps: torch.Tensor, window: list[int], size: int) -> torch.Tensor:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from exact_crf import accuracy, photographs, soft_maps  # type: ignore[import-not-found]  # noqa: E402
-from wsoltrain.crf import dense_filter  # noqa: E402
+from wsoltrain.losses.crf import dense_filter  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable

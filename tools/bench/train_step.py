@@ -27,9 +27,9 @@ import torch
 
 from wsolpipe.images.dataset import load_dataset
 from wsoltrain.cli.fit import read_value
-from wsoltrain.config import Labelling
-from wsoltrain.loop import Settings, Trainer
-from wsoltrain.recipe import load_recipe
+from wsoltrain.data.config import Labelling
+from wsoltrain.training.loop import Settings, Trainer
+from wsoltrain.training.recipe import load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

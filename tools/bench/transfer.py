@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from wsolpipe.contract.backend import Backend, open_backend
+from wsolpipe.contract.backends.base import Backend, open_backend
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from wsolpipe.metrics.protocol import protocol_table, read_runs
-from wsoltrain.comparison import box_figures, map_figures, map_tau
-from wsoltrain.config import Labelling
-from wsoltrain.evaluation import boxes_of
+from wsoltrain.data.config import Labelling
+from wsoltrain.selection.comparison import box_figures, map_figures, map_tau
+from wsoltrain.selection.evaluation import boxes_of
 
 NAMES = ("MaxBoxAcc", "MaxBoxAccV2", "iou")
 ANNOTATORS = ("proposals", "gt")

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from wsolpipe.launch.telling import tell
+from wsolpipe.launch.events import tell
 
 if TYPE_CHECKING:
     from types import TracebackType

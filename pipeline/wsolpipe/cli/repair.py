@@ -16,7 +16,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """
     from wsolpipe import open_store
     from wsolpipe.engine.config import build_config
-    from wsolpipe.engine.survey import last_command
+    from wsolpipe.engine.status import last_command
     from wsolpipe.share.verify import repair
     from wsolpipe.stages.registry import load_registry
 

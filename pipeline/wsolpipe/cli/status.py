@@ -20,7 +20,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """
     from wsolpipe import open_store
     from wsolpipe.engine.config import build_config, split_words
-    from wsolpipe.engine.survey import last_command, survey
+    from wsolpipe.engine.status import last_command, survey
     from wsolpipe.stages.registry import load_registry
 
     registry = load_registry(split_words(words).get("stages"))

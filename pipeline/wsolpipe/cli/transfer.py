@@ -14,8 +14,8 @@ from wsolpipe.contract.nearest import unknown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wsolpipe.share.result import Moved
     from wsolpipe.share.selection import Selection
-    from wsolpipe.share.tally import Moved
 
 SELECTION_KEYS = ("dataset", "stages", "split", "rows", "keys")
 DEFAULT_JOBS = 8

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
 
 
 class ParquetRows:

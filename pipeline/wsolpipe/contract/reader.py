@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from wsolpipe.contract.backend import Backend, open_backend
+from wsolpipe.contract.backends.base import Backend, open_backend
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse

@@ -17,7 +17,7 @@ from wsolpipe.engine.faults import fault_point
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.layout import Shards
     from wsolpipe.engine.leases import Lease
 

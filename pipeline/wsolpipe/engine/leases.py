@@ -18,7 +18,7 @@ from wsolpipe.engine.faults import fault_point
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
 
 DEFAULT_TTL = 60.0
 

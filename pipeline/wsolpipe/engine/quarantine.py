@@ -14,7 +14,7 @@ from wsolpipe.engine.plan import retry_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.reader import StageView
     from wsolpipe.engine.session import Session
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backend import Backend, open_backend
+from wsolpipe.contract.backends.base import Backend, open_backend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Store

@@ -21,8 +21,8 @@ from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.session import Session
 from wsolpipe.engine.worker import Worker
 from wsolpipe.launch import slurm
+from wsolpipe.launch.events import tell
 from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_INTERRUPTED, stop_on_signals
-from wsolpipe.launch.telling import tell
 from wsolpipe.launch.wall_time import settle_end
 
 if TYPE_CHECKING:

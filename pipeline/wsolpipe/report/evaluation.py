@@ -12,7 +12,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.engine.lookup import find_view, index_of, require_complete
 from wsolpipe.metrics.boxes import LEVELS, BoxEvaluation, centred_box, iou_per_box
 from wsolpipe.metrics.confidence import compare, interval
-from wsolpipe.report.certainty import compare_maps, map_intervals, plain
+from wsolpipe.report.bootstrap import compare_maps, map_intervals, plain
 from wsolpipe.report.maps import MapScores, otsu_box, score_maps
 from wsolpipe.report.mapsources import StageMaps
 from wsolpipe.report.masks import score_masks

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.backends.base import open_backend
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import read_record
@@ -15,7 +15,7 @@ from wsolpipe.share.selection import Found, Selection, select
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
 
 NOTHING = "nothing that results depend on"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsolpipe.contract.backend import LocalBackend
+from wsolpipe.contract.backends.base import LocalBackend
 from wsolpipe.contract.canonical import KEY_LENGTH, sha256_bytes
 from wsolpipe.contract.errors import StoreError, TornShardError, WsolError
 from wsolpipe.contract.layout import Shards, check_name, check_object_name
@@ -24,7 +24,7 @@ from wsolpipe.engine.encoding import inner_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
 
 MAX_ROWS = 2**40

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.backends.base import open_backend
+from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import check_name, commit_name
 from wsolpipe.contract.manifest import IndexManifest
-from wsolpipe.contract.published import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.reader import Store, read_record
 from wsolpipe.engine import commit
 from wsolpipe.share.card import Figures, card, figures
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from wsolpipe.contract.backend import Backend
-    from wsolpipe.share.tally import Moved
+    from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.share.result import Moved
 
 VERSION = "1.0.0"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backend import open_backend
+from wsolpipe.contract.backends.base import open_backend
 from wsolpipe.contract.reader import open_store
 from wsolpipe.share.transfer import Transfer
 from wsolpipe.share.trust import Trust
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from wsolpipe.share.result import Moved
     from wsolpipe.share.selection import Selection
-    from wsolpipe.share.tally import Moved
 
 
 def push(

@@ -15,7 +15,7 @@ from wsolpipe.contract.nearest import unknown
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
 
 #: Moved only when named: copies of the images themselves.
 ONLY_WHEN_NAMED = frozenset({"pixels"})

@@ -24,13 +24,13 @@ from wsolpipe.engine import commit
 from wsolpipe.engine.faults import fault_point
 from wsolpipe.engine.leases import Leases
 from wsolpipe.share import inspection
+from wsolpipe.share.result import Line, Moved, count, line_of
 from wsolpipe.share.selection import Found, Selection, select
-from wsolpipe.share.tally import Line, Moved, count, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
     from wsolpipe.share.trust import Trust
 
 TABLES = ("index.parquet", "annotations.parquet")

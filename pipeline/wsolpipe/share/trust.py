@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.contract.published import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 
 if TYPE_CHECKING:
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
 
 LEAST_DIGITS = 16
 VARIABLE = "WSOLPIPE_TRUST"

@@ -20,7 +20,7 @@ from wsolpipe.images.index import column_digests
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wsolpipe.contract.backend import Backend
+    from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.manifest import CommitRecord
 
 LEFTOVER_AGE = 3600.0

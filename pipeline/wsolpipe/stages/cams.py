@@ -11,7 +11,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
-from wsolpipe.stages.words import Distinct, OneOrMore, TargetWord
+from wsolpipe.stages.param_types import Distinct, OneOrMore, TargetWord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize, tiled_size
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
-from wsolpipe.stages.words import AsksClip, ClipParams, OneOrMore, Resize, TargetWord, require_tiling
+from wsolpipe.stages.param_types import AsksClip, ClipParams, OneOrMore, Resize, TargetWord, require_tiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -12,7 +12,7 @@ from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.models.class_names import fill_templates, require_templates
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
-from wsolpipe.stages.words import NamedParams, ReadsNames, require_tiling
+from wsolpipe.stages.param_types import NamedParams, ReadsNames, require_tiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

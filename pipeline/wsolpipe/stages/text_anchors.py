@@ -9,7 +9,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.stages.base import ArtifactStage, Made, StageParams
-from wsolpipe.stages.words import AsksClip, ClipParams
+from wsolpipe.stages.param_types import AsksClip, ClipParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

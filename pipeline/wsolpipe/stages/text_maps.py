@@ -10,7 +10,7 @@ from pydantic import Field
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
-from wsolpipe.stages.words import AsksClip, ClipParams, Distinct, OneOrMore, Resize, TargetWord, require_tiling
+from wsolpipe.stages.param_types import AsksClip, ClipParams, Distinct, OneOrMore, Resize, TargetWord, require_tiling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

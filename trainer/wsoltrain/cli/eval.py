@@ -13,7 +13,7 @@ from wsolpipe.contract.errors import RunFailed
 from wsoltrain.cli.words import Key, completer, flag, need, read_words, table, text, whole
 
 if TYPE_CHECKING:
-    from wsoltrain.comparison import Line
+    from wsoltrain.selection.comparison import Line
 
 KEYS = {
     "checkpoint": Key(text, None, "best-….safetensors of a run, or the run's folder"),
@@ -85,11 +85,11 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from wsolpipe.images.dataset import load_dataset
-    from wsoltrain import checkpoint
-    from wsoltrain.comparison import beats, box_figures, compare
-    from wsoltrain.config import Labelling
-    from wsoltrain.evaluation import Evaluator
-    from wsoltrain.trained import load_trained
+    from wsoltrain.data.config import Labelling
+    from wsoltrain.inference.model import load_trained
+    from wsoltrain.selection.comparison import beats, box_figures, compare
+    from wsoltrain.selection.evaluation import Evaluator
+    from wsoltrain.training import checkpoint
 
     device = torch.device(values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
     trained = load_trained(values["checkpoint"], device=device)

@@ -33,8 +33,8 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     need(values, "export", "checkpoint")
     import torch
 
-    from wsoltrain.export import FORMATS, export
-    from wsoltrain.trained import load_trained
+    from wsoltrain.inference.export import FORMATS, export
+    from wsoltrain.inference.model import load_trained
 
     formats = tuple(name.strip() for name in str(values["formats"]).split(","))
     for name in formats:

@@ -19,9 +19,9 @@ from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, w
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from wsoltrain.loop import Settings
-    from wsoltrain.recipe import Recipe
-    from wsoltrain.tracker import Tracker
+    from wsoltrain.training.loop import Settings
+    from wsoltrain.training.recipe import Recipe
+    from wsoltrain.training.tracker import Tracker
 
 KEYS = {
     "recipe": Key(text, "dips", "name of a shipped one, or a YAML file"),
@@ -47,7 +47,7 @@ class WithRecipe(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write them."""
-        from wsoltrain.recipe import Recipe, known_recipes
+        from wsoltrain.training.recipe import Recipe, known_recipes
 
         with formatter.section("Keys of the recipe, and their defaults where a recipe names none"):
             formatter.write_text(
@@ -76,10 +76,10 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     values = read_words(own, KEYS)
     changes = {name: read_value(given) for name, _, given in (word.partition("=") for word in words if word not in own)}
     recipe, settings = prepare(values, changes)
-    from wsoltrain.loop import Trainer
-    from wsoltrain.models.localizers import complexity
-    from wsoltrain.parallel import close_group, open_group
-    from wsoltrain.tracker import open_trackers
+    from wsoltrain.methods.localizers import complexity
+    from wsoltrain.training.loop import Trainer
+    from wsoltrain.training.parallel import close_group, open_group
+    from wsoltrain.training.tracker import open_trackers
 
     group = open_group(settings.device)
     if group.world > 1 and settings.device == "cuda":
@@ -128,9 +128,9 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     import torch
 
     from wsolpipe.images.dataset import load_dataset
-    from wsoltrain.config import Labelling
-    from wsoltrain.loop import Settings
-    from wsoltrain.recipe import load_recipe
+    from wsoltrain.data.config import Labelling
+    from wsoltrain.training.loop import Settings
+    from wsoltrain.training.recipe import load_recipe
 
     if not values["dataset"]:
         msg = "no data set named"

@@ -16,9 +16,9 @@ from wsoltrain.cli.words import Key, completer, flag, need, read_words, table, t
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from wsoltrain.pictures import Picture
-    from wsoltrain.prediction import Prediction
-    from wsoltrain.trained import Trained
+    from wsoltrain.inference.model import Trained
+    from wsoltrain.inference.pictures import Picture
+    from wsoltrain.inference.predict import Prediction
 
 _log = logging.getLogger(__name__)
 COLUMNS = ("path", "width", "height", "x0", "y0", "x1", "y1", "label", "class", "probability")
@@ -63,9 +63,9 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
 def _predict(values: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from wsoltrain.pictures import read_pictures
-    from wsoltrain.prediction import predict
-    from wsoltrain.trained import load_trained
+    from wsoltrain.inference.model import load_trained
+    from wsoltrain.inference.pictures import read_pictures
+    from wsoltrain.inference.predict import predict
 
     device = torch.device(values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
     trained = load_trained(values["checkpoint"], device=device)
@@ -120,7 +120,7 @@ def _row(found: Prediction, trained: Trained) -> dict[str, Any]:
 def _write_pictures(found: Prediction, out: Path, *, maps: bool, overlays: bool) -> None:
     import numpy as np
 
-    from wsoltrain.drawing import draw_found
+    from wsoltrain.inference.drawing import draw_found
 
     for wanted, folder, suffix in ((maps, "maps", ".npy"), (overlays, "overlays", ".jpg")):
         if not wanted:

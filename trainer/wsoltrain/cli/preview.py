@@ -14,8 +14,8 @@ from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli.words import Key, completer, flag, one_of, read_words, table, text, whole
 
 if TYPE_CHECKING:
-    from wsoltrain.items import Item
-    from wsoltrain.stream import Stream
+    from wsoltrain.data.items import Item
+    from wsoltrain.data.stream import Stream
 
 KEYS = {
     "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
@@ -65,7 +65,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
 
 def _open(values: dict[str, Any]) -> Stream:
     from wsolpipe.images.dataset import load_dataset
-    from wsoltrain.stream import ItemConfig, Labelling, Stream
+    from wsoltrain.data.stream import ItemConfig, Labelling, Stream
 
     if not values["dataset"]:
         msg = "no data set named"
@@ -113,7 +113,7 @@ def _describe(item: Item, stream: Stream) -> dict[str, Any]:
 
 
 def _draw(items: list[Item], told: list[dict[str, Any]], out: Path) -> None:
-    from wsoltrain.drawing import draw_sheet
+    from wsoltrain.inference.drawing import draw_sheet
 
     captions = []
     for item in told:

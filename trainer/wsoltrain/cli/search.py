@@ -17,7 +17,7 @@ from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, w
 if TYPE_CHECKING:
     import optuna
 
-    from wsoltrain.loop import Settings
+    from wsoltrain.training.loop import Settings
 
 SHARED = ("recipe", "dataset", "store", "root", "split", "val", "by", "workers", "device", "save_every")
 KEYS = {
@@ -50,7 +50,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     rest = {name: key.default for name, key in fit.KEYS.items()}
     _, settings = fit.prepare({**rest, **values}, changes, kind="searches")
     settings = _shared(settings, values)
-    from wsoltrain.search import Search, run
+    from wsoltrain.selection.search import Search, run
 
     search = Search(
         values["recipe"], settings.labelling.dataset, changes, settings, values["trials"], values["search_seed"],
@@ -90,7 +90,7 @@ def _shared(settings: Settings, values: dict[str, Any]) -> Settings:
 
 
 def _result(study: optuna.Study, name: str) -> dict[str, Any]:
-    from wsoltrain.study import FOLDER, GOES_ON
+    from wsoltrain.selection.optuna_study import FOLDER, GOES_ON
 
     trials = study.get_trials(deepcopy=False)
     gone = {each.user_attrs[GOES_ON] for each in trials if GOES_ON in each.user_attrs}

@@ -1,0 +1,110 @@
+"""A published store behind a web server: read-only, its names known from the list of checksums at its root."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from wsolpipe.contract.backends.objects import ObjectBackend
+from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.layout import check_object_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: File at the root of a published store: a line ``sha256  name`` for every object.
+CHECKSUMS = "checksums.txt"
+MAX_LIST_BYTES = 512 * 2**20
+
+
+class HttpBackend(ObjectBackend):
+    """A published store behind a web server, read-only: names come from its list of checksums."""
+
+    def _open(self, *, max_retries: int) -> Any:
+        options: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True}
+        address = self.url.rstrip("/") + "/"
+
+        def make() -> Any:
+            from obstore.store import HTTPStore
+
+            return HTTPStore.from_url(address, client_options=options, retry_config={"max_retries": max_retries})
+
+        return self._opened(make)
+
+    @cached_property
+    def listed(self) -> dict[str, str]:
+        """Name -> sha256 of every object, as published.
+
+        Raises
+        ------
+        StoreError
+            If there is no list, or it is absurdly large or names anything outside the store.
+        """
+        try:
+            data = self.get(CHECKSUMS, limit=MAX_LIST_BYTES)
+        except FileNotFoundError as error:
+            msg = f"{self.url} has no {CHECKSUMS}, so what it holds cannot be known"
+            hint = "its owner publishes it with wsolpipe publish, or gives an s3:// address"
+            raise StoreError(msg, hint=hint) from error
+        return parse_checksums(data, self.url)
+
+    @cached_property
+    def _folders(self) -> dict[str, set[str]]:
+        folders: dict[str, set[str]] = {}
+        for name in self.listed:
+            parts = name.split("/")
+            for depth in range(len(parts)):
+                suffix = "/" if depth < len(parts) - 1 else ""
+                folders.setdefault("/".join(parts[:depth]), set()).add(parts[depth] + suffix)
+        return folders
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(name for name in self._folders.get(folder, ()) if not name.startswith("."))
+
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        for name in sorted(self.listed):
+            if not folder or name.startswith(f"{folder}/"):
+                yield name, self.size(name) or 0
+
+    def stamps(self, folder: str) -> dict[str, str]:
+        base = f"{folder}/"
+        return {name: self.listed[base + name] for name in self.names(folder) if base + name in self.listed}
+
+    def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:  # noqa: ARG002
+        self._refuse("write", name)
+
+    def replace(self, name: str, data: bytes) -> None:  # noqa: ARG002
+        self._refuse("write", name)
+
+    def swap(self, name: str, expected: bytes, data: bytes) -> bool:  # noqa: ARG002
+        self._refuse("write", name)
+
+    def delete(self, name: str) -> None:
+        self._refuse("delete", name)
+
+    def _refuse(self, verb: str, name: str) -> NoReturn:
+        msg = f"cannot {verb} {name} in store {self.url}: stores behind HTTP are read-only"
+        hint = f"wsolpipe pull from={self.url} store=FOLDER, then work on FOLDER"
+        raise StoreError(msg, hint=hint) from OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def parse_checksums(data: bytes, where: str) -> dict[str, str]:
+    """Name -> sha256 of a list of lines ``sha256  name``.
+
+    Raises
+    ------
+    StoreError
+        If a line is of another form or names anything outside the store.
+    """
+    listed: dict[str, str] = {}
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *](\S.*)", line)
+        if not match:
+            msg = f"line {number} of {where}/{CHECKSUMS} is not of the form: sha256, two spaces, name"
+            raise StoreError(msg)
+        check_object_name(match[2], where)
+        listed[match[2]] = match[1]
+    return listed

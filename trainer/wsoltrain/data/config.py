@@ -1,0 +1,133 @@
+"""What a stream streams: where the pseudo-labels lie, and what an item is made of. Plain values that pickle well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.data.order import Shuffle
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+STORED_IMAGES = Shuffle(lane_runs=4)
+"""Whole images weigh a thousand times what maps do: 1,024 rows are open at once, 200 MB of them at 256²."""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Where the pseudo-labels of one split lie.
+
+    Attributes
+    ----------
+    store : str
+        Folder or URL of the store.
+    dataset, split : str
+        Names in that store.
+    maps, boxes : str or None
+        Stage whose maps and stage whose boxes are wanted; None for no such thing.
+    maps_key, boxes_key : str or None
+        Beginning of the key of that stage; the newest where None, and for maps the one from which the boxes were made.
+    images : str or None
+        Stage ``pixels`` where the images themselves are read from the store; None where they are files.
+    images_key : str or None
+        Beginning of its key; the newest where None.
+    """
+
+    store: str
+    dataset: str
+    split: str = "train"
+    maps: str | None = "cls_maps"
+    boxes: str | None = "proposals"
+    maps_key: str | None = None
+    boxes_key: str | None = None
+    images: str | None = None
+    images_key: str | None = None
+
+    def command(self, stage: str) -> str:
+        """The command that makes what is missing of `stage`."""
+        return f"wsolpipe run stage={stage} dataset={self.dataset} split={self.split} store={self.store}"
+
+
+@dataclass(frozen=True)
+class ItemConfig:
+    """What an item is made of; pickles as it stands and is all that a loader process gets.
+
+    Attributes
+    ----------
+    labelling : Labelling
+        Store, data set, split and stages.
+    root : str or None
+        Folder of the image files; not needed where the labelling names stored images. Without either, maps and boxes
+        come without pixels.
+    size : int
+        S, height and width of what the network sees.
+    resize : int
+        Side of the square to which the whole image is squashed before it is cropped; not used without `train`.
+    flip : float
+        Probability of a horizontal flip.
+    n_maps, n_boxes : int or None
+        M first maps and K first boxes of a row; all that are stored where None. Fewer stored boxes are filled up with
+        lost ones; fewer stored maps are an error.
+    resolution : "grid" or "view"
+        Maps as [M, h, w] over the whole image, for `wsoltrain.data.views.maps_to_view` on the training device, or as
+        [M, S, S] cut and flipped like the image.
+    values : "unit" or "stored"
+        Maps in 0..1, each between its own lowest and highest value, or as the stage made them.
+    mean, std : three floats each
+        Normalisation of `image`.
+    normalised : bool
+        Whether the item holds `image`; without it the loop makes it of `rgb` by `wsoltrain.data.views.normalise`.
+    draft : bool
+        Lets JPEGs decode at 1/2, 1/4 or 1/8 where that is still at least `resize`: faster, and off by a few levels.
+    train : bool
+        Random crop and flip; False squashes to `size`, without crop, flip or draft decoding.
+    classes : int or None
+        Number of classes that the model has; that of the data set where None.
+    need_label : bool
+        Leave out rows without a label; else their label is −1.
+    one_per_group : bool
+        One random frame of each group an epoch.
+    seed : int
+        Of every random draw.
+    shuffle : Shuffle
+        How far rows are mixed in training; the default is `STORED_IMAGES` where images come from the store.
+    memory : int
+        Bytes of maps and boxes that each loader process may hold.
+    """
+
+    labelling: Labelling
+    root: str | None = None
+    size: int = 224
+    resize: int = 256
+    flip: float = 0.5
+    n_maps: int | None = None
+    n_boxes: int | None = None
+    resolution: Literal["grid", "view"] = "grid"
+    values: Literal["unit", "stored"] = "unit"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    normalised: bool = True
+    draft: bool = True
+    train: bool = True
+    classes: int | None = None
+    need_label: bool = True
+    one_per_group: bool = False
+    seed: int = 0
+    shuffle: Shuffle = field(default_factory=Shuffle)
+    memory: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.labelling.images is not None and self.shuffle == Shuffle():
+            object.__setattr__(self, "shuffle", STORED_IMAGES)
+        if self.size < 1 or (self.train and self.resize < self.size):
+            msg = f"resize={self.resize} is smaller than the crop S={self.size}"
+            raise ConfigError(msg, hint=f"resize={self.size} or more; resize={self.size * 8 // 7} is usual")
+        if not 0 <= self.flip <= 1:
+            msg = f"flip={self.flip} is no probability"
+            raise ConfigError(msg)
+
+    @property
+    def side(self) -> int:
+        """Side of the square to which the whole image is squashed."""
+        return self.resize if self.train else self.size

@@ -1,0 +1,287 @@
+"""One training item: pixels, maps and boxes of a row under one random crop and flip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
+from wsolpipe.images.decode import decode
+from wsolpipe.images.geometry import View, Window, box_areas
+from wsoltrain.data.chunks import ChunkCache
+from wsoltrain.data.order import Pick, generator
+from wsoltrain.data.stored_rows import StoredRows
+from wsoltrain.data.views import maps_to_view, normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from wsolpipe.contract.reader import ArrayView
+    from wsoltrain.data.config import ItemConfig
+
+Item: TypeAlias = "dict[str, Tensor]"
+Made: TypeAlias = "list[tuple[Item | None, list[tuple[int, str]]]]"
+
+_WINDOW, _SPARE = 3, 4  # purposes of random numbers; 1 and 2 belong to the order
+MAX_SPARES = 16
+
+
+class Items:
+    """Makes items; the data set of a torch DataLoader.
+
+    Map-style over a plan of the sampler's making, not an iterable: so the loader keeps the order whatever the number of
+    its processes, and resuming is starting the plan further on. Opens nothing before its first use in a process.
+
+    Parameters
+    ----------
+    config : ItemConfig
+        All that is pickled.
+    """
+
+    def __init__(self, config: ItemConfig) -> None:
+        self.config = config
+        self._rows: StoredRows | None = None
+        self._cache: ChunkCache | None = None
+        self._usable: NDArray[np.int64] | None = None
+
+    def __reduce__(self) -> tuple[type[Items], tuple[ItemConfig]]:
+        return Items, (self.config,)
+
+    @property
+    def rows(self) -> StoredRows:
+        """The rows of the store, opened on first use."""
+        if self._rows is None:
+            self._rows = StoredRows(self.config.labelling)
+        return self._rows
+
+    def arrays(self) -> dict[str, ArrayView]:
+        """Arrays that items need.
+
+        Raises
+        ------
+        ConfigError
+            If fewer maps are stored than wanted.
+        """
+        config, rows = self.config, self.rows
+        arrays: dict[str, ArrayView] = {}
+        if rows.maps is not None:
+            names = set(rows.maps.manifest.arrays)
+            arrays["maps"] = rows.maps["maps"]
+            if config.values == "stored":
+                arrays["range"] = rows.maps["range"]
+            if "grid_hw" in names:
+                arrays["grid_hw"] = rows.maps["grid_hw"]
+            stored = arrays["maps"].shape[1]
+            if config.n_maps is not None and config.n_maps > stored:
+                msg = f"M={config.n_maps} maps wanted, stage {rows.maps.stage} {rows.maps.key} holds {stored}"
+                raise ConfigError(msg, hint=f"M={stored} or less")
+        if rows.boxes is not None:
+            arrays["boxes"] = rows.boxes["boxes"]
+            if "source" in rows.boxes.manifest.arrays:
+                arrays["source"] = rows.boxes["source"]
+        if rows.images is not None:
+            arrays["rgb"] = rows.images["rgb"]
+        return arrays
+
+    def path(self, row: int) -> Path:
+        """File of a row's image."""
+        return Path(self.config.root or "", self.rows.name(row))
+
+    def check_images(self, row: int) -> None:
+        """Make sure that the root holds the data set's files, by one of its rows.
+
+        Raises
+        ------
+        ConfigError
+            If the root is no folder or has no such file.
+        """
+        root = self.config.root
+        if root is None or self.rows.images is not None or self.path(row).is_file():
+            return
+        what = f"no file {self.path(row)} (row {row})" if Path(root).is_dir() else f"no folder {root}"
+        msg = f"images of {self.config.labelling.dataset} not found under root={root}: {what}"
+        raise ConfigError(msg, hint="root=FOLDER, to which the paths of the index are relative")
+
+    def __getitems__(self, picks: Sequence[Pick]) -> Made | WsolError:
+        """Items of a batch, each with the (row, reason) of images that could not be read on the way to it.
+
+        In training another random row takes the place of such an image, so that batches keep their size and all ranks
+        their number of items; in evaluation the item is None. An error of ours is handed back, not raised: torch would
+        put the traceback of the loader process in place of its message and hint.
+        """
+        try:
+            stored = self._stored(picks)
+            return [self._make(pick, stored[pick.row]) for pick in picks]
+        except WsolError as error:
+            return error
+
+    def _stored(self, picks: Sequence[Pick]) -> dict[int, dict[str, NDArray[Any]]]:
+        if self._cache is None:
+            shuffle = self.config.shuffle
+            # The runs of one window, and of the next where two meet in a batch.
+            least = shuffle.window_runs + shuffle.lane_runs
+            self._cache = ChunkCache(
+                self.arrays(), run_rows=shuffle.run_rows, least_runs=least, budget=self.config.memory
+            )
+        return self._cache.fetch(pick.row for pick in picks)
+
+    def _make(self, pick: Pick, stored: dict[str, NDArray[Any]]) -> tuple[Item | None, list[tuple[int, str]]]:
+        broken: list[tuple[int, str]] = []
+        spare = pick
+        while True:
+            try:
+                return self._item(spare, stored), broken
+            except BadImageError as error:
+                broken.append((spare.row, error.message))
+            if not self.config.train:
+                return None, broken
+            if len(broken) > MAX_SPARES:
+                listed = "; ".join(f"{self.rows.name(row)}: {reason}" for row, reason in broken[:3])
+                msg = f"{len(broken)} images in turn cannot be read under root={self.config.root}: {listed} …"
+                raise DataError(msg, hint="check root=, and that the files are those that were indexed")
+            spare = self._draw_spare(pick, len(broken))
+            stored = self._stored([spare])[spare.row]
+
+    def _draw_spare(self, pick: Pick, attempt: int) -> Pick:
+        """Another row, the same whichever process asks."""
+        if self._usable is None:
+            self._usable, _ = self.rows.usable(classes=self.config.classes, need_label=self.config.need_label)
+        rng = generator(self.config.seed, pick.epoch, _SPARE, pick.row, attempt)
+        return Pick(pick.epoch, int(rng.choice(self._usable)))
+
+    def _item(self, pick: Pick, stored: dict[str, NDArray[Any]]) -> Item:
+        config = self.config
+        view = self._draw_view(pick)
+        window = (view.window.left, view.window.top, config.side, view.window.flip)
+        item: Item = {
+            "window": torch.tensor(window, dtype=torch.int64),
+            "row": torch.tensor(pick.row),
+            "label": torch.tensor(int(self.rows.labels[pick.row])),
+        }
+        if "rgb" in stored:
+            item["rgb"] = cut_stored(stored["rgb"], view)
+        elif config.root is not None:
+            item["rgb"] = self._pixels(pick.row, view)
+        if config.normalised and "rgb" in item:
+            item["image"] = normalise(item["rgb"], config.mean, config.std)
+        if "maps" in stored:
+            self._add_maps(item, stored)
+        if "boxes" in stored:
+            item["boxes"], item["box_map"] = self._boxes(stored, view)
+        return item
+
+    def _draw_view(self, pick: Pick) -> View:
+        """Crop and flip of one row in one epoch: of the seed alone, so that no process and no order changes it."""
+        config = self.config
+        width, height = (int(value) for value in self.rows.sizes[pick.row])
+        if not config.train:
+            return View.squash((height, width), (config.size, config.size))
+        rng = generator(config.seed, pick.epoch, _WINDOW, pick.row)
+        top, left = (int(value) for value in rng.integers(0, config.side - config.size, 2, endpoint=True))
+        flip = bool(rng.random() < config.flip)
+        return View((height, width), (config.side, config.side), Window(top, left, config.size, config.size, flip))
+
+    def _pixels(self, row: int, view: View) -> Tensor:
+        """The crop's pixels, uint8 [3, S, S].
+
+        Raises
+        ------
+        BadImageError
+            If the file is missing, broken, or not of the size that the index recorded, to which the boxes refer.
+        """
+        config = self.config
+        try:
+            data = self.path(row).read_bytes()
+        except OSError as error:
+            msg = f"cannot be read: {error.strerror}"
+            raise BadImageError(msg) from error
+        draft = (config.side, config.side) if config.draft and config.train else None
+        image = decode(data, orientation=int(self.rows.orientations[row]), draft=draft)
+        height, width = image.shape[:2]
+        reductions = (1,) if draft is None else (1, 2, 4, 8)  # a draft's sides are rounded up
+        if (height, width) not in {tuple(-(-int(edge) // by) for edge in view.original) for by in reductions}:
+            msg = f"is {width}x{height}, indexed as {view.original[1]}x{view.original[0]}: another file by now?"
+            raise BadImageError(msg)
+        return cut(image, View((height, width), view.resized, view.window))
+
+    def _boxes(self, stored: dict[str, NDArray[Any]], view: View) -> tuple[Tensor, Tensor]:
+        """Boxes in pixels of the crop, float32 [K, 4], and the map of each, int64 [K]; lost ones are 0 and −1."""
+        wanted = len(stored["boxes"]) if self.config.n_boxes is None else self.config.n_boxes
+        count = min(wanted, len(stored["boxes"]))
+        boxes = np.zeros((wanted, 4), np.float32)
+        source = np.full(wanted, -1, np.int64)
+        boxes[:count] = view.boxes_to_view(stored["boxes"][:count], clip=True)
+        lost = ~(box_areas(boxes) > 0)  # also where a slot is empty: NaN
+        if "source" in stored:
+            source[:count] = stored["source"][:count]
+            if "maps" in stored:  # a box of a map that is not streamed has nothing to be sampled by
+                lost |= source >= len(stored["maps"][: self.config.n_maps])
+        boxes[lost], source[lost] = 0, -1
+        return torch.from_numpy(boxes), torch.from_numpy(source)
+
+    def _add_maps(self, item: Item, stored: dict[str, NDArray[Any]]) -> None:
+        config = self.config
+        levels = stored["maps"][: config.n_maps]
+        if config.values == "stored":
+            from wsolpipe.maps.normalise import dequantise
+
+            maps = torch.from_numpy(dequantise(levels, stored["range"][: config.n_maps]))
+        else:
+            maps = torch.from_numpy(levels).to(torch.float32).div_(255)
+        grid = torch.tensor([int(cells) for cells in stored.get("grid_hw", ())]) if "grid_hw" in stored else None
+        if config.resolution == "view":
+            maps = maps_to_view(maps, item["window"], config.size, grid_hw=grid)
+        elif grid is not None:
+            item["grid_hw"] = grid
+        item["maps"] = maps
+
+
+def cut(image: NDArray[np.uint8], view: View) -> Tensor:
+    """Resize, crop and flip an image without resizing what the crop leaves out.
+
+    Parameters
+    ----------
+    image : uint8 array [H, W, 3]
+        Of the size `view.original`.
+
+    Returns
+    -------
+    uint8 Tensor [3, height, width]
+        Equal to ``view.apply(image)`` but for one level where rounding falls the other way.
+    """
+    (down, across), crop = view.scale, view.window
+    box = (crop.left / across, crop.top / down, (crop.left + crop.width) / across, (crop.top + crop.height) / down)
+    size = (round(crop.width), round(crop.height))
+    # Pillow takes the pixels that a filter needs from beyond the box, so its edges are those of the whole picture.
+    pixels = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return planes.flip(-1) if crop.flip else planes
+
+
+def cut_stored(planes: NDArray[np.uint8], view: View) -> Tensor:
+    """Crop and flip an image that the stage ``pixels`` squashed.
+
+    Parameters
+    ----------
+    planes : uint8 array [3, S0, S0]
+        The whole image; where S0 is the side to which `view` squashes, its pixels are taken as they are, else they are
+        resized once more.
+
+    Returns
+    -------
+    uint8 Tensor [3, height, width]
+    """
+    size = (planes.shape[1], planes.shape[2])
+    if size != tuple(view.resized):
+        return cut(np.ascontiguousarray(planes.transpose(1, 2, 0)), View(size, view.resized, view.window))
+    crop = view.window
+    left, top = round(crop.left), round(crop.top)
+    window = torch.from_numpy(planes)[:, top : top + round(crop.height), left : left + round(crop.width)]
+    return window.flip(-1) if crop.flip else window.clone()

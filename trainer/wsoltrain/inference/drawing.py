@@ -1,0 +1,169 @@
+"""Items drawn as a sheet of pictures: crop with boxes, map over crop, and every map in the colour of its boxes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from wsoltrain.data.views import maps_to_view
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wsoltrain.data.items import Item
+    from wsoltrain.inference.predict import Prediction
+
+PANEL = 224
+"""Pixels of a picture's side on the sheet."""
+GAP, CAPTION, MARGIN = 6, 34, 14
+SHOWN_MAPS = 8
+INK, PAPER, FAINT = (28, 30, 34), (250, 250, 248), (120, 124, 130)
+COLOURS = (
+    (255, 214, 10), (64, 224, 255), (255, 92, 205), (124, 255, 92), (255, 128, 48), (150, 140, 255), (255, 70, 70),
+    (80, 255, 190),
+)  # fmt: skip
+"""One a map, bright enough on photographs."""
+_RAMP = np.array([[10, 8, 60], [88, 20, 120], [190, 50, 90], [245, 130, 40], [255, 235, 120]], np.float32)
+
+
+def draw_sheet(
+    items: Sequence[Item], captions: Sequence[tuple[str, str]], *, title: str = "", columns: int | None = None
+) -> Image.Image:
+    """Draw items on one sheet.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        Each with ``rgb``; ``maps`` and ``boxes`` are drawn where there are any.
+    captions : sequence of (str, str)
+        Two lines below each item.
+    title : str
+        One line above all.
+    columns : int, optional
+        Items side by side; about square by default.
+
+    Returns
+    -------
+    PIL image, RGB
+    """
+    cells = [_draw_cell(item, caption) for item, caption in zip(items, captions, strict=True)]
+    width, height = (max(cell.size[axis] for cell in cells) for axis in (0, 1))
+    columns = columns or max(1, round((len(cells) * height / width * 1.6) ** 0.5))
+    columns = min(columns, len(cells))
+    lines = -(-len(cells) // columns)
+    head = 2 * MARGIN if title else MARGIN
+    sheet = Image.new("RGB", (columns * (width + MARGIN) + MARGIN, lines * (height + MARGIN) + head), PAPER)
+    font = ImageFont.load_default(13)
+    ImageDraw.Draw(sheet).text((MARGIN, 7), _fit(title, font, sheet.size[0] - 2 * MARGIN), fill=FAINT, font=font)
+    for number, cell in enumerate(cells):
+        line, column = divmod(number, columns)
+        sheet.paste(cell, (MARGIN + column * (width + MARGIN), head + line * (height + MARGIN)))
+    return sheet
+
+
+def draw_found(found: Prediction) -> Image.Image:
+    """Draw a picture under its map, with its box.
+
+    Parameters
+    ----------
+    found : Prediction
+        Of one picture, which must have pixels.
+
+    Returns
+    -------
+    PIL image, RGB
+        Of the picture's size.
+    """
+    rgb = np.asarray(found.picture.pixels)
+    height, width = rgb.shape[:2]
+    values = np.asarray(Image.fromarray(found.map).resize((width, height), Image.Resampling.BILINEAR))
+    drawn = Image.fromarray(_overlay(rgb, values.clip(0, 1)))
+    if found.box is not None:
+        x0, y0, x1, y1 = (round(float(edge)) for edge in found.box)
+        corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+        ImageDraw.Draw(drawn).rectangle(corners, outline=COLOURS[0], width=max(1, min(height, width) // 100))
+    return drawn
+
+
+def _draw_cell(item: Item, caption: tuple[str, str]) -> Image.Image:
+    rgb = item["rgb"].permute(1, 2, 0).numpy()
+    size = rgb.shape[0]
+    panels = [_draw_boxes(rgb, item)]
+    maps = _view_of_maps(item, size)
+    if maps is not None:
+        panels.append(_shrink(_overlay(rgb, maps[0]), PANEL))
+    width = len(panels) * (PANEL + GAP) - GAP
+    thumb = (width + GAP) // SHOWN_MAPS - GAP
+    strip = thumb + GAP if maps is not None else 0
+    cell = Image.new("RGB", (width, PANEL + strip + CAPTION), PAPER)
+    for number, panel in enumerate(panels):
+        cell.paste(panel, (number * (PANEL + GAP), 0))
+    pen = ImageDraw.Draw(cell)
+    for number, values in enumerate(() if maps is None else maps[:SHOWN_MAPS]):
+        left, top = number * (thumb + GAP), PANEL + GAP
+        cell.paste(_shrink(_ramp(values), thumb), (left, top))
+        pen.rectangle((left, top, left + thumb - 1, top + thumb - 1), outline=COLOURS[number % len(COLOURS)], width=2)
+    for line, (words, ink, points) in enumerate(((caption[0], INK, 13), (caption[1], FAINT, 11))):
+        font = ImageFont.load_default(points)
+        pen.text((0, PANEL + strip + 3 + 16 * line), _fit(words, font, width), fill=ink, font=font)
+    return cell
+
+
+def _draw_boxes(rgb: NDArray[np.uint8], item: Item) -> Image.Image:
+    """The crop with its boxes, the first one last and thickest."""
+    panel = _shrink(rgb, PANEL)
+    if "boxes" not in item:
+        return panel
+    pen = ImageDraw.Draw(panel)
+    scale = PANEL / rgb.shape[0]
+    for number in reversed(range(len(item["boxes"]))):
+        x0, y0, x1, y1 = (value * scale for value in item["boxes"][number].tolist())
+        if x1 <= x0 or y1 <= y0:
+            continue
+        corners = (round(x0), round(y0), max(round(x0), round(x1) - 1), max(round(y0), round(y1) - 1))
+        halo = (corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1)
+        pen.rectangle(halo, outline=INK)
+        colour = COLOURS[int(item["box_map"][number]) % len(COLOURS)]
+        pen.rectangle(corners, outline=colour, width=4 if number == 0 else 2)
+    return panel
+
+
+def _view_of_maps(item: Item, size: int) -> NDArray[np.float32] | None:
+    """Maps [M, S, S] stretched to 0..1 each, whatever the item holds."""
+    if "maps" not in item:
+        return None
+    maps = item["maps"]
+    if maps.shape[-1] != size:
+        maps = maps_to_view(maps, item["window"], size, grid_hw=item.get("grid_hw"))
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    stretched: NDArray[np.float32] = ((maps - low) / (high - low).clamp_min(1e-9)).numpy()
+    return stretched
+
+
+def _ramp(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    at = values * (len(_RAMP) - 1)
+    low = np.minimum(at.astype(np.int64), len(_RAMP) - 2)
+    share = (at - low)[..., None]
+    return np.asarray((1 - share) * _RAMP[low] + share * _RAMP[low + 1]).astype(np.uint8)
+
+
+def _overlay(rgb: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    share = (0.25 + 0.5 * values)[..., None]
+    return np.asarray((1 - share) * rgb + share * _ramp(values)).astype(np.uint8)
+
+
+def _shrink(pixels: NDArray[np.uint8], side: int) -> Image.Image:
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR)
+
+
+def _fit(words: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    """`words`, its end cut off where it is wider than `width` pixels."""
+    if font.getlength(words) <= width:
+        return words
+    while words and font.getlength(words + "…") > width:
+        words = words[:-1]
+    return words + "…"

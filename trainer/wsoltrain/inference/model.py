@@ -1,0 +1,90 @@
+"""A run's best weights, loaded to be used: network, threshold and classes as they were chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.methods.localizers import build
+from wsoltrain.training import checkpoint
+from wsoltrain.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from wsoltrain.methods.localizers import Localizer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a ``best-….safetensors`` holds.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    model : Localizer
+        In evaluation mode.
+    recipe : Recipe
+        It was trained by.
+    tau : float or None
+        Threshold of the foreground map in 0..1, chosen on validation with these weights.
+    class_names : list of str
+        By label; numbers where the data set names none.
+    epoch : int or None
+        Of the localizer.
+    """
+
+    path: Path
+    model: Localizer
+    recipe: Recipe
+    tau: float | None
+    class_names: list[str]
+    epoch: int | None
+
+
+def load_trained(named: str, *, device: torch.device) -> Trained:
+    """Load the weights of a run.
+
+    Parameters
+    ----------
+    named : str
+        A .safetensors file that ``wsoltrain fit`` wrote, or a run's folder with one ``best-….safetensors``.
+    device : torch.device
+        Where to.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds none of them, or several.
+    DataError, WeightsError
+        If the file is damaged, or the backbone's weights are not there.
+    """
+    path = _file(Path(named))
+    state = checkpoint.state_of(path)
+    if "classes" not in state:
+        msg = f"{path} is to go on training from, and holds no choice of epoch and threshold"
+        raise ConfigError(msg, hint="checkpoint=best-….safetensors of the same folder")
+    recipe = Recipe.model_validate(state["recipe"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build(
+            recipe.model, recipe.backbone, weights=recipe.weights, size=recipe.size, classes=state["classes"],
+            model_args=recipe.model_args, temperature=recipe.temperature,
+        )  # fmt: skip
+    checkpoint.load(path, model)
+    names = state.get("class_names") or [str(number) for number in range(state["classes"])]
+    return Trained(path, model.to(device).eval(), recipe, state.get("tau"), names, state.get("epoch"))
+
+
+def _file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("best-*.safetensors"))
+    if len(found) != 1:
+        listed = ", ".join(each.name for each in found) or "no best-….safetensors"
+        msg = f"{path} holds {listed}"
+        raise ConfigError(msg, hint=f"checkpoint={path}/best-….safetensors names one")
+    return found[0]

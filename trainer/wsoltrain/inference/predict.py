@@ -1,0 +1,101 @@
+"""Maps, boxes and classes of pictures by a trained localizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from wsolpipe.images.geometry import View, resize
+from wsolpipe.metrics import Convention, largest_box, standard_maps
+from wsoltrain.data.views import normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from wsoltrain.inference.model import Trained
+    from wsoltrain.inference.pictures import Picture
+
+HALF_OPEN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
+"""Thresholds as the evaluation that chose τ cuts, boxes half-open."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a localizer says of one picture.
+
+    Attributes
+    ----------
+    picture : Picture
+        The picture.
+    map : float32 array [S, S]
+        Foreground in 0..1, of the whole picture squashed to a square.
+    box : float64 array [4] or None
+        xyxy, half-open, pixels of the picture: the largest region above τ; None where the map is zero everywhere.
+    label : int or None
+        Most likely class; None where the network has no class head.
+    probability : float or None
+        Of that class.
+    """
+
+    picture: Picture
+    map: NDArray[np.float32]
+    box: NDArray[np.float64] | None
+    label: int | None
+    probability: float | None
+
+
+def predict(
+    trained: Trained, pictures: Iterable[Picture], *, tau: float, batch: int, device: torch.device
+) -> Iterator[Prediction]:
+    """Predict on pictures that have pixels, in their order.
+
+    Parameters
+    ----------
+    trained : Trained
+        The localizer.
+    pictures : iterable of Picture
+        With pixels.
+    tau : float
+        Threshold of the map in 0..1, relative to its peak as in the evaluation.
+    batch : int
+        Pictures at once.
+    device : torch.device
+        Where the localizer is.
+    """
+    waiting = iter(pictures)
+    while chunk := list(islice(waiting, batch)):
+        yield from _predict(trained, chunk, tau, device)
+
+
+def _predict(trained: Trained, chunk: list[Picture], tau: float, device: torch.device) -> Iterator[Prediction]:
+    recipe = trained.recipe
+    size = (recipe.size, recipe.size)
+    squashed = np.stack([resize(picture.pixels, size) for picture in chunk if picture.pixels is not None])
+    images = normalise(torch.from_numpy(squashed).permute(0, 3, 1, 2).to(device), recipe.mean, recipe.std)
+    with torch.inference_mode():
+        found = trained.model(images)
+        maps = found.logits.float().softmax(1)[:, 1].cpu().numpy()
+        classes = None if found.classes is None else found.classes.float().softmax(1).max(1)
+    framed = standard_maps(maps, normalise=False)
+    for number, picture in enumerate(chunk):
+        label = probability = None
+        if classes is not None:
+            label, probability = int(classes.indices[number]), float(classes.values[number])
+        box = _box(framed[number], picture, tau)
+        yield Prediction(picture, maps[number], box, label, probability)
+
+
+def _box(framed: NDArray[np.floating], picture: Picture, tau: float) -> NDArray[np.float64] | None:
+    """Box of a map in the evaluator's frame, in pixels of the picture."""
+    box = largest_box(np.clip(framed, 0, 1), tau, convention=HALF_OPEN)
+    if picture.pixels is None or not (box[2] > box[0] and box[3] > box[1]):
+        return None
+    height, width = picture.pixels.shape[:2]
+    view = View.squash((height, width), (framed.shape[0], framed.shape[1]))
+    return np.asarray(view.boxes_from_view(box[None], clip=True)[0], np.float64)

@@ -1,0 +1,308 @@
+"""Pixel samplers: from pseudo-labels to a few foreground and background pixels, drawn anew whenever a row comes round.
+
+All images of a batch at once, on the device of the maps. Common to all: as many pixels are drawn of either side; where
+one side has fewer candidates than wanted the other is cut to the same number (``balanced``), and a side without any
+leaves the image without labels. Drawn pixels may then be dilated; a pixel that both sides reach becomes unknown, and
+background never grows into what it must keep out of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, max_pool2d
+
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.pseudo.random import extreme, race, uniform
+from wsoltrain.pseudo.region_choice import chosen_region, erode, otsu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+IGNORE, BACKGROUND, FOREGROUND = -255, 0, 1
+_BOX, _FG, _BG = 1, 2, 3  # purposes of draws
+_TINY = 1e-8  # weight of a pixel without activation: drawn only where nothing else is left
+
+
+@dataclass(frozen=True)
+class Pseudo:
+    """Pseudo-labels of a batch.
+
+    Attributes
+    ----------
+    maps : float Tensor [B, M, H, W]
+        In 0..1, in pixels (or patches) of the crop.
+    rows : int64 Tensor [B]
+        Rows of the index: what the draws depend on.
+    boxes : float Tensor [B, K, 4], optional
+        xyxy in the same pixels; zero area = lost.
+    box_map : int64 Tensor [B, K], optional
+        Map of each box, −1 where it has none.
+    """
+
+    maps: Tensor
+    rows: Tensor
+    boxes: Tensor | None = None
+    box_map: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Drawn labels, int64 [B, H, W] of `FOREGROUND`, `BACKGROUND` and `IGNORE`, and what could not be drawn.
+
+    ``counts`` holds 0-d tensors, images of this batch: ``no_region`` (no box, or a constant map), ``no_foreground``
+    and ``no_background`` (no candidate), ``short`` (fewer pixels than wanted).
+    """
+
+    labels: Tensor
+    counts: Mapping[str, Tensor]
+
+
+class Sampler(Protocol):
+    """What the loop calls each step."""
+
+    def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
+        """Draw labels for a batch."""
+
+
+@dataclass(frozen=True)
+class Dips:
+    """DiPS (thesis ch. 2): foreground in one random box by activation, background outside of all boxes.
+
+    Attributes
+    ----------
+    n_fg, n_bg : int
+        Pixels to draw.
+    fg_share : float
+        n⁺: strongest share of the box's pixels that are foreground candidates.
+    bg_share : float
+        n⁻: background candidates are this share of the image's pixels, the lowest of those outside of all boxes.
+    top_n : int
+        The box is one of the first `top_n` that are not lost.
+    weighted : bool
+        Foreground by activation, else uniform.
+    background : "outside" or "anywhere"
+        Keep out of all boxes (paper), or take the lowest pixels wherever they are (released code).
+    map : "box", "mean" or "max"
+        The map that the box came from, or one made of all (released code).
+    balanced : bool
+        Equally many of both sides; the released settings draw 5139 and 2399.
+    dilation : int
+        Side of the square, odd, by which drawn pixels grow; 1 for none.
+    """
+
+    n_fg: int = 1
+    n_bg: int = 1
+    fg_share: float = 0.5
+    bg_share: float = 0.3
+    top_n: int = 10
+    weighted: bool = True
+    background: Literal["outside", "anywhere"] = "outside"
+    map: Literal["box", "mean", "max"] = "box"
+    balanced: bool = True
+    dilation: int = 1
+
+    def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
+        """Draw labels for a batch."""
+        if pseudo.boxes is None:
+            msg = "the DiPS sampler needs boxes, and this stream has none"
+            raise ConfigError(msg, hint="boxes=proposals")
+        height, width = pseudo.maps.shape[-2:]
+        box, number = self._draw_box(pseudo.boxes, pseudo.rows, seed, epoch)
+        values = self._map(pseudo, number).flatten(1)
+        inside = _inside(box[:, None], height, width, touched=False)[:, 0].flatten(1)
+        n_plus = (self.fg_share * inside.sum(1)).ceil().to(torch.int64)
+        fg = extreme(values, inside, n_plus, largest=True)
+        kept_out = _inside(pseudo.boxes, height, width, touched=True).any(1).flatten(1)
+        if self.background == "anywhere":
+            kept_out = torch.zeros_like(kept_out)
+        n_minus = torch.full_like(n_plus, max(1, round(self.bg_share * values.shape[1])))
+        bg = extreme(values, ~kept_out & inside.any(1, keepdim=True), n_minus, largest=False)
+        candidates = _Candidates(fg, bg, values + _TINY if self.weighted else None, kept_out, inside.any(1))
+        return _draw(candidates, pseudo, self, seed=seed, epoch=epoch)
+
+    def _draw_box(self, boxes: Tensor, rows: Tensor, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """One of the first `top_n` boxes that are not lost, [B, 4], and its slot, [B]; a lost one where all are."""
+        there = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        there &= there.cumsum(1) <= self.top_n
+        noise = uniform(seed, epoch, rows, _BOX, boxes.shape[1])
+        number = noise.masked_fill(~there, -1.0).argmax(1)
+        box = boxes.gather(1, number[:, None, None].expand(-1, 1, 4))[:, 0]
+        return torch.where(there.any(1, keepdim=True), box, 0.0), number
+
+    def _map(self, pseudo: Pseudo, number: Tensor) -> Tensor:
+        if self.map != "box" or pseudo.box_map is None:
+            return pseudo.maps.amax(1) if self.map == "max" else pseudo.maps.mean(1)
+        source = pseudo.box_map.gather(1, number[:, None]).clamp_min(0)
+        height, width = pseudo.maps.shape[-2:]
+        return pseudo.maps.gather(1, source[..., None, None].expand(-1, 1, height, width))[:, 0]
+
+
+@dataclass(frozen=True)
+class OtsuRegion:
+    """TrCAM-V: both sides from one map, foreground in a region above Otsu's threshold.
+
+    Attributes
+    ----------
+    n_fg, n_bg, fg_share, bg_share, weighted, balanced, dilation
+        As in `Dips`; `fg_share` is of the region.
+    region : "all", "densest", "largest" or "none"
+        All that is at or above the threshold; its 4-connected part of highest mean (papers; the largest one where that
+        is under 5 % of the image); its largest part; or the whole image.
+    erosion : int
+        Side of the square, odd, by which the region shrinks; 1 for none.
+    keep_out : bool
+        Take no background from the region (papers); the released code takes the lowest pixels wherever they are.
+    strict : bool
+        The level of the threshold itself is not in the region.
+    """
+
+    n_fg: int = 1
+    n_bg: int = 1
+    fg_share: float = 0.6
+    bg_share: float = 0.1
+    weighted: bool = True
+    region: Literal["all", "densest", "largest", "none"] = "densest"
+    erosion: int = 1
+    keep_out: bool = True
+    balanced: bool = True
+    dilation: int = 1
+    strict: bool = False
+
+    def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
+        """Draw labels for a batch."""
+        maps = pseudo.maps[:, 0]
+        levels, threshold = otsu(maps)
+        known = threshold >= 0
+        cut = threshold[:, None, None] + int(self.strict)
+        region = (levels >= cut) & known[:, None, None]
+        if self.region == "none":
+            region = known[:, None, None].expand_as(region)
+        elif self.region != "all":
+            region = chosen_region(region, maps, densest=self.region == "densest", least_share=0.05)
+        fg_region = erode(region, self.erosion) if self.erosion > 1 else region
+        values, inside = maps.flatten(1), fg_region.flatten(1)
+        n_plus = (self.fg_share * inside.sum(1)).ceil().to(torch.int64)
+        fg = extreme(values, inside, n_plus, largest=True)
+        kept_out = region.flatten(1) if self.keep_out and self.region != "none" else torch.zeros_like(inside)
+        n_minus = torch.full_like(n_plus, max(1, round(self.bg_share * values.shape[1])))
+        bg = extreme(values, ~kept_out & known[:, None], n_minus, largest=False)
+        candidates = _Candidates(fg, bg, values + _TINY if self.weighted else None, kept_out, known)
+        return _draw(candidates, pseudo, self, seed=seed, epoch=epoch)
+
+
+def released(
+    *, n_fg: int = 5139, n_bg: int = 2399, fg_share: float = 0.938, bg_share: float = 0.906, top_n: int = 2,
+    dilation: int = 3,
+) -> Dips:  # fmt: skip
+    """DiPS as its code was released, with its values for ILSVRC: background is whatever is low, inside boxes too."""
+    return Dips(
+        n_fg, n_bg, fg_share, bg_share, top_n, background="anywhere", map="mean", balanced=False, dilation=dilation
+    )
+
+
+def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3) -> OtsuRegion:
+    """F-CAM: uniform in what is strictly above Otsu's threshold after an 11 x 11 erosion; lowest share anywhere."""
+    return OtsuRegion(n_fg, n_bg, 1.0, bg_share, False, "all", 11, keep_out=False, balanced=False, strict=True)
+
+
+def patches(*, n: int = 10, fg_share: float = 0.5, bg_share: float = 0.3) -> OtsuRegion:
+    """TeD-Loc (thesis ch. 3), on maps at patch resolution: uniform in both sides, equally many, apart."""
+    return OtsuRegion(n, n, fg_share, bg_share, False, "all", strict=True)
+
+
+@dataclass(frozen=True)
+class OnPatches:
+    """Labels drawn on a grid of patches and given to all pixels of a patch: `patches` where maps come as pixels.
+
+    Attributes
+    ----------
+    n, fg_share, bg_share
+        As in `patches`.
+    side : int
+        Of a patch, in pixels.
+    """
+
+    n: int = 10
+    fg_share: float = 0.5
+    bg_share: float = 0.3
+    side: int = 16
+
+    def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
+        """Draw labels for a batch.
+
+        Raises
+        ------
+        ConfigError
+            If the maps are no whole number of patches.
+        """
+        if any(edge % self.side for edge in pseudo.maps.shape[-2:]):
+            msg = f"pixels.side={self.side} does not divide maps of {tuple(pseudo.maps.shape[-2:])}"
+            raise ConfigError(msg, hint="pixels.side= the side of the backbone's patches")
+        grid = Pseudo(avg_pool2d(pseudo.maps, self.side), pseudo.rows)
+        drawn = patches(n=self.n, fg_share=self.fg_share, bg_share=self.bg_share)(grid, seed=seed, epoch=epoch)
+        spread = drawn.labels.repeat_interleave(self.side, 1).repeat_interleave(self.side, 2)
+        return Drawn(spread, drawn.counts)
+
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "dips": Dips,
+    "dips_released": released,
+    "trcam": OtsuRegion,
+    "fcam": eroded,
+    "tedloc": OnPatches,
+}
+"""A recipe's `sampler` -> what makes it of `pixels`."""
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """What may be drawn, bool [B, P] each; weights of the foreground; where no background may be; images with any."""
+
+    fg: Tensor
+    bg: Tensor
+    weight: Tensor | None
+    kept_out: Tensor
+    usable: Tensor
+
+
+def _draw(given: _Candidates, pseudo: Pseudo, rule: Dips | OtsuRegion, *, seed: int, epoch: int) -> Drawn:
+    batch, pixels = given.fg.shape
+    height, width = pseudo.maps.shape[-2:]
+    there = torch.stack([given.fg.sum(1), given.bg.sum(1)])
+    wanted = there.new_tensor([[rule.n_fg], [rule.n_bg]])
+    count = torch.minimum(there, wanted)
+    if rule.balanced:
+        count = count.amin(0).expand(2, -1)
+    noise = (uniform(seed, epoch, pseudo.rows, purpose, pixels) for purpose in (_FG, _BG))
+    fg = race(next(noise), given.fg, given.weight, count[0], rule.n_fg)
+    bg = race(next(noise), given.bg, None, count[1], rule.n_bg)
+    if rule.dilation > 1:
+        sides = torch.stack([fg, bg], 1).view(batch, 2, height, width).float()
+        fg, bg = max_pool2d(sides, rule.dilation, 1, rule.dilation // 2).bool().flatten(2).unbind(1)
+        bg = bg & ~given.kept_out
+    labels = torch.full((batch, pixels), IGNORE, device=fg.device)
+    labels[fg & ~bg], labels[bg & ~fg] = FOREGROUND, BACKGROUND
+    counts = {
+        "no_region": (~given.usable).sum(),
+        "no_foreground": ((there[0] == 0) & given.usable).sum(),
+        "no_background": ((there[1] == 0) & given.usable).sum(),
+        "short": ((there < wanted).any(0) & given.usable).sum(),
+    }
+    return Drawn(labels.view(batch, height, width), counts)
+
+
+def _inside(boxes: Tensor, height: int, width: int, *, touched: bool) -> Tensor:
+    """Pixels of boxes [B, K, 4], bool [B, K, H, W]: those whose centre lies in one, or that one touches at all."""
+    spread = 0.5 if touched else 0.0
+    axes = []
+    for low, high, length in ((1, 3, height), (0, 2, width)):
+        centre = torch.arange(length, device=boxes.device) + 0.5
+        near, far = boxes[..., low, None], boxes[..., high, None]
+        first = centre + spread > near if touched else centre >= near
+        axes.append(first & (centre - spread < far) & (far > near))
+    down, across = axes
+    return down[..., :, None] & across[..., None, :]

@@ -1,0 +1,84 @@
+"""Epochs scored on validation: their figures for ``select``, and the weights that each annotator likes best."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.metrics.protocol import Run, estimate_tau, figures, write_run
+from wsoltrain.selection.evaluation import Evaluator
+from wsoltrain.training import checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+    from wsoltrain.methods.localizers import Localizer
+    from wsoltrain.training.loop import Settings
+    from wsoltrain.training.recipe import Recipe
+
+_log = logging.getLogger(__name__)
+
+
+class Scoreboard:
+    """Scores epochs of one run.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is learned.
+    settings : Settings
+        Splits, annotators and the run's folder.
+    class_names : list of str
+        Kept with the best weights, for predictions.
+
+    Attributes
+    ----------
+    best : dict of str to float
+        Best MaxBoxAcc so far by each annotator.
+
+    Raises
+    ------
+    WsolError
+        As `Evaluator`.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Settings, class_names: list[str]) -> None:
+        self.recipe, self.settings, self.class_names = recipe, settings, class_names
+        splits = {"val": (settings.val, settings.annotators)}
+        if settings.test:
+            splits["test"] = (settings.test, ["gt"])
+        self.evaluators = {
+            kind: Evaluator(recipe, replace(settings.labelling, split=split), settings.root, names, settings.workers)
+            for kind, (split, names) in splits.items()
+        }
+        self.best: dict[str, float] = {}
+
+    def score(self, model: Localizer, device: torch.device, epoch: int) -> list[dict[str, Any]]:
+        """Score an epoch of the maps; what each annotator says of it on validation, the one that chooses first."""
+        settings = self.settings
+        scores = {
+            kind: each.run(model, device, thresholds=settings.thresholds) for kind, each in self.evaluators.items()
+        }
+        sums = scores["val"]
+        test = {name: figures(each) for name, each in scores.get("test", {}).items()}
+        entries: dict[str, Any] = {name: figures(each) for name, each in sums.items()}
+        result = next(iter(sums.values())).result()
+        if result["accuracy_top1"] is not None:
+            entries["accuracy"] = result["accuracy_top1"]
+        parameters = self.recipe.model_dump(mode="json")
+        write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
+        lines = []
+        for name, each in sums.items():
+            told = each.result()
+            score = float(told["MaxBoxAcc"])  # type: ignore[arg-type]
+            chosen = {"epoch": epoch, "tau": estimate_tau(entries[name]), "score": score, "annotator": name}
+            lines.append({"annotator": name, "epoch": epoch, "MaxBoxAcc": score, "iou": told["iou"]})
+            lines[-1]["tau"] = chosen["tau"]
+            _log.info("epoch %d: MaxBoxAcc %.2f against %s at tau %.3f", epoch, score, name, chosen["tau"])
+            if score > self.best.get(name, -1.0):
+                self.best[name] = score
+                state = {**chosen, "recipe": parameters, "classes": len(self.class_names)}
+                state["class_names"] = self.class_names
+                checkpoint.save(settings.out / f"best-{name}.safetensors", model, state, {})
+        return lines
