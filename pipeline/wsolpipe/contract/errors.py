@@ -63,6 +63,10 @@ class StoreError(WsolError, OSError):
     exit_code = 4
 
 
+class AccessError(StoreError):
+    """A store or an object of it could not be read or written (permission, network, disk); its bytes are not known."""
+
+
 class SchemaMismatch(StoreError):
     """A store was written by a newer schema than this version reads."""
 

@@ -9,6 +9,7 @@ from wsolpipe.contract.errors import ConfigError, StoreError
 
 DEFAULT_SHARD_ROWS = 4096
 _STEPS = frozenset({"", ".", ".."})
+_SHARD_FILE = re.compile(r"(0|[1-9][0-9]{0,17})\.json")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
@@ -106,6 +107,18 @@ def stage_folder(dataset: str, split: str | None, stage: str, key: str) -> str:
 def file_of(shard: int | None) -> str:
     """Name of the file about a shard or artifact (``shard=None``) in ``commits``, ``leases``, ``retries`` …"""
     return f"{'artifact' if shard is None else shard}.json"
+
+
+def shard_of(file: str) -> int | None:
+    """Shard that a file in ``commits``, ``leases``, ``retries`` … is about; None if it is not about a shard.
+
+    Examples
+    --------
+    >>> shard_of("12.json"), shard_of("artifact.json"), shard_of("012.json"), shard_of("12.json~")
+    (12, None, None, None)
+    """
+    match = _SHARD_FILE.fullmatch(file)
+    return int(match[1]) if match else None
 
 
 def commit_name(folder: str, shard: int | None) -> str:

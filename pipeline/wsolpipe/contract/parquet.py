@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from typing import TYPE_CHECKING
 
-from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.errors import AccessError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
@@ -19,18 +21,18 @@ class ParquetRows:
 
     Raises
     ------
+    AccessError
+        If it may not be read.
     StoreError
-        If it cannot be opened.
+        If it is missing, or its bytes are not Parquet.
     """
 
     def __init__(self, backend: Backend, name: str) -> None:
         import pyarrow.parquet as pq
 
-        try:
+        self._where, self._hint = f"{backend.url}/{name}", f"wsolpipe verify store={backend.url}"
+        with self._explain():
             self._file = pq.ParquetFile(backend.local_file(name))
-        except (OSError, ValueError) as error:
-            msg = f"{backend.url}/{name} cannot be read: {error}"
-            raise StoreError(msg, hint=f"wsolpipe verify store={backend.url}") from error
         metadata = self._file.metadata
         self._sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._kept: tuple[tuple[list[str] | None, list[int]], pa.Table] | None = None
@@ -47,9 +49,24 @@ class ParquetRows:
             offset += rows
         wanted = list(columns) if columns is not None else None
         if self._kept is None or self._kept[0] != (wanted, groups):
-            table = self._file.read_row_groups(groups, columns=wanted, use_threads=len(groups) > 1)
+            with self._explain():
+                table = self._file.read_row_groups(groups, columns=wanted, use_threads=len(groups) > 1)
             self._kept = (wanted, groups), table
         return self._kept[1].slice(start - first, last - start)
+
+    @contextlib.contextmanager
+    def _explain(self) -> Iterator[None]:
+        """Turn what pyarrow and the file system raise into a StoreError, or an AccessError if nothing could be read."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", None)  # none where pyarrow cannot decode what it read
+            msg = f"{self._where} cannot be {'read' if number else 'decoded'}: {error}"
+            if number not in {None, errno.ENOENT}:
+                raise AccessError(msg, hint="ask the owner of the store for access, then run again") from error
+            raise StoreError(msg, hint=self._hint) from error
 
 
 def read_parquet(

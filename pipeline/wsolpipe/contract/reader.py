@@ -10,7 +10,7 @@ import numpy as np
 
 from wsolpipe.contract.backends.base import Backend, open_backend
 from wsolpipe.contract.errors import StoreError
-from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
+from wsolpipe.contract.layout import Shards, commit_name, shard_of, split_folder, stage_folder
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.schema import STATUS_SPEC, Status
@@ -251,7 +251,7 @@ class StageView(_Named):
     def committed(self) -> dict[int, CommitRecord]:
         """Records of every shard that exists."""
         names = self.store.backend.names(f"{self.folder}/commits")
-        numbers = sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+        numbers = sorted(number for name in names if (number := shard_of(name)) is not None)
         records = {number: self.record(number) for number in numbers}
         return {number: record for number, record in records.items() if record is not None}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import SchemaMismatch, StoreError
+from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import file_of
 from wsolpipe.contract.reader import StageView, read_record
 from wsolpipe.engine.commit import all_arrays, missing_objects
@@ -91,7 +91,7 @@ def unit_state(
     """State of one shard by its own record and objects."""
     try:
         record = read_record(session.backend, node.folder, unit)
-    except SchemaMismatch:
+    except (AccessError, SchemaMismatch):
         raise
     except StoreError:
         return State.TORN, None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import StoreError, TornShardError, WsolError
+from wsolpipe.contract.errors import AccessError, StoreError, TornShardError, WsolError
 from wsolpipe.contract.layout import file_of, lease_name
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.graph import Graph, Node, resolve
@@ -218,7 +218,7 @@ class Worker:
         except WsolError as error:
             if lease.lost:
                 return Outcome.HELD, None
-            if not isinstance(error, StoreError) or isinstance(error.__cause__, OSError):
+            if not isinstance(error, StoreError) or isinstance(error, AccessError):
                 raise
             self._note_failure(node, unit, error)
         except Exception as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
 
 if TYPE_CHECKING:
@@ -97,6 +97,9 @@ class LocalBackend:
             return os.stat(self._plain_path(name)).st_size  # noqa: PTH116 - asked of every object; pathlib doubles it
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError:
+            with self._explain("look at", name):
+                raise
 
     def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:
         path = self._path(name)
@@ -151,17 +154,24 @@ class LocalBackend:
             os.unlink(self._plain_path(name))  # noqa: PTH108 - as in `size`
 
     def names(self, folder: str) -> list[str]:
-        try:
-            with os.scandir(self._path(folder) if folder else self.root) as entries:
-                return sorted(
-                    entry.name + ("/" if entry.is_dir() else "") for entry in entries if not entry.name.startswith(".")
-                )
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with self._explain("list", folder):
+            try:
+                with os.scandir(self._path(folder) if folder else self.root) as entries:
+                    return sorted(
+                        entry.name + ("/" if entry.is_dir() else "")
+                        for entry in entries
+                        if not entry.name.startswith(".")
+                    )
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def stamps(self, folder: str) -> dict[str, str]:
         found = {}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._path(folder)) as entries:
+        with (
+            self._explain("list", folder),
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(self._path(folder)) as entries,
+        ):
             for entry in entries:
                 if not entry.name.startswith("."):
                     with contextlib.suppress(FileNotFoundError):
@@ -207,7 +217,7 @@ class LocalBackend:
             path.parent.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
             msg = f"store {self.url}: folder {path.parent} cannot be made: {error.strerror}"
-            raise StoreError(msg, hint="choose a writable folder with store=…") from error
+            raise AccessError(msg, hint="choose a writable folder with store=…") from error
         aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
             with aside.open("xb") as file:
@@ -235,7 +245,7 @@ class LocalBackend:
             if isinstance(error, StoreError) or error.errno is None:
                 raise
             msg = f"cannot {verb} {name} in store {self.url}: {error.strerror}"
-            raise StoreError(msg, hint=hints.get(error.errno)) from error
+            raise AccessError(msg, hint=hints.get(error.errno)) from error
 
     @contextlib.contextmanager
     def _guard(self, path: Path) -> Iterator[bool]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from wsolpipe.contract.backends.objects import ObjectBackend
-from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import check_object_name
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class HttpBackend(ObjectBackend):
     def _refuse(self, verb: str, name: str) -> NoReturn:
         msg = f"cannot {verb} {name} in store {self.url}: stores behind HTTP are read-only"
         hint = f"wsolpipe pull from={self.url} store=FOLDER, then work on FOLDER"
-        raise StoreError(msg, hint=hint) from OSError(errno.EROFS, os.strerror(errno.EROFS))
+        raise AccessError(msg, hint=hint) from OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def parse_checksums(data: bytes, where: str) -> dict[str, str]:

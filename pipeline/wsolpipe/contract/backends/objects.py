@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from wsolpipe.contract.backends.cache import Cache, cacheable
 from wsolpipe.contract.diagnosis import diagnose, may_pass
-from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
 
 if TYPE_CHECKING:
@@ -307,4 +307,4 @@ class ObjectBackend:
     def _fail(self, verb: str, name: str, error: Exception) -> NoReturn:
         text, hint = diagnose(error, self.url)
         msg = f"cannot {verb} {name or 'names'} in store {self.url}: {text}"
-        raise StoreError(msg, hint=hint) from ConnectionError(text)
+        raise AccessError(msg, hint=hint) from ConnectionError(text)
