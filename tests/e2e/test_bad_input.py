@@ -34,8 +34,9 @@ def refused(done, code, *told):
         ("workers=two", ["workers=two: expected int"]),
         ("split=tarin", ["unknown split of toy 'tarin'; did you mean 'train'"]),
         ("rows=5", ["rows=start:stop"]),
+        ("rows=10:5", ["rows=10:5 holds no row"]),
         ("store=gopher://x", ["scheme 'gopher'"]),
-        ("stages=none.yaml", ["no stage file none.yaml"]),
+        ("stages=none.yaml", ["cannot read none.yaml"]),
         ("nonsense", ["'nonsense' is not of the form key=value"]),
         ("stage=", ["no stage named"]),
     ],
@@ -62,8 +63,8 @@ def test_a_missing_root_says_what_was_looked_for_and_how_it_should_look(toy):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("name: [", "is no YAML"),
-        ("- a\n- b\n", "holds no mapping"),
+        ("name: [", "is not valid YAML"),
+        ("- a\n- b\n", "is not a mapping"),
         ("name: toy\nlayout: foldr\nroot: images\n", "did you mean 'folder'"),
         ("name: toy\nlayout: folder\nroot: images\nmaks: x\n", "'maks'; did you mean 'masks'"),
         ("layout: folder\nroot: images\n", "missing key 'name'"),

@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_profile_is_said_with_the_nearest_name(site, words,
         ("just text", "expected a mapping with the key profiles"),
         ("profile: {}\nprofiles: {}", "unknown key 'profile'; did you mean 'profiles'"),
         ("profiles: {gpu: fast}\ndefault: gpu", "profile gpu: expected a mapping of fields"),
-        ("profiles: {", "cannot read cluster profiles from .*site.yaml"),
+        ("profiles: {", "site.yaml is not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_file_of_profiles_is_named(site, text, told):

@@ -55,7 +55,7 @@ def test_ranges_are_read_but_for_what_the_command_line_fixes(written):
     path = written()
     ranges = load_ranges(path, dataset="birds", changes={"lr": 0.1})
     assert ranges == {
-        "crf_weight": Range(choices=[0, "2e-9"]),
+        "crf_weight": Range(choices=[0, 2e-9]),
         "pixels.n_fg": Range(low=1, high=100, step=3),
     }
     low = load_ranges(path, dataset="birds", changes={})["lr"].low

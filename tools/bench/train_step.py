@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wsolpipe.images.dataset import load_dataset
-from wsoltrain.cli.fit import read_value
+from wsolpipe.keys.values import parse_value, split_words
 from wsoltrain.data.config import Labelling
 from wsoltrain.training.loop import Settings, Trainer
 from wsoltrain.training.recipe import load_recipe
@@ -81,7 +81,7 @@ def make_demo(folder: Path) -> str:
 def measure(store: str, out: Path, given: argparse.Namespace) -> tuple[Mapping[str, float], int]:
     """Milliseconds a step by part, and the number of steps."""
     dataset = load_dataset(given.dataset)
-    changes = {name: read_value(value) for name, _, value in (word.partition("=") for word in given.keys)}
+    changes = {name: parse_value(value) for name, value in split_words(given.keys).items()}
     fixed = {"epochs": given.epochs + 1, "head_epochs": 0}
     recipe = load_recipe(given.recipe, dataset=dataset.name, changes={**changes, **fixed})
     labelling = Labelling(store, dataset.name, "train", maps=recipe.maps, boxes=recipe.boxes)

@@ -18,8 +18,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     store=, split=      as for run
     """
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.session import Session
+    from wsolpipe.keys.values import split_words
     from wsolpipe.share.adopt import adopt
     from wsolpipe.stages.registry import load_registry
 

@@ -61,7 +61,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     runs=FOLDER    instead of all this: the protocol table of a folder of runs
                    (metric=, annotators=gt,rpn,…), one JSON file a run and epoch
     """
-    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.config import build_config
+    from wsolpipe.keys.values import split_words
     from wsolpipe.stages.registry import load_registry
 
     given = split_words(words)

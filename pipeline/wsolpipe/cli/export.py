@@ -19,9 +19,10 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     key=K          which of several results (default: that of the words given, else the newest)
     """
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.lookup import find_view, index_of, require_complete
     from wsolpipe.engine.session import Session
+    from wsolpipe.keys.values import split_words
     from wsolpipe.report.evaluation import attach_truth
     from wsolpipe.report.val_boxes import export_boxes
     from wsolpipe.stages.registry import load_registry

@@ -20,10 +20,11 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     check=true     exit with 2 if work is pending
     """
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.graph import resolve
     from wsolpipe.engine.plan import make_plan
     from wsolpipe.engine.session import Session
+    from wsolpipe.keys.values import split_words
     from wsolpipe.stages.registry import load_registry
 
     registry = load_registry(split_words(words).get("stages"))

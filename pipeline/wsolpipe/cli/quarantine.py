@@ -16,9 +16,10 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.contract.nearest import unknown
-    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.quarantine import drop, quarantined_rows, retry
     from wsolpipe.engine.session import Session
+    from wsolpipe.keys.values import split_words
     from wsolpipe.stages.registry import load_registry
 
     actions = {"list", "retry", "drop"}

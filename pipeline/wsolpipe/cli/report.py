@@ -20,7 +20,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from pathlib import Path
 
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.config import build_config
+    from wsolpipe.keys.values import split_words
     from wsolpipe.report.material import DEFAULT_SAMPLE, gather
     from wsolpipe.report.write import write_report
     from wsolpipe.stages.registry import load_registry

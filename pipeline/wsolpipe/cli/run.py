@@ -25,7 +25,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """
     from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import ConfigError, WsolError
-    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.config import build_config
+    from wsolpipe.keys.values import split_words
     from wsolpipe.launch.run import remember_command, resume_command, run, script
     from wsolpipe.stages.registry import load_registry
 

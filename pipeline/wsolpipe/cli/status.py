@@ -19,8 +19,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     watch=true     show it again every few seconds (every=5)
     """
     from wsolpipe import open_store
-    from wsolpipe.engine.config import build_config, split_words
+    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.status import last_command, survey
+    from wsolpipe.keys.values import split_words
     from wsolpipe.stages.registry import load_registry
 
     registry = load_registry(split_words(words).get("stages"))

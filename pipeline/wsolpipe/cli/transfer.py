@@ -30,7 +30,8 @@ def words_of(words: tuple[str, ...], valid: tuple[str, ...]) -> dict[str, str]:
     ConfigError
         If a key is unknown or given twice.
     """
-    from wsolpipe.engine.config import DEFAULT_STORE, split_words
+    from wsolpipe.engine.config import DEFAULT_STORE
+    from wsolpipe.keys.values import split_words
 
     given = split_words(words)
     if "stage" in given and "stages" not in given:

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.nearest import shorten, unknown
+from wsolpipe.keys.values import nest, parse_value, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,8 +22,6 @@ CLUSTERS = ("local", "dask-local", "dask-cuda", "slurm", "slurm-array")
 ADDRESSES = ("tcp://", "tls://")
 """How a `cluster=` begins that names the scheduler of a Dask cluster."""
 DEFAULT_STORE = "wsol-store"
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_CONSTANTS = {"": None, "true": True, "false": False, "null": None, "none": None, "~": None}
 
 
 @dataclass(frozen=True)
@@ -116,11 +113,15 @@ class RunConfig:
         """First row and one past the last of `rows=`; the stop may be open."""
         if self.rows is None:
             return 0, None
-        match = re.fullmatch(r"(\d*):(\d*)", self.rows)
+        match = re.fullmatch(r"(\d{0,15}):(\d{0,15})", self.rows)
         if not match:
-            msg = f"rows={self.rows}: write rows=start:stop, such as rows=0:1000"
+            msg = f"rows={shorten(self.rows)}: write rows=start:stop, such as rows=0:1000"
             raise ConfigError(msg)
-        return int(match[1] or 0), int(match[2]) if match[2] else None
+        start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
+        if stop is not None and stop <= start:
+            msg = f"rows={self.rows} holds no row: the stop must be larger than the start"
+            raise ConfigError(msg, hint="rows=start:stop, such as rows=0:1000, counts from 0 and leaves out the stop")
+        return start, stop
 
     def selection(self) -> dict[str, Any]:
         """What of the data set the index holds, as recorded in its manifest."""
@@ -146,51 +147,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _LISTED = ("stage", "split", "devices")
 _SETTLED = {"params", "run_id", "index", "ends_at", "profile_fields"}
 RUN_KEYS = tuple(item.name for item in fields(RunConfig) if item.name not in _SETTLED)
-
-
-def parse_value(text: str) -> Any:
-    """Value of one ``key=value``: a number, true, false, null, a list or mapping in YAML's flow style, else the text.
-
-    Nothing is null. Words such as ``no`` and ``on`` stay text.
-
-    Examples
-    --------
-    >>> parse_value("8-11"), parse_value("1e-3"), parse_value("[1, 2]"), parse_value("no")
-    ('8-11', 0.001, [1, 2], 'no')
-    """
-    lowered = text.strip().lower()
-    if lowered in _CONSTANTS:
-        return _CONSTANTS[lowered]
-    if _NUMBER.fullmatch(text.strip()):
-        return float(text) if re.search(r"[.eE]", text) else int(text)
-    if text[:1] in "[{":
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            msg = f"cannot read the value {text!r}: {str(error).splitlines()[0]}"
-            raise ConfigError(msg) from error
-    return text
-
-
-def split_words(words: Iterable[str]) -> dict[str, str]:
-    """``key=value`` words as a mapping.
-
-    Raises
-    ------
-    ConfigError
-        If a word has no ``=`` or a key comes twice.
-    """
-    values: dict[str, str] = {}
-    for word in words:
-        key, separator, value = word.partition("=")
-        if not separator or not key:
-            msg = f"{word!r} is not of the form key=value"
-            raise ConfigError(msg)
-        if key in values:
-            msg = f"{key}= is given twice: {values[key]} and {value}"
-            raise ConfigError(msg)
-        values[key] = value
-    return values
 
 
 def build_config(
@@ -226,7 +182,7 @@ def build_config(
                 msg = f"{key}=: the index has no parameters of its own; its keys stand in the data set's YAML"
                 raise ConfigError(msg)
             registry[stage]  # raises with the nearest name
-            _nest(params.setdefault(stage, {}), name.split("."), value)
+            nest(params.setdefault(stage, {}), name.split("."), value)
         else:
             stages = [f"{name}.…" for name in (*registry.entries, "profile")]
             raise ConfigError(unknown("key", key, [*RUN_KEYS, *also, *stages]))
@@ -257,15 +213,6 @@ def _check_run_key(key: str, text: str, value: Any) -> Any:
         msg = f"{key}={text}: must be at least {lowest}"
         raise ConfigError(msg)
     return value
-
-
-def _nest(target: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            msg = f"{'.'.join(path)}: {part} has a value of its own already"
-            raise ConfigError(msg)
-    target[path[-1]] = value
 
 
 def _absolute_files(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 import wsolpipe
@@ -14,6 +13,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import check_name
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.images.trees import TREES
+from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -198,7 +198,7 @@ def load_dataset(name_or_path: str, *, root: str | None = None, need_root: bool 
     Raises
     ------
     ConfigError
-        For an unknown name, a file that is no YAML mapping, an unknown or wrong key, or a missing root.
+        For an unknown name, a file that is not a YAML mapping, an unknown or wrong key, or a missing root.
     """
     path = _find(name_or_path)
     raw = _read(path)
@@ -242,13 +242,9 @@ def _find(name_or_path: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{path} is no YAML: {' '.join(str(error).split())}"
-        raise ConfigError(msg) from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
-        msg = f"{path} holds no mapping of keys to values"
+        msg = f"{path} is not a mapping of keys to values"
         raise ConfigError(msg)
     return {str(key): value for key, value in raw.items()}
 

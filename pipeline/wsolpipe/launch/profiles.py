@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
     from wsolpipe.engine.config import RunConfig
@@ -209,13 +209,8 @@ def _find_file(given: str | None) -> Path | None:
 
 def _read(file: Path, name: str | None) -> tuple[dict[str, Any], str]:
     """Fields of one profile of a file, and what to call it in an error."""
-    try:
-        # every scalar as text: YAML would read 4:00:00 as a number of seconds, SLURM reads a number as minutes
-        content = yaml.load(file.read_text(), Loader=yaml.BaseLoader)  # noqa: S506 - makes nothing but text
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"cannot read cluster profiles from {file}: {' '.join(str(error).split())}"
-        raise ConfigError(msg) from error
-    content = content or {}
+    # every scalar as text: YAML would read 4:00:00 as a number of seconds, SLURM reads a number as minutes
+    content = read_yaml(file, as_text=True) or {}
     profiles = content.get("profiles") if isinstance(content, dict) else None
     if not isinstance(profiles, dict):
         msg = f"{file}: expected a mapping with the key profiles, itself a mapping of names to fields"

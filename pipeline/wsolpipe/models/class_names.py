@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,20 +118,13 @@ def read_class_names(path: str | Path) -> ClassNames:
     Raises
     ------
     ConfigError
-        If the file is not there, no YAML, has an unknown key (names the nearest) or an entry that is no word. ``no``
-        and numbers have to be quoted, or YAML takes them for something else.
+        If the file cannot be read, is not valid YAML, has an unknown key (names the nearest) or an entry that is not
+        text. ``no`` and numbers have to be quoted, or YAML reads them as something else.
     """
     path = Path(path).expanduser()
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"cannot read the class list {path}: {error.strerror}"
-        raise ConfigError(msg, hint="classes=FILE.yaml with names: in the order of the labels") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{path} is no YAML: {' '.join(str(error).split())}"
-        raise ConfigError(msg) from error
+    raw = read_yaml(path, hint="classes=FILE.yaml with names: in the order of the labels")
     if not isinstance(raw, dict):
-        msg = f"{path} holds no mapping of keys to values"
+        msg = f"{path} is not a mapping of keys to values"
         raise ConfigError(msg, hint="write names: and below it one class a line, each after a dash")
     for key in raw:
         if key not in _File.model_fields:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.keys.values import parse_value, split_words
 from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     """Train and tell what came of it."""
     own = [word for word in words if word.partition("=")[0] in KEYS or "=" not in word]
     values = read_words(own, KEYS)
-    changes = {name: read_value(given) for name, _, given in (word.partition("=") for word in words if word not in own)}
+    changes = {name: parse_value(given) for name, given in split_words(w for w in words if w not in own).items()}
     recipe, settings = prepare(values, changes)
     from wsoltrain.methods.localizers import complexity
     from wsoltrain.training.loop import Trainer
@@ -104,17 +104,6 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
         return
     best = ", ".join(f"{score:.2f} by {name}" for name, score in trainer.best.items())
     click.echo(f"{settings.out}: {trainer.step} steps; best validation MaxBoxAcc {best}")
-
-
-def read_value(given: str) -> Any:
-    """Value of a recipe's key, as YAML reads it; ``2e-9`` is a number."""
-    value = yaml.safe_load(given)
-    if isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 2e-9 as text
-        except ValueError:
-            return value
-    return value
 
 
 def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "runs") -> tuple[Recipe, Settings]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import RunFailed
+from wsolpipe.keys.values import parse_value
 from wsoltrain.cli import fit
 from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
 
@@ -46,7 +47,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
     own = [word for word in words if word.partition("=")[0] in KEYS or "=" not in word]
     given = [word for word in words if word not in own]
     values = read_words(own, KEYS)
-    changes = {name: fit.read_value(value) for name, _, value in (word.partition("=") for word in given)}
+    changes = {name: parse_value(value) for name, _, value in (word.partition("=") for word in given)}
     rest = {name: key.default for name, key in fit.KEYS.items()}
     _, settings = fit.prepare({**rest, **values}, changes, kind="searches")
     settings = _shared(settings, values)

@@ -8,11 +8,11 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,7 +197,7 @@ def read_recipe(name_or_path: str) -> RecipeFile:
     path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
         raise ConfigError(unknown("recipe", name_or_path, known_recipes()))
-    keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    keys = read_yaml(path)
     sections = [keys]
     if isinstance(keys, dict):
         datasets, search = (keys.pop(section, None) or {} for section in ("datasets", "search"))
