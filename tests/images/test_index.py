@@ -15,20 +15,18 @@ from PIL import Image
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.schema import INDEX_COLUMNS
 from wsolpipe.images.importers import list_split
-from wsolpipe.images.index import (
+from wsolpipe.images.index import check_listing, order_rows
+from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.scan import Scan, scan_rows
+from wsolpipe.images.tables import (
     ANNOTATION_SCHEMA,
     INDEX_SCHEMA,
-    Scan,
     build_tables,
-    check_listing,
     column_digests,
-    order_rows,
     read_parquet,
     rows_digest,
-    scan_rows,
     write_parquet,
 )
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 GOOD = Scan(100, "ab", 12, 10, 1)
 
@@ -122,7 +120,7 @@ def test_boxes_are_clipped_and_counted_or_refused_where_they_lie_outside():
 
 
 def test_an_annotation_of_no_row_is_named():
-    with pytest.raises(DataError, match="l:1: 'z' is no image of this split"):
+    with pytest.raises(DataError, match="l:1: 'z' is not an image of this split"):
         check_listing([ListedRow("a", "a")], [GOOD], [Annotation("z", "box", 0, 0, 1, 1, "", "l:1")])
 
 

@@ -8,7 +8,9 @@ import json
 import pytest
 
 from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.index import build_tables, check_listing, column_digests, order_rows, scan_rows
+from wsolpipe.images.index import check_listing, order_rows
+from wsolpipe.images.scan import scan_rows
+from wsolpipe.images.tables import build_tables, column_digests
 
 
 def lines(path):

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from wsolpipe.launch.events import tell
+from wsolpipe.launch.events import describe
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,15 +72,15 @@ class Display:
         self.totals[event["split"]] = event["rows"]
 
     def _on_note(self, event: dict[str, Any]) -> None:
-        self.console.print(tell(event), style="dim", markup=False)
+        self.console.print(describe(event), style="dim", markup=False)
 
     _on_late = _on_note
 
     def _on_warning(self, event: dict[str, Any]) -> None:
-        self.console.print(tell(event), style="yellow", markup=False)
+        self.console.print(describe(event), style="yellow", markup=False)
 
     def _on_failure(self, event: dict[str, Any]) -> None:
-        self.console.print(tell(event), style="red", markup=False)
+        self.console.print(describe(event), style="red", markup=False)
         if "--debug" in sys.argv:
             self.console.print(event["traceback"], markup=False)
 
@@ -110,7 +110,7 @@ class Display:
                     task, completed=self.bars.tasks[task].total or 1, total=self.bars.tasks[task].total or 1
                 )
             return
-        print(tell(event), file=sys.stderr, flush=True)  # plain: a log of thousands of shards must cost nothing
+        print(describe(event), file=sys.stderr, flush=True)  # plain: a log of thousands of shards must cost nothing
 
     def _task(self, event: dict[str, Any]) -> TaskID:
         key = (event["stage"], event["split"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import shorten, unknown
+from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.keys.values import nest, parse_value, split_words
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.stages.registry import Registry
 
-CLUSTERS = ("local", "dask-local", "dask-cuda", "slurm", "slurm-array")
-ADDRESSES = ("tcp://", "tls://")
-"""How a `cluster=` begins that names the scheduler of a Dask cluster."""
 DEFAULT_STORE = "wsol-store"
 
 
@@ -201,8 +199,8 @@ def _check_run_key(key: str, text: str, value: Any) -> Any:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     kinds = _KINDS.get(key)
     if kinds is None:
-        if key == "cluster" and text not in CLUSTERS and not text.startswith(ADDRESSES):
-            raise ConfigError(unknown("cluster", text, [*CLUSTERS, "tcp://host:port"]))
+        if key == "cluster":
+            find_cluster(text)
         return text
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -12,7 +12,6 @@ from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import Artifact, StageView, read_record
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
-from wsolpipe.engine.indexing import current_index
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index
@@ -126,7 +125,7 @@ def resolve(session: Session, *, fetch: bool = False) -> Graph:
         Whether weights may be downloaded to learn their digest.
     """
     order = stage_order(session)
-    indexes = {split: current_index(session, split) for split in wanted_splits(session, order)}
+    indexes = {split: session.index_of(split) for split in wanted_splits(session, order)}
     nodes: list[Node] = []
     by_name: dict[tuple[str, str | None], Node] = {}
     for stage in order:

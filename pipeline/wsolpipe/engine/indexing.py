@@ -22,10 +22,11 @@ from wsolpipe.contract.parquet import read_parquet
 from wsolpipe.contract.reader import Index, read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
+from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
 from wsolpipe.images.listing import Annotation, ListedRow
 
-# `wsolpipe.images.index` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
+# `wsolpipe.images.tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
-    from wsolpipe.images.index import Scan
+    from wsolpipe.images.scan import Scan
 
 VERSION = 1
 SCAN_ROWS = 4096
@@ -73,7 +74,8 @@ class IndexWork:
 
     def scan(self, shard: int, lease: Lease) -> CommitRecord:
         """Look at the files of one shard: size, digest, orientation, or why they cannot be decoded."""
-        from wsolpipe.images.index import scan_rows, write_parquet
+        from wsolpipe.images.scan import scan_rows
+        from wsolpipe.images.tables import write_parquet
 
         began = time.perf_counter()
         start, stop = self.shards().span(shard)
@@ -104,7 +106,7 @@ class IndexWork:
 
     def _known_scans(self, shard: int, rows: list[ListedRow]) -> dict[int, Scan]:
         """Scans of the index before this one whose file has the same path, size and time of change."""
-        from wsolpipe.images.index import Scan
+        from wsolpipe.images.scan import Scan
 
         previous = self.notes().get("previous")
         if not previous:
@@ -131,7 +133,9 @@ class IndexWork:
         TornShardError
             If scans were damaged; they are discarded and pending again.
         """
-        from wsolpipe.images.index import Scan, build_tables, check_listing, column_digests, write_parquet
+        from wsolpipe.images.index import check_listing
+        from wsolpipe.images.scan import Scan
+        from wsolpipe.images.tables import build_tables, column_digests, write_parquet
 
         if self._discard_damaged_scans():
             msg = f"scans of {self.folder} were damaged and are made again"
@@ -202,18 +206,6 @@ class IndexWork:
         return damaged
 
 
-def current_index(session: Session, split: str) -> Index | None:
-    """The index to work with: the one this run listed, else the one that a run last found to be up to date."""
-    if split in session.config.index:
-        return _finished(session, split, session.config.index[split])
-    found: list[tuple[str, Index]] = []
-    for name in session.backend.names(f"{split_folder(session.dataset.name, split)}/index"):
-        index = _finished(session, split, name[:-1])
-        if index is not None and index.manifest.selection == session.config.selection():
-            found.append((_seen(session, index.folder).get("time", index.manifest.created), index))
-    return max(found, key=lambda item: item[0])[1] if found else None
-
-
 def list_index(session: Session, split: str) -> IndexWork | Index:
     """Bring the index of a split up to date with its metadata, as far as that needs no image file.
 
@@ -229,11 +221,12 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     DataError, ConfigError
         If the metadata contradicts itself or the root is missing.
     """
-    from wsolpipe.images.index import order_rows, write_parquet
+    from wsolpipe.images.index import order_rows
+    from wsolpipe.images.tables import write_parquet
 
     dataset, backend = session.dataset, session.backend
     base = f"{split_folder(dataset.name, split)}/index"
-    present = current_index(session, split)
+    present = session.index_of(split)
     if present is not None and _is_damaged(session, present):
         backend.delete(f"{present.folder}/manifest.json")
         if backend.size(f"{present.folder}/listing.json") is not None:
@@ -242,7 +235,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     generation = len([name for name in backend.names(f"{base}-rescans") if name.endswith(".json")])
     stamp = digest([source_stamp(dataset, split), generation])
     rescan = session.config.force and "index" in session.config.stage
-    if present is not None and not rescan and _seen(session, present.folder).get("stamp") == stamp:
+    if present is not None and not rescan and last_seen(backend, present.folder).get("stamp") == stamp:
         return present
     if rescan and present is not None:
         ask_rescan(session, split)
@@ -273,7 +266,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(_annotation_table(annotations)))
     backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
     backend.replace(f"{work.folder}/seen.json", json.dumps({"stamp": stamp, "time": now()}).encode())
-    return _finished(session, split, work.key) or work
+    return session.finished_index(split, work.key) or work
 
 
 def scan_seconds(index: Index) -> float:
@@ -292,11 +285,6 @@ def ask_rescan(session: Session, split: str) -> None:
     session.backend.create(f"{folder}/{now().replace(':', '-')}.json", b"{}")
 
 
-def _finished(session: Session, split: str, key: str) -> Index | None:
-    index = Index(session.store, session.dataset.name, split, key)
-    return index if session.backend.size(f"{index.folder}/manifest.json") is not None else None
-
-
 def _is_damaged(session: Session, index: Index) -> bool:
     """Whether a table of the index has other bytes than its manifest says."""
     for name, stored in index.manifest.objects.items():
@@ -306,13 +294,6 @@ def _is_damaged(session: Session, index: Index) -> bool:
         except FileNotFoundError:
             return True
     return False
-
-
-def _seen(session: Session, folder: str) -> dict[str, str]:
-    try:
-        return dict(json.loads(session.backend.get(f"{folder}/seen.json")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return {}
 
 
 def _select(session: Session, rows: list[ListedRow]) -> list[ListedRow]:

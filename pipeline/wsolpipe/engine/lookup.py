@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.engine.graph import resolve
-from wsolpipe.engine.indexing import current_index
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index, StageView
@@ -60,7 +59,7 @@ def _resolved_key(session: Session, stage: str, split: str, present: list[str]) 
 
 def index_of(session: Session, view: StageView) -> Index:
     """Index whose rows a stage has: the current one if the stage's columns agree with it, else the stage's own."""
-    current = current_index(session, view.split)
+    current = session.index_of(view.split)
     columns = view.manifest.columns
     if current is not None and all(current.manifest.digests.get(name) == value for name, value in columns.items()):
         return current

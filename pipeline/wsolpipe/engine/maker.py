@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from wsolpipe.engine.session import Session
 
 
-class Abandoned(Exception):  # noqa: N818 - no error: somebody asked this process to stop
-    """A unit given up half-way because this process was asked to stop."""
+class Abandoned(BaseException):
+    """A unit given up half-way because this process was asked to stop.
+
+    Not an `Exception`: no handler of a stage, and no search for a row to blame, may take it for a failure.
+    """
 
 
 @dataclass

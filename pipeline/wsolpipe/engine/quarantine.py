@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import short_key
 from wsolpipe.contract.layout import split_folder
-from wsolpipe.engine.indexing import ask_rescan, current_index
+from wsolpipe.engine.indexing import ask_rescan
 from wsolpipe.engine.lookup import find_view
 from wsolpipe.engine.plan import retry_name
 
@@ -48,7 +48,7 @@ def quarantined_rows(session: Session) -> list[dict[str, Any]]:
     """Every quarantined row: row, image_id, path, stage, split, reason; a row is listed where it was given up first."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for split in session.splits:
-        index = current_index(session, split)
+        index = session.index_of(split)
         if index is not None and index.manifest.quarantined:
             for item in index.table(["row", "image_id", "path", "reason"]).to_pylist():
                 if item["reason"]:

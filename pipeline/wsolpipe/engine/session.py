@@ -1,7 +1,8 @@
-"""One run's settled surroundings: store, data set, stages with their parameters and weights."""
+"""What a run works with: store, data set, stages with their resolved parameters and weights."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.base import Backend, open_backend
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.layout import split_folder
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.reader import Store
+from wsolpipe.contract.reader import Index, Store
 from wsolpipe.engine.config import RunConfig, merge
 from wsolpipe.images.dataset import DatasetConfig, load_dataset
 from wsolpipe.stages.registry import Registry, load_registry
@@ -20,7 +22,6 @@ from wsolpipe.stages.registry import Registry, load_registry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsolpipe.contract.reader import Index
     from wsolpipe.models.weights import Weights
     from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
 
@@ -106,10 +107,23 @@ class Session:
         return self._weights[stage, fetch]
 
     def index_of(self, split: str) -> Index | None:
-        """The index of a split that this session works with, None while there is none."""
-        from wsolpipe.engine.indexing import current_index
+        """The index of a split: the one this run listed, else the one that a run last found to be up to date.
 
-        return current_index(self, split)
+        None while there is none.
+        """
+        if split in self.config.index:
+            return self.finished_index(split, self.config.index[split])
+        found: list[tuple[str, Index]] = []
+        for name in self.backend.names(f"{split_folder(self.dataset.name, split)}/index"):
+            index = self.finished_index(split, name[:-1])
+            if index is not None and index.manifest.selection == self.config.selection():
+                found.append((last_seen(self.backend, index.folder).get("time", index.manifest.created), index))
+        return max(found, key=lambda item: item[0])[1] if found else None
+
+    def finished_index(self, split: str, key: str) -> Index | None:
+        """The index of a split under a key, None while it is not assembled."""
+        index = Index(self.store, self.dataset.name, split, key)
+        return index if self.backend.size(f"{index.folder}/manifest.json") is not None else None
 
     def device(self) -> str:
         """Torch device of this process; ``auto`` is a GPU if there is one."""
@@ -122,6 +136,14 @@ class Session:
     def threads(self) -> int:
         """Threads that decode ahead of the model."""
         return self.config.threads or max(1, min(8, (os.cpu_count() or 1) // self.config.workers))
+
+
+def last_seen(backend: Backend, folder: str) -> dict[str, str]:
+    """When an index was last found to be up to date (``time``) and with which metadata (``stamp``)."""
+    try:
+        return dict(json.loads(backend.get(f"{folder}/seen.json")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
 
 
 def software_versions() -> dict[str, str]:

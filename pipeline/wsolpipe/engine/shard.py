@@ -24,7 +24,7 @@ from wsolpipe.engine.faults import fault_point
 from wsolpipe.engine.isolation import process_guarded
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.images.decode import decode
-from wsolpipe.images.index import rows_digest
+from wsolpipe.images.tables import rows_digest
 from wsolpipe.stages.base import Rows, Stage, Upstream
 
 if TYPE_CHECKING:
@@ -211,7 +211,11 @@ class ShardJob:
             last = min(first + block, stop - start)
             rows = self._rows(columns, first, last, start, upstream)
             inputs = {name: _cut(item, first, last) for name, (_, item, _) in upstream.items()}
-            made = process_guarded(self.stage, rows, inputs, specs)
+            try:
+                made = process_guarded(self.stage, rows, inputs, specs)
+            except BaseException:  # stopped inside a block, or failed: the blocks before it are kept
+                checkpoint.save(first, arrays, status, reasons, self._summary, at_once=first > done)
+                raise
             for name, values in made.items():
                 arrays[name][first:last] = values
             status[first:last] = rows.status

@@ -1,20 +1,55 @@
-"""Images in any order, decoded ahead of whoever uses them."""
+"""Work on images done in threads ahead of its consumer, in order: the one decoding pool of both halves."""
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Pixels = NDArray[np.uint8]
+
+T = TypeVar("T")
+R = TypeVar("R")
+#: Items a thread that are under way before the first result is taken, where the caller does not say.
+ITEMS_A_THREAD = 4
+
+
+def map_ahead(work: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int | None = None) -> Generator[R]:
+    """Results of `work` in the order of `items`, computed in threads before they are asked for.
+
+    Parameters
+    ----------
+    work : callable
+        Runs in a thread; what it raises is raised here, in the place of its result.
+    items : iterable
+        Read as far as work is submitted.
+    threads : int
+        Items worked on at once.
+    ahead : int, optional
+        Items submitted beyond those whose results were taken; default `ITEMS_A_THREAD` a thread.
+    """
+    window = max(1, ITEMS_A_THREAD * threads if ahead is None else ahead)
+    source = iter(items)
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
+        pending = deque(pool.submit(work, item) for item in islice(source, window))
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(work, item) for item in islice(source, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def prepare_ahead(
@@ -39,38 +74,29 @@ def prepare_ahead(
     batch : int
         Positions a batch; the last may be shorter.
     threads : int
-        How many work at once.
+        Images worked on at once.
     failed : callable
-        Told (position, reason) of each image that cannot be decoded; it is left out.
+        Called with (position, reason) for each image that cannot be decoded; it is left out.
 
     Yields
     ------
     positions, images
-        Positions that came through, and their arrays stacked. A batch of which nothing came through is not yielded.
+        Positions that could be decoded, and their arrays stacked. A batch without any is not yielded.
     """
 
-    def one(position: int) -> NDArray[Any] | BadImageError:
+    def attempt(position: int) -> NDArray[Any] | BadImageError:
         try:
             return prepare(load(position), position)
         except BadImageError as error:
             return error
 
-    groups = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        pending = [[pool.submit(one, position) for position in group] for group in groups[:2]]
-        try:
-            for number, group in enumerate(groups):
-                results = [future.result() for future in pending.pop(0)]
-                pending += [[pool.submit(one, position) for position in later] for later in groups[number + 2 :][:1]]
-                good: list[tuple[int, NDArray[Any]]] = []
-                for position, result in zip(group, results, strict=True):
-                    if isinstance(result, BadImageError):
-                        failed(position, result.message)
-                    else:
-                        good.append((position, result))
-                if good:
-                    yield [position for position, _ in good], np.stack([image for _, image in good])
-        finally:
-            for futures in pending:
-                for future in futures:
-                    future.cancel()
+    results = map_ahead(attempt, chosen, threads=threads, ahead=2 * batch)
+    for start in range(0, len(chosen), batch):
+        good: list[tuple[int, NDArray[Any]]] = []
+        for position, result in zip(chosen[start : start + batch], results, strict=False):
+            if isinstance(result, BadImageError):
+                failed(position, result.message)
+            else:
+                good.append((position, result))
+        if good:
+            yield [position for position, _ in good], np.stack([image for _, image in good])

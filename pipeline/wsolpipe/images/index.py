@@ -1,78 +1,22 @@
-"""From a listing and its files to the rows of an index: order, scan, check; `tables` makes the tables of them.
+"""The rows of an index from a listing and the scan of its files: their order, and whether both agree.
 
-Indexing has two steps: the listing (paths, labels, ground truth) is cheap and made whole; the scan opens every file and
-is cut into shards by the engine.
+Indexing has two steps: the listing (paths, labels, ground truth) is cheap and made whole; the scan (`scan`) opens every
+file and is cut into shards by the engine. `tables` turns the rows into tables.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from wsolpipe.contract.errors import BadImageError
-from wsolpipe.images.decode import decode_oriented
 from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
-from wsolpipe.images.tables import (
-    ANNOTATION_SCHEMA,
-    INDEX_SCHEMA,
-    build_tables,
-    column_digests,
-    read_parquet,
-    rows_digest,
-    write_parquet,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-__all__ = [
-    "ANNOTATION_SCHEMA",
-    "INDEX_SCHEMA",
-    "NO_LONGER_LISTED",
-    "Checked",
-    "Scan",
-    "build_tables",
-    "check_listing",
-    "column_digests",
-    "order_rows",
-    "read_parquet",
-    "rows_digest",
-    "scan_file",
-    "scan_rows",
-    "write_parquet",
-]
+    from wsolpipe.images.scan import Scan
 
 NO_LONGER_LISTED = "no longer listed"
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What opening a file told.
-
-    Attributes
-    ----------
-    bytes : int
-        Size of the file; 0 if it could not be read.
-    sha256 : str
-        Of the file; empty if it could not be read.
-    width, height : int
-        Of the upright image in pixels; 0 if it could not be decoded.
-    orientation : int
-        EXIF orientation that makes it upright; 1 where EXIF is ignored.
-    reason : str
-        Why the row is quarantined; empty for a good file.
-    """
-
-    bytes: int
-    sha256: str
-    width: int
-    height: int
-    orientation: int
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,46 +67,6 @@ def order_rows(
     return rows + list(current.values())
 
 
-def scan_rows(
-    root: Path, rows: Sequence[ListedRow], *, exif: Literal["apply", "ignore"], threads: int = 2
-) -> list[Scan]:
-    """Hash and fully decode the files of `rows`, in threads; only a full decode finds a truncated file.
-
-    Returns
-    -------
-    list of Scan
-        One a row, in order. Never raises for a bad file: it gets its reason.
-    """
-    top = os.fspath(root)
-
-    def one(row: ListedRow) -> Scan:
-        if row.reason:
-            return Scan(0, "", 0, 0, 1, row.reason)
-        return scan_file(os.path.join(top, row.path), exif=exif)
-
-    if threads <= 1 or len(rows) < 2:
-        return [one(row) for row in rows]
-    with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
-        return list(pool.map(one, rows))
-
-
-def scan_file(path: str, *, exif: Literal["apply", "ignore"]) -> Scan:
-    """Hash and fully decode one file."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        return Scan(0, "", 0, 0, 1, "missing file")
-    except OSError as error:
-        return Scan(0, "", 0, 0, 1, f"unreadable file: {error.strerror or type(error).__name__}")
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        pixels, orientation = decode_oriented(data, exif=exif)
-    except BadImageError as error:
-        return Scan(len(data), sha256, 0, 0, 1, error.message)
-    return Scan(len(data), sha256, pixels.shape[1], pixels.shape[0], orientation)
-
-
 def check_listing(
     rows: Sequence[ListedRow],
     scans: Sequence[Scan],
@@ -170,14 +74,14 @@ def check_listing(
     *,
     subject: str = "data set",
 ) -> Checked:
-    """Hold what the metadata says against what the files say.
+    """Compare what the metadata says with what the files say.
 
     Parameters
     ----------
     rows, scans : sequences of one length
-        Rows in index order and what their files told.
+        Rows in index order and the scans of their files.
     annotations : sequence of Annotation
-        Of these rows; others are an error.
+        Of these rows; any other is an error.
     subject : str
         What messages call the data set.
 
@@ -199,12 +103,12 @@ def check_listing(
                 f"{row.path} is {scan.width}x{scan.height} pixels, not {row.width}x{row.height}{note}",
             )
     if problems.lines:
-        problems.settle(hint="correct the sizes, or say files: {image_sizes: null} if boxes fit the files as they are")
+        problems.settle(hint="correct the sizes, or set files: {image_sizes: null} if boxes fit the files as they are")
     checked: list[Annotation] = []
     clipped = 0
     for item in annotations:
         if item.image_id not in sizes:
-            problems.add(item.where, f"{item.image_id!r} is no image of this split")
+            problems.add(item.where, f"{item.image_id!r} is not an image of this split")
             continue
         size = sizes[item.image_id]
         if item.kind != "box" or size is None:

@@ -16,8 +16,8 @@ from wsolpipe.contract.schema import INDEX_COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wsolpipe.images.index import Scan
     from wsolpipe.images.listing import Annotation, ListedRow
+    from wsolpipe.images.scan import Scan
 
 PARQUET_GROUP_ROWS = 4096
 

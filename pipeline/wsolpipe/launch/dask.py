@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wsolpipe.engine.plan import Units
     from wsolpipe.engine.session import Session
     from wsolpipe.launch.dask_task import Order, Unit
-    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.events import Emit
 
 ALLOWED_FAILURES = 20
 LINK_SECONDS = 60

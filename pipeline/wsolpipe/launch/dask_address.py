@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import threading
 
     from wsolpipe.engine.session import Session
-    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.events import Emit
 
 KNOCK_SECONDS = 3.0
 RETURN_SECONDS = 15.0

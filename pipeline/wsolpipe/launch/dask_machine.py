@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.session import Session
-    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.events import Emit
 
 
 def run_dask_local(session: Session, emit: Emit, stop: threading.Event) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
 
     from wsolpipe.engine.session import Session
-    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.events import Emit
     from wsolpipe.launch.slurm import Job
 
 DEATH_SECONDS = 60

@@ -1,12 +1,16 @@
-"""What happened, in a line for a log."""
+"""Events of a run: what receives them, and how one reads as a line of a log."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+Emit = Callable[[dict[str, Any]], None]
+"""Receives every event of a run: a plain dictionary with a field ``event``."""
 
-def tell(event: dict[str, Any]) -> str | None:
-    """Line for one event of a run; None for those that only move a bar."""
+
+def describe(event: dict[str, Any]) -> str | None:
+    """One line for an event of a run; None for those that only move a progress bar."""
     kind = event["event"]
     if kind in {"note", "late"}:
         return str(event["text"])

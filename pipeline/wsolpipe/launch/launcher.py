@@ -2,94 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.engine.config import ADDRESSES
+from wsolpipe.engine.clusters import CLUSTERS, find_cluster
 
 if TYPE_CHECKING:
     import threading
 
     from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.session import Session
-
-Emit = Callable[[dict[str, Any]], None]
-HERE = frozenset(["local", "dask-local", "dask-cuda"])
-"""Clusters whose workers run on this machine and end with the job around it."""
-JOBS = ("slurm", "slurm-array")
-"""Clusters whose workers are jobs."""
+    from wsolpipe.launch.events import Emit
 
 
 class Launcher(Protocol):
     """Makes everything that a session asks for; returns when nothing is left or `stop` is set.
 
     What is left undone, and why, is read from the store afterwards, not from a launcher. One that leaves jobs to
-    themselves (``wait=false``) returns what to say of them.
+    themselves (``wait=false``) returns a line about them for the user.
     """
 
     def __call__(self, session: Session, emit: Emit, stop: threading.Event) -> str | None: ...
 
 
-def find(cluster: str) -> Launcher:
-    """Launcher of ``cluster=``; `wsolpipe.engine.config.CLUSTERS` lists the names."""
-    if cluster.startswith(ADDRESSES):
-        from wsolpipe.launch.dask_address import run_at_address
-
-        return run_at_address
-    if cluster == "dask-local":
-        from wsolpipe.launch.dask_machine import run_dask_local
-
-        return run_dask_local
-    if cluster == "dask-cuda":
-        from wsolpipe.launch.dask_machine import run_dask_cuda
-
-        return run_dask_cuda
-    if cluster == "slurm":
-        from wsolpipe.launch.dask_slurm import run_slurm
-
-        return run_slurm
-    if cluster == "slurm-array":
-        from wsolpipe.launch.slurm_array import run_slurm_array
-
-        return run_slurm_array
-    from wsolpipe.launch.local import run_local
-
-    return run_local
+def load_launcher(cluster: str) -> Launcher:
+    """Import the launcher of ``cluster=``."""
+    return cast("Launcher", _load(find_cluster(cluster).launcher))
 
 
-def find_script(cluster: str) -> Callable[[Session], str]:
-    """What makes the script that ``cluster=`` would submit.
+def script_of(session: Session) -> str:
+    """The script that the session's ``cluster=`` would submit.
 
     Raises
     ------
     ConfigError
         If it submits none.
     """
-    if cluster == "slurm":
-        from wsolpipe.launch.dask_slurm import script_text as job_script
-
-        return job_script
-    if cluster == "slurm-array":
-        from wsolpipe.launch.slurm_array import script_text
-
-        return script_text
-    msg = f"print=true: cluster={cluster} submits no script"
-    raise ConfigError(msg, hint=f"clusters that do: {', '.join(JOBS)}")
+    cluster = session.config.cluster
+    script = find_cluster(cluster).script
+    if script is None:
+        with_script = ", ".join(name for name, item in CLUSTERS.items() if item.script)
+        msg = f"print=true: cluster={cluster} submits no script"
+        raise ConfigError(msg, hint=f"clusters that do: {with_script}")
+    return str(_load(script)(session))
 
 
 def check(config: RunConfig) -> None:
-    """Refuse what a launcher would stumble over, before anything is done.
+    """Refuse what a launcher cannot use, before any work is done.
 
     Raises
     ------
     ConfigError
-        If the cluster profile cannot be used, or a word has no sense with this cluster.
+        If the cluster profile cannot be used, or a key has no meaning with this cluster.
     """
     from wsolpipe.launch.profiles import load_profile
 
-    if config.profile or config.profile_fields or config.cluster in JOBS:
+    cluster = find_cluster(config.cluster)
+    if config.profile or config.profile_fields or cluster.workers == "jobs":
         load_profile(config)
-    if not config.wait and config.cluster != "slurm-array":
+    if not config.wait and not cluster.detached:
+        detached = " or ".join(name for name, item in CLUSTERS.items() if item.detached)
         msg = f"wait=false: workers of cluster={config.cluster} end with the run that started them"
-        raise ConfigError(msg, hint="cluster=slurm-array needs nobody to wait")
+        raise ConfigError(msg, hint=f"cluster={detached} runs without a waiting process")
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)

@@ -18,7 +18,7 @@ from wsolpipe.launch.signals import EXIT_AGAIN
 
 if TYPE_CHECKING:
     from wsolpipe.engine.session import Session
-    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.events import Emit
 
 RESTARTS = 3
 

@@ -1,4 +1,4 @@
-"""A whole run: settle the indexes, launch, then read from the store what came of it."""
+"""A whole run: settle the indexes, launch, then read the result from the store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.engine.clock import now
+from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.indexing import list_index
 from wsolpipe.engine.leases import Leases
@@ -22,7 +23,7 @@ from wsolpipe.launch.wall_time import settle_end
 
 if TYPE_CHECKING:
     from wsolpipe.engine.config import RunConfig
-    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.events import Emit
 
 LEAST_BUDGET = 20
 
@@ -62,9 +63,9 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
     WsolError
         What is wrong with the configuration, the data, the weights or the store.
     """
-    launch = launcher.find(config.cluster)
+    launch = launcher.load_launcher(config.cluster)
     launcher.check(config)
-    session = Session.open(settle_end(config) if config.cluster in launcher.HERE else config)
+    session = Session.open(settle_end(config) if find_cluster(config.cluster).workers == "here" else config)
     late = threading.Event()
 
     def hear(event: dict[str, Any]) -> None:
@@ -128,7 +129,7 @@ def script(config: RunConfig) -> str:
         If its cluster submits nothing, or something is wrong with the configuration.
     """
     launcher.check(config)
-    return launcher.find_script(config.cluster)(Session.open(config))
+    return launcher.script_of(Session.open(config))
 
 
 def _judge(session: Session, lines: list[Line], *, late: bool, interrupted: bool) -> tuple[int, str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.engine.session import Session
-    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.events import Emit
     from wsolpipe.launch.slurm import Job, Task
 
 FALSE_STARTS = 2

@@ -21,7 +21,7 @@ from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.session import Session
 from wsolpipe.engine.worker import Worker
 from wsolpipe.launch import slurm
-from wsolpipe.launch.events import tell
+from wsolpipe.launch.events import describe
 from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_INTERRUPTED, stop_on_signals
 from wsolpipe.launch.wall_time import settle_end
 
@@ -129,7 +129,7 @@ def _go_on_later(task: Task, order: Order) -> int:
 
 
 def _emit(event: dict[str, Any]) -> None:
-    line = tell(event)
+    line = describe(event)
     if line is not None:
         _say(line)
     if event["event"] == "failure":

@@ -12,7 +12,7 @@ from wsolpipe.engine.plan import State, Units, examine
 if TYPE_CHECKING:
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.session import Session
-    from wsolpipe.launch.launcher import Emit
+    from wsolpipe.launch.events import Emit
 
 
 @dataclass

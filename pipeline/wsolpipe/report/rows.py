@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
-from wsolpipe.engine.indexing import current_index
 from wsolpipe.images.decode import probe
 from wsolpipe.images.importers import list_split
 
@@ -97,7 +96,7 @@ def rows_of_split(session: Session, split: str, *, without_truth: bool = False) 
     ConfigError
         If there is no index and the layout cannot be listed without its ground truth.
     """
-    index = current_index(session, split)
+    index = session.index_of(split)
     if index is not None:
         return rows_of_index(index)
     dataset = session.dataset

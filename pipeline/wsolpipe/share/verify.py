@@ -15,7 +15,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit
 from wsolpipe.engine.encoding import metadata_bytes
 from wsolpipe.engine.leases import Leases
-from wsolpipe.images.index import column_digests
+from wsolpipe.images.tables import column_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
+from wsolpipe.images.ahead import map_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,7 +175,7 @@ class Rows:
             raised BadImageError) and past the end of the block.
         """
 
-        def one(position: int) -> T | BadImageError | None:
+        def attempt(position: int) -> T | BadImageError | None:
             if not self.usable(position):
                 return None
             try:
@@ -181,34 +183,18 @@ class Rows:
             except BadImageError as error:
                 return error
 
-        starts = range(0, len(self), size)
-        ahead = max(2, -(-2 * self.threads // max(size, 1)) + 1)
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
-            pending: dict[int, list[Future[T | BadImageError | None]]] = {}
-
-            def submit(number: int) -> None:
-                if number < len(starts):
-                    stop = min(starts[number] + size, len(self))
-                    pending[number] = [pool.submit(one, position) for position in range(starts[number], stop)]
-
-            try:
-                for number in range(ahead):
-                    submit(number)
-                for number, start in enumerate(starts):
-                    items: list[T | None] = []
-                    for offset, future in enumerate(pending.pop(number)):
-                        result = future.result()
-                        if isinstance(result, BadImageError):
-                            self.quarantine(start + offset, result.message)
-                            result = None
-                        items.append(result)
-                    submit(number + ahead)
-                    items += [None] * (size - len(items))
-                    yield Batch(start=start, stop=min(start + size, len(self)), items=items)
-            finally:
-                for futures in pending.values():
-                    for future in futures:
-                        future.cancel()
+        ahead = size * max(2, -(-2 * self.threads // size) + 1)
+        results = map_ahead(attempt, range(len(self)), threads=self.threads, ahead=ahead)
+        with contextlib.closing(results):
+            for start in range(0, len(self), size):
+                stop = min(start + size, len(self))
+                items: list[T | None] = [None] * size
+                for slot, result in enumerate(islice(results, stop - start)):
+                    if isinstance(result, BadImageError):
+                        self.quarantine(start + slot, result.message)
+                    else:
+                        items[slot] = result
+                yield Batch(start=start, stop=stop, items=items)
 
 
 @dataclass(frozen=True)

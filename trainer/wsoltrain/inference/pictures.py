@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
 
@@ -93,26 +92,17 @@ def read_pictures(source: str, *, every: int = 1) -> Iterator[Picture]:
     base, files = find_files(source)
     if any(map(_is_video, files)):
         _need_av()
-    with ThreadPoolExecutor(THREADS) as pool:
-        for videos, group in groupby(files, _is_video):
-            named = ((file, file.relative_to(base).as_posix()) for file in group)
-            if videos:
-                for file, name in named:
-                    yield from _frames(file, name, every)
-            else:
-                yield from _images(named, pool)
+    for videos, group in groupby(files, _is_video):
+        named = ((file, file.relative_to(base).as_posix()) for file in group)
+        if videos:
+            for file, name in named:
+                yield from _frames(file, name, every)
+        else:
+            yield from map_ahead(lambda each: _image(*each), named, threads=THREADS)
 
 
 def _is_video(file: Path) -> bool:
     return file.suffix.lower() in VIDEO_ENDINGS
-
-
-def _images(named: Iterator[tuple[Path, str]], pool: ThreadPoolExecutor) -> Iterator[Picture]:
-    """Images in their order, a few decoded ahead."""
-    waiting = deque(pool.submit(_image, *each) for each in islice(named, 4 * THREADS))
-    while waiting:
-        yield waiting.popleft().result()
-        waiting.extend(pool.submit(_image, *each) for each in islice(named, 1))
 
 
 def _image(file: Path, name: str) -> Picture:

@@ -1,0 +1,81 @@
+"""Opening the files of an index: size, digest, dimensions and orientation of each, or why it cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from wsolpipe.contract.errors import BadImageError
+from wsolpipe.images.ahead import map_ahead
+from wsolpipe.images.decode import decode_oriented
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from wsolpipe.images.listing import ListedRow
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Facts about one image file.
+
+    Attributes
+    ----------
+    bytes : int
+        Size of the file; 0 if it could not be read.
+    sha256 : str
+        Of the file; empty if it could not be read.
+    width, height : int
+        Of the upright image in pixels; 0 if it could not be decoded.
+    orientation : int
+        EXIF orientation that makes it upright; 1 where EXIF is ignored.
+    reason : str
+        Why the row is quarantined; empty for a good file.
+    """
+
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    orientation: int
+    reason: str = ""
+
+
+def scan_rows(
+    root: Path, rows: Sequence[ListedRow], *, exif: Literal["apply", "ignore"], threads: int = 2
+) -> list[Scan]:
+    """Hash and fully decode the files of `rows`, in threads; only a full decode finds a truncated file.
+
+    Returns
+    -------
+    list of Scan
+        One a row, in order. Never raises for a bad file: it gets its reason.
+    """
+    top = os.fspath(root)
+
+    def scan(row: ListedRow) -> Scan:
+        if row.reason:
+            return Scan(0, "", 0, 0, 1, row.reason)
+        return scan_file(os.path.join(top, row.path), exif=exif)
+
+    return list(map_ahead(scan, rows, threads=threads))
+
+
+def scan_file(path: str, *, exif: Literal["apply", "ignore"]) -> Scan:
+    """Hash and fully decode one file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return Scan(0, "", 0, 0, 1, "missing file")
+    except OSError as error:
+        return Scan(0, "", 0, 0, 1, f"unreadable file: {error.strerror or type(error).__name__}")
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        pixels, orientation = decode_oriented(data, exif=exif)
+    except BadImageError as error:
+        return Scan(len(data), sha256, 0, 0, 1, error.message)
+    return Scan(len(data), sha256, pixels.shape[1], pixels.shape[0], orientation)
