@@ -10,6 +10,7 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
 from wsolpipe.stages.param_types import Distinct, OneOrMore, TargetWord
 
@@ -27,39 +28,30 @@ TOP = 5
 
 
 class CamsParams(StageParams):
-    """Parameters of `Cams`.
+    """Parameters of `Cams`."""
 
-    Attributes
-    ----------
-    methods
-        One or several of ``cam``, ``gradcam``, ``gradcam++``, ``smooth-gradcam++``, ``xgradcam``, ``layercam`` and
-        ``nl-ccam``; several cost little more than one, except for ``smooth-gradcam++``.
-    target
-        Class whose map is made: ``true`` (the row's first label), ``predicted``, or ``top5`` (the five likeliest,
-        falling; all of them where there are fewer).
-    layer
-        Dotted name of a module of the classifier; None for the last features (see
-        `wsolpipe.models.feature_maps.FeatureMaps`).
-    samples
-        Noisy copies of the image for ``smooth-gradcam++``.
-    noise
-        Their standard deviation, as a share of the span of the normalised image (SmoothGrad's noise level).
-    combination
-        How ``nl-ccam`` weighs ranks: ``quadratic`` or ``linear``.
-    seed
-        Of the noise; drawn anew for each row from (seed, row).
-    batch
-        Images in one forward; the last is padded to it.
-    """
-
-    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct]
-    target: Annotated[Literal["true", "predicted", "top5"], TargetWord]
-    layer: str | None
-    samples: Annotated[int, Field(ge=1)]
-    noise: Annotated[float, Field(gt=0)]
-    combination: Literal["quadratic", "linear"]
-    seed: Annotated[int, Field(ge=0)]
-    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct] = Field(
+        description="One or several of cam, gradcam, gradcam++, smooth-gradcam++, xgradcam, layercam and nl-ccam; "
+        "several cost little more than one, except for smooth-gradcam++"
+    )
+    target: Annotated[Literal["true", "predicted", "top5"], TargetWord] = Field(
+        description="Class whose map is made: true (the row's first label), predicted, or top5 (the five likeliest,"
+        " best first)"
+    )
+    layer: str | None = Field(description="Dotted name of a module of the classifier; null: the last features")
+    samples: Annotated[int, Field(ge=1), Unit("copies")] = Field(
+        description="Noisy copies of the image for smooth-gradcam++"
+    )
+    noise: Annotated[float, Field(gt=0)] = Field(
+        description="Standard deviation of that noise, as a share of the span of the normalised image"
+    )
+    combination: Literal["quadratic", "linear"] = Field(
+        description="How nl-ccam weighs classes by rank: quadratic or linear"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(description="Seed of the noise, drawn for each row from (seed, row)")
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
+        description="Images in one forward pass"
+    )
 
     def in_key(self) -> dict[str, Any]:
         """No parameter of a method that is not made."""

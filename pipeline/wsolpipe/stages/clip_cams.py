@@ -10,6 +10,7 @@ from pydantic import Field
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize, tiled_size
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
 from wsolpipe.stages.param_types import AsksClip, ClipParams, OneOrMore, Resize, TargetWord, require_tiling
 
@@ -32,55 +33,49 @@ AFFINITY = {"attention_blocks", "box_threshold"}
 
 
 class ClipCamsParams(ClipParams):
-    """Parameters of `ClipCams`, beside those of every stage that asks a CLIP.
+    """Parameters of `ClipCams`, beside those of every stage that asks a CLIP."""
 
-    Attributes
-    ----------
-    background
-        Words that compete in the softmax; None for those of the class list.
-    target
-        Classes whose maps are made: ``true``, or ``predicted``: the likeliest by CLIP's own embedding of the image.
-    slots
-        Maps a row: of its first labels, or of the likeliest classes. All labels of a row take part in the softmax.
-    geometry
-        ``square``: the image is squashed; ``keep``: each side is rounded up to a multiple of the patch, as in CLIP-ES.
-    size
-        Side of the square (None: that of the model's training), or longest side of images that keep their aspect, to
-        which larger ones are shrunk (None: 512).
-    resize
-        Filter of that resize.
-    normalisation
-        ``clip``: mean and deviation that belong to the model; ``imagenet``: what TrCAM fed to CLIP.
-    positions
-        How position embeddings are stretched to another grid: ``bilinear`` as in CLIP-ES, ``bicubic`` as in open_clip.
-    softmax
-        Explain the probability among present classes and background, or the logit of the class alone.
-    temperature
-        Divides the logits before the softmax.
-    affinity
-        Whether maps are refined by the attention between patches.
-    attention_blocks
-        Blocks, from the end, whose attention is averaged for that.
-    box_threshold
-        Share of a map's highest level above which a region gives a box: 0.4 for VOC, 0.7 for COCO.
-    batch
-        Images in one forward; on a processor no more than `AT_A_TIME`.
-    """
-
-    background: Annotated[tuple[str, ...] | None, OneOrMore]
-    target: Annotated[Literal["true", "predicted"], TargetWord]
-    slots: Annotated[int, Field(ge=1)]
-    geometry: Literal["square", "keep"]
-    size: Annotated[int, Field(ge=1)] | None
-    resize: Resize
-    normalisation: Literal["clip", "imagenet"]
-    positions: Literal["bilinear", "bicubic"]
-    softmax: bool
-    temperature: Annotated[float, Field(gt=0)]
-    affinity: bool
-    attention_blocks: Annotated[int, Field(ge=1)]
-    box_threshold: Annotated[float, Field(ge=0, lt=1)]
-    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+    background: Annotated[tuple[str, ...] | None, OneOrMore] = Field(
+        description="Words that compete in the softmax, one or a list; null: those of the class list"
+    )
+    target: Annotated[Literal["true", "predicted"], TargetWord] = Field(
+        description="Classes whose maps are made: true (the row's labels) or predicted (the likeliest by CLIP's own"
+        " embedding of the image)"
+    )
+    slots: Annotated[int, Field(ge=1), Unit("maps")] = Field(
+        description="Maps a row: of its first labels, or of the likeliest classes"
+    )
+    geometry: Literal["square", "keep"] = Field(
+        description="square squashes the image; keep rounds each side up to a multiple of the patch, as CLIP-ES does"
+    )
+    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
+        description="Side of the square, null: that of the model's training; with geometry=keep the longest side, "
+        "null: 512"
+    )
+    resize: Resize = Field(description="Filter of the resize")
+    normalisation: Literal["clip", "imagenet"] = Field(
+        description="Mean and standard deviation of the input: clip (those of the model) or imagenet (as TrCAM fed "
+        "CLIP)"
+    )
+    positions: Literal["bilinear", "bicubic"] = Field(
+        description="How position embeddings are stretched to another grid: bilinear as CLIP-ES does, or bicubic as"
+        " open_clip does"
+    )
+    softmax: bool = Field(
+        description="Explain the probability among present classes and background; false: the logit of the class alone"
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(description="Divisor of the logits before the softmax")
+    affinity: bool = Field(description="Refine maps by the attention between patches (class-aware attention affinity)")
+    attention_blocks: Annotated[int, Field(ge=1), Unit("blocks")] = Field(
+        description="Last blocks whose attention is averaged for affinity"
+    )
+    box_threshold: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="Share of a map's highest level above which a region gives a box of affinity: 0.4 for VOC, 0.7 "
+        "for COCO"
+    )
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
+        description="Images in one forward pass; at most 8 on a CPU"
+    )
 
     def in_key(self) -> dict[str, Any]:
         """Nothing that is not used."""

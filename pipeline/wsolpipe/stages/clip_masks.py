@@ -9,6 +9,7 @@ from pydantic import Field
 
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import Stage, StageParams
 
 if TYPE_CHECKING:
@@ -21,30 +22,27 @@ IGNORED = 255
 
 
 class ClipMasksParams(StageParams):
-    """Parameters of `ClipMasks`.
+    """Parameters of `ClipMasks`."""
 
-    Attributes
-    ----------
-    size
-        Side of the masks, in pixels; the whole image is squashed to it. Time and memory grow with its fourth power.
-    iterations
-        Of mean-field inference.
-    confidence
-        A pixel whose likeliest label has less is left out.
-    smooth_xy, smooth_weight
-        Deviation, in pixels of the mask, and weight of the smoothness kernel.
-    bilateral_xy, bilateral_rgb, bilateral_weight
-        Deviations, in pixels of the original image and in levels, and weight of the appearance kernel.
-    """
-
-    size: Annotated[int, Field(ge=8, le=112)]
-    iterations: Annotated[int, Field(ge=0)]
-    confidence: Annotated[float, Field(ge=0, le=1)]
-    smooth_xy: Annotated[float, Field(gt=0)]
-    smooth_weight: Annotated[float, Field(ge=0)]
-    bilateral_xy: Annotated[float, Field(gt=0)]
-    bilateral_rgb: Annotated[float, Field(gt=0)]
-    bilateral_weight: Annotated[float, Field(ge=0)]
+    size: Annotated[int, Field(ge=8, le=112), Unit("pixels")] = Field(
+        description="Side of the masks, to which the whole image is squashed; time and memory grow with its fourth "
+        "power"
+    )
+    iterations: Annotated[int, Field(ge=0), Unit("steps")] = Field(description="Steps of mean-field inference")
+    confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="Probability of the likeliest label below which a pixel is left out"
+    )
+    smooth_xy: Annotated[float, Field(gt=0), Unit("pixels of the mask")] = Field(
+        description="Standard deviation of the smoothness kernel"
+    )
+    smooth_weight: Annotated[float, Field(ge=0)] = Field(description="Weight of the smoothness kernel")
+    bilateral_xy: Annotated[float, Field(gt=0), Unit("pixels of the original image")] = Field(
+        description="Spatial standard deviation of the appearance kernel"
+    )
+    bilateral_rgb: Annotated[float, Field(gt=0), Unit("levels")] = Field(
+        description="Colour standard deviation of the appearance kernel"
+    )
+    bilateral_weight: Annotated[float, Field(ge=0)] = Field(description="Weight of the appearance kernel")
 
 
 class ClipMasks(Stage[ClipMasksParams]):

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.models.class_names import fill_templates, require_templates
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
 from wsolpipe.stages.param_types import NamedParams, ReadsNames, require_tiling
@@ -24,33 +25,26 @@ if TYPE_CHECKING:
 
 
 class ClipsegCamsParams(NamedParams):
-    """Parameters of `ClipsegCams`, beside those of every stage that reads class names.
+    """Parameters of `ClipsegCams`, beside those of every stage that reads class names."""
 
-    Attributes
-    ----------
-    weights
-        Folder as transformers saves a CLIPSeg, or its name on the Hugging Face hub.
-    prompt
-        With ``{}`` where the name goes; ``"{}"`` is the bare name.
-    slots
-        Maps a row, of its first labels.
-    size
-        Side to which the whole image is squashed, in pixels; a multiple of the patch. 352 is that of the released code.
-    resolution
-        Pixels a side of the stored maps, means of equal squares; divides `size`. None: `size`, as the decoder draws.
-    normalisation
-        ``imagenet``, as CLIPSeg was trained, or ``clip``.
-    batch
-        Images in one forward; the last is padded to it.
-    """
-
-    weights: Annotated[str, WeightsSource()]
-    prompt: str
-    slots: Annotated[int, Field(ge=1)]
-    size: Annotated[int, Field(ge=1)]
-    resolution: Annotated[int, Field(ge=1)] | None
-    normalisation: Literal["imagenet", "clip"]
-    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+    weights: Annotated[str, WeightsSource()] = Field(
+        description="Name of a CLIPSeg on the Hugging Face hub, or a folder as transformers saves it"
+    )
+    prompt: str = Field(description="Template with {} where the name goes")
+    slots: Annotated[int, Field(ge=1), Unit("maps")] = Field(description="Maps a row, of its first labels")
+    size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
+        description="Side to which the whole image is squashed, a multiple of the patch size; 352 is that of the "
+        "released code"
+    )
+    resolution: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
+        description="Side of the stored maps, which are means of equal squares; divides size; null: size"
+    )
+    normalisation: Literal["imagenet", "clip"] = Field(
+        description="Mean and standard deviation of the input: imagenet (as CLIPSeg was trained) or clip"
+    )
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
+        description="Images in one forward pass"
+    )
 
     @field_validator("prompt")
     @classmethod

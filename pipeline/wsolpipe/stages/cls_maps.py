@@ -10,6 +10,7 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
 
 if TYPE_CHECKING:
@@ -25,47 +26,44 @@ HEAD_KEYS = ("head.", "head_dist.", "fc_norm.")
 
 
 class ClsMapsParams(StageParams):
-    """Parameters of `ClsMaps`.
+    """Parameters of `ClsMaps`."""
 
-    Attributes
-    ----------
-    model
-        timm's name of a vision transformer with a class token, with or without tag.
-    model_args
-        Further arguments of ``timm.create_model``.
-    weights
-        File, ``timm:NAME`` or ``random:SEED``; None for timm's own weights of `model`.
-    mean, std
-        Of the input on the scale 0..1, one number or three; None for what the weights record.
-    size
-        Side to which the whole image is squashed, in pixels; a multiple of the patch size.
-    blocks
-        None for the last; a number from 0, negative from the end; a list; or ``"8-11"``. Several are averaged, head
-        by head, after scaling.
-    heads
-        None for all; a count for the first so many; or a list of numbers from 0. The mean map is over these.
-    scale
-        Of each head before any mean: ``linear`` (attention itself), ``sqrt``, ``log`` or ``power``.
-    power
-        Exponent where ``scale`` is ``power``; unused otherwise.
-    autocast
-        None for float32 throughout; ``bfloat16`` or ``float16`` for a quicker forward (scores stay float32).
-    batch
-        Images in one forward; the last is padded to it.
-    """
-
-    model: str
-    model_args: dict[str, Any]
-    weights: Annotated[str | None, WeightsSource()]
-    mean: float | tuple[float, float, float] | None
-    std: float | tuple[float, float, float] | None
-    size: Annotated[int, Field(ge=1)]
-    blocks: int | str | tuple[int, ...] | None
-    heads: int | tuple[int, ...] | None
-    scale: Literal["linear", "sqrt", "log", "power"]
-    power: Annotated[float, Field(gt=0)]
-    autocast: Literal["bfloat16", "float16"] | None
-    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+    model: str = Field(description="Name of a timm vision transformer with a class token")
+    model_args: dict[str, Any] = Field(
+        description="Arguments of timm.create_model, such as cls_maps.model_args.dynamic_img_size=true"
+    )
+    weights: Annotated[str | None, WeightsSource()] = Field(
+        description="File, timm:NAME or random:SEED; null: timm's weights of the model"
+    )
+    mean: float | tuple[float, float, float] | None = Field(
+        description="Mean of the input, (rgb / 255 - mean) / std, one number or three; null: what the weights "
+        "record, else timm's value for the model"
+    )
+    std: float | tuple[float, float, float] | None = Field(
+        description="Standard deviation of the input, one number or three; null: as for mean"
+    )
+    size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
+        description="Side to which the whole image is squashed; a multiple of the patch size"
+    )
+    blocks: int | str | tuple[int, ...] | None = Field(
+        description="Blocks whose attention is read: null for the last, a number from 0 (negative: from the end), a"
+        " list, or a range such as 8-11; several are averaged head by head after scaling"
+    )
+    heads: int | tuple[int, ...] | None = Field(
+        description="Heads that are stored and averaged: null for all, a count for the first ones, or a list of "
+        "numbers from 0"
+    )
+    scale: Literal["linear", "sqrt", "log", "power"] = Field(
+        description="Scale of each head before any mean: linear (the attention itself), sqrt, log or power"
+    )
+    power: Annotated[float, Field(gt=0)] = Field(description="Exponent of scale=power")
+    autocast: Literal["bfloat16", "float16"] | None = Field(
+        description="Precision of the forward pass: null for float32, or bfloat16 or float16 (faster; attention "
+        "scores stay float32)"
+    )
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
+        description="Images in one forward pass"
+    )
 
     def chosen_heads(self, available: int) -> list[int]:
         """Numbers of the heads that are kept, of `available` ones.

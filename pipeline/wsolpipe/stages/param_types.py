@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.models.class_names import choose_class_names, read_class_names, require_templates
@@ -51,15 +51,11 @@ Templates = Annotated[tuple[str, ...], OneOrMore, AfterValidator(_templates)]
 
 
 class NamedParams(StageParams):
-    """Parameters of a stage that reads class names.
+    """Parameters of a stage that reads class names."""
 
-    Attributes
-    ----------
-    classes
-        Class list (see `wsolpipe.models.class_names`); None for the data set's own names.
-    """
-
-    classes: str | None
+    classes: str | None = Field(
+        description="Class list, a YAML file with names, renames and background words; null: the data set's own names"
+    )
 
     def in_key(self) -> dict[str, Any]:
         """The class list by what it says."""
@@ -79,25 +75,23 @@ class NamedParams(StageParams):
 
 
 class ClipParams(NamedParams):
-    """Parameters of a stage that asks a CLIP.
+    """Parameters of a stage that asks a CLIP."""
 
-    Attributes
-    ----------
-    model
-        open_clip's name of a CLIP with a vision transformer, the path of a JSON configuration, or None for what the
-        tensors of a file of OpenAI's kind say.
-    weights
-        File, ``open_clip:TAG`` or ``random:SEED``; None for OpenAI's of `model`, or its first published ones.
-    quick_gelu
-        None for what the file's layout, the tag or the model's name say.
-    prompts
-        Templates with ``{}`` where the name goes; the unit vectors of several are averaged.
-    """
-
-    model: str | None
-    weights: Annotated[str | None, WeightsSource()]
-    quick_gelu: bool | None
-    prompts: Templates
+    model: str | None = Field(
+        description="open_clip's name of a CLIP with a vision transformer, or a JSON configuration; null: what the "
+        "file of OpenAI's layout says"
+    )
+    weights: Annotated[str | None, WeightsSource()] = Field(
+        description="File, open_clip:TAG or random:SEED; null: OpenAI's weights of the model, or its first "
+        "published ones"
+    )
+    quick_gelu: bool | None = Field(
+        description="Use the activation of OpenAI's models; null: what the file's layout, the tag or the model's "
+        "name say"
+    )
+    prompts: Templates = Field(
+        description="One or several templates with {} where the name goes; the unit vectors of several are averaged"
+    )
 
     def in_key(self) -> dict[str, Any]:
         """The model's configuration by what it says."""

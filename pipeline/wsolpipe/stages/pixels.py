@@ -8,6 +8,7 @@ from pydantic import Field
 
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import Stage, StageParams
 
 if TYPE_CHECKING:
@@ -20,16 +21,12 @@ _BATCH = 32  # images decoded side by side; results do not depend on it
 
 
 class PixelsParams(StageParams):
-    """Parameters of `Pixels`.
+    """Parameters of `Pixels`."""
 
-    Attributes
-    ----------
-    size
-        Side to which the whole image is squashed, in pixels; a trainer that squashes to this side reads its crops as
-        they are stored.
-    """
-
-    size: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
+        description="Side to which the whole image is squashed; a trainer that squashes to this side reads its "
+        "crops as stored"
+    )
 
 
 class Pixels(Stage[PixelsParams]):

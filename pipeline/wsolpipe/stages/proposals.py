@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
 
 if TYPE_CHECKING:
@@ -21,40 +22,32 @@ if TYPE_CHECKING:
 
 
 class ProposalsParams(StageParams):
-    """Parameters of `Proposals`.
+    """Parameters of `Proposals`."""
 
-    Attributes
-    ----------
-    maps
-        Which maps of ``cls_maps`` are thresholded: ``mean``; ``mean+N``, the mean and the first N heads (as many as
-        there are); ``all``, the mean and every head; or a list of positions on the maps' axis (0 is the mean, 1 the
-        first head).
-    size
-        Side of the grid to which maps are stretched before Otsu's threshold.
-    min_area
-        A box passes where its area is more than this share of the image; if none does, the largest is kept.
-    blur_kernel, blur_sigma
-        Of the Gaussian outside a box, in pixels at 224² and scaled with the classifier's input.
-    score
-        ``class``: posterior of the row's label; ``size``: density of the box's area under a normal distribution with
-        mean and standard deviation of the areas of the image's candidates; ``product`` of both.
-    top_k
-        Boxes kept a row.
-    batch
-        Crops scored at once.
-    images
-        Images blurred at once.
-    """
-
-    maps: str | tuple[int, ...]
-    size: Annotated[int, Field(ge=8)]
-    min_area: Annotated[float, Field(ge=0, lt=1)]
-    blur_kernel: Annotated[int, Field(ge=1)]
-    blur_sigma: Annotated[float, Field(gt=0)]
-    score: Literal["class", "size", "product"]
-    top_k: Annotated[int, Field(ge=1, le=255)]
-    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
-    images: Annotated[int, Field(ge=1), ExecutionOnly()]
+    maps: str | tuple[int, ...] = Field(
+        description="Maps of cls_maps that are thresholded: mean, mean+N (the mean and the first N heads), all, or "
+        "positions such as [0, 2], where 0 is the mean and 1 the first head"
+    )
+    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
+        description="Side of the grid to which maps are stretched before Otsu's threshold"
+    )
+    min_area: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="Share of the image that a box must exceed; if none does, the largest is kept"
+    )
+    blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
+        description="Width of the Gaussian that blurs what is outside a box, at 224 pixels; scaled with the "
+        "classifier's input"
+    )
+    blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+        description="Standard deviation of that Gaussian, at 224 pixels; scaled likewise"
+    )
+    score: Literal["class", "size", "product"] = Field(
+        description="Score of a box: class (posterior of the row's label), size (density of its area among the "
+        "image's candidates) or the product of both"
+    )
+    top_k: Annotated[int, Field(ge=1, le=255), Unit("boxes")] = Field(description="Boxes kept a row")
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")
+    images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(description="Images blurred at once")
 
     @field_validator("maps")
     @classmethod

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import Stage, StageParams, WeightsSource
 
 if TYPE_CHECKING:
@@ -30,57 +31,62 @@ class OnnxParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: Literal["rgb", "bgr"] = "bgr"
-    scale: float = 1.0
-    mean: float = 0.0
-    std: Annotated[float, Field(gt=0)] = 1.0
-    fit: Literal["letterbox", "squash"] = "letterbox"
-    pad: float = 114.0
-    size: Annotated[int, Field(ge=1)] | None = None
-    output: str | None = None
-    boxes: Literal["yolox", "xyxy", "cxcywh"] = "yolox"
-    strides: tuple[Annotated[int, Field(ge=1)], ...] = (8, 16, 32)
-    box: Annotated[int, Field(ge=0)] = 0
-    objectness: Annotated[int, Field(ge=0)] = 4
-    classes: Annotated[int, Field(ge=0)] | None = 5
-    score: Literal["objectness", "product"] = "objectness"
+    channels: Literal["rgb", "bgr"] = Field("bgr", description="Order of the input's colour channels")
+    scale: float = Field(
+        1.0, description="Factor on the pixels, which are 0 to 255: input = (pixel * scale - mean) / std"
+    )
+    mean: float = Field(0.0, description="Mean of the input, after scale")
+    std: Annotated[float, Field(gt=0)] = Field(1.0, description="Standard deviation of the input, after scale")
+    fit: Literal["letterbox", "squash"] = Field(
+        "letterbox", description="letterbox keeps the aspect and lies top left; squash does not"
+    )
+    pad: Annotated[float, Unit("levels")] = Field(114.0, description="Pixel value beside a letterboxed image")
+    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
+        None, description="Side of the input, if the file leaves it open"
+    )
+    output: str | None = Field(None, description="Name of the output [1, anchors, columns]; null: the first")
+    boxes: Literal["yolox", "xyxy", "cxcywh"] = Field(
+        "yolox",
+        description="What the four box columns hold: yolox (offsets and log sizes a cell, in strides), xyxy "
+        "(corners) or cxcywh (centre and size), in pixels of the input",
+    )
+    strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Unit("pixels")] = Field(
+        (8, 16, 32), description="Strides of the levels of boxes=yolox, in the order of the anchors"
+    )
+    box: Annotated[int, Field(ge=0)] = Field(0, description="First of the four box columns")
+    objectness: Annotated[int, Field(ge=0)] = Field(4, description="Column of the objectness")
+    classes: Annotated[int, Field(ge=0)] | None = Field(
+        5, description="First column of the class scores, which go on to the last; null: none"
+    )
+    score: Literal["objectness", "product"] = Field(
+        "objectness", description="Score of a box: objectness, or the product with its best class score"
+    )
 
 
 class RegionsParams(StageParams):
-    """Parameters of `RegionsStage`.
+    """Parameters of `RegionsStage`."""
 
-    Attributes
-    ----------
-    method
-        ``selective_search``, ``rpn`` or ``onnx``.
-    top_n
-        Boxes kept a row.
-    mode
-        ``fast`` or ``quality`` selective search.
-    max_side
-        Longest side at which selective search looks, in pixels; None for the image as it is.
-    model
-        torchvision detector whose region proposal network is used.
-    weights
-        Of ``rpn``: file, ``torchvision:NAME``, ``random:SEED``, None for torchvision's own of `model`. Of ``onnx``: the
-        file.
-    nms
-        Of boxes that overlap by more than this IoU, the best is kept.
-    min_score
-        Boxes of an ONNX detector below this score are dropped.
-    onnx
-        What the ONNX file takes and gives.
-    """
-
-    method: Literal["selective_search", "rpn", "onnx"]
-    top_n: Annotated[int, Field(ge=1, le=65535)]
-    mode: Literal["fast", "quality"]
-    max_side: Annotated[int, Field(ge=8)] | None
-    model: str
-    weights: Annotated[str | None, WeightsSource()]
-    nms: Annotated[float, Field(gt=0, le=1)]
-    min_score: float
-    onnx: OnnxParams
+    method: Literal["selective_search", "rpn", "onnx"] = Field(
+        description="How boxes are found: selective_search, rpn (region proposals of a torchvision detector) or "
+        "onnx (a detector in a file)"
+    )
+    top_n: Annotated[int, Field(ge=1, le=65535), Unit("boxes")] = Field(description="Boxes kept a row")
+    mode: Literal["fast", "quality"] = Field(
+        description="Mode of selective search: fast, or quality (more boxes, several times slower)"
+    )
+    max_side: Annotated[Annotated[int, Field(ge=8)] | None, Unit("pixels")] = Field(
+        description="Longest side at which selective search looks; null: the image as it is"
+    )
+    model: str = Field(description="torchvision detector whose region proposal network method=rpn uses")
+    weights: Annotated[str | None, WeightsSource()] = Field(
+        description="For rpn a file, torchvision:NAME or random:SEED, null: torchvision's weights of the model; for"
+        " onnx the file"
+    )
+    nms: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="IoU above which only the better of two boxes is kept (rpn, onnx)"
+    )
+    min_score: float = Field(description="Score below which a box of an ONNX detector is dropped")
+    onnx: OnnxParams = Field(description="What the ONNX file takes and gives; the defaults are those of YOLOX")
 
     @model_validator(mode="after")
     def _a_detector_is_a_file(self) -> RegionsParams:

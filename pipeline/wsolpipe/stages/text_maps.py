@@ -9,6 +9,7 @@ from pydantic import Field
 
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
 from wsolpipe.stages.param_types import AsksClip, ClipParams, Distinct, OneOrMore, Resize, TargetWord, require_tiling
 
@@ -25,34 +26,29 @@ TOP = 5
 
 
 class TextMapsParams(ClipParams):
-    """Parameters of `TextMaps`, beside those of every stage that asks a CLIP.
+    """Parameters of `TextMaps`, beside those of every stage that asks a CLIP."""
 
-    Attributes
-    ----------
-    methods
-        One or several of ``vanilla``, ``sclip`` and ``naclip``; they share all blocks but the last.
-    target
-        Class whose map is made: ``true`` (the row's first label), ``predicted`` (the likeliest by CLIP's own embedding
-        of the image), or ``top5`` (the five likeliest, falling).
-    size
-        Side to which the whole image is squashed, in pixels; a multiple of the patch. None: the size of training.
-    resize
-        Filter of that resize.
-    positions
-        How position embeddings are stretched to another grid than that of training.
-    sigma
-        Deviation of NACLIP's Gaussian, in patches.
-    batch
-        Images in one forward; the last is padded to it.
-    """
-
-    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct]
-    target: Annotated[Literal["true", "predicted", "top5"], TargetWord]
-    size: Annotated[int, Field(ge=1)] | None
-    resize: Resize
-    positions: Literal["bilinear", "bicubic"]
-    sigma: Annotated[float, Field(gt=0)]
-    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
+    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct] = Field(
+        description="One or several of vanilla, sclip and naclip; they share all blocks but the last"
+    )
+    target: Annotated[Literal["true", "predicted", "top5"], TargetWord] = Field(
+        description="Class whose map is made: true (the row's first label), predicted (the likeliest by CLIP's own "
+        "embedding of the image), or top5 (the five likeliest, best first)"
+    )
+    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
+        description="Side to which the whole image is squashed, a multiple of the patch size; null: that of the "
+        "model's training"
+    )
+    resize: Resize = Field(description="Filter of the resize")
+    positions: Literal["bilinear", "bicubic"] = Field(
+        description="How position embeddings are stretched to another grid"
+    )
+    sigma: Annotated[float, Field(gt=0), Unit("patches")] = Field(
+        description="Standard deviation of the Gaussian of naclip"
+    )
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
+        description="Images in one forward pass"
+    )
 
     def in_key(self) -> dict[str, Any]:
         """Nothing that is not used."""

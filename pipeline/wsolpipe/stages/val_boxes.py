@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
 
 if TYPE_CHECKING:
@@ -25,55 +26,49 @@ METHODS = {"ss": ("selective_search",), "rpn": ("rpn", "onnx")}
 
 
 class ValBoxesParams(StageParams):
-    """Parameters of `ValBoxes`.
+    """Parameters of `ValBoxes`."""
 
-    Attributes
-    ----------
-    annotator
-        ``ss``: from selective search; ``rpn``: from a detector's regions (``rpn`` or ``onnx``); ``clip``: the largest
-        Otsu region of the map of ``clip_cams``; ``file``: released boxes.
-    slots
-        Regions of a row that take part, the first so many.
-    keep
-        Share of the regions kept by score in the first step, rounded up.
-    top_by
-        Score of that step: ``classifier`` (posterior of the row's label when all but the region is blurred) or
-        ``objectness``; None for the classifier with ``ss`` and objectness with ``rpn``.
-    order
-        ``filter-first``: the share first, then the pointing game; ``pointing-first``: the other way round, which with
-        ``keep=1`` leaves out the share.
-    final
-        Score of the last step: ``classifier``, ``objectness``, or ``product`` of both. The thesis takes the classifier.
-        A detector whose objectness falls steeply leaves fragments among the best share, among which the classifier
-        prefers large boxes; the product keeps them out.
-    map
-        Slot of the maps of ``cams`` that is used. Of ``clip_cams`` it is the slot of the row's label, and this one
-        where none is of that label.
-    size
-        Side of the grid to which a map is stretched, in pixels.
-    blur_kernel, blur_sigma
-        Of the Gaussian outside a region, in pixels at 224² and scaled with the classifier's input.
-    file
-        Of ``file``: boxes in the ``localization.txt`` layout; the key holds its sha256.
-    batch
-        Crops scored at once.
-    images
-        Images blurred at once.
-    """
-
-    annotator: Annotator
-    slots: Annotated[int, Field(ge=1)]
-    keep: Annotated[float, Field(gt=0, le=1)]
-    top_by: Literal["classifier", "objectness"] | None
-    order: Literal["filter-first", "pointing-first"]
-    final: Literal["classifier", "objectness", "product"]
-    map: Annotated[int, Field(ge=0)]
-    size: Annotated[int, Field(ge=8)]
-    blur_kernel: Annotated[int, Field(ge=1)]
-    blur_sigma: Annotated[float, Field(gt=0)]
-    file: str | None
-    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
-    images: Annotated[int, Field(ge=1), ExecutionOnly()]
+    annotator: Annotator = Field(
+        description="Where the box comes from: ss (selective search), rpn (regions of a detector: "
+        "regions.method=rpn or onnx), clip (the largest Otsu region of the map of clip_cams) or file "
+        "(released boxes)"
+    )
+    slots: Annotated[int, Field(ge=1), Unit("regions")] = Field(
+        description="Regions of a row that take part, best first"
+    )
+    keep: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="Share of the regions that the first step keeps by score, rounded up"
+    )
+    top_by: Literal["classifier", "objectness"] | None = Field(
+        description="Score of the first step: classifier (posterior of the row's label with the rest blurred) or "
+        "objectness; null: classifier with ss, objectness with rpn"
+    )
+    order: Literal["filter-first", "pointing-first"] = Field(
+        description="filter-first: keep a share, then play the pointing game; pointing-first: the other way round"
+    )
+    final: Literal["classifier", "objectness", "product"] = Field(
+        description="Score of the last step: classifier, objectness, or the product of both, which keeps fragments "
+        "out where objectness falls steeply"
+    )
+    map: Annotated[int, Field(ge=0)] = Field(
+        description="Slot of the maps of cams whose peak counts; of clip_cams, the slot used if none is of the "
+        "row's label"
+    )
+    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
+        description="Side of the grid to which a map is stretched"
+    )
+    blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
+        description="Width of the Gaussian that blurs what is outside a region, at 224 pixels; scaled with the "
+        "classifier's input"
+    )
+    blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+        description="Standard deviation of that Gaussian, at 224 pixels; scaled likewise"
+    )
+    file: str | None = Field(
+        description="Boxes of annotator=file, in the localization.txt layout; the key holds its sha256"
+    )
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")
+    images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(description="Images blurred at once")
 
     @model_validator(mode="after")
     def _consistent(self) -> ValBoxesParams:

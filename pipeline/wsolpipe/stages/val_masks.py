@@ -9,6 +9,7 @@ from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Status
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import Stage, StageParams
 
 if TYPE_CHECKING:
@@ -18,24 +19,18 @@ if TYPE_CHECKING:
 
 
 class ValMasksParams(StageParams):
-    """Parameters of `ValMasks`.
+    """Parameters of `ValMasks`."""
 
-    Attributes
-    ----------
-    map
-        Slot of the maps of ``cams`` that is used.
-    size
-        Side of the masks, in pixels; the whole image is squashed to it.
-    tau
-        None for Otsu's threshold; else foreground is above this share of the map's span.
-    region
-        ``all`` of the foreground, or its ``largest`` region (8-connected).
-    """
-
-    map: Annotated[int, Field(ge=0)]
-    size: Annotated[int, Field(ge=8)]
-    tau: Annotated[float, Field(ge=0, lt=1)] | None
-    region: Literal["all", "largest"]
+    map: Annotated[int, Field(ge=0)] = Field(description="Slot of the maps of cams that is used")
+    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
+        description="Side of the masks, to which the whole image is squashed"
+    )
+    tau: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        description="Threshold as a share of the map's span, above which is foreground; null: Otsu's threshold"
+    )
+    region: Literal["all", "largest"] = Field(
+        description="Foreground that is kept: all of it, or its largest 8-connected region"
+    )
 
 
 class ValMasks(Stage[ValMasksParams]):

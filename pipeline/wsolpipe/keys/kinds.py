@@ -1,0 +1,144 @@
+"""What a value may be: how its text is read, how it is described, and which values a shell can complete."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NULL = frozenset({"", "null", "none", "~"})
+"""Texts that stand for no value."""
+MOST_BYTES = 255
+"""Bytes of a name of a file, or of anything that names a folder of a store."""
+_DIGITS = 18
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Unit of a parameter, in its annotation: ``Annotated[int, Field(ge=1), Unit("pixels")]``."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value.
+
+    Attributes
+    ----------
+    name : str
+        What it is, as tables and errors say it: ``integer, at least 1``.
+    read : callable
+        Text -> value; raises ValueError where the text is not of this kind.
+    choices : tuple of str
+        All texts that are allowed; empty where there are others.
+    offers : tuple of str
+        Texts that a shell may offer where others are allowed too.
+    source : str
+        What else a shell may offer, such as ``dataset``: each command line knows how to look it up.
+    files : bool
+        Whether a shell may offer files and folders.
+    listed : bool
+        Whether several values may be given, with commas between them.
+    null : bool
+        Whether `NULL` stands for no value.
+    """
+
+    name: str
+    read: Callable[[str], Any]
+    choices: tuple[str, ...] = ()
+    offers: tuple[str, ...] = ()
+    source: str = ""
+    files: bool = False
+    listed: bool = False
+    null: bool = False
+
+
+def integer(least: int | None = None, most: int | None = None) -> Kind:
+    """Whole number between two bounds, both allowed."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(rf"[+-]?\d{{1,{_DIGITS}}}", text):
+            raise ValueError
+        return int(_bounded(int(text), least, most))
+
+    return Kind(f"integer{_bounds(least, most)}", read)
+
+
+def number(least: float | None = None, most: float | None = None) -> Kind:
+    """Number between two bounds, both allowed; whole ones stay integers."""
+
+    def read(text: str) -> int | float:
+        if not re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", text) or len(text) > 40:
+            raise ValueError
+        value = float(text)
+        return _bounded(int(text) if re.fullmatch(r"[+-]?\d+", text) else value, least, most)
+
+    return Kind(f"number{_bounds(least, most)}", read)
+
+
+def _bounded(value: int | float, least: float | None, most: float | None) -> int | float:
+    if (least is not None and value < least) or (most is not None and value > most):
+        raise ValueError
+    return value
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f" from {least:g} to {most:g}"
+    return "" if least is None and most is None else f", at least {least:g}" if most is None else f", at most {most:g}"
+
+
+def flag() -> Kind:
+    """``true`` or ``false``."""
+    return Kind("true or false", lambda text: _one_of(("true", "false"), text.lower()) == "true", ("true", "false"))
+
+
+def choice(*names: str) -> Kind:
+    """One of some names."""
+    listed = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+    return Kind(listed, lambda text: _one_of(names, text), names)
+
+
+def _one_of(names: tuple[str, ...], text: str) -> str:
+    if text not in names:
+        raise ValueError
+    return text
+
+
+def text(name: str = "text", *, offers: tuple[str, ...] = (), source: str = "") -> Kind:
+    """Any text."""
+    return Kind(name, str, offers=offers, source=source)
+
+
+def name(what: str, *, offers: tuple[str, ...] = (), source: str = "") -> Kind:
+    """Name of a thing, such as a stage, short enough to name a folder."""
+    return Kind(what, _short, offers=offers, source=source)
+
+
+def file(what: str = "file", *, offers: tuple[str, ...] = (), source: str = "") -> Kind:
+    """Path or URL of a file or folder."""
+    return Kind(what, _short, offers=offers, source=source, files=True)
+
+
+def _short(text: str) -> str:
+    if any(len(part.encode("utf-8", "surrogateescape")) > MOST_BYTES for part in text.split("/")) or "\0" in text:
+        raise ValueError
+    return text
+
+
+def list_of(kind: Kind) -> Kind:
+    """Several values of a kind, with commas between them."""
+
+    def read(text: str) -> tuple[Any, ...]:
+        return tuple(kind.read(part.strip()) for part in text.split(",") if part.strip())
+
+    return replace(kind, name=f"{kind.name}, or several with commas", read=read, listed=True)
+
+
+def or_null(kind: Kind) -> Kind:
+    """A kind that may also be ``null``."""
+    return replace(kind, name=f"{kind.name}, or null", null=True)
