@@ -28,8 +28,7 @@ import wsolpipe.cli.status
 import wsolpipe.launch.local
 import wsolpipe.launch.run
 import wsolpipe.models.weights
-import wsolpipe.share.pull
-import wsolpipe.share.push
+import wsolpipe.share.transfer
 import wsolpipe.share.verify  # noqa: F401
 
 SECONDS = 900

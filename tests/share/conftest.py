@@ -9,14 +9,13 @@ import pytest
 
 from e2e.toy import PACKAGE, make_toy
 from engine.conftest import bench, done, drawn, finished  # noqa: F401 - fixtures
-from wsolpipe.share.pull import pull
-from wsolpipe.share.push import push
 from wsolpipe.share.selection import Selection
+from wsolpipe.share.transfer import pull, push
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsolpipe.share.result import Moved
+    from wsolpipe.share.transfer import Result
 
 
 @dataclass
@@ -29,13 +28,18 @@ class Team:
     def __post_init__(self) -> None:
         self.events: list[dict[str, Any]] = []
 
-    def push(self, to: str | None = None, **choice: Any) -> Moved:
-        return push(str(self.source), to or str(self.target), Selection(**choice), jobs=2, emit=self.events.append,
-                    stop=self.stop())  # fmt: skip
+    def push(self, to: str | None = None, *, check: bool = False, **choice: Any) -> Result:
+        return push(str(self.source), to or str(self.target), Selection(**choice), **self.how(check=check))
 
-    def pull(self, source: str | None = None, *, trust: str | None = None, newer: bool = False, **choice: Any) -> Moved:
-        return pull(source or str(self.source), str(self.target), Selection(**choice), trust=trust, newer=newer, jobs=2,
-                    emit=self.events.append, stop=self.stop())  # fmt: skip
+    def pull(
+        self, source: str | None = None, *, trust: str | None = None, newer: bool = False, check: bool = False,
+        **choice: Any,
+    ) -> Result:  # fmt: skip
+        return pull(source or str(self.source), str(self.target), Selection(**choice), trust=trust,
+                    **self.how(newer=newer, check=check))  # fmt: skip
+
+    def how(self, **more: Any) -> dict[str, Any]:
+        return {"jobs": 2, "emit": self.events.append, "stop": self.stop(), **more}
 
     @staticmethod
     def stop() -> Any:

@@ -18,8 +18,8 @@ from wsolpipe.contract.canonical import sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.share.card import text
 from wsolpipe.share.publish import About, publish
-from wsolpipe.share.pull import pull
 from wsolpipe.share.selection import Selection
+from wsolpipe.share.transfer import pull
 from wsolpipe.share.verify import verify
 
 

@@ -15,9 +15,8 @@ from wsolpipe.contract.backends.base import LocalBackend, open_backend
 from wsolpipe.contract.canonical import sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.engine.leases import Leases
-from wsolpipe.share.push import push
 from wsolpipe.share.selection import Selection
-from wsolpipe.share.transfer import Transfer
+from wsolpipe.share.transfer import Transfer, push
 from wsolpipe.share.trust import Trust
 from wsolpipe.share.verify import verify
 
@@ -192,7 +191,7 @@ def test_a_shard_that_a_worker_holds_is_left_to_it(team, done):
     target.create(f"{folder}/data.zarr/mean/c/1", b"another device's")
     lease = Leases(target).acquire(f"{folder}/leases/1.json")
     moved = team.push(stages=("shade",))
-    assert ["in the hands of a worker" in text for text in moved.refused] == [True]
+    assert ["held by a worker" in text for text in moved.refused] == [True]
     assert not (team.target / folder / "commits/1.json").exists()
     lease.release()
     assert team.push(stages=("shade",)).refused == []

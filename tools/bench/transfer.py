@@ -28,9 +28,8 @@ from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.engine.commit import all_arrays, prepare_folder
 from wsolpipe.engine.encoding import encode_shard
-from wsolpipe.share.pull import pull
-from wsolpipe.share.push import push
 from wsolpipe.share.selection import Selection
+from wsolpipe.share.transfer import pull, push
 
 JOBS = 8
 SHARD_ROWS = 64

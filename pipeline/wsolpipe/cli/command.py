@@ -70,6 +70,15 @@ def print_table(columns: list[str], rows: list[list[Any]], *, title: str | None 
     console.print(table)
 
 
+def shown(text: str) -> str:
+    """`text` with control and formatting characters spelled out: names and notes of a store may hold terminal codes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
@@ -81,4 +90,4 @@ def _text(value: Any) -> str:
         return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    return shown(str(value))

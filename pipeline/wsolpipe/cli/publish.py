@@ -38,7 +38,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     def act() -> int:
         stop = threading.Event()
         with stop_on_signals(stop):
-            done = publish(given["store"], given["to"], wanted, about, jobs=jobs, emit=transfer.tell, stop=stop)
+            done = publish(given["store"], given["to"], wanted, about, jobs=jobs, emit=transfer.print_folder, stop=stop)
         heading = {"from": given["store"], "to": given["to"], "files": done.files, "checksums": done.digest}
         code = transfer.show(done.moved, heading, as_json=as_json)
         print(f"published {done.files} files; others trust them with trust={done.digest}", file=sys.stderr)

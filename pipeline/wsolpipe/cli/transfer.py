@@ -1,4 +1,4 @@
-"""What ``push``, ``pull`` and ``publish`` share on the command line."""
+"""What ``push``, ``pull`` and ``publish`` have in common on the command line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import print_json, print_table
+from wsolpipe.cli.command import print_json, print_table, shown
 from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.contract.nearest import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wsolpipe.share.result import Moved
     from wsolpipe.share.selection import Selection
+    from wsolpipe.share.transfer import Result
 
 SELECTION_KEYS = ("dataset", "stages", "split", "rows", "keys")
 DEFAULT_JOBS = 8
@@ -44,7 +44,7 @@ def words_of(words: tuple[str, ...], valid: tuple[str, ...]) -> dict[str, str]:
 
 
 def selection_of(given: dict[str, str]) -> Selection:
-    """What the words say is to be moved."""
+    """Selection that the words name."""
     from wsolpipe.engine.config import RunConfig
     from wsolpipe.share.selection import Selection
 
@@ -66,6 +66,15 @@ def jobs_of(given: dict[str, str]) -> int:
     return int(text)
 
 
+def check_of(given: dict[str, str]) -> bool:
+    """``check=``, whether to read what the target holds."""
+    text = given.get("check", "false")
+    if text not in {"true", "false"}:
+        msg = f"check={text}: write check=true or check=false"
+        raise ConfigError(msg)
+    return text == "true"
+
+
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -85,18 +94,18 @@ def resumable(act: Callable[[], int]) -> int:
     return code
 
 
-def tell(event: dict[str, Any]) -> None:
-    """A line a folder on standard error."""
+def print_folder(event: dict[str, Any]) -> None:
+    """Print a line a folder on standard error."""
     where = event["split"] or "artifact"
-    print(f"{event['stage']} of {where}: {event['moved']} moved, {event['same']} there already", file=sys.stderr)
+    print(f"{event['stage']} of {where}: {event['moved']} moved, {event['same']} already there", file=sys.stderr)
 
 
-def show(moved: Moved, heading: dict[str, Any], *, as_json: bool) -> int:
-    """Say what a transfer did; return the exit code."""
+def show(moved: Result, heading: dict[str, Any], *, as_json: bool) -> int:
+    """Print the outcome of a transfer; return the exit code."""
     if as_json:
         print_json({**heading, **moved.to_json()})
     else:
-        columns = ["data set", "stage", "split", "key", "shards", "moved", "there already", "kept", "refused", "MiB"]
+        columns = ["data set", "stage", "split", "key", "shards", "moved", "already there", "kept", "refused", "MiB"]
         rows = [
             [
                 line.dataset, line.stage, line.split or "–", line.key, line.shards, line.moved, line.same,
@@ -109,11 +118,13 @@ def show(moved: Moved, heading: dict[str, Any], *, as_json: bool) -> int:
         if line.kept:
             shards = ", ".join(str(unit) for unit in line.kept[:10]) + (" …" if len(line.kept) > 10 else "")
             print(f"{line.stage} {line.key}: kept the target's own shards {shards}: other bytes", file=sys.stderr)
+    for name in moved.skipped:
+        print(f"skipped: folder {shown(name)}: its name is not one of a store", file=sys.stderr)
     for text in moved.refused:
-        print(f"refused: {text}", file=sys.stderr)
+        print(f"refused: {shown(text)}", file=sys.stderr)
     if moved.retried:
         counts = ", ".join(f"{count} × {verb}" for verb, count in sorted(moved.retried.items()))
-        print(f"requests that were sent again: {counts}", file=sys.stderr)
+        print(f"requests sent again: {counts}", file=sys.stderr)
     if moved.stopped:
         return INTERRUPTED
     return DAMAGED if moved.refused else 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from wsolpipe.contract.canonical import KEY_LENGTH
 from wsolpipe.contract.errors import ConfigError, StoreError
 
 DEFAULT_SHARD_ROWS = 4096
 _STEPS = frozenset({"", ".", ".."})
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 _SHARD_FILE = re.compile(r"(0|[1-9][0-9]{0,17})\.json")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
@@ -21,10 +23,20 @@ def check_name(kind: str, name: str) -> str:
     ConfigError
         If it is empty, starts with a dot or holds anything but letters, digits, ``_``, ``.`` and ``-``.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         msg = f"{kind} name {name!r} cannot name a folder: use letters, digits, '_', '.' and '-', no dot first"
         raise ConfigError(msg)
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` can be a folder of a store."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_key(name: str) -> bool:
+    """Whether `name` has the form of a key."""
+    return _KEY.fullmatch(name) is not None
 
 
 def check_object_name(name: str, store: str) -> str:

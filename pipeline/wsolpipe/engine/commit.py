@@ -61,6 +61,15 @@ def restore_metadata(backend: Backend, folder: str, manifest: StageManifest, sha
             backend.replace(target, wanted)
 
 
+def metadata_agrees(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> bool:
+    """Whether the metadata of every array that is there is what the manifest says."""
+    for name, spec in all_arrays(manifest.arrays).items():
+        with contextlib.suppress(FileNotFoundError):
+            if backend.get(f"{folder}/data.zarr/{name}/zarr.json") != metadata_bytes(spec, shards):
+                return False
+    return True
+
+
 def missing_objects(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord) -> list[str]:
     """Objects of a record that are missing or of another size than recorded: such a shard is torn."""
     names = object_names(folder, manifest, record)

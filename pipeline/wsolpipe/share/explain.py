@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.base import open_backend
-from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.manifest import StageManifest
-from wsolpipe.contract.reader import read_record
 from wsolpipe.share.selection import Found, Selection, select
 
 if TYPE_CHECKING:
@@ -75,8 +74,8 @@ def locate(word: str, store: str, wanted: Selection) -> Place:
         msg = f"{word!r} names no key: write its first four or more digits, stage/key or STORE/dataset/split/stage/key"
         raise ConfigError(msg, hint="wsolpipe status lists keys")
     backend = open_backend(store)
-    found, _ = select(backend, Selection(wanted.dataset, stages, wanted.splits, keys=key))
-    matching = [item for item in found if item.manifest.kind != "index"]
+    chosen = select(backend, Selection(wanted.dataset, stages, wanted.splits, keys=key), unfinished=True).found
+    matching = [item for item in chosen if item.manifest.kind != "index"]
     if len(matching) != 1:
         several = ", ".join(item.folder for item in matching[:5])
         msg = f"{word!r} names {len(matching)} stages of {store}: {several}"
@@ -143,18 +142,14 @@ def _need(place: Place, stage: str, wanted: str | None, artifact: bool) -> Place
         return None
     splits = () if artifact or place.found.split is None else (place.found.split,)
     try:
-        found, _ = select(place.backend, Selection(place.found.dataset, (stage,), splits, keys="all"))
+        chosen = select(place.backend, Selection(place.found.dataset, (stage,), splits, keys="all"), unfinished=True)
     except ConfigError:
         return None
-    for item in found:
+    for item in chosen.found:
         if item.stage != stage:
             continue
         if artifact:
-            try:
-                record = read_record(place.backend, item.folder, None)
-            except StoreError:
-                continue
-            if record is not None and record.content == wanted:
+            if item.content == wanted:
                 return Place(place.backend, item)
         elif item.manifest.fingerprint == wanted:
             return Place(place.backend, item)

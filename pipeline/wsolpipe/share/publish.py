@@ -11,21 +11,21 @@ from wsolpipe.contract.backends.base import open_backend
 from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.contract.layout import check_name, commit_name
+from wsolpipe.contract.layout import check_name, commit_name, shard_of
 from wsolpipe.contract.manifest import IndexManifest
 from wsolpipe.contract.reader import Store, read_record
 from wsolpipe.engine import commit
 from wsolpipe.share.card import Figures, card, figures
 from wsolpipe.share.croissant import croissant
-from wsolpipe.share.push import push
 from wsolpipe.share.selection import Found, Selection, select
+from wsolpipe.share.transfer import push
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.share.result import Moved
+    from wsolpipe.share.transfer import Result
 
 VERSION = "1.0.0"
 
@@ -54,7 +54,7 @@ class About:
 class Published:
     """What was published; ``digest`` is that of the list of checksums, which ``trust=`` takes."""
 
-    moved: Moved
+    moved: Result
     files: int
     digest: str
 
@@ -85,13 +85,18 @@ def publish(
         If a shard could not be pushed.
     """
     check_name("data set", about.dataset)
-    about = _filled(about, select(open_backend(store), wanted)[0], to)
+    chosen = select(open_backend(store), wanted).found
+    if not chosen:
+        msg = f"{about.dataset} has nothing finished in {store}"
+        raise ConfigError(msg, hint=f"wsolpipe run stage=proposals dataset=… store={store} makes it")
+    about = _filled(about, chosen, to)
     moved = push(store, to, wanted, jobs=jobs, emit=emit, stop=stop)
     if moved.refused or moved.stopped:
         msg = f"{len(moved.refused)} shards were not pushed: {'; '.join(moved.refused[:3]) or 'stopped'}"
         raise StoreError(msg, hint="wsolpipe verify, then publish again: it goes on")
     target = open_backend(to)
-    found, _ = select(target, wanted)
+    pushed = {item.folder for item in chosen}
+    found = [item for item in select(target, replace(wanted, keys="all")).found if item.folder in pushed]
     with ThreadPoolExecutor(jobs) as pool:
         listed = {name: sha for part in pool.map(lambda item: _digests(target, item), found) for name, sha in part}
     made: list[tuple[Found, Figures]] = [(item, figures(Store(to), item)) for item in found]
@@ -137,7 +142,7 @@ def _digests(backend: Backend, item: Found) -> list[tuple[str, str]]:
     if isinstance(manifest, IndexManifest):
         return [*listed, *((f"{item.folder}/{name}", stored.sha256) for name, stored in manifest.objects.items())]
     names = backend.names(f"{item.folder}/commits")
-    units = [None] if item.split is None else [int(name[:-5]) for name in names if name[:-5].isdigit()]
+    units = [None] if item.split is None else [unit for name in names if (unit := shard_of(name)) is not None]
     for unit in units:
         record = read_record(backend, item.folder, unit)
         if record is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import ConfigError, SchemaMismatch, StoreError
-from wsolpipe.contract.layout import check_name, stage_folder
+from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError
+from wsolpipe.contract.layout import shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.reader import read_record
+from wsolpipe.engine.folders import Folder, list_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Moved only when named: copies of the images themselves.
 ONLY_WHEN_NAMED = frozenset({"pixels"})
-ARTIFACTS = "artifacts"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Selection:
     rows : tuple of (int, int or None)
         Shards that hold any of these rows.
     keys : str
-        ``newest`` (and every key that the newest were made of), ``all``, or the first digits of keys.
+        ``newest`` (of those with a finished shard, and every key that these were made of), ``all``, or the first
+        digits of keys.
     """
 
     dataset: str = ""
@@ -46,114 +48,145 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Found:
-    """One folder of a stage, an artifact (``split`` None) or an index: its manifest and the digest of its bytes."""
+class Found(Folder):
+    """One folder of a stage, an artifact (``split`` None) or an index.
 
-    dataset: str
-    split: str | None
-    stage: str
-    key: str
+    Attributes
+    ----------
+    sha256 : str
+        Of the bytes of its manifest.
+    finished : int
+        Commit records that it holds; 1 for an index.
+    content : str or None
+        Of a finished artifact: the digest of what it holds, which names it in the manifests of what was made of it.
+    """
+
     manifest: StageManifest | IndexManifest
     sha256: str
+    finished: int = 1
+    content: str | None = None
 
     @property
     def folder(self) -> str:
         """Folder relative to the store."""
-        return stage_folder(self.dataset, self.split, self.stage, self.key)
+        return self.path
 
 
-def select(backend: Backend, wanted: Selection) -> tuple[list[Found], list[tuple[str, str]]]:
-    """Folders to move, indexes first, then artifacts, then stages; and (folder, reason) of those refused.
+@dataclass
+class Selected:
+    """What is to be moved: indexes first, then artifacts, then stages.
+
+    Attributes
+    ----------
+    refused : list of (str, str)
+        Folders that cannot be moved, and why.
+    skipped : list of str
+        Folders whose names are not of a store.
+    """
+
+    found: list[Found]
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def select(backend: Backend, wanted: Selection, *, unfinished: bool = False) -> Selected:
+    """Choose the folders that `wanted` says.
+
+    Parameters
+    ----------
+    unfinished : bool
+        Whether keys without a finished shard count too.
 
     Raises
     ------
     ConfigError
-        If a data set, split or stage that was named is not there.
+        If a data set, split, stage or key that was named is not there, or a stage that was named has no finished shard.
     """
-    found: list[Found] = []
-    refused: list[tuple[str, str]] = []
-
-    def folders(folder: str) -> list[str]:
-        """Names of folders directly below, without what could not be one of ours."""
-        names = [name[:-1] for name in backend.names(folder) if name.endswith("/") and not name.startswith("index-")]
-        return [name for name in names if _is_ours(name, folder, refused)]
-
-    datasets = folders("")
-    if wanted.dataset and wanted.dataset not in datasets:
-        raise ConfigError(unknown(f"data set of {backend.url}", wanted.dataset, datasets))
-    splits: set[str] = set()
-    for dataset in [wanted.dataset] if wanted.dataset else datasets:
-        for second in folders(dataset):
-            splits.add(second)
-            if second != ARTIFACTS and wanted.splits and second not in wanted.splits:
-                continue
-            for stage in folders(f"{dataset}/{second}"):
-                for key in folders(f"{dataset}/{second}/{stage}"):
-                    try:
-                        item = _read(backend, dataset, None if second == ARTIFACTS else second, stage, key)
-                    except SchemaMismatch:
-                        raise
-                    except StoreError as error:
-                        if isinstance(error.__cause__, OSError):
-                            raise  # the store is out of reach: the next folder is too
-                        refused.append((f"{dataset}/{second}/{stage}/{key}", error.message))
-                    else:
-                        found += [item] if item else []
-    _check_named(backend, splits - {ARTIFACTS}, {item.stage for item in found}, wanted)
-    chosen = _choose(found, wanted)
+    datasets = (wanted.dataset,) if wanted.dataset else ()
+    folders, skipped = list_folders(backend, datasets=datasets)
+    if wanted.dataset and not folders:
+        there = {item.dataset for item in list_folders(backend)[0]}
+        raise ConfigError(unknown(f"data set of {backend.url}", wanted.dataset, there))
+    _check_named(backend, folders, wanted)
+    selected = Selected([], skipped=skipped)
+    for folder in folders:
+        if wanted.splits and folder.split is not None and folder.split not in wanted.splits:
+            continue
+        try:
+            item = _read(backend, folder)
+        except (AccessError, SchemaMismatch):
+            raise  # so is the next folder
+        except StoreError as error:
+            if not wanted.stages or folder.stage in {*wanted.stages, "index"}:
+                selected.refused.append((folder.path, error.message))
+        else:
+            selected.found += [item] if item else []
+    selected.found = _choose(backend, selected.found, wanted, unfinished=unfinished)
     order = {"index": 0, "artifact": 1, "rows": 2}
-    chosen.sort(key=lambda item: (order[item.manifest.kind], item.folder))
-    return chosen, refused
+    selected.found.sort(key=lambda item: (order[item.manifest.kind], item.folder))
+    return selected
 
 
-def _is_ours(name: str, folder: str, refused: list[tuple[str, str]]) -> bool:
-    try:
-        check_name("folder", name)
-    except ConfigError as error:
-        refused.append((f"{folder}/{name}".strip("/"), error.message))
-        return False
-    return True
-
-
-def _read(backend: Backend, dataset: str, split: str | None, stage: str, key: str) -> Found | None:
-    name = f"{stage_folder(dataset, split, stage, key)}/manifest.json"
+def _read(backend: Backend, folder: Folder) -> Found | None:
+    name = f"{folder.path}/manifest.json"
     try:
         data = backend.get(name, limit=MAX_JSON_BYTES)
     except FileNotFoundError:
         return None  # not begun, or an index that is still being made
-    said, sha256 = f"{backend.url}/{name}", sha256_bytes(data)
-    if stage == "index" and split:
-        return Found(dataset, split, stage, key, parse(IndexManifest, data, said), sha256)
-    return Found(dataset, split, stage, key, parse(StageManifest, data, said), sha256)
+    said, place = f"{backend.url}/{name}", (folder.dataset, folder.split, folder.stage, folder.key)
+    if folder.stage == "index" and folder.split:
+        return Found(*place, parse(IndexManifest, data, said), sha256_bytes(data))
+    manifest = parse(StageManifest, data, said)
+    if folder.split is None:
+        record = read_record(backend, folder.path, None)
+        content = record.content if record else None
+        return Found(*place, manifest, sha256_bytes(data), int(record is not None), content)
+    finished = sum(shard_of(file) is not None for file in backend.names(f"{folder.path}/commits"))
+    return Found(*place, manifest, sha256_bytes(data), finished)
 
 
-def _check_named(backend: Backend, splits: set[str], stages: set[str], wanted: Selection) -> None:
+def _check_named(backend: Backend, folders: list[Folder], wanted: Selection) -> None:
+    splits = {item.split for item in folders if item.split is not None}
+    stages = {item.stage for item in folders}
     for kind, named, there in (("split", wanted.splits, splits), ("stage", wanted.stages, stages)):
         for name in named:
             if name not in there:
                 raise ConfigError(unknown(f"{kind} of {backend.url}", name, there))
 
 
-def _choose(found: list[Found], wanted: Selection) -> list[Found]:
+def _choose(backend: Backend, found: list[Found], wanted: Selection, *, unfinished: bool) -> list[Found]:
     named = [
         item
         for item in found
         if (item.stage in wanted.stages if wanted.stages else item.stage not in ONLY_WHEN_NAMED | {"index"})
     ]
+    finished = [item for item in named if item.finished or unfinished]
     if wanted.keys == "newest":
-        chosen = _newest(named)
+        chosen = _newest(finished)
         if not wanted.stages:
-            chosen = _with_needs(chosen, named)
+            chosen = _with_needs(chosen, finished)
     elif wanted.keys == "all":
-        chosen = named
+        chosen = finished
     else:
         if not re.fullmatch(r"[0-9a-f,]+", wanted.keys):
             msg = f"keys={wanted.keys}: write newest, all, or first digits of keys, separated by commas"
             raise ConfigError(msg)
-        chosen = [item for item in named if item.key.startswith(tuple(wanted.keys.split(",")))]
-        if not chosen:
+        starts = tuple(wanted.keys.split(","))
+        chosen = [item for item in finished if item.key.startswith(starts)]
+        if not any(item.key.startswith(starts) for item in named):
             raise ConfigError(unknown("key", wanted.keys, [f"{item.stage} {item.key}" for item in named]))
+    _check_finished(backend, chosen, wanted)
     return [*_indexes(chosen, found, wanted), *(item for item in chosen if item.stage != "index")]
+
+
+def _check_finished(backend: Backend, chosen: list[Found], wanted: Selection) -> None:
+    """Refuse to move nothing where something was asked for."""
+    finished = {item.stage for item in chosen}
+    empty = [stage for stage in wanted.stages if stage not in finished]
+    if empty or (not chosen and wanted.keys not in {"newest", "all"}):
+        what = f"stage {', '.join(empty)}" if empty else f"key {wanted.keys}"
+        msg = f"{what} has no finished shard in {backend.url}"
+        raise ConfigError(msg, hint=f"wsolpipe run stage={empty[0] if empty else '…'} makes it; status lists keys")
 
 
 def _newest(found: Iterable[Found]) -> list[Found]:
@@ -169,13 +202,17 @@ def _newest(found: Iterable[Found]) -> list[Found]:
 
 
 def _with_needs(chosen: list[Found], found: list[Found]) -> list[Found]:
-    """`chosen` and every key of `found` that they were made of."""
+    """`chosen` and every key of `found` that they were made of, artifacts by what they hold."""
     by_fingerprint = {(item.dataset, item.split, item.manifest.fingerprint): item for item in found}
+    by_content = {(item.dataset, item.stage, item.content): item for item in found if item.content}
     todo, kept = list(chosen), {item.folder: item for item in chosen}
     while todo:
         manifest = todo.pop().manifest
-        for fingerprint in getattr(manifest, "upstream", {}).values():
-            need = by_fingerprint.get((manifest.dataset, manifest.split, fingerprint))
+        if isinstance(manifest, IndexManifest):
+            continue
+        needs = [by_fingerprint.get((manifest.dataset, manifest.split, item)) for item in manifest.upstream.values()]
+        needs += [by_content.get((manifest.dataset, stage, item)) for stage, item in manifest.artifacts.items()]
+        for need in needs:
             if need is not None and need.folder not in kept:
                 kept[need.folder] = need
                 todo.append(need)

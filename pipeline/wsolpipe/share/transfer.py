@@ -1,4 +1,4 @@
-"""Moving finished shards from one store to another: only what differs, in parallel, checked on arrival, resumable.
+"""Push and pull: finished shards from one store to another, only what differs, checked on arrival, resumable.
 
 A shard that arrives goes the way of one that is made: its objects are put without overwriting, its record last. So a
 transfer may be killed at any moment and repeated, and it may run beside runs and other transfers on either store.
@@ -6,7 +6,7 @@ transfer may be killed at any moment and repeated, and it may run beside runs an
 
 from __future__ import annotations
 
-import io
+import os
 import threading
 import time
 from collections import Counter
@@ -15,26 +15,146 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import StoreError, TornShardError
-from wsolpipe.contract.layout import Shards, commit_name, file_of, lease_name
-from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
-from wsolpipe.contract.reader import read_record
+from wsolpipe.contract.backends.base import LocalBackend, open_backend
+from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError
+from wsolpipe.contract.layout import Shards, shard_of
+from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
+from wsolpipe.contract.reader import open_store
 from wsolpipe.engine import commit
-from wsolpipe.engine.faults import fault_point
 from wsolpipe.engine.leases import Leases
 from wsolpipe.share import inspection
-from wsolpipe.share.result import Line, Moved, count, line_of
+from wsolpipe.share.index_transfer import move_index
+from wsolpipe.share.markers import REPAIR, TRANSFER, is_marked, marked
 from wsolpipe.share.selection import Found, Selection, select
+from wsolpipe.share.shard_transfer import Moved, ShardTransfer
+from wsolpipe.share.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.share.trust import Trust
 
-TABLES = ("index.parquet", "annotations.parquet")
-FETCHES = 3
+REPAIR_PATIENCE = 60.0
+
+
+@dataclass
+class Line:
+    """Outcome of one folder.
+
+    Attributes
+    ----------
+    shards, moved, same : int
+        Shards that the source has, that were moved, and that were there already with the same bytes.
+    kept : list of int or None
+        Shards that the target holds with other bytes, which were left as they are.
+    refused : list of str
+        What was wrong with those that were not taken.
+    """
+
+    stage: str
+    split: str | None
+    key: str
+    dataset: str
+    shards: int = 0
+    moved: int = 0
+    same: int = 0
+    kept: list[int | None] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, folder: str, refused: str) -> Line:
+        """Line of a folder that was refused as a whole."""
+        dataset, second, stage, key = folder.split("/")
+        return cls(stage, None if second == "artifacts" else second, key, dataset, refused=[refused])
+
+    def count(self, done: Moved) -> None:
+        """Add the outcome of one shard."""
+        if done.outcome == "moved":
+            self.moved += 1
+            self.bytes += done.bytes
+        elif done.outcome == "same":
+            self.same += 1
+        elif done.outcome == "kept":
+            self.kept.append(done.unit)
+        elif done.outcome == "refused":
+            self.refused.append(done.reason)
+        elif done.outcome == "busy":
+            self.refused.append(f"shard {done.unit} is held by a worker: run again when it is done")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of a transfer.
+
+    Attributes
+    ----------
+    skipped : list of str
+        Folders of the source that are not of a store.
+    retried : dict
+        Requests that were sent again, by verb.
+    """
+
+    lines: list[Line]
+    skipped: list[str]
+    retried: dict[str, int]
+    seconds: float
+    stopped: bool
+
+    @property
+    def refused(self) -> list[str]:
+        """Everything that was not taken, and why."""
+        return [text for line in self.lines for text in line.refused]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        stages = [line.to_json() for line in self.lines]
+        return {"stages": stages, "skipped": self.skipped, "retried": self.retried, "seconds": self.seconds}
+
+
+def push(store: str, to: str, wanted: Selection, **how: Any) -> Result:
+    """Move what `wanted` says from `store` to the store `to`, as far as `to` lacks it.
+
+    A shard that was made again here, as a later generation, takes the place of its earlier one there; any other whole
+    shard that is there with other bytes stays.
+
+    Parameters
+    ----------
+    **how
+        ``check``, ``jobs``, ``emit`` and ``stop`` of `Transfer`.
+
+    Raises
+    ------
+    WsolError
+        If a store is out of reach, there is none at `store`, `to` is the same store or not writable, or `wanted` names
+        what is not there.
+    """
+    target = open_backend(to)
+    return Transfer(open_store(store).backend, target, wanted, Trust(), newer=True, **how).run()
+
+
+def pull(source: str, store: str, wanted: Selection, *, trust: str | None = None, **how: Any) -> Result:
+    """Move what `wanted` says from the store `source` to `store`, as far as `store` lacks it.
+
+    Parameters
+    ----------
+    trust : str, optional
+        As `Trust.of` takes it.
+    **how
+        ``newer``, ``check``, ``jobs``, ``emit`` and ``stop`` of `Transfer`.
+
+    Raises
+    ------
+    WsolError
+        If a store is out of reach, there is none at `source`, it is `store` itself or is not trusted, or `wanted`
+        names what is not there.
+    """
+    origin = open_store(source).backend
+    return Transfer(origin, open_backend(store), wanted, Trust.of(origin, trust), **how).run()
 
 
 @dataclass
@@ -45,6 +165,8 @@ class Transfer:
     ----------
     newer : bool
         Whether a later generation of a shard takes the place of an earlier one; if not, the target's stays.
+    check : bool
+        Whether what lies at the target is read and held against its records, not only its sizes.
     jobs : int
         Shards on their way at a time.
     """
@@ -54,61 +176,104 @@ class Transfer:
     wanted: Selection
     trust: Trust
     newer: bool = False
+    check: bool = False
     jobs: int = 8
     emit: Callable[[dict[str, Any]], None] = lambda event: None
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def run(self) -> Moved:
+    def run(self) -> Result:
         """Move everything that was selected.
 
         Raises
         ------
         WsolError
-            If a store is out of reach or not writable, or the selection names what is not there.
+            If a store is out of reach or not writable, both are one, or the selection names what is not there.
         """
         began = time.perf_counter()
+        check_apart(self.source, self.target)
         self._leases = Leases(self.target)
-        folders, refused = select(self.source, self.wanted)
-        lines = [line_of(folder, [reason]) for folder, reason in refused]
+        selected = select(self.source, self.wanted)
+        lines = [Line.of(folder, reason) for folder, reason in selected.refused]
         with ThreadPoolExecutor(self.jobs, thread_name_prefix="transfer") as pool:
-            for found in folders:
+            for found in selected.found:
                 line = Line(found.stage, found.split, found.key, found.dataset)
                 lines.append(line)
                 if self.stop.is_set():
                     break
                 try:
                     self._move_folder(found, line, pool)
-                except TornShardError as error:
-                    line.refused.append(error.message)
+                except AccessError:
+                    raise  # the store is out of reach or out of space: so is the next folder
                 except StoreError as error:
-                    if isinstance(error.__cause__, OSError):
-                        raise  # the store is out of reach or out of space: so is the next folder
                     line.refused.append(error.message)
                 self.emit({"event": "folder", **line.to_json()})
         retried: Counter[str] = Counter()
         for backend in (self.source, self.target):
             retried.update(getattr(backend, "retried", {}))
-        return Moved(lines, dict(retried), round(time.perf_counter() - began, 3), self.stop.is_set())
+        seconds = round(time.perf_counter() - began, 3)
+        return Result(lines, selected.skipped, dict(retried), seconds, self.stop.is_set())
 
     def _move_folder(self, found: Found, line: Line, pool: ThreadPoolExecutor) -> None:
         inspection.check_link(self.source, f"{found.folder}/manifest.json")
         self.trust.check(f"{found.folder}/manifest.json", found.sha256)
         if isinstance(found.manifest, IndexManifest):
-            self._move_index(found, found.manifest, line)
+            inspection.check_place(found.manifest, found.folder, self.source.url)
+            with marked(self._leases, found.folder, TRANSFER):
+                self._wait_for_repair(found.folder)
+                done = move_index(self.source, self.target, found.folder, found.manifest, check=self.check)
+            line.shards = 1
+            line.count(done)
             return
         shards = inspection.check_stage(found.manifest, found.folder, self.source.url)
         units = self._units(found, shards)
         line.shards = len(units)
         if not units:
             return
-        self._make_ready(found, found.manifest, shards)
-        present = set(self.target.names(f"{found.folder}/commits"))
-        for result in _in_parallel(
-            pool, self.jobs, self.stop, lambda unit: self._move_unit(found, shards, unit, present), units
-        ):
-            count(line, *result)
-        if line.moved:
-            self._settle_contested(found, found.manifest, line)
+        with marked(self._leases, found.folder, TRANSFER):
+            self._wait_for_repair(found.folder)
+            self._move_units(found, found.manifest, shards, units, line, pool)
+        self._leases.sweep(found.folder)  # of transfers that were killed
+
+    def _move_units(
+        self,
+        found: Found,
+        manifest: StageManifest,
+        shards: Shards,
+        units: list[int | None],
+        line: Line,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._make_ready(found, manifest, shards)
+        present = frozenset(self.target.names(f"{found.folder}/commits"))
+        kind = "files" if found.split is None else "data.zarr"
+        sizes = dict(self.target.walk(f"{found.folder}/{kind}")) if present else {}
+        one = ShardTransfer(
+            self.source, self.target, self._leases, self.trust, self.newer, self.check, found.folder, manifest, shards,
+            present, sizes,
+        )  # fmt: skip
+        moved = []
+        for done in _in_parallel(pool, self.jobs, self.stop, one.move, units):
+            line.count(done)
+            if done.outcome == "moved":
+                moved.append(done.unit)
+        for unit in one.settle(moved) if moved else ():
+            line.moved -= 1
+            line.count(Moved("busy", unit))
+        self._make_ready(found, manifest, shards)  # somebody may have removed what was without a shard so far
+
+    def _wait_for_repair(self, folder: str) -> None:
+        """Let a repair of `folder` end that began before this transfer; one that begins later sees its marker.
+
+        Raises
+        ------
+        StoreError
+            If it does not end.
+        """
+        ends = time.monotonic() + REPAIR_PATIENCE
+        while is_marked(self._leases, folder, REPAIR):
+            if time.monotonic() > ends or self.stop.wait(0.1):
+                msg = f"{folder} of {self.target.url} is under repair"
+                raise StoreError(msg, hint="run again when the repair is done")
 
     def _units(self, found: Found, shards: Shards) -> list[int | None]:
         """Units that the source holds and that were asked for."""
@@ -116,7 +281,7 @@ class Transfer:
         if found.split is None:
             return [None] if "artifact.json" in names else []
         first, last = self.wanted.rows
-        numbers = {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()}
+        numbers = {number for name in names if (number := shard_of(name)) is not None}
         asked = shards.covering(min(first, shards.rows), shards.rows if last is None else min(last, shards.rows))
         return [number for number in sorted(numbers) if number in asked]
 
@@ -129,194 +294,50 @@ class Transfer:
             If rows are cut in another way there, or its arrays are of other shapes.
         """
         name = f"{found.folder}/manifest.json"
+        rows = shards if found.split is not None else None
         try:
             standing = parse(StageManifest, self.target.get(name, limit=MAX_JSON_BYTES), f"{self.target.url}/{name}")
         except FileNotFoundError:
-            commit.prepare_folder(self.target, found.folder, manifest, shards if found.split is not None else None)
+            commit.prepare_folder(self.target, found.folder, manifest, rows)
             return
+        except (AccessError, SchemaMismatch):
+            raise
+        except StoreError:  # damaged: the source's takes its place, if the arrays that are there are of its making
+            if rows is None or commit.metadata_agrees(self.target, found.folder, manifest, rows):
+                self.target.replace(name, manifest.to_bytes())
+                return
+            raise
         for what in ("fingerprint", "rows", "shard_rows", "arrays"):
             if getattr(standing, what) != getattr(manifest, what):
                 msg = f"{found.folder} has other {what} in {self.target.url} than in {self.source.url}"
                 raise StoreError(msg, hint=f"move the folder away in {self.target.url} and run again")
+        commit.prepare_folder(self.target, found.folder, manifest, rows)
 
-    # -- one shard -----------------------------------------------------------------------------------------------
 
-    def _move_unit(self, found: Found, shards: Shards, unit: int | None, present: set[str]) -> tuple[Any, ...]:
-        """(what became of it, unit, bytes moved, reason)."""
-        assert isinstance(found.manifest, StageManifest)
-        try:
-            record = self._read_record(found, found.manifest, shards, unit)
-            if record is None:
-                return "gone", unit, 0, ""
-            standing = self._standing(found.folder, unit) if file_of(unit) in present else None
-            if standing is not None and standing.content == record.content:
-                return "same", unit, 0, ""
-            replaces = standing is not None and self.newer and record.generation > standing.generation
-            if standing is not None and not replaces:
-                return "kept", unit, 0, ""
-            objects = self._fetch(found, found.manifest, shards, record)
-            done = self._replace(found, standing, record, objects) if standing else self._put(found, record, objects)
-        except TornShardError as error:
-            return "refused", unit, 0, error.message
-        except StoreError as error:
-            if isinstance(error.__cause__, OSError):
-                raise
-            return "refused", unit, 0, error.message
-        return done, unit, sum(len(data) for _, data in objects.values()), ""
+def check_apart(source: Backend, target: Backend) -> None:
+    """Refuse to move a store to itself, or into a folder of itself.
 
-    def _read_record(
-        self, found: Found, manifest: StageManifest, shards: Shards, unit: int | None
-    ) -> CommitRecord | None:
-        name = commit_name(found.folder, unit)
-        inspection.check_link(self.source, name)
-        said = f"{self.source.url}/{name}"
-        try:
-            data = self.source.get(name, limit=MAX_JSON_BYTES)
-        except FileNotFoundError:
-            return None
-        self.trust.check(name, sha256_bytes(data))
-        record = parse(CommitRecord, data, said)
-        inspection.check_record(record, unit, manifest, shards, said)
-        return record
-
-    def _standing(self, folder: str, unit: int | None) -> CommitRecord | None:
-        try:
-            return read_record(self.target, folder, unit)
-        except TornShardError:
-            raise
-        except StoreError as error:
-            if isinstance(error.__cause__, OSError):
-                raise
-            return None  # a torn record: what arrives takes its place
-
-    def _fetch(
-        self, found: Found, manifest: StageManifest, shards: Shards, record: CommitRecord
-    ) -> dict[str, tuple[str, bytes]]:
-        objects = {}
-        specs = commit.all_arrays(manifest.arrays)
-        for key, name in commit.object_names(found.folder, manifest, record).items():
-            data = self._fetch_object(name, record.objects[key].sha256, record.objects[key].bytes)
-            if record.shard is not None:
-                inspection.check_shard_bytes(data, specs[key], shards, record.shard, f"{self.source.url}/{name}")
-            objects[key] = (name, data)
-        return objects
-
-    def _fetch_object(self, name: str, sha256: str, size: int) -> bytes:
-        """Bytes of an object, read again if they do not arrive as recorded."""
-        inspection.check_link(self.source, name)
-        said = f"{self.source.url}/{name}"
-        for attempt in range(FETCHES):
-            try:
-                data = self.source.get(name, limit=size)
-                inspection.check_digest(data, sha256, size, said)
-            except FileNotFoundError as error:
-                msg = f"{said} is missing"
-                raise TornShardError(msg) from error
-            except TornShardError:
-                if attempt == FETCHES - 1:
-                    raise
-            else:
-                return data
-        raise AssertionError
-
-    def _put(self, found: Found, record: CommitRecord, objects: dict[str, tuple[str, bytes]]) -> str:
-        """Put a shard that the target does not have."""
-        folder, unit = found.folder, record.shard
-        fault_point("before_put")
-        for key, (name, data) in sorted(objects.items()):
-            made = self.target.create(name, data, sync=False)
-            if not made and not self._is_there(name, record.objects[key].sha256):
-                return self._put_under_lease(found, record, objects)  # left by somebody with other bytes
-            fault_point("between_arrays")
-        fault_point("before_record")
-        made = commit.put_record(self.target, folder, record, [name for name, _ in objects.values()])
-        fault_point("after_record")
-        if made:
-            return "moved"
-        standing = self._standing(folder, unit)
-        return "same" if standing is not None and standing.content == record.content else "kept"
-
-    def _settle_contested(self, found: Found, manifest: StageManifest, line: Line) -> None:
-        """Look again at shards that a worker is at: between two of our objects it may have put its own.
-
-        A worker that is gone by now met our record and settled the matter itself.
-        """
-        present = set(self.target.names(f"{found.folder}/commits"))
-        for name in self.target.names(f"{found.folder}/leases"):
-            unit = None if name == "artifact.json" else int(name[:-5]) if name[:-5].isdigit() else -1
-            record = self._standing(found.folder, unit) if name in present else None
-            if record is not None and commit.damaged_objects(self.target, found.folder, manifest, record):
-                self.target.delete(commit_name(found.folder, unit))
-                line.moved -= 1
-                count(line, "busy", unit, 0, "")
-
-    def _put_under_lease(self, found: Found, record: CommitRecord, objects: dict[str, tuple[str, bytes]]) -> str:
-        lease = self._leases.acquire(lease_name(found.folder, record.shard))
-        if lease is None:
-            return "busy"
-        with lease.beating():
-            return "moved" if commit.put(self.target, found.folder, record, objects, lease) else "kept"
-
-    def _replace(
-        self, found: Found, standing: CommitRecord, record: CommitRecord, objects: dict[str, tuple[str, bytes]]
-    ) -> str:
-        assert isinstance(found.manifest, StageManifest)
-        lease = self._leases.acquire(lease_name(found.folder, record.shard))
-        if lease is None:
-            return "busy"
-        with lease.beating():
-            commit.discard(self.target, found.folder, found.manifest, standing, lease)
-            return "moved" if commit.put(self.target, found.folder, record, objects, lease) else "kept"
-
-    def _is_there(self, name: str, sha256: str) -> bool:
-        try:
-            return sha256_bytes(self.target.get(name)) == sha256
-        except FileNotFoundError:
-            return False
-
-    # -- an index ------------------------------------------------------------------------------------------------
-
-    def _move_index(self, found: Found, manifest: IndexManifest, line: Line) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        line.shards = 1
-        inspection.check_place(manifest, found.folder, self.source.url)
-        name = f"{found.folder}/manifest.json"
-        if self.target.size(name) is not None:
-            line.same = 1  # a key names its rows; ground truth that was changed since has another key
-            return
-        if set(manifest.objects) != set(TABLES):
-            msg = f"{self.source.url}/{name} names other tables than {' and '.join(TABLES)}"
-            raise StoreError(msg)
-        data = {
-            table: self._fetch_object(
-                f"{found.folder}/{table}",
-                manifest.objects[table].sha256,
-                min(manifest.objects[table].bytes, inspection.MAX_FILE_BYTES),
-            )
-            for table in TABLES
-        }
-        try:
-            tables = [pq.read_table(io.BytesIO(data[table])) for table in TABLES]
-        except (pa.ArrowException, OSError, ValueError) as error:
-            msg = f"a table of {self.source.url}/{found.folder} cannot be read: {str(error)[:200]}"
-            raise TornShardError(msg) from error
-        inspection.check_index(manifest, tables[0], tables[1], f"{self.source.url}/{found.folder}")
-        for table, content in data.items():
-            if not self.target.create(f"{found.folder}/{table}", content):
-                self.target.replace(f"{found.folder}/{table}", content)
-        self.target.create(name, manifest.to_bytes())
-        line.moved, line.bytes = 1, sum(map(len, data.values()))
+    Raises
+    ------
+    ConfigError
+        If one is the other or lies in it.
+    """
+    names = []
+    for backend in (source, target):
+        place = os.path.realpath(backend.root) if isinstance(backend, LocalBackend) else backend.url
+        names.append(place.rstrip("/") + "/")
+    if names[0].startswith(names[1]) or names[1].startswith(names[0]):
+        msg = f"{source.url} and {target.url} are one store, or one lies in the other"
+        raise ConfigError(msg, hint="name another store with to= or from=")
 
 
 def _in_parallel(
     pool: ThreadPoolExecutor,
     jobs: int,
     stop: threading.Event,
-    act: Callable[[int | None], tuple[Any, ...]],
+    act: Callable[[int | None], Moved],
     units: list[int | None],
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[Moved]:
     """Results of `act` in the order they come, with few units in memory; the rest is not begun once `stop` is set."""
     todo = iter(units)
     running = {pool.submit(act, unit) for unit in islice(todo, 2 * jobs)}

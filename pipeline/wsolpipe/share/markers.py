@@ -1,0 +1,47 @@
+"""Markers of commands that work on a whole folder of a store: leases that name the command and no shard.
+
+A transfer puts the objects of many shards without a lease on each; `repair` must not take them for orphans. Each side
+puts its own marker first and then looks for the other's, so that at least one of two sees the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from wsolpipe.contract.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsolpipe.engine.leases import Lease, Leases
+
+TRANSFER, REPAIR = "transfer", "repair"
+
+
+@contextlib.contextmanager
+def marked(leases: Leases, folder: str, command: str) -> Iterator[Lease]:
+    """Hold a marker of `command` on `folder` while the body runs.
+
+    Raises
+    ------
+    StoreError
+        If this process holds one already.
+    """
+    lease = leases.acquire(f"{folder}/leases/{command}-{leases.owner.token}.json")
+    if lease is None:
+        msg = f"{folder} is marked by another {command} of this process"
+        raise StoreError(msg)
+    with lease.beating():
+        yield lease
+
+
+def is_marked(leases: Leases, folder: str, command: str) -> bool:
+    """Whether a `command` that is not known to be dead works on `folder`."""
+    for file in leases.backend.names(f"{folder}/leases"):
+        if file.startswith(f"{command}-"):
+            name = f"{folder}/leases/{file}"
+            with contextlib.suppress(FileNotFoundError):
+                if not leases.is_stale(name, leases.backend.get(name)):
+                    return True
+    return False
