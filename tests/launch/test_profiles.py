@@ -148,8 +148,12 @@ def test_a_profile_reaches_no_worker(site):
     assert (sent.profile, sent.profiles, sent.profile_fields) == (None, None, {})
 
 
-def test_the_readme_shows_a_profile_that_can_be_used(repo, tmp_path):
-    (shown,) = [block for block in (repo / "README.md").read_text().split("```") if block.startswith("yaml\ndefault:")]
+def test_the_guide_shows_a_profile_that_can_be_used(repo, tmp_path):
+    (shown,) = [
+        block
+        for block in (repo / "docs" / "guide" / "clusters.md").read_text().split("```")
+        if block.startswith("yaml\ndefault:")
+    ]
     file = tmp_path / "readme.yaml"
     file.write_text(shown.removeprefix("yaml\n"))
     found = load(f"profiles={file}")
