@@ -6,7 +6,7 @@ import pytest
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.models.classes import refuse_misfit
-from wsolpipe.models.classifier import ClassifierRecord
+from wsolpipe.networks.classifier import ClassifierRecord
 
 
 def record(*names):

@@ -17,8 +17,8 @@ from clip_oracle import random_state
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.models import clip_config
 from wsolpipe.models.clip import load_clip
-from wsolpipe.models.torchscript import read_archive
-from wsolpipe.models.weights import resolve
+from wsolpipe.models.sources import resolve
+from wsolpipe.networks.torchscript import read_archive
 
 # Archives are written here with the very function that made OpenAI's.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")

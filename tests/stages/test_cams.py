@@ -15,9 +15,9 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.maps import dequantise
-from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
-from wsolpipe.models.feature_maps import FeatureMaps
-from wsolpipe.models.weights import resolve
+from wsolpipe.models.sources import resolve
+from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
+from wsolpipe.networks.features import FeatureMaps
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.cams import Cams
 from wsolpipe.stages.classifier import Classifier

@@ -13,8 +13,8 @@ from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
-from wsolpipe.models.classifier import load_classifier
-from wsolpipe.models.weights import resolve
+from wsolpipe.models.sources import resolve
+from wsolpipe.networks.classifier import load_classifier
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.classifier import Classifier
 from wsolpipe.stages.registry import load_registry

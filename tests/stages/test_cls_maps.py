@@ -10,14 +10,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.checkpoints import dino_state
+from networks.checkpoints import dino_state
 from wsolpipe.contract.errors import BadImageError, ConfigError, WeightsError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.maps import dequantise, largest_region_box, minmax, otsu_threshold, to_uint8, upsample
 from wsolpipe.metrics import best_iou, centred_box
-from wsolpipe.models.dino import ClassTokenAttention, build_vit
-from wsolpipe.models.weights import resolve
+from wsolpipe.models.sources import resolve
+from wsolpipe.networks.vit import ClassTokenAttention, build_vit
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.cls_maps import ClsMaps
 from wsolpipe.stages.registry import load_registry
@@ -107,7 +107,7 @@ def test_heads_may_be_counted_or_listed(images):
 
 
 def test_log_of_vanished_attention_stays_finite():
-    from wsolpipe.models.dino import scale_attention
+    from wsolpipe.networks.attention import scale_attention
 
     shares = torch.tensor([0.0, 1e-45, 1.0, float("nan")])
     scaled = scale_attention(shares, "log")

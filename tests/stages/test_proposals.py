@@ -17,8 +17,8 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.metrics import best_iou, centred_box
-from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
-from wsolpipe.models.weights import resolve
+from wsolpipe.models.sources import resolve
+from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
 from wsolpipe.stages.base import Context, Rows, Upstream
 from wsolpipe.stages.classifier import Classifier
 from wsolpipe.stages.cls_maps import ClsMaps

@@ -16,7 +16,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.geometry import resize
 from wsolpipe.images.pseudo import box_lines, read_boxes
 from wsolpipe.metrics import best_iou, iou_per_box
-from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
+from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
 from wsolpipe.ops.selection import Fallback
 from wsolpipe.report.evaluation import Scored
 from wsolpipe.report.val_boxes import ARRAYS, export_boxes, score_val_boxes

@@ -267,7 +267,7 @@ def test_rates_follow_their_schedules():
 
 
 def test_judge_of_masked_images_moves_the_maps_unless_it_is_detached(store, tmp_path):
-    from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier, save_classifier
+    from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, save_classifier
 
     statistics = ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     made = ImageClassifier(ClassifierRecord("test_resnet.r160_in1k", 5, 32, *statistics)).eval()

@@ -68,7 +68,7 @@ def test_batch_statistics_that_a_cpu_cannot_share_are_refused():
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier, save_classifier
+    from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, save_classifier
 
     torch.manual_seed(0)
     statistics = ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))

@@ -20,8 +20,8 @@ from photographs import add_network, make_parser, parse
 
 from wsolpipe.images.decode import decode
 from wsolpipe.maps import quantise
-from wsolpipe.models.dino import class_token_row
-from wsolpipe.models.weights import resolve
+from wsolpipe.models.sources import resolve
+from wsolpipe.networks.attention import class_token_row
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.cls_maps import ClsMaps
 from wsolpipe.stages.registry import load_registry

@@ -24,7 +24,7 @@ from photographs import add_network, make_parser, parse, shared_folder
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
-from wsolpipe.models.weights import resolve
+from wsolpipe.models.sources import resolve
 from wsolpipe.ops.candidates import find_candidates
 from wsolpipe.ops.perturb import blur, blur_matrix, keep_boxes
 from wsolpipe.stages.base import Context, Rows, Upstream
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from wsolpipe.models.classifier import ImageClassifier
+    from wsolpipe.networks.classifier import ImageClassifier
 
 WANTED = 0.85
 VIT = "vit_tiny_patch16_224"

@@ -16,7 +16,7 @@ from wsolpipe.engine.fingerprint import Ingredients, expand_columns
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index
     from wsolpipe.engine.session import Session
-    from wsolpipe.models.weights import Weights
+    from wsolpipe.networks.sources import Weights
     from wsolpipe.stages.base import ArtifactStage, StageParams
     from wsolpipe.stages.registry import StageEntry
 

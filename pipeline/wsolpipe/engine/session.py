@@ -22,7 +22,7 @@ from wsolpipe.stages.registry import Registry, load_registry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsolpipe.models.weights import Weights
+    from wsolpipe.networks.sources import Weights
     from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
 
 RECORDED_PACKAGES = ("wsolpipe", "numpy", "zarr", "pillow", "torch", "timm")
@@ -98,7 +98,7 @@ class Session:
     def weights(self, stage: str, *, fetch: bool) -> dict[str, Weights] | None:
         """Resolved weights of a stage; None if some would have to be fetched and `fetch` is False."""
         if (stage, fetch) not in self._weights:
-            from wsolpipe.models.weights import resolve
+            from wsolpipe.models.sources import resolve
 
             wanted = self.stage_class(stage).weights_needed(self.params(stage))
             found = {name: resolve(spec, fetch=fetch) for name, spec in wanted.items()}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.models.classifier import classifier_keys
+from wsolpipe.networks.architectures import classifier_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
 
-    from wsolpipe.models.classifier import ClassifierRecord
+    from wsolpipe.networks.classifier import ClassifierRecord
 
 #: Differing names that a message lists.
 LISTED = 5

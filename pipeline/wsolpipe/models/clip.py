@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from wsolpipe.models.clip_blocks import Block
     from wsolpipe.models.clip_config import ClipConfig
     from wsolpipe.models.clip_tower import Positions, Tower
-    from wsolpipe.models.preprocessing import Triple
-    from wsolpipe.models.weights import Weights
+    from wsolpipe.networks.preprocessing import Triple
+    from wsolpipe.networks.sources import Weights
 
 #: Texts that are encoded at once.
 TEXTS = 64
@@ -244,7 +244,7 @@ def load_clip(
     model : str or None
         open_clip's name, the path of a JSON configuration, or None for what the tensors of a file of OpenAI's kind say.
     weights : Weights
-        See `wsolpipe.models.weights.resolve`; ``open_clip:MODEL/TAG``, a file in a layout of
+        See `wsolpipe.models.sources.resolve`; ``open_clip:MODEL/TAG``, a file in a layout of
         `wsolpipe.models.clip_files`, or ``random:SEED``.
     device : str
     quick_gelu : bool, optional

@@ -10,15 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch.nn.functional import linear
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.networks.attention import attention_weights, heads_of, joint_projection, joint_weight, split_heads
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Heads = tuple["Tensor", "Tensor", "Tensor"]
+    from wsolpipe.networks.attention import Heads
 
 
 class Block(ABC):
@@ -72,7 +72,7 @@ class Block(ABC):
 
     def attention(self, query: Tensor, key: Tensor) -> Tensor:
         """softmax(scale · q·kᵀ), [B, H, N, N]; rows sum to one."""
-        return ((query * self.scale) @ key.mT).softmax(dim=-1)
+        return attention_weights(query, key, self.scale)
 
     def after_joint(self, tokens: Tensor, joint: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the block from its attention on.
@@ -122,7 +122,7 @@ class OpenClipBlock(Block):
     def heads(self, joint: Tensor, rope: Tensor | None = None) -> Heads:  # noqa: ARG002
         """Normalised where the layer does so."""
         layer = self.module.attn
-        query, key, value = _split(joint, layer.num_heads)
+        query, key, value = split_heads(joint, layer.num_heads)
         if hasattr(layer, "ln_q"):
             query, key = layer.ln_q(query), layer.ln_k(key)
         return query, key, value
@@ -165,36 +165,15 @@ class TimmBlock(Block):
     @property
     def weight(self) -> Tensor:
         """Of the joint projection, or of the three under each other."""
-        layer = self.module.attn
-        if layer.qkv is not None:
-            return cast("Tensor", layer.qkv.weight)
-        return torch.cat([part.weight for part in (layer.q_proj, layer.k_proj, layer.v_proj)])
+        return joint_weight(self.module.attn)
 
     def joint(self, normed: Tensor) -> Tensor:
         """From the joint or the separate projections."""
-        layer = self.module.attn
-        if layer.qkv is None:
-            return torch.cat([part(normed) for part in (layer.q_proj, layer.k_proj, layer.v_proj)], dim=-1)
-        bias = layer.qkv.bias
-        if bias is None and getattr(layer, "q_bias", None) is not None:
-            bias = torch.cat((layer.q_bias, layer.k_bias, layer.v_bias))
-        return linear(normed, layer.qkv.weight, bias)
+        return joint_projection(self.module.attn, normed)
 
     def heads(self, joint: Tensor, rope: Tensor | None = None) -> Heads:
         """Normalised where the layer does so, and turned by the rotary embedding."""
-        layer = self.module.attn
-        query, key, value = _split(joint, layer.num_heads)
-        query, key = layer.q_norm(query), layer.k_norm(key)
-        if rope is not None:
-            query, key = self._turned(query, rope), self._turned(key, rope)
-        return query, key, value
-
-    def _turned(self, heads: Tensor, rope: Tensor) -> Tensor:
-        from timm.layers import apply_rot_embed_cat
-
-        half = {"half": True} if getattr(self.module.attn, "rotate_half", False) else {}
-        turned = apply_rot_embed_cat(heads[:, :, self.prefix :], rope, **half)
-        return torch.cat([heads[:, :, : self.prefix], turned], dim=2).to(heads.dtype)
+        return heads_of(self.module.attn, joint, prefix=self.prefix, rope=rope)
 
     def merge(self, values: Tensor) -> Tensor:
         """Norm where there is one, then the output projection."""
@@ -213,11 +192,6 @@ class TimmBlock(Block):
             return cast("Tensor", getattr(block, f"ls{number}")(branch))
         gamma = getattr(block, f"gamma_{number}", None)
         return branch if gamma is None else gamma * branch
-
-
-def _split(joint: Tensor, heads: int) -> Heads:
-    query, key, value = joint.reshape(*joint.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
-    return query, key, value
 
 
 def open_block(module: nn.Module, prefix: int, where: str) -> Block:

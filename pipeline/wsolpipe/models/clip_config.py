@@ -13,7 +13,9 @@ from typing import Any
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.models.preprocessing import Triple, triple
+from wsolpipe.networks.digests import file_sha256
+from wsolpipe.networks.preprocessing import Triple, triple
+from wsolpipe.networks.sources import Weights
 
 #: Of the images that CLIP was trained on (Radford et al., 2021).
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
@@ -60,7 +62,7 @@ def plain_name(model: str) -> str:
 
 
 def clip_weights(model: str | None, weights: str | None, *, stage: str) -> str:
-    """Specification of a CLIP's weights, as `wsolpipe.models.weights.resolve` takes it.
+    """Specification of a CLIP's weights, as `wsolpipe.models.sources.resolve` takes it.
 
     Parameters
     ----------
@@ -181,44 +183,47 @@ def published(spec: str) -> tuple[str, str, dict[str, Any]]:
     return model, tag, dict(entry)
 
 
-def find_published(spec: str, *, fetch: bool) -> tuple[str, Path] | None:
-    """Name and file of published weights, in the cache of the Hugging Face hub or of open_clip, or fetched.
+def find_published(name: str, *, fetch: bool) -> Weights | None:
+    """Published weights, in the cache of the Hugging Face hub or of open_clip, or fetched.
 
     Parameters
     ----------
-    spec : str
+    name : str
         As `published`.
     fetch : bool
         Whether it may be downloaded.
 
     Returns
     -------
-    (str, Path) or None
-        ``MODEL/TAG`` and the file; None where it is not here and must not be fetched.
+    Weights or None
+        None where it is not here and must not be fetched.
 
     Raises
     ------
     WeightsError
         If open_clip knows no such weights, or they cannot be fetched.
     """
-    from open_clip import pretrained
-
-    from wsolpipe.models.pretrained import require_host
-
-    model, tag, entry = published(spec)
+    model, tag, entry = published(name)
     path = _cached(entry)
-    if path is not None:
-        return f"{model}/{tag}", path
-    if not fetch:
+    if path is None and not fetch:
         return None
+    if path is None:
+        path = _fetched(f"{model}/{tag}", entry)
+    return Weights(file_sha256(path), f"open_clip:{model}/{tag}", path)
+
+
+def _fetched(name: str, entry: dict[str, Any]) -> Path:
     try:
         from huggingface_hub import constants
+        from open_clip import pretrained
+
+        from wsolpipe.networks.pretrained import require_host
 
         require_host(constants.ENDPOINT if entry.get("hf_hub") else entry["url"])
-        return f"{model}/{tag}", Path(pretrained.download_pretrained(entry))
+        return Path(pretrained.download_pretrained(entry))
     except Exception as error:  # a failing network raises differently with each client and its version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"cannot fetch open_clip:{model}/{tag}: {reason}"
+        msg = f"cannot fetch open_clip:{name}: {reason}"
         hint = "give a file that you have: weights=FILE; or run once with network, the cache is used ever after"
         raise WeightsError(msg, hint=hint) from error
 

@@ -19,15 +19,15 @@ import torch
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.models.clip_config import ClipConfig, published
-from wsolpipe.models.torchscript import is_archive, read_archive
-from wsolpipe.models.weights import load_into, load_state
+from wsolpipe.networks.torchscript import is_archive, read_archive
+from wsolpipe.networks.weights import load_into, load_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
 
-    from wsolpipe.models.weights import Weights
+    from wsolpipe.networks.sources import Weights
 
 #: Numbers that OpenAI keeps beside the weights; no network of open_clip has them.
 MARKS = ("input_resolution", "context_length", "vocab_size")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.models.digests import file_sha256, words_sha256
+from wsolpipe.networks.digests import file_sha256, words_sha256
+from wsolpipe.networks.sources import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from wsolpipe.models.preprocessing import Triple
+    from wsolpipe.networks.preprocessing import Triple
 
 CONFIG, TENSORS, OLD_TENSORS = "config.json", "model.safetensors", "pytorch_model.bin"
 #: Tokens that CLIP's byte-pair encoding makes.
 VOCABULARY = 49408
 
 
-def find_clipseg(name: str, *, fetch: bool) -> tuple[str, str, Path] | None:
+def find_clipseg(name: str, *, fetch: bool) -> Weights | None:
     """Find a folder by path, or in the cache of the hub by name, or fetch it.
 
     Parameters
@@ -41,9 +42,9 @@ def find_clipseg(name: str, *, fetch: bool) -> tuple[str, str, Path] | None:
 
     Returns
     -------
-    (sha256, source, folder) or None
-        sha256 over the names and bytes of the configuration and the tensors; None where it is not here and must not be
-        fetched.
+    Weights or None
+        The folder, with the sha256 over the names and bytes of the configuration and the tensors; None where it is not
+        on this machine and must not be fetched.
 
     Raises
     ------
@@ -62,7 +63,8 @@ def find_clipseg(name: str, *, fetch: bool) -> tuple[str, str, Path] | None:
             return None
         folder, source = found, f"transformers:{name}"
     files = _files(folder)
-    return words_sha256("|".join(f"{file.name}={file_sha256(file)}" for file in files)), source, folder
+    digest = words_sha256("|".join(f"{file.name}={file_sha256(file)}" for file in files))
+    return Weights(digest, source, folder)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -79,7 +81,7 @@ def _from_hub(name: str, *, fetch: bool) -> Path | None:
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    from wsolpipe.models.pretrained import require_host
+    from wsolpipe.networks.pretrained import require_host
 
     here = [try_to_load_from_cache(name, file) for file in (CONFIG, TENSORS, OLD_TENSORS)]
     if isinstance(here[0], str) and any(isinstance(path, str) for path in here[1:]):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.networks.digests import file_sha256
+from wsolpipe.networks.sources import Weights
 
 
-def find_detector(name: str, *, fetch: bool = True) -> Path | None:
-    """File of official weights in torch's own cache.
+def find_detector(name: str, *, fetch: bool) -> Weights | None:
+    """Official weights in torch's own cache.
 
     Parameters
     ----------
@@ -22,7 +24,7 @@ def find_detector(name: str, *, fetch: bool = True) -> Path | None:
 
     Returns
     -------
-    Path or None
+    Weights or None
         None only where `fetch` is false and the file is not here.
 
     Raises
@@ -40,7 +42,7 @@ def find_detector(name: str, *, fetch: bool = True) -> Path | None:
         raise WeightsError(unknown("torchvision weights", name, models), hint="or give weights=FILE") from error
     path: Path = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
     if path.is_file():
-        return path
+        return Weights(file_sha256(path), f"torchvision:{name}", path)
     if not fetch:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,4 +53,4 @@ def find_detector(name: str, *, fetch: bool = True) -> Path | None:
     except (OSError, RuntimeError) as error:
         msg = f"cannot fetch the weights {name}: {error}"
         raise WeightsError(msg, hint=f"copy {path.name} into {path.parent}, or give weights=FILE") from error
-    return path
+    return Weights(file_sha256(path), f"torchvision:{name}", path)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsolpipe.models.weights import Weights
+    from wsolpipe.networks.sources import Weights
 
     Floats = NDArray[np.float32]
 
@@ -136,7 +136,7 @@ class RegionProposalNetwork:
     def __init__(self, model: str, weights: Weights, *, top_n: int, nms: float, device: str) -> None:
         import torch
 
-        from wsolpipe.models.weights import load_into, load_state
+        from wsolpipe.networks.weights import load_into, load_state
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights.seed or 0)

@@ -16,7 +16,7 @@ from wsolpipe.images.geometry import resize
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from wsolpipe.models.classifier import ImageClassifier
+    from wsolpipe.networks.classifier import ImageClassifier
 
 
 @dataclass(frozen=True)

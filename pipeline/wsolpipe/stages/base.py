@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.contract.schema import ArraySpec
-    from wsolpipe.models.weights import Weights
+    from wsolpipe.networks.sources import Weights
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -251,7 +251,7 @@ class _Configured(ABC, Generic[P]):
 
     @classmethod
     def weights_needed(cls, params: P) -> dict[str, str]:  # noqa: ARG003
-        """Weights to be resolved before work starts: name -> specification (see `wsolpipe.models.weights.resolve`)."""
+        """Weights to be resolved before work starts: name -> specification (see `wsolpipe.models.sources.resolve`)."""
         return {}
 
     @classmethod

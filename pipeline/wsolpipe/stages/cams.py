@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from wsolpipe.models.feature_maps import FeatureMaps
+    from wsolpipe.networks.features import FeatureMaps
     from wsolpipe.stages.base import Array, Rows, Upstream
 
 Method = Literal["cam", "gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam", "nl-ccam"]
@@ -80,8 +80,8 @@ class Cams(Stage[CamsParams]):
             If the layer is not there, a method is not defined for this network, or the classes are not the data set's.
         """
         from wsolpipe.models.classes import refuse_misfit
-        from wsolpipe.models.classifier import load_classifier
-        from wsolpipe.models.feature_maps import FeatureMaps
+        from wsolpipe.networks.classifier import load_classifier
+        from wsolpipe.networks.features import FeatureMaps
         from wsolpipe.ops.cam import CLOSED, LINEAR
 
         context = self.context

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.keys.kinds import Unit
+from wsolpipe.networks.sources import named
 from wsolpipe.stages.base import ArtifactStage, ExecutionOnly, Made, StageParams, WeightsSource
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from wsolpipe.models.classifier import ClassifierRecord, ImageClassifier
     from wsolpipe.models.training import Recipe
+    from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier
     from wsolpipe.stages.base import Array, Rows
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -148,7 +149,7 @@ class ClassifierParams(StageParams):
 
 
 class Classifier(ArtifactStage[ClassifierParams]):
-    """Makes ``model.safetensors`` and ``classifier.json`` (see `wsolpipe.models.classifier`) and measures accuracy."""
+    """Makes ``model.safetensors`` and ``classifier.json`` (`wsolpipe.networks.classifier`) and measures accuracy."""
 
     Params: ClassVar[type[StageParams]] = ClassifierParams
 
@@ -156,8 +157,8 @@ class Classifier(ArtifactStage[ClassifierParams]):
     def weights_needed(cls, params: ClassifierParams) -> dict[str, str]:
         """The classifier to import, or what training starts from."""
         if params.way == "import":
-            return {"weights": str(params.weights)}
-        return {"start": params.start or f"timm:{params.model}"}
+            return {"weights": named(params.weights, params.model)}
+        return {"start": named(params.start, params.model)}
 
     @classmethod
     def splits_needed(cls, params: ClassifierParams) -> tuple[str, ...]:
@@ -184,7 +185,7 @@ class Classifier(ArtifactStage[ClassifierParams]):
         WeightsError
             If the weights are of another architecture.
         """
-        from wsolpipe.models.classifier import save_classifier
+        from wsolpipe.networks.classifier import save_classifier
 
         way = self.params.way
         if way == "import":
@@ -203,8 +204,8 @@ class Classifier(ArtifactStage[ClassifierParams]):
 
     def _imported(self) -> ImageClassifier:
         from wsolpipe.models.classes import count_outputs, refuse_misfit
-        from wsolpipe.models.classifier import ImageClassifier, stored_record
-        from wsolpipe.models.weights import load_into, load_state
+        from wsolpipe.networks.classifier import ImageClassifier, stored_record
+        from wsolpipe.networks.weights import load_into, load_state
 
         weights = self.context.weights["weights"]
         if weights.path is None:
@@ -237,8 +238,8 @@ class Classifier(ArtifactStage[ClassifierParams]):
         return classifier.to(self.context.device).eval().requires_grad_(requires_grad=False)
 
     def _record(self, outputs: int, *, weights_name: str) -> ClassifierRecord:
-        from wsolpipe.models.classifier import ClassifierRecord
-        from wsolpipe.models.preprocessing import choose_preprocessing
+        from wsolpipe.networks.classifier import ClassifierRecord
+        from wsolpipe.networks.preprocessing import choose_preprocessing
 
         params, weights = self.params, self.context.weights[weights_name]
         seen = choose_preprocessing(
@@ -285,8 +286,9 @@ class Classifier(ArtifactStage[ClassifierParams]):
         return chosen, outputs
 
     def _started(self, outputs: int) -> ImageClassifier:
-        from wsolpipe.models.classifier import ImageClassifier, classifier_keys
-        from wsolpipe.models.weights import load_into, load_state
+        from wsolpipe.networks.architectures import classifier_keys
+        from wsolpipe.networks.classifier import ImageClassifier
+        from wsolpipe.networks.weights import load_into, load_state
 
         weights = self.context.weights["start"]
         names = {str(label): name for label, name in sorted(self.context.class_names.items())}

@@ -117,7 +117,7 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
         """
         from wsolpipe.models.clip_cam import ClipCam
         from wsolpipe.models.clip_names import NameVectors
-        from wsolpipe.models.preprocessing import IMAGENET
+        from wsolpipe.networks.preprocessing import IMAGENET
 
         params, context = self.params, self.context
         self.names = params.names(context)

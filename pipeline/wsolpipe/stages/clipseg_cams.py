@@ -80,7 +80,7 @@ class ClipsegCams(ReadsNames, Stage[ClipsegCamsParams]):
         """
         from wsolpipe.models.clip_config import CLIP_MEAN, CLIP_STD
         from wsolpipe.models.clipseg import load_clipseg
-        from wsolpipe.models.preprocessing import IMAGENET
+        from wsolpipe.networks.preprocessing import IMAGENET
 
         params, context = self.params, self.context
         self.names = params.names(context)

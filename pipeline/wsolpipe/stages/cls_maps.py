@@ -11,6 +11,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
+from wsolpipe.networks.sources import named
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
 
 if TYPE_CHECKING:
@@ -18,11 +19,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from wsolpipe.models.dino import ClassTokenAttention
+    from wsolpipe.networks.vit import ClassTokenAttention
     from wsolpipe.stages.base import Array, Rows, Upstream
-
-#: Keys of a checkpoint that a model without classifier does not have.
-HEAD_KEYS = ("head.", "head_dist.", "fc_norm.")
 
 
 class ClsMapsParams(StageParams):
@@ -98,7 +96,7 @@ class ClsMaps(Stage[ClsMapsParams]):
     @classmethod
     def weights_needed(cls, params: ClsMapsParams) -> dict[str, str]:
         """The transformer's weights, under the name ``model``."""
-        return {"model": params.weights or f"timm:{params.model}"}
+        return {"model": named(params.weights, params.model)}
 
     def setup(self) -> None:
         """Build the transformer and load its weights.
@@ -112,9 +110,9 @@ class ClsMaps(Stage[ClsMapsParams]):
         """
         import torch
 
-        from wsolpipe.models.dino import ClassTokenAttention, block_numbers, build_vit
-        from wsolpipe.models.preprocessing import choose_preprocessing
-        from wsolpipe.models.weights import load_into, load_state
+        from wsolpipe.networks.preprocessing import choose_preprocessing
+        from wsolpipe.networks.vit import ClassTokenAttention, block_numbers, build_vit
+        from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
 
         params, weights = self.params, self.context.weights["model"]
         vit = build_vit(params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0)
@@ -192,7 +190,7 @@ class ClsMaps(Stage[ClsMapsParams]):
         """
         import torch
 
-        from wsolpipe.models.dino import mean_and_heads
+        from wsolpipe.networks.attention import mean_and_heads
 
         kind = self.params.autocast
         with torch.inference_mode():

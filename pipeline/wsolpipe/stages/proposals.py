@@ -112,7 +112,7 @@ class Proposals(Stage[ProposalsParams]):
         if self.params.score == "size":
             return
         from wsolpipe.models.classes import refuse_misfit
-        from wsolpipe.models.classifier import load_classifier
+        from wsolpipe.networks.classifier import load_classifier
 
         context = self.context
         self.classifier = load_classifier(context.artifacts["classifier"], context.device)

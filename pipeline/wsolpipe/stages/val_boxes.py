@@ -97,7 +97,7 @@ class ValBoxesParams(StageParams):
         if self.annotator == "clip":
             return {name: values[name] for name in ("annotator", "map", "size")}
         if self.annotator == "file":
-            from wsolpipe.models.digests import file_sha256
+            from wsolpipe.networks.digests import file_sha256
 
             try:
                 return {"annotator": "file", "file": file_sha256(Path(str(self.file)).expanduser())}
@@ -152,7 +152,7 @@ class ValBoxes(Stage[ValBoxesParams]):
             self.released = read_boxes(Path(str(params.file)).expanduser())
         elif params.annotator != "clip":
             from wsolpipe.models.classes import refuse_misfit
-            from wsolpipe.models.classifier import load_classifier
+            from wsolpipe.networks.classifier import load_classifier
 
             self.classifier = load_classifier(context.artifacts["classifier"], context.device)
             refuse_misfit(self.classifier.record, context.dataset, context.classes, context.class_names)

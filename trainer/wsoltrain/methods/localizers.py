@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.networks.backbones import build_backbone
 from wsoltrain.networks.decoders import TokenDecoder, UNetDecoder
-from wsoltrain.networks.encoders import LAST, FrozenVit, create, frozen
+from wsoltrain.networks.encoders import LAST, FrozenVit, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,7 +165,7 @@ class UNetLocalizer(Localizer):
 
     def __init__(self, backbone: str, *, weights: str | None, model_args: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.encoder = create(backbone, weights=weights, features_only=True, **(model_args or {}))
+        self.encoder = build_backbone(backbone, weights=weights, model_args=model_args, features_only=True)
         reductions = self.encoder.feature_info.reduction()
         if reductions != [2, 4, 8, 16, 32][: len(reductions)]:
             msg = f"backbone={backbone} has levels at strides {reductions}, a U-Net needs 2, 4, 8, 16, 32"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,16 @@ from torch.nn.functional import interpolate
 
 from wsolpipe.contract.errors import ConfigError, StoreError, WeightsError
 from wsolpipe.contract.reader import open_store
+from wsolpipe.networks.architectures import build_timm
+from wsolpipe.networks.classifier import WEIGHTS_FILE, parse_classifier
+from wsolpipe.networks.weights import load_into
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsolpipe.networks.classifier import ClassifierRecord
     from wsoltrain.data.config import Labelling
 
-RECORD_KEY = "wsolpipe.classifier"
-"""Metadata of the safetensors file in which the stage ``classifier`` says what its tensors are."""
 _LINEAR = "classifier.features=pooled"
 
 
@@ -26,8 +29,8 @@ class Judge(nn.Module):
 
     Parameters
     ----------
-    record : mapping
-        ``model``, ``model_args``, ``outputs``, ``size``, ``mean``, ``std`` as the stage recorded them.
+    record : ClassifierRecord
+        As the stage recorded it.
     tensors : mapping of str to Tensor
         Its state.
 
@@ -42,28 +45,16 @@ class Judge(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        import timm
-
+    def __init__(self, record: ClassifierRecord, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        if record.get("features", "pooled") != "pooled":
-            msg = f"a classifier on {record['features']} features cannot judge masked images"
+        if record.features != "pooled":
+            msg = f"a classifier on {record.features} features cannot judge masked images"
             raise ConfigError(msg, hint=f"wsolpipe run stage=classifier {_LINEAR} …")
-        self.size, self.outputs = int(record["size"]), int(record["outputs"])
-        arguments = dict(record.get("model_args") or {})
-        known = timm.get_pretrained_cfg(record["model"])
-        if known is not None and known.fixed_input_size and self.size != known.input_size[-1]:
-            arguments.setdefault("img_size", self.size)
-        try:
-            self.net: nn.Module = timm.create_model(
-                record["model"], pretrained=False, num_classes=self.outputs, **arguments
-            )
-            self.net.load_state_dict(tensors)
-        except (RuntimeError, TypeError, ValueError) as error:
-            msg = f"the classifier {record['model']} cannot be loaded: {error}"
-            raise WeightsError(msg, hint="wsolpipe run stage=classifier dataset=… force=true") from error
-        self.register_buffer("mean", torch.tensor(record["mean"])[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(record["std"])[:, None, None], persistent=False)
+        self.size, self.outputs = record.size, record.outputs
+        self.net = build_timm(record.model, record.model_args, outputs=record.outputs, size=record.size)
+        load_into(self.net, tensors, what=f"the classifier {record.model}")
+        self.register_buffer("mean", torch.tensor(record.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(record.std)[:, None, None], persistent=False)
         self.requires_grad_(False)
         self.eval()
 
@@ -97,10 +88,10 @@ def load_judge(labelling: Labelling, *, file: str | None, classes: int) -> Judge
     StoreError
         If the store has none; names the command that makes it.
     WeightsError, ConfigError
-        If the file is no such classifier, or one of fewer classes.
+        If the file is not such a classifier, or one of fewer classes.
     """
     content, where = _bytes(labelling, file)
-    record, tensors = _parsed(content, where)
+    record, tensors = parse_classifier(content, where)
     judge = Judge(record, tensors)
     if judge.outputs < classes:
         msg = f"{where} knows {judge.outputs} classes, the data set has {classes}"
@@ -112,7 +103,7 @@ def _bytes(labelling: Labelling, file: str | None) -> tuple[bytes, str]:
     if file is None:
         try:
             artifact = open_store(labelling.store)[labelling.dataset].artifact("classifier")
-            return artifact.read("model.safetensors"), f"classifier {artifact.key}"
+            return artifact.read(WEIGHTS_FILE), f"classifier {artifact.key}"
         except StoreError as error:
             raise StoreError(error.message, hint=labelling.command("classifier")) from error
     try:
@@ -120,16 +111,3 @@ def _bytes(labelling: Labelling, file: str | None) -> tuple[bytes, str]:
     except OSError as error:
         msg = f"classifier={file} cannot be read: {error.strerror}"
         raise WeightsError(msg, hint="classifier=model.safetensors of a stage classifier") from error
-
-
-def _parsed(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return json.loads(header["__metadata__"][RECORD_KEY]), tensors
-    except (SafetensorError, ValueError, KeyError) as error:
-        msg = f"{where} is no classifier that wsolpipe made"
-        raise WeightsError(msg, hint="wsolpipe run stage=classifier classifier.weights=FILE … imports any") from error

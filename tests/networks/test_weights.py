@@ -17,16 +17,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from models.checkpoints import dino_state
+from networks.checkpoints import dino_state
 from wsolpipe.contract.errors import WeightsError
-from wsolpipe.models import digests
-from wsolpipe.models.preprocessing import choose_preprocessing, recorded_preprocessing
-from wsolpipe.models.weights import (
-    Weights,
-    load_into,
-    load_state,
-    resolve,
-)
+from wsolpipe.networks import digests
+from wsolpipe.networks.preprocessing import choose_preprocessing, recorded_preprocessing
+from wsolpipe.networks.sources import Weights, resolve
+from wsolpipe.networks.weights import load_into, load_state
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +143,7 @@ def test_planning_needs_neither_torch_nor_timm_once_a_name_was_looked_up(tmp_pat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert resolve("timm:vit_small_patch16_224.dino", fetch=False) is None
     code = (
-        "import sys; from wsolpipe.models.weights import resolve; "
+        "import sys; from wsolpipe.networks.sources import resolve; "
         "assert resolve('timm:vit_small_patch16_224.dino', fetch=False) is None; "
         "sys.exit(bool({'torch', 'timm'} & sys.modules.keys()))"
     )

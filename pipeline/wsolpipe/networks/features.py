@@ -13,7 +13,7 @@ from wsolpipe.contract.nearest import unknown
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsolpipe.models.classifier import ImageClassifier
+    from wsolpipe.networks.classifier import ImageClassifier
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import WeightsError
-from wsolpipe.models.weights import first_line
+from wsolpipe.networks.weights import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from wsolpipe.models.weights import Weights
+    from wsolpipe.networks.sources import Weights
 
 Triple = tuple[float, float, float]
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,7 +43,7 @@ def recorded_preprocessing(weights: Weights) -> Preprocessing | None:
         If the file's metadata cannot be understood.
     """
     if weights.source.startswith("timm:"):
-        from wsolpipe.models.pretrained import configuration
+        from wsolpipe.networks.pretrained import configuration
 
         known = configuration(weights.source.removeprefix("timm:"))
         return Preprocessing(triple(known.mean, "mean"), triple(known.std, "std"))
@@ -86,7 +86,7 @@ def choose_preprocessing(
     """
     recorded = None if mean is not None and std is not None else recorded_preprocessing(weights)
     if recorded is None:
-        from wsolpipe.models.pretrained import configuration
+        from wsolpipe.networks.pretrained import configuration
 
         known = configuration(model, required=False)
         mean_std = (triple(known.mean, "mean"), triple(known.std, "std")) if known else IMAGENET

@@ -1,4 +1,4 @@
-"""The scoring classifier f_r: any timm model, told how its input looks, as two files that reload to the same logits."""
+"""The scoring classifier f_r: any timm model with its preprocessing, as two files that reload to the same logits."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import struct
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import nn
 
-from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, StoreError, WeightsError
+from wsolpipe.networks.architectures import build_timm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from wsolpipe.models.preprocessing import Triple
+    from wsolpipe.networks.preprocessing import Triple
 
 Features = Literal["pooled", "class_mean", "class_last4"]
 
@@ -76,42 +75,6 @@ class ClassifierRecord:
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
-def pretrained_record(model: str) -> Mapping[str, Any]:
-    """What timm knows of a model: ``mean``, ``std``, ``classifier``, ``fixed_input_size`` …
-
-    Raises
-    ------
-    ConfigError
-        If timm has no such model.
-    """
-    name = model.split(".", 1)[0]
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:6]}*") or timm.list_models(f"{name[:2]}*")
-        raise ConfigError(unknown("timm model", model, near[:20]))
-    known = timm.get_pretrained_cfg(model)
-    return known.to_dict() if known is not None else {}
-
-
-def build_timm(model: str, model_args: Mapping[str, Any], *, outputs: int, size: int) -> nn.Module:
-    """Make a timm model with untrained tensors that takes a square input of `size`.
-
-    Raises
-    ------
-    ConfigError
-        If the model is unknown or does not take the arguments.
-    """
-    known = pretrained_record(model)
-    arguments = dict(model_args)
-    if known.get("fixed_input_size") and size != known["input_size"][-1]:
-        arguments.setdefault("img_size", size)
-    try:
-        net: nn.Module = timm.create_model(model, pretrained=False, num_classes=outputs, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        msg = f"timm cannot make {model} with {arguments} and {outputs} outputs: {error}"
-        raise ConfigError(msg, hint="check model_args and size") from error
-    return net
-
-
 class ImageClassifier(nn.Module):
     """A timm model with its preprocessing.
 
@@ -132,7 +95,7 @@ class ImageClassifier(nn.Module):
         self.head: nn.Linear | None = None
         if not plain:
             if not hasattr(self.net, "get_intermediate_layers") or not getattr(self.net, "num_prefix_tokens", 0):
-                msg = f"features={record.features} needs a ViT with a class token, and {record.model} is none"
+                msg = f"features={record.features} needs a ViT with a class token, and {record.model} is not one"
                 raise ConfigError(msg, hint="classifier.features=pooled")
             blocks = 4 if record.features == "class_last4" else 2
             self.head = nn.Linear(blocks * int(self.net.num_features), record.outputs)  # type: ignore[arg-type]
@@ -277,11 +240,29 @@ def load_classifier(folder: Path, device: str = "cpu") -> ImageClassifier:
     return classifier.to(device).eval().requires_grad_(requires_grad=False)
 
 
-def classifier_keys(model: str) -> tuple[str, ...]:
-    """Prefixes of the tensors of a timm model's last layer, such as ``fc.``; none where timm does not say."""
-    named = pretrained_record(model).get("classifier") or ()
-    names = (named,) if isinstance(named, str) else tuple(named)
-    return tuple(f"{name}." for name in names)
+def parse_classifier(content: bytes, where: str) -> tuple[ClassifierRecord, dict[str, torch.Tensor]]:
+    """Read the bytes of ``model.safetensors``: record and tensors, without building the network.
+
+    Parameters
+    ----------
+    content : bytes
+        As `save_classifier` wrote them.
+    where : str
+        How messages call the file.
+
+    Raises
+    ------
+    WeightsError
+        If these are not the bytes of such a file.
+    """
+    try:
+        tensors = load(content)
+        (length,) = struct.unpack("<Q", content[:8])
+        record = ClassifierRecord.from_json(json.loads(content[8 : 8 + length])["__metadata__"][RECORD_KEY])
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError) as error:
+        msg = f"{where} is not a classifier that wsolpipe made"
+        raise WeightsError(msg, hint="wsolpipe run stage=classifier classifier.weights=FILE … imports any") from error
+    return record, tensors
 
 
 def stored_record(path: Path) -> ClassifierRecord | None:

@@ -15,7 +15,7 @@ from typing import Literal, overload
 
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.models.digests import cache_folder, remember, words_sha256
+from wsolpipe.networks.digests import cache_folder, remember, words_sha256
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 

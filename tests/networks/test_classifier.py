@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from wsolpipe.contract.errors import ConfigError, StoreError, WeightsError
 from wsolpipe.models.classes import count_outputs, refuse_label, refuse_misfit
-from wsolpipe.models.classifier import (
+from wsolpipe.models.training import Recipe, augment, fine_tune, fit_head
+from wsolpipe.networks.classifier import (
     ClassifierRecord,
     ImageClassifier,
     build_timm,
@@ -21,7 +22,6 @@ from wsolpipe.models.classifier import (
     save_classifier,
     stored_record,
 )
-from wsolpipe.models.training import Recipe, augment, fine_tune, fit_head
 
 TINY_VIT = {"embed_dim": 48, "depth": 5, "num_heads": 4, "patch_size": 8}
 

@@ -1,22 +1,20 @@
-"""Where a vision transformer's class token looks: its row of softmax(q·kᵀ), head by head, in chosen blocks.
+"""Vision transformers of timm: built without head, and read: class-token attention, tokens, attention of all queries.
 
-The maps of DINO (Caron et al., "Emerging properties in self-supervised vision transformers", ICCV 2021, figure 1), for
-any timm vision transformer with a class token. Fused attention returns no weights, so q and k are taken explicitly,
-and of the N x N matrix only the class token's row is computed. Nothing after the last wanted row is computed at all:
-in that block neither v, nor the other queries, nor the MLP.
+Class-token attention is the row of softmax(q·kᵀ) of the class token, head by head, in chosen blocks: the maps of DINO
+(Caron et al., "Emerging properties in self-supervised vision transformers", ICCV 2021, figure 1). Only that row is
+computed, and nothing after the last wanted row: in that block neither v, nor the other queries, nor the MLP.
 """
 
 from __future__ import annotations
 
-import difflib
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.networks.architectures import create
+from wsolpipe.networks.attention import attention_weights, class_token_row, heads_of, joint_projection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +28,7 @@ PRE_NORM, POST_NORM = ("Block", "EvaBlock"), ("ResPostBlock", "EvaBlockPostNorm"
 
 
 def build_vit(model: str, *, size: int, model_args: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
-    """Build a timm vision transformer without head, in evaluation mode, with random weights.
+    """Build a timm vision transformer with a class token, without head, in evaluation mode, with random weights.
 
     Parameters
     ----------
@@ -52,35 +50,22 @@ def build_vit(model: str, *, size: int, model_args: Mapping[str, Any] | None = N
     Raises
     ------
     ConfigError
-        If timm has no such model, it takes no such arguments, or the patches do not tile the size.
+        If timm has no such model, it takes no such arguments, it has no class-token attention, or the patches do not
+        tile the size.
     """
-    import timm
-
     options = dict(model_args or {})
     if "img_size" in options:
         msg = f"model_args.img_size={options['img_size']} contradicts size={size}"
         raise ConfigError(msg, hint="set size= only")
-    if not timm.is_model(model):
-        near = difflib.get_close_matches(model, timm.list_models(), n=6, cutoff=0.3)
-        raise ConfigError(unknown("timm model", model, near or timm.list_models("vit_*_patch16_224")))
+    fixed: dict[str, Any] = {"num_classes": 0}
     if not options.get("dynamic_img_size"):
-        options["img_size"] = size
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            vit = timm.create_model(model, pretrained=False, **{"num_classes": 0, **options})
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"cannot build {model} with {_spelt(options)}: {reason}"
-        raise ConfigError(
-            msg, hint="name a vision transformer, such as vit_small_patch16_224, and its own arguments"
-        ) from error
+        fixed["img_size"] = size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vit = create(model, options, **fixed)
+    require_class_token(vit, model)
     _require_tiling(vit, model, size)
-    return cast("nn.Module", vit.eval().requires_grad_(requires_grad=False))
-
-
-def _spelt(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items()) or "no arguments"
+    return vit.eval().requires_grad_(requires_grad=False)
 
 
 def _require_tiling(vit: Any, model: str, size: int) -> None:
@@ -91,7 +76,7 @@ def _require_tiling(vit: Any, model: str, size: int) -> None:
         if size % side:
             below = size // side * side
             near = " or ".join(str(value) for value in (below, below + side) if value)
-            msg = f"size={size} is no multiple of the patch size {side} of {model}"
+            msg = f"size={size} is not a multiple of the patch size {side} of {model}"
             raise ConfigError(msg, hint=f"set size={near}")
 
 
@@ -169,7 +154,7 @@ class ClassTokenAttention(nn.Module):
 
     def __init__(self, vit: nn.Module, blocks: Sequence[int], *, model: str = "the model") -> None:
         super().__init__()
-        _require_rows(vit, model)
+        require_class_token(vit, model)
         self.vit = vit
         self.blocks = tuple(blocks)
         self.heads = int(self.vit.blocks[self.blocks[-1]].attn.num_heads)
@@ -210,12 +195,19 @@ class ClassTokenAttention(nn.Module):
         return patches.reshape(*patches.shape[:-1], height, width)
 
 
-def _require_rows(vit: nn.Module, model: str) -> None:
+def require_class_token(vit: nn.Module, model: str) -> None:
+    """Refuse a network that is not a vision transformer whose class token attends to patches.
+
+    Raises
+    ------
+    ConfigError
+        Says what is missing.
+    """
     reason = None
     if getattr(vit, "cls_token", None) is None or not getattr(vit, "num_prefix_tokens", 0):
         reason = "it has no class token"
-    elif not hasattr(vit, "_pos_embed") or not hasattr(vit, "norm_pre"):
-        reason = f"{type(vit).__name__} is not laid out as timm's VisionTransformer"
+    elif not all(hasattr(vit, part) for part in ("_pos_embed", "norm_pre", "blocks", "patch_embed")):
+        reason = f"{type(vit).__name__} is not built as timm's VisionTransformer"
     else:
         for number, block in enumerate(cast("Any", vit).blocks):
             kind, attention = type(block).__name__, type(getattr(block, "attn", None)).__name__
@@ -229,106 +221,76 @@ def _require_rows(vit: nn.Module, model: str) -> None:
         )
 
 
-def class_token_row(attention: Any, tokens: Tensor, *, rope: Tensor | None = None) -> Tensor:
-    """First row of softmax(scale · q·kᵀ) of one attention layer.
+class Tokens(NamedTuple):
+    """Tokens of a batch.
+
+    Attributes
+    ----------
+    patches : float Tensor [B, D, h, w]
+        Patch tokens after the last norm.
+    classes : float Tensor [B, last * D]
+        Class tokens of the last blocks, each after that norm.
+    attention : float Tensor [B, heads * (1 + h w), h, w] or None
+        Last block: how much each query (class token first) looks at each patch; where asked for.
+    """
+
+    patches: Tensor
+    classes: Tensor
+    attention: Tensor | None
+
+
+def require_tokens(vit: Any, model: str, *, attention: bool = False) -> None:
+    """Refuse a network that `read_tokens` cannot read.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a vision transformer with one class token and, where its attention is wanted, one that is plain
+        softmax(q·kᵀ) without rotary embedding.
+    """
+    if attention:
+        require_class_token(vit, model)
+    plain = all(hasattr(vit, part) for part in ("blocks", "patch_embed", "embed_dim", "forward_intermediates"))
+    layer = getattr(vit.blocks[-1], "attn", None) if plain else None
+    reason = None
+    if not plain or getattr(vit, "cls_token", None) is None or getattr(vit, "num_prefix_tokens", 0) != 1:
+        reason = "is not a vision transformer with one class token"
+    elif attention and (getattr(vit, "rope", None) is not None or getattr(layer, "num_kv_groups", 1) != 1):
+        reason = "turns or groups its keys, so the attention of all queries cannot be read"
+    elif not hasattr(layer, "num_heads"):
+        reason = "has blocks without attention heads"
+    if reason:
+        msg = f"{model} {reason}"
+        raise ConfigError(msg, hint="name a plain vision transformer, such as vit_small_patch16_224")
+
+
+def read_tokens(vit: Any, images: Tensor, *, last: int, attention: bool = False) -> Tokens:
+    """Run a vision transformer with one class token and keep what heads read.
 
     Parameters
     ----------
-    attention : nn.Module
-        timm's ``Attention``, ``AttentionRope`` or ``EvaAttention``.
-    tokens : float tensor [B, N, C]
-        Input of the layer, the class token first.
-    rope : float tensor, optional
-        Rotary embedding of the patches; prefix tokens are not turned, so the class token's query is not either.
-
-    Returns
-    -------
-    float32 tensor [B, heads, N]
-        Rows sum to one.
+    vit : nn.Module
+        Any timm model that `require_tokens` takes.
+    images : float tensor [B, 3, H, W]
+        Normalised.
+    last : int
+        Blocks whose class tokens are kept.
+    attention : bool
+        Keep the last block's attention too.
     """
-    query, key = _query_and_keys(attention, tokens)
-    query, key = attention.q_norm(query), attention.k_norm(key)
-    if rope is not None:
-        key = _turned(attention, key, rope)
-    if key.shape[1] != query.shape[1]:  # grouped-query attention: head h uses key head h // group
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    with torch.autocast(tokens.device.type, enabled=False):  # these numbers are the result
-        scores: Tensor = (query.float() * attention.scale) @ key.float().transpose(-2, -1)
-        return scores.softmax(dim=-1).squeeze(-2)
-
-
-def _query_and_keys(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Query of the first token [B, heads, 1, d] and keys of all [B, heads, N, d], no values."""
-    first = tokens[:, :1]
-    if attention.qkv is None:
-        query, key = attention.q_proj(first), attention.k_proj(tokens)
-    else:
-        weight = attention.qkv.weight
-        width = weight.shape[0] // 3
-        query = linear(first, weight[:width], _bias(attention, slice(0, width), "q_bias"))
-        key = linear(tokens, weight[width : 2 * width], _bias(attention, slice(width, 2 * width), "k_bias"))
-    depth = query.shape[-1] // attention.num_heads
-    return query.unflatten(-1, (-1, depth)).transpose(1, 2), key.unflatten(-1, (-1, depth)).transpose(1, 2)
-
-
-def _bias(attention: Any, rows: slice, separate: str) -> Tensor | None:
-    if attention.qkv.bias is not None:
-        return cast("Tensor", attention.qkv.bias[rows])
-    return cast("Tensor | None", getattr(attention, separate, None))
-
-
-def _turned(attention: Any, key: Tensor, rope: Tensor) -> Tensor:
-    from timm.layers import apply_rot_embed_cat
-
-    fixed = attention.num_prefix_tokens
-    half = getattr(attention, "rotate_half", False)
-    turned = apply_rot_embed_cat(key[:, :, fixed:], rope, **({"half": True} if half else {}))
-    whole: Tensor = torch.cat([key[:, :, :fixed], turned], dim=2)
-    return whole.to(key.dtype)
-
-
-def scale_attention(maps: Tensor, scale: str, *, power: float = 1.0) -> Tensor:
-    """Change the contrast of attention shares, pixel by pixel.
-
-    Parameters
-    ----------
-    maps : float32 tensor of any shape
-        Shares in [0, 1].
-    scale : {"linear", "sqrt", "log", "power"}
-        ``log`` is natural; a share that underflowed counts as the smallest normal float32, so it stays finite.
-    power : float
-        Exponent of ``power``.
-
-    Returns
-    -------
-    float32 tensor, same shape
-        NaN stays NaN.
-    """
-    if scale == "sqrt":
-        return maps.sqrt()
-    if scale == "log":
-        return maps.clamp_min(torch.finfo(torch.float32).tiny).log()
-    return maps.pow(power) if scale == "power" else maps
-
-
-def mean_and_heads(attention: Tensor, *, heads: Sequence[int], scale: str = "linear", power: float = 1.0) -> Tensor:
-    """Put the scaled heads and their mean into one stack, the mean first.
-
-    Each head is scaled in each block, then averaged over blocks, then over heads.
-
-    Parameters
-    ----------
-    attention : float32 tensor [B, blocks, H, h, w]
-        As `ClassTokenAttention` returns it.
-    heads : sequence of int
-        Heads that are kept, in this order.
-    scale, power
-        As `scale_attention`.
-
-    Returns
-    -------
-    float32 tensor [B, 1 + heads, h, w]
-        Mean, then the kept heads.
-    """
-    kept = scale_attention(attention[:, :, list(heads)], scale, power=power).mean(dim=1)
-    return torch.cat([kept.mean(dim=1, keepdim=True), kept], dim=1)
+    seen: dict[str, Tensor] = {}
+    layer = vit.blocks[-1].attn
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.update(last=given[0]))
+    try:
+        features = vit.forward_intermediates(
+            images, indices=last, return_prefix_tokens=True, norm=True, intermediates_only=True
+        )
+    finally:
+        hook.remove()
+    patches = features[-1][0]
+    classes = torch.cat([prefix[:, 0] for _, prefix in features], 1)
+    if not attention:
+        return Tokens(patches, classes, None)
+    query, key, _ = heads_of(layer, joint_projection(layer, seen["last"]), prefix=vit.num_prefix_tokens)
+    weights = attention_weights(query, key, layer.scale)[..., vit.num_prefix_tokens :]
+    return Tokens(patches, classes, weights.flatten(1, 2).reshape(len(patches), -1, *patches.shape[-2:]))

@@ -1,0 +1,169 @@
+"""Attention layers taken apart: q, k and v, softmax(scale · q·kᵀ), and the class token's row of it.
+
+Fused attention returns no weights, so q and k are taken explicitly. timm's ``Attention``, ``AttentionRope`` and
+``EvaAttention`` are known here; tokens are float [B, N, C], heads [B, H, N, d].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.nn.functional import linear
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+Heads = tuple["Tensor", "Tensor", "Tensor"]
+
+
+def split_heads(joint: Tensor, heads: int) -> Heads:
+    """q, k and v side by side, [B, N, 3C], as [B, heads, N, d] each."""
+    query, key, value = joint.reshape(*joint.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+    return query, key, value
+
+
+def attention_weights(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """softmax(scale · q·kᵀ), [B, H, N, N]; rows sum to one."""
+    return ((query * scale) @ key.mT).softmax(dim=-1)
+
+
+def joint_weight(layer: Any) -> Tensor:
+    """Weight [3C, C] of timm's joint projection, or of the three stacked."""
+    if layer.qkv is not None:
+        return cast("Tensor", layer.qkv.weight)
+    return torch.cat([part.weight for part in (layer.q_proj, layer.k_proj, layer.v_proj)])
+
+
+def joint_projection(layer: Any, tokens: Tensor) -> Tensor:
+    """q, k and v of a timm layer side by side, [B, N, 3C], from its joint or its separate projections."""
+    if layer.qkv is None:
+        return torch.cat([part(tokens) for part in (layer.q_proj, layer.k_proj, layer.v_proj)], dim=-1)
+    bias = layer.qkv.bias
+    if bias is None and getattr(layer, "q_bias", None) is not None:
+        bias = torch.cat((layer.q_bias, layer.k_bias, layer.v_bias))
+    return linear(tokens, layer.qkv.weight, bias)
+
+
+def heads_of(layer: Any, joint: Tensor, *, prefix: int, rope: Tensor | None = None) -> Heads:
+    """q, k and v of a timm layer from `joint_projection`, normalised where the layer does so.
+
+    Parameters
+    ----------
+    layer : nn.Module
+    joint : float tensor [B, N, 3C]
+    prefix : int
+        Tokens before the patches; the rotary embedding does not turn them.
+    rope : float tensor, optional
+        Rotary embedding of the patches.
+    """
+    query, key, value = split_heads(joint, layer.num_heads)
+    query, key = layer.q_norm(query), layer.k_norm(key)
+    if rope is not None:
+        query, key = (turn(layer, part, rope, prefix=prefix) for part in (query, key))
+    return query, key, value
+
+
+def turn(layer: Any, heads: Tensor, rope: Tensor, *, prefix: int) -> Tensor:
+    """Apply a rotary embedding to the patches of [B, H, N, d]."""
+    from timm.layers import apply_rot_embed_cat
+
+    half = {"half": True} if getattr(layer, "rotate_half", False) else {}
+    turned = apply_rot_embed_cat(heads[:, :, prefix:], rope, **half)
+    return torch.cat([heads[:, :, :prefix], turned], dim=2).to(heads.dtype)
+
+
+def class_token_row(attention: Any, tokens: Tensor, *, rope: Tensor | None = None) -> Tensor:
+    """First row of softmax(scale · q·kᵀ) of one attention layer; of the N x N matrix nothing else is computed.
+
+    Parameters
+    ----------
+    attention : nn.Module
+        timm's ``Attention``, ``AttentionRope`` or ``EvaAttention``.
+    tokens : float tensor [B, N, C]
+        Input of the layer, the class token first.
+    rope : float tensor, optional
+        Rotary embedding of the patches; prefix tokens are not turned, so the class token's query is not either.
+
+    Returns
+    -------
+    float32 tensor [B, heads, N]
+        Rows sum to one.
+    """
+    query, key = _query_and_keys(attention, tokens)
+    query, key = attention.q_norm(query), attention.k_norm(key)
+    if rope is not None:
+        key = turn(attention, key, rope, prefix=attention.num_prefix_tokens)
+    if key.shape[1] != query.shape[1]:  # grouped-query attention: head h uses key head h // group
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    with torch.autocast(tokens.device.type, enabled=False):  # these numbers are the result
+        return attention_weights(query.float(), key.float(), attention.scale).squeeze(-2)
+
+
+def _query_and_keys(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Query of the first token [B, heads, 1, d] and keys of all [B, heads, N, d], no values."""
+    first = tokens[:, :1]
+    if attention.qkv is None:
+        query, key = attention.q_proj(first), attention.k_proj(tokens)
+    else:
+        weight = attention.qkv.weight
+        width = weight.shape[0] // 3
+        query = linear(first, weight[:width], _bias(attention, slice(0, width), "q_bias"))
+        key = linear(tokens, weight[width : 2 * width], _bias(attention, slice(width, 2 * width), "k_bias"))
+    depth = query.shape[-1] // attention.num_heads
+    return query.unflatten(-1, (-1, depth)).transpose(1, 2), key.unflatten(-1, (-1, depth)).transpose(1, 2)
+
+
+def _bias(attention: Any, rows: slice, separate: str) -> Tensor | None:
+    if attention.qkv.bias is not None:
+        return cast("Tensor", attention.qkv.bias[rows])
+    return cast("Tensor | None", getattr(attention, separate, None))
+
+
+def scale_attention(maps: Tensor, scale: str, *, power: float = 1.0) -> Tensor:
+    """Change the contrast of attention shares, pixel by pixel.
+
+    Parameters
+    ----------
+    maps : float32 tensor of any shape
+        Shares in [0, 1].
+    scale : {"linear", "sqrt", "log", "power"}
+        ``log`` is natural; a share that underflowed counts as the smallest normal float32, so it stays finite.
+    power : float
+        Exponent of ``power``.
+
+    Returns
+    -------
+    float32 tensor, same shape
+        NaN stays NaN.
+    """
+    if scale == "sqrt":
+        return maps.sqrt()
+    if scale == "log":
+        return maps.clamp_min(torch.finfo(torch.float32).tiny).log()
+    return maps.pow(power) if scale == "power" else maps
+
+
+def mean_and_heads(attention: Tensor, *, heads: Sequence[int], scale: str = "linear", power: float = 1.0) -> Tensor:
+    """Put the scaled heads and their mean into one stack, the mean first.
+
+    Each head is scaled in each block, then averaged over blocks, then over heads.
+
+    Parameters
+    ----------
+    attention : float32 tensor [B, blocks, H, h, w]
+        As `ClassTokenAttention` returns it.
+    heads : sequence of int
+        Heads that are kept, in this order.
+    scale, power
+        As `scale_attention`.
+
+    Returns
+    -------
+    float32 tensor [B, 1 + heads, h, w]
+        Mean, then the kept heads.
+    """
+    kept = scale_attention(attention[:, :, list(heads)], scale, power=power).mean(dim=1)
+    return torch.cat([kept.mean(dim=1, keepdim=True), kept], dim=1)

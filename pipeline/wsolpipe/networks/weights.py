@@ -1,0 +1,197 @@
+"""Tensors of weights files: read without running code, freed from the wrappers of training scripts, loaded whole.
+
+Names of files and wrappers that are understood: official DINO, iBOT and MoCo v3 checkpoints, SimMIM's, those of
+`DataParallel` and `torch.compile`, and plain state dicts.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from wsolpipe.networks.sources import Weights
+
+#: Keys under which training scripts nest the tensors; of a self-distilled pair the teacher is taken.
+NESTINGS = ("state_dict", "model", "teacher", "student")
+#: Wrappers of every name of a checkpoint.
+WRAPPERS = ("module.", "_orig_mod.")
+#: Prefixes of the network that is wanted; names beside it belong to its training partner or its projection head. The
+#: first that occurs is taken: the teacher of a self-distilled pair, and MoCo's base encoder as its own evaluation does.
+PARTS = ("teacher.", "student.", "base_encoder.", "momentum_encoder.", "backbone.")
+#: SimMIM's prefix; some networks have an own part of this name, so it counts only beside nothing but heads.
+ENCODER = "encoder."
+#: First words of names that belong to what pretraining adds to a network.
+HEADS = ("decoder", "head", "mask_token", "predictor", "projector")
+#: Prefixes of tensors that a network without classifier does not have.
+HEAD_KEYS = ("head.", "head_dist.", "fc_norm.", "mask_token", "AuxLogits.")
+
+
+def load_state(weights: Weights, *, unwrap: bool = True) -> dict[str, Tensor]:
+    """Read the tensors of a weights file under the network's own names.
+
+    Official DINO checkpoints hold ``{"teacher": {"backbone.blocks.0…": …, "head.…": …}, …}`` or the bare backbone;
+    both come back with the backbone's own names. Half precision becomes float32. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    weights : Weights
+        A resolved file.
+    unwrap : bool
+        Whether nestings and prefixes are removed; a detector's ``backbone.`` is not a wrapper.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    WeightsError
+        If the file is not a checkpoint, is truncated, or holds objects other than tensors and plain values.
+    """
+    if weights.path is None:
+        msg = f"{weights.source} is an initialisation, not a file with tensors"
+        raise WeightsError(msg)
+    loaded = _read(weights.path)
+    names = _unwrap(loaded) if unwrap else loaded
+    state = {key: value for key, value in names.items() if _is_tensor(value)}
+    if not state:
+        msg = f"{weights.path} holds no tensors at its top level or under {', '.join(NESTINGS)}"
+        raise WeightsError(msg, hint="save it as torch.save(model.state_dict(), 'weights.pth')")
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _read(path: Path) -> Any:
+    import torch
+
+    try:
+        if path.suffix.lower() == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        # Training scripts store their arguments beside the tensors; a Namespace runs no code when it is read.
+        from argparse import Namespace
+
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        msg = f"{path} is not a plain checkpoint: {first_line(error)}"
+        raise WeightsError(
+            msg, hint="only tensors are read; save it as safetensors, or its state_dict alone"
+        ) from error
+    except Exception as error:  # what a truncated file raises differs with its format and version
+        msg = f"cannot read {path} as weights: {first_line(error)}"
+        raise WeightsError(msg, hint="fetch or copy the file again; it may be truncated") from error
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _is_tensor(value: object) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _unwrap(loaded: Any) -> dict[str, Any]:
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[name] for name in NESTINGS if isinstance(loaded.get(name), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
+    if not isinstance(loaded, Mapping):
+        return {}
+    state = {str(key): value for key, value in loaded.items()}
+    while (prefix := _prefix(state)) is not None:
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
+
+
+def _prefix(state: Mapping[str, Any]) -> str | None:
+    """Prefix to be removed; names without it belong to something else."""
+    if not state:
+        return None
+    for wrapper in WRAPPERS:
+        if all(key.startswith(wrapper) for key in state):
+            return wrapper
+    part = next((part for part in PARTS if any(key.startswith(part) for key in state)), None)
+    if part is None and any(key.startswith(ENCODER) for key in state):
+        beside = [key for key in state if not key.startswith((ENCODER, *HEADS))]
+        return None if beside else ENCODER
+    return part
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor], *, what: str, ignore: Sequence[str] = ()) -> None:
+    """Load tensors into a model, all of them or none.
+
+    Positional embeddings of another image size are resampled as timm does (bicubic), and other names of the same
+    network (DINOv2, EVA, ConvNeXt) are translated by timm; a differing patch size is refused, not resampled.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its tensors are overwritten.
+    state : mapping of str to Tensor
+        As `load_state` returns it.
+    what : str
+        How the message calls the model, such as ``vit_small_patch16_224``.
+    ignore : sequence of str
+        Prefixes of keys of the file that the model need not have, such as ``head.``.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor is missing, unexpected or of another shape; names the first of each.
+    """
+    fitted = _fitted(model, state)
+    wanted = model.state_dict()
+    missing = [key for key in wanted if key not in fitted]
+    unexpected = [key for key in fitted if key not in wanted and not key.startswith(tuple(ignore))]
+    misshapen = [key for key in wanted if key in fitted and wanted[key].shape != fitted[key].shape]
+    misshapen.sort(key=lambda key: key == "pos_embed")  # its shape follows from the patches'; they say more
+    if missing or unexpected or misshapen:
+        parts = [_listed("missing", missing), _listed("unexpected", unexpected)]
+        if misshapen:
+            key = misshapen[0]
+            parts.append(f"{key} is {list(fitted[key].shape)} where the model has {list(wanted[key].shape)}")
+        msg = f"the weights do not fit {what}: {'; '.join(part for part in parts if part)}"
+        raise WeightsError(
+            msg, hint="give the model that these weights are of (model=, model_args.…=), or other weights"
+        )
+    model.load_state_dict({key: fitted[key] for key in wanted})
+
+
+def _listed(name: str, keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{name} {keys[0]}{more}" if keys else ""
+
+
+def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate and resample what timm knows of this architecture; leave everything else alone."""
+    adapt = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
+    key = "patch_embed.proj.weight"
+    own, given = dict(model.named_parameters()).get(key), state.get(key)
+    if own is None:
+        wanted = adapt is not None and any(name not in state for name in model.state_dict())
+    else:
+        wanted = adapt is not None and given is not None and own.shape == given.shape
+    if not wanted or adapt is None:
+        return dict(state)
+    try:
+        adapted = adapt(dict(state), model)
+    except Exception:  # noqa: BLE001 - each architecture fails in its own way on tensors of another
+        # Not what timm knows either: the comparison of keys that follows says where they differ.
+        return dict(state)
+    return dict(adapted)
