@@ -8,10 +8,9 @@ import pytest
 from stores import DATASET
 from wsolpipe import open_store
 from wsolpipe.contract.schema import Status
+from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics.boxes import BoxEvaluation, iou_per_box
-from wsolpipe.report.evaluation import otsu_box
 from wsolpipe.report.material import gather
-from wsolpipe.report.quality import best_overlaps
 from wsolpipe.report.sample import choose
 
 
@@ -32,23 +31,6 @@ def test_means_are_those_of_the_box_evaluation(example):
     assert means["otsu"] == pytest.approx(np.mean(otsu), abs=1e-9)
     assert quality.recall("top1") == pytest.approx(wanted["recall50_top1"])
     assert int(quality.scored.sum()) == wanted["rows_scored"]
-
-
-def test_overlaps_of_every_box_equal_the_metric_box_by_box():
-    rng = np.random.default_rng(0)
-    corners = np.sort(rng.uniform(0, 50, (30, 4, 2, 2)), axis=2)
-    boxes = corners.reshape(30, 4, 4)
-    boxes[rng.random((30, 4)) < 0.3] = np.nan
-    rows = np.sort(rng.integers(0, 30, 25))
-    truth = np.sort(rng.uniform(0, 50, (25, 2, 2)), axis=1).reshape(25, 4)
-    found = best_overlaps(boxes, rows, truth)
-    for row in range(30):
-        present = ~np.isnan(boxes[row, :, 0])
-        if (rows == row).any():
-            np.testing.assert_allclose(found[row, present], iou_per_box(boxes[row], truth[rows == row]))
-            assert np.isnan(found[row, ~present]).all()
-        else:
-            assert np.isnan(found[row]).all()
 
 
 def test_quarantined_and_unfinished_rows_are_outside_the_denominators(make_example):

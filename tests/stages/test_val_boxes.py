@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from stages.drawn import draw
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.contract.schema import Status
+from wsolpipe.contract.schema import Fallback, Status
+from wsolpipe.evaluate.rows import RowTable
+from wsolpipe.evaluate.truth import Truth
+from wsolpipe.evaluate.val_boxes import ARRAYS, export_boxes, score_val_boxes
 from wsolpipe.images.geometry import resize
 from wsolpipe.images.pseudo import box_lines, read_boxes
 from wsolpipe.metrics import best_iou, iou_per_box
 from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
-from wsolpipe.ops.selection import Fallback
-from wsolpipe.report.evaluation import Scored
-from wsolpipe.report.val_boxes import ARRAYS, export_boxes, score_val_boxes
 from wsolpipe.stages.base import Context, Upstream
 from wsolpipe.stages.cams import Cams
 from wsolpipe.stages.regions import RegionsStage
@@ -307,15 +307,11 @@ def test_regions_of_another_kind_and_foreign_classifiers_are_refused(folder, dra
 
 
 def scored_of(arrays, drawn, names=None):
-    record = types.SimpleNamespace(start=0, stop=COUNT)
-    table = types.SimpleNamespace(column=lambda _: types.SimpleNamespace(to_pylist=lambda: names))
-    return Scored(
-        view=View(arrays, record),
-        index=types.SimpleNamespace(table=lambda _: table),
-        truth={row: drawn.boxes[row : row + 1].astype(float) for row in range(COUNT)},
-        sizes=np.array([image.shape[1::-1] for image in drawn.images]),
-        objectless=frozenset(),
-    )
+    sizes = np.array([image.shape[1::-1] for image in drawn.images])
+    nothing = np.zeros(COUNT, bool)
+    rows = RowTable("val", names or [""] * COUNT, [[0]] * COUNT, sizes, np.ones(COUNT, int), frozenset(), nothing)
+    truth = Truth("drawn", rows, {row: drawn.boxes[row : row + 1].astype(float) for row in range(COUNT)})
+    return View(arrays, types.SimpleNamespace(start=0, stop=COUNT)), truth
 
 
 class View:
@@ -334,7 +330,7 @@ class View:
 def test_eval_gives_each_row_of_the_table_with_its_estimator(folder, drawn, upstream):
     arrays = stage(folder).process(drawn.rows(), upstream)
     assert set(ARRAYS) <= set(arrays)
-    figures, quarantined = score_val_boxes(scored_of(arrays, drawn))
+    figures = score_val_boxes(*scored_of(arrays, drawn)).figures
     pointing, both, upper, top, hits = [], [], [], [], []
     for row in range(COUNT):
         truth = drawn.boxes[row : row + 1]
@@ -347,7 +343,7 @@ def test_eval_gives_each_row_of_the_table_with_its_estimator(folder, drawn, upst
         top.append(best_iou(arrays["top_box"][row], truth))
         x, y = arrays["peak"][row]
         hits.append(truth[0, 0] <= x < truth[0, 2] and truth[0, 1] <= y < truth[0, 3])
-    assert quarantined == 0
+    assert figures["rows_quarantined"] == 0
     assert figures["iou_pointing_mean_of_boxes"] == pytest.approx(np.mean(pointing))
     assert figures["iou_top_pointing_mean_of_boxes"] == pytest.approx(np.mean(both))
     assert figures["rows_top_pointing"] == len(both)
@@ -362,7 +358,7 @@ def test_eval_gives_each_row_of_the_table_with_its_estimator(folder, drawn, upst
 def test_exported_boxes_come_back_as_they_were(folder, drawn, upstream, tmp_path):
     arrays = stage(folder).process(drawn.rows(), upstream)
     names = [f"a,{row}.jpg" for row in range(COUNT)]
-    files = export_boxes(scored_of(arrays, drawn, names))
+    files = export_boxes(*scored_of(arrays, drawn, names))
     assert set(files) == {"localization.txt", "localization_iou.txt"}
     (tmp_path / "localization.txt").write_text(files["localization.txt"])
     back = read_boxes(tmp_path / "localization.txt")

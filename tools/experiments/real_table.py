@@ -1,4 +1,4 @@
-"""Tell what runs on one data set came to: mean and spread over seeds, and what choosing by pseudo-boxes costs.
+"""Show the figures of runs on one data set: mean and spread over seeds, and what choosing by pseudo-boxes costs.
 
     python tools/experiments/real_table.py runs=FOLDER dataset=NAME store=STORE [split=test]
 
@@ -16,36 +16,36 @@ from typing import Any
 
 import numpy as np
 
+from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.results import StoreResults
+from wsolpipe.evaluate.tables import baselines
+from wsolpipe.evaluate.tau import Chooser
+from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.metrics.protocol import protocol_table, read_runs
-from wsoltrain.data.config import Labelling
-from wsoltrain.selection.comparison import box_figures, map_figures, map_tau
-from wsoltrain.selection.evaluation import boxes_of
 
 NAMES = ("MaxBoxAcc", "MaxBoxAccV2", "iou")
 ANNOTATORS = ("proposals", "gt")
 
 
-def numbers(told: dict[str, Any]) -> list[float]:
+def numbers(cell: dict[str, Any]) -> list[float]:
     """MaxBoxAcc, MaxBoxAccV2 and mean IoU of figures of maps."""
-    v2 = told["MaxBoxAccV2"]
-    return [told["MaxBoxAcc"], v2["mean"] if isinstance(v2, dict) else v2, told["iou"]]
+    v2 = cell["MaxBoxAccV2"]
+    return [cell["MaxBoxAcc"], v2["mean"] if isinstance(v2, dict) else v2, cell["iou"]]
 
 
-def baselines(store: str, dataset: str, split: str) -> dict[str, list[float]]:
-    """The three figures of what stands beside the runs."""
-    here, val = (Labelling(store, dataset, name, maps=None, boxes=None) for name in (split, "val"))
-    truth = boxes_of(here, "gt")
-    found = {}
-    for name, stage in (("centred box", None), ("proposals (top 1)", "proposals")):
-        told = box_figures(here, truth, stage)
-        if told:
-            found[name] = [100 * told["recall50_top1"], 100 * told["box_maxboxacc_v2"], told["iou_top1"]]
-    tau = map_tau(val, boxes_of(val, "proposals"), "cams")
-    for name, at in (("CAM, tau by proposals of val", tau), ("CAM, its best tau on these images", None)):
-        told = map_figures(here, truth, "cams", tau=at)
-        if told:
-            found[name] = numbers(told)
-    return found
+def beside(store: str, dataset: str, split: str) -> dict[str, list[float]]:
+    """The three figures of a centred box, of CAMs and of the first proposals, by what they are."""
+    results = StoreResults(store, dataset)
+    here, val = (results.rows(name) for name in (split, "val"))
+    cams = Chooser(StageMaps(results.view("cams", "val"), 0, val), find_truth(results, val, "proposals"), Frame())
+    truth = find_truth(results, here, "gt")
+    boxes, maps = results.view("proposals", split), results.view("cams", split)
+    lines = baselines(truth, boxes=[boxes], maps=maps, chooser=cams)
+    return {
+        f"{line.name} {line.threshold}".strip(): [float(value or 0) for value in (line.accuracy, line.v2, line.iou)]
+        for line in lines
+    }
 
 
 def chosen(runs: Path) -> dict[tuple[str, str], list[list[float]]]:
@@ -63,8 +63,8 @@ def main(words: list[str]) -> int:
     """Print the table."""
     values = {"split": "test", **dict(word.split("=", 1) for word in words)}
     print(f"{'':36}{''.join(f'{name:>16}' for name in NAMES)}")
-    for name, told in baselines(values["store"], values["dataset"], values["split"]).items():
-        print(f"{name:36}{''.join(f'{value:16.3f}' for value in told)}")
+    for name, figures in beside(values["store"], values["dataset"], values["split"]).items():
+        print(f"{name:36}{''.join(f'{value:16.3f}' for value in figures)}")
     found = chosen(Path(values["runs"]))
     for (setting, annotator), seeds in found.items():
         mean, spread = np.mean(seeds, 0), np.std(seeds, 0, ddof=1) if len(seeds) > 1 else np.zeros(3)

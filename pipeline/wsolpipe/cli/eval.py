@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import make_command, print_json, print_table
 
 if TYPE_CHECKING:
-    from wsolpipe.report.options import Options
+    from wsolpipe.evaluate.options import Options
 
 PREFERRED_SPLITS = ("test", "val")
 CHOICES = {
@@ -83,7 +84,7 @@ def read_options(given: dict[str, str]) -> Options:
     """
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.contract.nearest import unknown
-    from wsolpipe.report.options import Options
+    from wsolpipe.evaluate.options import Options
 
     values: dict[str, Any] = {name: given[name] for name in TEXTS if given.get(name)}
     for name, choices in CHOICES.items():
@@ -119,9 +120,10 @@ def _number(name: str, text: str, low: float, high: float, kind: type) -> Any:
 
 def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) -> int:
     from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.engine.session import Session
+    from wsolpipe.evaluate.evaluation import evaluate
     from wsolpipe.report.curves import write_csv, write_plots
-    from wsolpipe.report.evaluation import score
 
     if (len(config.stage) != 1) == (options.maps is None) or (options.maps is not None and config.stage):
         msg = "eval scores one stage, or one folder of maps"
@@ -130,7 +132,8 @@ def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) 
     known = session.dataset.splits
     splits = config.split or (next((name for name in PREFERRED_SPLITS if name in known), known[0]),)
     stage = config.stage[0] if config.stage else None
-    found = [score(session, stage, split, options) for split in splits]
+    options = replace(options, threads=config.threads or None, seed=config.seed)
+    found = [evaluate(SessionResults(session), stage, split, options) for split in splits]
     if given.get("csv"):
         write_csv(Path(given["csv"]), found)
     drawn = [path for item in found for path in write_plots(Path(given["plots"]), item)] if given.get("plots") else []

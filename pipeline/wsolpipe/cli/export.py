@@ -20,11 +20,11 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.config import build_config
-    from wsolpipe.engine.lookup import find_view, index_of, require_complete
+    from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.engine.session import Session
+    from wsolpipe.evaluate.truth import truth_of_index
+    from wsolpipe.evaluate.val_boxes import export_boxes
     from wsolpipe.keys.values import split_words
-    from wsolpipe.report.evaluation import attach_truth
-    from wsolpipe.report.val_boxes import export_boxes
     from wsolpipe.stages.registry import load_registry
 
     given = split_words(words)
@@ -33,17 +33,16 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         msg = "export writes the boxes of one stage to a folder"
         raise ConfigError(msg, hint="wsolpipe export stage=val_boxes dataset=… out=FOLDER")
     session = Session.open(config, need_root=False)
-    written = []
+    results, written = SessionResults(session), []
     for split in config.split or session.dataset.splits:
-        view = find_view(session, config.stage[0], split, key=given.get("key"))
-        require_complete(view)
+        view = results.view(config.stage[0], split, given.get("key"))
         if "boxes" not in view.manifest.arrays:
             msg = f"stage {config.stage[0]} holds no boxes, but {', '.join(sorted(view.manifest.arrays))}"
             raise ConfigError(msg, hint="export boxes of val_boxes, proposals or regions")
         folder = Path(given["out"]) / split
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, text in export_boxes(attach_truth(view, index_of(session, view))).items():
+            for name, text in export_boxes(view, truth_of_index(results.index_of(view))).items():
                 (folder / name).write_text(text, encoding="utf-8")
                 written.append(str(folder / name))
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,23 @@ class Status(IntEnum):
     OK = 1
     QUARANTINED = 2
     NO_OBJECT = 3
+
+
+class Step(IntFlag):
+    """Steps of the choice that a candidate of ``val_boxes`` passed; bits of the array ``steps``."""
+
+    TOP = 1
+    POINTED = 2
+    FINALIST = 4
+
+
+class Fallback(IntFlag):
+    """What replaced a step of ``val_boxes`` that left no candidate; bits of the array ``fallback``."""
+
+    NO_REGION = 1
+    PEAK_OUTSIDE = 2
+    NO_SCORE = 4
+    NO_PEAK = 8
 
 
 class ArraySpec(BaseModel):

@@ -1,16 +1,21 @@
-"""Finding what is in the store for commands that only look: by the configuration's keys, or else the newest."""
+"""Finding results in the store for commands that only read: by the configuration's keys, or else the newest."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.engine.graph import resolve
+from wsolpipe.evaluate.results import newest_index, require_complete
+from wsolpipe.evaluate.rows import list_rows, rows_of_index
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wsolpipe.contract.reader import Index, StageView
     from wsolpipe.engine.session import Session
+    from wsolpipe.evaluate.rows import RowTable
 
 
 def find_view(session: Session, stage: str, split: str, *, key: str | None = None) -> StageView:
@@ -27,7 +32,7 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
     StoreError
         If there is none; names the keys that there are and the command that makes it.
     """
-    command = f"wsolpipe run stage={stage} dataset={session.config.dataset} split={split} store={session.config.store}"
+    command = SessionResults(session).command(stage, split)
     name = session.dataset.name
     if name not in session.store.datasets() or split not in session.store[name].splits():
         msg = f"store {session.config.store} holds no {split} split of {name}"
@@ -59,22 +64,43 @@ def _resolved_key(session: Session, stage: str, split: str, present: list[str]) 
 
 def index_of(session: Session, view: StageView) -> Index:
     """Index whose rows a stage has: the current one if the stage's columns agree with it, else the stage's own."""
-    current = session.index_of(view.split)
-    columns = view.manifest.columns
-    if current is not None and all(current.manifest.digests.get(name) == value for name, value in columns.items()):
-        return current
-    return view.index()
+    return newest_index(view, session.index_of(view.split))
 
 
-def require_complete(view: StageView) -> None:
-    """Refuse a stage with missing shards.
+@dataclass(frozen=True)
+class SessionResults:
+    """Results of a session's data set, as `wsolpipe.evaluate.results.Results` describes them."""
 
-    Raises
-    ------
-    StoreError
-        With the number of shards that are missing.
-    """
-    missing = len(view.shards) - len(view.committed())
-    if missing:
-        msg = f"{missing} of {len(view.shards)} shards of {view.stage} of {view.split} are not made"
-        raise StoreError(msg, hint=f"wsolpipe run stage={view.stage} dataset=… store={view.store.url} resumes it")
+    session: Session
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self.session.dataset.name
+
+    def view(self, stage: str, split: str, key: str | None = None) -> StageView:
+        """A finished stage: of the key given, else as `find_view` chooses."""
+        self.session.registry[stage]  # refuses an unknown name
+        view = find_view(self.session, stage, split, key=key)
+        require_complete(view)
+        return view
+
+    def index_of(self, view: StageView) -> Index:
+        """Index of a stage's rows, with the newest ground truth."""
+        return index_of(self.session, view)
+
+    def rows(self, split: str, *, without_truth: bool = False) -> RowTable:
+        """Rows of the current index, or without one as the metadata files list them."""
+        index = self.session.index_of(split)
+        if index is not None:
+            return rows_of_index(index)
+        return list_rows(self.session.dataset, split, without_truth=without_truth)
+
+    def mask_root(self) -> Path:
+        """Folder that mask paths of the ground truth are relative to."""
+        return self.session.dataset.mask_root()
+
+    def command(self, stage: str, split: str) -> str:
+        """The command that makes a stage of a split."""
+        config = self.session.config
+        return f"wsolpipe run stage={stage} dataset={config.dataset} split={split} store={config.store}"

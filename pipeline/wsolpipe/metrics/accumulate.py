@@ -15,13 +15,14 @@ from wsolpipe.metrics.pixels import nearest_threshold
 from wsolpipe.metrics.scaling import unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from wsolpipe.metrics.maxbox import Contours
 
     Counts = NDArray[np.int64]
+    Curves = NDArray[np.float64]
 
 _MODES: tuple[Contours, ...] = ("largest", "all")
 _ROWS = (
@@ -33,6 +34,7 @@ _ROWS = (
     "rows_with_prediction",
     "right_top1",
     "right_top5",
+    "rows_with_one_prediction",
 )
 
 
@@ -76,6 +78,7 @@ class MaxBoxEvaluation:
     rows_with_prediction: int = 0
     right_top1: int = 0
     right_top5: int = 0
+    rows_with_one_prediction: int = 0
     _curves: dict[str, Counts] = field(default_factory=dict)
     _class_rows: dict[int, int] = field(default_factory=dict)
 
@@ -87,6 +90,7 @@ class MaxBoxEvaluation:
         truth: Sequence[int] | None = None,
         predicted: ArrayLike | None = None,
         objectless: Sequence[bool] | None = None,
+        of_truth: Mapping[int, ArrayLike | None] | None = None,
     ) -> None:
         """Count a batch of rows.
 
@@ -99,9 +103,14 @@ class MaxBoxEvaluation:
         truth : sequence of N int, optional
             True classes, needed with ``predicted`` or ``classes``.
         predicted : int [N, K], optional
-            Predicted classes, best first, K at least 5 for Top-5 figures (or the number of classes).
+            Predicted classes, best first. One class a row gives Top-1 figures only; for those of Top-5, K is 5 or the
+            number of classes. Rows whose true class is negative (unknown) have no rank and are not counted by it.
         objectless : sequence of N bool, optional
             Rows whose class has no object.
+        of_truth : mapping of int to float [H, W] or None, optional
+            By position in the batch, the map of the row's true class where ``maps`` holds that of another class: Top-k
+            localization is right where the true class is among the first k predictions and *its* map gives a right
+            box (Russakovsky et al., IJCV 2015, section 4.2). Rows that are not named have one map for both.
         """
         if len(maps) != len(boxes):
             msg = f"{len(maps)} maps but {len(boxes)} sets of boxes: one set an image, possibly empty"
@@ -116,60 +125,66 @@ class MaxBoxEvaluation:
         self.rows += len(maps)
         self.rows_objectless += int(silent.sum())
         self.rows_without_box += len(maps) - len(scored) - int(silent.sum())
+        hits: dict[str, NDArray[np.bool_]] = {}
         if top is not None and truth is not None:
-            hits = top[:, :5] == np.asarray(truth)[:, None]
-            self.rows_with_prediction += len(maps)
-            self.right_top1 += int(hits[:, 0].sum())
-            self.right_top5 += int(hits.any(axis=1).sum())
+            hits = self._count_ranks(top, np.asarray(truth))
         if not scored:
             return
         stack = self._filled([maps[row] for row in scored])
+        others = [row for row in scored if row in (of_truth or {})]
         for mode in _MODES:
-            curves = iou_curves(
-                stack,
-                [targets[row] for row in scored],
-                thresholds=self.thresholds,
-                contours=mode,
-                convention=self.convention,
-                threads=self.threads,
-            )
-            self._count(mode, curves, scored, truth, top)
+            curves = self._curves_of(mode, stack, [targets[row] for row in scored])
+            known = None if truth is None else np.asarray(truth)[scored]
+            self._count(mode, curves, known)
+            if hits:
+                own = curves
+                if others and of_truth is not None:
+                    own = curves.copy()
+                    filled = _without_nan(_stacked([of_truth[row] for row in others])[0])
+                    own[np.searchsorted(scored, others)] = self._curves_of(
+                        mode, filled, [targets[row] for row in others]
+                    )
+                self._count_top(mode, own, {name: hit[scored] for name, hit in hits.items()})
             if self.observer is not None:
                 self.observer(mode, np.array(scored, np.int64), curves)
 
+    def _count_ranks(self, top: NDArray[np.int64], truth: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+        """Rows whose true class is the first prediction, and where several are known, among the first five."""
+        known = truth >= 0
+        among = (top[:, :5] == truth[:, None]) & known[:, None]
+        self.rows_with_prediction += int(known.sum())
+        self.right_top1 += int(among[:, 0].sum())
+        self.right_top5 += int(among.any(axis=1).sum())
+        if top.shape[1] == 1:
+            self.rows_with_one_prediction += int(known.sum())
+            return {"top1": among[:, 0]}
+        return {"top1": among[:, 0], "top5": among.any(axis=1)}
+
+    def _curves_of(self, mode: Contours, maps: NDArray[np.float64], boxes: list[NDArray[np.float64]]) -> Curves:
+        return iou_curves(
+            maps, boxes, thresholds=self.thresholds, contours=mode, convention=self.convention, threads=self.threads
+        )
+
     def _filled(self, maps: list[ArrayLike | None]) -> NDArray[np.float64]:
-        shapes = {np.shape(score) for score in maps if score is not None}
-        if len(shapes) > 1:
-            msg = f"the maps of one call must share one size, not {sorted(shapes)}"
-            raise DataError(msg, hint="bring them into one frame first, e.g. with wsolpipe.metrics.standard_maps")
-        empty = np.zeros(shapes.pop() if shapes else (1, 1))
-        missing = np.array([score is None for score in maps])
-        stack = np.stack([empty if score is None else np.asarray(score, dtype=np.float64) for score in maps])
+        stack, missing = _stacked(maps)
         self.rows_missing += int(missing.sum())
         self.rows_unusable += int((unusable(stack) & ~missing).sum())
-        return np.where(np.isnan(stack).any(axis=(1, 2), keepdims=True), 0.0, stack)
+        return _without_nan(stack)
 
-    def _count(
-        self,
-        mode: str,
-        curves: NDArray[np.float64],
-        scored: list[int],
-        truth: Sequence[int] | None,
-        top: NDArray[np.int64] | None,
-    ) -> None:
+    def _count(self, mode: str, curves: Curves, truth: NDArray[np.int64] | None) -> None:
         self._sum(f"{mode} iou", np.rint(curves * FIXED_POINT).astype(np.int64).sum(axis=0))
-        known = None if truth is None else np.asarray(truth)[scored]
         for level in LEVELS:
-            right = curves >= level
-            self._sum(f"{mode} {level}", right.sum(axis=0))
-            if top is not None and known is not None:
-                hits = top[scored][:, :5] == known[:, None]
-                self._sum(f"{mode} {level} top1", right[hits[:, 0]].sum(axis=0))
-                self._sum(f"{mode} {level} top5", right[hits.any(axis=1)].sum(axis=0))
-        if self.classes and known is not None and mode == "largest":
-            for label in np.unique(known):
-                self._sum(f"class {int(label)}", (curves[known == label] >= 0.5).sum(axis=0))
-                self._class_rows[int(label)] = self._class_rows.get(int(label), 0) + int((known == label).sum())
+            self._sum(f"{mode} {level}", (curves >= level).sum(axis=0))
+        if self.classes and truth is not None and mode == "largest":
+            for label in np.unique(truth):
+                self._sum(f"class {int(label)}", (curves[truth == label] >= 0.5).sum(axis=0))
+                self._class_rows[int(label)] = self._class_rows.get(int(label), 0) + int((truth == label).sum())
+
+    def _count_top(self, mode: str, curves: Curves, hits: dict[str, NDArray[np.bool_]]) -> None:
+        """Count rows whose rank is good enough and whose true class's map gives a right box."""
+        for level in LEVELS:
+            for name, hit in hits.items():
+                self._sum(f"{mode} {level} {name}", (curves[hit] >= level).sum(axis=0))
 
     def _sum(self, name: str, counts: Counts) -> None:
         self._curves[name] = self._curves.get(name, np.zeros(self.thresholds, np.int64)) + counts
@@ -254,7 +269,7 @@ class MaxBoxEvaluation:
             "top1_loc_v2": over_levels(" top1"),
             "top5_loc_v2": over_levels(" top5"),
             "accuracy_top1": 100 * self.right_top1 / counted if counted else None,
-            "accuracy_top5": 100 * self.right_top5 / counted if counted else None,
+            "accuracy_top5": 100 * self.right_top5 / counted if counted and not self.rows_with_one_prediction else None,
             "labels": self.labels,
             "convention": self.convention.name,
             **({"CorLoc": self.corloc()} if self.classes and scored else {}),
@@ -264,3 +279,18 @@ class MaxBoxEvaluation:
         """Return CorLoc (per cent) pooled, as mean over classes and per class; see ``localization.corloc``."""
         counts = {label: self._curves[f"class {label}"] for label in sorted(self._class_rows)}
         return corloc_of(counts, self._class_rows, threshold="class-oracle" if class_oracle else "pooled")
+
+
+def _stacked(maps: list[ArrayLike | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Maps [N, H, W] with zeros for missing ones, and which are missing."""
+    shapes = {np.shape(score) for score in maps if score is not None}
+    if len(shapes) > 1:
+        msg = f"the maps of one call must share one size, not {sorted(shapes)}"
+        raise DataError(msg, hint="bring them into one frame first, e.g. with wsolpipe.metrics.standard_maps")
+    empty = np.zeros(shapes.pop() if shapes else (1, 1))
+    missing = np.array([score is None for score in maps])
+    return np.stack([empty if score is None else np.asarray(score, dtype=np.float64) for score in maps]), missing
+
+
+def _without_nan(stack: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isnan(stack).any(axis=(1, 2), keepdims=True), 0.0, stack)

@@ -131,6 +131,12 @@ def centred_box(width: float, height: float, *, side: float = 0.8) -> Floats:
     return np.array([width * margin, height * margin, width * (1.0 - margin), height * (1.0 - margin)])
 
 
+def centred_boxes(sizes: Floats, *, side: float = 0.8) -> Floats:
+    """Return ``centred_box`` of many images: boxes [N, 4] of sizes [N, 2] as (width, height)."""
+    margin = (1.0 - side) / 2.0
+    return np.concatenate([sizes * margin, sizes * (1.0 - margin)], axis=1)
+
+
 def iou_shares(ious: ArrayLike, *, levels: Sequence[float] = LEVELS) -> dict[str, float]:
     """Return the share of rows at or above each IoU level, and their mean: MaxBoxAccV2 of boxes without a threshold.
 
@@ -156,12 +162,54 @@ def _percent(level: float) -> str:
     return f"{level * 100:g}"
 
 
+def _compacted(boxes: ArrayLike) -> Floats:
+    """Boxes [N, K, 4] with each row's padding behind its boxes, K at least 1."""
+    array = np.asarray(boxes, np.float64)
+    if array.ndim != 3 or array.shape[2] != 4:
+        msg = f"boxes of many rows must have the shape [N, K, 4], not {list(array.shape)}"
+        raise DataError(msg)
+    if not array.shape[1]:
+        return np.full((len(array), 1, 4), np.nan)
+    missing = np.asarray(np.isnan(array).any(axis=2))
+    if (missing[:, :-1] & ~missing[:, 1:]).any():
+        array = np.take_along_axis(array, np.argsort(missing, axis=1, kind="stable")[..., None], axis=1)
+    return array
+
+
+def _ious_with_own(boxes: Floats, truth: Floats, *, inclusive: bool) -> Floats:
+    """IoU [A, K] of boxes [A, K, 4] with one ground-truth box [A, 4] each; NaN at missing boxes."""
+    other, extra = truth[:, None], float(inclusive)
+    sides = np.minimum(boxes[..., 2:], other[..., 2:]) - np.maximum(boxes[..., :2], other[..., :2]) + extra
+    overlap = np.maximum(sides, 0.0).prod(axis=-1)
+    areas = [(each[..., 2:] - each[..., :2] + extra).prod(axis=-1) for each in (boxes, other)]
+    union = areas[0] + areas[1] - overlap
+    return np.asarray(
+        np.where(union > 0, overlap / np.where(union > 0, union, 1.0), np.where(np.isnan(union), np.nan, 0.0))
+    )
+
+
 _COUNTS = ("rows", "rows_without_box", "rows_missing", "rows_objectless", "true_negatives", "_recalled", "_truths")
+
+
+@dataclass(frozen=True)
+class RowIous:
+    """IoU of the rows that count.
+
+    Attributes
+    ----------
+    places : int64 [n]
+        Positions of these rows among those that were added.
+    values : dict of str to float64 [n]
+        ``iou_top1``, ``iou_best5``, ``iou_candidates``, ``iou_upper`` and ``iou_centre`` of each of them.
+    """
+
+    places: NDArray[np.int64]
+    values: dict[str, Floats]
 
 
 @dataclass
 class BoxEvaluation:
-    """Figures of ordered box sets (proposals, pseudo-boxes, detector output) against ground truth, row by row.
+    """Figures of ordered box sets (proposals, pseudo-boxes, detector output) against ground truth.
 
     The first box of a row is its prediction, the others are further candidates in falling order. Every row is counted
     somewhere: a row without ground truth is outside the denominators and counted in ``rows_without_box``; a row with
@@ -214,45 +262,89 @@ class BoxEvaluation:
         objectless : bool
             The row's class has no object: it is a true negative when no box is given.
         """
-        candidates, targets = as_boxes(boxes), as_boxes(truth)
-        self.rows += 1
-        if objectless:
-            self.rows_objectless += 1
-            self.true_negatives += int(len(candidates) == 0)
-            return
-        if not len(targets):
-            self.rows_without_box += 1
-            return
-        self.rows_missing += int(len(candidates) == 0)
-        ious = iou_per_box(candidates, targets, inclusive=self.inclusive) if len(candidates) else np.zeros(1)
-        self._add("iou_top1", ious[0])
-        self._add("iou_best5", ious[: self.best_of].max())
-        self._add("iou_candidates", ious.mean())
-        self._add("iou_upper", ious.max())
-        self._add("iou_centre", best_iou(centred_box(*size), targets, inclusive=self.inclusive))
-        for level in LEVELS:
-            self._add(f"top1_{_percent(level)}", float(ious[0] >= level))
-        matched = (iou_matrix(candidates, targets, inclusive=self.inclusive) >= 0.5).any(axis=0)
-        self._recalled += int(matched.sum())
-        self._truths += len(targets)
+        targets = as_boxes(truth)
+        self.add_rows(as_boxes(boxes)[None], np.zeros(len(targets), np.int64), targets, [size], [objectless])
 
-    def _add(self, name: str, share: float) -> None:
-        self._sums[name] = self._sums.get(name, 0) + round(float(share) * FIXED_POINT)
+    def add_rows(
+        self,
+        boxes: ArrayLike,
+        truth_rows: ArrayLike,
+        truth: ArrayLike,
+        sizes: ArrayLike,
+        objectless: ArrayLike | None = None,
+    ) -> RowIous:
+        """Count many rows at once.
+
+        Parameters
+        ----------
+        boxes : float [N, K, 4]
+            Boxes of each row, best first, NaN where there is none.
+        truth_rows : int [A]
+            Position in 0..N-1 of the row that each ground-truth box belongs to.
+        truth : float [A, 4]
+            Ground-truth boxes in the same coordinates.
+        sizes : float [N, 2]
+            (width, height) of each image in those coordinates (for the centred box).
+        objectless : bool [N], optional
+            Rows whose class has no object: true negatives where no box is given.
+
+        Returns
+        -------
+        RowIous
+            Of the rows with ground truth of a class that has an object.
+
+        Raises
+        ------
+        DataError
+            If a box has its far edge before its near edge.
+        """
+        given, targets = _compacted(boxes), np.asarray(truth, np.float64).reshape(-1, 4)
+        count, owners = len(given), np.asarray(truth_rows, np.int64)
+        silent = np.zeros(count, np.bool_) if objectless is None else np.asarray(objectless, np.bool_)
+        as_boxes(given.reshape(-1, 4))  # refuses inverted boxes
+        as_boxes(targets)
+        counted = ~silent[owners]
+        owners, targets = owners[counted], targets[counted]
+        present = np.asarray(~np.isnan(given).any(axis=2))
+        known = np.zeros(count, np.bool_)
+        known[owners] = True
+        places = np.flatnonzero(known)
+        self.rows += count
+        self.rows_objectless += int(silent.sum())
+        self.true_negatives += int((silent & ~present.any(axis=1)).sum())
+        self.rows_without_box += int((~silent & ~known).sum())
+        self.rows_missing += int((~present[places].any(axis=1)).sum())
+        overlap = _ious_with_own(given[owners], targets, inclusive=self.inclusive)  # [A, K], NaN where there is no box
+        best = np.full(given.shape[:2], np.nan)
+        np.fmax.at(best, owners, overlap)
+        ious = np.nan_to_num(best[places])
+        centre = np.zeros(count)
+        middle = centred_boxes(np.asarray(sizes, np.float64).reshape(-1, 2))
+        np.maximum.at(centre, owners, _ious_with_own(middle[owners][:, None], targets, inclusive=self.inclusive)[:, 0])
+        values = {
+            "iou_top1": ious[:, 0],
+            "iou_best5": ious[:, : self.best_of].max(axis=1),
+            "iou_candidates": ious.sum(axis=1) / present[places].sum(axis=1).clip(1),
+            "iou_upper": ious.max(axis=1),
+            "iou_centre": centre[places],
+        }
+        for name, shares in values.items():
+            self._add(name, shares)
+        for level in LEVELS:
+            self._add(f"top1_{_percent(level)}", (values["iou_top1"] >= level).astype(np.float64))
+        self._recalled += int((np.nan_to_num(overlap) >= 0.5).any(axis=1).sum())
+        self._truths += len(targets)
+        return RowIous(places, values)
+
+    def _add(self, name: str, shares: Floats) -> None:
+        self._sums[name] = self._sums.get(name, 0) + int(np.rint(shares * FIXED_POINT).astype(np.int64).sum())
 
     def merge(self, other: BoxEvaluation) -> None:
         """Add another accumulator's rows; the order of merging does not change a bit of the result."""
         if (self.best_of, self.inclusive) != (other.best_of, other.inclusive):
             msg = "accumulators of different conventions cannot be merged"
             raise DataError(msg)
-        for name in (
-            "rows",
-            "rows_without_box",
-            "rows_missing",
-            "rows_objectless",
-            "true_negatives",
-            "_recalled",
-            "_truths",
-        ):
+        for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name, total in other._sums.items():
             self._sums[name] = self._sums.get(name, 0) + total

@@ -7,34 +7,17 @@ half-open, in pixels of the image, in the order in which their proposer gave the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from wsolpipe.contract.schema import Fallback, Step
 from wsolpipe.maps import largest_region_box, minmax, otsu_threshold, to_uint8, upsample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Order = Literal["filter-first", "pointing-first"]
-
-
-class Step(IntFlag):
-    """What a box passed; bits of the array ``steps``."""
-
-    TOP = 1
-    POINTED = 2
-    FINALIST = 4
-
-
-class Fallback(IntFlag):
-    """What stood in for a step that left nothing; bits of the array ``fallback``."""
-
-    NO_REGION = 1
-    PEAK_OUTSIDE = 2
-    NO_SCORE = 4
-    NO_PEAK = 8
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import numpy as np
 from markupsafe import Markup
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.evaluate.map_scores import BINS
 from wsolpipe.report.charts import HEIGHT, WIDTH, Curve, Series, histogram, lines, success
-from wsolpipe.report.maps import BINS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from wsolpipe.report.evaluation import Evaluated
-    from wsolpipe.report.maps import MapScores
+    from wsolpipe.evaluate.evaluation import Evaluated
+    from wsolpipe.evaluate.map_scores import MapScores
 
 Array = np.ndarray[Any, Any]
 

@@ -1,4 +1,4 @@
-"""Boxes beside ground truth, row by row: the arrays from which every figure and chart of a report is taken."""
+"""Boxes against ground truth, row by row: the arrays behind every figure and chart of a report."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.schema import Status
-from wsolpipe.report.evaluation import otsu_box, truth_boxes
+from wsolpipe.evaluate.box_scores import score_boxes, score_centred
+from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.otsu_scores import score_otsu
+from wsolpipe.evaluate.truth import truth_of_index
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index, StageView
+    from wsolpipe.evaluate.box_scores import BoxScores
+    from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
 
-#: Above this many rows with ground truth the boxes of the maps alone are left out: they cost a millisecond a row.
+#: Above this many rows with ground truth the Otsu boxes of maps are left out: they cost a millisecond a row.
 OTSU_ROWS = 5000
-BEST_OF = 5
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,10 @@ class Quality:
         First label, −1 where there is none.
     sizes : float64 [N, 2]
         (width, height) of the images.
-    truth_rows, truth : int64 [A], float64 [A, 4]
-        Ground-truth boxes and their rows, sorted by row.
+    truth : Truth
+        Ground-truth boxes.
     scored : bool [N]
-        Rows that count: finished, with ground truth, of a class that has an object.
+        Rows in the denominators: made, not quarantined, with ground truth, of a class that has an object.
     ious : dict of str to float64 [N]
         Best IoU with any ground-truth box, of: ``top1``, ``best5``, ``candidates`` (mean over the row's boxes),
         ``otsu`` (largest Otsu region of the first map), ``centre`` (box of 0.8 of each side).
@@ -50,8 +54,7 @@ class Quality:
     status: Array
     labels: Array
     sizes: Array
-    truth_rows: Array
-    truth: Array
+    truth: Truth
     scored: Array
     share: Array
     source: Array
@@ -83,89 +86,49 @@ class Quality:
 
     def truth_of(self, row: int) -> Array:
         """Ground-truth boxes of a row, float64 [M, 4]."""
-        first, last = np.searchsorted(self.truth_rows, [row, row + 1])
-        found: Array = self.truth[first:last]
-        return found
+        return self.truth.boxes(row)
 
 
 def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Quality:
-    """Hold the boxes of a stage (or else what its maps give) against the ground truth of its index."""
-    table = index.table(["labels", "width", "height", "reason"])
-    rows = table.num_rows
-    labels = np.array([values[0] if values else -1 for values in table.column("labels").to_pylist()], np.int64)
-    sizes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in ("width", "height")], axis=1)
-    truth_rows, truth = truth_boxes(index)
+    """Score the boxes of a stage, or else the Otsu boxes of its maps, against the ground truth of its index."""
+    truth = truth_of_index(index)
+    count, table = len(truth.rows), truth.rows
+    labels = np.array([table.label(row) for row in range(count)], np.int64)
+    sizes = table.sizes.astype(np.float64)
     view = boxes or maps
     if view is None:
-        reasons = table.column("reason").to_pylist()
-        status = np.array([Status.QUARANTINED if reason else Status.OK for reason in reasons], np.uint8)
+        status = np.where(table.quarantined, Status.QUARANTINED, Status.OK).astype(np.uint8)
     else:
-        status = _fit(view.status(), rows, Status.ABSENT)
-    objectless = np.isin(labels, np.array(index.manifest.objectless, np.int64))
-    has_truth = np.isin(np.arange(rows), truth_rows)
-    share = np.full(rows, np.nan)
-    areas = (truth[:, 2] - truth[:, 0]) * (truth[:, 3] - truth[:, 1]) / sizes[truth_rows].prod(1).clip(1)
-    np.fmax.at(share, truth_rows, areas)
-    source, score = np.full(rows, -1, np.int64), np.full(rows, np.nan)
+        status = _fit(view.status(), count, Status.ABSENT)
+    source, score = np.full(count, -1, np.int64), np.full(count, np.nan)
     if boxes is not None and "source" in boxes.manifest.arrays:
-        source = _fit(boxes["source"][:][:, 0].astype(np.int64), rows, -1)
+        source = _fit(boxes["source"][:][:, 0].astype(np.int64), count, -1)
     if boxes is not None and "scores" in boxes.manifest.arrays:
-        score = _fit(boxes["scores"][:][:, 0].astype(np.float64), rows, np.nan)
-    scored = has_truth & ~objectless & (status == Status.OK)
-    found = Quality(status, labels, sizes, truth_rows, truth, scored, share, source, score)
-    if scored.any():
-        found.ious.update(_ious(found, boxes, maps))
-    return found
+        score = _fit(boxes["scores"][:][:, 0].astype(np.float64), count, np.nan)
+    made = np.isin(status, (Status.OK, Status.NO_OBJECT))
+    found = score_boxes(boxes, truth) if boxes is not None else score_centred(truth, ~made)
+    names = ("top1", "best5", "candidates", "centre") if boxes is not None else ("centre",)
+    ious = {name: _column(found, f"iou_{name}", count) for name in names}
+    scored = ~np.isnan(ious["centre"])
+    if maps is not None and 0 < scored.sum() <= OTSU_ROWS:
+        own = score_otsu(StageMaps(maps, 0, table), truth)
+        ious["otsu"] = np.where(scored, np.nan_to_num(_column(own, "iou_top1", count)), np.nan)
+    return Quality(status, labels, sizes, truth, scored, _shares(truth, sizes), source, score, ious)
 
 
-def best_overlaps(boxes: Array, truth_rows: Array, truth: Array) -> Array:
-    """Best IoU of every box with any ground-truth box of its row.
-
-    Parameters
-    ----------
-    boxes : float [N, K, 4]
-        NaN where there is none. Half-open xyxy, as `truth` float [A, 4]; `truth_rows` int [A] says whose they are.
-
-    Returns
-    -------
-    float64 [N, K]
-        NaN at missing boxes and in rows without ground truth.
-    """
-    best = np.full(boxes.shape[:2], np.nan)
-    mine, other = boxes[truth_rows].astype(np.float64), truth[:, None]
-    sides = np.minimum(mine[..., 2:], other[..., 2:]) - np.maximum(mine[..., :2], other[..., :2])
-    overlap = sides.clip(0).prod(-1)
-    union = (mine[..., 2:] - mine[..., :2]).prod(-1) + (other[..., 2:] - other[..., :2]).prod(-1) - overlap
-    np.fmax.at(best, truth_rows, overlap / np.where(union > 0, union, 1))
-    return best
+def _column(found: BoxScores, name: str, rows: int) -> Array:
+    """One value a row, NaN where the row is not scored."""
+    column = np.full(rows, np.nan)
+    column[found.rows] = found.ious[name]
+    return column
 
 
-def _ious(quality: Quality, boxes: StageView | None, maps: StageView | None) -> dict[str, Array]:
-    rows, found = len(quality.status), {}
-    if boxes is not None:
-        best = best_overlaps(_fit(boxes["boxes"][:], rows, np.nan), quality.truth_rows, quality.truth)
-        present = ~np.isnan(best)
-        whole = np.where(present, best, 0.0)
-        found["top1"] = whole[:, 0]
-        found["best5"] = whole[:, :BEST_OF].max(1)
-        found["candidates"] = whole.sum(1) / present.sum(1).clip(1)
-    if maps is not None and quality.scored.sum() <= OTSU_ROWS:
-        found["otsu"] = _otsu(quality, maps)
-    margin = 0.1 * quality.sizes
-    centre = np.concatenate([margin, quality.sizes - margin], axis=1)
-    found["centre"] = best_overlaps(centre[:, None], quality.truth_rows, quality.truth)[:, 0]
-    return {name: np.where(quality.scored, values, np.nan) for name, values in found.items()}
-
-
-def _otsu(quality: Quality, maps: StageView) -> Array:
-
-    boxes = np.full((len(quality.status), 1, 4), np.nan)
-    wanted = np.flatnonzero(quality.scored & (_fit(maps.status(), len(quality.status), 0) == Status.OK))
-    if len(wanted):
-        for row, levels in zip(wanted, maps["maps"][wanted], strict=True):
-            width, height = (int(side) for side in quality.sizes[row])
-            boxes[row, :1] = otsu_box(levels[0], width, height)[:1]
-    return np.nan_to_num(best_overlaps(boxes, quality.truth_rows, quality.truth)[:, 0])
+def _shares(truth: Truth, sizes: Array) -> Array:
+    """Area of each row's largest ground-truth box over that of its image, NaN without one."""
+    share = np.full(len(sizes), np.nan)
+    for row, boxes in truth.found.items():
+        share[row] = (boxes[:, 2:] - boxes[:, :2]).prod(1).max() / max(sizes[row].prod(), 1)
+    return share
 
 
 def _fit(values: Array, rows: int, fill: float) -> Array:

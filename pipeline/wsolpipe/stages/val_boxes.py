@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
+from wsolpipe.contract.schema import ArraySpec, Fallback, Status, boxes_spec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
 
@@ -211,8 +211,6 @@ class ValBoxes(Stage[ValBoxesParams]):
         return counts if last is rows else self._counts(rows, arrays)
 
     def _counts(self, rows: Rows, made: Mapping[str, Array]) -> dict[str, int]:
-        from wsolpipe.ops.selection import Fallback
-
         usable = np.array([rows.usable(position) for position in range(len(rows))], bool)
         kinds = {f"fallback_{kind.name.lower()}": int((made["fallback"] & kind > 0).sum()) for kind in Fallback}  # type: ignore[union-attr]
         return {**kinds, "rows_without_pseudo_box": int((made["count"][usable] == 0).sum())}

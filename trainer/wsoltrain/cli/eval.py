@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from wsolpipe.contract.errors import RunFailed
 from wsoltrain.cli.words import Key, completer, flag, need, read_words, table, text, whole
-
-if TYPE_CHECKING:
-    from wsoltrain.selection.comparison import Line
 
 KEYS = {
     "checkpoint": Key(text, None, "best-….safetensors of a run, or the run's folder"),
@@ -21,14 +18,16 @@ KEYS = {
     "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
     "root": Key(text, None, "folder of the image files, instead of the one in the YAML"),
     "split": Key(text, "test", "split to score"),
-    "against": Key(text, "gt", "gt, or the stage whose first box a row counts as true"),
-    "beside": Key(text, "proposals", "stage whose first boxes are scored beside, or none"),
+    "against": Key(
+        text, "gt", "gt; a stage whose first boxes or masks count as true; a localization.txt; a folder of masks"
+    ),
+    "beside": Key(text, "auto", "stage whose first boxes are scored beside, or none; auto: proposals if made"),
     "maps": Key(
         text,
         None,
         "stage whose maps are scored beside, such as cams: at the threshold that val chooses, and at its best",
     ),
-    "val": Key(text, "val", "split on which the threshold of these maps is chosen, by the boxes that chose the run"),
+    "val": Key(text, "val", "split on which the threshold of these maps is chosen, by the annotator of the run"),
     "must_beat": Key(flag, False, "exit code 1 unless the localizer beats all that is beside it"),
     "tau": Key(float, None, "threshold; the one chosen on validation, which the checkpoint holds, by default"),
     "workers": Key(whole(0), max(1, os.cpu_count() or 1), "loader processes"),
@@ -44,7 +43,7 @@ KEYS = {
 @click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(*, words: tuple[str, ...], as_json: bool) -> None:
-    """Score and tell."""
+    """Score and report."""
     values = read_words(words, KEYS)
     need(values, "eval", "checkpoint", "dataset")
     result = _score(values)
@@ -52,7 +51,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(result))
         _refuse_worse(result, asked=values["must_beat"])
         return
-    click.echo(f"{result['split']}, {result['localizer']['rows_scored']} rows against {result['against']}:")
+    click.echo(f"{result['split']}, {result['table'][-1]['rows']} rows against {result['against']}:")
     for line in _shown(result["table"]):
         click.echo(line)
     for name, better in result["beats"].items():
@@ -61,17 +60,20 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
 
 
 def _shown(lines: list[dict[str, Any]]) -> list[str]:
-    """The table as text, a line a method."""
-    width = max(len(line["name"]) for line in lines)
-    head = f"  {'':<{width}}  MaxBoxAcc  MaxBoxAccV2    iou  threshold"
-    return [
-        head,
-        *(
-            f"  {line['name']:<{width}}  {line['accuracy']:9.2f}  {line['v2']:11.2f}  {line['iou']:.3f}"
-            f"  {line['threshold']}".rstrip()
-            for line in lines
-        ),
-    ]
+    """The table as text, a line a method; columns without a figure are left out."""
+    columns = {"accuracy": ("MaxBoxAcc", ".2f"), "v2": ("MaxBoxAccV2", ".2f"), "pxap": ("PxAP", ".2f")}
+    columns = {name: column for name, column in columns.items() if any(line[name] is not None for line in lines)}
+    columns |= {"iou": ("iou", ".3f"), "rows": ("rows", "d")}
+    cells = [["", *(title for title, _ in columns.values()), "threshold"]]
+    for line in lines:
+        figures = ["" if line[name] is None else format(line[name], form) for name, (_, form) in columns.items()]
+        cells.append([line["name"], *figures, line["threshold"]])
+    widths = [max(len(row[place]) for row in cells) for place in range(len(columns) + 1)]
+    shown = []
+    for first, *figures, threshold in cells:
+        padded = "  ".join(f"{text:>{width}}" for text, width in zip(figures, widths[1:], strict=True))
+        shown.append(f"  {first:<{widths[0]}}  {padded}  {threshold}".rstrip())
+    return shown
 
 
 def _refuse_worse(result: dict[str, Any], *, asked: bool) -> None:
@@ -84,10 +86,17 @@ def _refuse_worse(result: dict[str, Any], *, asked: bool) -> None:
 def _score(values: dict[str, Any]) -> dict[str, Any]:
     import torch
 
+    from wsolpipe.evaluate.box_scores import score_boxes
+    from wsolpipe.evaluate.frame import Frame
+    from wsolpipe.evaluate.map_sources import StageMaps
+    from wsolpipe.evaluate.results import StoreResults, counterpart
+    from wsolpipe.evaluate.rows import rows_of_index
+    from wsolpipe.evaluate.tables import baselines, beats, line_of_maps
+    from wsolpipe.evaluate.tau import Chooser
+    from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.images.dataset import load_dataset
     from wsoltrain.data.config import Labelling
     from wsoltrain.inference.model import load_trained
-    from wsoltrain.selection.comparison import beats, box_figures, compare
     from wsoltrain.selection.evaluation import Evaluator
     from wsoltrain.training import checkpoint
 
@@ -96,25 +105,39 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     tau = values["tau"] if values["tau"] is not None else trained.tau
     dataset = load_dataset(values["dataset"], root=values["root"])
     store = values["store"] or os.environ.get("WSOLPIPE_STORE", "wsol-store")
-    labelling = Labelling(store, dataset.name, values["split"], maps=None, boxes=None)
-    root, against = str(dataset.image_root()), values["against"]
-    evaluator = Evaluator(trained.recipe, labelling, root, [against], values["workers"])
-    figures = evaluator.run(trained.model, device, thresholds=1000)[against].result(tau=tau)
-    tau_from = "given" if values["tau"] is not None else "these very images" if tau is None else "validation"
-    truth, by = evaluator.boxes[against], checkpoint.state_of(trained.path).get("annotator", "proposals")
-    shown = f"{by} of validation" if tau_from == "validation" else tau_from
-    val = Labelling(store, dataset.name, values["val"], maps=None, boxes=None)
-    beside: list[Line] = compare(
-        figures, shown, truth, labelling, boxes=values["beside"], maps=values["maps"], val=val, by=by
+    results = StoreResults(store, dataset.name, dataset.mask_root())
+    split, against = values["split"], values["against"]
+    beside = values["beside"]
+    if beside == "auto":
+        beside = "proposals" if "proposals" in results.split(split).stages() else None
+    boxes = results.view(beside, split) if beside else None
+    maps = results.view(values["maps"], split) if values["maps"] else None
+    by = checkpoint.state_of(trained.path).get("annotator", "proposals")
+    chooser = None
+    if maps is not None:
+        twin = counterpart(results, maps, values["val"])
+        rows = rows_of_index(results.index_of(twin))
+        chooser = Chooser(StageMaps(twin, 0, rows), find_truth(results, rows, by), Frame())
+
+    labelling = Labelling(store, dataset.name, split, maps=None, boxes=None)
+    evaluator = Evaluator(
+        trained.recipe, labelling, str(dataset.image_root()), [against], values["workers"], dataset.mask_root()
     )
+    truth = evaluator.truths[against]
+    lines = baselines(truth, boxes=[boxes] if boxes else [], maps=maps, chooser=chooser)
+    scores = evaluator.run(trained.model, device, thresholds=1000)[against]
+    figures = scores.result(tau)
+    tau_from = "given" if values["tau"] is not None else "these very images" if tau is None else "validation"
+    shown = f"{by} of validation" if tau_from == "validation" else tau_from
+    own = line_of_maps("localizer", scores, f"{figures['tau']:.3f} by {shown}", tau=tau)
     return {
         "checkpoint": str(trained.path),
-        "split": values["split"],
+        "split": split,
         "against": against,
         "tau_from": tau_from,
         "localizer": figures,
-        "beside": values["beside"],
-        "boxes": box_figures(labelling, truth, values["beside"]) if values["beside"] else None,
-        "table": [asdict(line) for line in beside],
-        "beats": beats(beside),
+        "beside": beside,
+        "boxes": score_boxes(boxes, truth).figures if boxes is not None and truth.found else None,
+        "table": [asdict(line) for line in (*lines, own)],
+        "beats": beats(own, lines),
     }

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.metrics.protocol import Run, estimate_tau, figures, write_run
+from wsolpipe.metrics.protocol import Run, write_run
 from wsoltrain.selection.evaluation import Evaluator
 from wsoltrain.training import checkpoint
 
@@ -61,8 +61,8 @@ class Scoreboard:
             kind: each.run(model, device, thresholds=settings.thresholds) for kind, each in self.evaluators.items()
         }
         sums = scores["val"]
-        test = {name: figures(each) for name, each in scores.get("test", {}).items()}
-        entries: dict[str, Any] = {name: figures(each) for name, each in sums.items()}
+        test = {name: each.entry() for name, each in scores.get("test", {}).items()}
+        entries: dict[str, Any] = {name: each.entry() for name, each in sums.items()}
         result = next(iter(sums.values())).result()
         if result["accuracy_top1"] is not None:
             entries["accuracy"] = result["accuracy_top1"]
@@ -70,12 +70,12 @@ class Scoreboard:
         write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
         lines = []
         for name, each in sums.items():
-            told = each.result()
-            score = float(told["MaxBoxAcc"])  # type: ignore[arg-type]
-            chosen = {"epoch": epoch, "tau": estimate_tau(entries[name]), "score": score, "annotator": name}
-            lines.append({"annotator": name, "epoch": epoch, "MaxBoxAcc": score, "iou": told["iou"]})
-            lines[-1]["tau"] = chosen["tau"]
-            _log.info("epoch %d: MaxBoxAcc %.2f against %s at tau %.3f", epoch, score, name, chosen["tau"])
+            metric, found = each.metric, each.result()
+            score = float(found[metric])
+            chosen = {"epoch": epoch, "tau": each.choose_tau(), "score": score, "annotator": name}
+            iou = found["iou" if metric == "MaxBoxAcc" else "pixel_iou"]
+            lines.append({"annotator": name, "epoch": epoch, metric: score, "iou": iou, "tau": chosen["tau"]})
+            _log.info("epoch %d: %s %.2f against %s at tau %.3f", epoch, metric, score, name, chosen["tau"])
             if score > self.best.get(name, -1.0):
                 self.best[name] = score
                 state = {**chosen, "recipe": parameters, "classes": len(self.class_names)}

@@ -9,9 +9,9 @@ import numpy as np
 
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
+from wsolpipe.metrics.boxes import iou_per_box
 from wsolpipe.report.page import Section
 from wsolpipe.report.pictures import heat, heat_stops, photo
-from wsolpipe.report.quality import best_overlaps
 from wsolpipe.report.sample import RANKED
 
 if TYPE_CHECKING:
@@ -126,7 +126,9 @@ def _boxes(material: Material, row: int) -> list[Box]:
     scores = view["scores"][row] if "scores" in arrays else np.full(len(boxes), np.nan)
     sources = view["source"][row] if "source" in arrays else np.full(len(boxes), -1)
     truth = material.quality.truth_of(row)
-    ious = best_overlaps(boxes[None], np.zeros(len(truth), np.int64), truth)[0]
+    ious = np.full(len(boxes), np.nan)
+    if len(truth):
+        ious[~np.isnan(boxes).any(axis=1)] = iou_per_box(boxes, truth)
     return [
         Box(
             rank,

@@ -8,18 +8,17 @@ import numpy as np
 
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
-from wsolpipe.metrics.boxes import best_iou
+from wsolpipe.evaluate.truth import truth_of_index
+from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
 from wsolpipe.report.charts import Series, histogram
-from wsolpipe.report.evaluation import attach_truth
 from wsolpipe.report.page import Section
 from wsolpipe.report.pictures import photo
-from wsolpipe.report.val_boxes import is_val_boxes, score_val_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.report.evaluation import Scored
+    from wsolpipe.evaluate.truth import Truth
     from wsolpipe.report.material import Material
 
 Array = np.ndarray[Any, Any]
@@ -40,15 +39,17 @@ LONGEST = 260
 def _facts(material: Material) -> Mapping[str, Any] | None:
     split = material.store[material.dataset][material.split]
     views = [split.stage("val_boxes", key) for key in split.keys("val_boxes")] if "val_boxes" in split.stages() else []
-    found = [_annotator(material, view) for view in views if is_val_boxes(view) and view.committed()]
+    truth = truth_of_index(material.index)
+    found = [_annotator(material, view, truth) for view in views if is_val_boxes(view) and view.committed()]
     return {"annotators": found, "steps": STEPS} if found else None
 
 
-def _annotator(material: Material, view: StageView) -> dict[str, Any]:
+def _annotator(material: Material, view: StageView, truth: Truth) -> dict[str, Any]:
     """Everything that is shown of one result."""
-    scored = attach_truth(view, material.index)
-    figures, _ = score_val_boxes(scored)
-    ious, boxes = _ious(scored)
+    scores = score_val_boxes(view, truth)
+    boxes = _boxes(view)
+    ious = np.full(len(truth.rows), np.nan)
+    ious[scores.rows] = scores.ious["iou_top1"]
     judged = np.array([row for row in boxes if not np.isnan(ious[row])], np.int64)
     chart = ""
     if len(judged):
@@ -57,23 +58,21 @@ def _annotator(material: Material, view: StageView) -> dict[str, Any]:
     return {
         "name": str(view.manifest.params.get("annotator", "")),
         "key": view.key,
-        "figures": figures,
+        "figures": scores.figures,
         "judged": len(judged),
         "chart": chart,
-        "cards": [_card(material, scored, row, boxes[row], float(ious[row])) for row in _sample(ious, boxes)],
+        "cards": [_card(material, truth, row, boxes[row], float(ious[row])) for row in _sample(ious, boxes)],
     }
 
 
-def _ious(scored: Scored) -> tuple[Array, dict[int, Array]]:
-    """IoU of every row, NaN without ground truth, and the pseudo-box [4] of the rows that have one."""
-    ious, boxes = np.full(len(scored.sizes), np.nan), {}
-    for start, status, (found,) in scored.shards("boxes"):
+def _boxes(view: StageView) -> dict[int, Array]:
+    """The pseudo-box [4] of the rows that have one."""
+    boxes = {}
+    for record in view.committed().values():
+        status, found = (view[name][record.start : record.stop] for name in ("status", "boxes"))
         for offset in np.flatnonzero((status == Status.OK) & ~np.isnan(found[:, 0]).any(axis=1)):
-            row = start + int(offset)
-            boxes[row] = found[offset, 0]
-            if row in scored.truth:
-                ious[row] = best_iou(found[offset, :1], scored.truth[row])
-    return ious, boxes
+            boxes[record.start + int(offset)] = found[offset, 0]
+    return boxes
 
 
 def _sample(ious: Array, boxes: Mapping[int, Array]) -> list[int]:
@@ -87,10 +86,10 @@ def _sample(ious: Array, boxes: Mapping[int, Array]) -> list[int]:
     return [int(ranked[place]) for place in places]
 
 
-def _card(material: Material, scored: Scored, row: int, box: Array, iou: float) -> dict[str, Any]:
+def _card(material: Material, truth: Truth, row: int, box: Array, iou: float) -> dict[str, Any]:
     columns = ["image_id", "path", "orientation", "sha256", "labels"]
     info = material.index.table(columns, start=row, stop=row + 1).to_pylist()[0]
-    width, height = (int(side) for side in scored.sizes[row])
+    width, height = (int(side) for side in truth.rows.sizes[row])
     picture = None
     if material.root is not None:
         try:
@@ -106,7 +105,7 @@ def _card(material: Material, scored: Scored, row: int, box: Array, iou: float) 
         "height": height,
         "picture": picture,
         "box": box.tolist(),
-        "truth": scored.truth.get(row, np.zeros((0, 4))).tolist(),
+        "truth": truth.boxes(row).tolist(),
         "iou": iou,
     }
 

@@ -1,21 +1,23 @@
-"""How good validation pseudo-boxes are after each step of their choice (thesis table 4.5), and their export."""
+"""Quality of validation pseudo-boxes after each step of their choice (thesis table 4.5), and their export."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.schema import Status
+from wsolpipe.contract.schema import Fallback, Status, Step
+from wsolpipe.evaluate.box_scores import score_boxes
 from wsolpipe.images.pseudo import box_lines, iou_lines
-from wsolpipe.metrics.boxes import BoxEvaluation, best_iou, iou_per_box
-from wsolpipe.ops.selection import Fallback, Step
+from wsolpipe.metrics.boxes import best_iou, iou_per_box
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.report.evaluation import Scored
+    from wsolpipe.evaluate.box_scores import BoxScores
+    from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
 ARRAYS = ("boxes", "top_box", "candidates", "steps", "peak", "fallback")
@@ -32,29 +34,24 @@ def is_val_boxes(view: StageView) -> bool:
     return set(ARRAYS) <= set(view.manifest.arrays)
 
 
-def score_val_boxes(scored: Scored) -> tuple[dict[str, Any], int]:
-    """Figures of every step, and the number of quarantined rows.
+def score_val_boxes(view: StageView, truth: Truth) -> BoxScores:
+    """Figures of every step, then those of any stage of boxes.
 
     Each key says its estimator. ``…_mean_of_boxes``: mean IoU of a row's boxes that are left, then over the rows that
     have any (``rows_…`` of them); ``…_one_box``: IoU of one box a row; ``iou_upper_best_box``: of the region that fits
-    the ground truth best. ``pointing_accuracy``: share of rows whose peak lies in a ground-truth box. The keys of any
-    stage of boxes follow.
+    the ground truth best. ``pointing_accuracy``: share of rows whose peak lies in a ground-truth box.
     """
-    figures, sums = BoxEvaluation(), _Sums()
-    quarantined, fallbacks = 0, dict.fromkeys(Fallback, 0)
-    for start, status, (boxes, top, candidates, steps, peak, fallback) in scored.shards(*ARRAYS):
-        quarantined += int((status == Status.QUARANTINED).sum())
+    scores, sums, fallbacks = score_boxes(view, truth), _Sums(), dict.fromkeys(Fallback, 0)
+    scored = set(scores.rows.tolist())
+    for record in view.committed().values():
+        status, *columns = (view[name][record.start : record.stop] for name in ("status", *ARRAYS[1:]))
+        top, candidates, steps, peak, fallback = columns
         for kind in Fallback:
             fallbacks[kind] += int((fallback[status == Status.OK] & kind > 0).sum())
-        for offset in np.flatnonzero(status != Status.QUARANTINED):
-            row = start + int(offset)
-            truth = scored.truth.get(row, np.zeros((0, 4)))
-            width, height = scored.sizes[row]
-            empty = row in scored.objectless
-            figures.add(boxes[offset], truth, size=(width, height), objectless=empty)
-            if len(truth) and not empty:
-                _add_row(sums, truth, boxes[offset], top[offset], candidates[offset], steps[offset], peak[offset])
-    result = figures.result()
+        for offset, row in enumerate(range(record.start, record.stop)):
+            if row in scored:
+                _add_row(sums, truth.boxes(row), top[offset], candidates[offset], steps[offset], peak[offset])
+    result = scores.figures
     detail = {
         **{name: sums.mean(name) for name in MEANS},
         "iou_top_one_box": sums.mean("top"),
@@ -65,7 +62,7 @@ def score_val_boxes(scored: Scored) -> tuple[dict[str, Any], int]:
         **{f"rows_{name.removeprefix('iou_').removesuffix('_mean_of_boxes')}": sums.rows(name) for name in MEANS},
         **{f"rows_fallback_{str(kind.name).lower()}": count for kind, count in fallbacks.items()},
     }
-    return {**detail, **result}, quarantined
+    return replace(scores, figures={**detail, **result})
 
 
 class _Sums:
@@ -85,7 +82,7 @@ class _Sums:
         return len(self.values.get(name, ()))
 
 
-def _add_row(sums: _Sums, truth: Array, final: Array, top: Array, candidates: Array, steps: Array, peak: Array) -> None:
+def _add_row(sums: _Sums, truth: Array, top: Array, candidates: Array, steps: Array, peak: Array) -> None:
     present = ~np.isnan(candidates).any(axis=1)
     boxes, passed = candidates[present], steps[present]
     if len(boxes):
@@ -103,7 +100,7 @@ def _add_row(sums: _Sums, truth: Array, final: Array, top: Array, candidates: Ar
         sums.add("pointing", float(inside.any()))
 
 
-def export_boxes(scored: Scored) -> Mapping[str, str]:
+def export_boxes(view: StageView, truth: Truth) -> Mapping[str, str]:
     """Pseudo-boxes as the files that the field exchanges.
 
     Returns
@@ -112,15 +109,16 @@ def export_boxes(scored: Scored) -> Mapping[str, str]:
         ``localization.txt`` (``image_id,x0,y0,x1,y1``), and ``localization_iou.txt`` (``image_id,iou``) where a row has
         ground truth; text by file name. Rows without a box are left out.
     """
-    names = scored.index.table(["image_id"]).column("image_id").to_pylist()
     boxes: dict[str, Array] = {}
     ious: dict[str, float] = {}
-    for start, status, (found,) in scored.shards("boxes"):
+    for record in view.committed().values():
+        found, status = view["boxes"][record.start : record.stop], view["status"][record.start : record.stop]
         for offset in np.flatnonzero(status == Status.OK):
-            row = start + int(offset)
+            row = record.start + int(offset)
             if not np.isnan(found[offset, 0]).any():
-                boxes[names[row]] = found[offset, :1]
-                if row in scored.truth:
-                    ious[names[row]] = best_iou(found[offset, :1], scored.truth[row])
+                name, own = truth.rows.ids[row], truth.boxes(row)
+                boxes[name] = found[offset, :1]
+                if len(own):
+                    ious[name] = best_iou(found[offset, :1], own)
     files = {"localization.txt": box_lines(boxes)}
     return {**files, "localization_iou.txt": iou_lines(ious)} if ious else files

@@ -13,8 +13,7 @@ from wsolpipe.metrics.boxes import centred_box
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.report.reference import Reference
-    from wsolpipe.report.rows import RowTable
+    from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
 
@@ -24,12 +23,12 @@ class MaskEvaluation:
     """Figures of binary masks, row by row, as fractions.
 
     A row of a class without an object has no IoU; it is a true negative where its mask is empty. Pixels that the
-    reference ignores count neither way.
+    truth ignores count neither way.
 
     Attributes
     ----------
     rows : list of int
-        Rows that count, in the order of `ious`.
+        Scored rows, in the order of `ious`.
     ious, centre : list of float
         IoU of each of these rows, and of a centred box of 0.8 of each side in the place of its mask.
     pooled : int array [3]
@@ -77,37 +76,40 @@ class MaskEvaluation:
         }
 
 
-def score_masks(view: StageView, rows: RowTable, reference: Reference) -> tuple[dict[str, Any], MaskEvaluation]:
-    """Score every row of a finished stage of masks that the reference has a mask of.
+def score_masks(view: StageView, truth: Truth) -> tuple[dict[str, Any], MaskEvaluation]:
+    """Score every row of a finished stage of masks that `truth` has a mask of.
 
     Returns
     -------
     figures, evaluation
-        Figures with rows that are outside the denominators counted beside them.
+        Quarantined rows and rows without a true mask are counted beside the figures.
 
     Raises
     ------
     ConfigError
-        If the reference has no masks.
+        If `truth` has no masks.
     BadImageError, DataError
         If a mask file cannot be read.
     """
-    if not reference.masks:
-        msg = f"{reference.name} of {rows.split} holds no masks, and {view.stage} is scored against masks"
+    if not truth.masks:
+        msg = f"{truth.name} of {truth.rows.split} holds no masks, and {view.stage} is scored against masks"
         raise ConfigError(msg, hint="name them in the data set's YAML (masks:), or against=FOLDER of mask images")
     found, without, missing, quarantined = MaskEvaluation(), 0, 0, 0
     for record in view.committed().values():
         span = slice(record.start, record.stop)
         columns = view["status"][span], view["masks"][span]
         for row, status, mask in zip(range(record.start, record.stop), *columns, strict=True):
-            quarantined += int(status == Status.QUARANTINED)
+            if status == Status.QUARANTINED:
+                quarantined += 1
+                continue
             missing += int(status == Status.ABSENT)
-            wanted = reference.mask(row, len(mask)) if status != Status.QUARANTINED else None
-            if wanted is not None:
-                found.add(row, mask != 0, *wanted, objectless=rows.objectless(row))
-            elif status != Status.QUARANTINED:
+            wanted = truth.mask(row, len(mask))
+            if wanted is None:
                 without += 1
-    counted = {"rows": len(rows), "rows_without_mask": without, "rows_missing": missing}
+            else:
+                found.add(row, mask != 0, *wanted, objectless=truth.rows.objectless(row))
+    rows = without + len(found.rows) + found.objectless
+    counted = {"rows": rows, "rows_without_mask": without, "rows_missing": missing}
     return {**counted, **found.result(), "rows_quarantined": quarantined}, found
 
 

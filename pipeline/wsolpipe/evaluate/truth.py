@@ -1,4 +1,4 @@
-"""What maps and boxes are held against: ground truth, pseudo-boxes of a stage or file, pseudo-masks of a folder."""
+"""What maps, boxes and masks are scored against: ground truth, or pseudo-labels of a stage, a file or a folder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import Status
-from wsolpipe.engine.lookup import find_view, require_complete
+from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
 from wsolpipe.images.decode import decode_mask
 from wsolpipe.images.pseudo import read_boxes
 from wsolpipe.metrics.noise import eroded_mask, noisy_boxes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from wsolpipe.contract.reader import ArrayView, Index, StageView
-    from wsolpipe.engine.session import Session
-    from wsolpipe.report.rows import RowTable
+    from wsolpipe.evaluate.results import Results
 
 Array = np.ndarray[Any, Any]
 NO_BOX = np.zeros((0, 4))
-TRUTH = "truth"
+TRUTH = ("truth", "gt")
+"""Words that mean ground truth."""
 MASK_SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -43,8 +45,8 @@ class StoredMask:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Boxes and masks by row.
+class Truth:
+    """Boxes and masks by row, and the rows themselves.
 
     Attributes
     ----------
@@ -52,7 +54,7 @@ class Reference:
         For people: ``ground truth``, ``pseudo-boxes of val_boxes 1f2e3d4c`` …
     rows : RowTable
     found : dict of int to float64 array [M, 4]
-        Half-open boxes, pixels of the image.
+        Half-open boxes by row, pixels of the image.
     masks : dict of int to MaskFiles or StoredMask
     noise : float
         Level of disturbance of boxes, or loss of area of masks (`wsolpipe.metrics.noise`).
@@ -67,8 +69,8 @@ class Reference:
     noise: float = 0.0
     seed: int = 0
 
-    def disturbed(self, level: float, seed: int) -> Reference:
-        """The same with noise."""
+    def disturbed(self, level: float, seed: int) -> Truth:
+        """Return this truth with noise."""
         return replace(self, name=f"{self.name}, noise {level:g}", noise=level, seed=seed)
 
     def boxes(self, row: int) -> Array:
@@ -78,6 +80,12 @@ class Reference:
             return boxes
         width, height = (int(side) for side in self.rows.sizes[row])
         return noisy_boxes(boxes, (width, height), self.noise, seed=self.seed, row=row)
+
+    def stacked(self, rows: Iterable[int]) -> tuple[Array, Array]:
+        """Boxes of many rows: positions int64 [A] in `rows` of the row that each belongs to, and boxes [A, 4]."""
+        own = [self.boxes(int(row)) for row in rows]
+        counts = np.array([len(boxes) for boxes in own], np.int64)
+        return np.repeat(np.arange(len(own)), counts), np.concatenate([NO_BOX, *own])
 
     def mask(self, row: int, side: int) -> tuple[Array, Array | None] | None:
         """Foreground and pixels to ignore, bool [side, side] each; None where the row has no mask.
@@ -125,78 +133,99 @@ def _stretched(mask: Array, side: int) -> Array:
     return np.ascontiguousarray(mask[down[:, None], across[None]])
 
 
-def make_reference(session: Session, rows: RowTable, word: str) -> Reference:
+def find_truth(results: Results, rows: RowTable, word: str) -> Truth:
     """What a word of the command line names.
 
     Parameters
     ----------
+    results : Results
+        Where stages are looked up.
+    rows : RowTable
+        Rows that are to be scored.
     word : str
-        ``truth``; a file in the ``localization.txt`` layout; a folder of mask images that mirrors the image ids; or a
-        stage, ``STAGE`` or ``STAGE:KEY``, of boxes, whose first box of each row counts, or of masks. Only ``truth``
-        opens ground truth.
+        ``truth`` or ``gt``; a file in the ``localization.txt`` layout; a folder of mask images that mirrors the image
+        ids; or a stage, ``STAGE`` or ``STAGE:KEY``, of boxes, whose first box of each row counts, or of masks. Only
+        the words of `TRUTH` open ground truth.
 
     Raises
     ------
     ConfigError
-        If the stage holds neither boxes nor masks, or a folder no mask of any row.
+        If the stage holds neither boxes nor masks, or a file or folder nothing of any row.
     StoreError
         If the stage is not there or not finished.
     """
-    if word == TRUTH:
-        return _truth(session, rows)
+    if word in TRUTH:
+        return _listed_truth(results, rows) if rows.index is None else truth_of_index(rows, results.mask_root)
     path = Path(word).expanduser()
     if path.is_dir():
-        return _mask_folder(path, rows)
+        return truth_of_folder(path, rows)
     if path.is_file() or path.suffix in (".txt", ".csv"):
-        boxes = {rows.places[name]: own for name, own in read_boxes(path).items() if name in rows.places}
-        if not boxes:
-            msg = f"{path} holds no box of an image of {rows.split}"
-            raise ConfigError(msg, hint=f"image ids there look like {rows.ids[0]}")
-        return Reference(f"boxes of {path.name}", rows, boxes)
+        return truth_of_file(path, rows)
     stage, _, key = word.partition(":")
-    session.registry[stage]
-    return _stage_reference(find_view(session, stage, rows.split, key=key or None), rows)
+    return truth_of_stage(results.view(stage, rows.split, key or None), rows)
 
 
-def _stage_reference(view: StageView, rows: RowTable) -> Reference:
+def truth_of_file(path: Path, rows: RowTable) -> Truth:
+    """Boxes of a file in the ``localization.txt`` layout.
+
+    Raises
+    ------
+    ConfigError
+        If it names no image of these rows, as the file of another data set.
+    DataError
+        If it cannot be read.
+    """
+    boxes = {rows.places[name]: own for name, own in read_boxes(path).items() if name in rows.places}
+    if not boxes:
+        msg = f"{path} holds no box of an image of {rows.split}"
+        raise ConfigError(msg, hint=f"image ids there look like {rows.ids[0]}" if rows.ids else None)
+    return Truth(f"boxes of {path.name}", rows, boxes)
+
+
+def truth_of_stage(view: StageView, rows: RowTable) -> Truth:
+    """First box of each row of a stage of boxes, or the masks of a stage of masks.
+
+    Raises
+    ------
+    ConfigError
+        If the stage holds neither, or was made of other rows.
+    """
     arrays = view.manifest.arrays
     if "boxes" not in arrays and "masks" not in arrays:
         msg = f"stage {view.stage} holds neither boxes nor masks, but {', '.join(sorted(arrays))}"
         raise ConfigError(msg)
-    require_complete(view)
     check_rows(view, rows)
     if "boxes" not in arrays:
         stored = {int(row): StoredMask(view["masks"], int(row)) for row in view.rows()}
-        return Reference(f"pseudo-masks of {view.stage} {view.key}", rows, masks=dict(stored))
+        return Truth(f"pseudo-masks of {view.stage} {view.key}", rows, masks=dict(stored))
     found: dict[int, Array] = {}
     for record in view.committed().values():
         span = slice(record.start, record.stop)
         first = np.asarray(view["boxes"][span], np.float64).reshape(record.stop - record.start, -1, 4)[:, 0]
         usable = (view["status"][span] == Status.OK) & ~np.isnan(first).any(axis=1)
         found |= {record.start + int(at): first[at : at + 1] for at in np.flatnonzero(usable)}
-    return Reference(f"pseudo-boxes of {view.stage} {view.key}", rows, found)
+    return Truth(f"pseudo-boxes of {view.stage} {view.key}", rows, found)
 
 
-def check_rows(view: StageView, rows: RowTable) -> None:
-    """Refuse a stage whose rows are others.
+def truth_of_index(rows: RowTable | Index, mask_root: Callable[[], Path | None] | None = None) -> Truth:
+    """Ground truth of an index.
 
-    Raises
-    ------
-    ConfigError
-        If image ids differ.
+    Parameters
+    ----------
+    rows : RowTable or Index
+        Rows of an index, or the index.
+    mask_root : callable, optional
+        Gives the folder that mask paths are relative to; called only where there are masks. Masks are left out
+        without it.
     """
-    if rows.index is not None and view.manifest.index_key == rows.index.key:
-        return
-    ids = view.index().table(["image_id"]).column("image_id").to_pylist()
-    if ids != rows.ids[: len(ids)] or view.manifest.rows != len(rows):
-        msg = f"{view.stage} {view.key} of {view.split} is of {len(ids)} rows that are not those that are scored"
-        raise ConfigError(msg, hint="make both from the same data set, limit= and rows= included")
+    if not isinstance(rows, RowTable):
+        rows = rows_of_index(rows)
+    assert rows.index is not None
+    masks = {} if mask_root is None else _truth_masks(rows.index, mask_root)
+    return Truth("ground truth", rows, boxes_by_row(*truth_boxes(rows.index)), masks)
 
 
-def _truth(session: Session, rows: RowTable) -> Reference:
-    if rows.index is not None:
-        numbers, boxes = truth_boxes(rows.index)
-        return Reference("ground truth", rows, boxes_by_row(numbers, boxes), _truth_masks(session, rows.index))
+def _listed_truth(results: Results, rows: RowTable) -> Truth:
     assert rows.listing is not None
     found: dict[int, list[tuple[float, ...]]] = {}
     files: list[tuple[int, str, str]] = []
@@ -206,10 +235,10 @@ def _truth(session: Session, rows: RowTable) -> Reference:
         else:
             files.append((rows.places[item.image_id], item.kind, item.path))
     own = {row: np.array(boxes, np.float64) for row, boxes in found.items()}
-    return Reference("ground truth", rows, own, _mask_files(session, files))
+    return Truth("ground truth", rows, own, _mask_files(files, results.mask_root))
 
 
-def _truth_masks(session: Session, index: Index) -> dict[int, MaskFiles | StoredMask]:
+def _truth_masks(index: Index, mask_root: Callable[[], Path | None]) -> dict[int, MaskFiles | StoredMask]:
     import pyarrow.compute as pc
 
     table = index.annotations()
@@ -217,20 +246,31 @@ def _truth_masks(session: Session, index: Index) -> dict[int, MaskFiles | Stored
     if not table.num_rows:
         return {}
     columns = [table.column(name).to_pylist() for name in ("row", "kind", "path")]
-    return _mask_files(session, list(zip(*columns, strict=True)))
+    return _mask_files(list(zip(*columns, strict=True)), mask_root)
 
 
-def _mask_files(session: Session, files: list[tuple[int, str, str]]) -> dict[int, MaskFiles | StoredMask]:
+def _mask_files(
+    files: list[tuple[int, str, str]], mask_root: Callable[[], Path | None]
+) -> dict[int, MaskFiles | StoredMask]:
     if not files:
         return {}
-    root = session.dataset.mask_root()
+    root = mask_root()
+    if root is None:
+        return {}
     paths: dict[int, dict[str, list[Path]]] = {}
     for row, kind, name in files:
         paths.setdefault(row, {"mask": [], "ignore": []})[kind].append(root / name)
     return {row: MaskFiles(tuple(own["mask"]), tuple(own["ignore"])) for row, own in paths.items() if own["mask"]}
 
 
-def _mask_folder(folder: Path, rows: RowTable) -> Reference:
+def truth_of_folder(folder: Path, rows: RowTable) -> Truth:
+    """Pseudo-masks of a folder of images that mirrors the image ids.
+
+    Raises
+    ------
+    ConfigError
+        If it holds no mask of these rows.
+    """
     masks: dict[int, MaskFiles | StoredMask] = {}
     for row, name in enumerate(rows.ids):
         stems = (name, name.rpartition(".")[0] or name)
@@ -241,7 +281,7 @@ def _mask_folder(folder: Path, rows: RowTable) -> Reference:
     if not masks:
         msg = f"{folder} holds no mask of an image of {rows.split}; for {rows.ids[0]} one would be {stems[1]}.png"
         raise ConfigError(msg)
-    return Reference(f"pseudo-masks of {folder.name}", rows, masks=masks)
+    return Truth(f"pseudo-masks of {folder.name}", rows, masks=masks)
 
 
 def truth_boxes(index: Index) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Intervals and paired tests of the figures of maps (`wsolpipe.metrics.confidence`), from what single rows add."""
+"""Intervals and paired tests (`wsolpipe.metrics.confidence`) of figures, from what single rows add to them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.engine.lookup import find_view, require_complete
+from wsolpipe.evaluate.map_scores import score_maps
+from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.rows import check_rows
+from wsolpipe.evaluate.tau import folder_source, make_chooser, select_tau
 from wsolpipe.metrics.boxes import LEVELS
 from wsolpipe.metrics.confidence import Comparison, Interval, compare, interval
 from wsolpipe.metrics.pixels import nearest_threshold
-from wsolpipe.report.maps import score_maps
-from wsolpipe.report.mapsources import StageMaps
-from wsolpipe.report.reference import check_rows
-from wsolpipe.report.selection import folder_source, make_chooser, select_tau
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.engine.session import Session
-    from wsolpipe.report.maps import Kept, MapScores
-    from wsolpipe.report.mapsources import MapSource
-    from wsolpipe.report.options import Options
-    from wsolpipe.report.reference import Reference
+    from wsolpipe.evaluate.map_scores import Kept, MapScores
+    from wsolpipe.evaluate.map_sources import MapSource
+    from wsolpipe.evaluate.options import Options
+    from wsolpipe.evaluate.results import Results
 
 Array = np.ndarray[Any, Any]
 
@@ -51,29 +49,22 @@ def map_intervals(scores: MapScores, tau: float | None) -> dict[str, Any]:
 
 
 def compare_maps(
-    session: Session,
-    scores: MapScores,
-    tau: float | None,
-    reference: Reference,
-    options: Options,
-    view: StageView | None,
+    results: Results, scores: MapScores, tau: float | None, options: Options, view: StageView | None
 ) -> dict[str, Any]:
     """Paired test against another result of the same stage, or another folder, with a threshold chosen alike."""
-    word = str(options.beside)
+    word, table = str(options.beside), scores.truth.rows
     if view is None:
-        other: MapSource = folder_source(options, reference.rows, word)
+        other: MapSource = folder_source(options, table, word)
         twin, name = None, {"maps": word}
     else:
-        twin = find_view(session, view.stage, view.split, key=word)
-        require_complete(twin)
-        check_rows(twin, reference.rows)
-        other, name = StageMaps(twin, options.slot, reference.rows), {"key": twin.key}
+        twin = results.view(view.stage, view.split, word)
+        check_rows(twin, table)
+        other, name = StageMaps(twin, options.slot, table), {"key": twin.key}
     tau_2 = tau
     if options.tau_from is not None:
         own = replace(options, maps=word, tau_maps=None) if view is None else options
-        tau_2, _ = select_tau(make_chooser(session, own, twin))
-    threads = session.config.threads or None
-    theirs = score_maps(other, reference, options.frame(), threads=threads, keep=True)
+        tau_2, _ = select_tau(make_chooser(results, own, twin))
+    theirs = score_maps(other, scores.truth, options.frame(), threads=options.threads, keep=True, details=False)
     assert scores.kept is not None
     assert theirs.kept is not None
     second = _map_values(theirs.kept, tau_2)

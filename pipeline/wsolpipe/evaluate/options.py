@@ -1,17 +1,16 @@
-"""What ``eval`` is asked for, beyond which stage of which split."""
+"""Options of an evaluation, beyond which stage of which split."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsolpipe.evaluate.frame import Frame
 from wsolpipe.metrics.maxbox import CONVENTIONS
-from wsolpipe.report.maps import Frame
-from wsolpipe.report.reference import TRUTH
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is scored how.
+    """What to score, against what, and how.
 
     Attributes
     ----------
@@ -24,7 +23,7 @@ class Options:
     labels : {"true", "predicted"}
         Whose class the maps of a folder are of; a stage knows.
     against : str
-        See `wsolpipe.report.reference.make_reference`.
+        See `wsolpipe.evaluate.truth.find_truth`.
     convention : {"standard", "clean"}
     resolution : int
         Side of the frame; anything but 224 only with ``clean``.
@@ -44,13 +43,17 @@ class Options:
     noise : str or None
         ``boxes`` or ``masks``: what thresholds become when what they are chosen by (`tau_from`, else `against`) is
         disturbed.
+    threads : int or None
+        Threads that score maps and read masks; one a core by default.
+    seed : int
+        Of the noise.
     """
 
     slot: int = 0
     key: str | None = None
     maps: str | None = None
     labels: str = "true"
-    against: str = TRUTH
+    against: str = "truth"
     convention: str = "standard"
     resolution: int = 224
     normalise: bool = True
@@ -62,6 +65,8 @@ class Options:
     interval: bool = False
     beside: str | None = None
     noise: str | None = None
+    threads: int | None = None
+    seed: int = 0
 
     def frame(self) -> Frame:
         """How maps and boxes meet."""

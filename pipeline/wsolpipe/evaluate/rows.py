@@ -1,4 +1,4 @@
-"""The rows of a split as scoring sees them, from a store's index or, where there is none, from the data set's files."""
+"""The rows of a split as the evaluator sees them, from a store's index or, without one, from the data set's files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from wsolpipe.images.decode import probe
 from wsolpipe.images.importers import list_split
 
 if TYPE_CHECKING:
-    from wsolpipe.contract.reader import Index
-    from wsolpipe.engine.session import Session
+    from wsolpipe.contract.reader import Index, StageView
     from wsolpipe.images.dataset import DatasetConfig
     from wsolpipe.images.listing import Listing
 
@@ -34,13 +33,15 @@ class RowTable:
     labels : list of list of int
         Labels by row, the first is *the* label.
     sizes : int array [N, 2]
-        (width, height) of every image as boxes see it; zeros where the image cannot be read.
+        (width, height) of every upright image; zeros where the image cannot be read.
     orientations : int array [N]
         EXIF orientation that masks are turned by, 1 where nothing is turned.
     silent : frozenset of int
         Labels of classes without an object.
+    quarantined : bool array [N]
+        Rows whose image cannot be read or is gone: counted beside the figures, never in them.
     index : Index or None
-        Where these rows are from; None if they were listed from files.
+        Source of these rows; None if they were listed from files.
     listing : Listing or None
         Where there is no index.
     """
@@ -51,6 +52,7 @@ class RowTable:
     sizes: Array
     orientations: Array
     silent: frozenset[int]
+    quarantined: Array
     index: Index | None = None
     listing: Listing | None = None
 
@@ -63,48 +65,54 @@ class RowTable:
         return {name: row for row, name in enumerate(self.ids)}
 
     def objectless(self, row: int) -> bool:
-        """Whether the class of a row names no object."""
+        """Whether the class of a row has no object."""
+        return self.label(row) in self.silent
+
+    def label(self, row: int) -> int:
+        """First label of a row, −1 where it has none."""
         labels = self.labels[row]
-        return bool(labels) and labels[0] in self.silent
+        return labels[0] if labels else -1
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, where the data set gives it."""
+        return self.index.manifest.classes if self.index is not None else None
 
 
 def rows_of_index(index: Index) -> RowTable:
     """Rows of a split's index; ``annotations.parquet`` is not opened."""
-    table = index.table(["image_id", "labels", "width", "height", "orientation"])
-    sizes = np.stack([table.column(name).to_numpy() for name in ("width", "height")], axis=1)
+    table = index.table(["image_id", "labels", "width", "height", "orientation", "reason"])
+    sizes = np.stack([table.column(name).fill_null(0).to_numpy() for name in ("width", "height")], axis=1)
+    gone = table.column("reason").fill_null("").to_numpy(zero_copy_only=False) != ""
     return RowTable(
         index.split,
         table.column("image_id").to_pylist(),
         table.column("labels").to_pylist(),
         sizes,
-        table.column("orientation").to_numpy(),
+        table.column("orientation").fill_null(1).to_numpy(),
         frozenset(index.manifest.objectless),
+        gone | (sizes <= 0).any(axis=1),
         index=index,
     )
 
 
-def rows_of_split(session: Session, split: str, *, without_truth: bool = False) -> RowTable:
-    """Rows of a split: of the store's index if there is one, else of the data set's metadata files.
+def list_rows(dataset: DatasetConfig, split: str, *, without_truth: bool = False) -> RowTable:
+    """Rows of a split that has no index, as the data set's metadata files list them.
 
     Parameters
     ----------
     without_truth : bool
-        Read no file of ground truth: rows that are listed from files hold no annotation then.
+        Read no file of ground truth; the rows then hold no annotation.
 
     Raises
     ------
     ConfigError
-        If there is no index and the layout cannot be listed without its ground truth.
+        If the layout cannot be listed without its ground truth.
     """
-    index = session.index_of(split)
-    if index is not None:
-        return rows_of_index(index)
-    dataset = session.dataset
     if without_truth:
         if dataset.layout not in LISTED_LAYOUTS:
             msg = f"the rows of {split} cannot be listed without reading ground truth in the layout {dataset.layout}"
-            command = f"wsolpipe run stage=index dataset={session.config.dataset} split={split}"
-            raise ConfigError(msg, hint=f"make the index first: {command} store={session.config.store}")
+            raise ConfigError(msg, hint=f"make the index first: wsolpipe run stage=index split={split}")
         dataset = dataset.model_copy(update={"files": {**dataset.files, "localization": None}, "masks": None})
     listing = list_split(dataset, split)
     seen = [
@@ -118,12 +126,29 @@ def rows_of_split(session: Session, split: str, *, without_truth: bool = False) 
         shape[:, :2],
         shape[:, 2],
         frozenset(listing.objectless),
+        np.asarray((shape[:, :2] <= 0).any(axis=1)),
         listing=listing,
     )
 
 
+def check_rows(view: StageView, rows: RowTable) -> None:
+    """Refuse a stage that was made of other rows.
+
+    Raises
+    ------
+    ConfigError
+        If image ids differ.
+    """
+    if rows.index is not None and view.manifest.index_key == rows.index.key:
+        return
+    ids = view.index().table(["image_id"]).column("image_id").to_pylist()
+    if ids != rows.ids[: len(ids)] or view.manifest.rows != len(rows):
+        msg = f"{view.stage} {view.key} of {view.split} was made of {len(ids)} rows, which are not the rows to score"
+        raise ConfigError(msg, hint="make both from the same data set, limit= and rows= included")
+
+
 def _probed(dataset: DatasetConfig, path: str) -> tuple[int, int, int]:
-    """Width, height and orientation of an image; zeros for one that cannot be read: its row is given up."""
+    """Width, height and orientation of an image; zeros for one that cannot be read."""
     try:
         seen = probe((dataset.image_root() / path).read_bytes(), exif=dataset.exif)
     except (BadImageError, OSError):

@@ -1,0 +1,179 @@
+"""Figures of a stage of boxes, of maps or of masks, or of a folder of maps, against ground truth or pseudo-labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.evaluate.bootstrap import compare_maps, map_intervals, plain
+from wsolpipe.evaluate.box_scores import BoxScores, score_boxes
+from wsolpipe.evaluate.map_scores import MapScores, score_maps
+from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.mask_scores import score_masks
+from wsolpipe.evaluate.rows import check_rows, rows_of_index
+from wsolpipe.evaluate.tau import Chooser, folder_source, make_chooser, noise_study, select_tau
+from wsolpipe.evaluate.truth import find_truth
+from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
+from wsolpipe.metrics.confidence import compare, interval
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.reader import StageView
+    from wsolpipe.evaluate.map_sources import MapSource
+    from wsolpipe.evaluate.options import Options
+    from wsolpipe.evaluate.results import Results
+    from wsolpipe.evaluate.rows import RowTable
+    from wsolpipe.evaluate.truth import Truth
+    from wsolpipe.metrics.protocol import Metric
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Figures, and the data of their curves and plots.
+
+    Attributes
+    ----------
+    figures : dict
+    maps : MapScores or None
+    ious : dict of str to float array [rows]
+        Of boxes: ``iou_top1``, ``iou_best5``, ``iou_centre`` of each scored row; of masks ``mask_iou``,
+        ``mask_iou_centre``.
+    """
+
+    figures: dict[str, Any]
+    maps: MapScores | None = None
+    ious: dict[str, Array] = field(default_factory=dict)
+
+
+def evaluate(results: Results, stage: str | None, split: str, options: Options) -> Evaluated:
+    """Score a stage of boxes, of maps or of masks, or a folder of maps.
+
+    Parameters
+    ----------
+    results : Results
+        Where stages and rows are looked up.
+    stage : str or None
+        None for the folder ``options.maps``.
+    split : str
+    options : Options
+
+    Raises
+    ------
+    ConfigError
+        If the stage holds neither boxes nor maps nor masks, the folder no map of the split, or options contradict
+        each other.
+    StoreError
+        If the stage is not there or not finished.
+    DataError
+        If a map or mask cannot be read or scored.
+    """
+    if stage is None:
+        rows = results.rows(split)
+        head = {"maps": options.maps, "dataset": results.dataset, "split": split}
+        return _score_maps(results, folder_source(options, rows), rows, options, head, None)
+    view = results.view(stage, split, options.key)
+    rows = rows_of_index(results.index_of(view))
+    head = {"stage": stage, "dataset": view.dataset, "split": split, "key": view.key}
+    arrays = view.manifest.arrays
+    if "boxes" in arrays:
+        return _score_boxes(results, view, rows, options, head)
+    if "maps" in arrays:
+        return _score_maps(results, StageMaps(view, options.slot, rows), rows, options, head, view)
+    if "masks" in arrays:
+        return _score_masks(results, view, rows, options, head)
+    msg = f"stage {stage} holds neither boxes nor maps nor masks, but {', '.join(sorted(arrays))}"
+    raise ConfigError(msg)
+
+
+def score_view(view: StageView, truth: Truth) -> BoxScores:
+    """Figures of a stage of boxes; with those of its steps where it keeps them."""
+    return score_val_boxes(view, truth) if is_val_boxes(view) else score_boxes(view, truth)
+
+
+def _score_boxes(
+    results: Results, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]
+) -> Evaluated:
+    _refuse_threshold(view, options, "boxes")
+    truth = find_truth(results, rows, options.against)
+    found = score_view(view, truth)
+    result = {**head, "against": truth.name, **found.figures}
+    if options.interval and len(found.rows):
+        result["intervals"] = {name: plain(interval(values)) for name, values in found.values().items()}
+    if options.beside:
+        other = _other(results, view, rows, options.beside)
+        second = score_boxes(other, truth)
+        result["beside"] = {"key": other.key, **_paired(found.rows, found.values(), second.rows, second.values())}
+    ious = {name: found.ious[name] for name in ("iou_top1", "iou_best5", "iou_centre")}
+    return Evaluated(result, ious=ious)
+
+
+def _score_masks(
+    results: Results, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]
+) -> Evaluated:
+    _refuse_threshold(view, options, "masks")
+    truth = find_truth(results, rows, options.against)
+    figures, found = score_masks(view, truth)
+    result = {**head, "against": truth.name, **figures}
+    ious = {"mask_iou": np.array(found.ious)}
+    if options.interval and found.rows:
+        result["intervals"] = {"mask_iou": plain(interval(ious["mask_iou"]))}
+    if options.beside:
+        other = _other(results, view, rows, options.beside)
+        _, second = score_masks(other, truth)
+        tests = _paired(np.array(found.rows), ious, np.array(second.rows), {"mask_iou": np.array(second.ious)})
+        result["beside"] = {"key": other.key, **tests}
+    return Evaluated(result, ious={**ious, "mask_iou_centre": np.array(found.centre)})
+
+
+def _other(results: Results, view: StageView, rows: RowTable, key: str) -> StageView:
+    """Another result of the same stage and rows."""
+    other = results.view(view.stage, view.split, key)
+    check_rows(other, rows)
+    return other
+
+
+def _paired(rows: Array, mine: dict[str, Array], rows_2: Array, theirs: dict[str, Array]) -> dict[str, Any]:
+    """Paired test of each figure on the rows that both results are scored on."""
+    _, first, second = np.intersect1d(rows, rows_2, return_indices=True)
+    tests = {name: plain(compare(values[first], theirs[name][second])) for name, values in mine.items()}
+    return {"rows": len(first), **tests}
+
+
+def _refuse_threshold(view: StageView, options: Options, kind: str) -> None:
+    given = {name for name in ("tau", "tau_from", "noise", "metric") if getattr(options, name) is not None}
+    if given:
+        msg = f"{', '.join(sorted(given))}: {view.stage} holds {kind}, which have no threshold"
+        raise ConfigError(msg, hint="these words are for maps")
+
+
+def _score_maps(
+    results: Results,
+    source: MapSource,
+    rows: RowTable,
+    options: Options,
+    head: dict[str, Any],
+    view: StageView | None,
+) -> Evaluated:
+    tau, chosen = options.tau, {"tau_from": "given"} if options.tau is not None else {}
+    if options.tau_from is not None:
+        tau, chosen = select_tau(make_chooser(results, options, view))
+    truth = find_truth(results, rows, options.against)
+    keep = options.interval or options.beside is not None
+    scores = score_maps(source, truth, options.frame(), threads=options.threads, keep=keep)
+    result = {**head, "against": truth.name, **({"map": options.slot} if view is not None else {})}
+    result |= {**scores.result(tau), **chosen}
+    if options.interval:
+        result["intervals"] = map_intervals(scores, tau)
+    if options.beside is not None:
+        result["beside"] = compare_maps(results, scores, tau, options, view)
+    if options.noise is not None:
+        metric = cast("Metric | None", options.metric)
+        chooser = Chooser(source, truth, options.frame(), metric, options.threads)
+        if options.tau_from is not None:
+            chooser = make_chooser(results, options, view)
+        result["noise"] = noise_study(chooser, scores, options.noise, options.seed)
+    return Evaluated(result, scores)

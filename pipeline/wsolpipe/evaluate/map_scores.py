@@ -1,0 +1,289 @@
+"""Scoring of score maps, batch by batch: of a stage, a folder or a network, against boxes and masks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.evaluate.frame import FramedBatch
+from wsolpipe.evaluate.otsu_scores import OtsuScores
+from wsolpipe.metrics.accumulate import MaxBoxEvaluation
+from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold, pixel_histograms
+from wsolpipe.metrics.protocol import estimate_tau, figures
+from wsolpipe.metrics.scaling import unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from wsolpipe.evaluate.frame import Frame
+    from wsolpipe.evaluate.map_sources import MapBatch, MapSource
+    from wsolpipe.evaluate.truth import Truth
+    from wsolpipe.metrics.protocol import Metric
+
+Array = np.ndarray[Any, Any]
+BINS = 20
+BOX_CURVES = {"largest": (0.5,), "all": (0.3, 0.5, 0.7)}
+
+
+class MapMetric(Protocol):
+    """One more metric of maps, beside MaxBoxAcc and PxAP."""
+
+    def add(self, batch: FramedBatch, truth: Truth) -> None:
+        """Count a batch of maps."""
+
+    def result(self, tau: float | None) -> dict[str, Any]:
+        """Figures by name; `tau` is the threshold chosen beforehand, if any."""
+
+
+#: Further metrics: adding one is a class in a file of its own and a line here.
+MAP_METRICS: dict[str, Callable[[], MapMetric]] = {
+    "otsu": OtsuScores,
+}
+
+
+@dataclass
+class Kept:
+    """What single rows add to each figure, for intervals and paired tests: about 10 kB a row with boxes or masks."""
+
+    values: dict[str, list[Array]] = field(default_factory=dict)
+    rows: dict[str, list[Array]] = field(default_factory=dict)
+
+    def add(self, name: str, rows: Array, values: Array) -> None:
+        """Keep the values of some rows."""
+        self.rows.setdefault(name, []).append(rows)
+        self.values.setdefault(name, []).append(values)
+
+    def get(self, name: str) -> tuple[Array, Array]:
+        """Rows [n] and values [n, ...] of a figure."""
+        return np.concatenate(self.rows[name]), np.concatenate(self.values[name])
+
+
+@dataclass
+class MapScores:
+    """Everything counted of the maps of a split.
+
+    Attributes
+    ----------
+    truth : Truth
+        What the maps were scored against.
+    boxes : MaxBoxEvaluation
+    pixels : PixelEvaluation or None
+        None where no row has a mask.
+    more : dict of str to MapMetric
+        Further metrics by name.
+    histogram : int64 [thresholds, BINS]
+        Rows by IoU of the largest contour's box, at each threshold.
+    rows_missing, rows_unusable : int
+        Rows with ground truth, boxes or masks, that have no map, and those whose map is constant or holds NaN or
+        infinity; all of them score as empty maps.
+    quarantined : int
+        Rows whose image cannot be read; they are in no other count.
+    kept : Kept or None
+    """
+
+    truth: Truth
+    boxes: MaxBoxEvaluation
+    pixels: PixelEvaluation | None
+    more: dict[str, MapMetric] = field(default_factory=dict)
+    histogram: Array = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
+    rows_missing: int = 0
+    rows_unusable: int = 0
+    quarantined: int = 0
+    kept: Kept | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """The main metric, by what the truth is: MaxBoxAcc of boxes, PxAP of masks alone."""
+        return "MaxBoxAcc" if self.boxes.rows_scored or self.pixels is None else "PxAP"
+
+    def entry(self, metric: Metric | None = None) -> dict[str, Any]:
+        """Counts by threshold as `wsolpipe.metrics.protocol` keeps them, of the side that a metric is of.
+
+        Raises
+        ------
+        ConfigError
+            If the truth holds nothing that the metric is of.
+        """
+        name = metric or self.metric
+        kind = self.pixels if name == "PxAP" else self.boxes if self.boxes.rows_scored else None
+        if kind is None:
+            msg = f"{self.truth.name} of {self.truth.rows.split} holds nothing that {name} could be computed of"
+            raise ConfigError(msg)
+        return figures(kind)
+
+    def choose_tau(self, metric: Metric | None = None) -> float:
+        """Threshold to carry to another split: the first best one by a metric.
+
+        Raises
+        ------
+        ConfigError
+            As `entry`.
+        """
+        return estimate_tau(self.entry(metric), metric or self.metric)
+
+    def best_tau(self) -> float | None:
+        """Threshold that suits these very rows best, None where no row could be scored."""
+        if self.boxes.rows_scored:
+            return self.boxes.best_tau()
+        if self.pixels is not None:
+            return float(self.pixels.curves()["iou"].argmax()) / self.pixels.thresholds
+        return None
+
+    def ious_at(self, tau: float) -> Array:
+        """Rows by IoU at one threshold (int64 [BINS])."""
+        counts: Array = self.histogram[nearest_threshold(tau, len(self.histogram))]
+        return counts
+
+    def result(self, tau: float | None = None) -> dict[str, Any]:
+        """Figures under the names that scripts rely on; scores in per cent, IoU and tau as fractions.
+
+        Parameters
+        ----------
+        tau : float, optional
+            Chosen beforehand. Without it MaxBoxAcc, each level of MaxBoxAccV2 and `iou` take their own best
+            thresholds of these rows, as in the field's evaluator.
+        """
+        found = self.boxes.result(tau=tau)
+        found |= {"rows_missing": self.rows_missing, "rows_unusable": self.rows_unusable}
+        found |= {"PxAP": None, "pixel_iou": None}
+        if self.pixels is not None:
+            pixels = self.pixels.result(tau=tau)
+            names = ("PxAP", "pixel_iou", "rows_without_mask", "true_negative_rate")
+            found |= {**{name: pixels[name] for name in names}, "pixel_tau": pixels["tau"]}
+        for metric in self.more.values():
+            found |= metric.result(tau)
+        chosen = self.best_tau() if tau is None else found["tau"] or tau
+        return {**found, "tau": chosen, "rows_quarantined": self.quarantined}
+
+
+def score_maps(source: MapSource, truth: Truth, frame: Frame, **options: Any) -> MapScores:
+    """Score all maps of a source against one truth; see `score_against`."""
+    return score_against(source, {"": truth}, frame, **options)[""]
+
+
+def score_against(
+    source: MapSource,
+    truths: Mapping[str, Truth],
+    frame: Frame,
+    *,
+    threads: int | None = None,
+    keep: bool = False,
+    thresholds: int = 1000,
+    details: bool = True,
+) -> dict[str, MapScores]:
+    """Score all maps of a source against several truths in one pass; memory does not grow with the number of rows.
+
+    Parameters
+    ----------
+    source : MapSource
+    truths : mapping of str to Truth
+        All of the rows of the source.
+    frame : Frame
+    threads : int, optional
+        Threads that score maps and read masks; default one a core.
+    keep : bool
+        Keep what every row adds, for intervals; this does grow.
+    thresholds : int
+        Thresholds 0, 1/n, 2/n …
+    details : bool
+        Count `MAP_METRICS` and the histogram of IoU too.
+
+    Returns
+    -------
+    dict of str to MapScores
+        By the names of `truths`.
+    """
+    found = {}
+    for name, truth in truths.items():
+        boxes = MaxBoxEvaluation(
+            thresholds=thresholds, convention=frame.convention, labels=source.labels, threads=threads
+        )
+        scores = MapScores(truth, boxes, PixelEvaluation(thresholds=thresholds) if truth.masks else None)
+        scores.kept = Kept() if keep else None
+        if details:
+            scores.more = {key: make() for key, make in MAP_METRICS.items()}
+            scores.histogram = np.zeros((thresholds, BINS), np.int64)
+        found[name] = scores
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in source.batches():
+            framed: dict[int, FramedBatch] = {}
+            for scores in found.values():
+                rows = scores.truth.rows
+                if id(rows) not in framed:  # truths of one split share their rows
+                    framed[id(rows)] = _framed(batch, scores.truth, frame)
+                _add_batch(scores, framed[id(rows)], frame, pool)
+    for scores in found.values():
+        scores.boxes.observer = None
+        scores.quarantined = source.quarantined
+    return found
+
+
+def _framed(batch: MapBatch, truth: Truth, frame: Frame) -> FramedBatch:
+    rows, numbers = truth.rows, [int(row) for row in batch.rows]
+
+    def bring(raw: Array | None, row: int) -> Array | None:
+        return None if raw is None else frame.map(raw, rows.ids[row])
+
+    return FramedBatch(
+        rows=np.asarray(batch.rows, np.int64),
+        raw=batch.maps,
+        framed=[bring(raw, row) for raw, row in zip(batch.maps, numbers, strict=True)],
+        labels=np.array([rows.label(row) for row in numbers], np.int64),
+        objectless=np.array([rows.objectless(row) for row in numbers], np.bool_),
+        predicted=batch.predicted,
+        of_label={place: bring(raw, numbers[place]) for place, raw in batch.of_label.items()},
+    )
+
+
+def _add_batch(scores: MapScores, batch: FramedBatch, frame: Frame, pool: ThreadPoolExecutor) -> None:
+    truth, numbers = scores.truth, [int(row) for row in batch.rows]
+    sizes = [(int(width), int(height)) for width, height in truth.rows.sizes[batch.rows]]
+    boxes = [truth.boxes(row) for row in numbers]
+    for score, own, row, empty in zip(batch.framed, boxes, numbers, batch.objectless, strict=True):
+        if (len(own) and not empty) or row in truth.masks:
+            scores.rows_missing += int(score is None)
+            scores.rows_unusable += int(score is not None and bool(unusable(score)))
+    if len(scores.histogram) or scores.kept is not None:
+        scores.boxes.observer = lambda mode, places, curves: _observe(scores, batch.rows, mode, places, curves)
+    scores.boxes.add(
+        batch.framed,
+        [frame.boxes(own, size) for own, size in zip(boxes, sizes, strict=True)],
+        truth=batch.labels.tolist(),
+        predicted=batch.predicted,
+        objectless=batch.objectless.tolist(),
+        of_truth=batch.of_label,
+    )
+    for metric in scores.more.values():
+        metric.add(batch, truth)
+    if scores.pixels is not None:
+        masks = pool.map(lambda row: truth.mask(row, frame.side), numbers)
+        for row, score, mask in zip(numbers, batch.framed, masks, strict=True):
+            _add_pixels(scores, row, score, mask)
+
+
+def _add_pixels(scores: MapScores, row: int, score: Array | None, mask: tuple[Array, Array | None] | None) -> None:
+    pixels = cast("PixelEvaluation", scores.pixels)
+    if mask is None:
+        pixels.add(score, None)
+        return
+    pixels.add(score, *mask)
+    if scores.kept is not None:
+        filled = np.zeros(mask[0].shape) if score is None else score
+        counts = pixel_histograms(filled, *mask, thresholds=pixels.thresholds)[None].astype(np.int32)
+        scores.kept.add("PxAP", np.array([row]), counts)
+
+
+def _observe(scores: MapScores, rows: Array, mode: str, places: Array, curves: Array) -> None:
+    if mode == "largest" and len(scores.histogram):
+        bins = np.minimum((curves * BINS).astype(np.int64), BINS - 1) + BINS * np.arange(curves.shape[1])
+        scores.histogram += np.bincount(bins.ravel(), minlength=scores.histogram.size).reshape(-1, BINS)
+    if scores.kept is None:
+        return
+    for level in BOX_CURVES[mode]:
+        scores.kept.add(f"{mode} {level}", rows[places], (curves >= level).astype(np.uint8))
+    if mode == "largest":
+        scores.kept.add("iou", rows[places], curves.astype(np.float32))

@@ -1,0 +1,170 @@
+"""Where score maps come from: a slot of a stage, or a folder of files; batch by batch, every row counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.schema import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsolpipe.contract.reader import StageView
+    from wsolpipe.evaluate.rows import RowTable
+    from wsolpipe.metrics.scoremaps import ScoreMaps
+
+Array = np.ndarray[Any, Any]
+BATCH = 128
+TOP = 5
+
+
+@dataclass(frozen=True)
+class MapBatch:
+    """Maps of some rows.
+
+    Attributes
+    ----------
+    rows : int64 array [B]
+    maps : list of float array [h, w] or None
+        None where a map is missing.
+    predicted : int array [B, K] or None
+        Predicted classes, best first, where they are known; one, or at least as many as Top-5 figures need.
+    of_label : dict of int to float array [h, w] or None
+        By position in the batch, the map of the row's own label where `maps` holds that of another class.
+    """
+
+    rows: Array
+    maps: list[Array | None]
+    predicted: Array | None = None
+    of_label: dict[int, Array | None] = field(default_factory=dict)
+
+
+class MapSource(Protocol):
+    """Where maps come from.
+
+    Attributes
+    ----------
+    labels : str
+        ``"true"`` if maps are of their row's own label or of no class, else ``"predicted"``.
+    quarantined : int
+        Rows that the last pass left out because their image cannot be read.
+    """
+
+    labels: str
+    quarantined: int
+
+    def batches(self) -> Iterator[MapBatch]:
+        """Every row that is not quarantined."""
+
+
+class StageMaps:
+    """One slot of a stage of maps.
+
+    Parameters
+    ----------
+    view : StageView
+    slot : int
+    rows : RowTable
+
+    Attributes
+    ----------
+    labels : str
+        ``"true"`` if the slot's maps are of their image's own class or of no class, else ``"predicted"``.
+    """
+
+    def __init__(self, view: StageView, slot: int, rows: RowTable) -> None:
+        slots = view.manifest.arrays["maps"].shape[0]
+        if not 0 <= slot < slots:
+            msg = f"map={slot}: stage {view.stage} holds {slots} maps, numbered from 0"
+            raise ConfigError(msg)
+        self.view, self.slot, self.rows, self.quarantined = view, slot, rows, 0
+        self.labels = "true" if "class_ids" not in view.manifest.arrays else self._labels()
+        # Slots of one method are its likeliest classes, best first.
+        methods = view.manifest.params.get("methods")
+        count = slots // len(methods) if methods else slots
+        self.first = slot // count * count
+        self.ranked = slice(self.first, self.first + count)
+
+    def _labels(self) -> str:
+        """By the parameter that says so, else by the classes themselves."""
+        if "target" in self.view.manifest.params:
+            return "true" if self.view.manifest.params["target"] == "true" else "predicted"
+        for record in self.view.committed().values():
+            classes = self.view["class_ids"][record.start : record.stop].reshape(record.stop - record.start, -1)
+            for row, label in enumerate(classes[:, self.slot], start=record.start):
+                if label >= 0 and label not in self.rows.labels[row]:
+                    return "predicted"
+        return "true"
+
+    def batches(self) -> Iterator[MapBatch]:
+        """Dequantised maps (float32, cropped where they are padded), at most `BATCH` rows at once."""
+        self.quarantined = 0
+        for record in self.view.committed().values():
+            for start in range(record.start, record.stop, BATCH):
+                yield self._batch(start, min(start + BATCH, record.stop))
+
+    def _batch(self, start: int, stop: int) -> MapBatch:
+        block = _Block(self.view, start, stop)
+        kept = np.flatnonzero(block.status != Status.QUARANTINED)
+        self.quarantined += stop - start - len(kept)
+        maps = [block.map(int(at), self.slot) for at in kept]
+        if self.labels != "predicted":
+            return MapBatch(start + kept, maps)
+        classes = self.view["class_ids"][start:stop].reshape(stop - start, -1)[kept, self.ranked]
+        of_label = {}
+        for place, at in enumerate(kept):
+            ranks = np.flatnonzero(classes[place] == self.rows.label(start + int(at)))
+            if len(ranks) and self.first + ranks[0] != self.slot:
+                of_label[place] = block.map(int(at), self.first + int(ranks[0]))
+        enough = classes.shape[1] >= min(TOP, self.rows.classes or TOP)
+        return MapBatch(start + kept, maps, classes if enough else classes[:, :1], of_label)
+
+
+class _Block:
+    """Arrays of some consecutive rows of a stage of maps."""
+
+    def __init__(self, view: StageView, start: int, stop: int) -> None:
+        arrays = view.manifest.arrays
+        self.status, self.levels = view["status"][start:stop], view["maps"][start:stop]
+        self.ranges = view["range"][start:stop] if "range" in arrays else None
+        self.grids = view["grid_hw"][start:stop] if "grid_hw" in arrays else None
+
+    def map(self, at: int, slot: int) -> Array | None:
+        """Dequantised map [h, w] of a row, cropped where it is padded; None where there is none."""
+        ranges = None if self.ranges is None else self.ranges[at, slot]
+        if self.status[at] != Status.OK or not (ranges is None or np.isfinite(ranges).all()):
+            return None
+        levels = self.levels[at, slot]
+        if self.grids is not None:
+            height, width = self.grids[at]
+            levels = levels[:height, :width]
+        low, high = (0.0, 255.0) if ranges is None else (float(edge) for edge in ranges)
+        return np.asarray(low + levels.astype(np.float32) * np.float32((high - low) / 255), np.float32)
+
+
+class FolderMaps:
+    """A folder of ``<image_id>.npy`` or ``.npz``; an image without a file is a missing map.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no map of any of the rows, as that of another data set.
+    """
+
+    def __init__(self, maps: ScoreMaps, rows: RowTable, labels: str) -> None:
+        self.maps, self.rows, self.labels, self.quarantined = maps, rows, labels, 0
+        if len(rows) and all(maps.path(name) is None for name in rows.ids):
+            msg = f"{maps.root} holds no map of any of the {len(rows)} images of {rows.split}"
+            raise ConfigError(msg, hint=f"for {rows.ids[0]} it would be {maps.root / rows.ids[0]}.npy or .npz")
+
+    def batches(self) -> Iterator[MapBatch]:
+        """Maps as the files have them, at most `BATCH` at once."""
+        usable = np.flatnonzero(~self.rows.quarantined)
+        self.quarantined = len(self.rows) - len(usable)
+        for start in range(0, len(usable), BATCH):
+            rows = usable[start : start + BATCH]
+            yield MapBatch(rows, [self.maps.read(self.rows.ids[row]) for row in rows])

@@ -1,0 +1,150 @@
+"""Where results of a data set are looked up by name: the evaluator's only view of a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.reader import Split, open_store
+from wsolpipe.evaluate.rows import rows_of_index
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsolpipe.contract.reader import Index, StageView
+    from wsolpipe.evaluate.rows import RowTable
+
+
+class Results(Protocol):
+    """Results of one data set by stage and split; which key a name stands for is decided here."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+
+    def view(self, stage: str, split: str, key: str | None = None) -> StageView:
+        """A finished stage of a split.
+
+        Raises
+        ------
+        ConfigError, StoreError
+            If there is no such stage, or it is unfinished; names the command that makes it.
+        """
+
+    def index_of(self, view: StageView) -> Index:
+        """Index of a stage's rows, with the newest ground truth."""
+
+    def rows(self, split: str, *, without_truth: bool = False) -> RowTable:
+        """Rows of a split; ``without_truth`` opens no file of ground truth."""
+
+    def mask_root(self) -> Path | None:
+        """Folder that mask paths of the ground truth are relative to; without it masks are left out."""
+
+    def command(self, stage: str, split: str) -> str:
+        """The command that makes a stage of a split."""
+
+
+@dataclass(frozen=True)
+class StoreResults:
+    """Results as a store holds them: the newest key of a stage unless one is given.
+
+    Attributes
+    ----------
+    store : str
+        Folder or URL.
+    dataset : str
+        Name in that store.
+    masks : Path or None
+        Folder of the ground truth's mask files; None leaves masks out.
+    """
+
+    store: str
+    dataset: str
+    masks: Path | None = None
+
+    def split(self, split: str) -> Split:
+        """One split of the store."""
+        return open_store(self.store)[self.dataset][split]
+
+    def view(self, stage: str, split: str, key: str | None = None) -> StageView:
+        """See `Results.view`."""
+        here = self.split(split)
+        present = here.stages()
+        if stage not in present:
+            msg = unknown(f"stage of {self.dataset} {split}", stage, present)
+            raise StoreError(msg, hint=self.command(stage, split))
+        view = here.stage(stage, key)
+        require_complete(view)
+        return view
+
+    @cached_property
+    def _indexes(self) -> dict[str, Index]:
+        return {}
+
+    def index_of(self, view: StageView) -> Index:
+        """See `Results.index_of`."""
+        return newest_index(view, self._index(view.split))
+
+    def _index(self, split: str) -> Index:
+        if split not in self._indexes:
+            self._indexes[split] = self.split(split).index()
+        return self._indexes[split]
+
+    def rows(self, split: str, *, without_truth: bool = False) -> RowTable:  # noqa: ARG002 - an index holds no truth
+        """See `Results.rows`."""
+        return rows_of_index(self._index(split))
+
+    def mask_root(self) -> Path | None:
+        """See `Results.mask_root`."""
+        return self.masks
+
+    def command(self, stage: str, split: str) -> str:
+        """See `Results.command`."""
+        return f"wsolpipe run stage={stage} dataset={self.dataset} split={split} store={self.store}"
+
+
+def newest_index(view: StageView, current: Index | None) -> Index:
+    """`current` where the columns that a stage read agree with it, else the index that the stage was made of."""
+    columns = view.manifest.columns
+    if current is not None and all(current.manifest.digests.get(name) == value for name, value in columns.items()):
+        return current
+    return view.index()
+
+
+def require_complete(view: StageView) -> None:
+    """Refuse a stage with missing shards.
+
+    Raises
+    ------
+    StoreError
+        With the number of missing shards.
+    """
+    missing = len(view.shards) - len(view.committed())
+    if missing:
+        msg = f"{missing} of {len(view.shards)} shards of {view.stage} of {view.split} are not made"
+        raise StoreError(msg, hint=f"wsolpipe run stage={view.stage} dataset=… store={view.store.url} resumes it")
+
+
+def counterpart(results: Results, view: StageView, split: str) -> StageView:
+    """The same stage of another split, made with the same parameters.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is unfinished.
+    """
+    command = results.command(view.stage, split)
+    dataset = view.store[view.dataset]
+    if split not in dataset.splits():
+        msg = f"store {view.store.url} holds no {split} split of {view.dataset}"
+        raise StoreError(msg, hint=f"{command}, or name another split")
+    twins = [dataset[split].stage(view.stage, key) for key in dataset[split].keys(view.stage)]
+    same = [twin for twin in twins if twin.manifest.params == view.manifest.params]
+    if not same:
+        msg = f"{view.stage} of {split} is not made with the parameters of {view.key} of {view.split}"
+        raise StoreError(msg, hint=command)
+    require_complete(same[-1])
+    return same[-1]
