@@ -96,8 +96,8 @@ def gradient_of(classifier, pixels, label):
 
 def test_all_methods_of_one_pass_equal_plain_autograd_through_the_network(folder, drawn):
     made = stage(folder, methods=ALL, target="true", samples=2)
-    pixels = np.stack([made.squash(image, 0) for image in drawn.images[:4]])
-    maps, classes = made.activate(pixels, drawn.labels[:4], [0, 1, 2, 3])
+    pixels = np.stack([made.fit(image, 0) for image in drawn.images[:4]])
+    maps, classes = made.make_maps(pixels, drawn.labels[:4], [0, 1, 2, 3])
     assert maps.shape == (4, 7, 2, 2)
     classifier = load_classifier(folder)
     weight = classifier.last_layer().weight
@@ -140,7 +140,7 @@ def test_gradient_methods_on_bent_heads_equal_their_papers_by_autograd_through_t
     made = stage(write(tmp_path, classifier), methods=methods, layer=layer, samples=2)
     pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8)
     labels, numbers = [4, 1], [7, 8]
-    maps, _ = made.activate(pixels, labels, numbers)
+    maps, _ = made.make_maps(pixels, labels, numbers)
     for n in range(2):
         clean = classifier.normalise(torch.from_numpy(pixels[n : n + 1]))
         features, slope = gradient_at(classifier, module, clean, labels[n])
@@ -237,8 +237,8 @@ def test_one_run_of_several_methods_and_targets_equals_runs_of_each(folder, draw
 def test_stored_maps_are_within_half_a_step(folder, drawn):
     made = stage(folder, methods=["cam", "layercam"])
     arrays = made.process(drawn.rows(), {})
-    pixels = np.stack([made.squash(image, 0) for image in drawn.images[:4]])
-    want, _ = made.activate(pixels, drawn.labels[:4], [0] * 4)
+    pixels = np.stack([made.fit(image, 0) for image in drawn.images[:4]])
+    want, _ = made.make_maps(pixels, drawn.labels[:4], [0] * 4)
     step = (arrays["range"][:4, :, 1] - arrays["range"][:4, :, 0])[..., None, None] / 255
     assert (np.abs(dequantise(arrays["maps"][:4], arrays["range"][:4]) - want) <= step / 2 + 1e-6).all()
 
@@ -273,8 +273,8 @@ def test_a_transformer_that_averages_its_patches_has_a_cam(drawn, tmp_path):
     args = TINY_VIT | {"global_pool": "avg", "fc_norm": False, "class_token": True}
     classifier = build("vit_tiny_patch16_224", args)
     made = stage(write(tmp_path, classifier), methods=["cam", "gradcam"])
-    pixels = np.stack([made.squash(image, 0) for image in drawn.images[:2]])
-    maps, _ = made.activate(pixels, drawn.labels[:2], [0, 1])
+    pixels = np.stack([made.fit(image, 0) for image in drawn.images[:2]])
+    maps, _ = made.make_maps(pixels, drawn.labels[:2], [0, 1])
     tokens = classifier.net.forward_features(classifier.normalise(torch.from_numpy(pixels)))[:, 1:]
     want = (tokens * classifier.last_layer().weight[drawn.labels[:2]][:, None]).sum(-1).reshape(2, 4, 4)
     assert np.abs(maps[:, 0] - want.numpy()).max() <= 1e-5

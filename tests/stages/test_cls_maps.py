@@ -65,7 +65,7 @@ def test_stored_maps_are_within_half_a_step_of_the_attention_of_the_same_pixels(
         name: ((len(images), *spec.shape), spec.dtype) for name, spec in specs.items()
     }
     assert arrays["maps"].shape == (10, 5, 6, 6)
-    pixels = np.stack([made.squash(image, 0) for image in images[:4]])
+    pixels = np.stack([made.fit(image, 0) for image in images[:4]])
     want = made.attend(pixels)
     assert np.allclose(want[:, 0], want[:, 1:].mean(axis=1), atol=1e-7)
     back = dequantise(arrays["maps"][:4], arrays["range"][:4])
@@ -77,7 +77,7 @@ def test_stored_maps_are_within_half_a_step_of_the_attention_of_the_same_pixels(
 
 def test_pixels_are_normalised_as_given_and_maps_are_those_of_the_bare_model(images):
     made = stage(mean=[0.4, 0.5, 0.6], std=0.25)
-    pixels = np.stack([made.squash(image, 0) for image in images[:2]])
+    pixels = np.stack([made.fit(image, 0) for image in images[:2]])
     vit = build_vit("vit_tiny_patch16_224", size=96, model_args=SMALL, seed=0)
     scaled = torch.from_numpy(pixels / 255.0 - [0.4, 0.5, 0.6]).float().permute(0, 3, 1, 2) / 0.25
     want = ClassTokenAttention(vit, (2,))(scaled)[:, 0]
@@ -89,7 +89,7 @@ def test_pixels_are_normalised_as_given_and_maps_are_those_of_the_bare_model(ima
     [("linear", lambda a: a), ("sqrt", np.sqrt), ("log", np.log), ("power", lambda a: a**3)],
 )
 def test_scale_is_applied_to_each_head_and_block_before_any_mean(images, scale, function):
-    pixels = np.stack([stage().squash(image, 0) for image in images[:2]])
+    pixels = np.stack([stage().fit(image, 0) for image in images[:2]])
     plain = [stage(blocks=block).attend(pixels)[:, 1:] for block in (1, 2)]
     want = function(np.stack(plain)[:, :, [3, 0]].astype(np.float64)).mean(axis=0)
     got = stage(blocks="1-2", heads=[3, 0], scale=scale, power=3).attend(pixels)
@@ -98,7 +98,7 @@ def test_scale_is_applied_to_each_head_and_block_before_any_mean(images, scale, 
 
 
 def test_heads_may_be_counted_or_listed(images):
-    pixels = np.stack([stage().squash(image, 0) for image in images[:1]])
+    pixels = np.stack([stage().fit(image, 0) for image in images[:1]])
     assert np.array_equal(stage(heads=2).attend(pixels), stage(heads=[0, 1]).attend(pixels))
     assert stage(heads=2).arrays()["maps"].shape == (3, 6, 6)
     for heads in (5, 0, [], [0, 0], [4], [-1]):

@@ -65,20 +65,20 @@ def test_stored_maps_are_cosines_of_the_rows_own_class_method_by_method(model: s
     assert arrays["class_ids"].tolist() == [
         [label] * 3 if at != 2 else [-1] * 3 for at, label in enumerate([0, 1, 2, 3, 0, 1])
     ]
-    pixels = np.stack([made.squash(drawn.images[at], at) for at in (0, 1, 3)])
-    want, _ = made.score(pixels, [0, 1, 3])
+    pixels = np.stack([made.fit(drawn.images[at], at) for at in (0, 1, 3)])
+    want, _ = made.make_maps(pixels, [0, 1, 3], [0, 1, 3])
     stored = dequantise(arrays["maps"][[0, 1, 3]], arrays["range"][[0, 1, 3]])
     assert np.abs(stored - want).max() <= np.ptp(want, axis=(2, 3)).max() / 510 + 1e-6
     for slot, name in enumerate(("vanilla", "sclip", "naclip")):
         alone = text_maps(model, methods=name)
-        assert np.allclose(alone.score(pixels, [0, 1, 3])[0][:, 0], want[:, slot], atol=1e-6)
+        assert np.allclose(alone.make_maps(pixels, [0, 1, 3], [0, 1, 3])[0][:, 0], want[:, slot], atol=1e-6)
 
 
 def test_top_five_are_the_classes_nearest_to_the_image_best_first(model: str) -> None:
     many = {number: f"thing number {number}" for number in range(40)}
     made = text_maps(model, {"class_names": many}, target="top5", methods="sclip")
-    pixels = np.stack([made.squash(image, 0) for image in draw(3).images])
-    _, classes = made.score(pixels, [0, 0, 0])
+    pixels = np.stack([made.fit(image, 0) for image in draw(3).images])
+    _, classes = made.make_maps(pixels, [0, 0, 0], [0, 1, 2])
     with torch.no_grad():
         vectors = made.clip.model.encode_image(made.clip.normalise(pixels), normalize=True)
     cosines = vectors @ made.clip.encode_names(list(many.values()), made.params.prompts).T
@@ -98,14 +98,14 @@ def test_row_without_label_is_given_up_and_label_without_name_is_a_mistake_of_th
 
 def test_maps_that_are_not_finite_give_up_their_row_alone(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made, rows = text_maps(model), draw(3).rows()
-    score = made.score
+    make_maps = made.make_maps
 
-    def broken(pixels: Any, labels: Any) -> Any:
-        maps, classes = score(pixels, labels)
+    def broken(pixels: Any, labels: Any, numbers: Any) -> Any:
+        maps, classes = make_maps(pixels, labels, numbers)
         maps[1, 0, 0, 0] = np.nan
         return maps, classes
 
-    monkeypatch.setattr(made, "score", broken)
+    monkeypatch.setattr(made, "make_maps", broken)
     made.process(rows, {})
     assert [int(status) for status in rows.status] == [Status.OK, Status.QUARANTINED, Status.OK]
 
@@ -216,7 +216,7 @@ def test_clipseg_maps_are_the_sigmoid_of_the_networks_logits_for_each_label(fold
     assert arrays["class_ids"].tolist() == [[0, 3], [-1, -1], [2, -1], [-1, -1], [3, 1]]
     assert [int(status) for status in rows.status] == [1, 2, 1, 2, 1]
     assert np.isnan(arrays["range"][2, 1]).all()
-    pixels = made.squash(drawn.images[4], 4)
+    pixels = made.fit(drawn.images[4], 4)
     mean, std = (np.array(values, np.float32) for values in made.preprocessing)
     image = torch.from_numpy((pixels / np.float32(255) - mean) / std).permute(2, 0, 1)[None].float()
     tokens = made.clipseg._tokenise(["a photo of a green box."])
@@ -228,9 +228,9 @@ def test_clipseg_maps_are_the_sigmoid_of_the_networks_logits_for_each_label(fold
 
 def test_stored_resolution_is_the_mean_of_equal_squares(folder: Path) -> None:
     whole, small = clipseg(folder), clipseg(folder, resolution=8)
-    pixels = np.stack([whole.squash(image, 0) for image in draw(2).images])
-    means = whole.draw(pixels, [[0], [1]]).reshape(2, 1, 8, 4, 8, 4).mean(axis=(3, 5))
-    assert np.allclose(small.draw(pixels, [[0], [1]]), means, atol=1e-6)
+    pixels = np.stack([whole.fit(image, 0) for image in draw(2).images])
+    means = whole.make_maps(pixels, [[0], [1]], [0, 1])[0].reshape(2, 1, 8, 4, 8, 4).mean(axis=(3, 5))
+    assert np.allclose(small.make_maps(pixels, [[0], [1]], [0, 1])[0], means, atol=1e-6)
     with pytest.raises(ConfigError, match="resolution=5 does not divide"):
         clipseg(folder, resolution=5)
     with pytest.raises(ConfigError, match="size=36 is no multiple of the patch size 8"):

@@ -45,7 +45,7 @@ def main() -> int:
     if not paths:
         print(f"fewer than {options.batch} images in {options.images}; lower --batch", file=sys.stderr)
         return 2
-    pixels = [made.squash(decode(path.read_bytes()), 0) for path in paths]
+    pixels = [made.fit(decode(path.read_bytes()), 0) for path in paths]
     batches = [
         made.normalise(np.stack(pixels[start : start + options.batch])) for start in range(0, len(paths), options.batch)
     ]
@@ -117,7 +117,7 @@ def print_parts(
         reader = spent(lambda: made.reader(batches[0]), options)
     parts = {
         "decode": spent(lambda: [decode(path.read_bytes()) for path in paths[: options.batch]], options),
-        "resize": spent(lambda: [made.squash(image, 0) for image in images[: options.batch]], options),
+        "resize": spent(lambda: [made.fit(image, 0) for image in images[: options.batch]], options),
         "to the device, normalise": spent(lambda: made.normalise(np.stack(pixels[: options.batch])), options),
         "q·k of the class row": row,
         "last block, not needed": -block,

@@ -99,14 +99,20 @@ def _context(values: dict[str, Any]) -> Context:
 def cam_maps(split: Split, **params: Any) -> Floats:
     """Maps [n, h, w] of `clip_cams` for each image's own class."""
     made = clip_cams(**params)
-    maps, _ = made.activate(np.stack([made.fit(image, 0) for image in split.images]), [[at] for at in split.labels])
+    maps, _ = made.make_maps(
+        np.stack([made.fit(image, 0) for image in split.images]),
+        [[at] for at in split.labels],
+        range(len(split.images)),
+    )
     return np.asarray(maps[:, 0])
 
 
 def zero_shot(split: Split) -> float:
     """Share of images whose nearest class name is theirs."""
     made = clip_cams(target="predicted", affinity=False)
-    _, found = made.activate(np.stack([made.fit(image, 0) for image in split.images]), [[]] * len(split.images))
+    _, found = made.make_maps(
+        np.stack([made.fit(image, 0) for image in split.images]), [[]] * len(split.images), range(len(split.images))
+    )
     return float(np.mean(found[:, 0] == split.labels))
 
 
@@ -164,8 +170,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  affinity of the last {blocks}, box threshold 0.2 0.4 0.7: {told}")
     for method in ("vanilla", "sclip", "naclip"):
         made = text_maps(methods=method)
-        pixels = np.stack([made.squash(image, 0) for image in split.images])
-        print(f"text_maps, {method}: {mean_iou(made.score(pixels, split.labels)[0][:, 0], split):.3f}")
+        pixels = np.stack([made.fit(image, 0) for image in split.images])
+        maps, _ = made.make_maps(pixels, split.labels, range(len(pixels)))
+        print(f"text_maps, {method}: {mean_iou(maps[:, 0], split):.3f}")
     return 0
 
 

@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import digest
+from wsolpipe.stages.base import Parts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.graph import Node
 
 Array = np.ndarray[Any, Any]
+UNUSABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+"""What reading a missing or damaged file of arrays raises."""
 
 
 @dataclass
 class Checkpoint:
     """Blocks of one shard that are done but not committed, in a file of this machine.
 
-    The file's name holds the digest of everything that the result depends on, so a stale one is never met.
+    The file's name holds the digest of everything that the result depends on, so a stale one is never read.
 
     Attributes
     ----------
@@ -65,7 +70,7 @@ class Checkpoint:
                 done, spent = int(notes["done"]), float(notes["spent"])
                 parts = {name: saved[f"array_{name}"] for name in arrays}
                 parts_status = saved["status"]
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        except UNUSABLE:
             return 0
         for name, part in parts.items():
             arrays[name][:done] = part
@@ -90,16 +95,74 @@ class Checkpoint:
             return
         spent = self.spent + time.monotonic() - self._began
         notes = json.dumps({"done": done, "spent": spent, "reasons": reasons, "summary": summary})
-        aside = self.path.with_suffix(f".{os.getpid()}")
+        parts = {f"array_{name}": values[:done] for name, values in arrays.items()}
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with aside.open("wb") as file:
-                parts = {f"array_{name}": values[:done] for name, values in arrays.items()}
-                np.savez(file, allow_pickle=False, notes=np.array(notes), status=status[:done], **parts)
-            aside.replace(self.path)
+            _save_npz(self.path, {"notes": np.array(notes), "status": status[:done], **parts})
         self._last = time.monotonic()
+
+    def parts(self, first: int, stopping: Callable[[], bool]) -> SavedParts:
+        """Where a stage keeps what it finished of the rows from `first` on, before they are done."""
+        return SavedParts(self.path.with_suffix(f".{first}.npz"), self.every, stopping)
 
     def drop(self) -> None:
         """Remove the file: the shard is about to be committed."""
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+
+class SavedParts(Parts):
+    """Parts of one block in a file of this machine, beside the checkpoint of its shard.
+
+    Parameters
+    ----------
+    path : Path
+        Names the block by everything that its result depends on.
+    every : float
+        Seconds between two savings.
+    stopping : callable
+        Whether this process was asked to stop: then it is time to save.
+    """
+
+    def __init__(self, path: Path, every: float, stopping: Callable[[], bool]) -> None:
+        self._path, self._every, self._stopping = path, every, stopping
+        self._last = time.monotonic()
+        self._kept: dict[str, Array] | None = None
+
+    def get(self, name: str) -> Array | None:
+        """The part `name` as the file has it; None without a usable file."""
+        return self._load().get(name)
+
+    def due(self) -> bool:
+        """Whether the last saving is long enough ago, or this process is to stop."""
+        return time.monotonic() - self._last >= self._every or self._stopping()
+
+    def keep(self, parts: Mapping[str, Array]) -> None:
+        """Write these parts and all before them. Scratch out of space costs nothing but safety."""
+        kept = self._load()
+        kept.update(parts)
+        with contextlib.suppress(OSError):
+            _save_npz(self._path, kept)
+        self._last = time.monotonic()
+
+    def drop(self) -> None:
+        """Remove the file: its rows are done."""
+        if self._kept:
+            self._kept = {}
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _load(self) -> dict[str, Array]:
+        if self._kept is None:
+            self._kept = {}
+            with contextlib.suppress(*UNUSABLE), np.load(self._path, allow_pickle=False) as saved:
+                self._kept = {name: saved[name] for name in saved.files}
+        return self._kept
+
+
+def _save_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays to a file at once: a kill leaves either the old file or the new one."""
+    aside = path.with_suffix(f".{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    aside.replace(path)

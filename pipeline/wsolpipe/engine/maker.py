@@ -101,11 +101,19 @@ class Maker:
         def on_rows(done: int, total: int) -> None:
             if done < total:  # of the last block the commit will tell
                 self._tell("rows", node, shard=shard, done=done, total=total)
-            if self.stopping():
-                raise Abandoned
+            self._check()
 
         job = ShardJob(
-            self.session, node, self._set_up(node), manifest, shard, lease, on_rows, generation, self._memory
+            self.session,
+            node,
+            self._set_up(node),
+            manifest,
+            shard,
+            lease,
+            on_rows,
+            generation,
+            self._memory,
+            self.stopping,
         )
         if node.folder not in self._older:
             self._older[node.folder] = older_views(self.session, node, manifest)
@@ -192,10 +200,14 @@ class Maker:
             artifacts=files,
             warn=self._warn,
             progress=lambda done, total: self._progress(node, done, total),
+            check=self._check,
         )
 
     def _progress(self, node: Node, done: int, total: int) -> None:
         self._tell("progress", node, done=done, total=total)
+        self._check()
+
+    def _check(self) -> None:
         if self.stopping():
             raise Abandoned
 

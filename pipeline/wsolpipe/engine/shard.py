@@ -22,10 +22,11 @@ from wsolpipe.engine.clock import now
 from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.engine.faults import fault_point
 from wsolpipe.engine.isolation import process_guarded
+from wsolpipe.engine.pace import Pace
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.images.decode import decode
 from wsolpipe.images.tables import rows_digest
-from wsolpipe.stages.base import Rows, Stage, Upstream
+from wsolpipe.stages.base import Parts, Rows, Stage, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,9 +51,12 @@ class Memory:
     ----------
     verified : set of str
         Upstream shards whose bytes were found to be those of their record.
+    paces : dict
+        How many rows each stage is given at once.
     """
 
     verified: set[str] = field(default_factory=set)
+    paces: dict[str, Pace] = field(default_factory=dict)
     _spans: dict[str, ParquetRows] = field(default_factory=dict)
 
     def spans(self, index: Index) -> ParquetRows:
@@ -76,6 +80,8 @@ class ShardJob:
         Called with (rows done, rows of the shard) after every block; may raise to abandon the shard.
     memory : Memory
         Added to.
+    stopping : callable
+        Whether this process was asked to stop.
     """
 
     session: Session
@@ -87,6 +93,7 @@ class ShardJob:
     on_rows: Callable[[int, int], None]
     generation: int = 1
     memory: Memory = field(default_factory=Memory)
+    stopping: Callable[[], bool] = lambda: False
     _summary: dict[str, float] = field(default_factory=dict)
 
     def make(self) -> CommitRecord:
@@ -102,7 +109,9 @@ class ShardJob:
         if upstream_contents(self.session, self.node, self.shard) != contents:
             msg = f"what shard {self.shard} of {self.node.stage} reads was made again meanwhile"
             raise TornShardError(msg)
-        checkpoint = Checkpoint.of(self.session.config, self.node, self.shard, digest, contents, self.generation)
+        checkpoint = Checkpoint.of(
+            self.session.config, self.node, self.shard, digest, contents, self.generation, self.stage.grain()
+        )
         arrays, status, reasons = self._run_blocks(table, start, stop, upstream, checkpoint)
         seconds = checkpoint.spent + time.perf_counter() - began
         quarantined = _quarantined(table, start, status, reasons)
@@ -206,16 +215,19 @@ class ShardJob:
         reasons: dict[int, str] = {}
         done = checkpoint.restore(arrays, status, reasons, self._summary)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
-        block = self.node.entry.block
-        for first in range(done, stop - start, block):
-            last = min(first + block, stop - start)
-            rows = self._rows(columns, first, last, start, upstream)
+        pace, first = self._pace(), done
+        while first < stop - start:
+            last = pace.stop(first, stop - start)
+            parts = checkpoint.parts(first, self.stopping)
+            rows = self._rows(columns, first, last, start, upstream, parts)
             inputs = {name: _cut(item, first, last) for name, (_, item, _) in upstream.items()}
+            began = time.perf_counter()
             try:
                 made = process_guarded(self.stage, rows, inputs, specs)
-            except BaseException:  # stopped inside a block, or failed: the blocks before it are kept
+            except BaseException:  # stopped inside a block, or failed: the rows before it are kept
                 checkpoint.save(first, arrays, status, reasons, self._summary, at_once=first > done)
                 raise
+            pace.learn(last - first, time.perf_counter() - began)
             for name, values in made.items():
                 arrays[name][first:last] = values
             status[first:last] = rows.status
@@ -223,14 +235,20 @@ class ShardJob:
             for name, value in self.stage.summary(made, rows).items():
                 self._summary[name] = self._summary.get(name, 0) + value
             checkpoint.save(last, arrays, status, reasons, self._summary)
+            parts.drop()
             fault_point("block")
             try:
                 self.on_rows(last, stop - start)
             except BaseException:  # asked to stop: the next to take this shard on this machine goes on from here
                 checkpoint.save(last, arrays, status, reasons, self._summary, at_once=True)
                 raise
+            first = last
         checkpoint.drop()
         return arrays, status, reasons
+
+    def _pace(self) -> Pace:
+        key = f"{self.node.folder} {self.stage.grain()}"
+        return self.memory.paces.setdefault(key, Pace(self.node.entry.block, self.stage.grain()))
 
     def _rows(
         self,
@@ -239,6 +257,7 @@ class ShardJob:
         last: int,
         start: int,
         upstream: dict[str, tuple[StageView, Upstream, dict[int, str]]],
+        parts: Parts,
     ) -> Rows:
         part = {name: values[first:last] for name, values in columns.items()}
         status = np.full(last - first, Status.OK, np.uint8)
@@ -261,7 +280,9 @@ class ShardJob:
             )
 
         numbers = np.arange(start + first, start + last, dtype=np.int64)
-        return Rows(numbers, part, load, status=status, reasons=reasons, threads=self.stage.context.threads)
+        return Rows(
+            numbers, part, load, status=status, reasons=reasons, threads=self.stage.context.threads, parts=parts
+        )
 
 
 def older_views(session: Session, node: Node, manifest: StageManifest) -> list[StageView]:

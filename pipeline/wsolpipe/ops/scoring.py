@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from wsolpipe.ops.perturb import blur, blur_matrix, keep_boxes, scale_blur
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,6 +27,22 @@ class ScoringModel(Protocol):
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logits of its input, [N, classes]."""
+        ...
+
+
+class PartStore(Protocol):
+    """Keeps named arrays across a kill."""
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        """What was kept under a name."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is time to keep what is new."""
+        ...
+
+    def keep(self, parts: Mapping[str, NDArray[Any]]) -> None:
+        """Keep more."""
         ...
 
 
@@ -48,10 +65,23 @@ class BoxScorer:
         Of the blur, in pixels at 224² (scaled to the classifier's input).
     batch : int
         Crops in one forward; the last is filled up with repetitions, whose scores are dropped.
+    parts : PartStore, optional
+        Where the scores of finished batches are kept across a kill.
+    check : callable
+        Called after every batch; may raise.
     """
 
     def __init__(
-        self, classifier: ScoringModel, *, size: int, device: str, kernel: int, sigma: float, batch: int
+        self,
+        classifier: ScoringModel,
+        *,
+        size: int,
+        device: str,
+        kernel: int,
+        sigma: float,
+        batch: int,
+        parts: PartStore | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.classifier = classifier
         self.batch = batch
@@ -63,8 +93,17 @@ class BoxScorer:
         self._boxes: list[NDArray[np.int64]] = []
         self._labels: list[int] = []
         self._posteriors: list[torch.Tensor] = []
+        self._parts, self._check = parts, check
+        self._numbers: list[int] = []
+        self._fresh: dict[str, torch.Tensor] = {}
 
-    def add(self, pixels: NDArray[np.uint8], boxes: Sequence[NDArray[np.int64]], labels: Sequence[int]) -> None:
+    def add(
+        self,
+        pixels: NDArray[np.uint8],
+        boxes: Sequence[NDArray[np.int64]],
+        labels: Sequence[int],
+        numbers: Sequence[int] = (),
+    ) -> None:
         """Queue the boxes of some images, and score what makes full batches.
 
         Parameters
@@ -75,8 +114,12 @@ class BoxScorer:
             xyxy, half-open, whole pixels of these images.
         labels : sequence of n int
             Class of each image.
+        numbers : sequence of n int
+            Row numbers, which name the parts that are kept; needed with `parts`.
         """
         first = self._take_images(pixels)
+        for number, own in zip(numbers, boxes, strict=False):
+            self._numbers += [number] * len(own)
         for number, (own, label) in enumerate(zip(boxes, labels, strict=True), first):
             self._index += [number] * len(own)
             self._boxes += list(own)
@@ -91,6 +134,7 @@ class BoxScorer:
         # Fetched only now, so that the device never waits for the host between batches.
         scores = [part.cpu().numpy() for part in self._posteriors]
         self._posteriors, self._images, self._blurred = [], None, None
+        self._fresh = {}
         return np.concatenate(scores) if scores else np.zeros(0, np.float32)
 
     def _take_images(self, pixels: NDArray[np.uint8]) -> int:
@@ -116,11 +160,26 @@ class BoxScorer:
         def columns(values: Sequence[Any]) -> torch.Tensor:
             return torch.from_numpy(np.array([values[at] for at in filled], np.int64)).to(self.device)
 
+        name = self._part_name(taken)
         index, boxes, labels = columns(self._index), columns(self._boxes), columns(self._labels)
-        del self._index[:taken], self._boxes[:taken], self._labels[:taken]
+        del self._index[:taken], self._boxes[:taken], self._labels[:taken], self._numbers[:taken]
+        kept = self._parts.get(name) if self._parts is not None else None
+        if kept is not None:
+            self._posteriors.append(torch.from_numpy(kept))
+            return
         assert self._images is not None
         assert self._blurred is not None
         with torch.inference_mode():
             crops = keep_boxes(self._images, self._blurred, index, boxes)
             posterior = self.classifier(crops).float().softmax(1)
             self._posteriors.append(posterior.gather(1, labels[:, None])[:taken, 0])
+        self._fresh[name] = self._posteriors[-1]
+        if self._parts is not None and self._parts.due():
+            self._parts.keep({key: value.cpu().numpy() for key, value in self._fresh.items()})
+            self._fresh = {}
+        self._check()
+
+    def _part_name(self, taken: int) -> str:
+        """Name of the next batch, the same for the same crops of the same rows."""
+        crops = [self._numbers[:taken], self._labels[:taken], *(box.tolist() for box in self._boxes[:taken])]
+        return hashlib.sha256(repr(crops).encode()).hexdigest()[:32] if self._parts is not None else ""

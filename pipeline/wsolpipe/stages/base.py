@@ -1,4 +1,4 @@
-"""What a stage is: parameters, one set-up a process, and a block of rows in, arrays out. Knows no engine."""
+"""What a stage is: parameters, one set-up a process, a block of rows in, arrays out. Imports nothing of the engine."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StageParams(BaseModel):
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage may know of its surroundings.
+    """What the engine gives a stage beside its parameters.
 
     Attributes
     ----------
@@ -82,9 +82,11 @@ class Context:
     artifacts : mapping of str to Path
         Folder of files of each upstream artifact, by stage name.
     warn : callable
-        Tells the user one line, once.
+        Shows the user one line, once.
     progress : callable
-        Called with (done, total) rows of the block under way.
+        Called with (done, total) rows of the block under way; raises where the process was asked to stop.
+    check : callable
+        Raises where the process was asked to stop; called between steps of work too small to report.
     """
 
     dataset: str
@@ -98,6 +100,21 @@ class Context:
     artifacts: Mapping[str, Path] = field(default_factory=dict)
     warn: Callable[[str], None] = lambda text: None
     progress: Callable[[int, int], None] = lambda done, total: None
+    check: Callable[[], None] = lambda: None
+
+
+class Parts:
+    """Named results of parts of a block, which the engine keeps where a kill cannot reach; this one keeps nothing."""
+
+    def get(self, name: str) -> Array | None:
+        """The part `name` as an earlier attempt at the same block kept it."""
+
+    def due(self) -> bool:
+        """Whether it is time to keep what was made since the last time."""
+        return False
+
+    def keep(self, parts: Mapping[str, Array]) -> None:
+        """Keep these parts too."""
 
 
 class Rows:
@@ -112,9 +129,13 @@ class Rows:
     load : callable
         Position in this block -> decoded RGB image, uint8 [H, W, 3], upright as the index says; raises BadImageError.
     status : uint8 array [n], optional
-        `Status.QUARANTINED` where the index or an upstream stage already gave the row up.
+        `Status.QUARANTINED` where the index or an upstream stage already quarantined the row.
     reasons : mapping of int to str, optional
         Why, by position.
+    threads : int
+        Threads that decode images.
+    parts : Parts, optional
+        Where a stage keeps what it finished of this block, if a block takes longer than a minute.
     """
 
     def __init__(
@@ -126,6 +147,7 @@ class Rows:
         status: Array | None = None,
         reasons: Mapping[int, str] | None = None,
         threads: int = 2,
+        parts: Parts | None = None,
     ) -> None:
         self.numbers = numbers
         self.columns = columns
@@ -133,6 +155,7 @@ class Rows:
         self.status = np.full(len(numbers), Status.OK, np.uint8) if status is None else status.copy()
         self.reasons = dict(reasons or {})
         self.threads = threads
+        self.parts = parts or Parts()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -150,12 +173,12 @@ class Rows:
         return bool(self.status[position] == Status.OK)
 
     def quarantine(self, position: int, reason: str) -> None:
-        """Give up one row, with the reason; the run goes on."""
+        """Leave one row out, with the reason; the run goes on."""
         self.status[position] = Status.QUARANTINED
         self.reasons[position] = reason
 
     def mark_no_object(self, position: int) -> None:
-        """Say that this row's class has no object, so that it has no proposals."""
+        """Mark a row whose class has no object, so that it has no proposals."""
         self.status[position] = Status.NO_OBJECT
 
     def batches(self, size: int, prepare: Callable[[Array, int], T]) -> Iterator[Batch[T]]:
@@ -241,7 +264,7 @@ class Upstream:
 
 
 class _Configured(ABC, Generic[P]):
-    """What both kinds of stage have: parameters, surroundings, and what these ask for before work starts."""
+    """What both kinds of stage have: parameters, context, and what they need before work starts."""
 
     Params: ClassVar[type[StageParams]]
 
@@ -282,6 +305,13 @@ class Stage(_Configured[P]):
     @abstractmethod
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
         """Make every array of `arrays` for these rows; mark bad rows with `rows.quarantine`."""
+
+    def grain(self) -> int | None:
+        """Rows after each of which a block may be cut without changing a result; None where it may not be cut.
+
+        The engine hands a slow stage less than a block at a time then, so that a kill costs seconds of work.
+        """
+        return None
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
         """Counts worth keeping in the commit record of a shard, summed over its blocks; numbers only."""

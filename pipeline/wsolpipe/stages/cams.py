@@ -8,19 +8,19 @@ import numpy as np
 from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.schema import ArraySpec
-from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.base import ExecutionOnly, StageParams
+from wsolpipe.stages.map_stage import MapStage, map_arrays
 from wsolpipe.stages.param_types import Distinct, OneOrMore, TargetWord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import torch
 
+    from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.networks.features import FeatureMaps
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Array, Rows
 
 Method = Literal["cam", "gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam", "nl-ccam"]
 SMOOTH, CCAM = "smooth-gradcam++", "nl-ccam"
@@ -61,13 +61,15 @@ class CamsParams(StageParams):
         return {name: value for name, value in values.items() if name not in unused}
 
 
-class Cams(Stage[CamsParams]):
+class Cams(MapStage[CamsParams]):
     """Maps of M methods for T targets at the layer's own resolution: slot ``m * T + t`` of the maps' axis.
 
     A row whose maps are not finite, or which has no label where one is asked for, is quarantined.
     """
 
     Params: ClassVar[type[StageParams]] = CamsParams
+    maps_are = "activation maps"
+    no_target = 0
 
     maker: FeatureMaps
 
@@ -104,6 +106,7 @@ class Cams(Stage[CamsParams]):
                 f"implementation do; that is exact where logits are piecewise linear in the features, and those of "
                 f"{record.model} at {where} are not"
             )
+        self.side = record.size
         self.targets = min(TOP, record.outputs) if self.params.target == "top5" else 1
 
     def arrays(self) -> dict[str, ArraySpec]:
@@ -112,57 +115,19 @@ class Cams(Stage[CamsParams]):
         kind = {"true": "the true class", "predicted": "the likeliest class"}.get(
             self.params.target, f"the {self.targets} likeliest classes"
         )
-        return {
-            "maps": ArraySpec(
-                dtype="uint8",
-                shape=(slots, *self.maker.layout.grid),
-                unit="1/255 of the map's range",
-                meaning=f"maps of {', '.join(self.params.methods)} in this order, each for {kind}; min-max per map",
-            ),
-            "range": ArraySpec(dtype="float32", shape=(slots, 2), meaning="low and high of each map: levels 0 and 255"),
-            "class_ids": ArraySpec(dtype="int32", shape=(slots,), fill=-1, meaning="class of each map"),
-        }
+        meaning = f"maps of {', '.join(self.params.methods)} in this order, each for {kind}"
+        return map_arrays(slots, self.maker.layout.grid, meaning=meaning)
 
-    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
-        """Make the maps of these rows; a batch is always full, so a row's maps do not depend on its neighbours.
-
-        Raises
-        ------
-        ConfigError
-            If a label has no output of the classifier.
-        """
-        from wsolpipe.maps import quantise
-
-        labels, numbers = self._labels(rows), rows.numbers.tolist()
-        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        for batch in rows.batches(self.params.batch, self.squash):
-            if batch.present():
-                side = self.classifier.record.size
-                maps, classes = self.activate(batch.stack(side, side, 3), batch.pick(labels), batch.pick(numbers))
-                for slot, position, _ in batch.present():
-                    if np.isfinite(maps[slot]).all():
-                        made["maps"][position], made["range"][position] = quantise(maps[slot])
-                        made["class_ids"][position] = classes[slot]
-                    else:
-                        rows.quarantine(position, "activation maps hold NaN or infinite values")
-            self.context.progress(batch.stop, len(rows))
-        return made
-
-    def squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
-        """What the classifier sees of one image: all of it, uint8 [S, S, 3]."""
-        size = self.classifier.record.size
-        return resize(image, (size, size))
-
-    def activate(self, pixels: Array, labels: list[int], numbers: list[int]) -> tuple[Array, Array]:
+    def make_maps(self, pixels: Array, targets: Sequence[int], numbers: Sequence[int]) -> tuple[Array, Array]:
         """Maps before storage.
 
         Parameters
         ----------
         pixels : uint8 array [B, S, S, 3]
             RGB.
-        labels : list of B int
-            Used where ``target`` is ``true``.
-        numbers : list of B int
+        targets : sequence of B int
+            Labels, used where ``target`` is ``true``.
+        numbers : sequence of B int
             Row numbers, which seed the noise of ``smooth-gradcam++``.
 
         Returns
@@ -177,7 +142,7 @@ class Cams(Stage[CamsParams]):
         methods = self.params.methods
         images = self.classifier.normalise(torch.from_numpy(pixels).to(self.classifier.mean.device))
         run = self.maker(images)
-        classes = self._classes(run.logits.detach(), labels)
+        classes = self._classes(run.logits.detach(), targets)
         seen = Seen(
             features=run.features,
             gradients=run.gradients(classes) if GRADIENT.intersection(methods) else None,
@@ -192,8 +157,8 @@ class Cams(Stage[CamsParams]):
         ids = classes.repeat(1, len(methods))
         return np.asarray(maps.cpu().numpy()), np.asarray(ids.cpu().numpy()).astype(np.int32)
 
-    def _labels(self, rows: Rows) -> list[int]:
-        """Label of each row, 0 where it does not matter; rows that need one and have none are given up."""
+    def targets_of(self, rows: Rows) -> list[int]:
+        """Label of each row, 0 where it does not matter; rows that need one and have none are quarantined."""
         from wsolpipe.models.classes import refuse_label
 
         if self.params.target != "true":
@@ -208,14 +173,14 @@ class Cams(Stage[CamsParams]):
                 refuse_label(label, self.classifier.record, self.context.dataset)
         return [label if label is not None and rows.usable(at) else 0 for at, label in enumerate(labels)]
 
-    def _classes(self, logits: torch.Tensor, labels: list[int]) -> torch.Tensor:
+    def _classes(self, logits: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
         import torch
 
         if self.params.target == "true":
             return torch.tensor(labels, device=logits.device)[:, None]
         return logits.argsort(dim=1, descending=True, stable=True)[:, : self.targets]
 
-    def _noisy(self, images: torch.Tensor, classes: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+    def _noisy(self, images: torch.Tensor, classes: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
         """Gradients of noisy copies, [samples, B, T, C, h, w]."""
         import torch
 

@@ -11,7 +11,8 @@ from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize, tiled_size
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.base import ExecutionOnly, StageParams
+from wsolpipe.stages.map_stage import MapStage, map_arrays
 from wsolpipe.stages.param_types import AsksClip, ClipParams, OneOrMore, Resize, TargetWord, require_tiling
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from wsolpipe.models.clip import Clip
     from wsolpipe.models.clip_cam import ClipCam
     from wsolpipe.models.clip_names import NameVectors
-    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+    from wsolpipe.stages.base import Array, Batch, Rows
 
 #: Longest side of images that keep their aspect where none is given; all of PASCAL VOC fits.
 LONGEST = 512
@@ -85,7 +86,7 @@ class ClipCamsParams(ClipParams):
         return {name: value for name, value in values.items() if name not in unused}
 
 
-class ClipCams(AsksClip, Stage[ClipCamsParams]):
+class ClipCams(AsksClip, MapStage[ClipCamsParams]):
     """Class activation maps of a CLIP (Lin et al., "CLIP is also an efficient segmenter", CVPR 2023).
 
     The mean of the patch tokens after the last block is compared with the texts; the gradient of a class's probability
@@ -100,6 +101,8 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
 
     Params: ClassVar[type[StageParams]] = ClipCamsParams
     stage = "clip_cams"
+    maps_are = "CLIP maps"
+    no_target = ()
 
     clip: Clip
     cam: ClipCam
@@ -126,9 +129,9 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
         self.clip = params.load_clip(context, positions=params.positions)
         if params.normalisation == "imagenet":
             self.clip.mean, self.clip.std = IMAGENET
-        self.size = params.size or (self.clip.size if params.geometry == "square" else LONGEST)
+        self.side = params.size or (self.clip.size if params.geometry == "square" else LONGEST)
         if params.geometry == "square":
-            require_tiling(self.size, self.clip.patch, parameter="clip_cams.size", model=self.clip.name)
+            require_tiling(self.side, self.clip.patch, parameter="clip_cams.size", model=self.clip.name)
         self.vectors = NameVectors(self.clip, self.names, params.prompts, background)
         self.targets = min(params.slots, len(self.names)) if params.target == "predicted" else params.slots
         self.cam = ClipCam(
@@ -150,67 +153,19 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps, their range and classes, and the grid of each row where the aspect is kept; see the class."""
-        side = -(-self.size // self.clip.patch)
+        side = -(-self.side // self.clip.patch)
         kind = "the row's labels" if self.params.target == "true" else "the likeliest classes"
         refined = ", refined by attention" if self.params.affinity else ""
-        made = {
-            "maps": ArraySpec(
-                dtype="uint8",
-                shape=(self.targets, side, side),
-                unit="1/255 of the map's range",
-                meaning=f"CLIP maps of {kind}{refined}; min-max per map",
-            ),
-            "range": ArraySpec(
-                dtype="float32",
-                shape=(self.targets, 2),
-                fill="nan",
-                meaning="low and high of each map: levels 0 and 255; NaN where there is no map",
-            ),
-            "class_ids": ArraySpec(
-                dtype="int32", shape=(self.targets,), fill=-1, meaning="class of each map, -1 where there is none"
-            ),
-        }
+        made = map_arrays(self.targets, (side, side), meaning=f"CLIP maps of {kind}{refined}", optional=True)
         if self.params.geometry == "keep":
             made["grid_hw"] = ArraySpec(
                 dtype="uint16", shape=(2,), meaning="rows and columns of the row's maps, which are padded with 0"
             )
         return made
 
-    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
-        """Make the maps of these rows.
-
-        Raises
-        ------
-        ConfigError
-            If a label has no name.
-        """
-        labels = self._labels(rows)
-        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        size = min(self.params.batch, AT_A_TIME) if self.context.device == "cpu" else self.params.batch
-        for batch in rows.batches(size, self.fit):
-            for positions, pixels in self._alike(batch):
-                maps, classes = self.activate(pixels, [labels[at] if at is not None else [] for at in positions])
-                for slot, position in enumerate(positions):
-                    if position is not None:
-                        self._keep(rows, made, position, maps[slot], classes[slot])
-            self.context.progress(batch.stop, len(rows))
-        return made
-
-    def _keep(self, rows: Rows, made: dict[str, Array], position: int, maps: Array, classes: Array) -> None:
-        """Store the maps of one row, or give it up."""
-        from wsolpipe.maps import quantise
-
-        if not np.isfinite(maps).all():
-            rows.quarantine(position, "CLIP maps hold NaN or infinite values")
-            return
-        there = classes >= 0
-        height, width = maps.shape[1:]
-        levels, limits = quantise(maps)
-        made["maps"][position, there, :height, :width] = levels[there]
-        made["range"][position, there] = limits[there]
-        made["class_ids"][position] = classes
-        if "grid_hw" in made:
-            made["grid_hw"][position] = height, width
+    def batch_size(self) -> int:
+        """Images in one forward; on a processor no more than `AT_A_TIME`."""
+        return min(self.params.batch, AT_A_TIME) if self.context.device == "cpu" else self.params.batch
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
         """Maps, and those of them that show no place."""
@@ -226,23 +181,28 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
         BadImageError
             If the aspect is kept and the image is smaller than a patch.
         """
-        size, patch = (self.size, self.size), self.clip.patch
+        size, patch = (self.side, self.side), self.clip.patch
         if self.params.geometry == "keep":
             height, width = image.shape[:2]
             if min(height, width) < patch:
                 msg = f"the image of {height} x {width} pixels is smaller than a patch of {patch}"
                 raise BadImageError(msg, hint="clip_cams.geometry=square enlarges it")
-            size = tiled_size((height, width), patch, longest=self.size)
+            size = tiled_size((height, width), patch, longest=self.side)
         return resize(image, size, smooth=self.params.resize)
 
-    def activate(self, pixels: Array, labels: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    def make_maps(
+        self,
+        pixels: Array,
+        targets: Sequence[Sequence[int]],
+        numbers: Sequence[int],  # noqa: ARG002
+    ) -> tuple[Array, Array]:
         """Maps before storage.
 
         Parameters
         ----------
         pixels : uint8 array [B, H, W, 3]
             RGB, tiled by patches.
-        labels : sequence of B sequences of int
+        targets : sequence of B sequences of int
             Present classes, used where ``target`` is ``true``; may be empty.
 
         Returns
@@ -253,7 +213,7 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
             -1 where there is none.
         """
         opened = self.cam.open(self.clip.normalise(pixels))
-        present = labels if self.params.target == "true" else self._likeliest(opened.image)
+        present = targets if self.params.target == "true" else self._likeliest(opened.image)
         names, there = self.vectors.rows(present, at_least=self.targets)
         maps = self.cam.maps(opened, names, there, self.targets)
         if self.params.affinity:
@@ -273,18 +233,10 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
         order = cosines.argsort(dim=1, descending=True, stable=True)[:, : self.targets]
         return [[self.vectors.labels[place] for place in row] for row in order.tolist()]
 
-    def _alike(self, batch: Batch[Array]) -> Iterator[tuple[list[int | None], Array]]:
-        """Images of a batch by size: positions in the block (None: padding) and pixels, uint8 [b, H, W, 3].
-
-        A square batch is always full, so its maps do not depend on which of its rows are usable.
-        """
-        if not batch.present():
-            return
+    def groups(self, batch: Batch[Array]) -> Iterator[tuple[list[int | None], Array]]:
+        """The whole batch; where aspects are kept, its images of one size together."""
         if self.params.geometry == "square":
-            positions: list[int | None] = [None] * len(batch.items)
-            for slot, position, _ in batch.present():
-                positions[slot] = position
-            yield positions, batch.stack(self.size, self.size, 3)
+            yield from super().groups(batch)
             return
         groups: dict[tuple[int, ...], list[tuple[int, Array]]] = {}
         for _, position, image in batch.present():
@@ -292,8 +244,8 @@ class ClipCams(AsksClip, Stage[ClipCamsParams]):
         for group in groups.values():
             yield [position for position, _ in group], np.stack([image for _, image in group])
 
-    def _labels(self, rows: Rows) -> list[list[int]]:
-        """Labels of each row, without repeats; rows that need one and have none are given up."""
+    def targets_of(self, rows: Rows) -> list[list[int]]:
+        """Labels of each row, without repeats; rows that need one and have none are quarantined."""
         if self.params.target != "true":
             return [[] for _ in range(len(rows))]
         found = [list(dict.fromkeys(int(label) for label in labels)) for labels in rows.columns["labels"]]

@@ -80,6 +80,10 @@ class ClipMasks(Stage[ClipMasksParams]):
             self.context.progress(batch.stop, len(rows))
         return made
 
+    def grain(self) -> int:
+        """Any row."""
+        return 1
+
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
         """Rows without a pixel of foreground."""
         usable = np.array([rows.usable(position) for position in range(len(rows))], bool)

@@ -8,20 +8,20 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.schema import ArraySpec
-from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.models.class_names import fill_templates, require_templates
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
+from wsolpipe.stages.base import ExecutionOnly, StageParams, WeightsSource
+from wsolpipe.stages.map_stage import MapStage, map_arrays
 from wsolpipe.stages.param_types import NamedParams, ReadsNames, require_tiling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import torch
 
+    from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.models.clipseg import ClipSeg
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Array, Rows
 
 
 class ClipsegCamsParams(NamedParams):
@@ -53,13 +53,15 @@ class ClipsegCamsParams(NamedParams):
         return value
 
 
-class ClipsegCams(ReadsNames, Stage[ClipsegCamsParams]):
+class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
     """Sigmoid of CLIPSeg's logits for the first labels of a row.
 
     A row whose maps are not finite, or which has no label, is quarantined.
     """
 
     Params: ClassVar[type[StageParams]] = ClipsegCamsParams
+    maps_are = "CLIPSeg maps"
+    no_target = ()
 
     clipseg: ClipSeg
 
@@ -89,6 +91,7 @@ class ClipsegCams(ReadsNames, Stage[ClipsegCamsParams]):
         self.clipseg = load_clipseg(weights.path, name=weights.source, device=context.device)
         self._require_tiling()
         self.preprocessing = IMAGENET if params.normalisation == "imagenet" else (CLIP_MEAN, CLIP_STD)
+        self.side = params.size
         self.resolution = params.resolution or params.size
         self._texts: dict[int, torch.Tensor] = {}
 
@@ -101,81 +104,48 @@ class ClipsegCams(ReadsNames, Stage[ClipsegCamsParams]):
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps, their range and their classes; see the class."""
-        slots, side = self.params.slots, self.resolution
-        return {
-            "maps": ArraySpec(
-                dtype="uint8",
-                shape=(slots, side, side),
-                unit="1/255 of the map's range",
-                meaning="CLIPSeg's probability of the row's labels; min-max per map",
-            ),
-            "range": ArraySpec(
-                dtype="float32",
-                shape=(slots, 2),
-                fill="nan",
-                unit="probability",
-                meaning="low and high of each map: levels 0 and 255; NaN where there is no map",
-            ),
-            "class_ids": ArraySpec(
-                dtype="int32", shape=(slots,), fill=-1, meaning="class of each map, -1 where there is none"
-            ),
-        }
+        return map_arrays(
+            self.params.slots,
+            (self.resolution, self.resolution),
+            meaning="CLIPSeg's probability of the row's labels",
+            optional=True,
+            unit="probability",
+        )
 
-    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
-        """Make the maps of these rows; a batch is always full, so a row's maps do not depend on its neighbours.
-
-        Raises
-        ------
-        ConfigError
-            If a label has no name.
-        """
-        from wsolpipe.maps import quantise
-
-        labels = self._labels(rows)
-        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        for batch in rows.batches(self.params.batch, self.squash):
-            if batch.present():
-                wanted = batch.pick(labels)
-                maps = self.draw(batch.stack(self.params.size, self.params.size, 3), wanted)
-                for slot, position, _ in batch.present():
-                    count = len(wanted[slot])
-                    if np.isfinite(maps[slot, :count]).all():
-                        levels, limits = quantise(maps[slot, :count])
-                        made["maps"][position, :count], made["range"][position, :count] = levels, limits
-                        made["class_ids"][position, :count] = wanted[slot]
-                    else:
-                        rows.quarantine(position, "CLIPSeg maps hold NaN or infinite values")
-            self.context.progress(batch.stop, len(rows))
-        return made
-
-    def squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
-        """What CLIPSeg sees of one image: all of it, uint8 [S, S, 3]."""
-        return resize(image, (self.params.size, self.params.size))
-
-    def draw(self, pixels: Array, labels: list[list[int]]) -> Array:
-        """Maps before storage.
+    def make_maps(
+        self,
+        pixels: Array,
+        targets: Sequence[Sequence[int]],
+        numbers: Sequence[int],  # noqa: ARG002
+    ) -> tuple[Array, Array]:
+        """Probabilities before storage.
 
         Parameters
         ----------
         pixels : uint8 array [B, S, S, 3]
             RGB.
-        labels : list of B lists of at most `slots` int
+        targets : sequence of B sequences of at most `slots` int
             Classes of each image.
 
         Returns
         -------
-        float32 array [B, slots, r, r]
-            Probabilities; any value where there is no class.
+        maps : float32 array [B, slots, r, r]
+            Any value where there is no class.
+        classes : int32 array [B, slots]
+            -1 where there is none.
         """
         import torch
         from torch.nn.functional import avg_pool2d
 
-        texts = torch.stack([torch.stack(self._padded(known)) for known in labels])
+        texts = torch.stack([torch.stack(self._padded(known)) for known in targets])
         images = self.clipseg.normalise(pixels, *self.preprocessing)
         maps = self.clipseg.logits(images, texts).sigmoid()
-        return np.asarray(avg_pool2d(maps, self.params.size // self.resolution).float().cpu().numpy())
+        classes = np.full((len(targets), self.params.slots), -1, np.int32)
+        for row, known in enumerate(targets):
+            classes[row, : len(known)] = known
+        return np.asarray(avg_pool2d(maps, self.side // self.resolution).float().cpu().numpy()), classes
 
-    def _padded(self, labels: list[int]) -> list[torch.Tensor]:
+    def _padded(self, labels: Sequence[int]) -> list[torch.Tensor]:
         """Texts of labels, each encoded once and alone, and the last again up to `slots`."""
         known = labels or [min(self.names.prompts)]
         for label in known:
@@ -184,8 +154,8 @@ class ClipsegCams(ReadsNames, Stage[ClipsegCamsParams]):
                 self._texts[label] = self.clipseg.encode_text(prompt)[0]
         return [self._texts[known[min(slot, len(known) - 1)]] for slot in range(self.params.slots)]
 
-    def _labels(self, rows: Rows) -> list[list[int]]:
-        """First labels of each row, without repeats; rows without a label are given up."""
+    def targets_of(self, rows: Rows) -> list[list[int]]:
+        """First labels of each row, without repeats; rows without a label are quarantined."""
         found = []
         for position, labels in enumerate(rows.columns["labels"]):
             known = list(dict.fromkeys(int(label) for label in labels))[: self.params.slots]

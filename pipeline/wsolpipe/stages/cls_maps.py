@@ -9,18 +9,18 @@ from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
-from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.networks.sources import named
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
+from wsolpipe.stages.base import ExecutionOnly, StageParams, WeightsSource
+from wsolpipe.stages.map_stage import MapStage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import torch
 
     from wsolpipe.networks.vit import ClassTokenAttention
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Array, Rows
 
 
 class ClsMapsParams(StageParams):
@@ -80,13 +80,14 @@ class ClsMapsParams(StageParams):
         return chosen
 
 
-class ClsMaps(Stage[ClsMapsParams]):
+class ClsMaps(MapStage[ClsMapsParams]):
     """Class-token attention maps: the mean of the scaled heads, then each head, at the model's own resolution.
 
     A row whose maps are not finite (overflow in half precision, broken weights) is quarantined.
     """
 
     Params: ClassVar[type[StageParams]] = ClsMapsParams
+    maps_are = "attention maps"
 
     reader: ClassTokenAttention
     _heads: list[int]
@@ -115,6 +116,7 @@ class ClsMaps(Stage[ClsMapsParams]):
         from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
 
         params, weights = self.params, self.context.weights["model"]
+        self.side = params.size
         vit = build_vit(params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0)
         blocks = block_numbers(params.blocks, len(vit.blocks))  # type: ignore[arg-type]
         self.reader = ClassTokenAttention(vit, blocks, model=params.model)
@@ -148,25 +150,13 @@ class ClsMaps(Stage[ClsMapsParams]):
             ),
         }
 
-    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
-        """Make the maps of these rows; a batch is always full, so a row's maps do not depend on its neighbours."""
-        from wsolpipe.maps import quantise
+    def targets_of(self, rows: Rows) -> list[None]:
+        """Nothing: the maps belong to no class."""
+        return [None] * len(rows)
 
-        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        for batch in rows.batches(self.params.batch, self.squash):
-            if batch.present():
-                maps = self.attend(batch.stack(self.params.size, self.params.size, 3))
-                for slot, position, _ in batch.present():
-                    if np.isfinite(maps[slot]).all():
-                        made["maps"][position], made["range"][position] = quantise(maps[slot])
-                    else:
-                        rows.quarantine(position, "attention maps hold NaN or infinite values")
-            self.context.progress(batch.stop, len(rows))
-        return made
-
-    def squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
-        """What the transformer sees of one image: all of it, uint8 [S, S, 3]."""
-        return resize(image, (self.params.size, self.params.size))
+    def make_maps(self, pixels: Array, targets: Sequence[None], numbers: Sequence[int]) -> tuple[Array, None]:  # noqa: ARG002
+        """`attend`, whose maps belong to no class."""
+        return self.attend(pixels), None
 
     def normalise(self, pixels: Array) -> torch.Tensor:
         """Input of the transformer, float32 [B, 3, S, S] on its device, from uint8 [B, S, S, 3]."""

@@ -61,6 +61,10 @@ class Pixels(Stage[PixelsParams]):
             self.context.progress(batch.stop, len(rows))
         return {"rgb": rgb}
 
+    def grain(self) -> int:
+        """Whole batches."""
+        return _BATCH
+
     def squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
         """All of one image, uint8 [size, size, 3]."""
         return resize(image, (self.params.size, self.params.size))

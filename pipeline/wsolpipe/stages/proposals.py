@@ -217,6 +217,8 @@ class Proposals(Stage[ProposalsParams]):
             kernel=params.blur_kernel,
             sigma=params.blur_sigma,
             batch=params.batch,
+            parts=rows.parts,
+            check=self.context.check,
         )
         factor = (size / params.size, size / params.size)
 
@@ -233,6 +235,7 @@ class Proposals(Stage[ProposalsParams]):
                     np.stack([item.pixels for _, _, item in present]),
                     [cover_pixels(item.found.boxes, factor, (size, size)) for _, _, item in present],
                     [int(labels[position] or 0) for _, position, _ in present],
+                    [int(rows.numbers[position]) for _, position, _ in present],
                 )
             self.context.progress(batch.stop, len(rows))
         ends = np.cumsum([len(candidates.boxes) for candidates in found.values()])

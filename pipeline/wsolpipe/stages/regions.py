@@ -182,13 +182,17 @@ class RegionsStage(Stage[RegionsParams]):
                 self.context.progress(batch.stop, len(rows))
             return
         rows.threads = max(rows.threads, cores())
-        for batched in rows.batches(4 * rows.threads, lambda image, position: proposer(image)):
+        for batched in rows.batches(1, lambda image, position: proposer(image)):
             for _, position, found in batched.present():
                 yield position, found
             self.context.progress(batched.stop, len(rows))
 
+    def grain(self) -> int:
+        """Any row: no image is looked at beside another."""
+        return 1
+
 
 def cores() -> int:
-    """Cores that are this process's share: what its launcher says, else all that it may run on."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else len(os.sched_getaffinity(0))
+    """Cores of this process: OMP_NUM_THREADS as its launcher set it, else all that it may run on."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdecimal() and int(threads) else len(os.sched_getaffinity(0))

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.base import ExecutionOnly, StageParams
+from wsolpipe.stages.map_stage import MapStage, map_arrays
 from wsolpipe.stages.param_types import AsksClip, ClipParams, Distinct, OneOrMore, Resize, TargetWord, require_tiling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
+    from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.models.clip import Clip, Reached
     from wsolpipe.models.clip_names import NameVectors
     from wsolpipe.models.patch_text import Patches
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Array, Rows
 
 Method = Literal["vanilla", "sclip", "naclip"]
 TOP = 5
@@ -58,7 +59,7 @@ class TextMapsParams(ClipParams):
         return values
 
 
-class TextMaps(AsksClip, Stage[TextMapsParams]):
+class TextMaps(AsksClip, MapStage[TextMapsParams]):
     """Cosines of M methods for T targets at the patches' own resolution: slot ``m * T + t`` of the maps' axis.
 
     A row whose maps are not finite, or which has no label where one is asked for, is quarantined.
@@ -66,6 +67,7 @@ class TextMaps(AsksClip, Stage[TextMapsParams]):
 
     Params: ClassVar[type[StageParams]] = TextMapsParams
     stage = "text_maps"
+    maps_are = "patch and text maps"
 
     clip: Clip
     methods: dict[str, Patches]
@@ -97,59 +99,28 @@ class TextMaps(AsksClip, Stage[TextMapsParams]):
         }
         self.methods = {name: known[name] for name in params.methods}
         self.vectors = NameVectors(self.clip, self.names, params.prompts)
+        self.no_target = self.vectors.labels[0]
         self.targets = min(TOP, len(self.names)) if params.target == "top5" else 1
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps, their range and their classes; see the class."""
         slots = len(self.methods) * self.targets
-        return {
-            "maps": ArraySpec(
-                dtype="uint8",
-                shape=(slots, *self.grid),
-                unit="1/255 of the map's range",
-                meaning=f"cosine of patch and class text by {', '.join(self.methods)} in this order; min-max per map",
-            ),
-            "range": ArraySpec(dtype="float32", shape=(slots, 2), meaning="low and high of each map: levels 0 and 255"),
-            "class_ids": ArraySpec(dtype="int32", shape=(slots,), fill=-1, meaning="class of each map"),
-        }
+        meaning = f"cosine of patch and class text by {', '.join(self.methods)} in this order"
+        return map_arrays(slots, self.grid, meaning=meaning)
 
-    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
-        """Make the maps of these rows; a batch is always full, so a row's maps do not depend on its neighbours.
-
-        Raises
-        ------
-        ConfigError
-            If a label has no name.
-        """
-        from wsolpipe.maps import quantise
-
-        labels = self._labels(rows)
-        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        for batch in rows.batches(self.params.batch, self.squash):
-            if batch.present():
-                maps, classes = self.score(batch.stack(self.side, self.side, 3), batch.pick(labels))
-                for slot, position, _ in batch.present():
-                    if np.isfinite(maps[slot]).all():
-                        made["maps"][position], made["range"][position] = quantise(maps[slot])
-                        made["class_ids"][position] = classes[slot]
-                    else:
-                        rows.quarantine(position, "patch and text maps hold NaN or infinite values")
-            self.context.progress(batch.stop, len(rows))
-        return made
-
-    def squash(self, image: Array, position: int) -> Array:  # noqa: ARG002
+    def fit(self, image: Array, position: int) -> Array:  # noqa: ARG002
         """What CLIP sees of one image: all of it, uint8 [S, S, 3]."""
         return resize(image, (self.side, self.side), smooth=self.params.resize)
 
-    def score(self, pixels: Array, labels: list[int]) -> tuple[Array, Array]:
+    def make_maps(self, pixels: Array, targets: Sequence[int], numbers: Sequence[int]) -> tuple[Array, Array]:  # noqa: ARG002
         """Maps before storage.
 
         Parameters
         ----------
         pixels : uint8 array [B, S, S, 3]
             RGB.
-        labels : list of B int
-            Used where ``target`` is ``true``.
+        targets : sequence of B int
+            Labels, used where ``target`` is ``true``.
 
         Returns
         -------
@@ -162,7 +133,7 @@ class TextMaps(AsksClip, Stage[TextMapsParams]):
 
         with torch.no_grad():
             reached = self.clip.reach(self.clip.normalise(pixels))
-            classes = [[label] for label in labels] if self.params.target == "true" else self._likeliest(reached)
+            classes = [[label] for label in targets] if self.params.target == "true" else self._likeliest(reached)
             texts, _ = self.vectors.rows(classes)
             found = [text_maps(patches(reached), texts, reached.grid) for patches in self.methods.values()]
         return torch.cat(found, dim=1).cpu().numpy(), np.tile(np.array(classes, np.int32), (1, len(found)))
@@ -175,8 +146,8 @@ class TextMaps(AsksClip, Stage[TextMapsParams]):
         order = cosines.argsort(dim=1, descending=True, stable=True)[:, : self.targets]
         return [[self.vectors.labels[place] for place in row] for row in order.tolist()]
 
-    def _labels(self, rows: Rows) -> list[int]:
-        """Label of each row, any where it does not matter; rows that need one and have none are given up."""
+    def targets_of(self, rows: Rows) -> list[int]:
+        """Label of each row, any where it does not matter; rows that need one and have none are quarantined."""
         if self.params.target != "true":
             return [0] * len(rows)
         labels = rows.labels()
@@ -187,5 +158,4 @@ class TextMaps(AsksClip, Stage[TextMapsParams]):
                 rows.quarantine(position, "no label: the map is that of the true class (or text_maps.target=predicted)")
             else:
                 self.names.prompt(label)
-        stand_in = self.vectors.labels[0]
-        return [label if label is not None and rows.usable(at) else stand_in for at, label in enumerate(labels)]
+        return [label if label is not None and rows.usable(at) else self.no_target for at, label in enumerate(labels)]

@@ -317,6 +317,8 @@ class ValBoxes(Stage[ValBoxesParams]):
             kernel=params.blur_kernel,
             sigma=params.blur_sigma,
             batch=params.batch,
+            parts=rows.parts,
+            check=self.context.check,
         )
         asked: list[tuple[int, Array]] = []
         labels, sizes = rows.labels(), rows.sizes()
@@ -333,7 +335,12 @@ class ValBoxes(Stage[ValBoxesParams]):
                 )
             if present:
                 pixels = np.stack([item for _, _, item in present])
-                scorer.add(pixels, boxes, [int(labels[position] or 0) for _, position, _ in present])
+                scorer.add(
+                    pixels,
+                    boxes,
+                    [int(labels[position] or 0) for _, position, _ in present],
+                    [int(rows.numbers[position]) for _, position, _ in present],
+                )
             self.context.progress(batch.stop, len(rows))
         posteriors, start = scorer.finish(), 0
         for position, slots in asked:
