@@ -28,7 +28,7 @@ from wsolpipe.images.listing import Annotation, ListedRow
 
 # `wsolpipe.images.tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import pyarrow as pa
@@ -72,8 +72,11 @@ class IndexWork:
         names = {name.removesuffix(".json") for name in self.session.backend.names(f"{self.folder}/commits")}
         return [shard for shard in range(len(self.shards())) if str(shard) not in names]
 
-    def scan(self, shard: int, lease: Lease) -> CommitRecord:
-        """Look at the files of one shard: size, digest, orientation, or why they cannot be decoded."""
+    def scan(self, shard: int, lease: Lease, check: Callable[[], None] = lambda: None) -> CommitRecord:
+        """Open the files of one shard: size, digest, orientation, or why they cannot be decoded.
+
+        `check` is called after every file and may raise to end the scan.
+        """
         from wsolpipe.images.scan import scan_rows
         from wsolpipe.images.tables import write_parquet
 
@@ -84,7 +87,7 @@ class IndexWork:
         root, exif = self.session.root, self.session.dataset.exif
         known = self._known_scans(shard, rows)
         unknown_rows = [row for position, row in enumerate(rows) if position not in known]
-        fresh = iter(scan_rows(root, unknown_rows, exif=exif, threads=self.session.threads()))
+        fresh = iter(scan_rows(root, unknown_rows, exif=exif, threads=self.session.threads(), check=check))
         scans = [known[position] if position in known else next(fresh) for position in range(len(rows))]
         stamps = [_modified(root / row.path) for row in rows]
         table = [

@@ -101,7 +101,7 @@ class Maker:
         def on_rows(done: int, total: int) -> None:
             if done < total:  # of the last block the commit will tell
                 self._tell("rows", node, shard=shard, done=done, total=total)
-            self._check()
+            self.check()
 
         job = ShardJob(
             self.session,
@@ -200,14 +200,15 @@ class Maker:
             artifacts=files,
             warn=self._warn,
             progress=lambda done, total: self._progress(node, done, total),
-            check=self._check,
+            check=self.check,
         )
 
     def _progress(self, node: Node, done: int, total: int) -> None:
         self._tell("progress", node, done=done, total=total)
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `Abandoned` if this process was asked to stop."""
         if self.stopping():
             raise Abandoned
 

@@ -146,8 +146,12 @@ class Worker:
         lease = self.leases.acquire(lease_name(work.folder, shard))
         if lease is None:
             return False
-        with lease.beating():
-            record = work.scan(shard, lease)
+        try:
+            with lease.beating():
+                record = work.scan(shard, lease, self.maker.check)
+        except Abandoned:
+            self.stop.set()
+            return False
         rows = record.stop - record.start
         self.emit({"event": "shard", "stage": "index", "split": work.split, "shard": shard, "rows": rows,
                    "ok": record.ok, "quarantined": rows - record.ok, "seconds": record.seconds})  # fmt: skip

@@ -12,7 +12,7 @@ from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode_oriented
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from wsolpipe.images.listing import ListedRow
@@ -45,9 +45,19 @@ class Scan:
 
 
 def scan_rows(
-    root: Path, rows: Sequence[ListedRow], *, exif: Literal["apply", "ignore"], threads: int = 2
+    root: Path,
+    rows: Sequence[ListedRow],
+    *,
+    exif: Literal["apply", "ignore"],
+    threads: int = 2,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Scan]:
     """Hash and fully decode the files of `rows`, in threads; only a full decode finds a truncated file.
+
+    Parameters
+    ----------
+    check : callable
+        Called after every file; may raise to end the scan.
 
     Returns
     -------
@@ -61,7 +71,11 @@ def scan_rows(
             return Scan(0, "", 0, 0, 1, row.reason)
         return scan_file(os.path.join(top, row.path), exif=exif)
 
-    return list(map_ahead(scan, rows, threads=threads))
+    scans = []
+    for found in map_ahead(scan, rows, threads=threads):
+        scans.append(found)
+        check()
+    return scans
 
 
 def scan_file(path: str, *, exif: Literal["apply", "ignore"]) -> Scan:
