@@ -17,7 +17,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe import open_store
     from wsolpipe.engine.config import build_config
     from wsolpipe.engine.status import last_command
-    from wsolpipe.share.verify import repair
+    from wsolpipe.share.repair import repair
     from wsolpipe.stages.registry import load_registry
 
     config, _ = build_config(words, load_registry())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -204,12 +205,22 @@ def _ingredients(
 
 def _with_shards(session: Session, node: Node, rows: int) -> Node:
     asked = session.config.shard_rows
-    fixed = existing_manifest(session, node)
-    if fixed is not None and asked is not None and asked != fixed.shard_rows:
-        msg = f"shard_rows={asked}, but {node.stage} of {node.split} was begun with shard_rows={fixed.shard_rows}"
-        raise ConfigError(msg, hint=f"leave shard_rows out, or give shard_rows={fixed.shard_rows}")
-    size = fixed.shard_rows if fixed is not None else asked or DEFAULT_SHARD_ROWS
-    return replace(node, shards=Shards(rows, size))
+    begun = existing_manifest(session, node)
+    fixed = begun.shard_rows if begun is not None else _shard_rows_of_arrays(session, node)
+    if fixed is not None and asked is not None and asked != fixed:
+        msg = f"shard_rows={asked}, but {node.stage} of {node.split} was begun with shard_rows={fixed}"
+        raise ConfigError(msg, hint=f"leave shard_rows out, or give shard_rows={fixed}")
+    return replace(node, shards=Shards(rows, fixed or asked or DEFAULT_SHARD_ROWS))
+
+
+def _shard_rows_of_arrays(session: Session, node: Node) -> int | None:
+    """Rows of a shard by the arrays of a folder that lost its manifest; None where no array is."""
+    try:
+        metadata = json.loads(session.backend.get(f"{node.folder}/data.zarr/status/zarr.json"))
+        rows = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    return rows if rows > 0 else None
 
 
 def existing_manifest(session: Session, node: Node) -> StageManifest | None:

@@ -20,6 +20,7 @@ from wsolpipe.contract.layout import Shards, check_name, check_object_name
 from wsolpipe.contract.schema import INDEX_COLUMNS, ArraySpec
 from wsolpipe.engine.commit import all_arrays
 from wsolpipe.engine.encoding import inner_rows
+from wsolpipe.engine.fingerprint import Ingredients
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,6 +55,29 @@ def check_place(manifest: StageManifest | IndexManifest, folder: str, where: str
         raise StoreError(msg)
     if not re.fullmatch(r"[0-9a-f]{16,64}", manifest.fingerprint) or manifest.fingerprint[:KEY_LENGTH] != key:
         msg = f"{where}/{folder}: key {key} is not made of fingerprint {manifest.fingerprint[:64]!r}"
+        raise StoreError(msg)
+
+
+def check_key(manifest: StageManifest, said: str) -> None:
+    """Hold what a manifest says that its result depends on against its key.
+
+    Raises
+    ------
+    StoreError
+        If version, parameters, weights, columns or what was read do not make the fingerprint.
+    """
+    made_of = Ingredients(
+        stage=manifest.stage,
+        version=manifest.version,
+        params=manifest.params,
+        upstream=manifest.upstream,
+        artifacts=manifest.artifacts,
+        weights={item.name: item.sha256 for item in manifest.weights},
+        columns=manifest.columns,
+        bases={},
+    )
+    if made_of.fingerprint() != manifest.fingerprint:
+        msg = f"{said}: version, parameters, weights, columns or upstream keys do not make key {manifest.key}"
         raise StoreError(msg)
 
 

@@ -1,29 +1,32 @@
-"""Verifying a store against its records, and removing what is torn so that a run remakes it."""
+"""Verifying a store: every manifest, record and object is read and held against what was recorded of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import StoreError
-from wsolpipe.contract.layout import commit_name, lease_name, stage_folder
-from wsolpipe.contract.reader import Artifact, Index, StageView, Store, read_record
+from wsolpipe.contract.canonical import sha256_bytes, short_key
+from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
+from wsolpipe.contract.layout import Shards, shard_of, stage_folder
+from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
+from wsolpipe.contract.reader import StageView, read_record
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit
 from wsolpipe.engine.encoding import metadata_bytes
-from wsolpipe.engine.leases import Leases
-from wsolpipe.images.tables import column_digests
+from wsolpipe.engine.folders import Folder, list_folders
+from wsolpipe.share import inspection
+from wsolpipe.share.verify_index import index_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.manifest import CommitRecord
+    from wsolpipe.contract.reader import Store
 
-LEFTOVER_AGE = 3600.0
 BOX_TOLERANCE = 1e-3
 
 
@@ -34,17 +37,25 @@ class Problem:
     Attributes
     ----------
     kind : str
-        ``torn`` (a shard whose bytes are not those recorded), ``values`` (readable, but NaN, out of bounds …),
-        ``record`` (a record that cannot be read), ``index``, ``orphan`` (an object without a record) or ``leftover``
-        (a temporary file of a killed process).
+        ``manifest`` (cannot be parsed, is missing, or does not make its key), ``schema`` (of a newer wsolpipe),
+        ``metadata`` (a ``zarr.json`` that is not what the manifest says), ``index``, ``record`` (cannot be parsed or
+        does not fit), ``torn`` (a shard whose bytes are not those recorded), ``values`` (readable, but NaN, out of
+        bounds …), ``orphan`` (objects without a record), ``stale`` (made from a shard that was made again since),
+        ``suspect`` (made from an artifact whose bytes are damaged now), ``leftover`` (a temporary file of a killed
+        process) or ``empty`` (a key without a finished shard).
     where : str
-        Folder of the stage, or name of the object.
+        Folder of the key, or name of the object.
     """
 
     kind: str
     where: str
     shard: int | None
     text: str
+
+    @property
+    def folder(self) -> str:
+        """Folder of the key that it is about."""
+        return "/".join(self.where.split("/")[:4])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -64,111 +75,223 @@ def verify(
         Only these; empty means all.
     deep : bool
         Whether to read what lies there; if not, records are held against the sizes of their objects only.
+
+    Raises
+    ------
+    AccessError
+        If something may not be read, which says nothing of its bytes.
+    StoreError
+        If there is no such data set.
     """
-    for name in [dataset] if dataset else store.datasets():
-        yield from _verify_artifacts(store, name, stages, deep=deep)
-        for split in store[name].splits():
-            view = store[name][split]
-            if not stages or "index" in stages:
-                for key in store.backend.names(f"{view.folder}/index"):
-                    yield from _verify_index(Index(store, name, split, key[:-1]), deep=deep)
-            for stage in view.stages():
-                if not stages or stage in stages:
-                    for key in view.keys(stage):
-                        yield from _verify_stage(view.stage(stage, key), deep=deep)
+    if dataset:
+        store[dataset]
+    folders, _ = list_folders(store.backend, datasets=(dataset,) if dataset else ())
+    verifier = Verifier(store, deep=deep)
+    for folder in sorted(folders, key=lambda item: item.split is not None):  # artifacts first: others read them
+        if not stages or folder.stage in stages:
+            yield from verifier.folder(folder)
 
 
-def _verify_index(index: Index, *, deep: bool) -> Iterator[Problem]:
-    backend = index.store.backend
-    if backend.size(f"{index.folder}/manifest.json") is None:
-        return  # being made
-    for name, stored in index.manifest.objects.items():
-        if backend.size(f"{index.folder}/{name}") != stored.bytes:
-            yield Problem(
-                "index", index.folder, None, f"{name} is missing or has not the {stored.bytes} bytes recorded"
-            )
-            return
-    if not deep:
-        return
-    try:
-        table = index.table()
-        index.annotations()
-    except (StoreError, OSError, ValueError) as error:
-        yield Problem("index", index.folder, None, str(error))
-        return
-    wrong = [name for name, value in column_digests(table).items() if index.manifest.digests.get(name) != value]
-    if wrong or table.num_rows != index.manifest.rows:
-        yield Problem("index", index.folder, None, f"columns {', '.join(wrong)} do not agree with the manifest")
+@dataclass
+class Verifier:
+    """Holds folders and shards of a store against their records, one at a time."""
 
+    store: Store
+    deep: bool = True
+    _damaged: dict[str, str] = field(default_factory=dict)
+    _contents: dict[tuple[str, int], str | None] = field(default_factory=dict)
+    _sizes: dict[str, np.ndarray[Any, Any] | None] = field(default_factory=dict)
 
-def _verify_artifacts(store: Store, dataset: str, stages: tuple[str, ...], *, deep: bool) -> Iterator[Problem]:
-    look = commit.damaged_objects if deep else commit.missing_objects
-    for stage in store.backend.names(f"{dataset}/artifacts"):
-        if stages and stage[:-1] not in stages:
-            continue
-        for key in store.backend.names(f"{dataset}/artifacts/{stage[:-1]}"):
-            view = Artifact(store, dataset, stage[:-1], key[:-1])
-            try:
-                record = view.record
-            except StoreError as error:
-                yield Problem("record", view.folder, None, error.message)
-                continue
-            if record is not None:
-                damaged = look(store.backend, view.folder, view.manifest, record)
-                if damaged:
-                    yield Problem("torn", view.folder, None, f"not the bytes recorded: {', '.join(damaged)}")
+    @property
+    def backend(self) -> Backend:
+        """Where the bytes are."""
+        return self.store.backend
 
-
-def _verify_stage(view: StageView, *, deep: bool) -> Iterator[Problem]:
-    backend, manifest = view.store.backend, view.manifest
-    for name, spec in commit.all_arrays(manifest.arrays).items():
-        path = f"{view.folder}/data.zarr/{name}/zarr.json"
-        if backend.size(path) is None or backend.get(path) != metadata_bytes(spec, view.shards):
-            yield Problem("torn", view.folder, None, f"{name}/zarr.json is not what the manifest says")
-            return
-    sizes = _image_sizes(view) if deep else None
-    for file in backend.names(f"{view.folder}/commits"):
-        number = file.removesuffix(".json")
-        if not number.isdigit() or int(number) >= len(view.shards):
-            yield Problem("orphan", f"{view.folder}/commits/{file}", None, "record of no shard")
-            continue
+    def folder(self, folder: Folder) -> Iterator[Problem]:
+        """Everything that is wrong in one folder."""
         try:
-            record = read_record(backend, view.folder, int(number))
+            manifest = read_manifest(self.backend, folder)
+        except SchemaMismatch as error:
+            yield Problem("schema", folder.path, None, error.message)
+            return
+        except AccessError:
+            raise
         except StoreError as error:
-            yield Problem("record", view.folder, int(number), error.message)
-            continue
-        if record is not None:
-            yield from _verify_shard(view, record, sizes, deep=deep)
-    yield from _orphans(view)
+            yield Problem("manifest", folder.path, None, error.message)
+            return
+        if manifest is None:
+            yield from self._without_manifest(folder)
+        elif isinstance(manifest, IndexManifest):
+            for text in index_problems(self.store, folder, manifest, deep=self.deep):
+                yield Problem("index", folder.path, None, text)
+        elif folder.split is None:
+            yield from self.unit(folder, manifest, None)
+        else:
+            yield from self._rows_stage(folder, manifest)
+
+    def _without_manifest(self, folder: Folder) -> Iterator[Problem]:
+        """A folder whose first worker was killed at once, or that lost its manifest. An index is being made."""
+        if folder.stage != "index":
+            if self.backend.names(f"{folder.path}/commits"):
+                yield Problem("manifest", folder.path, None, "manifest.json is missing")
+            elif any("/c/" in name for name, _ in self.backend.walk(f"{folder.path}/data.zarr")):
+                yield Problem("orphan", folder.path, None, "objects without manifest and records")
+
+    def _rows_stage(self, folder: Folder, manifest: StageManifest) -> Iterator[Problem]:
+        shards = Shards(manifest.rows, manifest.shard_rows)
+        wrong = wrong_metadata(self.backend, folder, manifest)
+        for name in wrong:
+            text = f"data.zarr/{name}/zarr.json is not what the manifest says"
+            yield Problem("metadata", folder.path, None, text)
+        if wrong:
+            return
+        for stage, content in manifest.artifacts.items():
+            if content in self._damaged:
+                text = f"made from {stage} {self._damaged[content]}, which is damaged: shards made since are wrong"
+                yield Problem("suspect", folder.path, None, text)
+        units: set[int] = set()
+        for file in self.backend.names(f"{folder.path}/commits"):
+            unit = shard_of(file)
+            if unit is not None and unit < len(shards):
+                units.add(unit)
+            elif file.endswith(".json"):
+                yield Problem("orphan", f"{folder.path}/commits/{file}", None, "record of no shard")
+        for name in commit.all_arrays(manifest.arrays):
+            for item in self.backend.names(f"{folder.path}/data.zarr/{name}/c"):
+                unit = shard_of(f"{item.rstrip('/')}.json")
+                if unit is not None and unit < len(shards):
+                    units.add(unit)
+        for number in sorted(units):
+            yield from self.unit(folder, manifest, number)
+
+    # -- one shard or artifact -------------------------------------------------------------------------------------
+
+    def unit(self, folder: Folder, manifest: StageManifest, unit: int | None) -> Iterator[Problem]:
+        """Everything that is wrong with one shard, or with an artifact (``unit`` None)."""
+        try:
+            record = read_record(self.backend, folder.path, unit)
+        except SchemaMismatch as error:
+            yield Problem("schema", folder.path, unit, error.message)
+            return
+        except AccessError:
+            raise
+        except StoreError as error:
+            yield Problem("record", folder.path, unit, error.message)
+            return
+        if record is None:
+            names = [] if unit is None else list(commit.all_arrays(manifest.arrays))
+            objects = [commit.object_name(folder.path, manifest.arrays, name, unit) for name in names]
+            present = [name for name in objects if self.backend.size(name) is not None]
+            if present:
+                yield Problem("orphan", folder.path, unit, f"{len(present)} objects of shard {unit} have no record")
+            return
+        try:
+            shards = Shards(manifest.rows, manifest.shard_rows)
+            inspection.check_record(record, unit, manifest, shards, f"{folder.path}/commits")
+        except StoreError as error:
+            yield Problem("record", folder.path, unit, error.message)
+            return
+        damaged = self._damage(folder, manifest, record)
+        if damaged:
+            if unit is None:
+                self._damaged[record.content] = folder.key
+            yield Problem("torn", folder.path, unit, damaged)
+        elif unit is not None:
+            yield from self._made_from(folder, manifest, record)
+            if self.deep:
+                view = StageView(self.store, folder.dataset, str(folder.split), folder.stage, folder.key)
+                yield from self._values(view, record)
+
+    def _damage(self, folder: Folder, manifest: StageManifest, record: CommitRecord) -> str:
+        """What is wrong with the bytes of the objects of a record; empty if nothing is."""
+        for key, name in commit.object_names(folder.path, manifest, record).items():
+            stored, size = record.objects[key], self.backend.size(name)
+            if size != stored.bytes:
+                return f"{name} is missing" if size is None else f"{name} has {size} bytes, recorded {stored.bytes}"
+            if self.deep:
+                with contextlib.suppress(FileNotFoundError):  # removed just now: what follows is another's doing
+                    if sha256_bytes(self.backend.get(name)) != stored.sha256:
+                        return f"{name} has other bytes than recorded"
+        return ""
+
+    def _made_from(self, folder: Folder, manifest: StageManifest, record: CommitRecord) -> Iterator[Problem]:
+        """Shards that this one was made from and that hold something else now."""
+        for stage, contents in record.upstream.items():
+            if stage not in manifest.upstream:
+                continue  # an artifact: its content is in the key
+            source = stage_folder(folder.dataset, folder.split, stage, short_key(manifest.upstream[stage]))
+            for name, content in contents.items():
+                unit = shard_of(f"{name}.json")
+                standing = None if unit is None else self._content(source, unit)
+                if standing is not None and standing != content:
+                    text = f"made from shard {unit} of {stage} as it was before: run makes it again"
+                    yield Problem("stale", folder.path, record.shard, text)
+
+    def _content(self, folder: str, unit: int) -> str | None:
+        """Content digest of a shard; None if it does not stand or cannot be told."""
+        if (folder, unit) not in self._contents:
+            found = None
+            try:
+                record = read_record(self.backend, folder, unit)
+                found = record.content if record else None
+            except AccessError:
+                raise
+            except StoreError:  # reported where it lies
+                pass
+            self._contents[folder, unit] = found
+        return self._contents[folder, unit]
+
+    def _values(self, view: StageView, record: CommitRecord) -> Iterator[Problem]:
+        names = commit.all_arrays(view.manifest.arrays)
+        try:
+            arrays = {name: view[name][record.start : record.stop] for name in names}
+        except AccessError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
+            yield Problem("torn", view.folder, record.shard, f"cannot be decoded: {error}")
+            return
+        if view.folder not in self._sizes:
+            self._sizes[view.folder] = _image_sizes(view)
+        for text in _wrong_values(view, record, arrays, self._sizes[view.folder]):
+            yield Problem("values", view.folder, record.shard, text)
 
 
-def _verify_shard(
-    view: StageView, record: CommitRecord, sizes: np.ndarray[Any, Any] | None, *, deep: bool
-) -> Iterator[Problem]:
-    backend = view.store.backend
-    shard = record.shard
-    names = commit.object_names(view.folder, view.manifest, record)
-    expected = set(commit.all_arrays(view.manifest.arrays))
-    if set(names) != expected or (record.start, record.stop) != view.shards.span(int(shard or 0)):
-        yield Problem("record", view.folder, shard, "record does not fit the manifest's arrays and shards")
-        return
-    for key, name in names.items():
-        size = backend.size(name)
-        if size != record.objects[key].bytes:
-            yield Problem("torn", view.folder, shard, f"{name} has {size} bytes, recorded {record.objects[key].bytes}")
-            return
-        if deep and sha256_bytes(backend.get(name)) != record.objects[key].sha256:
-            yield Problem("torn", view.folder, shard, f"{name} has other bytes than recorded")
-            return
-    if not deep:
-        return
+def read_manifest(backend: Backend, folder: Folder) -> StageManifest | IndexManifest | None:
+    """Manifest of a folder, held against its place and its key; None if there is none.
+
+    Raises
+    ------
+    AccessError, SchemaMismatch, StoreError
+        If it may not be read, was written by a newer schema, or is damaged.
+    """
+    name = f"{folder.path}/manifest.json"
     try:
-        arrays = {name: view[name][record.start : record.stop] for name in names}
-    except (OSError, ValueError, RuntimeError) as error:
-        yield Problem("torn", view.folder, shard, f"cannot be decoded: {error}")
-        return
-    for text in _wrong_values(view, record, arrays, sizes):
-        yield Problem("values", view.folder, shard, text)
+        data = backend.get(name, limit=MAX_JSON_BYTES)
+    except FileNotFoundError:
+        return None
+    where = f"{backend.url}/{name}"
+    if folder.stage == "index":
+        index = parse(IndexManifest, data, where)
+        inspection.check_place(index, folder.path, backend.url)
+        return index
+    manifest = parse(StageManifest, data, where)
+    inspection.check_stage(manifest, folder.path, backend.url)
+    inspection.check_key(manifest, where)
+    return manifest
+
+
+def wrong_metadata(backend: Backend, folder: Folder, manifest: StageManifest) -> list[str]:
+    """Arrays whose ``zarr.json`` is missing or is not what the manifest says."""
+    shards = inspection.check_stage(manifest, folder.path, backend.url)
+    wrong = []
+    for name, spec in commit.all_arrays(manifest.arrays).items():
+        try:
+            intact = backend.get(f"{folder.path}/data.zarr/{name}/zarr.json") == metadata_bytes(spec, shards)
+        except FileNotFoundError:
+            intact = False
+        if not intact:
+            wrong.append(name)
+    return wrong
 
 
 def _wrong_values(
@@ -202,73 +325,10 @@ def _image_sizes(view: StageView) -> np.ndarray[Any, Any] | None:
         return None
     try:
         table = view.index().table(["width", "height"])
+    except AccessError:
+        raise
     except (StoreError, OSError):
         return None
+    if table.num_rows != view.manifest.rows:
+        return None
     return np.stack([table.column(name).to_numpy() for name in ("width", "height")], axis=1).astype(np.float64)
-
-
-def _orphans(view: StageView) -> Iterator[Problem]:
-    """Shard objects without a record."""
-    backend = view.store.backend
-    known = {name.removesuffix(".json") for name in backend.names(f"{view.folder}/commits")}
-    for name in commit.all_arrays(view.manifest.arrays):
-        for shard in backend.names(f"{view.folder}/data.zarr/{name}/c"):
-            number = shard.rstrip("/")
-            if number not in known and number.isdigit():
-                yield Problem("orphan", view.folder, int(number), f"{name} of shard {number} has no record")
-
-
-def leftovers(backend: Backend) -> Iterator[Problem]:
-    """Temporary files that killed processes left more than an hour ago."""
-    for name, age in backend.litter():
-        if age > LEFTOVER_AGE:
-            yield Problem("leftover", name, None, "temporary file of a killed process")
-
-
-def repair(store: Store, *, dataset: str | None = None, stages: tuple[str, ...] = ()) -> list[tuple[Problem, str]]:
-    """Remove what is torn; return each problem with what was done about it.
-
-    Shards are removed under their lease, so a run at work is not disturbed; the next run makes them again.
-    """
-    backend, done = store.backend, []
-    leases = Leases(backend)
-    problems = [*verify(store, dataset=dataset, stages=stages), *leftovers(backend)]
-    for problem in problems:
-        done.append((problem, _mend(store, problem, leases)))
-    return done
-
-
-def _mend(store: Store, problem: Problem, leases: Leases) -> str:
-    backend = store.backend
-    if problem.kind == "leftover":
-        backend.delete(problem.where)
-        return "removed"
-    if problem.kind == "index":
-        for name in ("manifest.json", "index.parquet", "annotations.parquet"):
-            backend.delete(f"{problem.where}/{name}")
-        return "tables removed; run assembles them again from its scans"
-    parts = problem.where.split("/")
-    if problem.shard is None and parts[1] != "artifacts":
-        return "left alone: move this folder away and run again"
-    lease = leases.acquire(lease_name(problem.where, problem.shard))
-    if lease is None:
-        return "left alone: a worker is at it"
-    try:
-        _remove_shard(store, problem)
-    finally:
-        lease.release()
-    return "removed; run makes it again"
-
-
-def _remove_shard(store: Store, problem: Problem) -> None:
-    backend, shard = store.backend, problem.shard
-    backend.delete(commit_name(problem.where, shard))
-    dataset, second, stage, key = problem.where.split("/")
-    if shard is None:
-        assert problem.where == stage_folder(dataset, None, stage, key)
-        for name in backend.names(f"{problem.where}/files"):
-            backend.delete(f"{problem.where}/files/{name}")
-        return
-    view = StageView(store, dataset, second, stage, key)
-    for name in commit.all_arrays(view.manifest.arrays):
-        backend.delete(commit.object_name(view.folder, view.manifest.arrays, name, shard))

@@ -1,0 +1,241 @@
+"""Repairing a store: what is damaged is removed or set aside, so that a run makes it again; nothing else is touched.
+
+Whatever `verify` finds is looked at once more before anything is removed: a shard under its lease, a folder under a
+marker that transfers wait for. What cannot be read at all is left to the user.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from wsolpipe.contract.errors import AccessError, StoreError
+from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
+from wsolpipe.contract.manifest import StageManifest
+from wsolpipe.engine import commit
+from wsolpipe.engine.folders import Folder, list_folders
+from wsolpipe.engine.leases import Leases
+from wsolpipe.share import inspection
+from wsolpipe.share.markers import REPAIR, TRANSFER, is_marked, marked
+from wsolpipe.share.verify import Problem, Verifier, read_manifest, verify, wrong_metadata
+from wsolpipe.share.verify_index import LISTING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.contract.reader import Store
+
+LEFTOVER_AGE = 3600.0
+ASIDE = ".damaged"
+#: Objects of a key that a run writes before its first shard.
+BEGUN = ("/leases/", "/failures/", "/retries/", "/zarr.json", "/manifest.json")
+LEFT_ALONE = {
+    "schema": "left alone: upgrade wsolpipe to read it",
+    "stale": "left alone: run makes it again",
+    "suspect": "left alone: compare with wsolpipe run … force=true if the artifact was damaged when it was made",
+}
+
+
+def repair(store: Store, *, dataset: str | None = None, stages: tuple[str, ...] = ()) -> list[tuple[Problem, str]]:
+    """Mend what is damaged; return each problem with what was done about it.
+
+    Raises
+    ------
+    AccessError
+        If something may not be read; then nothing was changed.
+    """
+    mender = Mender(store)
+    problems = [*verify(store, dataset=dataset, stages=stages), *empty_keys(store, dataset, stages, mender.leases)]
+    done: list[tuple[Problem, str]] = []
+    for folder, items in groupby(problems, key=lambda problem: problem.folder):
+        done += mender.mend_folder(folder, list(items))
+    for problem in leftovers(store.backend):
+        store.backend.delete(problem.where)
+        done.append((problem, "removed"))
+    return done
+
+
+def leftovers(backend: Backend) -> Iterator[Problem]:
+    """Temporary files that killed processes left more than an hour ago."""
+    for name, age in backend.litter():
+        if age > LEFTOVER_AGE:
+            yield Problem("leftover", name, None, "temporary file of a killed process")
+
+
+def empty_keys(store: Store, dataset: str | None, stages: tuple[str, ...], leases: Leases) -> Iterator[Problem]:
+    """Keys whose first run failed before its first shard, and that nobody works on."""
+    for folder in list_folders(store.backend, datasets=(dataset,) if dataset else (), stages=stages)[0]:
+        if folder.stage != "index" and is_empty(leases, folder):
+            yield Problem("empty", folder.path, None, "no finished shard: its first run failed or was stopped")
+
+
+def is_empty(leases: Leases, folder: Folder) -> bool:
+    """Whether a key holds a manifest and nothing that was made, and no lease that is alive but this process's."""
+    backend = leases.backend
+    if backend.names(f"{folder.path}/commits") or backend.size(f"{folder.path}/manifest.json") is None:
+        return False
+    for name, _ in backend.walk(folder.path):
+        if not any(part in name for part in BEGUN):
+            return False
+        if "/leases/" in name and leases.owner.token not in name:
+            try:
+                if not leases.is_stale(name, backend.get(name)):
+                    return False
+            except FileNotFoundError:
+                return False  # somebody works here
+    return True
+
+
+class Mender:
+    """Mends the folders of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.backend = store, store.backend
+        self.leases = Leases(store.backend)
+        self.verifier = Verifier(store)
+
+    def mend_folder(self, path: str, problems: list[Problem]) -> list[tuple[Problem, str]]:
+        """Mend the problems of one folder, unless a transfer is at work in it."""
+        done = []
+        with marked(self.leases, path, REPAIR):
+            busy = is_marked(self.leases, path, TRANSFER)
+            for problem in problems:
+                if problem.kind in LEFT_ALONE:
+                    done.append((problem, LEFT_ALONE[problem.kind]))
+                elif busy:
+                    done.append((problem, "left alone: a transfer is at work here"))
+                else:
+                    done.append((problem, self._mend(problem)))
+        self.leases.sweep(path)
+        return done
+
+    def _mend(self, problem: Problem) -> str:
+        dataset, second, stage, key = problem.folder.split("/")
+        folder = Folder(dataset, None if second == "artifacts" else second, stage, key)
+        if problem.kind == "manifest":
+            return self._set_manifest_aside(folder)
+        if problem.kind == "index":
+            return self._mend_index(folder)
+        if problem.kind == "metadata":
+            return self._mend_metadata(folder)
+        if problem.kind == "empty":
+            return self._remove_empty(folder)
+        if problem.where != problem.folder:
+            self._set_aside(problem.where)
+            return f"set aside as {problem.where.rpartition('/')[2]}{ASIDE}"
+        manifest = read_manifest(self.backend, folder)
+        if not isinstance(manifest, StageManifest):
+            return self._remove_unrecorded(folder)
+        return self._mend_unit(folder, manifest, problem.shard)
+
+    def _mend_unit(self, folder: Folder, manifest: StageManifest, unit: int | None) -> str:
+        lease = self.leases.acquire(lease_name(folder.path, unit))
+        if lease is None:
+            return "left alone: a worker is at it"
+        with lease.beating():
+            if not any(item.kind not in LEFT_ALONE for item in self.verifier.unit(folder, manifest, unit)):
+                return "left alone: it is whole by now"
+            self.backend.delete(commit_name(folder.path, unit))
+            if unit is None:
+                names = [f"{folder.path}/files/{name}" for name in self.backend.names(f"{folder.path}/files")]
+            else:
+                arrays = commit.all_arrays(manifest.arrays)
+                names = [commit.object_name(folder.path, manifest.arrays, name, unit) for name in arrays]
+            for name in names:
+                self.backend.delete(name)
+        return "removed; run makes it again"
+
+    def _mend_index(self, folder: Folder) -> str:
+        again = [item for item in self.verifier.folder(folder) if item.kind in {"index", "manifest"}]
+        if not again:
+            return "left alone: it is whole by now"
+        if any(LISTING in item.text for item in again):
+            for name in (LISTING, "listing.parquet", "listing_annotations.parquet"):
+                self.backend.delete(f"{folder.path}/{name}")
+        self._set_aside(f"{folder.path}/manifest.json")
+        return f"manifest set aside as manifest.json{ASIDE}; run or pull makes the tables again"
+
+    def _mend_metadata(self, folder: Folder) -> str:
+        manifest = read_manifest(self.backend, folder)
+        if not isinstance(manifest, StageManifest) or not wrong_metadata(self.backend, folder, manifest):
+            return "done with the others of this folder"
+        if is_outvoted(self.backend, folder, manifest):
+            return self._set_manifest_aside(folder, sure=True)
+        commit.restore_metadata(self.backend, folder.path, manifest, Shards(manifest.rows, manifest.shard_rows))
+        return "written again from the manifest"
+
+    def _set_manifest_aside(self, folder: Folder, *, sure: bool = False) -> str:
+        try:
+            whole = read_manifest(self.backend, folder) is not None
+        except AccessError:
+            raise
+        except StoreError:
+            whole = False
+        if whole and not sure:
+            return "left alone: it is whole by now"
+        if self.backend.size(f"{folder.path}/manifest.json") is not None:
+            self._set_aside(f"{folder.path}/manifest.json")
+            return f"set aside as manifest.json{ASIDE}; run or pull writes it again and keeps the shards"
+        return "left alone: run or pull writes it again and keeps the shards"
+
+    def _remove_unrecorded(self, folder: Folder) -> str:
+        """Objects of a folder that has neither manifest nor records, once nobody works on it."""
+        if read_manifest(self.backend, folder) is not None or self._is_held(folder):
+            return "left alone: a worker is at it"
+        for name, _ in list(self.backend.walk(f"{folder.path}/data.zarr")):
+            self.backend.delete(name)
+        return "removed"
+
+    def _remove_empty(self, folder: Folder) -> str:
+        if not is_empty(self.leases, folder):
+            return "left alone: a worker is at it"
+        self.backend.delete(f"{folder.path}/manifest.json")
+        for name, _ in list(self.backend.walk(folder.path)):
+            if "/leases/" not in name:
+                self.backend.delete(name)
+        return "removed"
+
+    def _is_held(self, folder: Folder) -> bool:
+        for file in self.backend.names(f"{folder.path}/leases"):
+            name = f"{folder.path}/leases/{file}"
+            if self.leases.owner.token not in name and not self.leases.is_stale(name, self.backend.get(name)):
+                return True
+        return False
+
+    def _set_aside(self, name: str) -> None:
+        """Keep the bytes of a damaged file under a name that nothing reads."""
+        self.backend.replace(f"{name}{ASIDE}", self.backend.get(name))
+        self.backend.delete(name)
+
+
+def is_outvoted(backend: Backend, folder: Folder, manifest: StageManifest) -> bool:
+    """Whether it is the manifest that is damaged, and not the metadata of its arrays that differ from it.
+
+    All arrays agree on another cut of the rows, or the first shard does not have the declared shape and type.
+    """
+    arrays, shards = commit.all_arrays(manifest.arrays), Shards(manifest.rows, manifest.shard_rows)
+    cuts = {_cut(backend, f"{folder.path}/data.zarr/{name}/zarr.json") for name in arrays}
+    if len(cuts) == 1 and cuts.isdisjoint({None, (manifest.rows, manifest.shard_rows)}):
+        return True
+    units = (shard_of(file) for file in backend.names(f"{folder.path}/commits"))
+    unit = min((unit for unit in units if unit is not None and unit < len(shards)), default=None)
+    for name, spec in arrays.items() if unit is not None else ():
+        target = commit.object_name(folder.path, manifest.arrays, name, unit)
+        try:
+            inspection.check_shard_bytes(backend.get(target), spec, shards, int(unit or 0), target)
+        except AccessError:
+            raise
+        except (StoreError, FileNotFoundError):
+            return True
+    return False
+
+
+def _cut(backend: Backend, name: str) -> tuple[int, int] | None:
+    """Rows, and rows of a shard, by the metadata of an array; None if it cannot be parsed."""
+    try:
+        metadata = json.loads(backend.get(name))
+        return int(metadata["shape"][0]), int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None

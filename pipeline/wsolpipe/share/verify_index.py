@@ -1,0 +1,75 @@
+"""Verifying the index of a split: its manifest, its two tables and the listing that it was made from agree."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.errors import AccessError, StoreError
+from wsolpipe.contract.reader import Index
+from wsolpipe.images.tables import column_digests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsolpipe.contract.manifest import IndexManifest
+    from wsolpipe.contract.reader import Store
+    from wsolpipe.engine.folders import Folder
+
+LISTING = "listing.json"
+#: Fields that the manifest takes over from the listing. The listing of a store that was pulled stayed where it was.
+LISTED = ("fingerprint", "rows", "classes", "class_names", "objectless", "selection", "params")
+
+
+def index_problems(store: Store, folder: Folder, manifest: IndexManifest, *, deep: bool) -> Iterator[str]:
+    """What is wrong with an index whose manifest can be read; one line each."""
+    backend = store.backend
+    for name, stored in manifest.objects.items():
+        if backend.size(f"{folder.path}/{name}") != stored.bytes:
+            yield f"{name} is missing or does not have the {stored.bytes} bytes recorded"
+            return
+    yield from _listing_problems(store, folder, manifest)
+    if not deep:
+        return
+    for name, stored in manifest.objects.items():
+        if sha256_bytes(backend.get(f"{folder.path}/{name}")) != stored.sha256:
+            yield f"{name} has other bytes than recorded"
+            return
+    index = Index(store, folder.dataset, str(folder.split), folder.key)
+    try:
+        table, annotations = index.table(), index.annotations()
+    except AccessError:
+        raise
+    except (StoreError, OSError, ValueError) as error:
+        yield str(error)
+        return
+    wrong = [name for name, value in column_digests(table).items() if manifest.digests.get(name) != value]
+    labels = Counter(label for row in table.column("labels").to_pylist() for label in row)
+    kinds = Counter(annotations.column("kind").to_pylist())
+    counted = {
+        "rows": (manifest.rows, table.num_rows),
+        "quarantined": (manifest.quarantined, sum(1 for reason in table.column("reason").to_pylist() if reason)),
+        "label_counts": (manifest.label_counts, {str(label): count for label, count in labels.items()}),
+        "boxes": (manifest.boxes, kinds["box"]),
+    }
+    wrong += [name for name, (said, found) in counted.items() if said != found]
+    if wrong:
+        yield f"{', '.join(wrong)} of the manifest do not agree with index.parquet"
+
+
+def _listing_problems(store: Store, folder: Folder, manifest: IndexManifest) -> Iterator[str]:
+    try:
+        notes: Any = json.loads(store.backend.get(f"{folder.path}/{LISTING}"))
+    except FileNotFoundError:
+        return
+    except (ValueError, RecursionError):
+        notes = None
+    if not isinstance(notes, dict):
+        yield f"{LISTING} cannot be parsed"
+        return
+    said = manifest.model_dump(mode="json")
+    wrong = [name for name in LISTED if name in notes and notes[name] != said[name]]
+    if wrong:
+        yield f"{', '.join(wrong)} of the manifest do not agree with {LISTING}"
