@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import Store
 
 LEFTOVER_AGE = 3600.0
+VOTERS = 8
+"""Shards that are asked whether a manifest or the metadata of an array is damaged."""
 ASIDE = ".damaged"
 #: Objects of a key that a run writes before its first shard.
 BEGUN = ("/leases/", "/failures/", "/retries/", "/zarr.json", "/manifest.json")
@@ -213,23 +215,30 @@ class Mender:
 def is_outvoted(backend: Backend, folder: Folder, manifest: StageManifest) -> bool:
     """Whether it is the manifest that is damaged, and not the metadata of its arrays that differ from it.
 
-    All arrays agree on another cut of the rows, or the first shard does not have the declared shape and type.
+    All arrays agree on another cut of the rows, or no shard has the declared shape and type.
     """
     arrays, shards = commit.all_arrays(manifest.arrays), Shards(manifest.rows, manifest.shard_rows)
     cuts = {_cut(backend, f"{folder.path}/data.zarr/{name}/zarr.json") for name in arrays}
     if len(cuts) == 1 and cuts.isdisjoint({None, (manifest.rows, manifest.shard_rows)}):
         return True
-    units = (shard_of(file) for file in backend.names(f"{folder.path}/commits"))
-    unit = min((unit for unit in units if unit is not None and unit < len(shards)), default=None)
-    for name, spec in arrays.items() if unit is not None else ():
-        target = commit.object_name(folder.path, manifest.arrays, name, unit)
-        try:
-            inspection.check_shard_bytes(backend.get(target), spec, shards, int(unit or 0), target)
-        except AccessError:
-            raise
-        except (StoreError, FileNotFoundError):
-            return True
-    return False
+    numbers = (shard_of(file) for file in backend.names(f"{folder.path}/commits"))
+    units = sorted(unit for unit in numbers if unit is not None and unit < len(shards))[:VOTERS]
+    return any(units and not any(_fits(backend, folder, manifest, name, unit) for unit in units) for name in arrays)
+
+
+def _fits(backend: Backend, folder: Folder, manifest: StageManifest, name: str, unit: int) -> bool:
+    """Whether a shard object is one of the shape and type that the manifest says."""
+    target = commit.object_name(folder.path, manifest.arrays, name, unit)
+    shards = Shards(manifest.rows, manifest.shard_rows)
+    try:
+        inspection.check_shard_bytes(
+            backend.get(target), commit.all_arrays(manifest.arrays)[name], shards, unit, target
+        )
+    except AccessError:
+        raise
+    except (StoreError, FileNotFoundError):
+        return False
+    return True
 
 
 def _cut(backend: Backend, name: str) -> tuple[int, int] | None:
