@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from wsolpipe.contract.backends.base import open_backend
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import digest, sha256_bytes
 from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StageManifest, StoredObject
-from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec, Status, boxes_spec
+from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec, Status, boxes_spec
 from wsolpipe.engine.encoding import encode_shard, metadata_bytes
 from wsolpipe.images.tables import ANNOTATION_SCHEMA, INDEX_SCHEMA, column_digests, write_parquet
 
@@ -94,6 +94,7 @@ def build_store(
     image_format: str = "PNG",
     labels: list[int] | None = None,
     split: str = "train",
+    checksum: str = CHECKSUM,
 ) -> TinyStore:
     """Write a store of `rows` rows under `folder`; `missing` names shards left out, a stage each."""
     rng = np.random.default_rng(seed)
@@ -145,6 +146,7 @@ def build_store(
     write_stage(
         store.url, "cls_maps", MAPS_KEY, {"maps": (maps_spec, store.maps), "range": (range_spec, ranges)},
         status=maps_status, split=split, shard_rows=shard_rows, reasons=reasons, skip=missing.get("cls_maps", ()),
+        checksum=checksum,
     )  # fmt: skip
     empty = np.where((store.status != Status.OK)[:, None, None], np.nan, store.boxes).astype(np.float32)
     scores = np.where(np.isnan(empty[..., 0]), np.nan, np.linspace(0.9, 0.1, n_boxes)).astype(np.float32)
@@ -158,6 +160,7 @@ def build_store(
     write_stage(
         store.url, "proposals", BOXES_KEY, proposals, status=store.status, split=split, shard_rows=shard_rows,
         reasons=reasons, skip=missing.get("proposals", ()), upstream={"cls_maps": MAPS_KEY + digest("cls_maps")[16:]},
+        checksum=checksum,
     )  # fmt: skip
     return store
 
@@ -177,6 +180,7 @@ def write_stage(
     index_key: str = INDEX_KEY,
     columns: dict[str, str] | None = None,
     created: str = "2025-01-01T00:00:00Z",
+    checksum: str = CHECKSUM,
 ) -> None:
     """One rows stage: manifest, arrays a shard, commit records; shards in `skip` are left out."""
     backend = open_backend(url)
@@ -187,11 +191,11 @@ def write_stage(
         kind="rows", dataset=DATASET, split=split, stage=stage, key=key, version=1, params={},
         fingerprint=key + digest(stage)[16:], index_key=index_key, columns=columns or {"sha256": "0" * 64},
         upstream=upstream or {}, artifacts={}, basis=digest(stage), rows=len(status),
-        shard_rows=shard_rows, arrays=specs, created=created,
+        shard_rows=shard_rows, arrays=specs, created=created, checksum=checksum,
     )  # fmt: skip
     whole = {**arrays, "status": (STATUS_SPEC, status)}
     for name, (spec, _) in whole.items():
-        backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards))
+        backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards, checksum))
     backend.create(f"{folder}/manifest.json", manifest.to_bytes())
     for shard in range(len(shards)):
         if shard in skip:
@@ -199,7 +203,7 @@ def write_stage(
         start, stop = shards.span(shard)
         objects = {}
         for name, (spec, values) in whole.items():
-            data = encode_shard(spec, shards, shard, np.ascontiguousarray(values[start:stop]))
+            data = encode_shard(spec, shards, shard, np.ascontiguousarray(values[start:stop]), checksum)
             backend.create(shard_object(folder, name, shard, values.ndim), data)
             objects[name] = StoredObject(sha256=sha256_bytes(data), bytes=len(data))
         bad = tuple(

@@ -30,7 +30,7 @@ from e2e.toy import Finished, make_toy
 from s3 import Server, serve_s3
 from wsolpipe import open_store
 from wsolpipe.cli.command import print_table
-from wsolpipe.contract.backends.base import open_backend
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.share.verify import verify
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from PIL import Image
 from s3 import Plan, Proxy
 from wsolpipe.cli import checks, doctor
 from wsolpipe.contract.backends import objects
-from wsolpipe.contract.backends.base import open_backend
+from wsolpipe.contract.backends.opening import open_backend
 
 
 def find(check, store):

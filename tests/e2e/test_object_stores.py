@@ -16,7 +16,7 @@ from e2e.toy import object_bytes
 from s3 import Plan, Proxy
 from stores import DATASET, build_store
 from wsolpipe import open_store
-from wsolpipe.contract.backends.base import open_backend
+from wsolpipe.contract.backends.opening import open_backend
 from wsoltrain.stream import ItemConfig, Labelling, Shuffle, Stream
 
 pytestmark = pytest.mark.s3

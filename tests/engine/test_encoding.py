@@ -14,9 +14,10 @@ from wsolpipe.engine.encoding import SMALL, encode_shard, metadata_bytes
 SHARDS = Shards(rows=72, shard_rows=16)  # the last one is half as long
 
 
+@pytest.mark.parametrize("checksum", ["crc32c", ""])
 @pytest.mark.parametrize("level", [0, -1, 9])
 @pytest.mark.parametrize("shape", [(), (3, 40)], ids=["remembered", "not remembered"])
-def test_zarr_reads_what_was_encoded_also_where_shards_are_alike_or_the_last_is_short(tmp_path, shape, level):
+def test_zarr_reads_what_was_encoded_also_where_shards_are_alike_or_the_last_is_short(tmp_path, shape, level, checksum):
     spec = ArraySpec(dtype="float32", shape=shape, fill="nan", level=level)
     assert (np.zeros((16, *shape), np.float32).nbytes <= SMALL) == (shape == ())
     values = np.random.default_rng(0).normal(size=(72, *shape)).astype(np.float32)
@@ -25,19 +26,22 @@ def test_zarr_reads_what_was_encoded_also_where_shards_are_alike_or_the_last_is_
     values[3] = np.nan
     folder = tmp_path / "data.zarr" / "a"
     folder.mkdir(parents=True)
-    (folder / "zarr.json").write_bytes(metadata_bytes(spec, SHARDS))
+    (folder / "zarr.json").write_bytes(metadata_bytes(spec, SHARDS, checksum))
     for shard in reversed(range(len(SHARDS))):
         start, stop = SHARDS.span(shard)
         path = tmp_path / shard_object("", "a", shard, values.ndim).lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_shard(spec, SHARDS, shard, values[start:stop]))
+        path.write_bytes(encode_shard(spec, SHARDS, shard, values[start:stop], checksum))
     read = zarr.open_array(folder, mode="r")
     np.testing.assert_array_equal(read[:], values)
     assert f'"level": {level}' in (folder / "zarr.json").read_text()
+    assert ("crc32c" in {codec["name"] for codec in read.metadata.codecs[0].to_dict()["configuration"]["codecs"]}) == (
+        checksum == "crc32c"
+    )
 
 
 def test_arrays_of_another_shape_or_type_are_refused():
     spec = ArraySpec(dtype="uint8")
     for wrong in (np.zeros(15, np.uint8), np.zeros(16, np.int8), np.zeros((16, 1), np.uint8)):
         with pytest.raises(StoreError, match="was declared"):
-            encode_shard(spec, SHARDS, 0, wrong)
+            encode_shard(spec, SHARDS, 0, wrong, "crc32c")

@@ -9,6 +9,7 @@ import pytest
 from e2e.toy import litter, object_bytes, records
 from engine.bench import line
 from wsolpipe.contract.errors import FingerprintMismatch, SchemaMismatch
+from wsolpipe.contract.schema import SCHEMA_VERSION
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.plan import make_plan
 
@@ -209,8 +210,8 @@ def test_a_store_of_a_newer_schema_is_refused_with_both_versions(done):
     bench, before = done
     path = bench.folder_of("shade") / "commits" / "1.json"
     record = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**record, "schema_version": 2}))
-    with pytest.raises(SchemaMismatch, match=r"schema 2; this wsolpipe reads up to schema 1"):
+    path.write_text(json.dumps({**record, "schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(SchemaMismatch, match=f"schema {SCHEMA_VERSION + 1}; .* up to schema {SCHEMA_VERSION}"):
         bench.go()
     assert object_bytes(bench.store) == before
 

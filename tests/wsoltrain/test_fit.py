@@ -13,7 +13,7 @@ import torch
 
 from stores import build_store
 from trained import SMALL, lines, recipe, tensors, trainer
-from wsolpipe.contract.backends.base import open_backend
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, StoreError
 from wsolpipe.metrics.protocol import read_runs, select
 from wsoltrain.data.config import Labelling

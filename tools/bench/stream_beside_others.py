@@ -123,7 +123,7 @@ def measure(url: str, written: dict[str, str], options: argparse.Namespace, scra
 
 def upload(server: Server, url: str, written: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Copy all samples to an S3 server; their URLs there. The environment then holds what its clients need."""
-    from wsolpipe.contract.backends.base import open_backend
+    from wsolpipe.contract.backends.opening import open_backend
 
     os.environ.update(server.environment, S3_ENDPOINT_URL=server.endpoint, AWS_ALLOW_HTTP="true")
     moved = {}

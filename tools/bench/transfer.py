@@ -17,19 +17,22 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.backends.base import Backend, open_backend
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
-from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.contract.schema import CHECKSUM, ArraySpec
 from wsolpipe.engine.commit import all_arrays, prepare_folder
 from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.share.selection import Selection
 from wsolpipe.share.transfer import pull, push
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.backends.base import Backend
 
 JOBS = 8
 SHARD_ROWS = 64
@@ -53,7 +56,7 @@ def manifest_of(shards: Shards) -> StageManifest:
     return StageManifest(
         kind="rows", dataset="bench", split="train", stage="cls_maps", key=FINGERPRINT[:16], version=1, params={},
         fingerprint=FINGERPRINT, columns={}, upstream={}, artifacts={}, basis=FINGERPRINT, rows=shards.rows,
-        shard_rows=shards.shard_rows, arrays=SPECS, created="2025-01-01T00:00:00Z",
+        shard_rows=shards.shard_rows, arrays=SPECS, checksum=CHECKSUM, created="2025-01-01T00:00:00Z",
     )  # fmt: skip
 
 
@@ -68,7 +71,7 @@ def write_shard(store: Backend, shards: Shards, shard: int, *, generation: int =
     }
     stored = {}
     for name, spec in all_arrays(SPECS).items():
-        data = encode_shard(spec, shards, shard, values[name])
+        data = encode_shard(spec, shards, shard, values[name], CHECKSUM)
         store.replace(shard_object(FOLDER, name, shard, 1 + len(spec.shape)), data)
         stored[name] = StoredObject(sha256=sha256_bytes(data), bytes=len(data))
     record = CommitRecord(

@@ -158,7 +158,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _store(store: str) -> Found:
-    from wsolpipe.contract.backends.base import open_backend
+    from wsolpipe.contract.backends.opening import open_backend
 
     backend = open_backend(store)
     fresh = _folder(store) is not None and not _folder(store).exists()  # type: ignore[union-attr]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import KEY_LENGTH
 from wsolpipe.contract.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEFAULT_SHARD_ROWS = 4096
 _STEPS = frozenset({"", ".", ".."})
@@ -37,6 +41,11 @@ def is_name(name: str) -> bool:
 def is_key(name: str) -> bool:
     """Whether `name` has the form of a key."""
     return _KEY.fullmatch(name) is not None
+
+
+def subfolders(names: Iterable[str]) -> list[str]:
+    """Folders of a listing that can be parts of a store; others, such as a copy that somebody left, are skipped."""
+    return [name[:-1] for name in names if name.endswith("/") and is_name(name[:-1])]
 
 
 def check_object_name(name: str, store: str) -> str:

@@ -91,6 +91,9 @@ class StageManifest(_Record):
     rows: int = 0
     shard_rows: int = 1
     arrays: dict[str, ArraySpec] = Field(default_factory=dict)
+    checksum: Literal["", "crc32c"] = Field(
+        default="", description="of every chunk of the arrays; none before schema 2"
+    )
     licence: str = ""
     title: str = ""
     software: dict[str, str] = Field(default_factory=dict)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from wsolpipe.contract.backends.base import Backend, open_backend
+from wsolpipe.contract.arrays import ArrayView, Named
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import StoreError
-from wsolpipe.contract.layout import Shards, commit_name, shard_of, split_folder, stage_folder
-from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
+from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
+from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
-from wsolpipe.contract.schema import STATUS_SPEC, Status
+from wsolpipe.contract.records import read_manifest, read_record
+from wsolpipe.contract.schema import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyarrow as pa
 
+    from wsolpipe.contract.backends.base import Backend
 
-M = TypeVar("M", IndexManifest, StageManifest)
-R = TypeVar("R", IndexManifest, StageManifest, CommitRecord)
+
 V = TypeVar("V", "Artifact", "Index", "StageView")
 
 
@@ -46,15 +48,8 @@ def open_store(url: str) -> Store:
     return store
 
 
-class _Named:
-    """Pickled as its fields alone, never as what was read."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(getattr(self, item.name) for item in fields(self))  # type: ignore[arg-type]
-
-
 @dataclass(frozen=True)
-class Store(_Named):
+class Store(Named):
     """A store by its URL; ``store[dataset][split][stage][array][rows]`` reads."""
 
     url: str
@@ -64,9 +59,14 @@ class Store(_Named):
         """Where the bytes are."""
         return open_backend(self.url)
 
+    @cached_property
+    def seen(self) -> set[str]:
+        """Names of shard objects that were held against their commit records in this process."""
+        return set()
+
     def datasets(self) -> list[str]:
         """Names of the data sets in this store."""
-        return [name[:-1] for name in self.backend.names("") if name.endswith("/")]
+        return subfolders(self.backend.names(""))
 
     def __getitem__(self, dataset: str) -> Dataset:
         if dataset not in self.datasets():
@@ -76,7 +76,7 @@ class Store(_Named):
 
 
 @dataclass(frozen=True)
-class Dataset(_Named):
+class Dataset(Named):
     """The splits and artifacts of one data set."""
 
     store: Store
@@ -85,8 +85,8 @@ class Dataset(_Named):
     def splits(self) -> list[str]:
         """Names of the splits that have an index."""
         backend = self.store.backend
-        names = [name[:-1] for name in backend.names(self.name) if name.endswith("/") and name != "artifacts/"]
-        return [name for name in names if backend.names(f"{self.name}/{name}/index")]
+        names = subfolders(backend.names(self.name))
+        return [name for name in names if name != "artifacts" and backend.names(f"{self.name}/{name}/index")]
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits():
@@ -97,12 +97,13 @@ class Dataset(_Named):
     def artifact(self, stage: str, key: str | None = None) -> Artifact:
         """A finished artifact by stage name, the newest unless `key` says which."""
         folder = f"{self.name}/artifacts/{stage}"
-        views = [Artifact(self.store, self.name, stage, name[:-1]) for name in self.store.backend.names(folder)]
+        keys = subfolders(self.store.backend.names(folder))
+        views = [Artifact(self.store, self.name, stage, name) for name in keys]
         return _choose([view for view in views if view.record is not None], stage, key, f"{self.store.url}/{folder}")
 
 
 @dataclass(frozen=True)
-class Artifact(_Named):
+class Artifact(Named):
     """Files that an artifact stage made."""
 
     store: Store
@@ -118,7 +119,7 @@ class Artifact(_Named):
     @cached_property
     def manifest(self) -> StageManifest:
         """What was made, of what, with which parameters."""
-        return _read(self.store.backend, StageManifest, f"{self.folder}/manifest.json")
+        return read_manifest(self.store.backend, StageManifest, f"{self.folder}/manifest.json")
 
     @cached_property
     def record(self) -> CommitRecord | None:
@@ -131,7 +132,7 @@ class Artifact(_Named):
 
 
 @dataclass(frozen=True)
-class Split(_Named):
+class Split(Named):
     """One split: its index and its stages."""
 
     store: Store
@@ -145,15 +146,17 @@ class Split(_Named):
 
     def stages(self) -> list[str]:
         """Names of the stages with at least one manifest."""
-        names = [name[:-1] for name in self.store.backend.names(self.folder) if name.endswith("/") and name != "index/"]
-        return [name for name in names if self.keys(name)]
+        names = subfolders(self.store.backend.names(self.folder))
+        return [name for name in names if name != "index" and self.keys(name)]
 
     def keys(self, stage: str) -> list[str]:
         """Keys of `stage` that have a manifest, oldest first."""
         backend = self.store.backend
         folder = f"{self.folder}/{stage}"
         keys = [
-            name[:-1] for name in backend.names(folder) if backend.size(f"{folder}/{name}manifest.json") is not None
+            name
+            for name in subfolders(backend.names(folder))
+            if backend.size(f"{folder}/{name}/manifest.json") is not None
         ]
         created = {key: StageView(self.store, self.dataset, self.name, stage, key).manifest.created for key in keys}
         return sorted(keys, key=lambda key: (created[key], key))
@@ -162,16 +165,17 @@ class Split(_Named):
         return self.stage(stage)
 
     def stage(self, stage: str, key: str | None = None) -> StageView:
-        """One stage's arrays: of the newest key, or of the key that starts with `key`."""
+        """One stage's arrays: of the newest key that has a finished shard, or of the key that starts with `key`."""
         views = [StageView(self.store, self.dataset, self.name, stage, name) for name in self.keys(stage)]
+        if key is None:
+            views = [view for view in views if self.store.backend.names(f"{view.folder}/commits")] or views
         return _choose(views, stage, key, f"{self.store.url}/{self.folder}")
 
     def index(self, key: str | None = None) -> Index:
         """The index: the newest, or the one that starts with `key`."""
         backend = self.store.backend
-        views = [
-            Index(self.store, self.dataset, self.name, name[:-1]) for name in backend.names(f"{self.folder}/index")
-        ]
+        keys = subfolders(backend.names(f"{self.folder}/index"))
+        views = [Index(self.store, self.dataset, self.name, name) for name in keys]
         done = [view for view in views if backend.size(f"{view.folder}/manifest.json") is not None]
         return _choose(
             sorted(done, key=lambda view: view.manifest.created), "index", key, f"{self.store.url}/{self.folder}"
@@ -179,7 +183,7 @@ class Split(_Named):
 
 
 @dataclass(frozen=True)
-class Index(_Named):
+class Index(Named):
     """The table of a split's rows and the table of its ground truth."""
 
     store: Store
@@ -195,7 +199,7 @@ class Index(_Named):
     @cached_property
     def manifest(self) -> IndexManifest:
         """Row count, label counts, digests."""
-        return _read(self.store.backend, IndexManifest, f"{self.folder}/manifest.json")
+        return read_manifest(self.store.backend, IndexManifest, f"{self.folder}/manifest.json")
 
     @property
     def rows(self) -> int:
@@ -207,7 +211,7 @@ class Index(_Named):
         return self.spans().table(columns, start=start, stop=stop)
 
     def spans(self) -> ParquetRows:
-        """``index.parquet``, for whoever reads many spans one after the other."""
+        """``index.parquet``, to read many spans one after the other."""
         return ParquetRows(self.store.backend, f"{self.folder}/index.parquet")
 
     def annotations(self) -> pa.Table:
@@ -216,7 +220,7 @@ class Index(_Named):
 
 
 @dataclass(frozen=True)
-class StageView(_Named):
+class StageView(Named):
     """One rows stage of one split under one key."""
 
     store: Store
@@ -233,7 +237,17 @@ class StageView(_Named):
     @cached_property
     def manifest(self) -> StageManifest:
         """What was made, of what, with which parameters."""
-        return _read(self.store.backend, StageManifest, f"{self.folder}/manifest.json")
+        return read_manifest(self.store.backend, StageManifest, f"{self.folder}/manifest.json")
+
+    @property
+    def backend(self) -> Backend:
+        """Where the bytes are."""
+        return self.store.backend
+
+    @property
+    def seen(self) -> set[str]:
+        """Names of shard objects that were held against their commit records in this process."""
+        return self.store.seen
 
     @property
     def shards(self) -> Shards:
@@ -251,7 +265,7 @@ class StageView(_Named):
     def committed(self) -> dict[int, CommitRecord]:
         """Records of every shard that exists."""
         names = self.store.backend.names(f"{self.folder}/commits")
-        numbers = sorted(number for name in names if (number := shard_of(name)) is not None)
+        numbers = sorted(number for number in map(shard_of, names) if number is not None and number < len(self.shards))
         records = {number: self.record(number) for number in numbers}
         return {number: record for number, record in records.items() if record is not None}
 
@@ -281,78 +295,6 @@ class StageView(_Named):
             for record in self.committed().values()
             for item in record.quarantined
         ]
-
-
-@dataclass(frozen=True)
-class ArrayView(_Named):
-    """One array of a stage; ``view[rows]`` takes an int, a slice or an integer array and returns numpy."""
-
-    stage: StageView
-    name: str
-
-    @cached_property
-    def zarr(self) -> Any:
-        """The underlying Zarr array, opened read-only on first use in this process."""
-        import zarr
-
-        store = self.stage.store.backend.zarr_store(f"{self.stage.folder}/data.zarr/{self.name}")
-        hint = f"wsolpipe verify store={self.stage.store.url}"
-        try:
-            array = zarr.open_array(store=store, mode="r", zarr_format=3)
-        except (FileNotFoundError, TypeError, ValueError, KeyError) as error:
-            msg = f"array {self.name} of {self.stage.folder} cannot be opened: {error}"
-            raise StoreError(msg, hint=hint) from error
-        manifest = self.stage.manifest
-        spec = STATUS_SPEC if self.name == "status" else manifest.arrays[self.name]
-        wanted = ((manifest.rows, *spec.shape), (manifest.shard_rows, *spec.shape), spec.dtype)
-        if (tuple(array.shape), array.shards, str(array.dtype)) != wanted:
-            msg = f"array {self.name} of {self.stage.folder} is not of the shape and type that its manifest says"
-            raise StoreError(msg, hint=hint)
-        return array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows first."""
-        return tuple(self.zarr.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Numpy dtype."""
-        dtype: np.dtype[Any] = np.dtype(self.zarr.dtype)
-        return dtype
-
-    def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        if isinstance(rows, (int, np.integer, slice)):
-            return np.asarray(self.zarr[rows])
-        return np.asarray(self.zarr.oindex[np.asarray(rows, dtype=np.int64)])
-
-
-def read_record(backend: Backend, folder: str, shard: int | None) -> CommitRecord | None:
-    """Commit record of a shard or artifact; None where there is none.
-
-    Raises
-    ------
-    StoreError
-        If the record is unreadable or of a newer schema.
-    """
-    name = commit_name(folder, shard)
-    try:
-        return _parse_object(backend, CommitRecord, name)
-    except FileNotFoundError:
-        return None
-
-
-def _read(backend: Backend, kind: type[M], name: str) -> M:
-    try:
-        return _parse_object(backend, kind, name)
-    except FileNotFoundError as error:
-        msg = f"{backend.url}/{name} is missing"
-        raise StoreError(msg, hint=f"wsolpipe status store={backend.url}") from error
-
-
-def _parse_object(backend: Backend, kind: type[R], name: str) -> R:
-    """Read and parse a manifest or record, unless its size alone says that it is none."""
-    return parse(kind, backend.get(name, limit=MAX_JSON_BYTES), f"{backend.url}/{name}")
 
 
 def _choose(views: list[V], stage: str, key: str | None, where: str) -> V:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: manifests name the checksum of chunks; what was written before has none and stays readable
 INNER_CHUNK_ROWS = 32
+CHECKSUM: Literal["crc32c"] = "crc32c"  # of every chunk of arrays that are made now
 
 #: Columns of ``index.parquet``. ``image`` in a stage's list of columns stands for `IMAGE_COLUMNS`.
 INDEX_COLUMNS = (

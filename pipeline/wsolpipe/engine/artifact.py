@@ -12,7 +12,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.manifest import CommitRecord
-from wsolpipe.contract.reader import read_record
+from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit
 from wsolpipe.engine.clock import now

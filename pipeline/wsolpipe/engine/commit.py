@@ -1,4 +1,4 @@
-"""Commits: objects put aside of each other without overwriting, the record last. What has no record does not exist."""
+"""Commits: objects put without overwriting, the record last. What has no record does not exist."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import commit_name, shard_object
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
-from wsolpipe.contract.reader import read_record
-from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
+from wsolpipe.contract.records import read_record
+from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec
 from wsolpipe.engine.encoding import metadata_bytes
 from wsolpipe.engine.faults import fault_point
 
@@ -45,14 +45,14 @@ def prepare_folder(backend: Backend, folder: str, manifest: StageManifest, shard
     """Write the manifest and the arrays' metadata, unless they are there."""
     if shards is not None:
         for name, spec in all_arrays(manifest.arrays).items():
-            backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards))
+            backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards, manifest.checksum))
     backend.create(f"{folder}/manifest.json", manifest.to_bytes())
 
 
 def restore_metadata(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> None:
     """Write the arrays' metadata again where it is gone or is not what the manifest says."""
     for name, spec in all_arrays(manifest.arrays).items():
-        target, wanted = f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards)
+        target, wanted = f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards, manifest.checksum)
         try:
             intact = backend.get(target) == wanted
         except FileNotFoundError:
@@ -65,9 +65,23 @@ def metadata_agrees(backend: Backend, folder: str, manifest: StageManifest, shar
     """Whether the metadata of every array that is there is what the manifest says."""
     for name, spec in all_arrays(manifest.arrays).items():
         with contextlib.suppress(FileNotFoundError):
-            if backend.get(f"{folder}/data.zarr/{name}/zarr.json") != metadata_bytes(spec, shards):
+            if backend.get(f"{folder}/data.zarr/{name}/zarr.json") != metadata_bytes(spec, shards, manifest.checksum):
                 return False
     return True
+
+
+def checksum_of_folder(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> str | None:
+    """Checksum of chunks that the arrays' metadata in a folder says; None where no array has metadata.
+
+    A manifest that is written again, over shards that stand, keeps what those shards have.
+    """
+    for name, spec in all_arrays(manifest.arrays).items():
+        with contextlib.suppress(FileNotFoundError):
+            found = backend.get(f"{folder}/data.zarr/{name}/zarr.json")
+            for checksum in ("", CHECKSUM):
+                if found == metadata_bytes(spec, shards, checksum):
+                    return checksum
+    return None
 
 
 def missing_objects(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""Arrays to the bytes of their one Zarr object a shard, made in memory and read back before anything is put."""
+"""Encoding arrays as one Zarr object a shard, in memory and read back before anything is put."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def inner_rows(shard_rows: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _create(spec: ArraySpec, shards: Shards) -> tuple[Any, Any]:
+def _create(spec: ArraySpec, shards: Shards, checksum: str) -> tuple[Any, Any]:
     """A Zarr array in memory and its store; kept, since making one costs as much as encoding a small shard."""
     import zarr.api.asynchronous
-    from zarr.codecs import ZstdCodec
+    from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.core.sync import sync
     from zarr.storage import MemoryStore
 
@@ -38,7 +38,7 @@ def _create(spec: ArraySpec, shards: Shards) -> tuple[Any, Any]:
         dtype=spec.dtype,
         chunks=(inner_rows(shards.shard_rows), *spec.shape),
         shards=(shards.shard_rows, *spec.shape),
-        compressors=ZstdCodec(level=spec.level),
+        compressors=[ZstdCodec(level=spec.level), *([Crc32cCodec()] if checksum else [])],
         fill_value=spec.fill_value(),
         dimension_names=("row", *(None for _ in spec.shape)),
         attributes={"unit": spec.unit, "meaning": spec.meaning},
@@ -54,21 +54,23 @@ async def _bytes_of(store: Any, name: str) -> bytes:
     return bytes((await store.get(name, default_buffer_prototype())).to_bytes())
 
 
-def metadata_bytes(spec: ArraySpec, shards: Shards) -> bytes:
-    """``zarr.json`` of an array."""
+def metadata_bytes(spec: ArraySpec, shards: Shards, checksum: str) -> bytes:
+    """``zarr.json`` of an array whose chunks have this checksum, or none if it is empty."""
     from zarr.core.sync import sync
 
-    store, _ = _create(spec, shards)
+    store, _ = _create(spec, shards, checksum)
     data: bytes = sync(_bytes_of(store, "zarr.json"))
     return data
 
 
-def encode_shard(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray[Any, Any]) -> bytes:
+def encode_shard(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray[Any, Any], checksum: str) -> bytes:
     """Bytes of the object that holds `shard`.
 
     Parameters
     ----------
     values : array [rows of the shard, *spec.shape]
+    checksum : str
+        As in the manifest of the stage; empty for none.
 
     Raises
     ------
@@ -81,21 +83,21 @@ def encode_shard(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray
         msg = f"array of shape {values.shape} {values.dtype} where {expected} {spec.dtype} was declared"
         raise StoreError(msg)
     if values.nbytes <= SMALL:
-        return _encode_small(spec, shards, len(values), values.tobytes())
-    return _encode(spec, shards, shard, values)
+        return _encode_small(spec, shards, len(values), values.tobytes(), checksum)
+    return _encode(spec, shards, shard, values, checksum)
 
 
 @lru_cache(maxsize=64)
-def _encode_small(spec: ArraySpec, shards: Shards, rows: int, raw: bytes) -> bytes:
+def _encode_small(spec: ArraySpec, shards: Shards, rows: int, raw: bytes, checksum: str) -> bytes:
     """As `encode_shard`; kept, since nearly every shard has the same ``status``. Only the last one may be shorter."""
     values = np.frombuffer(raw, spec.dtype).reshape(rows, *spec.shape)
-    return _encode(spec, shards, 0 if rows == shards.shard_rows else len(shards) - 1, values)
+    return _encode(spec, shards, 0 if rows == shards.shard_rows else len(shards) - 1, values, checksum)
 
 
-def _encode(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray[Any, Any]) -> bytes:
+def _encode(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray[Any, Any], checksum: str) -> bytes:
     from zarr.core.sync import sync
 
-    store, array = _create(spec, shards)
+    store, array = _create(spec, shards, checksum)
     start, stop = shards.span(shard)
     name = "/".join(["c", str(shard), *("0" for _ in spec.shape)])
 

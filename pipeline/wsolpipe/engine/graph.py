@@ -11,7 +11,8 @@ from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest
-from wsolpipe.contract.reader import Artifact, StageView, read_record
+from wsolpipe.contract.reader import Artifact, StageView
+from wsolpipe.contract.records import read_record
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
 
 if TYPE_CHECKING:

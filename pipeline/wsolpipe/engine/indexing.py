@@ -19,7 +19,8 @@ from wsolpipe.contract.errors import ConfigError, SchemaMismatch, StoreError, To
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
 from wsolpipe.contract.parquet import read_parquet
-from wsolpipe.contract.reader import Index, read_record
+from wsolpipe.contract.reader import Index
+from wsolpipe.contract.records import read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
 from wsolpipe.engine.session import last_seen

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import TornShardError
 from wsolpipe.contract.layout import commit_name, file_of, lease_name
 from wsolpipe.contract.manifest import CommitRecord
+from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit
 from wsolpipe.engine.artifact import ArtifactJob
 from wsolpipe.engine.graph import existing_manifest, node_manifest
@@ -161,10 +162,19 @@ class Maker:
             commit.prepare_folder(self.session.backend, node.folder, node_manifest(self.session, node), None)
         else:
             made = node_manifest(self.session, node, arrays=self._set_up(node).arrays())
+            made = made.model_copy(update={"checksum": self._checksum(node, made)})
             commit.prepare_folder(self.session.backend, node.folder, made, node.shards)
         found = existing_manifest(self.session, node)
         assert found is not None
         return found
+
+    def _checksum(self, node: Node, made: StageManifest) -> str:
+        """That of shards which stand in the folder or can be taken over as they are, else that of new ones."""
+        standing = commit.checksum_of_folder(self.session.backend, node.folder, made, node.shards)
+        if standing is not None:
+            return standing
+        older = older_views(self.session, node, made)
+        return older[0].manifest.checksum if older else CHECKSUM
 
     def _set_up(self, node: Node) -> Stage[Any]:
         """The stage of a node with its models loaded; one is kept at a time."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import file_of
-from wsolpipe.contract.reader import StageView, read_record
+from wsolpipe.contract.reader import StageView
+from wsolpipe.contract.records import read_record
 from wsolpipe.engine.commit import all_arrays, missing_objects
 from wsolpipe.engine.fingerprint import differences
 from wsolpipe.engine.graph import Graph, Node, existing_manifest

@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backends.base import Backend, open_backend
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.contract.nearest import unknown
@@ -22,6 +22,7 @@ from wsolpipe.stages.registry import Registry, load_registry
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wsolpipe.contract.backends.base import Backend
     from wsolpipe.networks.sources import Weights
     from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
 

@@ -14,7 +14,8 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
-from wsolpipe.contract.reader import StageView, read_record
+from wsolpipe.contract.reader import StageView
+from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit
 from wsolpipe.engine.checkpoint import Checkpoint
@@ -144,6 +145,8 @@ class ShardJob:
         assert node.index is not None
         start, stop = node.shards.span(self.shard)
         for view in older:
+            if view.manifest.checksum != self.manifest.checksum:
+                continue  # its bytes do not fit the arrays here
             record = view.record(self.shard)
             if record is None or (record.start, record.stop) != (start, stop):
                 continue
@@ -171,11 +174,7 @@ class ShardJob:
                 continue
             view = StageView(self.session.store, node.dataset, node.split, node.stage, str(node.key))
             reasons = self._check_upstream(view, node.shards.covering(start, stop))
-            try:
-                arrays = {name: view[name][start:stop] for name in [*view.manifest.arrays, "status"]}
-            except (OSError, ValueError, RuntimeError) as error:
-                msg = f"rows {start} to {stop} of {node.stage} cannot be read: {error}"
-                raise TornShardError(msg, hint="wsolpipe repair store=…") from error
+            arrays = {name: view[name][start:stop] for name in [*view.manifest.arrays, "status"]}
             upstream = Upstream(arrays, arrays.pop("status"), view.manifest.params)
             found[node.stage] = (view, upstream, reasons)
         return found
@@ -352,7 +351,7 @@ def commit_arrays(
     objects = {
         name: (
             commit.object_name(folder, manifest.arrays, name, record.shard),
-            encode_shard(spec, shards, record.shard, arrays[name]),
+            encode_shard(spec, shards, record.shard, arrays[name], manifest.checksum),
         )
         for name, spec in commit.all_arrays(manifest.arrays).items()
     }

@@ -18,7 +18,8 @@ from wsolpipe.metrics.noise import eroded_mask, noisy_boxes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from wsolpipe.contract.reader import ArrayView, Index, StageView
+    from wsolpipe.contract.arrays import ArrayView
+    from wsolpipe.contract.reader import Index, StageView
     from wsolpipe.evaluate.results import Results
 
 Array = np.ndarray[Any, Any]

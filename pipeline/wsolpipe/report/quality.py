@@ -102,9 +102,9 @@ def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Qu
         status = _fit(view.status(), count, Status.ABSENT)
     source, score = np.full(count, -1, np.int64), np.full(count, np.nan)
     if boxes is not None and "source" in boxes.manifest.arrays:
-        source = _fit(boxes["source"][:][:, 0].astype(np.int64), count, -1)
+        source = _fit(boxes["source"].filled()[:, 0].astype(np.int64), count, -1)
     if boxes is not None and "scores" in boxes.manifest.arrays:
-        score = _fit(boxes["scores"][:][:, 0].astype(np.float64), count, np.nan)
+        score = _fit(boxes["scores"].filled()[:, 0].astype(np.float64), count, np.nan)
     made = np.isin(status, (Status.OK, Status.NO_OBJECT))
     found = score_boxes(boxes, truth) if boxes is not None else score_centred(truth, ~made)
     names = ("top1", "best5", "candidates", "centre") if boxes is not None else ("centre",)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import lease_name
-from wsolpipe.contract.reader import StageView, read_record
+from wsolpipe.contract.reader import StageView
+from wsolpipe.contract.records import read_record
 from wsolpipe.engine import commit
 from wsolpipe.engine.graph import Node, existing_manifest, node_manifest, resolve
 from wsolpipe.engine.leases import Leases
@@ -91,11 +92,11 @@ def _adopt_split(session: Session, old: StageView, reason: str) -> Adopted:
         raise ConfigError(msg)
     manifest = existing_manifest(session, node)
     if manifest is None:
-        made = node_manifest(session, node, arrays=old.manifest.arrays)
+        made = node_manifest(session, node, arrays=old.manifest.arrays, checksum=old.manifest.checksum)
         commit.prepare_folder(session.backend, node.folder, made, node.shards)
         manifest = existing_manifest(session, node)
     assert manifest is not None
-    if manifest.arrays != old.manifest.arrays:
+    if (manifest.arrays, manifest.checksum) != (old.manifest.arrays, old.manifest.checksum):
         msg = f"{node.folder} has other arrays than {old.folder}"
         raise ConfigError(msg, hint="these results cannot stand for one another: run makes new ones")
     return _adopt_shards(session, node, manifest, old, reason)

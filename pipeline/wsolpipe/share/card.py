@@ -15,7 +15,8 @@ import numpy as np
 
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.manifest import IndexManifest, StageManifest
-from wsolpipe.contract.reader import Index, StageView, Store, read_record
+from wsolpipe.contract.reader import Index, StageView, Store
+from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import Status
 from wsolpipe.metrics.boxes import iou_matrix
 

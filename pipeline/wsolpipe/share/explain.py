@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backends.base import open_backend
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.share.selection import Found, Selection, select

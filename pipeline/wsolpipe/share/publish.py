@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backends.base import open_backend
 from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import check_name, commit_name, shard_of
 from wsolpipe.contract.manifest import IndexManifest
-from wsolpipe.contract.reader import Store, read_record
+from wsolpipe.contract.reader import Store
+from wsolpipe.contract.records import read_record
 from wsolpipe.engine import commit
 from wsolpipe.share.card import Figures, card, figures
 from wsolpipe.share.croissant import croissant

@@ -11,7 +11,7 @@ from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, S
 from wsolpipe.contract.layout import shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.reader import read_record
+from wsolpipe.contract.records import read_record
 from wsolpipe.engine.folders import Folder, list_folders
 
 if TYPE_CHECKING:

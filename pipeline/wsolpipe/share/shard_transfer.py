@@ -9,7 +9,7 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, TornShardError
 from wsolpipe.contract.layout import commit_name, lease_name, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, parse
-from wsolpipe.contract.reader import read_record
+from wsolpipe.contract.records import read_record
 from wsolpipe.engine import commit
 from wsolpipe.engine.faults import fault_point
 from wsolpipe.share import inspection

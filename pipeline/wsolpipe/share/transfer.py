@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backends.base import LocalBackend, open_backend
+from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
@@ -307,7 +308,7 @@ class Transfer:
                 self.target.replace(name, manifest.to_bytes())
                 return
             raise
-        for what in ("fingerprint", "rows", "shard_rows", "arrays"):
+        for what in ("fingerprint", "rows", "shard_rows", "arrays", "checksum"):
             if getattr(standing, what) != getattr(manifest, what):
                 msg = f"{found.folder} has other {what} in {self.target.url} than in {self.source.url}"
                 raise StoreError(msg, hint=f"move the folder away in {self.target.url} and run again")

@@ -12,7 +12,8 @@ from wsolpipe.contract.canonical import sha256_bytes, short_key
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of, stage_folder
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
-from wsolpipe.contract.reader import StageView, read_record
+from wsolpipe.contract.reader import StageView
+from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit
 from wsolpipe.engine.encoding import metadata_bytes
@@ -286,7 +287,9 @@ def wrong_metadata(backend: Backend, folder: Folder, manifest: StageManifest) ->
     wrong = []
     for name, spec in commit.all_arrays(manifest.arrays).items():
         try:
-            intact = backend.get(f"{folder.path}/data.zarr/{name}/zarr.json") == metadata_bytes(spec, shards)
+            intact = backend.get(f"{folder.path}/data.zarr/{name}/zarr.json") == metadata_bytes(
+                spec, shards, manifest.checksum
+            )
         except FileNotFoundError:
             intact = False
         if not intact:

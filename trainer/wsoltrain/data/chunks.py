@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import TornShardError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from wsolpipe.contract.reader import ArrayView
+    from wsolpipe.contract.arrays import ArrayView
 
     Array = NDArray[Any]
 
@@ -54,19 +52,8 @@ class ChunkCache:
             self.runs.move_to_end(number)
         else:
             span = slice(number * self.run_rows, (number + 1) * self.run_rows)
-            self.runs[number] = {name: read_rows(array, span) for name, array in self.arrays.items()}
+            self.runs[number] = {name: array[span] for name, array in self.arrays.items()}
             self.reads += 1
             if len(self.runs) > self.capacity:
                 self.runs.popitem(last=False)
         return self.runs[number]
-
-
-def read_rows(array: ArrayView, span: slice) -> Array:
-    """Rows of an array; whatever a codec raises about damaged bytes becomes an error that says where."""
-    try:
-        return array[span]
-    except Exception as error:
-        stage = array.stage
-        where = f"rows {span.start} … {span.stop - 1} of {stage.folder}/data.zarr/{array.name}"
-        msg = f"{where} cannot be read: {type(error).__name__}: {error}"
-        raise TornShardError(msg, hint=f"wsolpipe repair store={stage.store.url} removes what is torn") from error

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from wsolpipe.contract.reader import ArrayView
+    from wsolpipe.contract.arrays import ArrayView
     from wsoltrain.data.config import ItemConfig
 
 Item: TypeAlias = "dict[str, Tensor]"

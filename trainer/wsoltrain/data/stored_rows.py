@@ -12,7 +12,6 @@ from wsolpipe.contract.errors import ConfigError, StoreError, TornShardError
 from wsolpipe.contract.layout import shard_object
 from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import Status
-from wsoltrain.data.chunks import read_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -176,7 +175,7 @@ class StoredRows:
             for record in records.values():
                 if record.ok == record.stop - record.start:
                     continue
-                here, theirs = found[record.start : record.stop], read_rows(array, slice(record.start, record.stop))
+                here, theirs = found[record.start : record.stop], array[record.start : record.stop]
                 for status in (Status.ABSENT, Status.NO_OBJECT, Status.QUARANTINED):
                     here[(theirs == status) & (here != Status.QUARANTINED)] = status
         return found

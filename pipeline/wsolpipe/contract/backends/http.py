@@ -1,4 +1,4 @@
-"""A published store behind a web server: read-only, its names known from the list of checksums at its root."""
+"""A published store behind a web server: read-only; the list of checksums at its root says what it holds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class HttpBackend(ObjectBackend):
         Raises
         ------
         StoreError
-            If there is no list, or it is absurdly large or names anything outside the store.
+            If the list is missing or too large, or names anything outside the store.
         """
         try:
             data = self.get(CHECKSUMS, limit=MAX_LIST_BYTES)

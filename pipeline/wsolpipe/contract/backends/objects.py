@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from wsolpipe.contract.backends.cache import Cache, cacheable
+from wsolpipe.contract.backends.base import Backend
+from wsolpipe.contract.backends.cache import cacheable
 from wsolpipe.contract.diagnosis import diagnose, may_pass
 from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
+
+    from wsolpipe.contract.backends.cache import Cache
 
 T = TypeVar("T")
 FIRST_PATIENCE = 5.0
@@ -34,39 +37,17 @@ LONGEST_PAUSE = 5.0
 _answered: set[tuple[str, str | None]] = set()  # servers that this process reached before, by any of its handles
 
 
-def open_remote(url: str) -> ObjectBackend:
-    """Backend of an ``s3://``, ``http://`` or ``https://`` URL.
-
-    Raises
-    ------
-    ConfigError
-        If obstore is not installed, or the URL names no bucket or carries a user, password or query.
-    """
-    parts = urlsplit(url)
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        msg = f"a store URL of {parts.scheme}:// carries a user, password or query, which would be written to logs"
-        raise ConfigError(msg, hint="leave them out; credentials come from the environment (AWS_ACCESS_KEY_ID …)")
-    if not parts.netloc:
-        msg = f"store={url}: no {'bucket' if parts.scheme == 's3' else 'host'} named"
-        raise ConfigError(msg, hint="write s3://bucket/folder or https://host/folder")
-    if parts.scheme == "s3":
-        return ObjectBackend(url)
-    from wsolpipe.contract.backends.http import HttpBackend
-
-    return HttpBackend(url)
-
-
-class ObjectBackend:
+class ObjectBackend(Backend):
     """A store in a bucket. `create` is a put that fails where the object exists, `swap` one that names the ETag.
 
-    Requests that fail in passing are sent again for up to a minute, so that a link may be down for a while;
+    Requests that fail for a passing reason are sent again for up to a minute, so that a link may be down for a while;
     `retried` counts them. A put whose answer was lost is recognised by its bytes.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cache: Cache) -> None:
         self.url = url
         self.retried: Counter[str] = Counter()
-        self.cache = Cache.from_environment()
+        self.cache = cache
         self._lock = threading.Lock()
 
     @cached_property
@@ -93,7 +74,7 @@ class ObjectBackend:
             msg = f"stores behind a URL need obstore: {error}"
             raise ConfigError(msg, hint="pip install 'wsolpipe[s3]'") from error
         except Exception as error:
-            self._fail("open", "", error)
+            self.fail("open", "", error)
 
     def get(self, name: str, *, limit: int | None = None) -> bytes:
         import obstore
@@ -149,9 +130,6 @@ class ObjectBackend:
             return True
 
         return self._patiently("write", name, put)
-
-    def sync(self, names: Iterable[str]) -> None:
-        """Nothing: a put that is answered stays."""
 
     def replace(self, name: str, data: bytes) -> None:
         import obstore
@@ -221,14 +199,18 @@ class ObjectBackend:
             if not name.rpartition("/")[2].startswith("."):
                 yield name, size
 
-    def litter(self) -> Iterator[tuple[str, float]]:
-        """Half-written objects: a bucket never shows one."""
-        return iter(())
-
     def zarr_store(self, folder: str) -> Any:
         from wsolpipe.contract.backends.zarr import remote_store
 
-        return remote_store(self, folder)
+        return remote_store(self._open(max_retries=10), self, folder)
+
+    def keeps(self, name: str) -> bool:
+        """Whether the cache keeps this object."""
+        return self.cache.bound > 0 and cacheable(name)
+
+    def cached_file(self, name: str, tag: str) -> Path | None:
+        """File of the cache with the bytes that an object has under this tag, None if they are not kept."""
+        return self.cache.path(self.url, name, tag)
 
     def local_file(self, name: str) -> Path:
         """A file of this machine with the bytes of an object, in the cache or in a folder that goes with this object.
@@ -241,11 +223,11 @@ class ObjectBackend:
         head = self._head(name)
         if head is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}")
-        cached = self.cache.path(self.url, name, head[1])
+        cached = self.cached_file(name, head[1])
         if cached is not None:
             return cached
         data = self.get(name)
-        cached = self.cache.path(self.url, name, head[1])
+        cached = self.cached_file(name, head[1])
         if cached is not None:
             return cached
         return self._write_copy(self._scratch_path("file", head[1]), name, data)
@@ -277,7 +259,7 @@ class ObjectBackend:
     # -- failures ------------------------------------------------------------------------------------------------
 
     def _patiently(self, verb: str, name: str, act: Callable[[], T]) -> T:
-        """`act`, again and again while its failures may pass."""
+        """Result of `act`, called again while its failures may pass."""
         began, pause, tries = time.monotonic(), 0.1, 0
         server = (urlsplit(self.url).netloc, os.environ.get("AWS_ENDPOINT_URL"))
         while True:
@@ -286,7 +268,7 @@ class ObjectBackend:
                 result = act()
             except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
-                    self._fail(verb, name, error)
+                    self.fail(verb, name, error)
                 _answered.add(server)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}") from None
             except Exception as error:
@@ -295,7 +277,7 @@ class ObjectBackend:
                     raise
                 # Once more in any case: on a busy machine one try alone may take all of the patience.
                 if not may_pass(error) or (tries > 1 and time.monotonic() - began > patience):
-                    self._fail(verb, name, error)
+                    self.fail(verb, name, error)
                 with self._lock:
                     self.retried[verb] += 1
                 time.sleep(pause)
@@ -304,7 +286,8 @@ class ObjectBackend:
                 _answered.add(server)
                 return result
 
-    def _fail(self, verb: str, name: str, error: Exception) -> NoReturn:
+    def fail(self, verb: str, name: str, error: Exception) -> NoReturn:
+        """Raise what a failed request means as a StoreError."""
         text, hint = diagnose(error, self.url)
         msg = f"cannot {verb} {name or 'names'} in store {self.url}: {text}"
         raise AccessError(msg, hint=hint) from ConnectionError(text)

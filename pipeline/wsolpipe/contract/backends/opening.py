@@ -1,0 +1,60 @@
+"""From the address of a store to its backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.contract.backends.objects import ObjectBackend
+
+
+def open_backend(url: str) -> Backend:
+    """Backend of a store's URL or folder.
+
+    Raises
+    ------
+    ConfigError
+        If the URL's scheme is not supported, or what it needs is not installed.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return LocalBackend(Path(unquote(parts.path)))
+    if parts.scheme in {"s3", "http", "https"}:
+        return open_remote(url)
+    if parts.scheme and len(parts.scheme) > 1:
+        msg = f"store={url}: stores of scheme {parts.scheme!r} are not supported"
+        raise ConfigError(msg, hint="valid: a folder, file://…, s3://bucket/folder, https://… (read-only)")
+    return LocalBackend(Path(url))
+
+
+def open_remote(url: str) -> ObjectBackend:
+    """Backend of an ``s3://``, ``http://`` or ``https://`` URL.
+
+    Raises
+    ------
+    ConfigError
+        If obstore is not installed, or the URL names no bucket or carries a user, password or query.
+    """
+    from wsolpipe.contract.backends.cache import Cache
+
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        msg = f"a store URL of {parts.scheme}:// carries a user, password or query, which would be written to logs"
+        raise ConfigError(msg, hint="leave them out; credentials come from the environment (AWS_ACCESS_KEY_ID …)")
+    if not parts.netloc:
+        msg = f"store={url}: no {'bucket' if parts.scheme == 's3' else 'host'} named"
+        raise ConfigError(msg, hint="write s3://bucket/folder or https://host/folder")
+    cache = Cache.from_environment(open_remote)
+    if parts.scheme == "s3":
+        from wsolpipe.contract.backends.objects import ObjectBackend
+
+        return ObjectBackend(url, cache)
+    from wsolpipe.contract.backends.http import HttpBackend
+
+    return HttpBackend(url, cache)
