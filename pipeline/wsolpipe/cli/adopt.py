@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
 
 PENDING = 2
 
 
-@make_command("adopt", keys=("key", "reason"))
+KEYS = (
+    Key("key", kinds.text("beginning of a key"), "key to accept; wsolpipe status lists keys"),
+    Key("reason", kinds.text(), "why its results may stand", ""),
+)
+
+
+@make_command("adopt", keys=KEYS, listed=("stage", "dataset", "store", "split"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Accept shards of an older key as those of the present one, on purpose; the reason is kept in every record.
-
-    \b
-    stage=S dataset=D   as for run, with the same stage.parameter=value words
-    key=OLD             first digits of the key to accept (wsolpipe status lists keys)
-    reason="…"          why its results may stand
-    store=, split=      as for run
-    """
+    """Accept shards of an older key as those of the present one, on purpose; the reason is kept in every record."""
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.session import Session
-    from wsolpipe.keys.values import split_words
     from wsolpipe.share.adopt import adopt
-    from wsolpipe.stages.registry import load_registry
 
-    given = split_words(words)
-    config, _ = build_config(words, load_registry(given.get("stages")), also=("key", "reason"))
-    if len(config.stage) != 1 or "index" in config.stage or not given.get("key"):
+    config, own = configure(words, KEYS)
+    if len(config.stage) != 1 or "index" in config.stage or not own["key"]:
         msg = "adopt takes one stage and one key"
         raise ConfigError(msg, hint='wsolpipe adopt stage=cls_maps dataset=D key=0123abcd reason="…"')
-    done = adopt(Session.open(config, need_root=False), config.stage[0], given["key"], given.get("reason", ""))
+    done = adopt(Session.open(config, need_root=False), config.stage[0], own["key"], own["reason"])
     if as_json:
         print_json({"store": config.store, "adopted": [item.to_json() for item in done]})
     else:

@@ -1,45 +1,161 @@
-"""What every command shares: ``key=value`` words with completion, ``--json``, ``--debug``."""
+"""What every command shares: ``key=value`` words with help and completion, ``--json``, ``--debug``, tables."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsolpipe.keys.run_keys import RUN_KEYS
+from wsolpipe.keys.shell import KeyCommand, Section, words_argument
+
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.keys.key import Key
 
 Body = Callable[[tuple[str, ...], bool], int]
 
 
-def make_command(name: str, *, keys: tuple[str, ...] = ()) -> Callable[[Body], click.Command]:
+@dataclass(frozen=True)
+class PipelineTable:
+    """Keys of one command of the pipeline; see `wsolpipe.keys.shell.Table`.
+
+    Attributes
+    ----------
+    keys : tuple of Key
+        Of this command alone.
+    listed : tuple of str or Key
+        Keys of a run that its help lists; a `Key` where this command's default or meaning is another.
+    as_run : bool
+        Whether it takes all words of ``run``, those of stages included.
+    """
+
+    keys: tuple[Key, ...]
+    listed: tuple[str | Key, ...]
+    as_run: bool
+
+    def sections(self, given: Mapping[str, str]) -> Iterator[Section]:
+        """Own keys and those of a run, then the parameters of the stages that are named."""
+        run = {key.name: key for key in RUN_KEYS}
+        found = (*(self._named(run[key] if isinstance(key, str) else key) for key in self.listed), *self.keys)
+        if found:
+            yield Section("Keys", found)
+        if not self.as_run:
+            return
+        stages = [name.strip() for name in given.get("stage", "").split(",") if name.strip() not in {"", "index"}]
+        for stage in stages:
+            yield Section(f"Parameters of the stage {stage}", self._parameters(stage, given))
+        if not stages:
+            more = "Other keys of run are accepted too. " if len(self.listed) < len(RUN_KEYS) else ""
+            note = f"{more}stage.parameter=value, as in cls_maps.size=448; add stage=NAME to --help to list them."
+            yield Section("Parameters of stages", (), note)
+
+    def names(self, given: Mapping[str, str], start: str) -> Iterator[Key | str]:
+        """All keys, and names of stages with a dot; parameters of a stage once its name stands there."""
+        stage, dot, _ = start.partition(".")
+        if self.as_run and dot:
+            yield from self._parameters(stage, given)
+            return
+        yield from self.keys
+        if self.as_run:
+            yield from RUN_KEYS
+            yield from (f"{name}." for name in (*self._registry(given).entries, "profile"))
+
+    def look_up(self, source: str, given: Mapping[str, str]) -> Iterable[str]:
+        """Data sets, splits and stages, of the package or of the store."""
+        if source == "cluster":
+            from wsolpipe.engine.clusters import CLUSTERS
+
+            return CLUSTERS
+        if source == "stage":
+            return ["index", *self._registry(given).entries]
+        from wsolpipe.images import offers
+
+        return {
+            "dataset": offers.offered_datasets,
+            "split": offers.offered_splits,
+            "stored dataset": offers.stored_datasets,
+            "stored stage": offers.stored_stages,
+        }[source](given)
+
+    def _named(self, key: Key) -> Key:
+        """A key with the names of all clusters as its kind, if that is what it takes."""
+        if key.kind.source != "cluster":
+            return key
+        names = ", ".join(self.look_up("cluster", {}))
+        return replace(key, kind=replace(key.kind, name=f"{names} or tcp://HOST:PORT"))
+
+    @staticmethod
+    def _registry(given: Mapping[str, str]) -> Any:
+        from wsolpipe.stages.registry import load_registry
+
+        return load_registry(given.get("stages"))
+
+    def _parameters(self, stage: str, given: Mapping[str, str]) -> tuple[Key, ...]:
+        if stage == "profile":
+            from wsolpipe.keys.models import keys_of
+            from wsolpipe.launch.profiles import Profile
+
+            return keys_of(Profile, prefix="profile.")
+        found: tuple[Key, ...] = self._registry(given).keys(stage)
+        return found
+
+
+def configure(words: Iterable[str], keys: tuple[Key, ...] = ()) -> tuple[RunConfig, dict[str, Any]]:
+    """Configuration of a command and the values of its own keys, from its words.
+
+    Raises
+    ------
+    ConfigError
+        As `wsolpipe.engine.config.build_config`.
+    """
+    from wsolpipe.engine.config import build_config
+    from wsolpipe.keys.values import split_words
+    from wsolpipe.stages.registry import load_registry
+
+    words = tuple(words)
+    return build_config(words, load_registry(split_words(words).get("stages")), also=keys)
+
+
+def make_command(
+    name: str, *, keys: tuple[Key, ...] = (), listed: tuple[str | Key, ...] = (), as_run: bool = True
+) -> Callable[[Body], click.Command]:
     """Turn a function of (words, as_json) that returns an exit code into a command; its docstring is the help.
 
     Parameters
     ----------
-    keys : tuple of str
-        Keys of this command, for completion.
+    keys : tuple of Key
+        Keys of this command alone.
+    listed : tuple of str or Key
+        Keys of a run that its help lists; a `Key` where this command's default or meaning is another.
+    as_run : bool
+        Whether the command takes all words of ``run``, those of stages included.
     """
 
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-        from click.shell_completion import CompletionItem
-
-        from wsolpipe.engine.config import RUN_KEYS
-
-        return [CompletionItem(f"{key}=") for key in sorted({*RUN_KEYS, *keys}) if key.startswith(incomplete)]
-
     def decorate(body: Body) -> click.Command:
-        @click.command(name, help=body.__doc__, context_settings={"help_option_names": ["-h", "--help"]})
-        @click.argument("words", nargs=-1, metavar="[KEY=VALUE]…", shell_complete=complete)
-        @click.option("--json", "as_json", is_flag=True, help="Result as JSON on standard output; all else on stderr.")
-        @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-        def command(words: tuple[str, ...], as_json: bool, debug: bool) -> None:  # noqa: ARG001, FBT001
+        def call(words: tuple[str, ...], as_json: bool, debug: bool) -> None:  # noqa: ARG001, FBT001
             sys.exit(body(words, as_json))
 
-        return command
+        return KeyCommand(
+            name,
+            table=PipelineTable(keys, listed, as_run),
+            callback=call,
+            help=body.__doc__,
+            context_settings={"help_option_names": ["-h", "--help"]},
+            params=[
+                words_argument(),
+                click.Option(
+                    ["--json", "as_json"], is_flag=True, help="Result as JSON on standard output; all else on stderr."
+                ),
+                click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+            ],
+        )
 
     return decorate
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
 
 
-@make_command("doctor")
+@make_command("doctor", listed=("store",))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Check what usually goes wrong on a new machine; exit code 1 if something will.
-
-    \b
-    store=STORE    the store to check, a folder or URL (default: $WSOLPIPE_STORE or ./wsol-store)
-    """
+    """Check what usually goes wrong on a new machine; exit code 1 if something will."""
     from wsolpipe.cli.checks import examine
-    from wsolpipe.engine.config import build_config
-    from wsolpipe.stages.registry import load_registry
 
-    config, _ = build_config(words, load_registry())
+    config, _ = configure(words)
     findings = examine(config.store)
     if as_json:
         print_json([finding.to_json() for finding in findings])

@@ -6,116 +6,106 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, read_keys
+from wsolpipe.keys.run_keys import SPLIT
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from wsolpipe.evaluate.options import Options
 
 PREFERRED_SPLITS = ("test", "val")
-CHOICES = {
-    "convention": ("standard", "clean"),
-    "labels": ("true", "predicted"),
-    "metric": ("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP"),
-    "noise": ("boxes", "masks"),
-    "interval": ("true", "false"),
-    "normalise": ("true", "false"),
-}
-TEXTS = ("key", "maps", "against", "tau_from", "tau_split", "tau_maps", "beside")
-NUMBERS = ("map", "tau", "resolution")
-FILES = ("csv", "plots", "runs", "annotators")
-KEYS = (*CHOICES, *TEXTS, *NUMBERS, *FILES)
+SCORED_SPLIT = replace(SPLIT, meaning="splits to score", otherwise="test, else val, else the first")
+SUBJECT = (
+    Key("maps", kinds.file("folder"), "score maps <image_id>.npy or .npz, instead of a stage"),
+    Key("map", kinds.integer(0), "which map of a stage of maps", 0),
+    Key("key", kinds.text("beginning of a key"), "result to use", otherwise="that of the words given, else the newest"),
+    Key(
+        "against",
+        kinds.file("truth, STAGE, STAGE:KEY, localization.txt or folder of masks", offers=("truth",)),
+        "what counts as right: ground truth, boxes of a stage or of a file, or masks",
+        "truth",
+    ),
+    Key(
+        "convention",
+        kinds.choice("standard", "clean"),
+        "standard: as the field's evaluator; clean: half-open boxes, maps not rounded to 8 bits",
+        "standard",
+    ),
+    Key("resolution", kinds.integer(8, 4096), "side of the frame with convention=clean", 224, unit="pixels"),
+    Key("normalise", kinds.flag(), "min-max each map; false: maps must lie in 0 to 1", True),
+    Key("labels", kinds.choice("true", "predicted"), "with maps=: the class that they are of", "true"),
+)
+THRESHOLD = (
+    Key("tau", kinds.number(0, 1), "this threshold"),
+    Key(
+        "tau_from",
+        kinds.file("STAGE, STAGE:KEY, localization.txt or folder of masks"),
+        "the best threshold on another split against these, as in against=; ground truth is not read",
+    ),
+    Key("tau_split", kinds.name("name of a split", source="split"), "that split", "val"),
+    Key("tau_maps", kinds.file("folder"), "with maps=: the maps of that split"),
+    Key(
+        "metric",
+        kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP"),
+        "what chooses the best threshold",
+        "MaxBoxAcc",
+    ),
+    Key("noise", kinds.choice("boxes", "masks"), "what noise in boxes or masks does to the choice, level by level"),
+)
+MORE = (
+    Key("interval", kinds.flag(), "bootstrap intervals", False),
+    Key("beside", kinds.file("beginning of a key, or folder of maps"), "result to compare with, in a paired test"),
+    Key("csv", kinds.file(), "file to write the curves to"),
+    Key("plots", kinds.file("folder"), "folder to write SVG charts to: accuracy, IoU, precision and recall"),
+    Key(
+        "runs",
+        kinds.file("folder"),
+        "instead of all this: the protocol table of these runs, with metric= and annotators=",
+    ),
+    Key("annotators", kinds.list_of(kinds.text("name")), "with runs=: annotators to show", (), otherwise="all"),
+)
+KEYS = (*SUBJECT, *THRESHOLD, *MORE)
 
 
-@make_command("eval", keys=KEYS)
+@make_command("eval", keys=KEYS, listed=("stage", "dataset", "store", SCORED_SPLIT))
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Score boxes, maps or masks against ground truth or pseudo-labels.
 
-    \b
-    stage=S        a stage of boxes (proposals …), of maps (cls_maps …) or of masks (val_masks …)
-    maps=FOLDER    instead: score maps as <image_id>.npy or .npz
-    dataset=D      as for run, with the same stage.parameter=value words
-    split=S[,S…]   default: test, else val, else the first
-    map=N          which map of a stage of maps (default 0)
-    key=K          which of several results (default: that of the words given, else the newest)
-    against=R      truth (default), STAGE or STAGE:KEY of boxes, a localization.txt, a folder of masks
-    convention=C   standard (the field's evaluator, default) or clean (half-open boxes, no 8 bits)
-    resolution=N   side of the frame with convention=clean (default 224)
-    normalise=B    min-max each map (default true); false: maps must lie in 0..1
-    labels=L       maps=FOLDER: they are of the true (default) or of the predicted class
-
-    Threshold (maps only); without these words each figure takes its own best, as the field does:
-
-    \b
-    tau=T          this one
-    tau_from=R     the best one on another split by R, as of against=; ground truth stays closed
-    tau_split=S    that split (default val); tau_maps=FOLDER: its maps
-    metric=M       best by MaxBoxAcc (default), MaxBoxAccV2, iou or PxAP
-    noise=K        what noise in boxes or masks does to the choice, level by level
-
-    More:
-
-    \b
-    interval=true  bootstrap intervals
-    beside=K       paired test against another key (or folder of maps)
-    csv=FILE       the curves
-    plots=FOLDER   accuracy against threshold, IoU histogram, precision-recall, as SVG
-    runs=FOLDER    instead of all this: the protocol table of a folder of runs
-                   (metric=, annotators=gt,rpn,…), one JSON file a run and epoch
+    Boxes are compared with ground truth or pseudo-labels. Maps need a threshold: without tau= or tau_from= each
+    figure takes its own best, as the field does.
     """
-    from wsolpipe.engine.config import build_config
     from wsolpipe.keys.values import split_words
-    from wsolpipe.stages.registry import load_registry
 
     given = split_words(words)
     if "runs" in given:
         return _show_protocol(given, as_json)
-    config, _ = build_config(words, load_registry(given.get("stages")), also=KEYS)
-    options = read_options(given)
-    return _score(config, options, given, as_json)
+    config, own = configure(words, KEYS)
+    return _score(config, read_options(own, given), own, as_json)
 
 
-def read_options(given: dict[str, str]) -> Options:
-    """Options of the words of this command.
+def read_options(own: dict[str, Any], given: Container[str]) -> Options:
+    """Options of the values of this command's keys; `given` holds the names of those that were given.
 
     Raises
     ------
     ConfigError
-        For a value that is none of the choices or no number, and for words that contradict each other.
+        For words that contradict each other.
     """
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.contract.nearest import unknown
     from wsolpipe.evaluate.options import Options
 
-    values: dict[str, Any] = {name: given[name] for name in TEXTS if given.get(name)}
-    for name, choices in CHOICES.items():
-        if name in given:
-            if given[name] not in choices:
-                raise ConfigError(unknown(name, given[name], choices))
-            values[name] = given[name] == "true" if choices == ("true", "false") else given[name]
-    for name, low, high, kind in (("map", 0, 10**6, int), ("tau", 0, 1, float), ("resolution", 8, 4096, int)):
-        if name in given:
-            values["slot" if name == "map" else name] = _number(name, given[name], low, high, kind)
-    if "tau" in values and "tau_from" in values:
+    if own["tau"] is not None and own["tau_from"]:
         msg = "tau= and tau_from= both say where the threshold is from: give one"
         raise ConfigError(msg)
-    if values.get("resolution", 224) != 224 and values.get("convention") != "clean":
+    if own["resolution"] != 224 and own["convention"] != "clean":
         msg = "the standard evaluator's frame is 224 pixels wide"
         raise ConfigError(msg, hint="add convention=clean for another resolution")
-    return Options(**values)
-
-
-def _number(name: str, text: str, low: float, high: float, kind: type) -> Any:
-    from wsolpipe.contract.errors import ConfigError
-
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not low <= value <= high:
-        words = "a whole number" if kind is int else "a number"
-        msg = f"{name}={text}: want {words} from {low} to {high}"
-        raise ConfigError(msg)
-    return value
+    fields = {key.name for key in KEYS} - {"map", "csv", "plots", "runs", "annotators"}
+    values = {name: own[name] for name in fields if name in given and own[name] is not None}
+    return Options(**values, **({"slot": own["map"]} if "map" in given else {}))
 
 
 def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) -> int:
@@ -179,17 +169,13 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_protocol(given: dict[str, str], as_json: bool) -> int:
-    from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.contract.nearest import unknown
     from wsolpipe.metrics.protocol import protocol_table, read_runs
 
-    legal = ("runs", "metric", "annotators")
-    for name in given:
-        if name not in legal:
-            raise ConfigError(unknown("key", name, legal), hint="with runs= only metric= and annotators= make sense")
-    metric: Any = given.get("metric", "MaxBoxAcc")
-    runs = read_runs(given["runs"])
-    chosen = [name.strip() for name in given["annotators"].split(",")] if given.get("annotators") else None
+    keys = tuple(key for key in KEYS if key.name in {"runs", "metric", "annotators"})
+    words = [f"{name}={text}" for name, text in given.items()]
+    own = read_keys(words, keys, hint="with runs= only metric= and annotators= make sense")
+    metric, chosen = own["metric"], list(own["annotators"]) or None
+    runs = read_runs(own["runs"])
     table = protocol_table(runs, annotators=chosen, metric=metric)
     if as_json:
         print_json({"runs": len({run.run for run in runs}), "files": len(runs), "metric": metric, "table": table})

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.transfer import SELECTION_KEYS
+from wsolpipe.keys.run_keys import STORE
 
-KEYS = ("store", "dataset", "stages", "split")
+KEYS = (STORE, *(key for key in SELECTION_KEYS if key.name in {"dataset", "stages", "split"}))
 
 
-@make_command("explain", keys=KEYS)
+@make_command("explain", keys=KEYS, as_run=False)
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Say why two keys of a stage differ: which parameter, weights file, index column or upstream stage changed.
 

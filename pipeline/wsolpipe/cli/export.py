@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsolpipe.cli.command import make_command, print_json
+from wsolpipe.cli.command import configure, make_command, print_json
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
+
+KEYS = (
+    Key("out", kinds.file("folder"), "folder to write; files go to <out>/<split>/"),
+    Key(
+        "key",
+        kinds.text("beginning of a key"),
+        "result to use",
+        otherwise="that of the words given, else the newest",
+    ),
+)
 
 
-@make_command("export", keys=("out", "key"))
+@make_command("export", keys=KEYS, listed=("stage", "dataset", "store", "split"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Write the first box of every row in the field's layout: localization.txt, and localization_iou.txt beside it.
-
-    \b
-    stage=S        a stage of boxes: val_boxes, proposals or regions
-    dataset=D      as for run, with the same stage.parameter=value words
-    split=S[,S…]   default: all that the data set has
-    out=FOLDER     files go to FOLDER/<split>/
-    key=K          which of several results (default: that of the words given, else the newest)
-    """
+    """Write the first box of every row in the field's layout: localization.txt, and localization_iou.txt beside it."""
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.engine.session import Session
     from wsolpipe.evaluate.truth import truth_of_index
     from wsolpipe.evaluate.val_boxes import export_boxes
-    from wsolpipe.keys.values import split_words
-    from wsolpipe.stages.registry import load_registry
 
-    given = split_words(words)
-    config, _ = build_config(words, load_registry(given.get("stages")), also=("out", "key"))
-    if len(config.stage) != 1 or "out" not in given:
+    config, given = configure(words, KEYS)
+    if len(config.stage) != 1 or not given["out"]:
         msg = "export writes the boxes of one stage to a folder"
         raise ConfigError(msg, hint="wsolpipe export stage=val_boxes dataset=… out=FOLDER")
     session = Session.open(config, need_root=False)

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
 
 if TYPE_CHECKING:
     from wsolpipe.engine.plan import Line
 
 
-@make_command("plan", keys=("check",))
+KEYS = (Key("check", kinds.flag(), "exit with 2 if work is pending", False),)
+
+
+@make_command("plan", keys=KEYS, listed=("stage", "dataset", "store", "split", "limit", "rows", "root", "stages"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Say what `run` with the same words would make, and why; reads no table and no image.
 
     Hours of one worker, files and bytes are estimated from the shards that were measured; – where none was.
-
-    \b
-    check=true     exit with 2 if work is pending
     """
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.graph import resolve
     from wsolpipe.engine.plan import make_plan
     from wsolpipe.engine.session import Session
-    from wsolpipe.keys.values import split_words
     from wsolpipe.stages.registry import load_registry
 
-    registry = load_registry(split_words(words).get("stages"))
-    config, extra = build_config(words, registry, also=("check",))
+    config, own = configure(words, KEYS)
     if not config.stage:
-        msg = f"no stage named; valid: {', '.join(['index', *registry.entries])}"
+        msg = f"no stage named; valid: {', '.join(['index', *load_registry(config.stages).entries])}"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe plan stage=proposals dataset=demo")
     session = Session.open(config, need_root=False)
     lines = make_plan(session, resolve(session))
@@ -61,7 +60,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
             else f"{left / 3600:,.2f} hours of one worker"
         )
         print(f"to make: {time}; in the end {files:,} files, {size / 2**20:,.1f} MiB")
-    return 2 if pending and extra.get("check") is True else 0
+    return 2 if pending and own["check"] else 0
 
 
 def _seconds(lines: list[Line]) -> float | None:

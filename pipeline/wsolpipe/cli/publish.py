@@ -6,39 +6,45 @@ import sys
 import threading
 
 from wsolpipe.cli.command import make_command
+from wsolpipe.cli.transfer import SELECTION_KEYS
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, require
+from wsolpipe.keys.run_keys import STORE
 
-ABOUT = ("licence", "title", "description", "citation", "url", "version")
-KEYS = ("to", "store", "dataset", "stages", "split", "rows", "keys", "jobs", *ABOUT)
+ABOUT = (
+    Key("licence", kinds.text(), "licence of the labels; needed where the data set's YAML names none"),
+    Key("title", kinds.text(), "title of the card"),
+    Key("description", kinds.text(), "what the labels are, for the card"),
+    Key("citation", kinds.text(), "what to cite, for the card"),
+    Key("url", kinds.text(), "address of the published store, for the card"),
+    Key("version", kinds.text(), "version of the labels, for the card"),
+)
+KEYS = (
+    Key("to", kinds.file("folder or URL"), "where they go: a folder or s3://bucket/folder"),
+    STORE,
+    *SELECTION_KEYS,
+    *ABOUT,
+)
 
 
-@make_command("publish", keys=KEYS)
+@make_command("publish", keys=KEYS, as_run=False)
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Push a data set's labels with a card, croissant.json and checksums, for anybody to pull.
-
-    \b
-    to=STORE       a folder or s3://bucket/folder; a web server before it makes it an https:// store
-    dataset=NAME   the data set, by its name in the store
-    licence=…      needed where the data set's YAML names none
-    title=, description=, citation=, url=, version=    what the card says
-    store=, stages=, split=, rows=, keys=, jobs=       as for push
-    """
+    """Push a data set's labels with a card, croissant.json and checksums, for anybody to pull."""
     from wsolpipe.cli import transfer
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.launch.signals import stop_on_signals
     from wsolpipe.share.publish import About, publish
 
     given = transfer.words_of(words, KEYS)
-    for key, example in (("to", "to=s3://bucket/labels"), ("dataset", "dataset=birds")):
-        if not given.get(key):
-            msg = f"publish needs {key}="
-            raise ConfigError(msg, hint=f"add {key}=…, as in {example}")
-    wanted, jobs = transfer.selection_of(given), transfer.jobs_of(given)
-    about = About(given["dataset"], **{key: given[key] for key in ABOUT if given.get(key)})
+    require(given, "wsolpipe publish", to="s3://bucket/labels", dataset="birds")
+    wanted = transfer.selection_of(given)
+    about = About(given["dataset"], **{key.name: given[key.name] for key in ABOUT if given[key.name]})
 
     def act() -> int:
         stop = threading.Event()
         with stop_on_signals(stop):
-            done = publish(given["store"], given["to"], wanted, about, jobs=jobs, emit=transfer.print_folder, stop=stop)
+            done = publish(
+                given["store"], given["to"], wanted, about, jobs=given["jobs"], emit=transfer.print_folder, stop=stop
+            )
         heading = {"from": given["store"], "to": given["to"], "files": done.files, "checksums": done.digest}
         code = transfer.show(done.moved, heading, as_json=as_json)
         print(f"published {done.files} files; others trust them with trust={done.digest}", file=sys.stderr)

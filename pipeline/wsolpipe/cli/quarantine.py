@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
+
+KEYS = (Key("ids", kinds.list_of(kinds.text("image_id")), "only these rows", (), otherwise="all quarantined rows"),)
 
 
-@make_command("quarantine", keys=("ids",))
+@make_command("quarantine", keys=KEYS, listed=("stage", "dataset", "store", "split"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """List rows that were given up, try them again, or accept that they are gone.
+    """List quarantined rows, try them again, or accept that they have no result.
 
     \b
     wsolpipe quarantine list  stage=proposals dataset=D
@@ -16,22 +20,16 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.contract.nearest import unknown
-    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.quarantine import drop, quarantined_rows, retry
     from wsolpipe.engine.session import Session
-    from wsolpipe.keys.values import split_words
-    from wsolpipe.stages.registry import load_registry
 
     actions = {"list", "retry", "drop"}
     given = [word for word in words if "=" not in word]
     action = given[0] if given else "list"
     if action not in actions or len(given) > 1:
         raise ConfigError(unknown("quarantine action", " ".join(given), actions))
-    rest = [word for word in words if "=" in word]
-    registry = load_registry(split_words(rest).get("stages"))
-    config, _ = build_config([word for word in rest if not word.startswith("ids=")], registry)
-    wanted = split_words(rest).get("ids")
-    ids = set(wanted.split(",")) if wanted else None
+    config, own = configure((word for word in words if "=" in word), KEYS)
+    ids = set(own["ids"]) or None
     session = Session.open(config, need_root=False)
     if action == "list":
         rows = quarantined_rows(session)

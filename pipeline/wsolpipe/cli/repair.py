@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
 
 
-@make_command("repair")
+@make_command("repair", listed=("store", "dataset", "stage"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Remove what is torn, orphaned or left over from killed processes; the next run makes it again.
-
-    \b
-    store=DIR      the store (default: $WSOLPIPE_STORE or ./wsol-store)
-    dataset=NAME   only this data set, by its name in the store
-    stage=S[,S…]   only these stages
-    """
+    """Remove what is torn, orphaned or left over from killed processes; the next run makes it again."""
     from wsolpipe import open_store
-    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.status import last_command
     from wsolpipe.share.repair import repair
-    from wsolpipe.stages.registry import load_registry
 
-    config, _ = build_config(words, load_registry())
+    config, _ = configure(words)
     store = open_store(config.store)
     done = repair(store, dataset=config.dataset or None, stages=config.stage)
     if as_json:

@@ -5,35 +5,21 @@ from __future__ import annotations
 import sys
 import threading
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.keys.run_keys import RUN_KEYS
 
 
-@make_command("run")
+@make_command("run", listed=RUN_KEYS)
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Run stages, and whatever they need that is missing; go on where the last run stopped.
-
-    \b
-    stage=S[,S…]   what to make (proposals, cls_maps, classifier, index …)
-    dataset=D      a name in data/, or your own YAML file
-    store=DIR      where labels go (default: $WSOLPIPE_STORE or ./wsol-store)
-    split=, limit=, rows=a:b, root=DIR, workers=N, shard_rows=N,
-    max_failed=0.05, device=cpu|cuda, force=true, wall_time=SECONDS
-    cluster=local|dask-local|dask-cuda|slurm|slurm-array|tcp://HOST:PORT
-    profile=NAME, profiles=FILE, profile.field=value, as in profile.time=4:00:00
-    print=true     show what would be submitted; wait=false: submit and return
-    stage.parameter=value, as in cls_maps.model=vit_small_patch16_224.dino
-    """
+    """Run stages, and whatever they need that is missing; go on where the last run stopped."""
     from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import ConfigError, WsolError
-    from wsolpipe.engine.config import build_config
-    from wsolpipe.keys.values import split_words
     from wsolpipe.launch.run import remember_command, resume_command, run, script
     from wsolpipe.stages.registry import load_registry
 
-    registry = load_registry(split_words(words).get("stages"))
-    config, _ = build_config(words, registry)
+    config, _ = configure(words)
     if not config.stage:
-        msg = f"no stage named; valid: {', '.join(['index', *registry.entries])}"
+        msg = f"no stage named; valid: {', '.join(['index', *load_registry(config.stages).entries])}"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe run stage=proposals dataset=demo")
     if config.print:
         text = script(config)

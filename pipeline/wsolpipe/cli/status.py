@@ -5,27 +5,23 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
+
+KEYS = (
+    Key("watch", kinds.flag(), "show it again and again", False),
+    Key("every", kinds.number(0.1, 86400), "time between two looks of watch=true", 5, unit="seconds"),
+)
 
 
-@make_command("status", keys=("watch", "every"))
+@make_command("status", keys=KEYS, listed=("store", "dataset", "stage"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Say how far every stage of a store is; needs no cluster and no data set.
-
-    \b
-    store=DIR      the store (default: $WSOLPIPE_STORE or ./wsol-store)
-    dataset=NAME   only this data set, by its name in the store or its YAML file
-    stage=S[,S…]   only these stages
-    watch=true     show it again every few seconds (every=5)
-    """
+    """Say how far every stage of a store is; needs no cluster and no data set."""
     from wsolpipe import open_store
-    from wsolpipe.engine.config import build_config
     from wsolpipe.engine.status import last_command, survey
-    from wsolpipe.keys.values import split_words
-    from wsolpipe.stages.registry import load_registry
 
-    registry = load_registry(split_words(words).get("stages"))
-    config, extra = build_config(words, registry, also=("watch", "every"))
+    config, own = configure(words, KEYS)
     while True:
         store = open_store(config.store)
         dataset = _name_in_store(config.dataset)
@@ -37,9 +33,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
             print_json({"stages": lines, "store": config.store, "resume": resume})
         else:
             _show(lines, resume)
-        if extra.get("watch") is not True:
+        if not own["watch"]:
             return 0
-        time.sleep(float(extra.get("every", 5)))
+        time.sleep(own["every"])
 
 
 def _name_in_store(dataset: str) -> str | None:
@@ -63,7 +59,7 @@ def _show(lines: list[dict[str, Any]], resume: str | None) -> None:
         "shards",
         "img/s",
         "ETA s",
-        "at work",
+        "running",
     ]
     rows = [
         [

@@ -5,78 +5,64 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import print_json, print_table, shown
 from wsolpipe.contract.errors import ConfigError, WsolError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, read_keys
+from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from wsolpipe.share.selection import Selection
     from wsolpipe.share.transfer import Result
 
-SELECTION_KEYS = ("dataset", "stages", "split", "rows", "keys")
-DEFAULT_JOBS = 8
+SELECTION_KEYS = (
+    Key("dataset", kinds.name("name of a data set in the store", source="stored dataset"), "only this data set"),
+    Key(
+        "stages", kinds.list_of(kinds.name("name of a stage", source="stored stage")), "only these stages", (),
+        otherwise="all but pixels",
+    ),
+    replace(SPLIT, meaning="only these splits"),
+    ROWS,
+    Key("keys", kinds.text(offers=("newest", "all")), "newest finished keys and what they were made of; or all, or beginnings of keys", "newest"),
+    Key("jobs", kinds.integer(1, 256), "shards on their way at a time", 8),
+)  # fmt: skip
+CHECK = Key(
+    "check", kinds.flag(), "read what the target holds and replace what is damaged; false: compare sizes", False
+)
 DAMAGED, PENDING, INTERRUPTED = 4, 2, 130
 
 
-def words_of(words: tuple[str, ...], valid: tuple[str, ...]) -> dict[str, str]:
-    """``key=value`` words of a command that knows only `valid`; ``stage=`` may stand for ``stages=``.
+def words_of(words: Iterable[str], keys: tuple[Key, ...]) -> dict[str, Any]:
+    """Values of `keys`, given or default; ``stage=`` may stand for ``stages=``.
 
     Raises
     ------
     ConfigError
-        If a key is unknown or given twice.
+        As `wsolpipe.keys.key.read_keys`.
     """
-    from wsolpipe.engine.config import DEFAULT_STORE
-    from wsolpipe.keys.values import split_words
-
-    given = split_words(words)
-    if "stage" in given and "stages" not in given:
-        given["stages"] = given.pop("stage")
-    for key in given:
-        if key not in valid:
-            raise ConfigError(unknown("key", key, valid))
-    given.setdefault("store", os.environ.get("WSOLPIPE_STORE", DEFAULT_STORE))
-    return given
+    words = [f"stages={word.removeprefix('stage=')}" if word.startswith("stage=") else word for word in words]
+    values = read_keys(words, keys)
+    values["store"] = values["store"] or os.environ.get("WSOLPIPE_STORE", DEFAULT_STORE)
+    return values
 
 
-def selection_of(given: dict[str, str]) -> Selection:
+def selection_of(given: dict[str, Any]) -> Selection:
     """Selection that the words name."""
     from wsolpipe.engine.config import RunConfig
     from wsolpipe.share.selection import Selection
 
     return Selection(
-        dataset=given.get("dataset", ""),
-        stages=_parts(given.get("stages", "")),
-        splits=_parts(given.get("split", "")),
+        dataset=given["dataset"] or "",
+        stages=given["stages"],
+        splits=given["split"],
         rows=RunConfig(rows=given.get("rows")).row_range(),
         keys=given.get("keys", "newest"),
     )
-
-
-def jobs_of(given: dict[str, str]) -> int:
-    """``jobs=``, the shards on their way at a time."""
-    text = given.get("jobs", str(DEFAULT_JOBS))
-    if not text.isdigit() or not 1 <= int(text) <= 256:
-        msg = f"jobs={text}: expected a number from 1 to 256"
-        raise ConfigError(msg)
-    return int(text)
-
-
-def check_of(given: dict[str, str]) -> bool:
-    """``check=``, whether to read what the target holds."""
-    text = given.get("check", "false")
-    if text not in {"true", "false"}:
-        msg = f"check={text}: write check=true or check=false"
-        raise ConfigError(msg)
-    return text == "true"
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def resumable(act: Callable[[], int]) -> int:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
 
 DAMAGED = 4
 
 
-@make_command("verify", keys=("deep",))
+KEYS = (Key("deep", kinds.flag(), "read every object; false: only records and the sizes of objects", True),)
+
+
+@make_command("verify", keys=KEYS, listed=("store", "dataset", "stage"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Read every object of a store again: digests, shapes, NaN, box bounds. Exit code 4 if anything is wrong.
-
-    \b
-    store=DIR      the store (default: $WSOLPIPE_STORE or ./wsol-store)
-    dataset=NAME   only this data set, by its name in the store
-    stage=S[,S…]   only these stages
-    deep=false     look at records and at the sizes of what they name, and read nothing else (default: true)
-    """
+    """Read every object of a store again: digests, shapes, NaN, box bounds. Exit code 4 if anything is wrong."""
     from wsolpipe import open_store
-    from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.config import build_config
     from wsolpipe.share.verify import verify
-    from wsolpipe.stages.registry import load_registry
 
-    config, extra = build_config(words, load_registry(), also=("deep",))
-    deep = extra.get("deep", True)
-    if not isinstance(deep, bool):
-        msg = f"deep={deep}: write deep=true or deep=false"
-        raise ConfigError(msg)
+    config, own = configure(words, KEYS)
+    deep = own["deep"]
     store = open_store(config.store)
     problems = list(verify(store, dataset=config.dataset or None, stages=config.stage, deep=deep))
     if as_json:

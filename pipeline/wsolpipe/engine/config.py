@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import shorten, unknown
 from wsolpipe.engine.clusters import find_cluster
+from wsolpipe.keys.run_keys import DEFAULT_STORE, RUN_KEYS
 from wsolpipe.keys.values import nest, parse_value, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from wsolpipe.keys.key import Key
     from wsolpipe.stages.registry import Registry
-
-DEFAULT_STORE = "wsol-store"
 
 
 @dataclass(frozen=True)
@@ -127,97 +127,60 @@ class RunConfig:
         return {key: value for key, value in chosen.items() if value is not None}
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "workers": (int,),
-    "limit": (int, type(None)),
-    "shard_rows": (int, type(None)),
-    "max_failed": (float, int),
-    "force": (bool,),
-    "threads": (int,),
-    "seed": (int,),
-    "retries": (int,),
-    "lease": (float, int),
-    "checkpoint": (float, int),
-    "wall_time": (float, int, type(None)),
-    "print": (bool,),
-    "wait": (bool,),
-}
 _LISTED = ("stage", "split", "devices")
-_SETTLED = {"params", "run_id", "index", "ends_at", "profile_fields"}
-RUN_KEYS = tuple(item.name for item in fields(RunConfig) if item.name not in _SETTLED)
 
 
 def build_config(
-    words: Iterable[str], registry: Registry, *, also: Iterable[str] = ()
+    words: Iterable[str], registry: Registry, *, also: Iterable[Key] = ()
 ) -> tuple[RunConfig, dict[str, Any]]:
     """Configuration of a command from its words.
 
     Parameters
     ----------
-    also : iterable of str
-        Keys that this command knows beside those of a run; returned apart.
+    also : iterable of Key
+        Keys that this command knows beside those of a run; their values, given or default, are returned apart.
 
     Raises
     ------
     ConfigError
         If a key, stage or cluster is unknown or a value has the wrong type.
     """
-    settings: dict[str, Any] = {}
+    given = split_words(words)
+    own, run = {key.name: key for key in also}, {key.name: key for key in RUN_KEYS}
     params: dict[str, dict[str, Any]] = {}
-    extra: dict[str, Any] = {}
     site: dict[str, Any] = {}
-    for key, text in split_words(words).items():
-        value = parse_value(text)
-        if key in also:
-            extra[key] = value
-        elif key in RUN_KEYS:
-            settings[key] = _check_run_key(key, text, value)
-        elif key.startswith("profile."):
-            site[key.removeprefix("profile.")] = value
-        elif "." in key:
-            stage, _, name = key.partition(".")
-            if stage == "index":
-                msg = f"{key}=: the index has no parameters of its own; its keys stand in the data set's YAML"
-                raise ConfigError(msg)
-            registry[stage]  # raises with the nearest name
-            nest(params.setdefault(stage, {}), name.split("."), value)
-        else:
-            stages = [f"{name}.…" for name in (*registry.entries, "profile")]
-            raise ConfigError(unknown("key", key, [*RUN_KEYS, *also, *stages]))
-    for stage in settings.get("stage", ()):
+    for name, text in given.items():
+        if name in own or name in run:
+            continue
+        stage, dot, parameter = name.partition(".")
+        if not dot:
+            stages = [f"{entry}.…" for entry in (*registry.entries, "profile")]
+            raise ConfigError(unknown("key", name, [*run, *own, *stages]))
+        if stage == "profile":
+            site[parameter] = parse_value(text)
+            continue
+        if stage == "index":
+            msg = f"{name}=: the index has no parameters of its own; its keys stand in the data set's YAML"
+            raise ConfigError(msg)
+        registry[stage]  # raises with the nearest name
+        nest(params.setdefault(stage, {}), parameter.split("."), parse_value(text))
+    settings = {name: run[name].read(given[name]) for name in given if name in run and name not in own}
+    for stage in settings.get("stage") or ():
         if stage != "index":
             registry[stage]
-    if not settings.get("store"):
-        settings["store"] = os.environ.get("WSOLPIPE_STORE", DEFAULT_STORE)
-    config = RunConfig(**settings, params=_absolute_files(params), profile_fields=site)
+    settings["store"] = settings.get("store") or os.environ.get("WSOLPIPE_STORE", DEFAULT_STORE)
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    config = RunConfig(**chosen, params=_absolute_files(params), profile_fields=site)
     config.row_range()  # raises if it is not start:stop
-    return config, extra
-
-
-def _check_run_key(key: str, text: str, value: Any) -> Any:
-    if key in _LISTED:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    kinds = _KINDS.get(key)
-    if kinds is None:
-        if key == "cluster":
-            find_cluster(text)
-        return text
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-        msg = f"{key}={text}: expected {names}"
-        raise ConfigError(msg)
-    lowest = {"workers": 1, "limit": 1, "shard_rows": 1, "lease": 0.1}.get(key, 0)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value < lowest:
-        msg = f"{key}={text}: must be at least {lowest}"
-        raise ConfigError(msg)
-    return value
+    find_cluster(config.cluster)
+    return config, {name: key.read(given[name]) if name in given else key.default for name, key in own.items()}
 
 
 def _absolute_files(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Relative paths of existing files made absolute, since workers may run in another folder."""
 
     def absolute(value: Any) -> Any:
-        names_file = isinstance(value, str) and ("/" in value or Path(value).suffix) and Path(value).is_file()
+        names_file = isinstance(value, str) and ("/" in value or Path(value).suffix) and os.path.isfile(value)
         return str(Path(value).absolute()) if names_file else value
 
     return {stage: {name: absolute(value) for name, value in values.items()} for stage, values in params.items()}

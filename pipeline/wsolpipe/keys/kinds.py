@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 NULL = frozenset({"", "null", "none", "~"})
 """Texts that stand for no value."""
+FLAG = ("true", "false")
 MOST_BYTES = 255
 """Bytes of a name of a file, or of anything that names a folder of a store."""
 _DIGITS = 18
@@ -21,6 +22,10 @@ class Unit:
     """Unit of a parameter, in its annotation: ``Annotated[int, Field(ge=1), Unit("pixels")]``."""
 
     name: str
+
+
+class NamesFile:
+    """Marks a parameter that may be the path of a file: ``Annotated[str, NamesFile()]``; a shell offers files."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def _bounds(least: float | None, most: float | None) -> str:
 
 def flag() -> Kind:
     """``true`` or ``false``."""
-    return Kind("true or false", lambda text: _one_of(("true", "false"), text.lower()) == "true", ("true", "false"))
+    return Kind("true or false", lambda text: _one_of(FLAG, text.lower()) == "true", FLAG)
 
 
 def choice(*names: str) -> Kind:

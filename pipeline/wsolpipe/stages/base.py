@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.ahead import map_ahead
+from wsolpipe.keys.kinds import NamesFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ class ExecutionOnly:
     """
 
 
-class WeightsSource:
+class WeightsSource(NamesFile):
     """Marks a parameter that says where weights come from; the key holds the sha256 of the file instead."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.keys.kinds import NamesFile
 from wsolpipe.models.class_names import choose_class_names, read_class_names, require_templates
 from wsolpipe.models.clip_config import clip_weights, in_key
 from wsolpipe.stages.base import StageParams, WeightsSource
@@ -53,7 +54,7 @@ Templates = Annotated[tuple[str, ...], OneOrMore, AfterValidator(_templates)]
 class NamedParams(StageParams):
     """Parameters of a stage that reads class names."""
 
-    classes: str | None = Field(
+    classes: Annotated[str | None, NamesFile()] = Field(
         description="Class list, a YAML file with names, renames and background words; null: the data set's own names"
     )
 

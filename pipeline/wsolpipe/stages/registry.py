@@ -8,15 +8,19 @@ import importlib.util
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
+
+if TYPE_CHECKING:
+    from wsolpipe.keys.key import Key
 
 ENTRY_POINT_GROUP = "wsolpipe.stages"
 
@@ -76,6 +80,16 @@ class Registry:
             If the module, the class or a package that it needs is missing.
         """
         return _load_class(name, self[name].class_, self.sources[name])
+
+    def keys(self, name: str) -> tuple[Key, ...]:
+        """Keys ``name.parameter`` of a stage, with the defaults of its entry.
+
+        Raises
+        ------
+        ConfigError
+            As `load`.
+        """
+        return keys_of(self.load(name).Params, self[name].params, prefix=f"{name}.")
 
     def closure(self, stages: list[str]) -> list[str]:
         """`stages` and whatever they need, needs first."""

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Fallback, Status, boxes_spec
-from wsolpipe.keys.kinds import Unit
+from wsolpipe.keys.kinds import NamesFile, Unit
 from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ValBoxesParams(StageParams):
     blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
         description="Standard deviation of that Gaussian, at 224 pixels; scaled likewise"
     )
-    file: str | None = Field(
+    file: Annotated[str | None, NamesFile()] = Field(
         description="Boxes of annotator=file, in the localization.txt layout; the key holds its sha256"
     )
     batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")

@@ -1,0 +1,119 @@
+"""One key of a command or stage, and reading words by a table of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import shorten, unknown
+from wsolpipe.keys.kinds import FLAG, NULL
+from wsolpipe.keys.values import split_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from wsolpipe.keys.kinds import Kind
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of the table of keys.
+
+    Attributes
+    ----------
+    name : str
+        What stands before the ``=``.
+    kind : Kind
+        What stands after it.
+    meaning : str
+        One line in plain words.
+    default : object
+        Value where the key is not given.
+    unit : str
+        Unit of the value, such as ``pixels``; empty where it has none.
+    otherwise : str
+        What happens where the key is not given, if the default does not say it: ``all splits``.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    default: Any = None
+    unit: str = ""
+    otherwise: str = ""
+
+    def read(self, text: str) -> Any:
+        """Value of a text.
+
+        Raises
+        ------
+        ConfigError
+            If the text is not of this key's kind; names the nearest of the choices.
+        """
+        if text.lower() in NULL and (self.kind.null or self.default is None):
+            return None
+        try:
+            return self.kind.read(text)
+        except ValueError as error:
+            if self.kind.choices not in ((), FLAG) and not self.kind.listed:
+                raise ConfigError(unknown(self.name, text, self.kind.choices)) from error
+            unit = f" ({self.unit})" if self.unit else ""
+            msg = f"{self.name}={shorten(text)}: expected {self.kind.name}{unit}"
+            raise ConfigError(msg) from error
+
+    def shown_default(self) -> str:
+        """The default as one would write it; empty where a key has none."""
+        if self.otherwise:
+            return self.otherwise
+        return "" if self.default is None or self.default in ((), []) else show_value(self.default)
+
+
+def show_value(value: Any) -> str:
+    """`value` as one would write it after ``key=``."""
+    if isinstance(value, str):
+        return value or '""'
+    if isinstance(value, (tuple, list)) and value and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read_keys(words: Iterable[str], keys: Iterable[Key], *, hint: str | None = None) -> dict[str, Any]:
+    """Values of all `keys`, given or default.
+
+    Parameters
+    ----------
+    hint : str, optional
+        What to do about an unknown key.
+
+    Raises
+    ------
+    ConfigError
+        If a word has no ``=``, a key is unknown (names the nearest) or given twice, or a value is of another kind.
+    """
+    table = {key.name: key for key in keys}
+    given = split_words(words)
+    for name in given:
+        if name not in table:
+            raise ConfigError(unknown("key", name, table), hint=hint)
+    return {name: key.read(given[name]) if name in given else key.default for name, key in table.items()}
+
+
+def require(values: Mapping[str, Any], command: str, **examples: str) -> None:
+    """Refuse to go on without some keys.
+
+    Parameters
+    ----------
+    examples : str
+        Name of each key -> a value that it could have.
+
+    Raises
+    ------
+    ConfigError
+        If one has no value.
+    """
+    for name, example in examples.items():
+        if not values.get(name):
+            msg = f"{command} needs {name}="
+            raise ConfigError(msg, hint=f"add {name}=…, as in {name}={example}; {command} --help lists all keys")
