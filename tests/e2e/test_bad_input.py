@@ -31,7 +31,7 @@ def refused(done, code, *told):
         ("frame.spred=2", ["unknown parameter of stage frame 'spred'; did you mean 'spread'"]),
         ("fram.spread=2", ["unknown stage 'fram'; did you mean 'frame'"]),
         ("frame.spread=wide", ["frame.spread='wide'", "number"]),
-        ("workers=two", ["workers=two: expected int"]),
+        ("workers=two", ["workers=two: expected integer"]),
         ("split=tarin", ["unknown split of toy 'tarin'; did you mean 'train'"]),
         ("rows=5", ["rows=start:stop"]),
         ("rows=10:5", ["rows=10:5 holds no row"]),

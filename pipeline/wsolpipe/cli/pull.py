@@ -35,8 +35,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         stop = threading.Event()
         with stop_on_signals(stop):
             moved = pull(
-                given["from"], given["store"], wanted, trust=given.get("trust"),
-                newer=given.get("replace") == "newer", check=given["check"], jobs=given["jobs"], emit=transfer.print_folder, stop=stop,
+                given["from"], given["store"], wanted, trust=given["trust"],
+                newer=given["replace"] == "newer", check=given["check"], jobs=given["jobs"],
+                emit=transfer.print_folder, stop=stop,
             )  # fmt: skip
         return transfer.show(moved, {"from": given["from"], "to": given["store"]}, as_json=as_json)
 

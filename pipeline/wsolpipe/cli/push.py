@@ -33,14 +33,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         stop = threading.Event()
         with stop_on_signals(stop):
             moved = push(
-                given["store"],
-                given["to"],
-                wanted,
-                check=given["check"],
-                jobs=given["jobs"],
-                emit=transfer.print_folder,
-                stop=stop,
-            )
+                given["store"], given["to"], wanted, check=given["check"], jobs=given["jobs"],
+                emit=transfer.print_folder, stop=stop,
+            )  # fmt: skip
         return transfer.show(moved, {"from": given["store"], "to": given["to"]}, as_json=as_json)
 
     return transfer.resumable(act)

@@ -28,7 +28,10 @@ SELECTION_KEYS = (
     ),
     replace(SPLIT, meaning="only these splits"),
     ROWS,
-    Key("keys", kinds.text(offers=("newest", "all")), "newest finished keys and what they were made of; or all, or beginnings of keys", "newest"),
+    Key(
+        "keys", kinds.text(offers=("newest", "all")),
+        "newest finished keys and what they were made of; or all, or beginnings of keys", "newest",
+    ),
     Key("jobs", kinds.integer(1, 256), "shards on their way at a time", 8),
 )  # fmt: skip
 CHECK = Key(

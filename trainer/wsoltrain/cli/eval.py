@@ -3,49 +3,54 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from wsolpipe.contract.errors import RunFailed
-from wsoltrain.cli.words import Key, completer, flag, need, read_words, table, text, whole
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, read_keys, require
+from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
+from wsoltrain.cli.command import loader_count, make_command, store_of
+from wsoltrain.cli.common_keys import CHECKPOINT, DEVICE, STAGE, split
 
-KEYS = {
-    "checkpoint": Key(text, None, "best-….safetensors of a run, or the run's folder"),
-    "dataset": Key(text, None, "name in data/ or a YAML file"),
-    "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
-    "root": Key(text, None, "folder of the image files, instead of the one in the YAML"),
-    "split": Key(text, "test", "split to score"),
-    "against": Key(
-        text, "gt", "gt; a stage whose first boxes or masks count as true; a localization.txt; a folder of masks"
+KEYS = (
+    CHECKPOINT,
+    DATASET,
+    STORE,
+    ROOT,
+    split("split", "split to score", "test"),
+    Key(
+        "against",
+        kinds.file("gt, name of a stage, file or folder", offers=("gt",), source="stored stage"),
+        "what counts as true: gt; first boxes or masks of a stage; a localization.txt; a folder of masks",
+        "gt",
     ),
-    "beside": Key(text, "auto", "stage whose first boxes are scored beside, or none; auto: proposals if made"),
-    "maps": Key(
-        text,
-        None,
-        "stage whose maps are scored beside, such as cams: at the threshold that val chooses, and at its best",
+    Key("beside", kinds.or_null(STAGE), "stage whose first boxes are scored beside; auto: proposals if made", "auto"),
+    Key(
+        "maps",
+        kinds.or_null(STAGE),
+        "stage whose maps are scored beside, at the threshold chosen on val and at their best",
     ),
-    "val": Key(text, "val", "split on which the threshold of these maps is chosen, by the annotator of the run"),
-    "must_beat": Key(flag, False, "exit code 1 unless the localizer beats all that is beside it"),
-    "tau": Key(float, None, "threshold; the one chosen on validation, which the checkpoint holds, by default"),
-    "workers": Key(whole(0), max(1, os.cpu_count() or 1), "loader processes"),
-    "device": Key(text, None, "of torch; cuda where there is one"),
-}
+    split("val", "split on which the threshold of these maps is chosen, by the annotator of the run", "val"),
+    Key("must_beat", kinds.flag(), "exit with 1 unless the localizer beats all that is beside it", False),
+    Key("tau", kinds.number(0, 1), "threshold", otherwise="chosen on validation, from the checkpoint"),
+    Key("workers", kinds.integer(0), "loader processes", otherwise="one a core"),
+    DEVICE,
+)  # fmt: skip
 
 
-@click.command(
+@make_command(
     "eval",
-    help=f"Score a trained localizer on a split, beside the boxes it learned from.\n\n\b\nKeys:\n{table(KEYS)}",
-    epilog="Example: wsoltrain eval checkpoint=runs/dips-demo/best-proposals.safetensors dataset=demo split=test",
+    KEYS,
+    example="wsoltrain eval checkpoint=runs/dips-demo/best-proposals.safetensors dataset=demo split=test",
+    json_help="Print the figures as JSON.",
 )
-@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def command(*, words: tuple[str, ...], as_json: bool) -> None:
-    """Score and report."""
-    values = read_words(words, KEYS)
-    need(values, "eval", "checkpoint", "dataset")
+def command(words: tuple[str, ...], as_json: bool) -> None:
+    """Score a trained localizer on a split, beside the boxes that it learned from."""
+    values = read_keys(words, KEYS)
+    require(values, "wsoltrain eval", checkpoint="runs/dips-demo", dataset="demo")
     result = _score(values)
     if as_json:
         click.echo(json.dumps(result))
@@ -104,7 +109,7 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     trained = load_trained(values["checkpoint"], device=device)
     tau = values["tau"] if values["tau"] is not None else trained.tau
     dataset = load_dataset(values["dataset"], root=values["root"])
-    store = values["store"] or os.environ.get("WSOLPIPE_STORE", "wsol-store")
+    store = store_of(values)
     results = StoreResults(store, dataset.name, dataset.mask_root())
     split, against = values["split"], values["against"]
     beside = values["beside"]
@@ -121,7 +126,12 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
 
     labelling = Labelling(store, dataset.name, split, maps=None, boxes=None)
     evaluator = Evaluator(
-        trained.recipe, labelling, str(dataset.image_root()), [against], values["workers"], dataset.mask_root()
+        trained.recipe,
+        labelling,
+        str(dataset.image_root()),
+        [against],
+        loader_count(values["workers"]),
+        dataset.mask_root(),
     )
     truth = evaluator.truths[against]
     lines = baselines(truth, boxes=[boxes] if boxes else [], maps=maps, chooser=chooser)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.keys.values import parse_value, split_words
-from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, require
+from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
+from wsoltrain.cli.command import loader_count, make_command, read_recipe_words, store_of
+from wsoltrain.cli.common_keys import DEVICE, STAGE, split
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -23,58 +24,38 @@ if TYPE_CHECKING:
     from wsoltrain.training.recipe import Recipe
     from wsoltrain.training.tracker import Tracker
 
-KEYS = {
-    "recipe": Key(text, "dips", "name of a shipped one, or a YAML file"),
-    "dataset": Key(text, None, "name in data/ or a YAML file"),
-    "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
-    "root": Key(text, None, "folder of the image files, instead of the one in the YAML"),
-    "images": Key(text, None, "pixels: images come from that stage of the store, not from files"),
-    "out": Key(text, None, "folder of the run; runs/<recipe>-<dataset> by default"),
-    "split": Key(text, "train", "split that is trained on"),
-    "val": Key(text, "val", "split that chooses epoch and threshold"),
-    "by": Key(text, "proposals", "stage whose first box a row is the validation's pseudo-box"),
-    "gt": Key(flag, False, "evaluate against the ground truth of the validation split as well"),
-    "test": Key(text, None, "split scored against its ground truth after each epoch, for the table of select"),
-    "workers": Key(whole(0), None, "loader processes of each training process; one a core of its share"),
-    "save_every": Key(whole(1), 200, "steps between checkpoints"),
-    "device": Key(text, None, "of torch; cuda where there is one"),
-    "track": Key(text, "jsonl", "any of jsonl,tensorboard,wandb"),
-}
+KEYS = (
+    Key("recipe", kinds.file("name or YAML file", source="recipe"), "recipe: a shipped one, or a YAML file", "dips"),
+    DATASET,
+    STORE,
+    ROOT,
+    Key("images", kinds.choice("pixels"), "pixels: read images from that stage of the store, not from files"),
+    Key("out", kinds.file("folder"), "folder of the run", otherwise="runs/<recipe>-<dataset>"),
+    split("split", "split that is trained on", "train"),
+    split("val", "split that chooses epoch and threshold", "val"),
+    Key("by", STAGE, "stage whose first box a row is the pseudo-box of validation", "proposals"),
+    Key("gt", kinds.flag(), "evaluate against the ground truth of the validation split as well", False),
+    split("test", "split scored against its ground truth after each epoch, for the table of select", None),
+    Key("workers", kinds.integer(0), "loader processes of each training process", otherwise="one a core of its share"),
+    Key("save_every", kinds.integer(1), "steps between checkpoints", 200, unit="steps"),
+    DEVICE,
+    Key(
+        "track", kinds.list_of(kinds.text("tracker", offers=("jsonl", "tensorboard", "wandb"))),
+        "where figures go: jsonl, tensorboard, wandb", ("jsonl",),
+    ),
+)  # fmt: skip
 
 
-class WithRecipe(click.Command):
-    """A command that lists the keys of recipes at the end of its help, and imports them only then."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write them."""
-        from wsoltrain.training.recipe import Recipe, known_recipes
-
-        with formatter.section("Keys of the recipe, and their defaults where a recipe names none"):
-            formatter.write_text(
-                ", ".join(
-                    name if field.is_required() else f"{name}={json.dumps(field.default)}"
-                    for name, field in Recipe.model_fields.items()
-                )
-            )
-        with formatter.section("Recipes"):
-            formatter.write_text(", ".join(known_recipes()))
-        super().format_epilog(ctx, formatter)
-
-
-@click.command(
+@make_command(
     "fit",
-    cls=WithRecipe,
-    help="Train a localizer; called again, go on where it stopped. Under torchrun, by several processes.\n\n\b\nKeys:\n"
-    f"{table(KEYS)}\n\nAny other key is one of the recipe: epochs=, lr=, size=, pixels.n_fg= …",
-    epilog="Example: wsoltrain fit recipe=dips dataset=demo store=wsol-store epochs=8",
+    KEYS,
+    recipe=True,
+    example="wsoltrain fit recipe=dips dataset=demo store=wsol-store epochs=8",
+    json_help="Print the result as JSON.",
 )
-@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(*, words: tuple[str, ...], as_json: bool) -> None:
-    """Train and tell what came of it."""
-    own = [word for word in words if word.partition("=")[0] in KEYS or "=" not in word]
-    values = read_words(own, KEYS)
-    changes = {name: parse_value(given) for name, given in split_words(w for w in words if w not in own).items()}
+def command(words: tuple[str, ...], as_json: bool) -> None:
+    """Train a localizer; called again, resume where it stopped. Under torchrun, by several processes."""
+    values, changes = read_recipe_words(words, KEYS)
     recipe, settings = prepare(values, changes)
     from wsoltrain.methods.localizers import complexity
     from wsoltrain.training.loop import Trainer
@@ -88,7 +69,7 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     opened: AbstractContextManager[list[Tracker]] = nullcontext([])
     if group.first:
-        opened = open_trackers(values["track"], settings.out, recipe.model_dump(mode="json"))
+        opened = open_trackers(",".join(values["track"]), settings.out, recipe.model_dump(mode="json"))
     with opened as trackers:
         trainer = Trainer(recipe, settings, trackers, group=group)
         if group.first:
@@ -121,12 +102,10 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     from wsoltrain.training.loop import Settings
     from wsoltrain.training.recipe import load_recipe
 
-    if not values["dataset"]:
-        msg = "no data set named"
-        raise ConfigError(msg, hint="add dataset=NAME, or dataset=FILE.yaml for your own")
+    require(values, "wsoltrain fit", dataset="demo")
     dataset = load_dataset(values["dataset"], root=values["root"])
     recipe = load_recipe(values["recipe"], dataset=dataset.name, changes=changes)
-    store = values["store"] or os.environ.get("WSOLPIPE_STORE", "wsol-store")
+    store = store_of(values)
     labelling = Labelling(
         store, dataset.name, values["split"], maps=recipe.maps, boxes=recipe.boxes, images=values["images"]
     )
@@ -137,14 +116,8 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
         val=values["val"],
         annotators=[values["by"], *(["gt"] if values["gt"] else [])],
         test=values["test"],
-        workers=loaders(values["workers"]),
+        workers=loader_count(values["workers"]),
         save_every=values["save_every"],
         device=values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"),
     )
     return recipe, settings
-
-
-def loaders(given: int | None) -> int:
-    """Loader processes: as given, else one a core of this process's share of the machine."""
-    share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, (os.cpu_count() or 1) // share) if given is None else given

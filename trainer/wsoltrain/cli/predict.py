@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
-from wsoltrain.cli.words import Key, completer, flag, need, read_words, table, text, whole
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, read_keys, require
+from wsoltrain.cli.command import make_command
+from wsoltrain.cli.common_keys import CHECKPOINT, DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,38 +25,39 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 COLUMNS = ("path", "width", "height", "x0", "y0", "x1", "y1", "label", "class", "probability")
-KEYS = {
-    "checkpoint": Key(text, None, "best-….safetensors of a run, or the run's folder"),
-    "source": Key(text, None, "folder, image, video, or a quoted pattern such as 'photos/**/*.jpg'"),
-    "out": Key(text, "predictions", "folder to write"),
-    "tau": Key(float, None, "threshold of the map; the one chosen on validation by default"),
-    "every": Key(whole(1), 1, "each n-th frame of a video"),
-    "maps": Key(flag, True, "write maps/<path>.npy, float32 [S, S], which wsolpipe eval maps= reads"),
-    "overlays": Key(flag, True, "write overlays/<path>.jpg, the picture with its map and box"),
-    "batch": Key(whole(1), 16, "pictures at once"),
-    "device": Key(text, None, "of torch; cuda where there is one"),
-}
-
-
-@click.command(
-    "predict",
-    help="Find the object in images and videos: boxes.json and boxes.csv (xyxy, half-open, pixels of the upright "
-    f"picture), maps and overlays.\n\n\b\nKeys:\n{table(KEYS)}",
-    epilog="Example: wsoltrain predict checkpoint=runs/dips-demo source=photos out=found",
+KEYS = (
+    CHECKPOINT,
+    Key("source", kinds.file("path or pattern"), "folder, image, video, or a quoted pattern such as 'photos/**/*.jpg'"),
+    Key("out", kinds.file("folder"), "folder to write", "predictions"),
+    Key("tau", kinds.number(0, 1), "threshold of the map", otherwise="chosen on validation, from the checkpoint"),
+    Key("every", kinds.integer(1), "read each n-th frame of a video", 1, unit="frames"),
+    Key("maps", kinds.flag(), "write maps/<path>.npy, float32 [S, S], which wsolpipe eval maps= reads", True),
+    Key("overlays", kinds.flag(), "write overlays/<path>.jpg, the picture with its map and box", True),
+    Key("batch", kinds.integer(1), "pictures in one forward pass", 16),
+    DEVICE,
 )
-@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
-@click.option("--json", "as_json", is_flag=True, help="Print what boxes.json holds.")
-def command(*, words: tuple[str, ...], as_json: bool) -> None:
-    """Predict and tell."""
-    values = read_words(words, KEYS)
-    need(values, "predict", "checkpoint", "source")
+
+
+@make_command(
+    "predict",
+    KEYS,
+    example="wsoltrain predict checkpoint=runs/dips-demo source=photos out=found",
+    json_help="Print what boxes.json holds.",
+)
+def command(words: tuple[str, ...], as_json: bool) -> None:
+    """Find the object in images and videos.
+
+    Writes boxes.json and boxes.csv (xyxy, half-open, pixels of the upright picture), maps and overlays.
+    """
+    values = read_keys(words, KEYS)
+    require(values, "wsoltrain predict", checkpoint="runs/dips-demo", source="photos")
     result = _predict(values)
     if as_json:
         click.echo(json.dumps(result))
     else:
         empty = sum(row["box"] is None for row in result["rows"])
-        told = f"{len(result['rows'])} pictures, {empty} without a box, {len(result['broken'])} broken"
-        click.echo(f"{values['out']}: {told}; at tau {result['tau']:.3f}")
+        counts = f"{len(result['rows'])} pictures, {empty} without a box, {len(result['broken'])} broken"
+        click.echo(f"{values['out']}: {counts}; at tau {result['tau']:.3f}")
     if not result["rows"]:
         first = result["broken"][0]
         msg = f"none of {len(result['broken'])} pictures can be read; {first['path']}: {first['reason']}"
@@ -71,7 +75,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     trained = load_trained(values["checkpoint"], device=device)
     tau = values["tau"] if values["tau"] is not None else trained.tau
     if tau is None or not 0 <= tau < 1:
-        msg = f"tau={tau} is no threshold of a map in 0..1"
+        msg = f"tau={tau} is not a threshold of a map in 0..1"
         raise ConfigError(msg, hint="tau=0.3, or a checkpoint with one that was chosen on validation")
     out = Path(values["out"])
     out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +98,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable(pictures: Iterable[Picture], broken: list[dict[str, str]]) -> Iterator[Picture]:
-    """Pictures with pixels; the others are told and listed."""
+    """Pictures with pixels; the others are reported and listed."""
     for picture in pictures:
         if picture.pixels is None:
             _log.warning("%s is left out: %s", picture.name, picture.reason)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,51 +10,62 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.cli.words import Key, completer, flag, one_of, read_words, table, text, whole
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, read_keys, require
+from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
+from wsoltrain.cli.command import make_command, store_of
+from wsoltrain.cli.common_keys import STAGE, split
 
 if TYPE_CHECKING:
     from wsoltrain.data.items import Item
     from wsoltrain.data.stream import Stream
 
-KEYS = {
-    "store": Key(text, None, "folder or URL of the store (else WSOLPIPE_STORE, else wsol-store)"),
-    "dataset": Key(text, None, "name in data/ or a YAML file"),
-    "split": Key(text, "train", "split of the data set"),
-    "root": Key(text, None, "folder of the image files, instead of the one in the YAML"),
-    "n": Key(whole(1), 16, "items to draw"),
-    "out": Key(text, "preview.png", "file to write"),
-    "seed": Key(whole(0), 0, "of order, crops and flips"),
-    "epoch": Key(whole(0), 0, "epoch whose first items are drawn"),
-    "S": Key(whole(1), 224, "side of the crop"),
-    "resize": Key(whole(1), None, "side to which the whole image is squashed before; 256 for S=224"),
-    "K": Key(whole(0), None, "boxes an item, else all that are stored"),
-    "M": Key(whole(1), None, "maps an item, else all that are stored"),
-    "maps": Key(text, "cls_maps", "stage of the maps, or none"),
-    "boxes": Key(text, "proposals", "stage of the boxes, or none"),
-    "view": Key(one_of("train", "eval"), "train", "random crop and flip, or the whole image"),
-    "one_per_group": Key(flag, False, "one frame of each video or patient"),
-}
+KEYS = (
+    STORE,
+    DATASET,
+    split("split", "split of the data set", "train"),
+    ROOT,
+    Key("n", kinds.integer(1), "items to draw", 16),
+    Key("out", kinds.file("image file"), "file to write", "preview.png"),
+    Key("seed", kinds.integer(0), "seed of order, crops and flips", 0),
+    Key("epoch", kinds.integer(0), "epoch whose first items are drawn", 0),
+    Key("S", kinds.integer(1), "side of the crop", 224, unit="pixels"),
+    Key(
+        "resize",
+        kinds.integer(1),
+        "side to which the whole image is squashed before the crop",
+        unit="pixels",
+        otherwise="8/7 of S",
+    ),
+    Key("K", kinds.integer(0), "boxes an item", otherwise="all that are stored"),
+    Key("M", kinds.integer(1), "maps an item", otherwise="all that are stored"),
+    Key("maps", kinds.or_null(STAGE), "stage of the maps", "cls_maps"),
+    Key("boxes", kinds.or_null(STAGE), "stage of the boxes", "proposals"),
+    Key("view", kinds.choice("train", "eval"), "train: random crop and flip; eval: the whole image", "train"),
+    Key("one_per_group", kinds.flag(), "draw one frame of each video or patient", False),
+)  # fmt: skip
 
 
-@click.command(
+@make_command(
     "preview",
-    help=f"Draw what a training step would see into one picture.\n\n\b\nKeys:\n{table(KEYS)}",
-    epilog="Example: wsoltrain preview store=wsol-store dataset=demo n=16 out=preview.png",
+    KEYS,
+    example="wsoltrain preview store=wsol-store dataset=demo n=16 out=preview.png",
+    json_help="Print what was drawn as JSON.",
 )
-@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
-@click.option("--json", "as_json", is_flag=True, help="Print what was drawn as JSON.")
-def command(*, words: tuple[str, ...], as_json: bool) -> None:
-    """Draw a sheet and tell about it."""
-    values = read_words(words, KEYS)
+def command(words: tuple[str, ...], as_json: bool) -> None:
+    """Draw what a training step would see into one picture."""
+    values = read_keys(words, KEYS)
+    require(values, "wsoltrain preview", dataset="demo")
     stream = _open(values)
     items = list(islice(stream, values["n"]))
     if not items:
         msg = f"none of the images of split {values['split']} can be read"
         raise ConfigError(msg, hint="check root=")
-    told = [_describe(item, stream) for item in items]
+    described = [_describe(item, stream) for item in items]
     out = Path(values["out"])
-    _draw(items, told, out)
-    result = {"out": str(out), "items": told, "counts": stream.counts, "epoch": values["epoch"], "seed": values["seed"]}
+    _draw(items, described, out)
+    drawn = {name: values[name] for name in ("epoch", "seed")}
+    result = {"out": str(out), "items": described, "counts": stream.counts, **drawn}
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -67,11 +77,8 @@ def _open(values: dict[str, Any]) -> Stream:
     from wsolpipe.images.dataset import load_dataset
     from wsoltrain.data.stream import ItemConfig, Labelling, Stream
 
-    if not values["dataset"]:
-        msg = "no data set named"
-        raise ConfigError(msg, hint="add dataset=NAME, or dataset=FILE.yaml for your own")
     dataset = load_dataset(values["dataset"], root=values["root"])
-    store = values["store"] or os.environ.get("WSOLPIPE_STORE", "wsol-store")
+    store = store_of(values)
     labelling = Labelling(store, dataset.name, values["split"], maps=values["maps"], boxes=values["boxes"])
     size = values["S"]
     config = ItemConfig(
@@ -97,7 +104,7 @@ def _describe(item: Item, stream: Stream) -> dict[str, Any]:
     rows = stream.items.rows
     row, label = int(item["row"]), int(item["label"])
     left, top, side, mirrored = item["window"].tolist()
-    told = {
+    described = {
         "row": row,
         "path": rows.name(row),
         "label": None if label < 0 else label,
@@ -105,18 +112,18 @@ def _describe(item: Item, stream: Stream) -> dict[str, Any]:
         "window": {"left": left, "top": top, "side": side, "flip": bool(mirrored)},
     }
     if "boxes" in item:
-        told["boxes"] = [[round(value, 2) for value in box] for box in item["boxes"].tolist()]
-        told["box_map"] = item["box_map"].tolist()
+        described["boxes"] = [[round(value, 2) for value in box] for box in item["boxes"].tolist()]
+        described["box_map"] = item["box_map"].tolist()
     if "maps" in item:
-        told["maps"] = list(item["maps"].shape)
-    return told
+        described["maps"] = list(item["maps"].shape)
+    return described
 
 
-def _draw(items: list[Item], told: list[dict[str, Any]], out: Path) -> None:
+def _draw(items: list[Item], described: list[dict[str, Any]], out: Path) -> None:
     from wsoltrain.inference.drawing import draw_sheet
 
     captions = []
-    for item in told:
+    for item in described:
         kept = sum(1 for number in item.get("box_map", ()) if number >= 0)
         lost = f", {len(item['boxes']) - kept} empty or lost" if len(item.get("boxes", ())) > kept else ""
         boxes = f"{kept} boxes{lost}" if "boxes" in item else "no boxes"

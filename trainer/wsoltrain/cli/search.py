@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import RunFailed
-from wsolpipe.keys.values import parse_value
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
 from wsoltrain.cli import fit
-from wsoltrain.cli.words import Key, completer, flag, read_words, table, text, whole
+from wsoltrain.cli.command import make_command, read_recipe_words
 
 if TYPE_CHECKING:
     import optuna
@@ -21,34 +22,35 @@ if TYPE_CHECKING:
     from wsoltrain.training.loop import Settings
 
 SHARED = ("recipe", "dataset", "store", "root", "split", "val", "by", "workers", "device", "save_every")
-KEYS = {
-    **{name: fit.KEYS[name] for name in SHARED},
-    "out": Key(text, None, "folder of study and trials; searches/<recipe>-<dataset> by default"),
-    "trials": Key(whole(1), 20, "trials of the study in all; a larger number later goes on with it"),
-    "parallel": Key(whole(1), 1, "processes that search"),
-    "worker": Key(whole(0), 0, "number of this process; where several shells share a folder give each its own"),
-    "search_seed": Key(whole(0), 0, "of the draws"),
-    "prune": Key(flag, True, "cut trials short that are worse than the median of the others at the same epoch"),
-}
-
-
-@click.command(
-    "search",
-    cls=fit.WithRecipe,
-    help="Search the ranges of a recipe's section search: for the best MaxBoxAcc against the boxes of by= on "
-    "validation; ground truth is not read unless by=gt. Called again, go on where it stopped.\n\n\b\nKeys:\n"
-    f"{table(KEYS)}\n\nAny other key is one of the recipe and is not searched: epochs=5 …",
-    epilog="Example: wsoltrain search recipe=dips dataset=demo store=wsol-store trials=30 parallel=2",
+KEYS = (
+    *(key for key in fit.KEYS if key.name in SHARED),
+    Key("out", kinds.file("folder"), "folder of study and trials", otherwise="searches/<recipe>-<dataset>"),
+    Key(
+        "trials", kinds.integer(1), "trials of the study in all; a larger number later continues it", 20, unit="trials"
+    ),
+    Key("parallel", kinds.integer(1), "processes that search", 1),
+    Key("worker", kinds.integer(0), "number of this process, another in each shell that shares a folder", 0),
+    Key("search_seed", kinds.integer(0), "seed of the draws", 0),
+    Key("prune", kinds.flag(), "stop trials that are worse than the median of the others at the same epoch", True),
 )
-@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(*, words: tuple[str, ...], as_json: bool) -> None:
-    """Search and tell."""
-    own = [word for word in words if word.partition("=")[0] in KEYS or "=" not in word]
-    given = [word for word in words if word not in own]
-    values = read_words(own, KEYS)
-    changes = {name: parse_value(value) for name, _, value in (word.partition("=") for word in given)}
-    rest = {name: key.default for name, key in fit.KEYS.items()}
+
+
+@make_command(
+    "search",
+    KEYS,
+    recipe=True,
+    example="wsoltrain search recipe=dips dataset=demo store=wsol-store trials=30 parallel=2",
+    json_help="Print the result as JSON.",
+)
+def command(words: tuple[str, ...], as_json: bool) -> None:
+    """Search the ranges of a recipe's section search for the best MaxBoxAcc on validation, against the boxes of by=.
+
+    Ground truth is not read unless by=gt. Keys of the recipe that are given are not searched. Called again, resume
+    where it stopped.
+    """
+    values, changes = read_recipe_words(words, KEYS)
+    given = [word for word in words if word.partition("=")[0] in changes]
+    rest = {key.name: key.default for key in fit.KEYS}
     _, settings = fit.prepare({**rest, **values}, changes, kind="searches")
     settings = _shared(settings, values)
     from wsoltrain.selection.search import Search, run
@@ -68,13 +70,13 @@ def command(*, words: tuple[str, ...], as_json: bool) -> None:
             process.terminate()
     if failed:
         msg = f"{len(failed)} of {values['parallel']} processes ended early"
-        raise RunFailed(msg, hint="the same command goes on; what they said stands above")
+        raise RunFailed(msg, hint="the same command continues the search; their messages are above")
     result = _result(study, settings.out.name) | {"out": str(settings.out)}
     if as_json:
         click.echo(json.dumps(result))
         return
-    told = ", ".join(f"{number} {state}" for state, number in result["trials"].items())
-    click.echo(f"{settings.out}: {told}; best {result['best']:.2f} by {values['by']}")
+    counts = ", ".join(f"{number} {state}" for state, number in result["trials"].items())
+    click.echo(f"{settings.out}: {counts}; best {result['best']:.2f} by {values['by']}")
     keys = " ".join(f"{name}={json.dumps(value)}" for name, value in result["settings"].items())
     click.echo(f"wsoltrain fit recipe={values['recipe']} dataset={values['dataset']} {' '.join([*given, keys])}")
 

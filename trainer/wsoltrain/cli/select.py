@@ -7,32 +7,34 @@ from typing import Any
 
 import click
 
-from wsolpipe.contract.errors import ConfigError
-from wsoltrain.cli.words import Key, completer, one_of, read_words, table, text
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, read_keys, require
+from wsoltrain.cli.command import make_command
+from wsoltrain.cli.common_keys import STAGE
 
-KEYS = {
-    "runs": Key(text, None, "folder of runs, searched with its sub-folders"),
-    "by": Key(text, "proposals", "annotator that chooses: the stage of the pseudo-boxes, cls, or gt"),
-    "metric": Key(one_of("MaxBoxAcc", "MaxBoxAccV2", "iou"), "MaxBoxAcc", "what counts as good"),
-}
-
-
-@click.command(
-    "select",
-    help="Choose run, epoch and threshold by one annotator; where runs were scored on a test split, show the table "
-    f"of model and threshold chosen there (BT, TT: oracles) or on validation (BV, VT).\n\n\b\nKeys:\n{table(KEYS)}",
-    epilog="Example: wsoltrain select runs=runs/dips-demo by=proposals",
+KEYS = (
+    Key("runs", kinds.file("folder"), "folder of runs, searched with its sub-folders"),
+    Key("by", STAGE, "annotator that chooses: the stage of the pseudo-boxes, cls, or gt", "proposals"),
+    Key("metric", kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou"), "figure that chooses", "MaxBoxAcc"),
 )
-@click.argument("words", nargs=-1, metavar="KEY=VALUE…", shell_complete=completer(KEYS))
-@click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON.")
-def command(*, words: tuple[str, ...], as_json: bool) -> None:
-    """Choose and tell."""
+
+
+@make_command(
+    "select",
+    KEYS,
+    example="wsoltrain select runs=runs/dips-demo by=proposals",
+    json_help="Print the choice as JSON.",
+)
+def command(words: tuple[str, ...], as_json: bool) -> None:
+    """Choose run, epoch and threshold by one annotator.
+
+    Where runs were scored on a test split, show the table of model and threshold chosen there (BT, TT: oracles) or on
+    validation (BV, VT).
+    """
     from wsolpipe.metrics.protocol import protocol_table, read_runs, select
 
-    values = read_words(words, KEYS)
-    if not values["runs"]:
-        msg = "no folder of runs named"
-        raise ConfigError(msg, hint="add runs=FOLDER, the out= of wsoltrain fit")
+    values = read_keys(words, KEYS)
+    require(values, "wsoltrain select", runs="runs/dips-demo")
     runs = read_runs(values["runs"])
     choice = select(runs, values["by"], metric=values["metric"])
     annotators = [values["by"]]
