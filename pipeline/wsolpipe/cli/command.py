@@ -34,11 +34,14 @@ class PipelineTable:
         Keys of a run that its help lists; a `Key` where this command's default or meaning is another.
     as_run : bool
         Whether it takes all words of ``run``, those of stages included.
+    positional : str
+        Source of its words without ``=``, such as ``stage``; empty where it has none.
     """
 
     keys: tuple[Key, ...]
     listed: tuple[str | Key, ...]
     as_run: bool
+    positional: str = ""
 
     def sections(self, given: Mapping[str, str]) -> Iterator[Section]:
         """Own keys and those of a run, then the parameters of the stages that are named."""
@@ -62,6 +65,8 @@ class PipelineTable:
         if self.as_run and dot:
             yield from self._parameters(stage, given)
             return
+        if self.positional:
+            yield from self.look_up(self.positional, given)
         yield from self.keys
         if self.as_run:
             yield from RUN_KEYS
@@ -73,6 +78,8 @@ class PipelineTable:
             from wsolpipe.engine.clusters import CLUSTERS
 
             return CLUSTERS
+        if source == "action":
+            return ("list", "retry", "drop")
         if source == "stage":
             return ["index", *self._registry(given).entries]
         from wsolpipe.images import offers
@@ -124,7 +131,12 @@ def configure(words: Iterable[str], keys: tuple[Key, ...] = ()) -> tuple[RunConf
 
 
 def make_command(
-    name: str, *, keys: tuple[Key, ...] = (), listed: tuple[str | Key, ...] = (), as_run: bool = True
+    name: str,
+    *,
+    keys: tuple[Key, ...] = (),
+    listed: tuple[str | Key, ...] = (),
+    as_run: bool = True,
+    positional: str = "",
 ) -> Callable[[Body], click.Command]:
     """Turn a function of (words, as_json) that returns an exit code into a command; its docstring is the help.
 
@@ -136,6 +148,8 @@ def make_command(
         Keys of a run that its help lists; a `Key` where this command's default or meaning is another.
     as_run : bool
         Whether the command takes all words of ``run``, those of stages included.
+    positional : str
+        Source of its words without ``=``, such as ``stage``; empty where it has none.
     """
 
     def decorate(body: Body) -> click.Command:
@@ -144,7 +158,7 @@ def make_command(
 
         return KeyCommand(
             name,
-            table=PipelineTable(keys, listed, as_run),
+            table=PipelineTable(keys, listed, as_run, positional),
             callback=call,
             help=body.__doc__,
             context_settings={"help_option_names": ["-h", "--help"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -14,15 +15,16 @@ from wsolpipe import __version__
 COMMANDS = {
     "run": "Run stages, and whatever they need that is missing.",
     "plan": "Say what would run and why.",
+    "stages": "List the stages and what their parameters mean.",
     "status": "Say how far every stage of a store is, from any shell.",
     "verify": "Read a store again and compare it with its records.",
-    "repair": "Remove what is torn, so that run remakes it.",
+    "repair": "Remove what is torn, so that run makes it again.",
     "push": "Give finished shards to another store.",
     "pull": "Take finished shards from another store.",
     "publish": "Push labels with a card, croissant.json and checksums.",
     "explain": "Say why two keys of a stage differ.",
     "adopt": "Accept shards of an older key, with the reason.",
-    "quarantine": "List, retry or drop rows that were given up.",
+    "quarantine": "List, retry or drop quarantined rows.",
     "eval": "Score maps or boxes against ground truth.",
     "report": "Write the HTML report.",
     "export": "Write boxes as localization.txt files.",
@@ -68,7 +70,8 @@ def cli() -> None:
     wsolpipe run stage=proposals dataset=mine.yaml cls_maps.batch=64 workers=2
     wsolpipe status
 
-    Words are key=value: keys of the run (store=, split=, workers= …) or stage.parameter=value.
+    Words are key=value: keys of the run (store=, split=, workers= …) or stage.parameter=value. wsolpipe run
+    stage=NAME --help lists the parameters of a stage.
     """
 
 
@@ -78,8 +81,12 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look through every installed package
     from wsolpipe.contract.errors import WsolError
 
+    if "_WSOLPIPE_COMPLETE" in os.environ:
+        from wsolpipe.keys.bash import register
+
+        register()
     try:
-        sys.exit(cli(standalone_mode=False))
+        sys.exit(cli(prog_name="wsolpipe", standalone_mode=False))
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -96,6 +103,13 @@ def main() -> None:
             raise
         print(f"wsolpipe: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if "--debug" in sys.argv or error.errno != errno.ENAMETOOLONG:
+            raise
+        from wsolpipe.contract.nearest import shorten
+
+        print(f"wsolpipe: a name of a file is too long: {shorten(str(error.filename))}", file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

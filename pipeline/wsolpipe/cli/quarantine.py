@@ -9,7 +9,7 @@ from wsolpipe.keys.key import Key
 KEYS = (Key("ids", kinds.list_of(kinds.text("image_id")), "only these rows", (), otherwise="all quarantined rows"),)
 
 
-@make_command("quarantine", keys=KEYS, listed=("stage", "dataset", "store", "split"))
+@make_command("quarantine", keys=KEYS, listed=("stage", "dataset", "store", "split"), positional="action")
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """List quarantined rows, try them again, or accept that they have no result.
 

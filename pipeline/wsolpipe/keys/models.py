@@ -32,7 +32,7 @@ def keys_of(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, *
     given = defaults or {}
     keys: list[Key] = []
     for name, info in model.model_fields.items():
-        own = None if info.is_required() else info.get_default(call_default_factory=True)
+        own = None if info.is_required() or info.default_factory else info.default  # a made default differs by machine
         default = given.get(name, own)
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):

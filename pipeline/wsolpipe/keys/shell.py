@@ -127,19 +127,24 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
     from wsolpipe.contract.errors import WsolError
 
-    command = ctx.command
+    table: Table = ctx.command.table  # type: ignore[attr-defined]
     before = list(ctx.params.get("words") or ())
     cut = ""  # what bash has cut off before the word, and does not want back
-    if incomplete == "=" and before:
-        cut, incomplete = f"{before.pop()}=", ""
-    elif len(before) > 1 and before[-1] == "=":
+    if len(before) > 1 and before[-1] == "=":
         cut = f"{before[-2]}="
         before = before[:-2]
+    elif not incomplete and before and before[-2:-1] != ["="] and _is_key(table, before[-1]):
+        cut = f"{before.pop()}="  # click takes the = away where nothing follows it
     try:
-        found = list(offers(command.table, cut + incomplete, pairs(before)))  # type: ignore[attr-defined]
+        found = list(offers(table, cut + incomplete, pairs(before)))
     except (WsolError, OSError):
         return []  # a shell has no room for an error; the command itself says it
     return [CompletionItem(text.removeprefix(cut), help=said or None) for text, said in found]
+
+
+def _is_key(table: Table, word: str) -> bool:
+    """Whether a word is the name of a key."""
+    return any(not isinstance(key, str) and key.name == word for key in table.names({}, word))
 
 
 def offers(table: Table, word: str, given: Mapping[str, str]) -> Iterator[Offer]:

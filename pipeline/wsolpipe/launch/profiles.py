@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.keys.kinds import Unit
 from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -44,66 +45,53 @@ Word = Annotated[str, BeforeValidator(_worded)]
 
 
 class Profile(BaseModel):
-    """What is said of each worker's job. Everything has a default, so a site may need no file at all.
-
-    Attributes
-    ----------
-    partition, account, qos : str, optional
-        As SLURM knows them.
-    gpus : str
-        Devices a worker, as a number or ``type:number``; empty or 0 for none.
-    cpus : int
-        Cores a worker.
-    memory : str, optional
-        As SLURM writes it, such as ``32G``.
-    time : str, optional
-        Wall time in SLURM's formats: ``90`` (minutes), ``90:00``, ``4:00:00``, ``2-0``, ``1-12:30``, ``1-0:0:0``.
-    modules, setup : tuple of str
-        Modules to load, then lines of shell, before a worker starts.
-    sbatch : tuple of str
-        More options of ``sbatch``, as written on its command line.
-    signal_seconds : int
-        Seconds before its wall time at which SLURM asks a job to end (SIGUSR1).
-    python : str
-        Interpreter on the compute nodes, perhaps with a wrapper before it.
-    logs : str
-        Folder that submit host and compute nodes share, for scripts and logs.
-    max_jobs : int, optional
-        Jobs that run at a time.
-    resubmits : int
-        Times that a lost job is replaced, and that a job which ran out of time goes back into the queue.
-    poll_seconds : float
-        Seconds between looks at the queue.
-    interface : str, optional
-        Network of the submit host, such as ``ib0``, by which compute nodes reach the scheduler of ``cluster=slurm``.
-    start_seconds : float, optional
-        Seconds that a run may be without any Dask worker, at first or later, before it gives up; each kind of cluster
-        has its own default.
-    devices : tuple of str
-        Devices of this machine that ``cluster=dask-cuda`` uses; empty for all that are visible.
-    """
+    """What is said of each worker's job. Everything has a default, so a site may need no file at all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    partition: Word | None = None
-    account: Word | None = None
-    qos: Word | None = None
-    gpus: Word = ""
-    cpus: int = Field(default=1, ge=1)
-    memory: Word | None = None
-    time: Word | None = None
-    modules: Lines = ()
-    setup: Lines = ()
-    sbatch: Lines = ()
-    signal_seconds: int = Field(default=120, ge=1)
-    python: str = Field(default_factory=lambda: sys.executable)
-    logs: str = "wsolpipe-logs"
-    max_jobs: int | None = Field(default=None, ge=1)
-    resubmits: int = Field(default=20, ge=0)
-    poll_seconds: float = Field(default=5.0, gt=0)
-    interface: Word | None = None
-    start_seconds: float | None = Field(default=None, gt=0)
-    devices: Annotated[tuple[Word, ...], BeforeValidator(_listed)] = ()
+    partition: Word | None = Field(default=None, description="partition of the jobs")
+    account: Word | None = Field(default=None, description="account that the jobs are charged to")
+    qos: Word | None = Field(default=None, description="quality of service of the jobs")
+    gpus: Word = Field(default="", description="GPUs a worker, as a number or type:number; empty or 0 for none")
+    cpus: Annotated[int, Unit("cores")] = Field(default=1, ge=1, description="cores a worker")
+    memory: Word | None = Field(default=None, description="memory a worker as SLURM writes it, such as 32G")
+    time: Word | None = Field(
+        default=None, description="wall time in SLURM's formats: 90 (minutes), 90:00, 4:00:00, 2-0, 1-12:30, 1-0:0:0"
+    )
+    modules: Lines = Field(default=(), description="environment modules to load before a worker starts")
+    setup: Lines = Field(default=(), description="lines of shell to run after the modules, before a worker starts")
+    sbatch: Lines = Field(default=(), description="more options of sbatch, as on its command line")
+    signal_seconds: Annotated[int, Unit("seconds")] = Field(
+        default=120, ge=1, description="time before its wall time at which SLURM asks a job to end (SIGUSR1)"
+    )
+    python: str = Field(
+        default_factory=lambda: sys.executable,
+        description="interpreter on the compute nodes, perhaps with a wrapper before it",
+    )
+    logs: str = Field(
+        default="wsolpipe-logs", description="folder for scripts and logs that submit host and compute nodes share"
+    )
+    max_jobs: Annotated[int | None, Unit("jobs")] = Field(
+        default=None, ge=1, description="jobs that run at a time; null: no bound"
+    )
+    resubmits: int = Field(
+        default=20, ge=0, description="times that a lost job is replaced, or one that ran out of time is queued again"
+    )
+    poll_seconds: Annotated[float, Unit("seconds")] = Field(
+        default=5.0, gt=0, description="time between looks at the queue"
+    )
+    interface: Word | None = Field(
+        default=None,
+        description="network of the submit host by which compute nodes reach the Dask scheduler, such as ib0",
+    )
+    start_seconds: Annotated[float | None, Unit("seconds")] = Field(
+        default=None,
+        gt=0,
+        description="time without any Dask worker after which a run gives up; null: the default of the cluster",
+    )
+    devices: Annotated[tuple[Word, ...], BeforeValidator(_listed)] = Field(
+        default=(), description="devices of this machine that cluster=dask-cuda uses; empty: all that are visible"
+    )
 
     @field_validator("*", mode="after")
     @classmethod

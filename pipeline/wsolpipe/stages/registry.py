@@ -30,6 +30,8 @@ class StageEntry(BaseModel):
 
     Attributes
     ----------
+    about : str
+        What it makes, in one line.
     class_ : str
         ``package.module:Class``.
     version : int
@@ -49,6 +51,7 @@ class StageEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    about: str = ""
     class_: str = Field(alias="class")
     version: int = Field(ge=1)
     kind: Literal["rows", "artifact"]

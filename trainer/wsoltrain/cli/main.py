@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -61,6 +62,10 @@ def main(args: list[str] | None = None) -> None:
     given = sys.argv[1:] if args is None else args
     debug = "--debug" in given
     words = [word for word in given if word != "--debug"]  # so that it may stand anywhere
+    if "_WSOLTRAIN_COMPLETE" in os.environ:
+        from wsolpipe.keys.bash import register
+
+        register()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         code = cli.main(words, prog_name="wsoltrain", standalone_mode=False)

@@ -1,0 +1,112 @@
+"""Write the reference pages of ``docs/reference/`` from the table of keys; with ``--check``, say which are out of date.
+
+python tools/reference.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.keys.models import keys_of
+from wsolpipe.launch.profiles import Profile
+from wsolpipe.stages.registry import load_registry
+from wsoltrain.cli.command import recipe_keys
+from wsoltrain.cli.main import COMMANDS as TRAINER
+from wsoltrain.training.recipe import known_recipes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wsolpipe.keys.key import Key
+    from wsolpipe.keys.shell import KeyCommand
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+NOTE = "<!-- Written by tools/reference.py from the table of keys; do not edit. -->\n"
+
+
+def write_pages() -> dict[str, str]:
+    """Text of each page by the name of its file."""
+    return {
+        "wsolpipe.md": _commands("wsolpipe", PIPELINE) + _profiles(),
+        "wsoltrain.md": _commands("wsoltrain", TRAINER),
+        "stages.md": _stages(),
+        "recipes.md": _recipes(),
+    }
+
+
+def _commands(program: str, commands: Iterable[str]) -> str:
+    parts = [NOTE, f"# Commands of {program}\n"]
+    for name in commands:
+        command: KeyCommand = importlib.import_module(f"{program}.cli.{name}").command
+        parts.append(f"## {program} {name}\n\n{_prose(command.help or '')}\n")
+        for section in command.table.sections({}):
+            parts.append("\n".join(text for text in (section.note, _table(section.keys)) if text) + "\n")
+    return "\n".join(parts)
+
+
+def _profiles() -> str:
+    words = "Fields of a profile in the file of `profiles=`, or `profile.field=value` on the command line."
+    return f"\n## Cluster profiles\n\n{words}\n\n{_table(keys_of(Profile, prefix='profile.'))}\n"
+
+
+def _prose(text: str) -> str:
+    """Help text as Markdown: blocks that click keeps as they are become code."""
+    blocks = []
+    for block in text.strip().split("\n\n"):
+        lines = [line.strip() for line in block.splitlines()]
+        kept = lines[0] == "\b"
+        blocks.append("```\n" + "\n".join(lines[1:]) + "\n```" if kept else " ".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _stages() -> str:
+    registry = load_registry()
+    parts = [NOTE, "# Stages\n", "Written `stage.parameter=value` on the command line.\n"]
+    for name, entry in registry.entries.items():
+        needs = ", ".join(f"`{need}`" for need in entry.needs) or "the index alone"
+        parts.append(f"## {name}\n\nMakes: {entry.about}. Reads {needs}.\n\n{_table(registry.keys(name))}\n")
+        outputs = [[f"`{output}`", meaning] for output, meaning in entry.outputs.items()]
+        parts.append(_rows(["output", "meaning"], outputs) + "\n")
+    return "\n".join(parts)
+
+
+def _recipes() -> str:
+    parts = [NOTE, "# Recipes\n", "Keys of `wsoltrain fit recipe=NAME`, with the values of the recipe.\n"]
+    parts += [f"## {name}\n\n{_table(recipe_keys(name))}\n" for name in known_recipes()]
+    return "\n".join(parts)
+
+
+def _table(keys: Iterable[Key]) -> str:
+    rows = [[f"`{key.name}`", key.kind.name, key.shown_default(), key.unit, key.meaning] for key in keys]
+    return _rows(["key", "type", "default", "unit", "meaning"], rows) if rows else ""
+
+
+def _rows(columns: list[str], rows: list[list[Any]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def main() -> int:
+    """Write the pages, or compare them; 1 if one is out of date."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    stale = []
+    for name, text in write_pages().items():
+        path = FOLDER / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not check:
+                FOLDER.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    print(f"{'out of date' if check else 'written'}: {', '.join(stale) or 'none'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
