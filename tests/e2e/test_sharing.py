@@ -82,11 +82,11 @@ def test_what_was_refused_gives_exit_code_4_and_the_command_that_goes_on(toy, un
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["push"], "add to=STORE"),
-        (["pull"], "add from=STORE"),
+        (["push"], "add to="),
+        (["pull"], "add from="),
         (["push", "to=x", "stagse=a"], "did you mean 'stages'"),
         (["pull", "from=x", "jobs=many"], "jobs=many"),
-        (["pull", "from=x", "replace=always"], "write newer"),
+        (["pull", "from=x", "replace=always"], "unknown replace 'always'"),
         (["push", "to=ftp://x"], "not supported"),
         (["pull", "from=s3://me:secret@x/y"], "written to logs"),
     ],
