@@ -144,7 +144,7 @@ def test_a_finished_run_says_what_scripts_rely_on(toy):
             "stage", "split", "key", "rows", "done", "quarantined", "shards", "shards_done", "seconds",
         }  # fmt: skip
     status = toy.call("status", stage="shade").json
-    assert set(status) >= {"stages", "store", "resume"}
+    assert set(status) >= {"stages", "failed", "store", "resume"}
     assert json.loads(done.out)["stages"][-1]["shards_done"] == 1
 
 

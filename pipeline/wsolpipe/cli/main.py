@@ -101,7 +101,9 @@ def main() -> None:
     except WsolError as error:
         if "--debug" in sys.argv:
             raise
-        print(f"wsolpipe: {error}", file=sys.stderr)
+        from wsolpipe.cli.command import shown
+
+        print(f"wsolpipe: {shown(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         if "--debug" in sys.argv or error.errno != errno.ENAMETOOLONG:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table, shown
 
 
 @make_command("repair", listed=("store", "dataset", "stage"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Remove what is torn, orphaned or left over from killed processes; the next run makes it again."""
+    """Remove or set aside what is damaged, orphaned or left by killed processes; the next run makes it again."""
     from wsolpipe import open_store
     from wsolpipe.engine.status import last_command
     from wsolpipe.share.repair import repair
@@ -24,5 +24,5 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     print_table(["kind", "where", "shard", "done"], [[p.kind, p.where, p.shard, text] for p, text in done])
     command_line = last_command(store, config.dataset or None)
     if command_line:
-        print(f"now run: {command_line}")
+        print(shown(f"now run: {command_line}"))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_table, shown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 
@@ -17,7 +17,7 @@ KEYS = (
 
 @make_command("status", keys=KEYS, listed=("store", "dataset", "stage"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Say how far every stage of a store is; needs no cluster and no data set."""
+    """Show the progress of every stage of a store; needs no cluster and no data set."""
     from wsolpipe import open_store
     from wsolpipe.engine.status import last_command, survey
 
@@ -27,12 +27,12 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         dataset = _name_in_store(config.dataset)
         if dataset:
             store[dataset]  # raises with the names that there are
-        lines = survey(store, dataset=dataset, stages=config.stage)
+        lines, failed = survey(store, dataset=dataset, stages=config.stage)
         resume = last_command(store, dataset)
         if as_json:
-            print_json({"stages": lines, "store": config.store, "resume": resume})
+            print_json({"stages": lines, "failed": failed, "store": config.store, "resume": resume})
         else:
-            _show(lines, resume)
+            _show(lines, failed, resume)
         if not own["watch"]:
             return 0
         time.sleep(own["every"])
@@ -47,7 +47,7 @@ def _name_in_store(dataset: str) -> str | None:
     return dataset or None
 
 
-def _show(lines: list[dict[str, Any]], resume: str | None) -> None:
+def _show(lines: list[dict[str, Any]], failed: list[dict[str, Any]], resume: str | None) -> None:
     columns = [
         "data set",
         "stage",
@@ -71,8 +71,15 @@ def _show(lines: list[dict[str, Any]], resume: str | None) -> None:
         for line in lines
     ]  # fmt: skip
     print_table(columns, rows)
-    for line in lines:
+    for line in [*lines, *failed]:
         for shard, reason in line["failures"].items():
-            print(f"failed: {line['stage']} of {line['split']} shard {shard}: {reason}")
+            unit = f" of {line['split']} shard {shard}" if line["split"] else ""
+            print(shown(f"failed: {line['stage']}{unit}: {reason}"))
+        for text in line["damaged"]:
+            print(shown(f"damaged: {text}"))
+    if any(line["damaged"] for line in lines):
+        print("wsolpipe repair sets aside or removes what is damaged, run makes it again")
+    if failed:
+        print(f"{len(failed)} keys without a finished shard are not listed; wsolpipe repair removes them")
     if resume:
-        print(f"last command: {resume}")
+        print(shown(f"last command: {resume}"))

@@ -10,7 +10,8 @@ import numpy as np
 
 from wsolpipe.contract.arrays import ArrayView, Named
 from wsolpipe.contract.backends.opening import open_backend
-from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.errors import StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
@@ -127,8 +128,22 @@ class Artifact(Named):
         return read_record(self.store.backend, self.folder, None)
 
     def read(self, name: str) -> bytes:
-        """Bytes of one of its files."""
-        return self.store.backend.get(f"{self.folder}/files/{name}")
+        """Bytes of one of its files.
+
+        Raises
+        ------
+        TornShardError
+            If the record does not name it, or it is missing or has other bytes than recorded.
+        """
+        where, stored = f"{self.folder}/files/{name}", self.record.objects.get(name) if self.record else None
+        try:
+            data = self.store.backend.get(where)
+        except FileNotFoundError:
+            data = None
+        if data is None or stored is None or sha256_bytes(data) != stored.sha256:
+            msg = f"{self.store.url}/{where} is not the file that its record names"
+            raise TornShardError(msg, hint=f"wsolpipe repair store={self.store.url}, then run it again")
+        return data
 
 
 @dataclass(frozen=True)

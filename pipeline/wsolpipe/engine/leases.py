@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.faults import fault_point
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from wsolpipe.contract.backends.base import Backend
 
 DEFAULT_TTL = 60.0
+LONGEST_TTL = 3600.0
+"""Seconds after which the longest lease that anybody may ask for counts as silent."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,21 @@ class Owner:
         return cls(
             socket.gethostname(), _boot(), _pid_space(), os.getpid(), _started(os.getpid()), secrets.token_hex(8)
         )
+
+    @classmethod
+    def of(cls, fields: Any) -> Owner:
+        """The holder that a lease names.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it names none.
+        """
+        owner = cls(**fields)
+        if not isinstance(owner.pid, int) or not all(isinstance(item, str) for item in (owner.boot, owner.pids)):
+            msg = f"not the holder of a lease: {fields}"
+            raise TypeError(msg)
+        return owner
 
     def is_dead(self) -> bool:
         """Whether this process can tell that the holder is gone: same boot and container, no such process any more."""
@@ -62,6 +80,11 @@ class Leases:
     _beating: list[Lease] = field(default_factory=list)
     _heart: threading.Thread | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ttl <= LONGEST_TTL:
+            msg = f"lease={self.ttl}: a lease lives for more than 0 and at most {LONGEST_TTL:.0f} seconds"
+            raise ConfigError(msg)
 
     def acquire(self, name: str) -> Lease | None:
         """Take the lease `name`; None while somebody else holds it."""
@@ -91,9 +114,11 @@ class Leases:
         """Whether the holder that wrote `content` is dead or has not beaten for its time to live."""
         try:
             fields = json.loads(content)
-            owner, ttl = Owner(**fields["owner"]), float(fields["ttl"])
-        except (ValueError, KeyError, TypeError):
+            owner, ttl = Owner.of(fields["owner"]), float(fields["ttl"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             owner, ttl = None, self.ttl  # torn by a kill: counts as silent
+        if not 0 < ttl <= LONGEST_TTL:  # NaN too
+            ttl = self.ttl
         if owner is not None and owner.is_dead():
             return True
         now = time.monotonic()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.canonical import sha256_file
 from wsolpipe.contract.errors import TornShardError
 from wsolpipe.contract.layout import commit_name, file_of, lease_name
 from wsolpipe.contract.manifest import CommitRecord
+from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit
 from wsolpipe.engine.artifact import ArtifactJob
@@ -18,6 +20,7 @@ from wsolpipe.stages.base import ArtifactStage, Context, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from wsolpipe.contract.manifest import StageManifest
     from wsolpipe.contract.reader import StageView
@@ -54,6 +57,7 @@ class Maker:
     _warned: set[str] = field(default_factory=set)
     _memory: Memory = field(default_factory=Memory)
     _older: dict[str, list[StageView]] = field(default_factory=dict)
+    _hashed: set[tuple[Path, str]] = field(default_factory=set)
 
     def make(self, node: Node, unit: int | None, lease: Lease) -> tuple[CommitRecord, bool]:
         """Make and commit one unit whose lease is held; return the record that stands and whether this was needed.
@@ -65,15 +69,19 @@ class Maker:
         TornShardError
             If an upstream shard turned out to be damaged; it is discarded, so that it is made again first.
         """
-        manifest = self._manifest(node)
-        generation = self._clear_old(node, manifest, unit, lease)
-        if isinstance(generation, CommitRecord):
-            return generation, False
-        self._tell("begin", node, shard=unit)
-        if unit is None:
-            record = self._make_artifact(node, lease, generation)
-        else:
-            record = self._make_shard(node, manifest, unit, lease, generation)
+        try:
+            manifest = self._manifest(node)
+            generation = self._clear_old(node, manifest, unit, lease)
+            if isinstance(generation, CommitRecord):
+                return generation, False
+            self._tell("begin", node, shard=unit)
+            if unit is None:
+                record = self._make_artifact(node, lease, generation)
+            else:
+                record = self._make_shard(node, manifest, unit, lease, generation)
+        except TornShardError:
+            self._discard_damaged(node, unit)
+            raise
         self.session.backend.delete(retry_name(node.folder, unit))
         self.session.backend.delete(failure_name(node.folder, unit))
         self._tell(
@@ -119,11 +127,7 @@ class Maker:
         if node.folder not in self._older:
             self._older[node.folder] = older_views(self.session, node, manifest)
         taken = job.take_over(self._older[node.folder]) if generation == 1 else None
-        try:
-            return taken or job.make()
-        except TornShardError:
-            self._discard_damaged(node, shard)
-            raise
+        return taken or job.make()
 
     def _make_artifact(self, node: Node, lease: Lease, generation: int) -> CommitRecord:
         kind = self.session.stage_class(node.stage)
@@ -131,22 +135,21 @@ class Maker:
         self._ready = None  # one set of models at a time
         return ArtifactJob(self.session, node, kind(node.params, self._context(node)), lease, generation).make()
 
-    def _discard_damaged(self, node: Node, shard: int) -> None:
-        """Discard the shards that `shard` reads if their bytes are not those of their record; mend arrays' metadata."""
+    def _discard_damaged(self, node: Node, unit: int | None) -> None:
+        """Discard what `unit` reads if its bytes are not those of its record; mend arrays' metadata."""
         for need in node.upstream:
             manifest = existing_manifest(self.session, need)
             if manifest is not None and need.split is not None:
                 commit.restore_metadata(self.session.backend, need.folder, manifest, need.shards)
-            for unit in node.reads(need, shard):
-                lease = self.leases.acquire(lease_name(need.folder, unit))
+            for read in node.reads(need, unit):
+                lease = self.leases.acquire(lease_name(need.folder, read))
                 if lease is None or manifest is None:
                     continue
-                state, record = unit_state(self.session, need, manifest, unit, retry=False)
+                state, record = unit_state(self.session, need, manifest, read, retry=False)
                 if record is not None and commit.damaged_objects(self.session.backend, need.folder, manifest, record):
                     commit.discard(self.session.backend, need.folder, manifest, record, lease)
-                    self.emit(
-                        {"event": "warning", "text": f"{need.stage} shard {unit} was damaged ({state}): made again"}
-                    )
+                    what = need.stage if read is None else f"{need.stage} shard {read}"
+                    self.emit({"event": "warning", "text": f"{what} was damaged ({state}): made again"})
                 lease.release()
 
     # -- set-up --------------------------------------------------------------------------------------------------
@@ -193,11 +196,7 @@ class Maker:
     def _context(self, node: Node) -> Context:
         index = node.index or next((self.session.index_of(split) for split in self.session.splits), None)
         known = index.manifest if index else None
-        files = {
-            need.stage: self.session.backend.fetch_folder(f"{need.folder}/files")
-            for need in node.upstream
-            if need.split is None
-        }
+        files = {need.stage: self._artifact_files(need) for need in node.upstream if need.split is None}
         return Context(
             dataset=node.dataset,
             classes=known.classes if known else None,
@@ -212,6 +211,26 @@ class Maker:
             progress=lambda done, total: self._progress(node, done, total),
             check=self.check,
         )
+
+    def _artifact_files(self, node: Node) -> Path:
+        """Folder with the files of an artifact, hashed before this process first uses them.
+
+        Raises
+        ------
+        TornShardError
+            If one is missing or has other bytes than its record says.
+        """
+        record = read_record(self.session.backend, node.folder, None)
+        folder = self.session.backend.fetch_folder(f"{node.folder}/files")
+        for name, stored in record.objects.items() if record else ():
+            if (folder, stored.sha256) in self._hashed:
+                continue
+            path = folder / name
+            if not path.is_file() or sha256_file(path) != stored.sha256:
+                msg = f"{self.session.config.store}/{node.folder}/files/{name} has other bytes than recorded"
+                raise TornShardError(msg, hint="run makes it again")
+            self._hashed.add((folder, stored.sha256))
+        return folder
 
     def _progress(self, node: Node, done: int, total: int) -> None:
         self._tell("progress", node, done=done, total=total)

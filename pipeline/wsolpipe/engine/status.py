@@ -5,110 +5,154 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.errors import AccessError, StoreError
+from wsolpipe.contract.layout import Shards, shard_of
+from wsolpipe.contract.manifest import IndexManifest, StageManifest
+from wsolpipe.contract.reader import Artifact, Index, StageView
+from wsolpipe.contract.records import read_record
+from wsolpipe.engine.folders import Folder, list_folders
 from wsolpipe.engine.indexing import scan_seconds
 from wsolpipe.engine.leases import Owner
 
 if TYPE_CHECKING:
+    from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.contract.reader import Store
 
-ARTIFACTS = "artifacts"
 
-
-def survey(store: Store, *, dataset: str | None = None, stages: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """A line for every stage, split and key: rows, shards, what is done, who is at work, what failed.
+def survey(
+    store: Store, *, dataset: str | None = None, stages: tuple[str, ...] = ()
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A line for every stage, split and key: rows, shards, what is done, who is at work, what failed or is damaged.
 
     Of several keys of a stage all are listed, the newest last.
+
+    Returns
+    -------
+    (lines, failed)
+        ``failed`` has the keys that hold no shard and that nobody works on, since their first run failed.
+
+    Raises
+    ------
+    AccessError
+        If something may not be read.
     """
-    lines: list[dict[str, Any]] = []
-    for name in store.datasets():
-        if dataset in {None, name}:
-            lines += _artifacts(store, name)
-            for split in store[name].splits():
-                lines += _split_lines(store, name, split)
-    return [line for line in lines if not stages or line["stage"] in stages]
+    folders, _ = list_folders(store.backend, datasets=(dataset,) if dataset else (), stages=stages)
+    read = [item for folder in folders if (item := _read(store, folder)) is not None]
+    read.sort(key=lambda item: item[0])
+    lines = [line for _, line in read]
+
+    def begun(line: dict[str, Any]) -> bool:
+        return bool(line["shards_done"] or line["running"] or line["damaged"] or line["stage"] == "index")
+
+    return [line for line in lines if begun(line)], [line for line in lines if not begun(line)]
 
 
 def last_command(store: Store, dataset: str | None) -> str | None:
     """The command that last ran on the store."""
     notes = []
     for name in [dataset] if dataset else store.datasets():
+        note = _read_note(store.backend, f"{name}/last-run.json")
+        if isinstance(note.get("command"), str):
+            notes.append((str(note.get("time", "")), note["command"]))
+    return max(notes)[1] if notes else None
+
+
+def _read(store: Store, folder: Folder) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """(place in the order, line) of a folder; None for one without a manifest that is not an index under way."""
+    damaged: list[str] = []
+    view: Artifact | Index | StageView
+    if folder.split is None:
+        view = Artifact(store, folder.dataset, folder.stage, folder.key)
+    elif folder.stage == "index":
+        view = Index(store, folder.dataset, folder.split, folder.key)
+    else:
+        view = StageView(store, folder.dataset, folder.split, folder.stage, folder.key)
+    manifest: IndexManifest | StageManifest | None = None
+    if store.backend.size(f"{folder.path}/manifest.json") is not None:
         try:
-            notes.append(json.loads(store.backend.get(f"{name}/last-run.json")))
-        except (FileNotFoundError, ValueError):
-            continue
-    return str(max(notes, key=lambda note: note["time"])["command"]) if notes else None
-
-
-def _split_lines(store: Store, dataset: str, split_name: str) -> list[dict[str, Any]]:
-    split = store[dataset][split_name]
-    lines = []
-    for key in store.backend.names(f"{split.folder}/index"):
-        folder = f"{split.folder}/index/{key[:-1]}"
-        done = store.backend.size(f"{folder}/manifest.json") is not None
-        manifest = split.index(key[:-1]).manifest if done else None
-        line = _line("index", dataset, split_name, key[:-1], manifest.rows if manifest else 0, 1, int(done))
-        if manifest:
-            line.update(
-                done=manifest.rows - manifest.quarantined, quarantined=manifest.quarantined,
-                seconds=scan_seconds(split.index(key[:-1])),
-            )  # fmt: skip
-        lines.append({**line, **_activity(store, folder)})
-    for stage in split.stages():
-        for key in split.keys(stage):
-            view = split.stage(stage, key)
-            records = view.committed().values()
-            line = _line(stage, dataset, split_name, key, view.manifest.rows, len(view.shards), len(records))
-            line.update(
-                done=sum(record.ok + record.no_object for record in records),
-                quarantined=sum(len(record.quarantined) for record in records),
-                seconds=round(sum(record.seconds for record in records), 3),
-                bytes=sum(item.bytes for record in records for item in record.objects.values()),
-            )
-            made = sum(record.stop - record.start for record in records)
-            rate = made / line["seconds"] if line["seconds"] else None
-            activity = _activity(store, view.folder)
-            workers = max(1, activity["running"])
-            line["rows_per_second"] = round(rate, 2) if rate else None
-            line["eta_seconds"] = round((line["rows"] - made) / rate / workers, 1) if rate else None
-            lines.append({**line, **activity})
-    return lines
-
-
-def _artifacts(store: Store, dataset: str) -> list[dict[str, Any]]:
-    lines = []
-    for stage in store.backend.names(f"{dataset}/{ARTIFACTS}"):
-        for key in store.backend.names(f"{dataset}/{ARTIFACTS}/{stage[:-1]}"):
-            folder = f"{dataset}/{ARTIFACTS}/{stage}{key[:-1]}"
-            done = store.backend.size(f"{folder}/commits/artifact.json") is not None
-            line = _line(stage[:-1], dataset, None, key[:-1], 0, 1, int(done))
-            if done:
-                line["seconds"] = store[dataset].artifact(stage[:-1], key[:-1]).record.seconds  # type: ignore[union-attr]
-            lines.append({**line, **_activity(store, folder)})
-    return lines
-
-
-def _line(stage: str, dataset: str, split: str | None, key: str, rows: int, shards: int, done: int) -> dict[str, Any]:
-    return {
-        "stage": stage, "dataset": dataset, "split": split, "key": key, "rows": rows, "done": 0, "quarantined": 0,
-        "shards": shards, "shards_done": done, "seconds": 0.0, "bytes": 0, "rows_per_second": None, "eta_seconds": None,
+            manifest = view.manifest
+        except AccessError:
+            raise
+        except StoreError as error:
+            damaged.append(error.message)
+    elif folder.stage != "index":
+        return None
+    line: dict[str, Any] = {
+        "stage": folder.stage, "dataset": folder.dataset, "split": folder.split, "key": folder.key, "rows": 0,
+        "done": 0, "quarantined": 0, "shards": 1, "shards_done": 0, "seconds": 0.0, "bytes": 0,
+        "rows_per_second": None, "eta_seconds": None, **_activity(store.backend, folder.path), "damaged": damaged,
     }  # fmt: skip
+    if isinstance(manifest, IndexManifest):
+        done = manifest.rows - manifest.quarantined
+        line.update(rows=manifest.rows, shards_done=1, done=done, quarantined=manifest.quarantined)
+        line["seconds"] = scan_seconds(Index(store, folder.dataset, str(folder.split), folder.key))
+    elif isinstance(manifest, StageManifest):
+        _count(line, manifest, _records(store.backend, folder, damaged))
+    created = manifest.created if manifest else ""
+    order = (folder.dataset, folder.split or "", folder.stage != "index", folder.stage, created, folder.key)
+    return order, line
 
 
-def _activity(store: Store, folder: str) -> dict[str, Any]:
+def _count(line: dict[str, Any], manifest: StageManifest, records: list[CommitRecord]) -> None:
+    """Add up what the records of a stage or artifact say."""
+    line["seconds"] = round(sum(record.seconds for record in records), 3)
+    line["shards_done"] = len(records)
+    if manifest.kind == "artifact":
+        return
+    line.update(
+        rows=manifest.rows, shards=len(Shards(manifest.rows, manifest.shard_rows)),
+        done=sum(record.ok + record.no_object for record in records),
+        quarantined=sum(len(record.quarantined) for record in records),
+        bytes=sum(item.bytes for record in records for item in record.objects.values()),
+    )  # fmt: skip
+    made = sum(record.stop - record.start for record in records)
+    if line["seconds"] and made:
+        rate = made / line["seconds"]
+        line["rows_per_second"] = round(rate, 2)
+        line["eta_seconds"] = round((manifest.rows - made) / rate / max(1, line["running"]), 1)
+
+
+def _records(backend: Backend, folder: Folder, damaged: list[str]) -> list[CommitRecord]:
+    """Commit records of a folder; what is wrong with those that cannot be parsed is added to `damaged`."""
+    records = []
+    for file in backend.names(f"{folder.path}/commits"):
+        unit = shard_of(file)
+        if unit is None and file != "artifact.json":
+            continue
+        try:
+            record = read_record(backend, folder.path, unit)
+        except AccessError:
+            raise
+        except StoreError as error:
+            damaged.append(error.message)
+        else:
+            records += [record] if record else []
+    return records
+
+
+def _activity(backend: Backend, folder: str) -> dict[str, Any]:
     """Leases by whether their holder is known to be dead, and failures with their reason."""
     running, stale = 0, 0
-    for name in store.backend.names(f"{folder}/leases"):
+    for name in backend.names(f"{folder}/leases"):
         try:
-            content = json.loads(store.backend.get(f"{folder}/leases/{name}"))
-            dead = Owner(**content["owner"]).is_dead()
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            dead = Owner.of(_read_note(backend, f"{folder}/leases/{name}").get("owner", {})).is_dead()
+        except (ValueError, TypeError):
             continue
         stale += dead
         running += not dead
-    failures = {}
-    for name in store.backend.names(f"{folder}/failures"):
-        try:
-            failures[name.removesuffix(".json")] = json.loads(store.backend.get(f"{folder}/failures/{name}"))["error"]
-        except (FileNotFoundError, ValueError, KeyError):
-            continue
+    notes = {
+        name.removesuffix(".json"): _read_note(backend, f"{folder}/failures/{name}")
+        for name in backend.names(f"{folder}/failures")
+    }
+    failures = {unit: str(note["error"]) for unit, note in notes.items() if "error" in note}
     return {"running": running, "stale_leases": stale, "failures": failures}
+
+
+def _read_note(backend: Backend, name: str) -> dict[str, Any]:
+    """A small JSON object that helps people and that no result depends on; empty if it is damaged or gone."""
+    try:
+        note = json.loads(backend.get(name))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
