@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -117,6 +118,13 @@ def test_boxes_are_clipped_and_counted_or_refused_where_they_lie_outside():
     for box in ((12, 0, 14, 5), (-4, 0, 0, 5), (0, 10, 5, 12), (0, -3, 5, 0)):
         with pytest.raises(DataError, match=r"l:9: box \(.*\) lies wholly outside a, 12x10 pixels"):
             check_listing(rows, scans, [Annotation("a", "box", *box, "", "l:9")])
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_an_image_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    (scan,) = scan_rows(tmp_path, [ListedRow("a", "a.jpg")], exif="apply")
+    assert scan.reason == "is not a regular file"
 
 
 def test_an_annotation_of_no_row_is_named():

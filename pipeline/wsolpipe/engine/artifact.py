@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.plan import upstream_contents
-from wsolpipe.engine.shard import READ_ALWAYS, read_image
+from wsolpipe.engine.shard import READ_ALWAYS
 from wsolpipe.stages.base import Rows
 
 if TYPE_CHECKING:
@@ -72,11 +71,10 @@ class ArtifactJob:
         reasons = {position: reason for position, reason in enumerate(columns["reason"]) if reason}
         status = np.full(table.num_rows, Status.OK, np.uint8)
         status[list(reasons)] = Status.QUARANTINED
-        root = os.fspath(self.session.root)
+        files = self.session.files
 
         def load(position: int) -> np.ndarray[Any, Any]:
-            path = f"{root}/{columns['path'][position]}"
-            return read_image(path, columns["sha256"][position], columns["orientation"][position])
+            return files.read(columns["path"][position], columns["sha256"][position], columns["orientation"][position])
 
         numbers = np.arange(table.num_rows, dtype=np.int64)
         return Rows(numbers, columns, load, status=status, reasons=reasons, threads=self.stage.context.threads)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import digest
+from wsolpipe.engine.image_files import LOST
 from wsolpipe.stages.base import Parts
 
 if TYPE_CHECKING:
@@ -90,8 +91,13 @@ class Checkpoint:
         *,
         at_once: bool = False,
     ) -> None:
-        """Write what is done, if the last time is long enough ago. Scratch out of space costs nothing but safety."""
+        """Write what is done, if the last time is long enough ago. Scratch out of space costs nothing but safety.
+
+        Rows whose file was lost are not kept, nor is anything beside them: whoever goes on tries them again.
+        """
         if not at_once and time.monotonic() - self._last < self.every:
+            return
+        if any(reason.startswith(LOST) for reason in reasons.values()):
             return
         spent = self.spent + time.monotonic() - self._began
         notes = json.dumps({"done": done, "spent": spent, "reasons": reasons, "summary": summary})

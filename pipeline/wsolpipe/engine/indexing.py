@@ -23,6 +23,7 @@ from wsolpipe.contract.reader import Index
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
+from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
 from wsolpipe.images.listing import Annotation, ListedRow
@@ -239,6 +240,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     generation = len([name for name in backend.names(f"{base}-rescans") if name.endswith(".json")])
     stamp = digest([source_stamp(dataset, split), generation])
     rescan = session.config.force and "index" in session.config.stage
+    rescan = rescan or (present is not None and _found_again(session, present))
     if present is not None and not rescan and last_seen(backend, present.folder).get("stamp") == stamp:
         return present
     if rescan and present is not None:
@@ -271,6 +273,17 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
     backend.replace(f"{work.folder}/seen.json", json.dumps({"stamp": stamp, "time": now()}).encode())
     return session.finished_index(split, work.key) or work
+
+
+def _found_again(session: Session, index: Index) -> bool:
+    """Whether a file that could not be opened when it was scanned can be opened now."""
+    from wsolpipe.images.scan import MISSING, UNREADABLE
+
+    if not index.manifest.quarantined:
+        return False
+    rows = index.table(["path", "reason"]).to_pylist()
+    lost = (row["path"] for row in rows if row["reason"].startswith((MISSING, UNREADABLE)))
+    return any(is_readable(session.root, path) for path in lost)
 
 
 def scan_seconds(index: Index) -> float:

@@ -1,4 +1,4 @@
-"""Rows that were given up: to list them, to try them again, or to accept that they are gone."""
+"""Quarantined rows: list them, try them again, or accept that they are gone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import short_key
 from wsolpipe.contract.layout import split_folder
+from wsolpipe.engine.image_files import LOST, is_readable
 from wsolpipe.engine.indexing import ask_rescan
 from wsolpipe.engine.lookup import find_view
-from wsolpipe.engine.plan import retry_name
+from wsolpipe.engine.plan import examine, retry_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.contract.reader import StageView
+    from wsolpipe.engine.graph import Graph
     from wsolpipe.engine.session import Session
 
 
@@ -45,7 +48,7 @@ def views(session: Session) -> Iterator[StageView]:
 
 
 def quarantined_rows(session: Session) -> list[dict[str, Any]]:
-    """Every quarantined row: row, image_id, path, stage, split, reason; a row is listed where it was given up first."""
+    """Every quarantined row: row, image_id, path, stage, split, reason; each where it was quarantined first."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for split in session.splits:
         index = session.index_of(split)
@@ -75,9 +78,31 @@ def retry(session: Session, ids: set[str] | None = None) -> int:
     for view in views(session):
         for shard, record in view.committed().items():
             if any((view.split, bad.row) in wanted for bad in record.quarantined):
-                asked = json.dumps({"generation": record.generation + 1}).encode()
-                session.backend.replace(retry_name(view.folder, shard), asked)
+                ask_again(session, view.folder, shard, record)
     return len(rows)
+
+
+def retry_found(session: Session, graph: Graph) -> int:
+    """Ask for a new generation of every shard with a row whose file was lost and is back; return how many.
+
+    Rows are lost when the folder of images is out of reach for a moment: nobody has to list them to try them again.
+    """
+    asked = 0
+    for node in graph.nodes:
+        if node.blocked or node.split is None:
+            continue
+        for unit, record in examine(session, node, {}).records.items():
+            lost = (bad.path for bad in record.quarantined if bad.reason.startswith(LOST))
+            if any(is_readable(session.root, path) for path in lost):
+                ask_again(session, node.folder, unit, record)
+                asked += 1
+    return asked
+
+
+def ask_again(session: Session, folder: str, unit: int | None, record: CommitRecord) -> None:
+    """Ask for a new generation of a shard or artifact."""
+    asked = json.dumps({"generation": record.generation + 1}).encode()
+    session.backend.replace(retry_name(folder, unit), asked)
 
 
 def drop(session: Session, ids: set[str] | None = None) -> int:

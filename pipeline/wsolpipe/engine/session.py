@@ -16,6 +16,7 @@ from wsolpipe.contract.layout import split_folder
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Index, Store
 from wsolpipe.engine.config import RunConfig, merge
+from wsolpipe.engine.image_files import ImageFiles
 from wsolpipe.images.dataset import DatasetConfig, load_dataset
 from wsolpipe.stages.registry import Registry, load_registry
 
@@ -75,6 +76,11 @@ class Session:
     def root(self) -> Path:
         """Folder that row paths are relative to."""
         return self.dataset.image_root()
+
+    @cached_property
+    def files(self) -> ImageFiles:
+        """The image files below the root."""
+        return ImageFiles(self.root)
 
     @property
     def splits(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import BadImageError, StoreError, TornShardError
+from wsolpipe.contract.errors import StoreError, TornShardError
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
 from wsolpipe.contract.reader import StageView
@@ -22,10 +21,10 @@ from wsolpipe.engine.checkpoint import Checkpoint
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.engine.faults import fault_point
+from wsolpipe.engine.image_files import LOST
 from wsolpipe.engine.isolation import process_guarded
 from wsolpipe.engine.pace import Pace
 from wsolpipe.engine.plan import upstream_contents
-from wsolpipe.images.decode import decode
 from wsolpipe.images.tables import rows_digest
 from wsolpipe.stages.base import Parts, Rows, Stage, Upstream
 
@@ -242,6 +241,9 @@ class ShardJob:
                 checkpoint.save(last, arrays, status, reasons, self._summary, at_once=True)
                 raise
             first = last
+        paths = columns["path"]
+        lost = [paths[position] for position, reason in reasons.items() if reason.startswith(LOST)]
+        self.session.files.confirm_lost(lost, [paths[at] for at in np.flatnonzero(status == Status.OK)] if lost else [])
         checkpoint.drop()
         return arrays, status, reasons
 
@@ -271,12 +273,10 @@ class ShardJob:
                     reasons[position] = f"{name}: {why.get(start + first + position, 'quarantined')}"
                 elif item.status[first + position] == Status.NO_OBJECT:
                     status[position] = Status.NO_OBJECT
-        root = os.fspath(self.session.root)
+        files = self.session.files
 
         def load(position: int) -> Array:
-            return read_image(
-                f"{root}/{part['path'][position]}", part["sha256"][position], part["orientation"][position]
-            )
+            return files.read(part["path"][position], part["sha256"][position], part["orientation"][position])
 
         numbers = np.arange(start + first, start + last, dtype=np.int64)
         return Rows(
@@ -295,26 +295,6 @@ def older_views(session: Session, node: Node, manifest: StageManifest) -> list[S
         for view in views
         if view.key != node.key and (view.manifest.basis, view.manifest.shard_rows, view.manifest.arrays) == alike
     ]
-
-
-def read_image(path: str, sha256: str | None, orientation: int | None) -> Array:
-    """Decode an image file that the index knows.
-
-    Raises
-    ------
-    BadImageError
-        If it is gone, has other bytes than were indexed, or cannot be decoded.
-    """
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - called once a row; pathlib doubles its cost
-            data = file.read()
-    except OSError as error:
-        msg = f"cannot be read: {error.strerror}"
-        raise BadImageError(msg) from error
-    if sha256 and sha256_bytes(data) != sha256:
-        msg = "changed since it was indexed: run stage=index force=true"
-        raise BadImageError(msg)
-    return decode(data, orientation=orientation)
 
 
 def _cut(item: Upstream, first: int, last: int) -> Upstream:

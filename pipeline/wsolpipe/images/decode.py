@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import re
+import stat
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,6 +65,27 @@ class Probe:
     height: int
     orientation: int
     frames: int
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Bytes of an image file; what is not a regular file (a pipe, a device) is refused, not waited for.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened or read.
+    BadImageError
+        If it is not a regular file.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:  # noqa: PTH123 - called once a row; pathlib doubles its cost
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            msg = "is not a regular file"
+            raise BadImageError(msg)
+        return file.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would block for ever
 
 
 def decode(data: bytes, *, orientation: int | None = None, draft: tuple[int, int] | None = None) -> Pixels:

@@ -7,15 +7,19 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from wsolpipe.contract.errors import BadImageError
+from wsolpipe.contract.errors import BadImageError, DataError
 from wsolpipe.images.ahead import map_ahead
-from wsolpipe.images.decode import decode_oriented
+from wsolpipe.images.decode import decode_oriented, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from wsolpipe.images.listing import ListedRow
+
+
+MISSING, UNREADABLE = "missing file", "unreadable file: "
+"""How the reason of a row begins whose file could not be opened; such rows are scanned again once the file is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,23 @@ def scan_rows(
     Returns
     -------
     list of Scan
-        One a row, in order. Never raises for a bad file: it gets its reason.
+        One a row, in order. A bad file raises nothing: it gets its reason.
+
+    Raises
+    ------
+    DataError
+        If the root itself is gone.
     """
     top = os.fspath(root)
 
     def scan(row: ListedRow) -> Scan:
         if row.reason:
             return Scan(0, "", 0, 0, 1, row.reason)
-        return scan_file(os.path.join(top, row.path), exif=exif)
+        found = scan_file(os.path.join(top, row.path), exif=exif)
+        if found.reason.startswith((MISSING, UNREADABLE)) and not os.path.isdir(top):
+            msg = f"the folder of images {top} is gone"
+            raise DataError(msg, hint="nothing was committed of these rows: run again once it is back")
+        return found
 
     scans = []
     for found in map_ahead(scan, rows, threads=threads):
@@ -81,12 +94,13 @@ def scan_rows(
 def scan_file(path: str, *, exif: Literal["apply", "ignore"]) -> Scan:
     """Hash and fully decode one file."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_file(path)
     except FileNotFoundError:
-        return Scan(0, "", 0, 0, 1, "missing file")
+        return Scan(0, "", 0, 0, 1, MISSING)
     except OSError as error:
-        return Scan(0, "", 0, 0, 1, f"unreadable file: {error.strerror or type(error).__name__}")
+        return Scan(0, "", 0, 0, 1, f"{UNREADABLE}{error.strerror or type(error).__name__}")
+    except BadImageError as error:
+        return Scan(0, "", 0, 0, 1, error.message)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         pixels, orientation = decode_oriented(data, exif=exif)

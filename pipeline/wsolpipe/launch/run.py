@@ -14,8 +14,8 @@ from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.indexing import list_index
 from wsolpipe.engine.leases import Leases
-from wsolpipe.engine.plan import Line, examine, make_plan, retry_name
-from wsolpipe.engine.quarantine import dropped_ids
+from wsolpipe.engine.plan import Line, examine, make_plan
+from wsolpipe.engine.quarantine import ask_again, dropped_ids, retry_found
 from wsolpipe.engine.session import Session
 from wsolpipe.launch import launcher
 from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PENDING, stop_on_signals
@@ -76,8 +76,11 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
     with stop_on_signals(stop):
         graph_session = _settle_indexes(session, emit)
         if config.force:
-            _ask_again(graph_session)
+            _force(graph_session)
+        retry_found(graph_session, resolve(graph_session))
         submitted = launch(graph_session, hear, stop)
+        if not submitted and not stop.is_set() and retry_found(graph_session, resolve(graph_session)):
+            submitted = launch(graph_session, hear, stop)
     graph = resolve(graph_session)
     if submitted:
         return Ended(graph_session, make_plan(graph_session, graph), EXIT_DONE, submitted, submitted=True)
@@ -104,13 +107,12 @@ def _settle_indexes(session: Session, emit: Emit) -> Session:
     return replace(session, config=replace(session.config, index=keys))
 
 
-def _ask_again(session: Session) -> None:
+def _force(session: Session) -> None:
     """``force=true``: ask for a new generation of every shard of the stages that were named."""
     for node in resolve(session).nodes:
         if node.stage in session.config.stage and not node.blocked:
             for unit, record in examine(session, node, {}).records.items():
-                asked = json.dumps({"generation": record.generation + 1}).encode()
-                session.backend.replace(retry_name(node.folder, unit), asked)
+                ask_again(session, node.folder, unit, record)
 
 
 def budget(max_failed: float, rows: int) -> float:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
-from wsolpipe.images.decode import decode
+from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, Window, box_areas
 from wsoltrain.data.chunks import ChunkCache
 from wsoltrain.data.order import Pick, generator
@@ -198,7 +198,7 @@ class Items:
         """
         config = self.config
         try:
-            data = self.path(row).read_bytes()
+            data = read_file(self.path(row))
         except OSError as error:
             msg = f"cannot be read: {error.strerror}"
             raise BadImageError(msg) from error

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
 from wsolpipe.images.ahead import map_ahead
-from wsolpipe.images.decode import decode
+from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _is_video(file: Path) -> bool:
 
 def _image(file: Path, name: str) -> Picture:
     try:
-        return Picture(name, decode(file.read_bytes()))
+        return Picture(name, decode(read_file(file)))
     except BadImageError as error:
         return Picture(name, None, error.message)
     except OSError as error:

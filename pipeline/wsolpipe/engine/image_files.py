@@ -1,0 +1,102 @@
+"""The image files of a data set as a stage reads them: one that is lost costs its row, a lost folder stops the run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.errors import BadImageError, DataError
+from wsolpipe.images.decode import decode, read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+LOST = "cannot be read: "
+"""How the reason of a row begins whose file could not be opened; such rows are tried again once the file is back."""
+IN_A_ROW = 16
+"""Files in a row that cannot be read before the folder is taken to be out of reach, and no more rows are given up."""
+
+
+class ImageFiles:
+    """Reads the files below a root, and counts how many in a row could not be read.
+
+    Shared by the threads of a process.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.fspath(root)
+        self._lost = 0
+        self._lock = threading.Lock()
+
+    def read(self, path: str, sha256: str | None, orientation: int | None) -> np.ndarray[Any, Any]:
+        """Decode a file that the index knows.
+
+        Parameters
+        ----------
+        path : str
+            Relative to the root.
+        sha256 : str or None
+            Of the file as it was indexed.
+        orientation : int or None
+            EXIF orientation that makes it upright.
+
+        Returns
+        -------
+        uint8 array [H, W, 3]
+
+        Raises
+        ------
+        BadImageError
+            If it cannot be opened, has other bytes than were indexed, or cannot be decoded.
+        DataError
+            If the root is gone, or `IN_A_ROW` files in a row could not be opened.
+        """
+        try:
+            data = read_file(f"{self.root}/{path}")
+        except OSError as error:
+            self._note_lost(path, error)
+            msg = f"{LOST}{error.strerror}"
+            raise BadImageError(msg) from error
+        self._lost = 0
+        if sha256 and sha256_bytes(data) != sha256:
+            msg = "changed since it was indexed: run stage=index force=true"
+            raise BadImageError(msg)
+        return decode(data, orientation=orientation)
+
+    def _note_lost(self, path: str, error: OSError) -> None:
+        with self._lock:
+            self._lost += 1
+            many = self._lost >= IN_A_ROW
+        if many or not os.path.isdir(self.root):
+            raise self._out_of_reach(IN_A_ROW, path) from error
+
+    def confirm_lost(self, lost: Sequence[str], read: Sequence[str]) -> None:
+        """Make sure that lost files are lost, and not the folder: one of those that were `read` can still be opened.
+
+        Raises
+        ------
+        DataError
+            If none can.
+        """
+        if lost and not any(is_readable(self.root, path) for path in read):
+            raise self._out_of_reach(len(lost), lost[-1])
+
+    def _out_of_reach(self, count: int, path: str) -> DataError:
+        msg = f"{count} image files in a row cannot be read, last {self.root}/{path}"
+        if not os.path.isdir(self.root):
+            msg = f"the folder of images {self.root} is gone"
+        return DataError(
+            msg,
+            hint="nothing was committed of these rows: run again once the files are back; "
+            "if they were removed for good, run stage=index force=true first",
+        )
+
+
+def is_readable(root: str | Path, path: str) -> bool:
+    """Whether a file below the root can be opened."""
+    return os.access(f"{os.fspath(root)}/{path}", os.R_OK)
