@@ -13,10 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from stores import DATASET, build_store, write_stage
+from wsolpipe.cli.eval import command
+from wsolpipe.contract.backends.base import open_backend
 from wsolpipe.contract.errors import ConfigError, DataError, StoreError
+from wsolpipe.contract.layout import commit_name, stage_folder
+from wsolpipe.contract.manifest import CommitRecord, StageManifest
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.lookup import SessionResults
@@ -190,6 +195,17 @@ def test_an_image_that_cannot_be_read_is_given_up_and_counted_and_one_without_a_
     scale = 224 / np.array([30, 40, 30, 40])
     want = iou_curves(framed(np.pad(np.ones((4, 3)), 2))[None], [np.trunc(box * scale)]).max()
     assert figures["iou"] == pytest.approx(want, abs=1e-6)
+
+
+def test_a_folder_or_file_of_another_data_set_is_refused(place, tmp_path):
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "someone_else.npy", np.eye(4))
+    with pytest.raises(ConfigError, match=f"holds no map of any of the {ROWS} images of test") as caught:
+        place.figures(None, maps=str(tmp_path / "other"))
+    assert f"{place.tiny['test'].paths[0]}.npy" in caught.value.hint
+    (tmp_path / "boxes.txt").write_text("someone_else.jpg,1,2,3,4\n")
+    with pytest.raises(ConfigError, match="holds no box of an image of test"):
+        place.figures("proposals", against=str(tmp_path / "boxes.txt"))
 
 
 def test_a_map_of_the_wrong_shape_is_an_error_that_names_its_file(place):
@@ -502,3 +518,34 @@ def test_a_folder_of_maps_needs_no_store_and_no_ground_truth_of_the_split_that_c
     assert (figures["tau"], figures["tau_rows"]) == (own["tau"], 3)  # the same maps and boxes in both splits
     with pytest.raises((DataError, ConfigError, OSError)):
         evaluate(SessionResults(session), None, "test", replace(asked, tau_from="truth"))
+
+
+def write_artifact(place, stage, summary):
+    backend, folder = open_backend(place.tiny["test"].url), stage_folder(DATASET, None, stage, "abcd000011114444")
+    manifest = StageManifest(
+        kind="artifact", dataset=DATASET, split=None, stage=stage, key="abcd000011114444", version=1, params={},
+        fingerprint="abcd000011114444", columns={}, upstream={}, artifacts={}, basis="", created="2025-01-01T00:00:00Z",
+    )  # fmt: skip
+    record = CommitRecord(shard=None, start=0, stop=0, objects={}, summary=summary)
+    backend.create(f"{folder}/manifest.json", manifest.to_bytes())
+    backend.create(commit_name(folder, None), record.to_bytes())
+
+
+def test_eval_of_an_artifact_shows_its_recorded_accuracy_or_says_what_it_is(place):
+    measured = {split: {"rows": 3, "top1": 0.5, "top5": 1.0} for split in ("val", "test")}
+    write_artifact(place, "classifier", {"mode": "finetune", "accuracy": measured})
+    write_artifact(place, "text_anchors", {"classes": 8})
+    words = [f"dataset={place.config.dataset}", f"store={place.config.store}"]
+
+    def call(*more):
+        return CliRunner().invoke(command, [*words, *more], catch_exceptions=False)
+
+    found = json.loads(call("stage=classifier", "--json").stdout)
+    assert (found["key"], found["accuracy"], found["mode"]) == ("abcd000011114444", measured, "finetune")
+    only = json.loads(call("stage=classifier", "split=val", "--json").stdout)
+    assert only["accuracy"] == {"val": measured["val"]}
+    assert "0.500" in call("stage=classifier").stdout
+    with pytest.raises(ConfigError, match="text_anchors is an artifact of the whole data set"):
+        call("stage=text_anchors")
+    with pytest.raises(StoreError, match="no classifier with key ffff"):
+        call("stage=classifier", "key=ffff")

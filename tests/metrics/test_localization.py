@@ -138,6 +138,27 @@ def test_one_worker_equals_many_to_the_last_bit():
         total.merge(MaxBoxEvaluation(thresholds=49))
 
 
+def test_top_k_takes_the_map_of_the_true_class_and_knows_no_rank_without_a_label():
+    right, wrong = np.zeros((24, 24)), np.zeros((24, 24))
+    right[4:12, 4:12], wrong[20:, 20:] = 1, 1
+    box = [[4, 4, 11, 11]]
+    evaluation = MaxBoxEvaluation(thresholds=10)
+    # The label ranks first, second, third with a worse map of its own, sixth; the last row has no label.
+    predicted = [[3, 1, 2, 4, 5], [1, 3, 2, 4, 5], [1, 2, 3, 4, 5], [1, 2, 4, 5, 6], [-1, -1, -1, -1, -1]]
+    evaluation.add(
+        [right, wrong, right, right, right], [box] * 5,
+        truth=[3, 3, 3, 3, -1], predicted=predicted, of_truth={1: right, 2: wrong},
+    )  # fmt: skip
+    result = evaluation.result(tau=0.5)
+    assert (result["MaxBoxAcc"], result["top1_loc"], result["top5_loc"]) == (80, 20, 40)
+    assert (result["accuracy_top1"], result["accuracy_top5"]) == (25, 75)
+    single = MaxBoxEvaluation(thresholds=10)
+    single.add([right], [box], truth=[3], predicted=[[3]])
+    assert (single.result()["top1_loc"], single.result()["top5_loc"], single.result()["accuracy_top5"]) == (
+        100, None, None,
+    )  # fmt: skip
+
+
 def test_no_row_leaves_the_denominator_silently():
     maps, boxes, _, _ = rows(count=6)
     constant, broken = np.full((24, 24), 0.5), np.full((24, 24), np.nan)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from stores import build_store
 from wsolpipe.cli.eval import command as pipeline_eval
-from wsolpipe.contract.errors import RunFailed, StoreError
+from wsolpipe.contract.errors import ConfigError, RunFailed, StoreError
 from wsoltrain.cli import eval as scoring
+from wsoltrain.data.config import Labelling
+from wsoltrain.inference.model import load_trained
+from wsoltrain.selection.evaluation import Evaluator, NetworkMaps
 
 
 def words_of(checkpoint, store, *more):
@@ -44,6 +52,64 @@ def test_quarantined_rows_count_in_both_commands_alike(trained, tmp_path):
     for line in mine["table"]:
         assert (line["rows"], line["rows_quarantined"]) == (30, 10), line["name"]
     assert (mine["localizer"]["rows"], mine["localizer"]["rows_quarantined"]) == (30, 10)
+
+
+def write_masks(folder, store, rows):
+    """Replace the ground truth of the split val by masks of the objects of some rows, and name them in the YAML."""
+    (folder / "masks").mkdir()
+    for row in rows:
+        mask = np.zeros(store.sizes[row], np.uint8)
+        x0, y0, x1, y1 = store.objects[row].astype(int)
+        mask[y0:y1, x0:x1] = 255
+        Image.fromarray(mask).save(folder / "masks" / f"{row}.png")
+    names = [f"{row}.png" for row in rows]
+    edges = {name: np.zeros(len(rows)) for name in ("x0", "y0", "x1", "y1")}
+    (path,) = (folder / "store" / "tiny" / "val" / "index").glob("*/annotations.parquet")
+    pq.write_table(pa.table({"row": rows, "kind": ["mask"] * len(rows), **edges, "path": names}), path)
+    described = "name: tiny\nlayout: folder\nroot: images\nmasks: masks\nsplit: {val: .}\n"
+    (folder / "tiny.yaml").write_text(described)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(trained, tmp_path, masks):
+    store = build_store(tmp_path, rows=24, sizes=(30, 50), split="val", quarantined={3: "truncated"})
+    (tmp_path / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nsplit: {val: .}\n")
+    if masks:
+        write_masks(tmp_path, store, [row for row in range(24) if row % 3])
+    mine = figures(words_of(trained, store, "split=val"))
+    model = load_trained(str(trained), device=torch.device("cpu"))
+    labelling = Labelling(store.url, "tiny", "val", maps=None, boxes=None)
+    if masks:
+        with pytest.raises(ConfigError, match="has no gt box or mask"):  # nobody said where the files are
+            Evaluator(model.recipe, labelling, store.root, ["gt"], 0)
+    evaluator = Evaluator(model.recipe, labelling, store.root, ["gt"], 0, tmp_path / "masks")
+    for batch in NetworkMaps(model.model, evaluator.stream, torch.device("cpu")).batches():
+        for row, values in zip(batch.rows, batch.maps, strict=True):
+            (tmp_path / "maps" / store.paths[row]).parent.mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / "maps" / f"{store.paths[row]}.npy", values)
+    words = [
+        f"maps={tmp_path}/maps", f"dataset={tmp_path}/tiny.yaml", f"store={store.url}", "split=val", "threads=1",
+        "normalise=false", f"tau={mine['localizer']['tau']}", "--json",
+    ]  # fmt: skip
+    theirs = json.loads(CliRunner().invoke(pipeline_eval, words, catch_exceptions=False).stdout)
+    names = ["MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP", "pixel_iou", "rows", "rows_quarantined", "rows_missing"]
+    assert {name: mine["localizer"][name] for name in names} == {name: theirs[name] for name in names}
+    assert theirs["rows_quarantined"] == 1
+    own = mine["table"][-1]
+    if masks:
+        assert theirs["MaxBoxAcc"] is None
+        assert own["pxap"] == theirs["PxAP"] > 30
+        assert (own["rows"], mine["boxes"], [line["name"] for line in mine["table"]]) == (16, None, ["localizer"])
+    else:
+        assert (own["accuracy"], own["pxap"], own["rows"]) == (theirs["MaxBoxAcc"], None, 23)
+
+
+def test_an_image_that_cannot_be_read_counts_as_quarantined(trained, tmp_path):
+    store = build_store(tmp_path, rows=24, sizes=(30, 50), split="val")
+    (tmp_path / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nsplit: {val: .}\n")
+    (tmp_path / "images" / store.paths[7]).write_bytes(b"no image")
+    found = figures(words_of(trained, store, "split=val"))["localizer"]
+    assert (found["rows"], found["rows_quarantined"], found["rows_missing"]) == (23, 1, 0)
 
 
 def test_stages_that_are_not_there_are_refused_by_their_nearest_name(trained, trainable):

@@ -14,6 +14,7 @@ from wsolpipe.keys.run_keys import SPLIT
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from wsolpipe.engine.session import Session
     from wsolpipe.evaluate.options import Options
 
 PREFERRED_SPLITS = ("test", "val")
@@ -75,7 +76,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """Score boxes, maps or masks against ground truth or pseudo-labels.
 
     Boxes are compared with ground truth or pseudo-labels. Maps need a threshold: without tau= or tau_from= each
-    figure takes its own best, as the field does.
+    figure takes its own best, as the field does. stage=classifier shows the accuracy measured when it was made.
     """
     from wsolpipe.keys.values import split_words
 
@@ -119,6 +120,8 @@ def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) 
         msg = "eval scores one stage, or one folder of maps"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe eval stage=proposals dataset=demo, or maps=FOLDER")
     session = Session.open(config, need_root=False)
+    if config.stage and session.registry[config.stage[0]].kind == "artifact":
+        return _show_artifact(session, given.get("key"), as_json)
     known = session.dataset.splits
     splits = config.split or (next((name for name in PREFERRED_SPLITS if name in known), known[0]),)
     stage = config.stage[0] if config.stage else None
@@ -132,6 +135,28 @@ def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) 
         print_json(results[0] if len(results) == 1 else results)
     else:
         _show(results)
+    return 0
+
+
+def _show_artifact(session: Session, key: str | None, as_json: bool) -> int:
+    """Show the accuracy that an artifact recorded; refuse one that has none."""
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.engine.lookup import find_artifact
+
+    stage, asked = session.config.stage[0], session.config.split
+    artifact = find_artifact(session, stage, key=key)
+    summary = dict(artifact.record.summary) if artifact.record else {}
+    accuracy = summary.get("accuracy")
+    if not isinstance(accuracy, dict):
+        msg = f"stage {stage} is an artifact of the whole data set: it has neither boxes, maps nor masks to score"
+        raise ConfigError(msg, hint=f"wsolpipe report dataset={session.config.dataset} shows what was recorded of it")
+    accuracy = {split: figures for split, figures in accuracy.items() if not asked or split in asked}
+    if as_json:
+        print_json({"stage": stage, "dataset": artifact.dataset, "key": artifact.key, **summary, "accuracy": accuracy})
+        return 0
+    names = list(dict.fromkeys(name for figures in accuracy.values() for name in figures))
+    rows = [[split, *(figures.get(name) for name in names)] for split, figures in accuracy.items()]
+    print_table([f"{stage} {artifact.key}", *names], rows)
     return 0
 
 

@@ -13,7 +13,7 @@ from wsolpipe.evaluate.rows import list_rows, rows_of_index
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsolpipe.contract.reader import Index, StageView
+    from wsolpipe.contract.reader import Artifact, Index, StageView
     from wsolpipe.engine.session import Session
     from wsolpipe.evaluate.rows import RowTable
 
@@ -49,10 +49,29 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
     return session.store[name][split].stage(stage, matching[-1])
 
 
-def _resolved_key(session: Session, stage: str, split: str, present: list[str]) -> str | None:
+def find_artifact(session: Session, stage: str, *, key: str | None = None) -> Artifact:
+    """A finished artifact as it stands in the store, chosen as `find_view` chooses.
+
+    Raises
+    ------
+    StoreError
+        If it is not finished; names the command that makes it.
+    """
+    config, name = session.config, session.dataset.name
+    command = f"wsolpipe run stage={stage} dataset={config.dataset} store={config.store}"
+    folder = f"{name}/artifacts/{stage}"
+    present = [found.removesuffix("/") for found in session.backend.names(folder)]
+    try:
+        return session.store[name].artifact(stage, key or _resolved_key(session, stage, None, present))
+    except StoreError as error:
+        raise StoreError(error.message, hint=command) from error
+
+
+def _resolved_key(session: Session, stage: str, split: str | None, present: list[str]) -> str | None:
     """Key of the configuration; None where the newest will do."""
-    # What is looked up need not be what was asked for: a judge or a chooser is another stage, or of another split.
-    asked = replace(session, config=replace(session.config, stage=(stage,), split=(split,)))
+    # What is looked up need not be what was asked for: truth and a threshold come from other stages and splits.
+    splits = session.config.split if split is None else (split,)
+    asked = replace(session, config=replace(session.config, stage=(stage,), split=splits))
     try:
         key = resolve(asked).find(stage, split).key
     except (ConfigError, StopIteration):
