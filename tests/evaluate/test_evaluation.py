@@ -18,7 +18,7 @@ from PIL import Image
 
 from stores import DATASET, build_store, write_stage
 from wsolpipe.cli.eval import command
-from wsolpipe.contract.backends.base import open_backend
+from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, DataError, StoreError
 from wsolpipe.contract.layout import commit_name, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, StageManifest
