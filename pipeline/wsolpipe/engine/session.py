@@ -133,12 +133,16 @@ class Session:
         return index if self.backend.size(f"{index.folder}/manifest.json") is not None else None
 
     def device(self) -> str:
-        """Torch device of this process; ``auto`` is a GPU if there is one."""
-        if self.config.device != "auto":
-            return self.config.device
-        import torch
+        """Torch device of this process; ``auto`` is a GPU if one is available.
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        Raises
+        ------
+        ConfigError
+            If this machine does not have the device that was asked for.
+        """
+        from wsolpipe.networks.devices import choose_device
+
+        return choose_device(self.config.device)
 
     def threads(self) -> int:
         """Threads that decode ahead of the model."""

@@ -66,6 +66,8 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
     launch = launcher.load_launcher(config.cluster)
     launcher.check(config)
     session = Session.open(settle_end(config) if find_cluster(config.cluster).workers == "here" else config)
+    if find_cluster(config.cluster).workers == "here" and config.device != "auto":
+        session.device()  # a device that is missing is reported before anything is indexed
     late = threading.Event()
 
     def hear(event: dict[str, Any]) -> None:

@@ -100,12 +100,13 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     from wsolpipe.evaluate.tau import Chooser
     from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.images.dataset import load_dataset
+    from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
     from wsoltrain.inference.model import load_trained
     from wsoltrain.selection.evaluation import Evaluator
     from wsoltrain.training import checkpoint
 
-    device = torch.device(values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(choose_device(values["device"]))
     trained = load_trained(values["checkpoint"], device=device)
     tau = values["tau"] if values["tau"] is not None else trained.tau
     dataset = load_dataset(values["dataset"], root=values["root"])

@@ -95,9 +95,8 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     ConfigError
         If no data set is named, or a key or value does not fit.
     """
-    import torch
-
     from wsolpipe.images.dataset import load_dataset
+    from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
     from wsoltrain.training.loop import Settings
     from wsoltrain.training.recipe import load_recipe
@@ -118,6 +117,6 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
         test=values["test"],
         workers=loader_count(values["workers"]),
         save_every=values["save_every"],
-        device=values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=choose_device(values["device"]),
     )
     return recipe, settings

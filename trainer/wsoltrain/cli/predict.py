@@ -67,11 +67,12 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
 def _predict(values: dict[str, Any]) -> dict[str, Any]:
     import torch
 
+    from wsolpipe.networks.devices import choose_device
     from wsoltrain.inference.model import load_trained
     from wsoltrain.inference.pictures import read_pictures
     from wsoltrain.inference.predict import predict
 
-    device = torch.device(values["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(choose_device(values["device"]))
     trained = load_trained(values["checkpoint"], device=device)
     tau = values["tau"] if values["tau"] is not None else trained.tau
     if tau is None or not 0 <= tau < 1:
