@@ -7,6 +7,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from clip_oracle import random_state
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.models import clip_config
 from wsolpipe.models.clip import load_clip
+from wsolpipe.models.clip_files import ClipState, decide_gelu
 from wsolpipe.models.sources import resolve
+from wsolpipe.networks.sources import Weights
 from wsolpipe.networks.torchscript import read_archive
 
 # Archives are written here with the very function that made OpenAI's.
@@ -109,8 +112,12 @@ def written(layout, folder):
     ],
 )
 def test_every_layout_gives_the_outputs_of_the_network_that_was_saved(layout, model, config, tmp_path):
-    clip = load_clip(config if model == "named" else None, resolve(str(written(layout, tmp_path))))
-    wanted = network(quick=layout.startswith("openai"))
+    quick = layout.startswith("openai")
+    weights = resolve(str(written(layout, tmp_path)))
+    clip = load_clip(
+        config if model == "named" else None, weights, quick_gelu=None if quick or model == "named" else False
+    )
+    wanted = network(quick=quick)
     with torch.no_grad():
         torch.testing.assert_close(clip.model.encode_image(IMAGES), wanted.encode_image(IMAGES))
         words = clip._tokenise(WORDS)
@@ -171,6 +178,32 @@ def test_quick_gelu_can_be_set_against_what_the_layout_says(config, tmp_path):
     clip = load_clip(config, resolve(path), quick_gelu=True)
     with torch.no_grad():
         torch.testing.assert_close(clip.model.encode_image(IMAGES), network(quick=True).encode_image(IMAGES))
+
+
+@pytest.mark.parametrize("model", [None, "ViT-B-16", "ViT-B/16"])
+def test_tensors_that_do_not_say_their_activation_are_refused(model, tmp_path):
+    """As `clip.load(...)[0].state_dict()` saves them: OpenAI's tensors without the three numbers beside them."""
+    weights = resolve(str(written("open_clip state dict", tmp_path)))
+    with pytest.raises(ConfigError, match="clip.pt does not say how it was trained") as raised:
+        load_clip(model, weights)
+    assert "quick_gelu=true" in raised.value.hint
+    assert "quick_gelu=false" in raised.value.hint
+    for quick in (True, False):
+        clip = load_clip(None, weights, quick_gelu=quick)
+        with torch.no_grad():
+            torch.testing.assert_close(clip.model.encode_image(IMAGES), network(quick=quick).encode_image(IMAGES))
+
+
+def test_a_name_that_says_the_activation_or_has_only_one_is_taken():
+    def decided(name):
+        state = ClipState(STATE, "open_clip")
+        return decide_gelu(clip_config.read_config(name), state, Weights("0", "clip.pt", Path("clip.pt")), None)
+
+    assert decided("ViT-B-16-quickgelu")
+    assert not decided("ViT-B-16-plus")
+    assert not decided("EVA02-B-16")
+    with pytest.raises(ConfigError, match="QuickGELU"):
+        decided("ViT-L-14")
 
 
 def test_a_custom_text_tower_takes_a_plain_files_text_keys(tmp_path):

@@ -226,6 +226,83 @@ def test_fine_tuning_changes_every_tensor_and_leaves_the_generator_alone():
     assert not classifier.training
 
 
+def folded():
+    """A network whose BatchNorm does nothing but add: what it scaled and centred is in the convolutions."""
+    classifier = ImageClassifier(record()).eval()
+    with torch.no_grad():
+        for layer in classifier.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.mul_(3.0)
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.weight.fill_(1.0)
+                layer.bias.normal_(0.3, 0.1)
+                layer.running_mean.zero_()
+                layer.running_var.fill_(1.0 - layer.eps)
+    return classifier
+
+
+def norms(classifier):
+    return {
+        f"{name}.{key}": value.clone()
+        for name, layer in classifier.named_modules()
+        if isinstance(layer, torch.nn.BatchNorm2d)
+        for key, value in layer.state_dict().items()
+    }
+
+
+def test_frozen_batchnorm_keeps_weights_whose_batchnorm_is_folded_in():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (8, 64, 64, 3), np.uint8), np.arange(8) % 6
+    moved = {}
+    for frozen in (False, True):
+        torch.manual_seed(0)
+        classifier = folded()
+        before, kept = classifier.logits(torch.from_numpy(images)), norms(classifier)
+        fine_tune(
+            classifier,
+            lambda epoch: [(images, labels)],
+            steps=1,
+            recipe=recipe(epochs=1, lr=1e-20, momentum=0.0, nesterov=False, frozen_bn=frozen),
+            done=lambda *at: None,
+        )
+        after = classifier.logits(torch.from_numpy(images))
+        moved[frozen] = float((after - before).abs().max() / before.abs().max())
+        assert all(torch.equal(kept[name], value) for name, value in norms(classifier).items()) is frozen
+    assert moved[True] < 1e-3
+    assert moved[False] > 0.1
+
+
+def test_a_network_without_batchnorm_has_none_to_freeze():
+    classifier = ImageClassifier(record("vit_tiny_patch16_224", model_args=TINY_VIT))
+    with pytest.raises(ConfigError, match="no BatchNorm layer"):
+        fine_tune(classifier, lambda epoch: [], steps=1, recipe=recipe(frozen_bn=True), done=lambda *at: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("checkpoint_path", "x.pth"),
+        ("pretrained", True),
+        ("pretrained_cfg_overlay", {"file": "x.pth"}),
+        ("cache_dir", "."),
+    ],
+)
+def test_a_record_cannot_make_timm_read_another_file(tmp_path, monkeypatch, name, value):
+    """A pulled store is written by others: its record describes an architecture and nothing else."""
+    made = save_classifier(ImageClassifier(record()))
+    content = json.loads(made["classifier.json"])
+    content["model_args"] = {name: value}
+    write(tmp_path, made | {"classifier.json": json.dumps(content).encode()})
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: pytest.fail("timm was asked"))
+    with pytest.raises(StoreError, match=f"model_args.{name} of resnet10t does not describe an architecture"):
+        load_classifier(tmp_path)
+
+
+def test_an_argument_is_a_plain_value():
+    with pytest.raises(ConfigError, match="norm_layer of resnet10t is type"):
+        build_timm("resnet10t", {"norm_layer": torch.nn.BatchNorm2d}, outputs=3, size=64)
+
+
 @pytest.mark.parametrize("min_crop", [1.0, 0.3])
 def test_training_views_show_part_of_the_image(min_crop):
     ramp = np.repeat(np.arange(72, dtype=np.uint8)[None, :, None] * 3, 72, axis=0).repeat(3, axis=2)

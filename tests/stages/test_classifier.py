@@ -229,6 +229,9 @@ def test_key_of_an_import_does_not_hold_training_parameters():
     assert parameters(weights="x", lr=0.5).in_key() == parameters(weights="y", mode="import").in_key()
     assert parameters(lr=0.5).in_key() != parameters().in_key()
     assert parameters(measure_rows=1, cache_mib=1).in_key() == parameters().in_key()
+    assert "frozen_bn" not in parameters().in_key()  # stores of before the parameter keep their keys
+    assert parameters(frozen_bn=True).in_key()["frozen_bn"] is True
+    assert parameters(frozen_bn=True, mode="probe").in_key() == parameters(mode="probe").in_key()
 
 
 @pytest.mark.parametrize(

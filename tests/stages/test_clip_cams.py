@@ -40,7 +40,7 @@ def weights(tmp_path_factory):
 
 
 def params_of(weights, **given):
-    options = {"model": None, "weights": weights, "background": GROUND, "batch": 4} | given
+    options = {"model": None, "quick_gelu": False, "weights": weights, "background": GROUND, "batch": 4} | given
     return load_registry().params("clip_cams", options)
 
 
@@ -248,7 +248,12 @@ def test_class_names_of_the_data_set_are_in_the_key_of_a_run(weights, tmp_path):
 
     def key():
         words = [f"dataset={tmp_path}/d.yaml", f"store={tmp_path}/store", "stage=clip_cams", "device=cpu"]
-        words += ["clip_cams.model=null", f"clip_cams.weights={weights}", "clip_cams.background=[sky,sea]"]
+        words += [
+            "clip_cams.model=null",
+            "clip_cams.quick_gelu=false",
+            f"clip_cams.weights={weights}",
+            "clip_cams.background=[sky,sea]",
+        ]
         config, _ = build_config(words, load_registry())
         assert run(config, lambda event: None, threading.Event()).code == 0
         return resolve_graph(Session.open(config)).nodes[-1].key

@@ -168,10 +168,21 @@ def test_weights_of_another_model_are_refused_by_their_first_keys(tmp_path):
 def test_a_file_without_recorded_preprocessing_warns_once_and_names_the_keys(tmp_path):
     torch.save(dino_state(width=48), tmp_path / "w.pth")
     told = []
-    stage(weights=str(tmp_path / "w.pth"), warn=told.append)
+    stage(weights=str(tmp_path / "w.pth"), warn=told.append, positions="timm")
     (line,) = told
     assert "cls_maps.mean=" in line
     assert "w.pth" in line
+
+
+def test_a_file_away_from_its_trained_size_warns_how_its_positions_are_stretched(tmp_path):
+    torch.save(dino_state(width=48), tmp_path / "w.pth")
+    told = []
+    stage(weights=str(tmp_path / "w.pth"), warn=told.append, mean=0.5, std=0.5)
+    (line,) = told
+    assert "w.pth are stretched to 96 pixels as timm does" in line
+    assert "cls_maps.positions=dino" in line
+    stage(weights=str(tmp_path / "w.pth"), warn=told.append, mean=0.5, std=0.5, size=224)
+    assert len(told) == 1
 
 
 def test_real_maps_find_the_objects(shared):

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from wsolpipe.models.clip_blocks import Block
     from wsolpipe.models.clip_config import ClipConfig
-    from wsolpipe.models.clip_tower import Positions, Tower
+    from wsolpipe.models.clip_tower import Tower
+    from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.preprocessing import Triple
     from wsolpipe.networks.sources import Weights
 
@@ -249,8 +250,8 @@ def load_clip(
     device : str
     quick_gelu : bool, optional
         Overrules what layout, tag or name say.
-    positions : "bilinear" or "bicubic"
-        How position embeddings are stretched to a grid other than that of training: as CLIP-ES does, or open_clip.
+    positions : "bilinear", "timm" or "dino"
+        How position embeddings are stretched to a grid other than that of training: as CLIP-ES, open_clip or SCLIP do.
 
     Raises
     ------

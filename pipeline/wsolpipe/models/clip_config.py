@@ -152,6 +152,19 @@ def read_config(model: str) -> ClipConfig:
     return ClipConfig(name, dict(parts))
 
 
+def has_quick_sibling(config: ClipConfig) -> bool:
+    """Whether networks with these tensors exist both with GELU and with QuickGELU, so that their file must say which.
+
+    A JSON configuration describes one network in full, as does a configuration with a timm or Hugging Face tower.
+    """
+    if is_file(config.name) or {"timm_model_name"} & config.parts["vision_cfg"].keys():
+        return False
+    import open_clip
+
+    known = open_clip.list_models()
+    return config.name not in known or f"{config.name}-quickgelu" in known
+
+
 def published(spec: str) -> tuple[str, str, dict[str, Any]]:
     """open_clip's entry of published weights: model, tag, and where they lie.
 

@@ -5,8 +5,9 @@
 - open_clip's checkpoint: bare, under ``state_dict``, with or without ``module.`` before each key;
 - any of these as safetensors.
 
-OpenAI trained with QuickGELU, so its two layouts switch it on; the others say nothing of it, and the model's name
-(``ViT-B-16-quickgelu``) or the published tag decides.
+OpenAI trained with QuickGELU, so its two layouts switch it on; the others do not record it. The published tag, the
+model's name (``ViT-B-16-quickgelu``) or its JSON configuration says it then; where none does, it must be given, since
+the same tensors run with the other activation without any error.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.models.clip_config import ClipConfig, published
+from wsolpipe.models.clip_config import ClipConfig, has_quick_sibling, published
 from wsolpipe.networks.torchscript import is_archive, read_archive
 from wsolpipe.networks.weights import load_into, load_state
 
@@ -87,7 +88,6 @@ def infer_config(state: ClipState, source: str) -> ClipConfig:
     text_width = len(tensors["ln_final.weight"])
     parts = {
         "embed_dim": tensors["text_projection"].shape[1],
-        "quick_gelu": state.layout == "openai",
         "vision_cfg": {
             "image_size": side * patch,
             "patch_size": patch,
@@ -110,14 +110,28 @@ def _depth(tensors: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def decide_gelu(config: ClipConfig, state: ClipState | None, weights: Weights, wish: bool | None) -> bool:
-    """Whether the network runs with QuickGELU: as wished, else as the layout, the tag or the name says."""
+    """Whether the network runs with QuickGELU: as wished, else as the layout, the tag, the file or the name says.
+
+    Raises
+    ------
+    ConfigError
+        If nothing says it, and networks of this kind exist with either.
+    """
     if wish is not None:
         return wish
     if state is not None and state.layout == "openai":
         return True
     if weights.source.startswith("open_clip:"):
         return bool(published(weights.source.removeprefix("open_clip:"))[2].get("quick_gelu", False))
-    return bool(config.parts.get("quick_gelu", False))
+    if "quick_gelu" in config.parts:
+        return bool(config.parts["quick_gelu"])
+    if state is not None and has_quick_sibling(config):
+        msg = (
+            f"{weights.source} does not say how it was trained: tensors of these names come with QuickGELU (OpenAI's "
+            "own, and those of a -quickgelu model) or with GELU"
+        )
+        raise ConfigError(msg, hint="write quick_gelu=true for OpenAI's weights, quick_gelu=false for GELU")
+    return False
 
 
 def build_clip(config: ClipConfig, *, quick_gelu: bool, seed: int = 0) -> nn.Module:

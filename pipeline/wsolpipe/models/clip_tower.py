@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch.nn.functional import interpolate
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.models.clip_blocks import open_block
+from wsolpipe.networks.positions import stretch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wsolpipe.models.clip_blocks import Block
-
-Positions = Literal["bilinear", "bicubic"]
-Grid = tuple[int, int]
+    from wsolpipe.networks.positions import Grid, Positions
 
 
 class Tower(ABC):
@@ -33,7 +31,7 @@ class Tower(ABC):
     blocks : tuple of Block
     prefix : int
         Tokens before the patches.
-    positions : "bilinear" or "bicubic"
+    positions : "bilinear", "timm" or "dino"
         How position embeddings are stretched to another grid.
     """
 
@@ -74,12 +72,7 @@ class Tower(ABC):
 
     def stretched(self, table: Tensor, own: Grid, grid: Grid, prefix: int) -> Tensor:
         """Position embeddings [prefix + n, C] for another grid; those of prefix tokens stay."""
-        if own == grid:
-            return table
-        plane = table[prefix:].T.reshape(1, -1, *own)
-        smooth = {"antialias": True} if self.positions == "bicubic" else {}
-        plane = interpolate(plane, size=grid, mode=self.positions, align_corners=False, **smooth)
-        return torch.cat([table[:prefix], plane.flatten(2)[0].T])
+        return stretch(table, own, grid, prefix=prefix, positions=self.positions)
 
 
 class OpenClipTower(Tower):

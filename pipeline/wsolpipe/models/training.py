@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from wsolpipe.images.geometry import resize
+from wsolpipe.networks.batchnorm import freeze_batchnorm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,6 +38,8 @@ class Recipe:
         Factor on the rate of the last layer where everything is trained.
     label_smoothing : float
         Share of the target spread over all classes.
+    frozen_bn : bool
+        Keep every BatchNorm layer as it is where everything is trained.
     seed : int
         Of the order of images and of new tensors.
     """
@@ -53,6 +56,7 @@ class Recipe:
     warmup: float = 0.0
     head_lr: float = 1.0
     label_smoothing: float = 0.0
+    frozen_bn: bool = False
     seed: int = 0
 
     def factor(self, step: int, steps_a_epoch: int) -> float:
@@ -126,7 +130,7 @@ def fine_tune(
     recipe: Recipe,
     done: Callable[[int, int], None],
 ) -> None:
-    """Train every tensor of a classifier in place; it is left in evaluation mode.
+    """Train every tensor of a classifier in place, or all but BatchNorm's; it is left in evaluation mode.
 
     Parameters
     ----------
@@ -140,11 +144,19 @@ def fine_tune(
         How.
     done : callable
         Called with (steps done, steps in all).
+
+    Raises
+    ------
+    ConfigError
+        If BatchNorm is to be frozen and the network has none.
     """
     device = classifier.mean.device
+    classifier.train().requires_grad_()
+    if recipe.frozen_bn:
+        freeze_batchnorm(classifier, what=classifier.record.model)
     last = {id(tensor) for tensor in classifier.last_layer().parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for tensor in classifier.parameters():
+    for tensor in filter(lambda tensor: tensor.requires_grad, classifier.parameters()):
         groups.setdefault((tensor.ndim > 1, id(tensor) in last), []).append(tensor)
     rates = [recipe.lr * (recipe.head_lr if head else 1.0) for _, head in groups]
     optimiser = torch.optim.SGD(
@@ -155,7 +167,6 @@ def fine_tune(
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
     )
-    classifier.train().requires_grad_()
     # Dropout and stochastic depth draw from the global generator; it is put back afterwards.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         torch.manual_seed(recipe.seed)

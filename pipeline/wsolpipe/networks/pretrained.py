@@ -36,6 +36,8 @@ class Record:
         Whether only timm's own code reads that file.
     mean, std : list of float
         Of the input, on the scale 0..1.
+    size : int
+        Side of the images of training, in pixels.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Record:
     foreign: bool
     mean: list[float]
     std: list[float]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def configuration(name: str, *, required: bool = True) -> Record | None:
         foreign=bool(known.custom_load),
         mean=list(known.mean),
         std=list(known.std),
+        size=int(known.input_size[-1]),
     )
     with contextlib.suppress(OSError):
         remember(entry, json.dumps(asdict(record)))

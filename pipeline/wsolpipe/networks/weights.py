@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import WeightsError
+from wsolpipe.networks.positions import stretch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.sources import Weights
 
 #: Keys under which training scripts nest the tensors; of a self-distilled pair the teacher is taken.
@@ -133,11 +135,18 @@ def _prefix(state: Mapping[str, Any]) -> str | None:
     return part
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor], *, what: str, ignore: Sequence[str] = ()) -> None:
+def load_into(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    what: str,
+    ignore: Sequence[str] = (),
+    positions: Positions = "timm",
+) -> None:
     """Load tensors into a model, all of them or none.
 
-    Positional embeddings of another image size are resampled as timm does (bicubic), and other names of the same
-    network (DINOv2, EVA, ConvNeXt) are translated by timm; a differing patch size is refused, not resampled.
+    Position embeddings of another image size are stretched, and other names of the same network (DINOv2, EVA, ConvNeXt)
+    are translated by timm; a differing patch size is refused, not resampled.
 
     Parameters
     ----------
@@ -149,13 +158,15 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, what: str, ignor
         How the message calls the model, such as ``vit_small_patch16_224``.
     ignore : sequence of str
         Prefixes of keys of the file that the model need not have, such as ``head.``.
+    positions : "dino", "timm" or "bilinear"
+        How position embeddings are stretched (see `wsolpipe.networks.positions`).
 
     Raises
     ------
     WeightsError
         If a tensor is missing, unexpected or of another shape; names the first of each.
     """
-    fitted = _fitted(model, state)
+    fitted = _fitted(model, _with_positions(model, state, positions))
     wanted = model.state_dict()
     missing = [key for key in wanted if key not in fitted]
     unexpected = [key for key in fitted if key not in wanted and not key.startswith(tuple(ignore))]
@@ -176,6 +187,34 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, what: str, ignor
 def _listed(name: str, keys: Sequence[str]) -> str:
     more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
     return f"{name} {keys[0]}{more}" if keys else ""
+
+
+def stretches(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether loading `state` stretches position embeddings."""
+    return _grids(model, state) is not None
+
+
+def _grids(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[int, tuple[int, int], tuple[int, int]] | None:
+    """Prefix tokens, trained grid and the model's grid, where embeddings of a square grid must be stretched."""
+    given, own = state.get("pos_embed"), getattr(model, "pos_embed", None)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if given is None or own is None or grid is None or given.ndim != 3 or given.shape[-1] != own.shape[-1]:
+        return None
+    prefix = own.shape[1] - grid[0] * grid[1]
+    side = max(given.shape[1] - prefix, 0) ** 0.5
+    if side < 1 or side != int(side) or (int(side), int(side)) == tuple(grid):
+        return None
+    return prefix, (int(side), int(side)), (int(grid[0]), int(grid[1]))
+
+
+def _with_positions(model: nn.Module, state: Mapping[str, Tensor], positions: Positions) -> Mapping[str, Tensor]:
+    """Stretch position embeddings; timm's own way is left to timm, which also knows grids that are not square."""
+    grids = None if positions == "timm" else _grids(model, state)
+    if grids is None:
+        return state
+    prefix, trained, grid = grids
+    table = stretch(state["pos_embed"][0], trained, grid, prefix=prefix, positions=positions)
+    return {**state, "pos_embed": table[None]}
 
 
 def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -90,6 +90,10 @@ class ClassifierParams(StageParams):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="Share of the target spread evenly over all classes"
     )
+    frozen_bn: bool = Field(
+        description="Keep statistics, weight and bias of every BatchNorm layer when all tensors are trained: for "
+        "weights whose BatchNorm is folded in, and for small batches"
+    )
     resize: Annotated[int | None, Unit("pixels")] = Field(
         description="Side to which training images are squashed before they are cropped to size; null: 256 for each"
         " 224 of size"
@@ -141,6 +145,8 @@ class ClassifierParams(StageParams):
         values = {**super().in_key(), "mode": self.way}
         if self.way == "import":
             return {name: values[name] for name in ("mode", *IMPORTED)}
+        if self.way == "probe" or not self.frozen_bn:
+            del values["frozen_bn"]  # unfrozen is what keys meant before there was a choice
         if self.way == "probe":
             del values["head_lr"]
         else:

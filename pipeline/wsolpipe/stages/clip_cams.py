@@ -13,7 +13,7 @@ from wsolpipe.images.geometry import resize, tiled_size
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, StageParams
 from wsolpipe.stages.map_stage import MapStage, map_arrays
-from wsolpipe.stages.param_types import AsksClip, ClipParams, OneOrMore, Resize, TargetWord, require_tiling
+from wsolpipe.stages.param_types import AsksClip, ClipParams, OneOrMore, Resize, Stretch, TargetWord, require_tiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,9 +58,9 @@ class ClipCamsParams(ClipParams):
         description="Mean and standard deviation of the input: clip (those of the model) or imagenet (as TrCAM fed "
         "CLIP)"
     )
-    positions: Literal["bilinear", "bicubic"] = Field(
-        description="How position embeddings are stretched to another grid: bilinear as CLIP-ES does, or bicubic as"
-        " open_clip does"
+    positions: Stretch = Field(
+        description="How position embeddings are stretched to another grid than that of training: bilinear as CLIP-ES "
+        "does, bicubic (or timm) as open_clip does, or dino as SCLIP does"
     )
     softmax: bool = Field(
         description="Explain the probability among present classes and background; false: the logit of the class alone"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.keys.kinds import Unit
+from wsolpipe.networks.positions import own_positions, trained_size
 from wsolpipe.networks.sources import named
 from wsolpipe.stages.base import ExecutionOnly, StageParams, WeightsSource
 from wsolpipe.stages.map_stage import MapStage
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.vit import ClassTokenAttention
     from wsolpipe.stages.base import Array, Rows
 
@@ -43,6 +45,11 @@ class ClsMapsParams(StageParams):
     size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
         description="Side to which the whole image is squashed; a multiple of the patch size"
     )
+    positions: Literal["dino", "timm", "bilinear"] | None = Field(
+        description="How position embeddings are stretched to another size than that of training: dino (bicubic, as "
+        "DINO's own code), timm (bicubic with antialiasing) or bilinear; null: dino for weights that timm names .dino "
+        "or .lvd142m, else timm"
+    )
     blocks: int | str | tuple[int, ...] | None = Field(
         description="Blocks whose attention is read: null for the last, a number from 0 (negative: from the end), a"
         " list, or a range such as 8-11; several are averaged head by head after scaling"
@@ -62,6 +69,32 @@ class ClsMapsParams(StageParams):
     batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
         description="Images in one forward pass"
     )
+
+    def in_key(self) -> dict[str, Any]:
+        """``positions`` only where another way than timm's changes the maps: stores of before have no such word."""
+        values = super().in_key()
+        values["positions"] = self.chosen_positions()
+        if values["positions"] == "timm" or self.size == trained_size(self.timm_name()):
+            del values["positions"]
+        return values
+
+    def chosen_positions(self) -> Positions:
+        """How position embeddings are stretched: as given, else as the code that the weights came with."""
+        if self.model_args.get("dynamic_img_size"):
+            return "timm"  # stretched in the forward pass, by timm
+        return self.positions or own_positions(self.timm_name())
+
+    def timm_name(self) -> str:
+        """timm's name of the weights, empty for a file."""
+        kind, _, name = named(self.weights, self.model).partition(":")
+        return name if kind == "timm" else ""
+
+    @model_validator(mode="after")
+    def _agree(self) -> ClsMapsParams:
+        if self.model_args.get("dynamic_img_size") and self.positions not in (None, "timm"):
+            msg = f"positions={self.positions} is not for dynamic_img_size, where timm stretches in each forward pass"
+            raise ValueError(msg)
+        return self
 
     def chosen_heads(self, available: int) -> list[int]:
         """Numbers of the heads that are kept, of `available` ones.
@@ -113,7 +146,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
 
         from wsolpipe.networks.preprocessing import choose_preprocessing
         from wsolpipe.networks.vit import ClassTokenAttention, block_numbers, build_vit
-        from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
+        from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state, stretches
 
         params, weights = self.params, self.context.weights["model"]
         self.side = params.size
@@ -122,7 +155,14 @@ class ClsMaps(MapStage[ClsMapsParams]):
         self.reader = ClassTokenAttention(vit, blocks, model=params.model)
         self._heads = params.chosen_heads(self.reader.heads)
         if weights.path is not None:
-            load_into(vit, load_state(weights), what=params.model, ignore=HEAD_KEYS)
+            state = load_state(weights)
+            if params.positions is None and not params.timm_name() and stretches(vit, state):
+                self.context.warn(
+                    f"position embeddings of {weights.source} are stretched to {params.size} pixels as timm does; if "
+                    "the file is DINO's own, set cls_maps.positions=dino, else cls_maps.positions=timm"
+                )
+            positions = params.chosen_positions()
+            load_into(vit, state, what=params.model, ignore=HEAD_KEYS, positions=positions)
         chosen = choose_preprocessing(
             weights, model=params.model, mean=params.mean, std=params.std, stage="cls_maps", warn=self.context.warn
         )

@@ -15,7 +15,7 @@ from wsolpipe.stages.base import StageParams, WeightsSource
 if TYPE_CHECKING:
     from wsolpipe.models.class_names import ClassNames
     from wsolpipe.models.clip import Clip
-    from wsolpipe.models.clip_tower import Positions
+    from wsolpipe.networks.positions import Positions
     from wsolpipe.stages.base import Context
 
 T = TypeVar("T")
@@ -135,6 +135,14 @@ class AsksClip(ReadsNames):
 
 
 Resize = Literal["bicubic", "bilinear"]
+
+
+def _stretch(value: Any) -> Any:
+    return "bicubic" if value == "timm" else value  # one way, and one word for it in the key
+
+
+#: How a CLIP's position embeddings are stretched; ``timm`` is another word for ``bicubic``.
+Stretch = Annotated[Literal["bilinear", "bicubic", "dino"], BeforeValidator(_stretch)]
 
 
 def require_tiling(size: int, patch: int, *, parameter: str, model: str) -> None:

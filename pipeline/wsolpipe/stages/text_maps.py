@@ -11,7 +11,16 @@ from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import ExecutionOnly, StageParams
 from wsolpipe.stages.map_stage import MapStage, map_arrays
-from wsolpipe.stages.param_types import AsksClip, ClipParams, Distinct, OneOrMore, Resize, TargetWord, require_tiling
+from wsolpipe.stages.param_types import (
+    AsksClip,
+    ClipParams,
+    Distinct,
+    OneOrMore,
+    Resize,
+    Stretch,
+    TargetWord,
+    require_tiling,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +50,9 @@ class TextMapsParams(ClipParams):
         "model's training"
     )
     resize: Resize = Field(description="Filter of the resize")
-    positions: Literal["bilinear", "bicubic"] = Field(
-        description="How position embeddings are stretched to another grid"
+    positions: Stretch = Field(
+        description="How position embeddings are stretched to another grid than that of training: bicubic (or timm) as "
+        "open_clip does, dino as SCLIP and NACLIP do, or bilinear"
     )
     sigma: Annotated[float, Field(gt=0), Unit("patches")] = Field(
         description="Standard deviation of the Gaussian of naclip"
