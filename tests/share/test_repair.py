@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
@@ -269,3 +270,17 @@ def test_a_transfer_that_begins_during_a_repair_waits_for_it(team, done):
     assert results[1].refused == []
     assert list(verify(open_store(str(team.target)))) == []
     assert object_bytes(team.target) == object_bytes(team.source)
+
+
+def test_a_pipe_in_place_of_a_manifest_record_or_shard_neither_hangs_nor_stays(done):
+    bench, before = done
+    folder = bench.store / bench.nodes()["shade"].folder
+    for name in ("manifest.json", "commits/1.json", "data.zarr/mean/c/2"):
+        path = folder / name
+        path.unlink()
+        os.mkfifo(path)
+        assert kinds(bench.store) != []
+        mend(bench.store)
+        assert bench.go().code == 0
+        assert object_bytes(bench.store) == before
+        assert kinds(bench.store) == []

@@ -189,7 +189,8 @@ class IndexWork:
             title=dataset.title,
             created=now(),
         )
-        backend.create(f"{self.folder}/manifest.json", manifest.to_bytes())
+        if backend.create(f"{self.folder}/manifest.json", manifest.to_bytes()):
+            _note_manifest(self.session, self.folder, sha256_bytes(manifest.to_bytes()))
         return Index(self.session.store, dataset.name, self.split, self.key)
 
     def _discard_damaged_scans(self) -> int:
@@ -271,8 +272,13 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     backend.create(f"{work.folder}/listing.parquet", write_parquet(_listing_table(rows)))
     backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(_annotation_table(annotations)))
     backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
-    backend.replace(f"{work.folder}/seen.json", json.dumps({"stamp": stamp, "time": now()}).encode())
-    return session.finished_index(split, work.key) or work
+    note = {**last_seen(backend, work.folder), "stamp": stamp, "time": now()}
+    backend.replace(f"{work.folder}/seen.json", json.dumps(note).encode())
+    finished = session.finished_index(split, work.key)
+    if finished is not None and _is_damaged(session, finished):
+        backend.delete(f"{work.folder}/manifest.json")
+        return work
+    return finished or work
 
 
 def _found_again(session: Session, index: Index) -> bool:
@@ -303,14 +309,32 @@ def ask_rescan(session: Session, split: str) -> None:
 
 
 def _is_damaged(session: Session, index: Index) -> bool:
-    """Whether a table of the index has other bytes than its manifest says."""
+    """Whether a table of the index has other bytes than its manifest says, or the manifest is not as it was written.
+
+    Where another store or an older version wrote it, its digests are held against the table once.
+    """
     for name, stored in index.manifest.objects.items():
         try:
             if sha256_bytes(session.backend.get(f"{index.folder}/{name}")) != stored.sha256:
                 return True
         except FileNotFoundError:
             return True
+    manifest = sha256_bytes(session.backend.get(f"{index.folder}/manifest.json"))
+    noted = last_seen(session.backend, index.folder).get("manifest")
+    if noted is not None:
+        return noted != manifest
+    from wsolpipe.images.tables import column_digests
+
+    if column_digests(index.table()) != index.manifest.digests:
+        return True
+    _note_manifest(session, index.folder, manifest)
     return False
+
+
+def _note_manifest(session: Session, folder: str, sha256: str) -> None:
+    """Remember the digest of a manifest that was checked, so that a later change of it is found."""
+    note = {**last_seen(session.backend, folder), "manifest": sha256}
+    session.backend.replace(f"{folder}/seen.json", json.dumps(note).encode())
 
 
 def _select(session: Session, rows: list[ListedRow]) -> list[ListedRow]:

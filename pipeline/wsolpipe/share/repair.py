@@ -177,7 +177,7 @@ class Mender:
             whole = False
         if whole and not sure:
             return "left alone: it is whole by now"
-        if self.backend.size(f"{folder.path}/manifest.json") is not None:
+        if "manifest.json" in self.backend.names(folder.path):
             self._set_aside(f"{folder.path}/manifest.json")
             return f"set aside as manifest.json{ASIDE}; run or pull writes it again and keeps the shards"
         return "left alone: run or pull writes it again and keeps the shards"
@@ -208,7 +208,12 @@ class Mender:
 
     def _set_aside(self, name: str) -> None:
         """Keep the bytes of a damaged file under a name that nothing reads."""
-        self.backend.replace(f"{name}{ASIDE}", self.backend.get(name))
+        try:
+            self.backend.replace(f"{name}{ASIDE}", self.backend.get(name))
+        except AccessError:
+            raise
+        except StoreError:
+            pass  # not a file that could be kept
         self.backend.delete(name)
 
 
