@@ -48,6 +48,23 @@ def test_a_wrong_word_is_refused_before_anything_is_written(toy, word, told):
     assert not toy.store.exists()
 
 
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        f"dataset={LONG}", f"dataset={LONG}.yaml", f"stage={LONG}", f"split={LONG}", f"root={LONG}", f"stages={LONG}",
+        f"store={LONG}", f"rows={LONG}", f"cluster={LONG}", f"profiles={LONG}", f"shade.weights=/{LONG}",
+        f"shade.{LONG}=1", f"{LONG}.x=1", f"{LONG}=1", LONG, "workers=" + "9" * 5000, "shade.gain=" + "9" * 5000,
+    ],
+    ids=lambda word: word[:14],
+)  # fmt: skip
+def test_a_name_of_thousands_of_letters_is_refused_in_a_short_line(toy, word):
+    done = refused(toy.call("run", word), 3)
+    assert len(done.err.splitlines()[0]) < 1000
+
+
 def test_an_unknown_command_names_the_nearest(toy):
     refused(toy.call("rum"), 3, "unknown command 'rum'; did you mean 'run'")
 

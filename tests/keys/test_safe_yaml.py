@@ -29,7 +29,7 @@ REFUSED = {
     "inner key twice": ("name: {a: 1, b: 2, a: 3}\n", "'a' is given twice"),
     "aliases": (BOMB, "more than 1,000,000 values"),
     "merges": (MERGE_BOMB, "more than 1,000,000 values"),
-    "alias of itself": ("name: &a [*a]\n", "inside what it repeats"),
+    "alias of itself": ("name: &a [*a]\n", "is inside what it repeats"),
     "deep flow": ("name: " + "[" * 100_000, f"deeper than {MOST_DEPTH}"),
     "deep blocks": ("- " * 100_000 + "x", f"deeper than {MOST_DEPTH}"),
     "long number": ("name: " + "9" * 5000, "not valid YAML"),

@@ -11,7 +11,7 @@ PENDING = 2
 
 KEYS = (
     Key("key", kinds.text("beginning of a key"), "key to accept; wsolpipe status lists keys"),
-    Key("reason", kinds.text(), "why its results may stand", ""),
+    Key("reason", kinds.text(), "why its results are valid", ""),
 )
 
 

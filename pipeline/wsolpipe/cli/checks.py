@@ -190,7 +190,7 @@ def _clock(store: str) -> Found:
     if folder is None:
         skew = _remote_skew(store)
         if skew is None:
-            return True, "the store's server does not tell its time", ""
+            return True, "the store's server does not send its time", ""
         return abs(skew) < CLOCK_TOLERANCE, f"the store's server and this machine differ by {skew:+.0f} s", advice
     existing = _existing(folder)
     with tempfile.NamedTemporaryFile(dir=existing if os.access(existing, os.W_OK) else None) as file:
@@ -211,13 +211,13 @@ def _remote_skew(store: str) -> float | None:
     request = urllib.request.Request(address, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            told = answer.headers.get("Date")
+            date = answer.headers.get("Date")
     except urllib.error.HTTPError as error:
-        told = error.headers.get("Date")
+        date = error.headers.get("Date")
     except (OSError, ValueError):
         return None
     try:
-        return email.utils.parsedate_to_datetime(told).timestamp() - time.time() if told else None
+        return email.utils.parsedate_to_datetime(date).timestamp() - time.time() if date else None
     except ValueError:
         return None
 

@@ -60,7 +60,7 @@ class PipelineTable:
             yield Section("Parameters of stages", (), note)
 
     def names(self, given: Mapping[str, str], start: str) -> Iterator[Key | str]:
-        """All keys, and names of stages with a dot; parameters of a stage once its name stands there."""
+        """All keys, and names of stages with a dot; parameters of a stage after its name and a dot."""
         stage, dot, _ = start.partition(".")
         if self.as_run and dot:
             yield from self._parameters(stage, given)

@@ -11,7 +11,7 @@ from wsolpipe.keys.run_keys import RUN_KEYS
 
 @make_command("run", listed=RUN_KEYS)
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Run stages, and whatever they need that is missing; go on where the last run stopped."""
+    """Run stages, and whatever they need that is missing; resume where the last run stopped."""
     from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import ConfigError, WsolError
     from wsolpipe.launch.run import remember_command, resume_command, run, script

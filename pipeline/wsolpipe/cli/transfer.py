@@ -41,7 +41,7 @@ DAMAGED, PENDING, INTERRUPTED = 4, 2, 130
 
 
 def words_of(words: Iterable[str], keys: tuple[Key, ...]) -> dict[str, Any]:
-    """Values of `keys`, given or default; ``stage=`` may stand for ``stages=``.
+    """Values of `keys`, given or default; ``stage=`` is an alias of ``stages=``.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def selection_of(given: dict[str, Any]) -> Selection:
 
 
 def resumable(act: Callable[[], int]) -> int:
-    """Run `act`; on failure the last line is the command that goes on."""
+    """Run `act`; on failure the last line is the command that resumes."""
     resume = shlex.join(["wsolpipe", *sys.argv[1:]])
     try:
         code = act()

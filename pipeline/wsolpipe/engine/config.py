@@ -160,7 +160,7 @@ def build_config(
             site[parameter] = parse_value(text)
             continue
         if stage == "index":
-            msg = f"{name}=: the index has no parameters of its own; its keys stand in the data set's YAML"
+            msg = f"{name}=: the index has no parameters of its own; its keys are in the data set's YAML"
             raise ConfigError(msg)
         registry[stage]  # raises with the nearest name
         nest(params.setdefault(stage, {}), parameter.split("."), parse_value(text))

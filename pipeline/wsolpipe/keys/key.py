@@ -24,9 +24,9 @@ class Key:
     Attributes
     ----------
     name : str
-        What stands before the ``=``.
+        The text before the ``=``.
     kind : Kind
-        What stands after it.
+        What the text after it may be.
     meaning : str
         One line in plain words.
     default : object
@@ -101,7 +101,7 @@ def read_keys(words: Iterable[str], keys: Iterable[Key], *, hint: str | None = N
 
 
 def require(values: Mapping[str, Any], command: str, **examples: str) -> None:
-    """Refuse to go on without some keys.
+    """Refuse words without some keys.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NULL = frozenset({"", "null", "none", "~"})
-"""Texts that stand for no value."""
+"""Texts that mean no value."""
 FLAG = ("true", "false")
 MOST_BYTES = 255
 """Bytes of a name of a file, or of anything that names a folder of a store."""
@@ -49,7 +49,7 @@ class Kind:
     listed : bool
         Whether several values may be given, with commas between them.
     null : bool
-        Whether `NULL` stands for no value.
+        Whether `NULL` means no value.
     """
 
     name: str

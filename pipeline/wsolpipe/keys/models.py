@@ -84,10 +84,10 @@ def kind_of(annotation: Any, metadata: Iterable[Any] = ()) -> Kind:
 
 def _bounds(marks: Iterable[Any]) -> str:
     """Bounds that annotations give, in words."""
-    said = [
+    bounds = [
         f"{words} {getattr(mark, bound):g}"
         for mark in marks
         for bound, words in _BOUNDS.items()
         if isinstance(getattr(mark, bound, None), (int, float))
     ]
-    return "".join(f", {item}" for item in dict.fromkeys(said))
+    return "".join(f", {item}" for item in dict.fromkeys(bounds))

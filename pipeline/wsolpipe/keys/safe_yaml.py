@@ -43,7 +43,7 @@ def read_yaml(path: Path, *, as_text: bool = False, hint: str | None = None) -> 
         data = path.read_bytes()
         return load_yaml(data.decode("utf-8"), where=str(path), as_text=as_text)
     except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
+        msg = f"cannot read {shorten(str(path))}: {error.strerror}"
         raise ConfigError(msg, hint=hint) from error
     except UnicodeDecodeError as error:
         msg = f"{path} is not valid YAML: byte {error.start} is not UTF-8"
@@ -187,7 +187,7 @@ def _check(text: str) -> None:
             reading.add(done.size)
         elif isinstance(event, yaml.AliasEvent):
             if any(item.anchor == event.anchor for item in reading.open):
-                msg = f"line {_line(event)}: alias *{event.anchor} stands inside what it repeats"
+                msg = f"line {_line(event)}: alias *{event.anchor} is inside what it repeats"
                 raise _Refused(msg)
             reading.add(reading.sizes.get(str(event.anchor), 1))
 

@@ -71,7 +71,7 @@ class KeyCommand(click.Command):
         self.table = table
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words, for ``--help`` that stands anywhere among them."""
+        """Keep the words, for a ``--help`` anywhere among them."""
         ctx.meta[_WORDS] = [word for word in args if not word.startswith("-")]
         return super().parse_args(ctx, args)
 
@@ -138,8 +138,8 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     try:
         found = list(offers(table, cut + incomplete, pairs(before)))
     except (WsolError, OSError):
-        return []  # a shell has no room for an error; the command itself says it
-    return [CompletionItem(text.removeprefix(cut), help=said or None) for text, said in found]
+        return []  # a shell cannot show an error; the command itself does
+    return [CompletionItem(text.removeprefix(cut), help=meaning or None) for text, meaning in found]
 
 
 def _is_key(table: Table, word: str) -> bool:
@@ -162,9 +162,9 @@ def offers(table: Table, word: str, given: Mapping[str, str]) -> Iterator[Offer]
     name, separator, start = word.partition("=")
     if not separator:
         for item in table.names(given, name):
-            text, said = (item, "") if isinstance(item, str) else (f"{item.name}=", item.meaning)
+            text, meaning = (item, "") if isinstance(item, str) else (f"{item.name}=", item.meaning)
             if text.startswith(name):
-                yield text, said
+                yield text, meaning
         return
     for key in table.names(given, name):
         if not isinstance(key, str) and key.name == name:

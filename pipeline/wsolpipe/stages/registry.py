@@ -40,7 +40,7 @@ class StageEntry(BaseModel):
     needs : tuple of str
         Stages whose output it reads; ``index`` is always there and not named.
     columns : tuple of str
-        Index columns it reads; ``image`` stands for the columns that say which pixels are seen.
+        Index columns it reads; ``image`` means the columns that decide which pixels are seen.
     params : dict
         Default of every parameter.
     outputs : dict
@@ -131,7 +131,7 @@ class Registry:
         except ValidationError as error:
             lines = []
             for item in error.errors():
-                # Without a place it is a contradiction between parameters; their whole list would hide what it says.
+                # Without a place it is a contradiction between parameters: printing all of them would hide the message.
                 where = f"{name}.{'.'.join(map(str, item['loc']))}={item['input']!r}" if item["loc"] else name
                 lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
             msg = "; ".join(lines)

@@ -36,8 +36,8 @@ KEYS = (
 def command(words: tuple[str, ...], as_json: bool) -> None:
     """Write a trained localizer as a torch.export program and as ONNX.
 
-    Both are compared with the network on random images. Size, mean, std, threshold and classes stand beside them as
-    JSON.
+    Both are compared with the network on random images. Size, mean, std, threshold and classes are written
+    beside them as JSON.
     """
     values = read_keys(words, KEYS)
     require(values, "wsoltrain export", checkpoint="runs/dips-demo")

@@ -1,4 +1,4 @@
-"""``wsoltrain fit``: train a localizer on the pseudo-labels of a store; called again, it goes on where it stopped."""
+"""``wsoltrain fit``: train a localizer on the pseudo-labels of a store; called again, it resumes where it stopped."""
 
 from __future__ import annotations
 

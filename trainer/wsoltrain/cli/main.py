@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import WsolError
 COMMANDS = {
     "eval": "Score a trained localizer on a split, beside the boxes it learned from.",
     "export": "Write a trained localizer as a torch program and as ONNX, and check both.",
-    "fit": "Train a localizer; called again, go on where it stopped.",
+    "fit": "Train a localizer; called again, resume where it stopped.",
     "predict": "Find the object in images and videos.",
     "preview": "Draw what a training step would see.",
     "search": "Search a recipe's ranges for settings that validation pseudo-boxes like.",
@@ -61,7 +61,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     given = sys.argv[1:] if args is None else args
     debug = "--debug" in given
-    words = [word for word in given if word != "--debug"]  # so that it may stand anywhere
+    words = [word for word in given if word != "--debug"]  # it is accepted anywhere
     if "_WSOLTRAIN_COMPLETE" in os.environ:
         from wsolpipe.keys.bash import register
 
