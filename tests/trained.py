@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from wsoltrain.data.config import Labelling
-from wsoltrain.training.loop import Settings, Trainer
-from wsoltrain.training.recipe import Recipe, load_recipe
+from wsoltrain.methods.base import Task
+from wsoltrain.training.loop import Trainer
+from wsoltrain.training.recipe import recipe_type
+from wsoltrain.training.recipe_file import load_recipe
+from wsoltrain.training.settings import Settings
 from wsoltrain.training.tracker import JsonLines
 
 if TYPE_CHECKING:
@@ -18,12 +21,20 @@ if TYPE_CHECKING:
     import torch
 
     from stores import TinyStore
+    from wsoltrain.methods.base import Method
+    from wsoltrain.training.recipe import Recipe
 
 VIT = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
 SMALL: dict[str, Any] = {
     "backbone": "vit_tiny_patch16_224", "model_args": VIT, "weights": None, "size": 32, "resize": 36, "batch": 8,
     "epochs": 2, "head_epochs": 1, "pixels": {"n_fg": 20, "n_bg": 20},
 }  # fmt: skip
+
+
+def build(method: str, backbone: str, *, weights: str | None, size: int, classes: int, **keys: Any) -> Method[Any]:
+    """A method's network on its own, without a store."""
+    given = {"method": method, "backbone": backbone, "weights": weights, "size": size, **keys}
+    return recipe_type(method).model_validate(given).build(Task(classes, size))
 
 
 def settings(store: TinyStore, out: Path, **more: Any) -> Settings:
@@ -44,7 +55,7 @@ def words(store: TinyStore, **changes: Any) -> list[str]:
     keys = {**SMALL, **changes}
     return [
         "fit", "recipe=dips", f"store={store.url}", f"dataset={store.root}/../tiny.yaml", "device=cpu",
-        *(f"{name}={json.dumps(value)}" for name, value in keys.items()),
+        *(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in keys.items()),
     ]  # fmt: skip
 
 

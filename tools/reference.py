@@ -17,7 +17,7 @@ from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
 from wsoltrain.cli.main import COMMANDS as TRAINER
-from wsoltrain.training.recipe import known_recipes
+from wsoltrain.training.recipe_file import known_recipes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

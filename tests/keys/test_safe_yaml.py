@@ -14,7 +14,7 @@ from wsolpipe.keys.safe_yaml import MOST_DEPTH, load_yaml, read_yaml
 from wsolpipe.launch.profiles import load_profile
 from wsolpipe.models.class_names import read_class_names
 from wsolpipe.stages.registry import load_registry
-from wsoltrain.training.recipe import read_recipe
+from wsoltrain.training.recipe_file import read_recipe
 
 LETTERS = "abcdefghij"
 BOMB = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(

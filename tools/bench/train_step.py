@@ -28,8 +28,9 @@ import torch
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.keys.values import parse_value, split_words
 from wsoltrain.data.config import Labelling
-from wsoltrain.training.loop import Settings, Trainer
-from wsoltrain.training.recipe import load_recipe
+from wsoltrain.training.loop import Trainer
+from wsoltrain.training.recipe_file import load_recipe
+from wsoltrain.training.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,8 @@ def measure(store: str, out: Path, given: argparse.Namespace) -> tuple[Mapping[s
     changes = {name: parse_value(value) for name, value in split_words(given.keys).items()}
     fixed = {"epochs": given.epochs + 1, "head_epochs": 0}
     recipe = load_recipe(given.recipe, dataset=dataset.name, changes={**changes, **fixed})
-    labelling = Labelling(store, dataset.name, "train", maps=recipe.maps, boxes=recipe.boxes)
+    reads = recipe.reads()
+    labelling = Labelling(store, dataset.name, "train", maps=reads.maps, boxes=reads.boxes)
     settings = Settings(
         labelling, root=str(dataset.image_root()), out=out, workers=given.workers, device=given.device, thresholds=50
     )

@@ -55,7 +55,7 @@ def words(name, classifier):
     keys = {**shared, **own, "pixels": pixels}
     if "cls_weight" in keys:
         keys["classifier"] = str(classifier)
-    return [recipe, *(f"{key}={json.dumps(value)}" for key, value in keys.items())]
+    return [recipe, *(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in keys.items())]
 
 
 def make_inputs(folder):

@@ -49,12 +49,12 @@ class TrainerTable:
         """All keys."""
         yield from self.keys
         if self.recipe:
-            yield from recipe_keys(given.get("recipe", "dips"))
+            yield from recipe_keys(given.get("recipe"))
 
     def look_up(self, source: str, given: Mapping[str, str]) -> Iterable[str]:
         """Data sets, splits, recipes, and stages of the store."""
         if source == "recipe":
-            from wsoltrain.training.recipe import known_recipes
+            from wsoltrain.training.recipe_file import known_recipes
 
             return known_recipes()
         from wsolpipe.images import offers
@@ -66,8 +66,8 @@ class TrainerTable:
         }[source](given)
 
 
-def recipe_keys(name: str) -> tuple[Key, ...]:
-    """Keys of a recipe, with the values that its file gives them.
+def recipe_keys(name: str | None) -> tuple[Key, ...]:
+    """Keys of a recipe and its method, with the values that its file gives them; those of all recipes where None.
 
     Raises
     ------
@@ -75,9 +75,13 @@ def recipe_keys(name: str) -> tuple[Key, ...]:
         If there is no such recipe.
     """
     from wsolpipe.keys.models import keys_of
-    from wsoltrain.training.recipe import Recipe, read_recipe
+    from wsoltrain.training.recipe import Recipe
+    from wsoltrain.training.recipe_file import read_recipe, recipe_type_of
 
-    return keys_of(Recipe, read_recipe(name).keys)
+    if name is None:
+        return keys_of(Recipe, {})
+    file = read_recipe(name)
+    return keys_of(recipe_type_of(file), file.keys)
 
 
 def make_command(

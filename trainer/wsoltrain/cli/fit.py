@@ -20,8 +20,8 @@ from wsoltrain.cli.common_keys import DEVICE, STAGE, split
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from wsoltrain.training.loop import Settings
     from wsoltrain.training.recipe import Recipe
+    from wsoltrain.training.settings import Settings
     from wsoltrain.training.tracker import Tracker
 
 KEYS = (
@@ -57,7 +57,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     """Train a localizer; called again, resume where it stopped. Under torchrun, by several processes."""
     values, changes = read_recipe_words(words, KEYS)
     recipe, settings = prepare(values, changes)
-    from wsoltrain.methods.localizers import complexity
+    from wsoltrain.inference.complexity import complexity
     from wsoltrain.training.loop import Trainer
     from wsoltrain.training.parallel import close_group, open_group
     from wsoltrain.training.tracker import open_trackers
@@ -75,7 +75,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         if group.first:
             counted = complexity(trainer.model, recipe.size)["heads"]
             size = f"{counted['parameters'] / 1e6:.3f} M parameters, {counted['macs'] / 1e9:.3f} G multiply-accumulates"
-            click.echo(f"{recipe.model} on {recipe.backbone}: heads of {size} an image", err=True)
+            click.echo(f"{recipe.method}: {size} an image, without what is frozen", err=True)
         result = {"out": str(settings.out), **trainer.fit()}
     close_group(group)
     if not group.first:
@@ -98,15 +98,16 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
-    from wsoltrain.training.loop import Settings
-    from wsoltrain.training.recipe import load_recipe
+    from wsoltrain.training.recipe_file import load_recipe
+    from wsoltrain.training.settings import Settings
 
     require(values, "wsoltrain fit", dataset="demo")
     dataset = load_dataset(values["dataset"], root=values["root"])
     recipe = load_recipe(values["recipe"], dataset=dataset.name, changes=changes)
     store = store_of(values)
+    reads = recipe.reads()
     labelling = Labelling(
-        store, dataset.name, values["split"], maps=recipe.maps, boxes=recipe.boxes, images=values["images"]
+        store, dataset.name, values["split"], maps=reads.maps, boxes=reads.boxes, images=values["images"]
     )
     settings = Settings(
         labelling,

@@ -19,7 +19,7 @@ from wsoltrain.cli.command import make_command, read_recipe_words
 if TYPE_CHECKING:
     import optuna
 
-    from wsoltrain.training.loop import Settings
+    from wsoltrain.training.settings import Settings
 
 SHARED = ("recipe", "dataset", "store", "root", "split", "val", "by", "workers", "device", "save_every")
 KEYS = (

@@ -1,4 +1,4 @@
-"""A trained localizer as programs that need no code of ours: torch.export and ONNX, checked against the network."""
+"""A trained localizer as programs that run without this package: torch.export and ONNX, checked against the network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsoltrain.inference.model import Trained
-    from wsoltrain.methods.localizers import Localizer
+    from wsoltrain.methods.base import Method
 
 FORMATS = ("torch", "onnx")
 INPUT, MAP, CLASSES = "image", "map", "classes"
@@ -30,30 +30,26 @@ CHECKED_BATCHES = (1, 3)
 
 
 class Exported(nn.Module):
-    """What is written: images to foreground maps and class probabilities.
+    """What is written: images to score maps and class probabilities.
 
     Parameters
     ----------
-    model : Localizer
+    model : Method
         In evaluation mode.
-    classes : bool
-        Whether it has a class head.
     """
 
-    def __init__(self, model: Localizer, *, classes: bool) -> None:
+    def __init__(self, model: Method[Any]) -> None:
         super().__init__()
         self.model = model
-        self.classes = classes
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Normalised images [B, 3, S, S] -> foreground [B, S, S] in 0..1, and probabilities [B, classes]."""
-        found = self.model(image)
-        foreground = found.logits.softmax(1)[:, 1]
-        return (foreground, found.classes.softmax(1)) if self.classes else (foreground,)
+        """Normalised images [B, 3, S, S] -> maps [B, h, w] in 0..1, and class probabilities [B, C], if any."""
+        found = self.model.predict(image)
+        return (found.scaled(),) if found.scores is None else (found.scaled(), found.scores.softmax(1))
 
 
 def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, seed: int = 0) -> dict[str, Any]:
-    """Write a localizer and what its user must know, and compare what was written with the network.
+    """Write a localizer and what is needed to use it, and compare what was written with the network.
 
     Parameters
     ----------
@@ -76,14 +72,15 @@ def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, s
     ConfigError
         If a package is missing.
     RunFailed
-        If what was written says something else than the network by more than `TOLERANCE`; its file is removed.
+        If what was written differs from the network by more than `TOLERANCE`; its file is removed.
     """
     size = trained.recipe.size
     generator = torch.Generator().manual_seed(seed)
     images = [torch.randn(count, 3, size, size, generator=generator) for count in CHECKED_BATCHES]
-    network = Exported(trained.model, classes=trained.model.has_head).eval()
+    network = Exported(trained.model).eval()
     with torch.no_grad():
-        wanted = [[part.numpy() for part in network(image)] for image in images]
+        expected = [[part.numpy() for part in network(image)] for image in images]
+    outputs = {name: ["batch", *part.shape[1:]] for name, part in zip((MAP, CLASSES), expected[0], strict=False)}
     out.mkdir(parents=True, exist_ok=True)
     with _quiet():
         program = torch.export.export(network, (images[-1],), dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}})
@@ -91,11 +88,11 @@ def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, s
     for kind in formats:
         write = {"torch": _write_torch, "onnx": _write_onnx}[kind]
         path = out / {"torch": "localizer.pt2", "onnx": "localizer.onnx"}[kind]
-        ask = write(program, path, network)
-        got = [ask(image) for image in images]
+        run = write(program, path, list(outputs))
+        got = [run(image) for image in images]
         difference = max(
             float(np.abs(own - theirs).max())
-            for both in zip(wanted, got, strict=True)
+            for both in zip(expected, got, strict=True)
             for own, theirs in zip(*both, strict=True)
         )
         if not difference <= TOLERANCE:
@@ -103,21 +100,18 @@ def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, s
             msg = f"{path} differs from the network by {difference:.3g} on random images"
             raise RunFailed(msg, hint=f"formats={','.join(other for other in FORMATS if other != kind)}")
         files[kind], differences[kind] = path.name, difference
-    told = _card(trained) | {"files": files, "differences": differences}
-    (out / "localizer.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return told
+    card = _card(trained, outputs) | {"files": files, "differences": differences}
+    (out / "localizer.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return card
 
 
-def _card(trained: Trained) -> dict[str, Any]:
+def _card(trained: Trained, outputs: dict[str, list[Any]]) -> dict[str, Any]:
     """What must be known to use the files."""
     recipe = trained.recipe
-    outputs = {MAP: ["batch", recipe.size, recipe.size]}
-    if trained.model.has_head:
-        outputs[CLASSES] = ["batch", len(trained.class_names)]
     return {
         "checkpoint": trained.path.name,
-        "model": recipe.model,
-        "backbone": recipe.backbone,
+        "method": recipe.method,
+        "backbone": recipe.model_dump().get("backbone"),
         "input": {INPUT: ["batch", 3, recipe.size, recipe.size]},
         "outputs": outputs,
         "size": recipe.size,
@@ -131,28 +125,27 @@ def _card(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _write_torch(program: Any, path: Path, network: Exported) -> Callable[[Tensor], list[Any]]:
-    """Write a program of torch.export; how to ask what was written."""
-    del network
+def _write_torch(program: Any, path: Path, names: list[str]) -> Callable[[Tensor], list[Any]]:
+    """Write a program of torch.export; return a function that runs what was written."""
+    del names
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
 
-    def ask(image: Tensor) -> list[Any]:
+    def run(image: Tensor) -> list[Any]:
         with torch.no_grad():
             return [part.numpy() for part in loaded(image)]
 
-    return ask
+    return run
 
 
-def _write_onnx(program: Any, path: Path, network: Exported) -> Callable[[Tensor], list[Any]]:
-    """Write ONNX, weights inside; how to ask what was written."""
+def _write_onnx(program: Any, path: Path, names: list[str]) -> Callable[[Tensor], list[Any]]:
+    """Write ONNX, weights inside; return a function that runs what was written."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - torch needs it
     except ImportError as error:
         msg = f"ONNX needs the package {error.name}"
         raise ConfigError(msg, hint=f"pip install onnx onnxscript onnxruntime, or formats={FORMATS[0]}") from error
-    names = [MAP, CLASSES] if network.classes else [MAP]
     with _quiet():
         torch.onnx.export(
             program, (), path, dynamo=True, external_data=False, input_names=[INPUT], output_names=names, verbose=False
@@ -161,16 +154,16 @@ def _write_onnx(program: Any, path: Path, network: Exported) -> Callable[[Tensor
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def ask(image: Tensor) -> list[Any]:
+    def run(image: Tensor) -> list[Any]:
         found: list[Any] = session.run(names, {INPUT: image.numpy()})
         return found
 
-    return ask
+    return run
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' notes about their own parts from the user."""
+    """Silence the exporters' warnings about their own internals."""
     loud = logging.getLogger("torch.onnx")
     level = loud.level
     loud.setLevel(logging.ERROR)

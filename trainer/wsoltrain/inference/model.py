@@ -1,20 +1,21 @@
-"""A run's best weights, loaded to be used: network, threshold and classes as they were chosen."""
+"""A run's best weights, loaded for use: network, threshold and classes as they were chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.localizers import build
+from wsoltrain.methods.base import Task
 from wsoltrain.training import checkpoint
-from wsoltrain.training.recipe import Recipe
+from wsoltrain.training.recipe import read_saved
 
 if TYPE_CHECKING:
-    from wsoltrain.methods.localizers import Localizer
+    import torch
+
+    from wsoltrain.methods.base import Method
+    from wsoltrain.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class Trained:
     ----------
     path : Path
         The file.
-    model : Localizer
+    model : Method
         In evaluation mode.
     recipe : Recipe
-        It was trained by.
+        With which it was trained.
     tau : float or None
         Threshold of the foreground map in 0..1, chosen on validation with these weights.
     class_names : list of str
@@ -38,7 +39,7 @@ class Trained:
     """
 
     path: Path
-    model: Localizer
+    model: Method[Any]
     recipe: Recipe
     tau: float | None
     class_names: list[str]
@@ -53,27 +54,25 @@ def load_trained(named: str, *, device: torch.device) -> Trained:
     named : str
         A .safetensors file that ``wsoltrain fit`` wrote, or a run's folder with one ``best-….safetensors``.
     device : torch.device
-        Where to.
+        Device of the network.
 
     Raises
     ------
     ConfigError
         If the folder holds none of them, or several.
     DataError, WeightsError
-        If the file is damaged, or the backbone's weights are not there.
+        If the file is damaged, or the backbone's weights are missing.
     """
     path = _file(Path(named))
     state = checkpoint.state_of(path)
     if "classes" not in state:
-        msg = f"{path} is to go on training from, and holds no choice of epoch and threshold"
+        msg = f"{path} is for resuming training: it holds no chosen epoch and threshold"
         raise ConfigError(msg, hint="checkpoint=best-….safetensors of the same folder")
-    recipe = Recipe.model_validate(state["recipe"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = build(
-            recipe.model, recipe.backbone, weights=recipe.weights, size=recipe.size, classes=state["classes"],
-            model_args=recipe.model_args, temperature=recipe.temperature,
-        )  # fmt: skip
+    recipe = read_saved(state["recipe"])
+    artifacts = checkpoint.artifacts_of(path)
+    model = recipe.build(
+        Task(state["classes"], recipe.size, recipe.seed, recipe.mean, recipe.std, artifacts=artifacts, device=device)
+    )
     checkpoint.load(path, model)
     names = state.get("class_names") or [str(number) for number in range(state["classes"])]
     return Trained(path, model.to(device).eval(), recipe, state.get("tau"), names, state.get("epoch"))

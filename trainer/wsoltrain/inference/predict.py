@@ -12,6 +12,7 @@ import torch
 from wsolpipe.images.geometry import View, resize
 from wsolpipe.metrics import Convention, largest_box, standard_maps
 from wsoltrain.data.views import normalise
+from wsoltrain.methods.base import checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,18 +28,18 @@ HALF_OPEN = Convention("half-open", eight_bit=True, inclusive=False, clip=False,
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a localizer says of one picture.
+    """Result for one picture.
 
     Attributes
     ----------
     picture : Picture
         The picture.
-    map : float32 array [S, S]
-        Foreground in 0..1, of the whole picture squashed to a square.
+    map : float32 array [h, w]
+        Scores in 0..1, of the whole picture squashed to a square, at the method's own resolution.
     box : float64 array [4] or None
         xyxy, half-open, pixels of the picture: the largest region above τ; None where the map is zero everywhere.
     label : int or None
-        Most likely class; None where the network has no class head.
+        Most likely class; None where the method does not classify.
     probability : float or None
         Of that class.
     """
@@ -79,10 +80,10 @@ def _predict(trained: Trained, chunk: list[Picture], tau: float, device: torch.d
     squashed = np.stack([resize(picture.pixels, size) for picture in chunk if picture.pixels is not None])
     images = normalise(torch.from_numpy(squashed).permute(0, 3, 1, 2).to(device), recipe.mean, recipe.std)
     with torch.inference_mode():
-        found = trained.model(images)
-        maps = found.logits.float().softmax(1)[:, 1].cpu().numpy()
-        classes = None if found.classes is None else found.classes.float().softmax(1).max(1)
-    framed = standard_maps(maps, normalise=False)
+        found = checked(trained.model.predict(images), len(images), recipe.method)
+        maps = found.scaled().cpu().numpy()
+        classes = None if found.scores is None else found.scores.float().softmax(1).max(1)
+    framed = standard_maps(found.maps.float().cpu().numpy(), normalise=not found.unit)
     for number, picture in enumerate(chunk):
         label = probability = None
         if classes is not None:

@@ -19,10 +19,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from wsolpipe.contract.errors import ConfigError
+from wsoltrain.data.keys import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +40,17 @@ STEP = 0.5
 """Cells of the colour grid, in σ_rgb."""
 TOLERANCE = 1e-2
 """Spatial products below this share of the strongest one are left out."""
-LANES = 8
-"""Spatial products that are in the grid at once."""
 MAX_CELLS = 2**22
 """Cells of a colour grid; more means a σ_rgb of less than about two levels."""
+
+
+class CrfKeys(Keys):
+    """Keys of the CRF loss."""
+
+    crf_weight: float = Field(2e-9, ge=0, description="Weight of the CRF loss (DiPS: lambda_2, lambda_CRF); 0: off")
+    crf_sigma_rgb: float = Field(15.0, gt=0, description="Width of its kernel in colour, levels of 0..255")
+    crf_sigma_xy: float = Field(100.0, gt=0, description="Width of its kernel in position, pixels of the full size")
+    crf_scale: float = Field(1.0, gt=0, description="Share of the resolution at which it is computed")
 
 
 def dense_filter(values: Tensor, image: Tensor, *, sigma_rgb: float = 15.0, sigma_xy: float = 100.0) -> Tensor:
@@ -238,6 +247,8 @@ def _blur(grid: Tensor) -> Tensor:
 
 def _groups(terms: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Terms as [H, LANES] and [W, LANES], a few at a time, which bounds memory where σ_xy is small."""
+    from wsoltrain.losses.crf_loops import LANES
+
     for down, across in zip(*(torch.split(factor, LANES) for factor in terms), strict=True):
         lacking = LANES - len(down)
         yield pad(down.mT, (0, lacking)).contiguous(), pad(across.mT, (0, lacking)).contiguous()
@@ -245,7 +256,7 @@ def _groups(terms: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _filter_compiled(values: Tensor, cells: Tensor, size: Tensor, terms: tuple[Tensor, Tensor]) -> Tensor:
     """One image a thread through the two compiled loops of `wsoltrain.losses.crf_loops`."""
-    from wsoltrain.losses.crf_loops import slice_grid, splat
+    from wsoltrain.losses.crf_loops import LANES, slice_grid, splat
 
     _, channels, height, width = values.shape
     pixels = values.permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,4 +1,4 @@
-"""The two loops over pixels of the CRF filter, compiled; what they mean is told in `wsoltrain.losses.crf`."""
+"""The two compiled loops over pixels of the CRF filter, which `wsoltrain.losses.crf` explains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 LANES = 8
-"""Spatial products at once: a length known to the compiler becomes one vector register."""
+"""Spatial products that are in the grid at once: a length known to the compiler becomes one vector register.
+
+The only definition: the compiled code is cached by the text of this file and would keep a number from another one.
+"""
 
 
 @compiled

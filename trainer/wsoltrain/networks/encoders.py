@@ -73,8 +73,3 @@ class FrozenVit(nn.Module):
     def forward(self, image: Tensor) -> Tokens:
         """Tokens of normalised images [B, 3, S, S]."""
         return read_tokens(self.vit, image, last=LAST, attention=self.wants_attention)
-
-
-def frozen(values: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Leave out of a state what belongs to a frozen encoder."""
-    return {name: value for name, value in values.items() if not name.startswith(prefix)}

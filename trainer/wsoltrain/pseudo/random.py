@@ -6,9 +6,13 @@ needs no generator's state, and several processes draw for a row what one proces
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+AUGMENTATION = 1000
+"""Purposes from here on belong to `RowDraws`; samplers use those below."""
 _GOLDEN, _FIRST, _SECOND = (value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
@@ -30,6 +34,26 @@ def uniform(seed: int, epoch: int, rows: Tensor, purpose: int, count: int) -> Te
     pixels = torch.arange(1, count + 1, device=rows.device)
     bits = _mix(start[:, None] + pixels * _GOLDEN) >> 41 & 0x7FFFFF  # 23 bits: a half-step more is still exact
     return (bits.to(torch.float32) + 0.5) * 2.0**-23
+
+
+class RowDraws(NamedTuple):
+    """Random numbers of the rows of a batch in an epoch: of (seed, epoch, row, purpose), whatever the batch.
+
+    Attributes
+    ----------
+    seed, epoch : int
+        Of the run.
+    rows : int64 Tensor [B]
+        Rows of the index.
+    """
+
+    seed: int
+    epoch: int
+    rows: Tensor
+
+    def uniform(self, count: int, *, purpose: int = 0) -> Tensor:
+        """Uniform numbers in (0, 1), float32 [B, count]; another `purpose` gives other numbers."""
+        return uniform(self.seed, self.epoch, self.rows, AUGMENTATION + purpose, count)
 
 
 def _mix(value: Tensor) -> Tensor:

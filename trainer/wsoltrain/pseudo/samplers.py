@@ -204,9 +204,11 @@ def released(
     )
 
 
-def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3) -> OtsuRegion:
+def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3, dilation: int = 1) -> OtsuRegion:
     """F-CAM: uniform in what is strictly above Otsu's threshold after an 11 x 11 erosion; lowest share anywhere."""
-    return OtsuRegion(n_fg, n_bg, 1.0, bg_share, False, "all", 11, keep_out=False, balanced=False, strict=True)
+    return OtsuRegion(
+        n_fg, n_bg, 1.0, bg_share, False, "all", 11, keep_out=False, balanced=False, dilation=dilation, strict=True
+    )
 
 
 def patches(*, n: int = 10, fg_share: float = 0.5, bg_share: float = 0.3) -> OtsuRegion:

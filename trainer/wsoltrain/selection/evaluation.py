@@ -1,9 +1,9 @@
-"""Scoring a network's maps on a split: feeds them to `wsolpipe.evaluate`."""
+"""Scoring a method's maps on a split: feeds them to `wsolpipe.evaluate`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import find_truth
 from wsoltrain.data.config import ItemConfig
 from wsoltrain.data.stream import Stream
+from wsoltrain.methods.base import checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,32 +25,40 @@ if TYPE_CHECKING:
 
     from wsolpipe.evaluate.map_scores import MapScores
     from wsoltrain.data.config import Labelling
-    from wsoltrain.methods.localizers import Localizer
+    from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
 
 
 class NetworkMaps:
-    """Maps of a network as a source of the evaluator; see `wsolpipe.evaluate.map_sources.MapSource`."""
+    """Maps of a method, of each row's label, as a source of the evaluator.
+
+    See `wsolpipe.evaluate.map_sources.MapSource`. `name` is the method's, for messages.
+    """
 
     labels = "true"
 
-    def __init__(self, model: Localizer, stream: Stream, device: torch.device) -> None:
-        self.model, self.stream, self.device, self.quarantined = model, stream, device, 0
+    def __init__(self, model: Method[Any], stream: Stream, device: torch.device, name: str) -> None:
+        self.model, self.stream, self.device, self.name, self.quarantined = model, stream, device, name, 0
+
+    @torch.no_grad()
+    def has_unit_maps(self) -> bool:
+        """Whether the method's maps are in 0..1 as they are; learned from one blank image."""
+        size = self.stream.config.size
+        return self.model.eval().predict(torch.zeros(1, 3, size, size, device=self.device)).unit
 
     def batches(self) -> Iterator[MapBatch]:
-        """Foreground probabilities and, of a network that classifies, its first five classes."""
+        """Score maps and, of a method that classifies, its first five classes."""
         self.model.eval()
         self.stream.set_epoch(0)
         for batch in self.stream:
             with torch.no_grad():
-                prediction = self.model(batch["image"].to(self.device))
-            maps = prediction.logits.float().softmax(1)[:, 1].cpu().numpy()
+                found = self.model.predict(batch["image"].to(self.device), batch["label"].to(self.device))
+            checked(found, len(batch["row"]), self.name, rows=batch["row"].tolist())
             top = None
-            if prediction.classes is not None:
-                self._check_classes(prediction.classes.shape[1])
-                order = prediction.classes.float().topk(min(TOP, prediction.classes.shape[1]))
-                top = order.indices.cpu().numpy()
-            yield MapBatch(np.asarray(batch["row"], np.int64), list(maps), top)
+            if found.scores is not None:
+                self._check_classes(found.scores.shape[1])
+                top = found.scores.float().topk(min(TOP, found.scores.shape[1])).indices.cpu().numpy()
+            yield MapBatch(np.asarray(batch["row"], np.int64), list(found.maps.float().cpu().numpy()), top)
         self.quarantined = self.stream.counts["quarantined"] + self.stream.counts["broken"]
 
     def _check_classes(self, outputs: int) -> None:
@@ -62,7 +71,7 @@ class NetworkMaps:
 
 
 class Evaluator:
-    """Evaluates a network on one split, epoch after epoch.
+    """Evaluates a method on one split, epoch after epoch.
 
     Parameters
     ----------
@@ -108,13 +117,15 @@ class Evaluator:
         self.stream = Stream(config, batch_size=recipe.batch, workers=workers)
         results = StoreResults(plain.store, plain.dataset, masks)
         rows = rows_of_index(self.stream.items.rows.index)
+        self.method = recipe.method
         self.truths = {name: find_truth(results, rows, name) for name in annotators}
         for name, truth in self.truths.items():
             if not truth.found and not truth.masks:
                 msg = f"split {plain.split} of {plain.dataset} has no {name} box or mask to be scored against"
                 raise ConfigError(msg)
 
-    def run(self, model: Localizer, device: torch.device, *, thresholds: int) -> dict[str, MapScores]:
-        """Score the network's maps, without min-max as in the papers, against each annotator in one pass."""
-        source = NetworkMaps(model, self.stream, device)
-        return score_against(source, self.truths, Frame(normalise=False), thresholds=thresholds, details=False)
+    def run(self, model: Method[Any], device: torch.device, *, thresholds: int) -> dict[str, MapScores]:
+        """Score the method's maps against each annotator in one pass; maps in 0..1 without min-max, as in the papers."""
+        source = NetworkMaps(model, self.stream, device, self.method)
+        frame = Frame(normalise=not source.has_unit_maps())
+        return score_against(source, self.truths, frame, thresholds=thresholds, details=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from wsoltrain.training.recipe import Range
+    from wsoltrain.training.ranges import Range
 
 _log = logging.getLogger(__name__)
 STUDY, JOURNAL = "wsoltrain", "study.journal"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import RunFailed
 from wsoltrain.selection.optuna_study import next_trial, open_study, suggest
-from wsoltrain.training.recipe import load_ranges, load_recipe
+from wsoltrain.training.ranges import load_ranges
+from wsoltrain.training.recipe_file import load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from wsoltrain.training.loop import Settings, Trainer
+    from wsoltrain.training.loop import Trainer
+    from wsoltrain.training.settings import Settings
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from wsoltrain.methods.localizers import Localizer
+    from wsoltrain.methods.base import Method
 
 
 class Average:
@@ -20,20 +20,20 @@ class Average:
 
     Parameters
     ----------
-    model : Localizer
+    model : Method
         Whose weights, as they are now, the average begins with.
     decay : float
         Share of the average that stays in a step; less in the first steps, ``(1 + step) / (10 + step)``, so that the
         beginning is forgotten.
     """
 
-    def __init__(self, model: Localizer, decay: float) -> None:
+    def __init__(self, model: Method[Any], decay: float) -> None:
         self.decay = decay
         self.learned = {name for name, _ in model.named_parameters()}
         self.tensors = {name: value.detach().clone() for name, value in model.saved().items()}
 
     @torch.no_grad()
-    def update(self, model: Localizer, step: int) -> None:
+    def update(self, model: Method[Any], step: int) -> None:
         """Take in the weights after a step."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, value in model.saved().items():
@@ -48,7 +48,7 @@ class Average:
             self.tensors[name].copy_(value)
 
     @contextmanager
-    def within(self, model: Localizer) -> Iterator[None]:
+    def within(self, model: Method[Any]) -> Iterator[None]:
         """Lend the average to the network."""
         own = {name: value.detach().clone() for name, value in model.saved().items()}
         model.restore(self.tensors)

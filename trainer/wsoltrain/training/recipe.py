@@ -1,293 +1,150 @@
-"""Recipes: what a training run does, read from YAML, changed by ``key=value``, checked once."""
+"""Recipes: what a training run does. Keys that all methods have, beside the method's own."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from inspect import signature
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, create_model
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
-from wsolpipe.keys.safe_yaml import read_yaml
+from wsoltrain.data.keys import Keys
+from wsoltrain.methods.registry import find_method
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wsoltrain.pseudo.samplers import Sampler
+    from wsoltrain.methods.base import Method, Reads, Task
 
-FOLDER = Path(__file__).parents[1] / "recipes"
-CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
-"""Keys by which labels made during training might be asked for."""
+RENAMED = {"model": "method"}
+"""Keys of older recipes and checkpoints -> today's."""
+IRRELEVANT = ("epochs", "amp")
+"""Keys that may change when a run is resumed: more or fewer epochs, and the precision of a GPU."""
 
 
-class Recipe(BaseModel):
-    """Everything that changes what is learned; the names are the keys of the command line."""
+class Recipe(Keys):
+    """Keys that every recipe has; `recipe_type` adds those of a method. Nothing else changes what is learned."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    method: str = Field(description="What is trained: name of a method")
+    size: int = Field(224, ge=16, description="Side of the square that the network sees, pixels")
+    resize: int | None = Field(
+        None, description="Side to which an image is squashed before a random crop of size, pixels; null: 8/7 of size"
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip")
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="Mean of each colour, 0..1, of the backbone"
+    )
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225), description="Standard deviation of each colour, 0..1, of the backbone"
+    )
+    one_per_group: bool = Field(False, description="Draw one random frame of each group (video shot) an epoch")
+    epochs: int = Field(50, ge=1, description="Epochs of the method's main phase")
+    batch: int = Field(32, ge=1, description="Images a step, of all processes together")
+    accumulate: int = Field(1, ge=1, description="Batches whose gradients are averaged before each update")
+    optimiser: Literal["sgd", "adamw"] = Field("sgd", description="sgd (momentum, nesterov) or adamw (betas)")
+    lr: float = Field(0.01, gt=0, description="Learning rate")
+    lr_min: float = Field(1e-8, ge=0, description="Learning rate below which no schedule goes")
+    schedule: Literal["step", "multi_step", "cosine", "constant"] = Field(
+        "step",
+        description="How lr falls: step (times lr_gamma every lr_step epochs), multi_step (at each of milestones), "
+        "cosine (to 0 over the epochs), constant",
+    )
+    schedule_by: Literal["epoch", "step"] = Field(
+        "epoch", description="Whether lr changes once an epoch or at each step"
+    )
+    lr_step: int = Field(15, ge=1, description="Epochs between falls of schedule=step")
+    lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of each fall of schedule=step and multi_step")
+    milestones: tuple[int, ...] = Field((), description="Epochs at which lr falls, for schedule=multi_step")
+    warmup: float = Field(0.0, ge=0, description="Epochs in which lr rises linearly to its schedule; 0: none")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd")
+    nesterov: bool = Field(True, description="Nesterov's momentum, for sgd")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of both running means of adamw")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay: L2 for sgd, decoupled for adamw")
+    freeze_batchnorm: bool = Field(
+        False, description="Normalise by the stored statistics in training too; weights of the layers are still trained"
+    )
+    clip: float | None = Field(None, gt=0, description="Norm to which gradients are clipped; null: not at all")
+    amp: bool = Field(True, description="Run the network in bfloat16 where the device is a GPU")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of a running average of the weights, which is evaluated and kept; null: none",
+    )
+    seed: int = Field(0, ge=0, description="Of every random draw")
 
-    model: Literal["dips", "dips_workshop", "trcam", "trcam_attention"]
-    backbone: str
-    model_args: dict[str, Any] = {}
-    weights: str | None = "timm"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    size: int = Field(224, ge=16)
-    resize: int | None = None
-    flip: float = Field(0.5, ge=0, le=1)
-    temperature: float = Field(1.0, gt=0)
-    maps: str = "cls_maps"
-    boxes: str | None = "proposals"
-    one_per_group: bool = False
-    sampler: Literal["dips", "dips_released", "trcam", "fcam", "tedloc"] = "dips"
-    pixels: dict[str, Any] = {}
-    pixel_weight: float = Field(1.0, ge=0)
-    crf_weight: float = Field(2e-9, ge=0)
-    crf_sigma_rgb: float = Field(15.0, gt=0)
-    crf_sigma_xy: float = Field(100.0, gt=0)
-    crf_scale: float = Field(1.0, gt=0)
-    size_weight: float = Field(0.0, ge=0)
-    larger_weight: float = Field(0.0, ge=0)
-    cls_weight: float = Field(0.0, ge=0)
-    cls_detached: bool = False
-    classifier: str | None = None
-    epochs: int = Field(50, ge=1)
-    head_epochs: int = Field(10, ge=0)
-    batch: int = Field(32, ge=1)
-    lr: float = Field(0.01, gt=0)
-    head_lr: float = Field(0.1, gt=0)
-    schedule: Literal["step", "cosine"] = "step"
-    lr_step: int = Field(15, ge=1)
-    lr_gamma: float = Field(0.1, gt=0, le=1)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float | None = Field(None, gt=0)
-    amp: bool = True
-    ema: float | None = Field(None, gt=0, lt=1)
-    seed: int = Field(0, ge=0)
+    def check(self) -> None:
+        """Refuse common keys that do not fit each other."""
+        super().check()
+        if self.schedule == "multi_step" and not self.milestones:
+            msg = "schedule=multi_step needs milestones"
+            raise ConfigError(msg, hint="milestones=[30,60]")
 
-    def pixel_sampler(self) -> Sampler:
-        """Return the sampler of `sampler` and `pixels`.
+    def reads(self) -> Reads:
+        """Return what of the store its method is trained on."""
+        return find_method(self.method).reads(self)
+
+    def build(self, task: Task) -> Method[Any]:
+        """Make the method's network, its first weights drawn from the seed.
 
         Raises
         ------
-        ConfigError
-            If `pixels` holds a key that the sampler has not.
+        ConfigError, WeightsError
+            If a name is unknown or weights do not fit.
         """
-        from wsoltrain.pseudo.samplers import SAMPLERS
+        import torch
 
-        kind = SAMPLERS[self.sampler]
-        known = list(signature(kind).parameters)
-        for name in self.pixels:
-            if name not in known:
-                raise ConfigError(
-                    unknown(f"key of sampler {self.sampler}", f"pixels.{name}", [f"pixels.{k}" for k in known])
-                )
-        return kind(**self.pixels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return find_method(self.method)(self, task)
 
-    def rate(self, phase: str, epoch: int) -> float:
-        """Learning rate of an epoch: constant for the head; for the maps falling in steps or along a cosine."""
-        if phase == "head":
-            return self.head_lr
-        done = epoch - self.head_epochs
-        if self.schedule == "cosine":
-            return max(1e-8, self.lr * 0.5 * (1 + math.cos(math.pi * done / self.epochs)))
-        return max(1e-8, self.lr * self.lr_gamma ** (done // self.lr_step))
-
-    def changed_since(self, theirs: Mapping[str, Any]) -> str:
-        """What differs from an earlier recipe, such as ``lr was 0.01, is 0.02``; empty where a run may go on with it.
-
-        More or fewer epochs are no matter, nor is the precision of a GPU.
-        """
-        own, known = self.model_dump(mode="json"), type(self).model_fields
+    def changed_since(self, before: Mapping[str, Any]) -> str:
+        """Return what differs from an earlier recipe, such as ``lr was 0.01, is 0.02``; empty if a run may resume."""
+        own, known, before = self.model_dump(mode="json"), type(self).model_fields, renamed(before)
         return ", ".join(
-            f"{name} was {theirs.get(name, known[name].default)}, is {value}"
+            f"{name} was {before.get(name, known[name].default)}, is {value}"
             for name, value in own.items()
-            if value != theirs.get(name, known[name].default) and name not in ("epochs", "amp")
+            if value != _plain(before.get(name, known[name].default)) and name not in IRRELEVANT
         )
 
 
-class Range(BaseModel):
-    """What a search may try for one key: numbers between two bounds, or some values.
-
-    Attributes
-    ----------
-    low, high : int or float
-        Both within; whole numbers draw whole numbers.
-    log : bool
-        Draw evenly in the logarithm.
-    step : int or float, optional
-        Distance of the values, counted from `low`.
-    choices : list, optional
-        Instead of bounds.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    step: int | float | None = Field(None, gt=0)
-    choices: list[Any] | None = Field(None, min_length=1)
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Range:
-        bounds = (self.low, self.high)
-        if (self.choices is None) == (None in bounds) or (self.choices is not None and bounds != (None, None)):
-            msg = "give low and high, or choices"
-            raise ValueError(msg)
-        if self.low is not None and self.high is not None:
-            if self.low > self.high or (self.log and self.low <= 0):
-                msg = f"low={self.low} must be at most high={self.high}, and above 0 with log"
-                raise ValueError(msg)
-            if self.log and self.step is not None:
-                msg = "step and log exclude each other"
-                raise ValueError(msg)
-        return self
-
-    def ends(self) -> list[Any]:
-        """Return the values that must fit the key: every choice, or both bounds."""
-        return self.choices if self.choices is not None else [self.low, self.high]
+def _plain(value: Any) -> Any:
+    """A default as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
-@dataclass(frozen=True)
-class RecipeFile:
-    """A recipe as it is written: keys, what differs by data set, and what a search may try.
-
-    Attributes
-    ----------
-    name : str
-        As it was asked for.
-    keys : dict
-        Of `Recipe`.
-    datasets : dict of str to dict
-        Keys laid over `keys` where the data set has that name.
-    search : dict of str to dict
-        Key, or ``pixels.key`` -> `Range`.
-    """
-
-    name: str
-    keys: dict[str, Any]
-    datasets: dict[str, dict[str, Any]]
-    search: dict[str, Any]
-
-
-def known_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def read_recipe(name_or_path: str) -> RecipeFile:
-    """Read a recipe's file.
-
-    Parameters
-    ----------
-    name_or_path : str
-        A name of `known_recipes`, or a YAML file.
+@cache
+def recipe_type(method: str) -> type[Recipe]:
+    """Return the class of a method's recipes: its own keys and the common ones, side by side.
 
     Raises
     ------
     ConfigError
-        If there is no such recipe, or a section is no mapping.
+        If there is no such method, or one of its keys has the name of a common one.
     """
-    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
-    if not path.is_file():
-        raise ConfigError(unknown("recipe", name_or_path, known_recipes()))
-    keys = read_yaml(path)
-    sections = [keys]
-    if isinstance(keys, dict):
-        datasets, search = (keys.pop(section, None) or {} for section in ("datasets", "search"))
-        sections += [datasets, search]
-        sections += datasets.values() if isinstance(datasets, dict) else []
-    if not all(isinstance(section, dict) for section in sections):
-        msg = f"{path}: the file, datasets, each data set in it, and search must be mappings of keys"
-        raise ConfigError(msg)
-    return RecipeFile(name_or_path, keys, datasets, search)
+    found = find_method(method)
+    clash = sorted(found.Keys.model_fields.keys() & Recipe.model_fields.keys())
+    if clash:
+        msg = f"method {method} declares {', '.join(clash)}, which every recipe has"
+        raise ConfigError(msg, hint=f"rename the key in {found.__module__}, or read the common one")
+    bases: Any = (found.Keys, Recipe)
+    return cast("type[Recipe]", create_model(f"Recipe of {method}", __base__=bases))
 
 
-def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> Recipe:
-    """Read a recipe, lay over it what it says of a data set, and over that single keys.
+def renamed(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys under today's names."""
+    return {RENAMED.get(name, name): value for name, value in keys.items()}
 
-    Parameters
-    ----------
-    name_or_path : str
-        A name of `known_recipes`, or a YAML file.
-    dataset : str
-        Name of the data set, for the recipe's ``datasets``.
-    changes : mapping
-        Keys and values; ``pixels.n_fg``, or a mapping for ``pixels``, changes these keys of it and leaves the others.
+
+def read_saved(keys: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that a checkpoint holds.
 
     Raises
     ------
     ConfigError
-        If there is no such recipe, a key is unknown (names the nearest), or a value does not fit, be it in the section
-        of a data set that is not asked for.
+        If its method is not known here.
     """
-    file = read_recipe(name_or_path)
-    for other, keys in file.datasets.items():
-        if other != dataset:
-            _checked(f"{file.name}, data set {other}", _laid(file.keys, keys))
-    keys = _laid(file.keys, file.datasets.get(dataset, {}))
-    return _checked(file.name, _laid(keys, changes))
-
-
-def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> dict[str, Range]:
-    """Read what a search may try: the recipe's ``search`` without the keys that `changes` gives a value.
-
-    Raises
-    ------
-    ConfigError
-        As `load_recipe`; also if nothing is left to be searched, or the end of a range does not fit its key.
-    """
-    file = read_recipe(name_or_path)
-    keys = _laid(_laid(file.keys, file.datasets.get(dataset, {})), changes)
-    ranges: dict[str, Range] = {}
-    for name, given in file.search.items():
-        if name in changes:
-            continue
-        try:
-            ranges[name] = Range.model_validate(given)
-        except ValidationError as error:
-            msg = f"recipe {file.name}, search {name}: {_told(error)}"
-            raise ConfigError(msg, hint="{low: 0.001, high: 0.1, log: true}, or {choices: [1, 10, 100]}") from error
-        for value in ranges[name].ends():
-            _checked(f"{file.name}, search {name}", _laid(keys, {name: value}))
-    if not ranges:
-        msg = f"recipe {file.name} leaves nothing to be searched for {dataset}"
-        raise ConfigError(msg, hint="a section search: {lr: {low: 0.001, high: 0.1, log: true}} in the recipe")
-    return ranges
-
-
-def _laid(keys: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys with changes laid over them, mappings key by key; another sampler begins with its own defaults."""
-    laid = dict(keys)
-    if changes.get("sampler", laid.get("sampler")) != laid.get("sampler"):
-        laid["pixels"] = {}
-    for name, value in changes.items():
-        outer, _, inner = name.partition(".")
-        if outer in CLIP_WORDS or (outer == "maps" and value in ("clip", "clipseg", "on_the_fly")):
-            msg = f"{name}={value}: wsoltrain reads pseudo-labels from the store and makes none while it trains"
-            raise ConfigError(msg, hint="wsolpipe run stage=clip_cams dataset=…, then wsoltrain fit maps=clip_cams …")
-        if outer not in Recipe.model_fields:
-            raise ConfigError(unknown("key", outer, Recipe.model_fields))
-        more = {inner: value} if inner else value
-        laid[outer] = {**(laid.get(outer) or {}), **more} if isinstance(more, dict) else more
-    return laid
-
-
-def _checked(where: str, keys: Mapping[str, Any]) -> Recipe:
-    try:
-        recipe = Recipe.model_validate(keys)
-    except ValidationError as error:
-        msg = f"recipe {where}: {_told(error)}"
-        raise ConfigError(msg, hint="wsoltrain fit --help lists the keys") from error
-    recipe.pixel_sampler()
-    return recipe
-
-
-def _told(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())
+    keys = renamed(keys)
+    kind = recipe_type(keys["method"])
+    older = ("head_lr",) if "head_lr" not in kind.model_fields else ()  # once a key of every recipe
+    return kind.model_validate({name: value for name, value in keys.items() if name not in older})

@@ -11,11 +11,13 @@ from wsoltrain.selection.evaluation import Evaluator
 from wsoltrain.training import checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
-    from wsoltrain.methods.localizers import Localizer
-    from wsoltrain.training.loop import Settings
+    from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
+    from wsoltrain.training.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class Scoreboard:
         Splits, annotators and the run's folder.
     class_names : list of str
         Kept with the best weights, for predictions.
+    artifacts : mapping of str to bytes, optional
+        Files that the method is built from; kept likewise.
 
     Attributes
     ----------
@@ -43,8 +47,14 @@ class Scoreboard:
         As `Evaluator`.
     """
 
-    def __init__(self, recipe: Recipe, settings: Settings, class_names: list[str]) -> None:
-        self.recipe, self.settings, self.class_names = recipe, settings, class_names
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: Settings,
+        class_names: list[str],
+        artifacts: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.recipe, self.settings, self.class_names, self.artifacts = recipe, settings, class_names, artifacts
         splits = {"val": (settings.val, settings.annotators)}
         if settings.test:
             splits["test"] = (settings.test, ["gt"])
@@ -54,8 +64,8 @@ class Scoreboard:
         }
         self.best: dict[str, float] = {}
 
-    def score(self, model: Localizer, device: torch.device, epoch: int) -> list[dict[str, Any]]:
-        """Score an epoch of the maps; what each annotator says of it on validation, the one that chooses first."""
+    def score(self, model: Method[Any], device: torch.device, epoch: int) -> list[dict[str, Any]]:
+        """Score an epoch; a line of figures on validation for each annotator, the one that chooses first."""
         settings = self.settings
         scores = {
             kind: each.run(model, device, thresholds=settings.thresholds) for kind, each in self.evaluators.items()
@@ -63,9 +73,9 @@ class Scoreboard:
         sums = scores["val"]
         test = {name: each.entry() for name, each in scores.get("test", {}).items()}
         entries: dict[str, Any] = {name: each.entry() for name, each in sums.items()}
-        result = next(iter(sums.values())).result()
-        if result["accuracy_top1"] is not None:
-            entries["accuracy"] = result["accuracy_top1"]
+        accuracy = next(iter(sums.values())).result()["accuracy_top1"]
+        if accuracy is not None:
+            entries["accuracy"] = accuracy
         parameters = self.recipe.model_dump(mode="json")
         write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
         lines = []
@@ -80,5 +90,5 @@ class Scoreboard:
                 self.best[name] = score
                 state = {**chosen, "recipe": parameters, "classes": len(self.class_names)}
                 state["class_names"] = self.class_names
-                checkpoint.save(settings.out / f"best-{name}.safetensors", model, state, {})
+                checkpoint.save(settings.out / f"best-{name}.safetensors", model, state, {}, artifacts=self.artifacts)
         return lines

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.training.recipe import Range, known_recipes, load_ranges, load_recipe, read_recipe
+from wsoltrain.training.ranges import Range, load_ranges
+from wsoltrain.training.recipe_file import known_recipes, load_recipe, read_recipe
 
 WRITTEN = """
 model: dips

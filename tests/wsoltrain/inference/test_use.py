@@ -127,7 +127,7 @@ def test_wrong_checkpoints_are_named(trained, tmp_path):
 
     with pytest.raises(ConfigError, match="best-"):
         ask(predicting.command, f"checkpoint={tmp_path}", "source=x")
-    with pytest.raises(ConfigError, match="to go on training from"):
+    with pytest.raises(ConfigError, match="for resuming training"):
         load_trained(str(trained / "last.safetensors"), device="cpu")
     with pytest.raises(DataError, match="cannot be read"):
         load_trained(str(tmp_path / "none.safetensors"), device="cpu")

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trained import VIT, lines, tensors, trainer, words
+from trained import VIT, build, lines, tensors, trainer, words
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.localizers import build
 from wsoltrain.training.parallel import Group, GroupBatchNorm, open_group, synchronised
 
 ALL_LOSSES = {

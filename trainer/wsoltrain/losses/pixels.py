@@ -1,0 +1,81 @@
+"""Loss of labelled pixels: drawn from pseudo-labels at each step, cross-entropy of these alone."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+from torch.nn.functional import cross_entropy
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
+from wsoltrain.data.keys import Keys
+from wsoltrain.pseudo.samplers import IGNORE, SAMPLERS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsoltrain.pseudo.samplers import Sampler
+
+
+class PixelKeys(Keys):
+    """Keys of the pseudo-labels and of the pixels drawn from them."""
+
+    maps: str = Field("cls_maps", description="Stage whose maps are the pseudo-labels")
+    boxes: str | None = Field(
+        "proposals", description="Stage whose boxes say where foreground is drawn; null for a sampler that needs none"
+    )
+    sampler: Literal["dips", "dips_released", "trcam", "fcam", "tedloc"] = Field(
+        "dips",
+        description="How pixels are drawn: dips (in one of the boxes), dips_released (as its code), trcam (in an Otsu "
+        "region), fcam (in the eroded Otsu region), tedloc (on the grid of patches)",
+    )
+    pixels: dict[str, Any] = Field(
+        {},
+        description="Keys of the sampler, such as pixels.n_fg and pixels.n_bg (pixels drawn), pixels.fg_share and "
+        "pixels.bg_share (shares that are candidates, 0..1)",
+    )
+    pixel_weight: float = Field(
+        1.0, ge=0, description="Weight of the loss of labelled pixels (DiPS: lambda_1, lambda_CPA)"
+    )
+
+    def pixel_sampler(self) -> Sampler:
+        """Return the sampler of `sampler` and `pixels`.
+
+        Raises
+        ------
+        ConfigError
+            If `pixels` holds a key that the sampler does not have.
+        """
+        kind = SAMPLERS[self.sampler]
+        known = list(signature(kind).parameters)
+        for name in self.pixels:
+            if name not in known:
+                raise ConfigError(
+                    unknown(f"key of sampler {self.sampler}", f"pixels.{name}", [f"pixels.{k}" for k in known])
+                )
+        return kind(**self.pixels)
+
+    def check(self) -> None:
+        """Refuse keys that the sampler does not have."""
+        super().check()
+        self.pixel_sampler()
+
+
+def partial_cross_entropy(logits: Tensor, labels: Tensor, *, labelled: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the labelled pixels, mean over them; exactly 0, with a zero gradient, where there are none.
+
+    Parameters
+    ----------
+    logits : float Tensor [B, C, H, W]
+        Unnormalised scores.
+    labels : int64 Tensor [B, H, W]
+        Class of each pixel, `wsoltrain.pseudo.samplers.IGNORE` where it is unknown.
+    labelled : Tensor, scalar, optional
+        Number to divide by; the labelled pixels of this batch by default. Several processes pass the number of all of
+        them over the number of processes, so that averaged gradients are those of one process.
+    """
+    total = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    count = (labels != IGNORE).sum() if labelled is None else labelled
+    return total / count.clamp_min(1e-6 if labelled is not None else 1)

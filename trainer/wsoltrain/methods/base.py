@@ -1,0 +1,338 @@
+"""What a method is: one network with its keys, phases, losses, and how its map is read.
+
+A method is one file with one subclass of `Method`, one line in `wsoltrain.methods.registry` (or an entry point of the
+group ``wsoltrain.methods`` in another package) and one recipe. The training loop, evaluation, export and prediction
+know methods by this interface alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsoltrain.data.keys import Keys as BaseKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from wsoltrain.data.config import Labelling
+    from wsoltrain.pseudo.random import RowDraws
+
+    Batch = Mapping[str, Tensor]
+    """One batch of `wsoltrain.data.stream.Stream`, on the training device."""
+
+K = TypeVar("K", bound=BaseKeys)
+
+
+class ArtifactFile(NamedTuple):
+    """One file of an artifact that a method reads when it is built.
+
+    Attributes
+    ----------
+    stage, file : str
+        Artifact stage of the store, such as ``text_anchors``, and the name of a file in it.
+    path : str or None
+        A file to read instead of the store's.
+    """
+
+    stage: str
+    file: str
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What of a store a method is trained on.
+
+    Attributes
+    ----------
+    maps, boxes : str or None
+        Stage whose maps and stage whose boxes come with each batch; None for neither.
+    artifacts : tuple of ArtifactFile
+        Given to the method as ``task.artifacts`` when it is built, and kept in its checkpoints, so that prediction
+        needs no store.
+    """
+
+    maps: str | None = None
+    boxes: str | None = None
+    artifacts: tuple[ArtifactFile, ...] = ()
+
+
+class Processes(Protocol):
+    """Training processes that share one batch."""
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum of a tensor over all of them."""
+
+
+class _Alone:
+    world = 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method is built for.
+
+    Attributes
+    ----------
+    classes : int
+        Number of classes of the data set.
+    size : int
+        Side S of the images that the network sees, in pixels.
+    seed : int
+        Of the run.
+    mean, std : three floats each
+        Normalisation of those images.
+    labelling : Labelling or None
+        Store and data set that is trained on; None where a checkpoint is loaded to predict.
+    artifacts : mapping of str to bytes
+        Content of each file that `Method.reads` names, by ``stage/file``.
+    device : torch.device
+        Where the method is moved to.
+    processes : Processes
+        Those that share a batch; losses divide by sums over all of them.
+    autocast : callable
+        Context in which the network runs in training: mixed precision on a GPU where the recipe has ``amp``.
+    lap : callable
+        Called with the name of the part of a step that was just done, for timing.
+    """
+
+    classes: int
+    size: int
+    seed: int = 0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    labelling: Labelling | None = None
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    device: torch.device = torch.device("cpu")
+    processes: Processes = field(default_factory=_Alone)
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    lap: Callable[[str], None] = lambda _: None
+
+
+class Weighted(NamedTuple):
+    """Parameters with factors on the recipe's learning rate and weight decay."""
+
+    parameters: list[nn.Parameter]
+    lr: float = 1.0
+    weight_decay: float = 1.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with an optimiser of its own.
+
+    Attributes
+    ----------
+    name : str
+        In figures, checkpoints and messages.
+    groups : sequence of Weighted
+        What is trained.
+    epochs : int or None
+        Length; the recipe's ``epochs`` where None.
+    lr : float or None
+        Learning rate, which then stays constant; ``lr`` with its schedule where None.
+    scored : bool
+        Whether each epoch is evaluated on validation and may be chosen.
+    frozen : sequence of Module
+        Parts that stay in evaluation mode, batch normalisation and dropout included.
+    """
+
+    name: str
+    groups: Sequence[Weighted]
+    epochs: int | None = None
+    lr: float | None = None
+    scored: bool = True
+    frozen: Sequence[nn.Module] = ()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained, in the order of the groups."""
+        return [parameter for group in self.groups for parameter in group.parameters]
+
+
+class Losses(NamedTuple):
+    """Weighted losses of a step by name, scalars that are added up, and counts that are reported beside them.
+
+    Each loss is a mean over rows, or over the labelled pixels of the whole batch (`Task.processes`), so that the mean
+    of all processes' gradients is the gradient of one process. Counts are sums over this process's rows.
+    """
+
+    parts: Mapping[str, Tensor]
+    counts: Mapping[str, Tensor] = {}
+
+
+class Prediction(NamedTuple):
+    """What a method says of a batch of images.
+
+    Attributes
+    ----------
+    maps : float Tensor [B, h, w]
+        Score map of one class each, at the network's own resolution.
+    unit : bool
+        Whether maps are in 0..1 and thresholds apply to them as they are; otherwise each is scaled between its own
+        lowest and highest value.
+    scores : float Tensor [B, C] or None
+        Class logits; None where the method does not classify.
+    """
+
+    maps: Tensor
+    unit: bool
+    scores: Tensor | None
+
+    def scaled(self) -> Tensor:
+        """Maps in 0..1: as they are, or each between its own lowest and highest value; a constant one is 0."""
+        maps = self.maps.float()
+        if self.unit:
+            return maps
+        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+        return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
+class Method(nn.Module, ABC, Generic[K]):
+    """A localizer with all that is its own: network, keys, phases, losses, and how its map is read.
+
+    Parameters
+    ----------
+    keys : Keys
+        The recipe: an instance of the class's `Keys` (and of the keys that all recipes have).
+    task : Task
+        What it is built for.
+
+    Attributes
+    ----------
+    Keys : type of Keys
+        The method's own keys; they stand beside the common ones in a recipe.
+    fixed : tuple of str
+        Beginnings of the names of tensors that training does not change and that can be made again from the recipe
+        and `Reads.artifacts`; checkpoints leave them out.
+
+    Raises
+    ------
+    WsolError
+        If keys, weights and task do not fit each other; before the first step.
+    """
+
+    Keys: ClassVar[type[BaseKeys]]
+    fixed: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, keys: K, task: Task) -> None:
+        super().__init__()
+        self.keys, self.task = keys, task
+
+    @classmethod
+    def reads(cls, keys: K) -> Reads:  # noqa: ARG003 - for subclasses
+        """Return what of the store training needs; nothing by default."""
+        return Reads()
+
+    @abstractmethod
+    def phases(self) -> list[Phase]:
+        """Return the phases of training, in their order."""
+
+    def augment(self, batch: Batch, draws: RowDraws) -> Batch:  # noqa: ARG002 - for subclasses
+        """Change a batch before the losses see it, on the training device; unchanged by default.
+
+        `draws` gives random numbers of (seed, epoch, row), the same in any process and after a restart.
+        """
+        return batch
+
+    @abstractmethod
+    def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
+        """Return the losses of a batch.
+
+        Parameters
+        ----------
+        batch : mapping of str to Tensor
+            As `augment` returned it.
+        phase : str
+            Name of one of `phases`.
+        epoch : int
+            Of the whole run, from 0.
+        """
+
+    @abstractmethod
+    def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
+        """Return maps and class scores of normalised images [B, 3, S, S].
+
+        Parameters
+        ----------
+        labels : int64 Tensor [B], optional
+            Class of each map; the likeliest one where missing or negative. A method with one map for all classes
+            ignores it.
+        """
+
+    def saved(self) -> dict[str, Tensor]:
+        """Return the tensors that training changes: all but those that are `fixed`."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(self.fixed)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `saved` returned.
+
+        Raises
+        ------
+        ConfigError
+            If it was saved from another network; names the tensors that differ.
+        """
+        own = self.saved()
+        wrong = sorted(own.keys() ^ tensors.keys())
+        wrong += [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+        if wrong:
+            msg = f"these weights are of another network: {', '.join(wrong[:4])}"
+            raise ConfigError(msg, hint="use the recipe, backbone and number of classes that they were trained with")
+        self.load_state_dict(dict(tensors), strict=False)
+
+
+def class_of(labels: Tensor | None, scores: Tensor) -> Tensor:
+    """Class of each map, int64 [B]: the label, or the likeliest class where there is none (None or negative)."""
+    likeliest = scores.argmax(1)
+    return likeliest if labels is None else torch.where(labels < 0, likeliest, labels)
+
+
+def checked(prediction: Prediction, images: int, name: str, *, rows: Iterable[int] = ()) -> Prediction:
+    """Refuse a prediction that cannot be scored.
+
+    Parameters
+    ----------
+    images : int
+        Images that were given.
+    name : str
+        Of the method.
+    rows : iterable of int, optional
+        Rows of the images, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If maps are not [B, h, w] or scores not [B, C].
+    RunFailed
+        If a map holds NaN or infinity.
+    """
+    maps, scores = prediction.maps, prediction.scores
+    if maps.ndim != 3 or len(maps) != images or not maps.is_floating_point():
+        msg = f"method {name} predicts maps {list(maps.shape)} of {maps.dtype} for {images} images"
+        raise ConfigError(msg, hint="predict() returns one float map an image: [B, h, w]")
+    if scores is not None and (scores.ndim != 2 or len(scores) != images):
+        msg = f"method {name} predicts class scores {list(scores.shape)} for {images} images"
+        raise ConfigError(msg, hint="predict() returns scores [B, classes], or None")
+    finite = maps.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        where = [str(row) for row, good in zip(rows, finite.tolist(), strict=False) if not good]
+        msg = (
+            f"method {name} predicts maps with NaN or infinite values{' for rows ' if where else ''}{', '.join(where)}"
+        )
+        raise RunFailed(msg, hint="a lower lr, or clip=1; checkpoints written before are intact")
+    return prediction

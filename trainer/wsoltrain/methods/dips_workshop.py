@@ -1,0 +1,63 @@
+"""DiPS, workshop version (thesis, appendix I): a U-Net on the image, all of it trained; it does not classify."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.networks.backbones import build_backbone
+from wsoltrain.methods.base import Losses, Phase, Prediction, Task, Weighted
+from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
+from wsoltrain.networks.backbone import BackboneKeys
+from wsoltrain.networks.decoders import UNetDecoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsoltrain.methods.base import Batch
+
+
+class DipsWorkshopKeys(BackboneKeys, PixelTrainedKeys):
+    """Keys of the workshop's DiPS."""
+
+    head_epochs: Literal[0] = Field(0, description="Always 0: there is no class head")
+
+
+class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
+    """A U-Net on a timm network of levels at strides 2, 4, 8, …
+
+    ``model_args.out_indices=[0, 1]`` keeps the first two levels: such a network sees less around a pixel, and so learns
+    less of what is wrong around objects in pseudo-labels.
+    """
+
+    Keys = DipsWorkshopKeys
+
+    def __init__(self, keys: DipsWorkshopKeys, task: Task) -> None:
+        super().__init__(keys, task)
+        self.encoder = build_backbone(
+            keys.backbone, weights=keys.weights, model_args=keys.model_args, features_only=True
+        )
+        reductions = self.encoder.feature_info.reduction()
+        if reductions != [2, 4, 8, 16, 32][: len(reductions)]:
+            msg = f"backbone={keys.backbone} has levels at strides {reductions}, a U-Net needs 2, 4, 8, 16, 32"
+            raise ConfigError(msg, hint="backbone=resnet50, and out_indices from 0 on")
+        self.decoder = UNetDecoder(self.encoder.feature_info.channels())
+
+    def phases(self) -> list[Phase]:
+        """Return one phase, which trains the whole network."""
+        return [Phase("maps", [Weighted(list(self.parameters()))])]
+
+    def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
+        """Return the losses of the maps."""
+        del phase
+        with self.task.autocast():
+            logits = self.decoder(self.encoder(batch["image"]))
+        self.task.lap("forward")
+        return self.map_losses(logits.float(), batch, epoch)
+
+    def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
+        """Return the foreground map, which is that of any class; no class scores."""
+        del labels
+        return self.foreground(self.decoder(self.encoder(image)), None)

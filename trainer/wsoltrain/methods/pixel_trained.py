@@ -1,0 +1,96 @@
+"""What DiPS, TrCAM-V and F-CAM share: maps of background and foreground, trained on pixels drawn from pseudo-labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from pydantic import Field
+
+from wsoltrain.data.keys import Keys
+from wsoltrain.data.views import maps_to_view
+from wsoltrain.losses.classification import MaskedClassificationKeys, masked_classification
+from wsoltrain.losses.crf import CrfKeys, crf_loss
+from wsoltrain.losses.pixels import PixelKeys, partial_cross_entropy
+from wsoltrain.losses.sizes import SizeKeys, absolute_size, background_larger, barrier_t
+from wsoltrain.methods.base import Losses, Method, Prediction, Reads, Task
+from wsoltrain.networks.judge import load_judge
+from wsoltrain.pseudo.samplers import IGNORE, Pseudo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsoltrain.methods.base import Batch
+
+
+class PixelTrainedKeys(PixelKeys, CrfKeys, SizeKeys, MaskedClassificationKeys, Keys):
+    """Keys of the losses, and of how the map is read."""
+
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="Factor on the map's logits outside of training; above 1, maps are closer to a decision, and a "
+        "threshold moves boxes less",
+    )
+
+
+K = TypeVar("K", bound=PixelTrainedKeys)
+
+
+class PixelTrained(Method[K]):
+    """A method trained by labelled pixels, map sizes, the CRF energy and a frozen classifier of masked images."""
+
+    def __init__(self, keys: K, task: Task) -> None:
+        super().__init__(keys, task)
+        self.sampler = keys.pixel_sampler()
+        judge = None
+        if keys.cls_weight and task.labelling is not None:
+            with torch.random.fork_rng(devices=[]):  # so that it does not change the network's first weights
+                judge = load_judge(task.labelling, file=keys.classifier, classes=task.classes).to(task.device)
+        self.judges = () if judge is None else (judge,)  # in a tuple: not a part of the network
+
+    @classmethod
+    def reads(cls, keys: K) -> Reads:
+        """Return the stages of the pseudo-labels."""
+        return Reads(maps=keys.maps, boxes=keys.boxes)
+
+    def map_losses(self, logits: Tensor, batch: Batch, epoch: int, *, began: int = 0) -> Losses:
+        """Weighted losses of map logits [B, 2, S, S], and how many images gave no labels.
+
+        Parameters
+        ----------
+        epoch, began : int
+            Current epoch of the run, and the one from which barriers grow steeper.
+        """
+        keys, task = self.keys, self.task
+        maps = maps_to_view(batch["maps"], batch["window"], task.size, grid_hw=batch.get("grid_hw"))
+        pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
+        drawn = self.sampler(pseudo, seed=task.seed, epoch=epoch)
+        labelled = task.processes.sum((drawn.labels != IGNORE).sum()).float() / task.processes.world
+        parts = {"pixels": keys.pixel_weight * partial_cross_entropy(logits, drawn.labels, labelled=labelled)}
+        prob = logits.softmax(1)
+        t = barrier_t(epoch - began)
+        if keys.size_weight:
+            parts["size"] = keys.size_weight * absolute_size(prob, t)
+        if keys.larger_weight:
+            parts["larger"] = keys.larger_weight * background_larger(prob, t)
+        for judge in self.judges:
+            seen = maps.mean(1) if keys.cls_detached else prob[:, 1]
+            image = judge.normalised(batch["rgb"])
+            judged = masked_classification(judge, image, seen, batch["label"], detached=keys.cls_detached)
+            parts["judged"] = keys.cls_weight * judged
+        task.lap("losses")
+        if keys.crf_weight:
+            energy = crf_loss(
+                prob, batch["rgb"], sigma_rgb=keys.crf_sigma_rgb, sigma_xy=keys.crf_sigma_xy, scale=keys.crf_scale,
+                sums_to_one=True,
+            )  # fmt: skip
+            parts["crf"] = keys.crf_weight * energy
+            task.lap("crf")
+        return Losses(parts, drawn.counts)
+
+    def foreground(self, logits: Tensor, scores: Tensor | None) -> Prediction:
+        """Prediction of map logits [B, 2, S, S]: the probability of foreground, one map for all classes."""
+        if self.keys.temperature != 1:
+            logits = logits * self.keys.temperature
+        return Prediction(logits.float().softmax(1)[:, 1], True, scores)

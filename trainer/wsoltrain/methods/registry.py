@@ -1,0 +1,56 @@
+"""Methods by name: those of this package, and those that other packages declare as entry points."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
+
+if TYPE_CHECKING:
+    from wsoltrain.methods.base import Method
+
+GROUP = "wsoltrain.methods"
+"""Entry points of other packages: name of the method -> ``package.module:Class``."""
+
+METHODS = {
+    "dips": "wsoltrain.methods.dips:Dips",
+    "dips_workshop": "wsoltrain.methods.dips_workshop:DipsWorkshop",
+    "trcam": "wsoltrain.methods.trcam:TrCam",
+    "trcam_attention": "wsoltrain.methods.trcam:TrCamAttention",
+}
+
+
+def known_methods() -> list[str]:
+    """Names of all methods that can be trained here."""
+    return sorted({*METHODS, *(point.name for point in entry_points(group=GROUP))})
+
+
+def find_method(name: str) -> type[Method[Any]]:
+    """Return the class of a method.
+
+    Raises
+    ------
+    ConfigError
+        If no method has that name, or the package that declares it cannot be imported.
+    """
+    from wsoltrain.methods.base import Method
+
+    target = METHODS.get(name)
+    if target is None:
+        declared = {point.name: point.value for point in entry_points(group=GROUP)}
+        if name not in declared:
+            raise ConfigError(unknown("method", name, known_methods()))
+        target = declared[name]
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        msg = f"method {name} ({target}) cannot be imported: {error}"
+        raise ConfigError(msg, hint="install or repair the package that declares it") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        msg = f"method {name} ({target}) is not a subclass of wsoltrain.methods.base.Method"
+        raise ConfigError(msg)
+    return found

@@ -1,0 +1,83 @@
+"""Ranges of a recipe's keys that a search draws from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.training.recipe_file import check_recipe, describe, lay_over, read_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Range(BaseModel):
+    """What a search may try for one key: numbers between two bounds, or some values.
+
+    Attributes
+    ----------
+    low, high : int or float
+        Both within; whole numbers draw whole numbers.
+    log : bool
+        Draw evenly in the logarithm.
+    step : int or float, optional
+        Distance of the values, counted from `low`.
+    choices : list, optional
+        Instead of bounds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = Field(None, gt=0)
+    choices: list[Any] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Range:
+        bounds = (self.low, self.high)
+        if (self.choices is None) == (None in bounds) or (self.choices is not None and bounds != (None, None)):
+            msg = "give low and high, or choices"
+            raise ValueError(msg)
+        if self.low is not None and self.high is not None:
+            if self.low > self.high or (self.log and self.low <= 0):
+                msg = f"low={self.low} must be at most high={self.high}, and above 0 with log"
+                raise ValueError(msg)
+            if self.log and self.step is not None:
+                msg = "step and log exclude each other"
+                raise ValueError(msg)
+        return self
+
+    def ends(self) -> list[Any]:
+        """Return the values that must fit the key: every choice, or both bounds."""
+        return self.choices if self.choices is not None else [self.low, self.high]
+
+
+def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> dict[str, Range]:
+    """Read what a search may try: the recipe's ``search`` without the keys that `changes` gives a value.
+
+    Raises
+    ------
+    ConfigError
+        As `load_recipe`; also if nothing is left to be searched, or the end of a range does not fit its key.
+    """
+    file = read_recipe(name_or_path)
+    keys = lay_over(lay_over(file.keys, file.datasets.get(dataset, {})), changes)
+    ranges: dict[str, Range] = {}
+    for name, given in file.search.items():
+        if name in changes:
+            continue
+        try:
+            ranges[name] = Range.model_validate(given)
+        except ValidationError as error:
+            msg = f"recipe {file.name}, search {name}: {describe(error)}"
+            raise ConfigError(msg, hint="{low: 0.001, high: 0.1, log: true}, or {choices: [1, 10, 100]}") from error
+        for value in ranges[name].ends():
+            check_recipe(f"{file.name}, search {name}", lay_over(keys, {name: value}))
+    if not ranges:
+        msg = f"recipe {file.name} leaves nothing to be searched for {dataset}"
+        raise ConfigError(msg, hint="a section search: {lr: {low: 0.001, high: 0.1, log: true}} in the recipe")
+    return ranges

@@ -1,0 +1,169 @@
+"""Recipe files: keys of a method and of training, what differs by data set, and what a search may try."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
+from wsolpipe.keys.safe_yaml import read_yaml
+from wsoltrain.methods.registry import known_methods
+from wsoltrain.training.recipe import Recipe, recipe_type, renamed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
+"""Keys by which labels made during training might be asked for."""
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe as it is written: keys, what differs by data set, and what a search may try.
+
+    Attributes
+    ----------
+    name : str
+        Name or path that was given.
+    keys : dict
+        Of the method's recipe.
+    datasets : dict of str to dict
+        Keys laid over `keys` where the data set has that name.
+    search : dict of str to dict
+        Key, or ``pixels.key`` -> `Range`.
+    """
+
+    name: str
+    keys: dict[str, Any]
+    datasets: dict[str, dict[str, Any]]
+    search: dict[str, Any]
+
+
+def known_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_recipe(name_or_path: str) -> RecipeFile:
+    """Read a recipe's file.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name of `known_recipes`, or a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such recipe, or a section is no mapping.
+    """
+    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise ConfigError(unknown("recipe", name_or_path, known_recipes()))
+    keys = read_yaml(path)
+    sections = [keys]
+    if isinstance(keys, dict):
+        datasets, search = (keys.pop(section, None) or {} for section in ("datasets", "search"))
+        sections += [datasets, search]
+        sections += datasets.values() if isinstance(datasets, dict) else []
+    if not all(isinstance(section, dict) for section in sections):
+        msg = f"{path}: the file, datasets, each data set in it, and search must be mappings of keys"
+        raise ConfigError(msg)
+    return RecipeFile(name_or_path, keys, datasets, search)
+
+
+def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> Recipe:
+    """Read a recipe, lay over it what it says of a data set, and over that single keys.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name of `known_recipes`, or a YAML file.
+    dataset : str
+        Name of the data set, for the recipe's ``datasets``.
+    changes : mapping
+        Keys and values; ``pixels.n_fg``, or a mapping for ``pixels``, changes these keys of it and leaves the others.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such recipe, a key is unknown (names the nearest), or a value does not fit, be it in the section
+        of a data set that is not asked for.
+    """
+    file = read_recipe(name_or_path)
+    for other, keys in file.datasets.items():
+        if other != dataset:
+            check_recipe(f"{file.name}, data set {other}", lay_over(file.keys, keys))
+    keys = lay_over(file.keys, file.datasets.get(dataset, {}))
+    return check_recipe(file.name, lay_over(keys, changes))
+
+
+def recipe_type_of(file: RecipeFile) -> type[Recipe]:
+    """Return the class of a file's recipes, which knows the keys of its method.
+
+    Raises
+    ------
+    ConfigError
+        If the file names no method, or one that is not known.
+    """
+    return recipe_type(_method(renamed(file.keys)))
+
+
+def lay_over(keys: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with changes laid over them, mappings key by key; another sampler begins with its own defaults.
+
+    Raises
+    ------
+    ConfigError
+        If a changed key is unknown; names the nearest one.
+    """
+    laid, changes = renamed(keys), renamed(changes)
+    known = recipe_type(_method(laid | changes)).model_fields
+    if changes.get("sampler", laid.get("sampler")) != laid.get("sampler"):
+        laid["pixels"] = {}
+    for name, value in changes.items():
+        outer, _, inner = name.partition(".")
+        if outer in CLIP_WORDS or (outer == "maps" and value in ("clip", "clipseg", "on_the_fly")):
+            msg = f"{name}={value}: wsoltrain reads pseudo-labels from the store and makes none while it trains"
+            raise ConfigError(msg, hint="wsolpipe run stage=clip_cams dataset=…, then wsoltrain fit maps=clip_cams …")
+        if outer not in known:
+            raise ConfigError(unknown("key", outer, known))
+        more = {inner: value} if inner else value
+        laid[outer] = {**(laid.get(outer) or {}), **more} if isinstance(more, dict) else more
+    return laid
+
+
+def check_recipe(where: str, keys: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of some keys.
+
+    Raises
+    ------
+    ConfigError
+        If a key is missing or unknown, or a value does not fit; `where` says whose.
+    """
+    kind = recipe_type(_method(keys))
+    try:
+        recipe = kind.model_validate(keys)
+    except ValidationError as error:
+        msg = f"recipe {where}: {describe(error)}"
+        raise ConfigError(msg, hint=f"wsoltrain fit recipe={where.partition(',')[0]} --help lists the keys") from error
+    recipe.check()
+    return recipe
+
+
+def describe(error: ValidationError) -> str:
+    """What pydantic found wrong, in one line."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())
+
+
+def _method(keys: Mapping[str, Any]) -> str:
+    name = keys.get("method")
+    if not isinstance(name, str):
+        msg = "the recipe names no method" if name is None else f"method={name} is not a name"
+        raise ConfigError(msg, hint=f"method: one of {', '.join(known_methods())}")
+    return name
