@@ -77,8 +77,10 @@ assert [ended(child) for child in both] == [0, 0]
 def test_search_is_seeded_shared_and_survives_a_kill(repo, trainable, recipe, tmp_path):
     given = {name: str(tmp_path / name) for name in ("whole", "broken", "shared")}
     given |= {"url": trainable.url, "root": trainable.root, "recipe": str(recipe)}
+    found = [str(repo / "tests"), os.environ.get("PYTHONPATH")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found))}
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, json.dumps(given)], env={**os.environ, "PYTHONPATH": str(repo / "tests")},
+        [sys.executable, "-c", KILLED, json.dumps(given)], env=environment,
         capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -76,8 +76,10 @@ assert not train(given["timed"])
 def test_killed_at_every_step_training_ends_with_the_same_bytes(repo, trainable, tmp_path):
     given = {name: str(tmp_path / name) for name in ("whole", "stepwise", "timed")}
     given |= {"url": trainable.url, "root": trainable.root}
+    found = [str(repo / "tests"), os.environ.get("PYTHONPATH")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found))}
     done = subprocess.run(
-        [sys.executable, "-c", CHAIN, json.dumps(given)], env={**os.environ, "PYTHONPATH": str(repo / "tests")},
+        [sys.executable, "-c", CHAIN, json.dumps(given)], env=environment,
         capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
