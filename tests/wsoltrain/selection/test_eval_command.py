@@ -83,7 +83,7 @@ def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(t
         with pytest.raises(ConfigError, match="has no gt box or mask"):  # nobody said where the files are
             Evaluator(model.recipe, labelling, store.root, ["gt"], 0)
     evaluator = Evaluator(model.recipe, labelling, store.root, ["gt"], 0, tmp_path / "masks")
-    for batch in NetworkMaps(model.model, evaluator.stream, torch.device("cpu")).batches():
+    for batch in NetworkMaps(model.model, evaluator.stream, torch.device("cpu"), "dips").batches():
         for row, values in zip(batch.rows, batch.maps, strict=True):
             (tmp_path / "maps" / store.paths[row]).parent.mkdir(parents=True, exist_ok=True)
             np.save(tmp_path / "maps" / f"{store.paths[row]}.npy", values)
