@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wsolpipe.contract.errors import DataError
@@ -43,6 +43,7 @@ edges = st.tuples(*[st.integers(0, 12)] * 2).map(sorted)
 box = st.tuples(edges, edges).map(lambda xy: [xy[0][0], xy[1][0], xy[0][1], xy[1][1]])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a loaded machine is slow, not wrong
 @given(box, box, st.booleans())
 def test_iou_equals_counting_pixels(a, b, inclusive):
     def pixels(edges):

@@ -161,7 +161,7 @@ def test_bad_folders_and_files_are_named(tmp_path, runs):
     with pytest.raises(DataError, match="no run in"):
         protocol.read_runs(empty)
     for text, words in (
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "not of the format"),
         (json.dumps({"format": protocol.FORMAT, "run": "a"}), "lacks epoch, validation"),
     ):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Results(Protocol):
-    """Results of one data set by stage and split; which key a name stands for is decided here."""
+    """Results of one data set by stage and split; decides which key a name means."""
 
     @property
     def dataset(self) -> str:

@@ -80,7 +80,7 @@ class RowTable:
 
 
 def rows_of_index(index: Index) -> RowTable:
-    """Rows of a split's index; ``annotations.parquet`` is not opened."""
+    """Rows of a split's index; ``annotations.parquet`` is not read."""
     table = index.table(["image_id", "labels", "width", "height", "orientation", "reason"])
     sizes = np.stack([table.column(name).fill_null(0).to_numpy() for name in ("width", "height")], axis=1)
     gone = table.column("reason").fill_null("").to_numpy(zero_copy_only=False) != ""

@@ -1,7 +1,7 @@
 """The threshold, chosen on a validation split by pseudo-labels, and what noise in those does to the choice.
 
-The realistic protocol (thesis, chapter 4): whatever is chosen is chosen without ground truth, which is not even opened
-then. Only the words ``truth`` and ``gt`` open it.
+The realistic protocol (thesis, chapter 4): everything is chosen without ground truth, whose files are
+not read. Only the words ``truth`` and ``gt`` open it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Chooser:
 
 
 def make_chooser(results: Results, options: Options, view: StageView | None) -> Chooser:
-    """What ``tau_from=`` asks for; ground truth stays closed unless it is asked for by name.
+    """What ``tau_from=`` asks for; ground truth is read only where it is asked for by name.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def make_chooser(results: Results, options: Options, view: StageView | None) -> 
 
 
 def select_tau(chooser: Chooser) -> tuple[float, dict[str, Any]]:
-    """Threshold, and what is said of it beside the figures."""
+    """Threshold, and its origin for the figures."""
     tau, scores = chooser.choose()
     name = f"{chooser.truth.name} of {chooser.truth.rows.split}"
     counted = scores.boxes.rows_scored or len(chooser.truth.masks)

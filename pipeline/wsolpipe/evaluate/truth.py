@@ -146,7 +146,7 @@ def find_truth(results: Results, rows: RowTable, word: str) -> Truth:
     word : str
         ``truth`` or ``gt``; a file in the ``localization.txt`` layout; a folder of mask images that mirrors the image
         ids; or a stage, ``STAGE`` or ``STAGE:KEY``, of boxes, whose first box of each row counts, or of masks. Only
-        the words of `TRUTH` open ground truth.
+        the words of `TRUTH` read ground truth.
 
     Raises
     ------

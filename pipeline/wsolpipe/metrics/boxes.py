@@ -1,6 +1,6 @@
 """Boxes against boxes: IoU, recall, shares at fixed levels, and the figures of threshold-free box sets.
 
-Boxes are float arrays [N, 4] as (x0, y0, x1, y1). Two conventions are known everywhere:
+Boxes are float arrays [N, 4] as (x0, y0, x1, y1). Every function knows two conventions:
 
 - half-open (default here): a box covers ``[x0, x1) x [y0, y1)``, width ``x1 - x0``; stores and ground truth use it;
 - inclusive (``inclusive=True``): both edges are pixels of the box, its width is ``x1 - x0 + 1``; the standard WSOL

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals and a paired test, since tables of the field differ by tenths.
+"""Uncertainty of figures: bootstrap intervals and a paired test, since tables of the field differ by tenths.
 
 Rows (images) are the unit. A figure is a function of a sum over rows: MaxBoxAcc is the maximum over thresholds of
 summed correct boxes, PxAP a function of summed histograms. Each bootstrap replicate draws rows with replacement and

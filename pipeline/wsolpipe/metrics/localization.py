@@ -1,4 +1,4 @@
-"""What a localization got wrong, and figures of single boxes or peaks: pointing game, error dissection, CorLoc.
+"""Error dissection of localizations, and figures of single boxes or peaks: pointing game, CorLoc.
 
 Error dissection follows TS-CAM (Gao et al., ICCV 2021) as used by DiPS. In order: the class is wrong; else IoU above
 0.5 is right; *multi-instance* if the box covers more than 0.3 of two or more ground-truth boxes; *part* if more than
@@ -30,7 +30,7 @@ OUTCOMES = ("right", "wrong class", "multi-instance", "part", "more", "wrong")
 def dissect(
     box: ArrayLike, truth: ArrayLike, *, class_right: bool = True, inclusive: bool = True, iou: float = 0.5
 ) -> Outcome:
-    """Say what is wrong with one predicted box.
+    """Classify the error of one predicted box.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def peak(score: ArrayLike) -> NDArray[np.float64]:
 
 
 def pointing_hit(score: ArrayLike, truth: ArrayLike, *, tolerance: float = 0.0) -> bool:
-    """Say whether the highest pixel's centre lies in a ground-truth box (Zhang et al., ECCV 2016, "pointing game").
+    """Return whether the highest pixel's centre lies in a ground-truth box (Zhang et al., ECCV 2016, "pointing game").
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def classification_accuracy(predicted: ArrayLike, labels: Sequence[int], *, k: i
 
 
 def true_negatives(silent: Sequence[bool], objectless: Sequence[bool]) -> dict[str, float | int | None]:
-    """Return how often nothing was found where there is nothing, for classes without an object.
+    """Return true negatives and false positives of rows whose class has no object.
 
     Parameters
     ----------

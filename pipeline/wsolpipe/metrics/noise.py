@@ -1,4 +1,4 @@
-"""Noise studies: ground truth made worse by known amounts, to learn how much a selection by it can bear.
+"""Noise studies: ground truth disturbed by known amounts, to measure how much noise a selection tolerates.
 
 Boxes: ten levels L of 5, 10 … 50 per cent. The thesis fixes the order (scale, shift, aspect) and the ranges but neither
 axes, signs nor clipping; these are ours, for a box of centre (cx, cy), width w and height h, with U uniform draws:

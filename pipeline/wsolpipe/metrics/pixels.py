@@ -141,7 +141,7 @@ class PixelEvaluation:
             self.histograms = np.zeros((2, self.thresholds + 2), np.int64)
 
     def add(self, score: ArrayLike | None, mask: ArrayLike | None, ignore: ArrayLike | None = None) -> None:
-        """Count one image; see ``pixel_histograms``. ``None`` says that the map or the mask is missing."""
+        """Count one image; see ``pixel_histograms``. ``None`` is a missing map or mask."""
         self.rows += 1
         if mask is None:
             self.rows_without_mask += 1
@@ -174,7 +174,7 @@ class PixelEvaluation:
             }
 
     def result(self, *, tau: float | None = None) -> dict[str, float | int | None]:
-        """Return PxAP (per cent), the pooled pixel IoU (fraction) and the threshold it holds at.
+        """Return PxAP (per cent), the pooled pixel IoU (fraction) and its threshold.
 
         Parameters
         ----------

@@ -19,7 +19,7 @@ A folder holds one small JSON file a run and epoch::
 
 ``figures`` makes such an entry from an evaluation, ``write_run`` the file. Cells of the table are named as in the
 thesis: B is where the best model (run and epoch) was chosen, T where the threshold was; on Test or on Validation.
-BV-VT is the realistic one; whatever looks at the test split (BT, TT) is an oracle and only shows what is lost.
+BV-VT is the realistic one; a choice on the test split (BT, TT) is an oracle and only shows what is lost.
 Selecting reads ``validation`` entries of the one annotator asked for and nothing else.
 """
 
@@ -67,7 +67,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Choice:
-    """A model and, where the annotator can give one, a threshold; ``score`` is what it was chosen by."""
+    """A chosen model, its threshold where the annotator gives one, and the ``score`` that chose it."""
 
     run: Run
     tau: float | None
@@ -123,14 +123,14 @@ def read_runs(folder: str | Path) -> list[Run]:
     Raises
     ------
     DataError
-        If there is none, or a file is no JSON of this format, or two files are of one run and epoch.
+        If there is none, or a file is not JSON of this format, or two files are of one run and epoch.
     """
     runs: dict[tuple[str, int], Run] = {}
     for path in sorted(Path(folder).rglob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            msg = f"{path} is no JSON: {error}"
+            msg = f"{path} is not JSON: {error}"
             raise DataError(msg) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             msg = f"{path} is not of the format {FORMAT}"
@@ -151,7 +151,7 @@ def read_runs(folder: str | Path) -> list[Run]:
 
 
 def curve_of(entry: Mapping[str, Any], metric: Metric) -> NDArray[np.float64]:
-    """Return the curve (per cent or IoU, by threshold) that a metric chooses its threshold by.
+    """Return the curve (per cent or IoU, by threshold) that a metric maximises to choose its threshold.
 
     MaxBoxAcc: largest contour at IoU 0.5. MaxBoxAccV2: mean over its three levels, so that one threshold serves all.
     iou and PxAP: the IoU; PxAP itself has no threshold.
@@ -181,7 +181,7 @@ def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc")
     annotator : str
         ``"cls"`` chooses by classification accuracy and gives no threshold.
     metric : str
-        What counts as good: ``"MaxBoxAcc"``, ``"MaxBoxAccV2"`` (each level at its own best threshold), ``"iou"``,
+        What is maximised: ``"MaxBoxAcc"``, ``"MaxBoxAccV2"`` (each level at its own best threshold), ``"iou"``,
         ``"PxAP"``.
 
     Raises
@@ -265,7 +265,7 @@ def figures_at(entry: Mapping[str, Any], tau: float) -> dict[str, Any]:
 
 
 def _score(entry: Mapping[str, Any], metric: Metric) -> float:
-    """Return what a model is chosen by: the metric at its own best thresholds."""
+    """Return the value that a model is chosen by: the metric at its own best thresholds."""
     if metric == "PxAP":
         return float(_field(entry, "PxAP"))
     if metric == "MaxBoxAccV2":

@@ -78,7 +78,7 @@ def resize_maps(maps: ArrayLike, size: tuple[int, int] = (SIDE, SIDE)) -> Floats
 def minmax(maps: ArrayLike) -> Floats:
     """Scale each map [..., H, W] to 0..1 by its own minimum and maximum, in its own type.
 
-    A constant map and one that holds NaN become zeros, as in the standard evaluator; ``unusable`` tells which.
+    A constant map and one that holds NaN become zeros, as in the standard evaluator; ``unusable`` returns which.
     """
     array = np.asarray(maps)
     if not np.issubdtype(array.dtype, np.floating):
@@ -90,7 +90,7 @@ def minmax(maps: ArrayLike) -> Floats:
 
 
 def unusable(maps: ArrayLike) -> NDArray[np.bool_]:
-    """Return which maps [..., H, W] are constant or hold NaN or infinity: their ``minmax`` says nothing."""
+    """Return which maps [..., H, W] are constant or hold NaN or infinity: their ``minmax`` carries no information."""
     array = np.asarray(maps, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         span = array.max(axis=(-2, -1)) - array.min(axis=(-2, -1))
@@ -114,5 +114,5 @@ def standard_boxes(boxes: ArrayLike, size: tuple[float, float], *, side: int = S
 def scaled_boxes(boxes: ArrayLike, size: tuple[float, float], target: tuple[float, float]) -> NDArray[np.float64]:
     """Scale boxes [M, 4] from an image of ``size`` (width, height) to one of ``target`` (width, height)."""
     (width, height), (to_width, to_height) = size, target
-    # Multiplied before it is divided, as the evaluator does: truncation feels the last bit.
+    # Multiplied before it is divided, as the evaluator does: truncation depends on the last bit.
     return np.asarray(as_boxes(boxes) * (to_width, to_height, to_width, to_height) / (width, height, width, height))

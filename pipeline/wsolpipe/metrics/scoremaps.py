@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ScoreMaps:
-    """Maps of a folder by image id; a map that is not there is None, never an error.
+    """Maps of a folder by image id; a missing map is None, never an error.
 
     An ``.npz`` file holds one array, or one named ``scoremap``, ``cam`` or ``map``. Nothing is unpickled.
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: crisp at any size, coloured by the page's own variables, no library.
+"""Charts as inline SVG: coloured by the page's CSS variables, without a library.
 
 A series is (CSS class, label, values); its colour is the CSS variable of that name in the page's style.
 """
@@ -144,7 +144,7 @@ def _percents(top: float) -> list[tuple[float, str]]:
 
 
 def _round_up(value: float) -> float:
-    """The next round share above `value`, one that four steps divide well."""
+    """The next round share above `value` that divides into four round steps."""
     return next((top for top in (0.04, 0.08, 0.12, 0.2, 0.32, 0.4, 0.6, 0.8) if value <= top), 1.0)
 
 

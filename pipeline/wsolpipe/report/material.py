@@ -1,4 +1,4 @@
-"""What a report is made of: one split of a store, the stages that belong together, and where its images are."""
+"""Input of a report: one split of a store, the stages that belong together, and the folder of its images."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Material:
 
     @cached_property
     def maps(self) -> StageView | None:
-        """The stage whose maps are shown: what the boxes were made from, if that is kept."""
+        """The stage whose maps are shown: the input of the boxes, if the store holds it."""
         return next((view for view in reversed(self.views) if "maps" in view.manifest.arrays), None)
 
     @cached_property
     def quality(self) -> Quality:
-        """Boxes beside ground truth, for every row."""
+        """Boxes scored against ground truth, row by row."""
         return measure(self.index, self.boxes, self.maps)
 
     @cached_property
@@ -76,7 +76,7 @@ class Material:
 
     @cached_property
     def quarantined(self) -> list[dict[str, Any]]:
-        """Every quarantined row: row, image_id, path, stage, reason; listed where it was given up first."""
+        """Every quarantined row: row, image_id, path, stage, reason; with the first stage that quarantined it."""
         found: dict[int, dict[str, Any]] = {}
         if self.index.manifest.quarantined:
             for item in self.index.table(["row", "image_id", "path", "reason"]).to_pylist():
@@ -92,7 +92,7 @@ class Material:
         return "" if label is None else self.index.manifest.class_names.get(str(label), "")
 
     def map_name(self, position: int) -> str:
-        """What a position on the maps' axis is called."""
+        """Name of a position on the maps' axis."""
         if self.maps is None or position < 0:
             return ""
         if self.maps.stage != "cls_maps":
@@ -172,7 +172,7 @@ def _choose_split(dataset: Dataset, config: RunConfig) -> str:
 
 
 def _ranked(dataset: Dataset, split: str) -> list[str]:
-    """Stages of a split, those that a report is best made of first."""
+    """Stages of a split, the most informative first."""
     present = dataset[split].stages()
     return [name for name in PREFERRED_STAGES if name in present] + [
         name for name in present if name not in PREFERRED_STAGES
@@ -180,7 +180,7 @@ def _ranked(dataset: Dataset, split: str) -> list[str]:
 
 
 def _views(dataset: Dataset, split: str, config: RunConfig, session: Session | None) -> tuple[StageView, ...]:
-    """The stages asked for, or the furthest one made, each after what it was made from."""
+    """The stages asked for, or the last one made, each after its inputs."""
     asked = [name for name in config.stage if name != "index"] if config.stage else _ranked(dataset, split)[:1]
     found: list[StageView] = []
     for stage in asked:

@@ -1,4 +1,4 @@
-"""Photographs and maps as data URIs, small enough that a page of them is a file one can mail."""
+"""Photographs and maps as data URIs, small enough to send a page of them by mail."""
 
 from __future__ import annotations
 

@@ -63,12 +63,12 @@ class Quality:
 
     @property
     def shown(self) -> Array:
-        """Rows worth showing, bool [N]: those with a result."""
+        """Rows with a result, bool [N]."""
         return np.asarray((self.status == Status.OK) | (self.status == Status.NO_OBJECT))
 
     @property
     def ranking(self) -> Array:
-        """What the gallery is ordered by, float64 [N]: IoU of the first box, else of its map, else the score."""
+        """Order of the gallery, float64 [N]: by IoU of the first box, else of its map, else by score."""
         for name in ("top1", "otsu"):
             if name in self.ious and self.scored.any():
                 return self.ious[name]

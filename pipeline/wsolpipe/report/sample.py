@@ -1,4 +1,4 @@
-"""Which rows a report shows: the best, the middle and the worst, and some that nobody chose."""
+"""Rows that a report shows: the best, the median and the worst, and some at random."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RANKED: tuple[Group, ...] = ("best", "median", "worst")
 
 @dataclass(frozen=True)
 class Pick:
-    """A row of the gallery and why it is there."""
+    """A row of the gallery and the group it was chosen for."""
 
     row: int
     group: Group

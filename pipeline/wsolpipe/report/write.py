@@ -1,4 +1,4 @@
-"""Putting a report where it belongs."""
+"""Writing a report to its file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Written:
-    """A report on disk, and what it says in short; shares are fractions, None without ground truth."""
+    """A report on disk and its main figures; shares are fractions, None without ground truth."""
 
     path: str
     bytes: int
@@ -50,15 +50,15 @@ def write_report(material: Material, out: Path | None = None) -> Written:
     Raises
     ------
     ConfigError
-        If `out` cannot be written, or is not given and the store is no folder of this machine.
+        If `out` cannot be written, or is not given and the store is not a local folder.
     """
     page = compose(material)
     data = page.html.encode()
     if out is None:
         local = getattr(material.store.backend, "local_path", None)
         if local is None:
-            msg = f"store {material.store.url} is no folder of this machine"
-            raise ConfigError(msg, hint="say where the report goes with out=FILE.html")
+            msg = f"store {material.store.url} is not a local folder"
+            raise ConfigError(msg, hint="name the file with out=FILE.html")
         name = f"{material.dataset}/report.html"
         material.store.backend.replace(name, data)
         path = Path(local(name))

@@ -1,4 +1,4 @@
-"""Top of the page: what was labelled, how well in one sentence, and what to compare that with."""
+"""Top of the page: what was labelled, its quality in one sentence, and baselines to compare with."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from wsolpipe.report.material import Material
 
-#: Of the ladder, lowest claim first.
+#: Lines of the comparison, weakest baseline first.
 STEPS = (
-    ("centre", "Centred box", "0.8 of each side, looking at nothing"),
+    ("centre", "Centred box", "0.8 of each side of every image"),
     ("otsu", "Map alone", "largest Otsu region of the first map"),
     ("candidates", "Average proposal", "mean over all of a row"),
     ("top1", "Top proposal", "the one with the best score"),
-    ("best5", "Best of five", "if one knew which to take"),
+    ("best5", "Best of five", "upper bound: the best of the first five"),
 )
 
 

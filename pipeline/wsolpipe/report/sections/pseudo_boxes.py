@@ -45,21 +45,21 @@ def _facts(material: Material) -> Mapping[str, Any] | None:
 
 
 def _annotator(material: Material, view: StageView, truth: Truth) -> dict[str, Any]:
-    """Everything that is shown of one result."""
+    """Figures, chart and sampled rows of one result."""
     scores = score_val_boxes(view, truth)
     boxes = _boxes(view)
     ious = np.full(len(truth.rows), np.nan)
     ious[scores.rows] = scores.ious["iou_top1"]
-    judged = np.array([row for row in boxes if not np.isnan(ious[row])], np.int64)
+    scored = np.array([row for row in boxes if not np.isnan(ious[row])], np.int64)
     chart = ""
-    if len(judged):
-        series = [Series("top1", "pseudo-box", ious[judged])]
+    if len(scored):
+        series = [Series("top1", "pseudo-box", ious[scored])]
         chart = histogram(series, bins=10, title="Histogram of IoU", axis="IoU with ground truth")
     return {
         "name": str(view.manifest.params.get("annotator", "")),
         "key": view.key,
         "figures": scores.figures,
-        "judged": len(judged),
+        "scored": len(scored),
         "chart": chart,
         "cards": [_card(material, truth, row, boxes[row], float(ious[row])) for row in _sample(ious, boxes)],
     }
@@ -76,10 +76,10 @@ def _boxes(view: StageView) -> dict[int, Array]:
 
 
 def _sample(ious: Array, boxes: Mapping[int, Array]) -> list[int]:
-    """Rows at even steps from the best to the worst IoU; at even steps in order where nothing can be judged."""
+    """Rows at even steps from the best to the worst IoU; in row order without ground truth."""
     rows = np.array(sorted(boxes), np.int64)
-    judged = rows[~np.isnan(ious[rows])] if len(rows) else rows
-    ranked = judged[np.argsort(-ious[judged], kind="stable")] if len(judged) else rows
+    scored = rows[~np.isnan(ious[rows])] if len(rows) else rows
+    ranked = scored[np.argsort(-ious[scored], kind="stable")] if len(scored) else rows
     if not len(ranked):
         return []
     places = np.unique(np.linspace(0, len(ranked) - 1, min(SHOWN, len(ranked))).astype(int))
@@ -114,7 +114,7 @@ TEMPLATE = """
 <p>One box a row, chosen without annotation. Each line of the table says what it averages.</p>
 {% for annotator in annotators %}
 <h3>Annotator {{ annotator.name }} <small>{{ annotator.key }}</small></h3>
-{% if annotator.judged %}
+{% if annotator.scored %}
 <table>
 <thead><tr><th>Step</th><th>Estimator</th><th>Mean IoU</th></tr></thead>
 <tbody>
@@ -127,7 +127,7 @@ TEMPLATE = """
 </table>
 <figure>{{ annotator.chart }}</figure>
 {% else %}
-<p>No row has ground truth, so nothing is judged.</p>
+<p>No row has ground truth, so no figure can be computed.</p>
 {% endif %}
 <div class="pseudo-cards">
 {% for card in annotator.cards %}

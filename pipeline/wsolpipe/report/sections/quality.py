@@ -1,4 +1,4 @@
-"""How good the boxes are: spread of IoU, share of rows at every level, by object size and by source map."""
+"""Quality of the boxes: distribution of IoU, share of rows at every level, by object size and by source map."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def _facts(material: Material) -> Mapping[str, Any] | None:
         return {
             "charts": [
                 (
-                    "How IoU is spread",
+                    "Distribution of IoU",
                     histogram(pair, bins=bins, title="Histogram of IoU", axis="IoU with ground truth"),
                     legend(pair),
                 ),
                 (
-                    "Rows that reach a level",
+                    "Share of rows at each IoU",
                     success(series, title="Share of rows at or above each IoU", axis="at least this IoU"),
                     legend(series),
                 ),
@@ -45,7 +45,7 @@ def _facts(material: Material) -> Mapping[str, Any] | None:
             "sizes": _by_size(material, lead),
             "sources": _by_source(material),
             "lead": lead,
-            "judged": True,
+            "scored": True,
         }
     scores = quality.score[quality.shown & ~np.isnan(quality.score)]
     if not len(scores) or scores.max() > 1:
@@ -53,11 +53,11 @@ def _facts(material: Material) -> Mapping[str, Any] | None:
     series = [Series("top1", "score of the top proposal", scores)]
     chart = histogram(series, bins=20, title="Histogram of scores", axis="score")
     return {
-        "charts": [("How scores are spread", chart, legend(series))],
+        "charts": [("Distribution of scores", chart, legend(series))],
         "sizes": [],
         "sources": _by_source(material),
         "lead": "top1",
-        "judged": False,
+        "scored": False,
     }
 
 
@@ -79,7 +79,7 @@ def _by_size(material: Material, lead: str) -> list[dict[str, Any]]:
 
 
 def _by_source(material: Material) -> list[dict[str, Any]]:
-    """How often each map gave the top box, and how good those boxes are."""
+    """Share of rows whose top box comes from each map, and the mean IoU of those boxes."""
     quality, found = material.quality, []
     given = quality.source[quality.shown & (quality.source >= 0)]
     for position in np.unique(given)[:MOST_SOURCES]:

@@ -1,4 +1,4 @@
-"""Rows that were given up, and why."""
+"""Quarantined rows, and why."""
 
 from __future__ import annotations
 
