@@ -56,6 +56,7 @@ def test_odd_names_beside_keys_and_records_stop_nobody(done):
     for name in ("backup copy", f"{folder.name}.bak", "\x1b[31m"):
         (folder.parent / name).mkdir()
         (bench.store / name).mkdir()
+    assert sum("backup copy" in name for name in survey(open_store(str(bench.store)))[2]) == 2
     for name in ("²³.json", "notes.txt"):
         (folder / "commits" / name).write_text("x")
     assert lines(bench)["shade"]["shards_done"] == 5
@@ -63,7 +64,7 @@ def test_odd_names_beside_keys_and_records_stop_nobody(done):
 
 def test_a_key_whose_first_run_failed_is_told_apart_with_its_reason(bench):
     assert bench.go("shade.fault=process", "retries=0", stage="shade").code != 0
-    found, failed = survey(open_store(str(bench.store)))
+    found, failed, _ = survey(open_store(str(bench.store)))
     assert [line["stage"] for line in found] == ["index"]
     assert {line["stage"] for line in failed} == {"shade"}
     assert "kernel is broken" in failed[0]["failures"]["0"]

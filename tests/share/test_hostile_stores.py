@@ -89,12 +89,12 @@ def test_an_array_name_that_leaves_the_store(team, shade, name):
 @pytest.mark.parametrize("field", ["dataset", "split", "stage", "key"])
 def test_a_manifest_that_speaks_of_another_place(team, shade, field):
     edit(shade / "manifest.json", lambda manifest: manifest.update({field: "../elsewhere"}))
-    refused(team, "speaks of", stages=("shade",))
+    refused(team, "names", stages=("shade",))
 
 
 def test_a_key_that_is_not_made_of_its_fingerprint(team, shade):
     edit(shade / "manifest.json", lambda manifest: manifest.update(fingerprint="0" * 64))
-    refused(team, "not made of fingerprint", stages=("shade",))
+    refused(team, "does not belong to fingerprint", stages=("shade",))
 
 
 @pytest.mark.parametrize("path", ["../../secret", "/etc/passwd", "a/../../secret"])
@@ -160,7 +160,7 @@ def test_a_changed_byte(team, shade):
 
 def test_a_record_of_another_shard(team, shade):
     (shade / "commits/0.json").write_bytes((shade / "commits/1.json").read_bytes())
-    refused(team, "speaks of shard 1", stages=("shade",))
+    refused(team, "names shard 1", stages=("shade",))
 
 
 def test_records_of_shards_that_are_none(team, shade):
@@ -181,7 +181,7 @@ def test_types_that_are_no_plain_numbers(team, shade, dtype):
 
 def test_a_type_that_the_bytes_are_not_of(team, shade):
     edit(shade / "manifest.json", lambda manifest: manifest["arrays"]["mean"].update(dtype="float64"))
-    refused(team, "as its type and shape say", count=5, stages=("shade",))
+    refused(team, "as its type and shape require", count=5, stages=("shade",))
 
 
 @pytest.mark.parametrize("shape", [[10**12], [0], [-1], [1] * 9, [10**9, 10**9]])
@@ -214,7 +214,7 @@ def test_a_chunk_that_unpacks_to_gigabytes(team, shade):
     table = np.frombuffer(good, "<u8", 2, len(good) - 20).copy()
     table[:] = (0, len(frame))
     put(shade, "mean", 1, frame + table.tobytes() + good[-4:])
-    refused(team, "as its type and shape say", stages=("shade",))
+    refused(team, "as its type and shape require", stages=("shade",))
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_an_orphan_whose_worker_has_finished_by_now_stays(done):
 
     store = open_store(str(bench.store))
     vars(store)["backend"] = Late(bench.store)
-    assert [(problem.kind, text) for problem, text in repair(store)] == [("orphan", "left alone: it is whole by now")]
+    assert [(problem.kind, text) for problem, text in repair(store)] == [("orphan", "left alone: it is intact by now")]
     assert object_bytes(bench.store) == before
     assert kinds(bench.store) == []
 
@@ -237,7 +237,7 @@ def test_a_repair_beside_a_transfer_removes_nothing_that_is_on_its_way(team):
     done = repair(open_store(str(team.target)))
     go_on.set()
     thread.join()
-    assert {text for problem, text in done if problem.kind == "orphan"} == {"left alone: a transfer is at work here"}
+    assert {text for problem, text in done if problem.kind == "orphan"} == {"left alone: a transfer is running here"}
     assert results[0].refused == []
     assert object_bytes(team.target) == object_bytes(team.source)
     assert list(verify(open_store(str(team.target)))) == []

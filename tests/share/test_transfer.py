@@ -226,7 +226,7 @@ def test_a_published_digest_binds_every_record(team):
     record.write_text(record.read_text().replace('"host":', '"host" :'))
     moved = team.pull(trust=trusted)
     assert len(moved.refused) == 1
-    assert "3.json is not what the trusted list" in moved.refused[0]
+    assert "3.json does not have the digest of the trusted list" in moved.refused[0]
     with pytest.raises(ConfigError, match="not among the trusted"):
         team.pull(trust="0" * 64)
 

@@ -33,8 +33,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         rows = [
             [item.stage, item.split, item.old, item.new, item.shards, item.present, len(item.left)] for item in done
         ]
-        print_table(["stage", "split", "from", "to", "adopted", "there already", "left"], rows)
+        print_table(["stage", "split", "from", "to", "adopted", "already there", "not adopted"], rows)
         for item in done:
             for shard, why in item.left:
-                print(f"left: shard {shard} of {item.split}: {why}")
+                print(f"not adopted: shard {shard} of {item.split}: {why}")
     return PENDING if any(item.left for item in done) else 0

@@ -200,6 +200,12 @@ def print_table(columns: list[str], rows: list[list[Any]], *, title: str | None 
     console.print(table)
 
 
+def print_skipped(folders: Iterable[str]) -> None:
+    """A line on standard error for each folder of a store that is none of its own."""
+    for name in folders:
+        print(f"skipped: folder {shown(name)}: its name cannot belong to a store", file=sys.stderr)
+
+
 def shown(text: str) -> str:
     """`text` with control and formatting characters spelled out: names and notes of a store may hold terminal codes."""
     if text.isprintable():

@@ -13,7 +13,7 @@ KEYS = (STORE, *(key for key in SELECTION_KEYS if key.name in {"dataset", "stage
 
 @make_command("explain", keys=KEYS, as_run=False)
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Say why two keys of a stage differ: which parameter, weights file, index column or upstream stage changed.
+    """Explain why two keys of a stage differ: which parameter, weights file, index column or upstream stage changed.
 
     \b
     wsolpipe explain A B [store=STORE] [dataset=NAME] [split=S]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table, shown
+from wsolpipe.cli.command import configure, make_command, print_json, print_skipped, print_table, shown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 
@@ -27,12 +27,13 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         dataset = _name_in_store(config.dataset)
         if dataset:
             store[dataset]  # raises with the names that there are
-        lines, failed = survey(store, dataset=dataset, stages=config.stage)
+        lines, failed, skipped = survey(store, dataset=dataset, stages=config.stage)
         resume = last_command(store, dataset)
         if as_json:
-            print_json({"stages": lines, "failed": failed, "store": config.store, "resume": resume})
+            print_json({"stages": lines, "failed": failed, "skipped": skipped, "store": config.store, "resume": resume})
         else:
             _show(lines, failed, resume)
+            print_skipped(skipped)
         if not own["watch"]:
             return 0
         time.sleep(own["every"])

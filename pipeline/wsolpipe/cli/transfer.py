@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import print_json, print_table, shown
+from wsolpipe.cli.command import print_json, print_skipped, print_table, shown
 from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, read_keys
@@ -107,8 +107,7 @@ def show(moved: Result, heading: dict[str, Any], *, as_json: bool) -> int:
         if line.kept:
             shards = ", ".join(str(unit) for unit in line.kept[:10]) + (" …" if len(line.kept) > 10 else "")
             print(f"{line.stage} {line.key}: kept the target's own shards {shards}: other bytes", file=sys.stderr)
-    for name in moved.skipped:
-        print(f"skipped: folder {shown(name)}: its name is not one of a store", file=sys.stderr)
+    print_skipped(moved.skipped)
     for text in moved.refused:
         print(f"refused: {shown(text)}", file=sys.stderr)
     if moved.retried:

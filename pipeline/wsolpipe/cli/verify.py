@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_json, print_skipped, print_table
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 
@@ -16,6 +16,7 @@ KEYS = (Key("deep", kinds.flag(), "read every object; false: only records and th
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Read every object of a store again: digests, shapes, NaN, box bounds. Exit code 4 if anything is wrong."""
     from wsolpipe import open_store
+    from wsolpipe.engine.folders import list_folders
     from wsolpipe.share.verify import verify
 
     config, own = configure(words, KEYS)
@@ -26,7 +27,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         print_json({"store": config.store, "problems": [problem.to_json() for problem in problems]})
     elif problems:
         print_table(["kind", "where", "shard", "what"], [[p.kind, p.where, p.shard, p.text] for p in problems])
-        print(f"{len(problems)} problems; wsolpipe repair store={config.store} removes what is torn")
+        print(f"{len(problems)} problems; wsolpipe repair store={config.store} removes or sets aside what is damaged")
     else:
         print(f"{config.store}: everything agrees with its records" + ("" if deep else " in size; nothing was read"))
+    print_skipped(list_folders(store.backend, datasets=(config.dataset,) if config.dataset else ())[1])
     return DAMAGED if problems else 0

@@ -22,22 +22,23 @@ if TYPE_CHECKING:
 
 def survey(
     store: Store, *, dataset: str | None = None, stages: tuple[str, ...] = ()
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A line for every stage, split and key: rows, shards, what is done, who is at work, what failed or is damaged.
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """A line for every stage, split and key: rows, shards, progress, active leases, failures and damage.
 
     Of several keys of a stage all are listed, the newest last.
 
     Returns
     -------
-    (lines, failed)
-        ``failed`` has the keys that hold no shard and that nobody works on, since their first run failed.
+    (lines, failed, skipped)
+        ``failed`` has the keys without a finished shard that no worker holds, since their first run failed; ``skipped``
+        the folders whose names cannot belong to a store.
 
     Raises
     ------
     AccessError
         If something may not be read.
     """
-    folders, _ = list_folders(store.backend, datasets=(dataset,) if dataset else (), stages=stages)
+    folders, skipped = list_folders(store.backend, datasets=(dataset,) if dataset else (), stages=stages)
     read = [item for folder in folders if (item := _read(store, folder)) is not None]
     read.sort(key=lambda item: item[0])
     lines = [line for _, line in read]
@@ -45,7 +46,7 @@ def survey(
     def begun(line: dict[str, Any]) -> bool:
         return bool(line["shards_done"] or line["running"] or line["damaged"] or line["stage"] == "index")
 
-    return [line for line in lines if begun(line)], [line for line in lines if not begun(line)]
+    return [line for line in lines if begun(line)], [line for line in lines if not begun(line)], skipped
 
 
 def last_command(store: Store, dataset: str | None) -> str | None:

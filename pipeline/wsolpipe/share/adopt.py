@@ -116,7 +116,7 @@ def _adopt_shards(session: Session, node: Node, manifest: StageManifest, old: St
         why = _unlike(session, node, old, record)
         lease = None if why else leases.acquire(lease_name(node.folder, shard))
         if lease is None:
-            left.append((shard, why or "a worker is at it"))
+            left.append((shard, why or "a worker holds it"))
             continue
         with lease.beating():
             objects = {

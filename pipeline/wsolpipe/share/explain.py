@@ -1,4 +1,4 @@
-"""Why two keys of a stage differ: the first field that changed, followed through everything it was made of."""
+"""Differences of two keys of a stage: every field that changed, followed through the stages that were read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING = "nothing that results depend on"
 
 @dataclass(frozen=True)
 class Place:
-    """One made stage, and the store that it lies in."""
+    """One key of a stage, and the store that it lies in."""
 
     backend: Backend
     found: Found
@@ -40,7 +40,7 @@ class Difference:
     Attributes
     ----------
     field : str
-        Such as ``params.size``, or ``cls_maps.params.size`` where what was read differs.
+        Such as ``params.size``, or ``cls_maps.params.size`` where a stage that was read differs.
     before, after : JSON values
     """
 

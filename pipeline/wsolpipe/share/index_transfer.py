@@ -29,7 +29,7 @@ def move_index(source: Backend, target: Backend, folder: str, manifest: IndexMan
     import pyarrow.parquet as pq
 
     if _stands(target, folder, check=check):
-        return Moved("same", None)  # a key names its rows; ground truth that was changed since has another key
+        return Moved("same", None)  # rows and ground truth are in the key
     name = f"{folder}/manifest.json"
     if set(manifest.objects) != set(TABLES):
         msg = f"{source.url}/{name} names other tables than {' and '.join(TABLES)}"

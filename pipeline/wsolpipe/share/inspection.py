@@ -1,4 +1,4 @@
-"""Distrust of what another store says: every name, size, number and byte is checked before it is kept.
+"""Checks of what another store sends: every name, size, number and byte, before it is kept.
 
 A manifest is only ever compared and written again from its checked fields, names of objects are computed and not
 taken over, and nothing that is read is executed or unpickled.
@@ -40,31 +40,31 @@ _EMPTY = 2**64 - 1
 
 
 def check_place(manifest: StageManifest | IndexManifest, folder: str, where: str) -> None:
-    """Hold a manifest against the folder that it lies in.
+    """Check that a manifest belongs to the folder that it lies in.
 
     Raises
     ------
     StoreError
-        If it speaks of another data set, split, stage or key, or its key is not made of its fingerprint.
+        If it names another data set, split, stage or key, or its key is not the start of its fingerprint.
     """
     dataset, second, stage, key = folder.split("/")
     split = None if second == "artifacts" else second
     said = (manifest.dataset, manifest.split, "index" if manifest.kind == "index" else manifest.stage, manifest.key)
     if said != (dataset, split, stage, key):
-        msg = f"{where}/{folder}/manifest.json speaks of {'/'.join(map(str, said))[:200]!r}"
+        msg = f"{where}/{folder}/manifest.json names {'/'.join(map(str, said))[:200]!r}"
         raise StoreError(msg)
     if not re.fullmatch(r"[0-9a-f]{16,64}", manifest.fingerprint) or manifest.fingerprint[:KEY_LENGTH] != key:
-        msg = f"{where}/{folder}: key {key} is not made of fingerprint {manifest.fingerprint[:64]!r}"
+        msg = f"{where}/{folder}: key {key} does not belong to fingerprint {manifest.fingerprint[:64]!r}"
         raise StoreError(msg)
 
 
 def check_key(manifest: StageManifest, said: str) -> None:
-    """Hold what a manifest says that its result depends on against its key.
+    """Recompute the key of a manifest from the version, parameters, weights and inputs that it lists.
 
     Raises
     ------
     StoreError
-        If version, parameters, weights, columns or what was read do not make the fingerprint.
+        If they give another fingerprint.
     """
     made_of = Ingredients(
         stage=manifest.stage,
@@ -77,17 +77,19 @@ def check_key(manifest: StageManifest, said: str) -> None:
         bases={},
     )
     if made_of.fingerprint() != manifest.fingerprint:
-        msg = f"{said}: version, parameters, weights, columns or upstream keys do not make key {manifest.key}"
+        msg = (
+            f"{said}: the version, parameters, weights, columns or upstream keys listed do not give key {manifest.key}"
+        )
         raise StoreError(msg)
 
 
 def check_stage(manifest: StageManifest, folder: str, where: str) -> Shards:
-    """Hold the manifest of a stage against what a store may hold; return how its rows are cut.
+    """Check that the manifest of a stage describes what a store may hold; return its shards.
 
     Raises
     ------
     StoreError
-        If a name leaves the store, a type is not a plain number or a shape is absurd.
+        If a name leaves the store, a type is not a plain number or a shape is out of bounds.
     """
     check_place(manifest, folder, where)
     said = f"{where}/{folder}/manifest.json"
@@ -128,16 +130,16 @@ def shard_bytes(spec: ArraySpec, shards: Shards) -> int:
 
 
 def check_record(record: CommitRecord, unit: int | None, manifest: StageManifest, shards: Shards, said: str) -> None:
-    """Hold a commit record against its manifest and its own name.
+    """Check that a commit record fits its manifest and its own name.
 
     Raises
     ------
     StoreError
-        If it speaks of another shard, other rows, unknown arrays, absurd sizes, or names that leave the store.
+        If it names another shard, other rows, unknown arrays, sizes out of bounds, or names that leave the store.
     """
     span = (0, 0) if unit is None else shards.span(unit)
     if record.shard != unit or (unit is not None and (record.start, record.stop) != span):
-        msg = f"{said} speaks of shard {record.shard}, rows {record.start} to {record.stop}"
+        msg = f"{said} names shard {record.shard}, rows {record.start} to {record.stop}"
         raise StoreError(msg)
     known = all_arrays(manifest.arrays)
     if unit is not None and set(record.objects) != set(known):
@@ -155,17 +157,17 @@ def check_record(record: CommitRecord, unit: int | None, manifest: StageManifest
 
 
 def _most_bytes(spec: ArraySpec, shards: Shards) -> int:
-    """Bytes that an honest shard object stays under: incompressible data, frame headers and the index of chunks."""
+    """Upper bound of the bytes of a shard object: incompressible data, frame headers and the index of chunks."""
     chunks = -(-shards.shard_rows // inner_rows(shards.shard_rows))
     size = shard_bytes(spec, shards)
     return size + size // 100 + 128 * chunks + 1024
 
 
 def check_shard_bytes(data: bytes, spec: ArraySpec, shards: Shards, shard: int, said: str) -> None:
-    """Hold the bytes of a shard object against its declared type and shape without unpacking them.
+    """Check the bytes of a shard object against its declared type and shape without decompressing them.
 
-    Every chunk must be one zstd frame that claims exactly the size of a chunk, so that neither a wrong type nor a
-    frame that unpacks to gigabytes is kept.
+    Every chunk must be one zstd frame that declares exactly the size of a chunk, so that neither a wrong type nor a
+    decompression bomb is kept.
 
     Raises
     ------
@@ -190,12 +192,12 @@ def check_shard_bytes(data: bytes, spec: ArraySpec, shards: Shards, shard: int, 
                 raise TornShardError(msg)
             continue
         if offset + length > body or _frame_size(data[offset : min(offset + 18, offset + length)]) != wanted:
-            msg = f"{said}: chunk {chunk} does not hold {wanted} bytes as its type and shape say"
+            msg = f"{said}: chunk {chunk} does not hold {wanted} bytes as its type and shape require"
             raise TornShardError(msg)
 
 
 def _frame_size(head: bytes) -> int | None:
-    """Size that a zstd frame says it unpacks to (RFC 8878, section 3.1.1.1); None if it does not say."""
+    """Decompressed size that a zstd frame declares (RFC 8878, section 3.1.1.1); None if it declares none."""
     if len(head) < 6 or head[:4] != _ZSTD_MAGIC:
         return None
     flags = head[4]
@@ -209,7 +211,7 @@ def _frame_size(head: bytes) -> int | None:
 
 
 def check_digest(data: bytes, sha256: str, size: int, said: str) -> None:
-    """Hold bytes that arrived against what was recorded of them.
+    """Compare bytes that arrived with their recorded size and digest.
 
     Raises
     ------
@@ -222,7 +224,7 @@ def check_digest(data: bytes, sha256: str, size: int, said: str) -> None:
 
 
 def check_index(manifest: IndexManifest, table: pa.Table, annotations: pa.Table, where: str) -> None:
-    """Hold the tables of an index against its manifest.
+    """Check the tables of an index against its manifest.
 
     Raises
     ------
@@ -271,14 +273,14 @@ def check_link(backend: Backend, name: str) -> None:
     if isinstance(backend, LocalBackend):
         parent, _, _ = name.rpartition("/")
         root = os.fspath(backend.root)
-        if not _is_straight(root, parent) or os.path.islink(f"{root}/{name}"):  # noqa: PTH114 - asked of every object
+        if not _is_straight(root, parent) or os.path.islink(f"{root}/{name}"):  # noqa: PTH114 - called for every object
             msg = f"{backend.url}/{name} is, or lies behind, a symbolic link; links are not followed"
             raise StoreError(msg)
 
 
 @functools.lru_cache(maxsize=1024)
 def _is_straight(root: str, folder: str) -> bool:
-    """Whether no part of `folder` below `root` is a link. Remembered: the same folders hold all shards."""
+    """Whether no part of `folder` below `root` is a link. Cached: the same folders hold all shards."""
     real = os.path.realpath(root)
     return os.path.realpath(f"{real}/{folder}") == f"{real}/{folder}".rstrip("/")
 

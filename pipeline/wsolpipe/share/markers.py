@@ -1,7 +1,7 @@
-"""Markers of commands that work on a whole folder of a store: leases that name the command and no shard.
+"""Markers of commands that work on a whole folder of a store: leases that name the command instead of a shard.
 
-A transfer puts the objects of many shards without a lease on each; `repair` must not take them for orphans. Each side
-puts its own marker first and then looks for the other's, so that at least one of two sees the other.
+A transfer creates the objects of many shards without a lease on each; `repair` must not remove them as orphans. Each
+command creates its own marker first and then looks for the other's, so that at least one of two sees the other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Publishing a data set's labels: pushed, described, and listed with checksums, so that a web server can give them."""
+"""Publish a data set's labels: push, describe and list them with checksums, so that a web server can serve them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VERSION = "1.0.0"
 
 @dataclass(frozen=True)
 class About:
-    """What people say of a publication; what they leave empty is filled from the manifests.
+    """Description of a publication; empty fields are filled from the manifests.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class About:
 
 @dataclass(frozen=True)
 class Published:
-    """What was published; ``digest`` is that of the list of checksums, which ``trust=`` takes."""
+    """Outcome of a publication; ``digest`` is that of the list of checksums, as ``trust=`` takes it."""
 
     moved: Result
     files: int
@@ -74,9 +74,9 @@ def publish(
     emit: Callable[[dict[str, Any]], None],
     stop: threading.Event,
 ) -> Published:
-    """Push what `wanted` says and write card, ``croissant.json`` and checksums beside it.
+    """Push what `wanted` selects and write card, ``croissant.json`` and checksums beside it.
 
-    The list of checksums is written last, so that whoever reads by it never meets what is not there.
+    The list of checksums is written last, so that everything it names is there.
 
     Raises
     ------
@@ -114,12 +114,12 @@ def publish(
 
 
 def _filled(about: About, found: list[Found], to: str) -> About:
-    """`about` with what the manifests know.
+    """`about` with empty fields filled from the manifests.
 
     Raises
     ------
     ConfigError
-        If neither names a licence.
+        If there is no licence.
     """
     known = {item.manifest.licence for item in found if item.manifest.licence}
     licence = about.licence or ", ".join(sorted(known))
@@ -158,7 +158,7 @@ def _digests(backend: Backend, item: Found) -> list[tuple[str, str]]:
 
 
 def _listing(backend: Backend, dataset: str, listed: dict[str, str]) -> bytes:
-    """The list with what was published of other data sets before."""
+    """The list, with the entries of other data sets published before."""
     try:
         before = parse_checksums(backend.get(CHECKSUMS, limit=MAX_LIST_BYTES), backend.url)
     except FileNotFoundError:

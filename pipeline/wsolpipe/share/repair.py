@@ -1,6 +1,6 @@
-"""Repairing a store: what is damaged is removed or set aside, so that a run makes it again; nothing else is touched.
+"""Repair a store: remove or set aside what is damaged, so that a run makes it again, and change nothing else.
 
-Whatever `verify` finds is looked at once more before anything is removed: a shard under its lease, a folder under a
+Every problem that `verify` finds is checked again before anything is removed: a shard under its lease, a folder under a
 marker that transfers wait for. What cannot be read at all is left to the user.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LEFTOVER_AGE = 3600.0
 VOTERS = 8
-"""Shards that are asked whether a manifest or the metadata of an array is damaged."""
+"""Shards that are read to decide whether a manifest or the metadata of an array is damaged."""
 ASIDE = ".damaged"
 #: Objects of a key that a run writes before its first shard.
 BEGUN = ("/leases/", "/failures/", "/retries/", "/zarr.json", "/manifest.json")
@@ -41,7 +41,7 @@ LEFT_ALONE = {
 
 
 def repair(store: Store, *, dataset: str | None = None, stages: tuple[str, ...] = ()) -> list[tuple[Problem, str]]:
-    """Mend what is damaged; return each problem with what was done about it.
+    """Repair what is damaged; return each problem with the action taken.
 
     Raises
     ------
@@ -67,14 +67,14 @@ def leftovers(backend: Backend) -> Iterator[Problem]:
 
 
 def empty_keys(store: Store, dataset: str | None, stages: tuple[str, ...], leases: Leases) -> Iterator[Problem]:
-    """Keys whose first run failed before its first shard, and that nobody works on."""
+    """Keys without a finished shard, such as those of a failed first run, that no worker or transfer holds."""
     for folder in list_folders(store.backend, datasets=(dataset,) if dataset else (), stages=stages)[0]:
         if folder.stage != "index" and is_empty(leases, folder):
             yield Problem("empty", folder.path, None, "no finished shard: its first run failed or was stopped")
 
 
 def is_empty(leases: Leases, folder: Folder) -> bool:
-    """Whether a key holds a manifest and nothing that was made, and no lease that is alive but this process's."""
+    """Whether a key holds a manifest but no result, and no live lease except this process's."""
     backend = leases.backend
     if backend.names(f"{folder.path}/commits") or backend.size(f"{folder.path}/manifest.json") is None:
         return False
@@ -86,12 +86,12 @@ def is_empty(leases: Leases, folder: Folder) -> bool:
                 if not leases.is_stale(name, backend.get(name)):
                     return False
             except FileNotFoundError:
-                return False  # somebody works here
+                return False  # released just now: a worker is active
     return True
 
 
 class Mender:
-    """Mends the folders of one store."""
+    """Repairs the folders of one store."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.backend = store, store.backend
@@ -99,7 +99,7 @@ class Mender:
         self.verifier = Verifier(store)
 
     def mend_folder(self, path: str, problems: list[Problem]) -> list[tuple[Problem, str]]:
-        """Mend the problems of one folder, unless a transfer is at work in it."""
+        """Repair the problems of one folder, unless a transfer is running in it."""
         done = []
         with marked(self.leases, path, REPAIR):
             busy = is_marked(self.leases, path, TRANSFER)
@@ -107,7 +107,7 @@ class Mender:
                 if problem.kind in LEFT_ALONE:
                     done.append((problem, LEFT_ALONE[problem.kind]))
                 elif busy:
-                    done.append((problem, "left alone: a transfer is at work here"))
+                    done.append((problem, "left alone: a transfer is running here"))
                 else:
                     done.append((problem, self._mend(problem)))
         self.leases.sweep(path)
@@ -135,10 +135,10 @@ class Mender:
     def _mend_unit(self, folder: Folder, manifest: StageManifest, unit: int | None) -> str:
         lease = self.leases.acquire(lease_name(folder.path, unit))
         if lease is None:
-            return "left alone: a worker is at it"
+            return "left alone: a worker holds it"
         with lease.beating():
             if not any(item.kind not in LEFT_ALONE for item in self.verifier.unit(folder, manifest, unit)):
-                return "left alone: it is whole by now"
+                return "left alone: it is intact by now"
             self.backend.delete(commit_name(folder.path, unit))
             if unit is None:
                 names = [f"{folder.path}/files/{name}" for name in self.backend.names(f"{folder.path}/files")]
@@ -152,7 +152,7 @@ class Mender:
     def _mend_index(self, folder: Folder) -> str:
         again = [item for item in self.verifier.folder(folder) if item.kind in {"index", "manifest"}]
         if not again:
-            return "left alone: it is whole by now"
+            return "left alone: it is intact by now"
         if any(LISTING in item.text for item in again):
             for name in (LISTING, "listing.parquet", "listing_annotations.parquet"):
                 self.backend.delete(f"{folder.path}/{name}")
@@ -162,7 +162,7 @@ class Mender:
     def _mend_metadata(self, folder: Folder) -> str:
         manifest = read_manifest(self.backend, folder)
         if not isinstance(manifest, StageManifest) or not wrong_metadata(self.backend, folder, manifest):
-            return "done with the others of this folder"
+            return "done with the other problems of this folder"
         if is_outvoted(self.backend, folder, manifest):
             return self._set_manifest_aside(folder, sure=True)
         commit.restore_metadata(self.backend, folder.path, manifest, Shards(manifest.rows, manifest.shard_rows))
@@ -176,23 +176,23 @@ class Mender:
         except StoreError:
             whole = False
         if whole and not sure:
-            return "left alone: it is whole by now"
+            return "left alone: it is intact by now"
         if "manifest.json" in self.backend.names(folder.path):
             self._set_aside(f"{folder.path}/manifest.json")
             return f"set aside as manifest.json{ASIDE}; run or pull writes it again and keeps the shards"
         return "left alone: run or pull writes it again and keeps the shards"
 
     def _remove_unrecorded(self, folder: Folder) -> str:
-        """Objects of a folder that has neither manifest nor records, once nobody works on it."""
+        """Objects of a folder that has neither manifest nor records, unless a lease is held."""
         if read_manifest(self.backend, folder) is not None or self._is_held(folder):
-            return "left alone: a worker is at it"
+            return "left alone: a worker holds it"
         for name, _ in list(self.backend.walk(f"{folder.path}/data.zarr")):
             self.backend.delete(name)
         return "removed"
 
     def _remove_empty(self, folder: Folder) -> str:
         if not is_empty(self.leases, folder):
-            return "left alone: a worker is at it"
+            return "left alone: a worker holds it"
         self.backend.delete(f"{folder.path}/manifest.json")
         for name, _ in list(self.backend.walk(folder.path)):
             if "/leases/" not in name:
@@ -207,7 +207,7 @@ class Mender:
         return False
 
     def _set_aside(self, name: str) -> None:
-        """Keep the bytes of a damaged file under a name that nothing reads."""
+        """Rename a damaged file to a name that nothing reads."""
         try:
             self.backend.replace(f"{name}{ASIDE}", self.backend.get(name))
         except AccessError:

@@ -1,4 +1,4 @@
-"""Which folders of a store are to be moved, as words of the command line say."""
+"""Selection of the folders of a store that a transfer moves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ONLY_WHEN_NAMED = frozenset({"pixels"})
 
 @dataclass(frozen=True)
 class Selection:
-    """What to move.
+    """What a transfer moves.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Found(Folder):
     finished : int
         Commit records that it holds; 1 for an index.
     content : str or None
-        Of a finished artifact: the digest of what it holds, which names it in the manifests of what was made of it.
+        Digest of the files of a finished artifact; manifests of the stages that read it name it by this.
     """
 
     manifest: StageManifest | IndexManifest
@@ -74,14 +74,14 @@ class Found(Folder):
 
 @dataclass
 class Selected:
-    """What is to be moved: indexes first, then artifacts, then stages.
+    """Selected folders: indexes first, then artifacts, then stages.
 
     Attributes
     ----------
     refused : list of (str, str)
         Folders that cannot be moved, and why.
     skipped : list of str
-        Folders whose names are not of a store.
+        Folders whose names cannot belong to a store.
     """
 
     found: list[Found]
@@ -90,7 +90,7 @@ class Selected:
 
 
 def select(backend: Backend, wanted: Selection, *, unfinished: bool = False) -> Selected:
-    """Choose the folders that `wanted` says.
+    """Select folders of a store.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def select(backend: Backend, wanted: Selection, *, unfinished: bool = False) -> 
         try:
             item = _read(backend, folder)
         except (AccessError, SchemaMismatch):
-            raise  # so is the next folder
+            raise  # the next folder would fail too
         except StoreError as error:
             if not wanted.stages or folder.stage in {*wanted.stages, "index"}:
                 selected.refused.append((folder.path, error.message))
@@ -180,7 +180,7 @@ def _choose(backend: Backend, found: list[Found], wanted: Selection, *, unfinish
 
 
 def _check_finished(backend: Backend, chosen: list[Found], wanted: Selection) -> None:
-    """Refuse to move nothing where something was asked for."""
+    """Refuse a selection that names something and selects nothing."""
     finished = {item.stage for item in chosen}
     empty = [stage for stage in wanted.stages if stage not in finished]
     if empty or (not chosen and wanted.keys not in {"newest", "all"}):

@@ -39,7 +39,7 @@ class Moved(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What the target holds of a unit: its record, None if there is none or it is torn; and whether it is whole."""
+    """State of a unit at the target: its record, None if there is none or it is torn; and whether it is whole."""
 
     record: CommitRecord | None
     whole: bool
@@ -52,9 +52,9 @@ class ShardTransfer:
     Attributes
     ----------
     newer : bool
-        Whether a later generation of a shard takes the place of an earlier one.
+        Whether a later generation of a shard replaces an earlier one.
     check : bool
-        Whether the bytes at the target are read and held against the records; if not, their sizes are.
+        Whether the bytes at the target are compared with the records; if not, their sizes are.
     present : frozenset of str
         Files below ``commits`` of the target, as listed in the beginning.
     sizes : dict
@@ -101,10 +101,10 @@ class ShardTransfer:
         return Moved(outcome, unit, sum(len(data) for _, data in objects.values()))
 
     def settle(self, units: Iterable[int | None]) -> list[int | None]:
-        """Look again at units that were moved without a lease while somebody held one; return those that did not last.
+        """Check units again that were moved without a lease while a worker held one; return those that did not last.
 
-        Between two of our objects a worker may have put its own. One that is gone by now met our record and settled
-        the matter itself.
+        The worker may have created an object between two of ours. If it has ended, it found our record and handled
+        the conflict itself.
         """
         moved, lost = set(units), []
         present = set(self.target.names(f"{self.folder}/commits"))
@@ -118,7 +118,7 @@ class ShardTransfer:
                 lost.append(unit)
         return lost
 
-    # -- what the source gives -------------------------------------------------------------------------------------
+    # -- the source -----------------------------------------------------------------------------------------------
 
     def _read_record(self, unit: int | None) -> CommitRecord | None:
         name = commit_name(self.folder, unit)
@@ -144,10 +144,10 @@ class ShardTransfer:
             objects[key] = (name, data)
         return objects
 
-    # -- what the target holds -------------------------------------------------------------------------------------
+    # -- the target -----------------------------------------------------------------------------------------------
 
     def _standing(self, unit: int | None, sizes: dict[str, int] | None) -> Standing:
-        """What stands at the target, by `sizes` that were listed, or looked up now."""
+        """State of the target, by `sizes` that were listed, or looked up now."""
         try:
             record = read_record(self.target, self.folder, unit)
         except (AccessError, SchemaMismatch):
@@ -177,7 +177,7 @@ class ShardTransfer:
         for key, (name, data) in sorted(objects.items()):
             made = self.target.create(name, data, sync=False)
             if not made and not self._is_there(name, record.objects[key].sha256):
-                return self._put_under_lease(record, objects)  # another's bytes, or half of ours
+                return self._put_under_lease(record, objects)  # other bytes are there, or half of ours
             fault_point("between_arrays")
         fault_point("before_record")
         made = commit.put_record(self.target, self.folder, record, [name for name, _ in objects.values()])
@@ -187,7 +187,7 @@ class ShardTransfer:
         return self._left_as_it_is(self._standing(record.shard, None), record) or "kept"
 
     def _put_under_lease(self, record: CommitRecord, objects: Objects) -> str:
-        """Put a shard in place of what is there, once nobody else is at it."""
+        """Replace what is there, unless somebody else holds its lease."""
         lease = self.leases.acquire(lease_name(self.folder, record.shard))
         if lease is None:
             return "busy"

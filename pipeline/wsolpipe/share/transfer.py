@@ -1,7 +1,7 @@
 """Push and pull: finished shards from one store to another, only what differs, checked on arrival, resumable.
 
-A shard that arrives goes the way of one that is made: its objects are put without overwriting, its record last. So a
-transfer may be killed at any moment and repeated, and it may run beside runs and other transfers on either store.
+A shard is committed as by a run: its objects are created without overwriting, its record last. So a transfer may be
+killed at any moment and repeated, and it may run beside runs and other transfers on either store.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ class Result:
 
 
 def push(store: str, to: str, wanted: Selection, **how: Any) -> Result:
-    """Move what `wanted` says from `store` to the store `to`, as far as `to` lacks it.
+    """Copy what `wanted` selects from `store` to the store `to`, as far as `to` lacks it.
 
-    A shard that was made again here, as a later generation, takes the place of its earlier one there; any other whole
-    shard that is there with other bytes stays.
+    A shard that was made again here, as a later generation, replaces its earlier one there; any other whole shard that
+    is there with other bytes stays.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def push(store: str, to: str, wanted: Selection, **how: Any) -> Result:
 
 
 def pull(source: str, store: str, wanted: Selection, *, trust: str | None = None, **how: Any) -> Result:
-    """Move what `wanted` says from the store `source` to `store`, as far as `store` lacks it.
+    """Copy what `wanted` selects from the store `source` to `store`, as far as `store` lacks it.
 
     Parameters
     ----------
@@ -165,11 +165,11 @@ class Transfer:
     Attributes
     ----------
     newer : bool
-        Whether a later generation of a shard takes the place of an earlier one; if not, the target's stays.
+        Whether a later generation of a shard replaces an earlier one; if not, the target's stays.
     check : bool
-        Whether what lies at the target is read and held against its records, not only its sizes.
+        Whether the bytes at the target are compared with its records, not only their sizes.
     jobs : int
-        Shards on their way at a time.
+        Shards transferred at a time.
     """
 
     source: Backend
@@ -233,7 +233,7 @@ class Transfer:
         with marked(self._leases, found.folder, TRANSFER):
             self._wait_for_repair(found.folder)
             self._move_units(found, found.manifest, shards, units, line, pool)
-        self._leases.sweep(found.folder)  # of transfers that were killed
+        self._leases.sweep(found.folder)  # leases of killed transfers
 
     def _move_units(
         self,
@@ -260,7 +260,7 @@ class Transfer:
         for unit in one.settle(moved) if moved else ():
             line.moved -= 1
             line.count(Moved("busy", unit))
-        self._make_ready(found, manifest, shards)  # somebody may have removed what was without a shard so far
+        self._make_ready(found, manifest, shards)  # repair may have removed the key while it had no shard
 
     def _wait_for_repair(self, folder: str) -> None:
         """Let a repair of `folder` end that began before this transfer; one that begins later sees its marker.
@@ -287,7 +287,7 @@ class Transfer:
         return [number for number in sorted(numbers) if number in asked]
 
     def _make_ready(self, found: Found, manifest: StageManifest, shards: Shards) -> None:
-        """Make the target's folder ready, or hold the manifest that it has against the source's.
+        """Create the target's folder, or compare the manifest that it has with the source's.
 
         Raises
         ------
@@ -303,7 +303,7 @@ class Transfer:
             return
         except (AccessError, SchemaMismatch):
             raise
-        except StoreError:  # damaged: the source's takes its place, if the arrays that are there are of its making
+        except StoreError:  # damaged: replaced by the source's if the arrays that are there have its metadata
             if rows is None or commit.metadata_agrees(self.target, found.folder, manifest, rows):
                 self.target.replace(name, manifest.to_bytes())
                 return

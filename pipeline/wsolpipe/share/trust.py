@@ -1,4 +1,4 @@
-"""Whom a pull believes: sources by their address, or what they published by the digest of its list of checksums."""
+"""Trusted sources of a pull: by address, or by the digest of a published list of checksums."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ VARIABLE = "WSOLPIPE_TRUST"
 class Trust:
     """What may be taken: everything (``listed`` None), or manifests and records with these digests.
 
-    Records hold the digests of arrays and files, so that the list binds every byte.
+    Records hold the digests of arrays and files, so that the list covers every byte.
     """
 
     listed: dict[str, str] | None = None
 
     @classmethod
     def of(cls, source: Backend, words: str | None) -> Trust:
-        """Trust in `source` as ``trust=`` or the environment variable ``WSOLPIPE_TRUST`` says.
+        """Trust in `source` as ``trust=`` or the environment variable ``WSOLPIPE_TRUST`` defines it.
 
         Parameters
         ----------
         words : str or None
             Addresses of stores (or of folders above them) and digests of published lists, separated by commas;
-            None where nothing was said, which trusts what the user named as the source.
+            None if not given, which trusts the source that the user named.
 
         Raises
         ------
@@ -60,15 +60,15 @@ class Trust:
         raise ConfigError(msg, hint=f"add its address, or the digest of its {CHECKSUMS}, to trust=")
 
     def check(self, name: str, sha256: str) -> None:
-        """Hold the digest of an object of the source against the list, if there is one.
+        """Compare the digest of an object of the source with the list, if there is one.
 
         Raises
         ------
         StoreError
-            If the list names other bytes, or not this object.
+            If the list has another digest, or not this object.
         """
         if self.listed is not None and self.listed.get(name) != sha256:
-            msg = f"{name} is not what the trusted list of checksums says"
+            msg = f"{name} does not have the digest of the trusted list of checksums"
             raise StoreError(msg)
 
 

@@ -1,4 +1,4 @@
-"""Verifying a store: every manifest, record and object is read and held against what was recorded of it."""
+"""Verify a store: read every manifest, record and object and compare it with what was recorded."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ BOX_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a store that does not agree with its records.
+    """A disagreement between a store and its records.
 
     Attributes
     ----------
     kind : str
-        ``manifest`` (cannot be parsed, is missing, or does not make its key), ``schema`` (of a newer wsolpipe),
-        ``metadata`` (a ``zarr.json`` that is not what the manifest says), ``index``, ``record`` (cannot be parsed or
+        ``manifest`` (cannot be parsed, is missing, or does not give its key), ``schema`` (of a newer wsolpipe),
+        ``metadata`` (a ``zarr.json`` that does not agree with the manifest), ``index``, ``record`` (cannot be parsed or
         does not fit), ``torn`` (a shard whose bytes are not those recorded), ``values`` (readable, but NaN, out of
         bounds …), ``orphan`` (objects without a record), ``stale`` (made from a shard that was made again since),
         ``suspect`` (made from an artifact whose bytes are damaged now), ``leftover`` (a temporary file of a killed
@@ -55,7 +55,7 @@ class Problem:
 
     @property
     def folder(self) -> str:
-        """Folder of the key that it is about."""
+        """Folder of the key concerned."""
         return "/".join(self.where.split("/")[:4])
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Problem:
 def verify(
     store: Store, *, dataset: str | None = None, stages: tuple[str, ...] = (), deep: bool = True
 ) -> Iterator[Problem]:
-    """Read every object again: digest, shape, NaN, box bounds; yield whatever is wrong.
+    """Read every object: digest, shape, NaN, box bounds; yield each problem.
 
     Parameters
     ----------
@@ -75,12 +75,12 @@ def verify(
     stages : tuple of str
         Only these; empty means all.
     deep : bool
-        Whether to read what lies there; if not, records are held against the sizes of their objects only.
+        Whether to read all bytes; if not, records are compared with the sizes of their objects only.
 
     Raises
     ------
     AccessError
-        If something may not be read, which says nothing of its bytes.
+        If something cannot be read; nothing is known of its bytes then.
     StoreError
         If there is no such data set.
     """
@@ -95,7 +95,7 @@ def verify(
 
 @dataclass
 class Verifier:
-    """Holds folders and shards of a store against their records, one at a time."""
+    """Checks folders and shards of a store against their records, one at a time."""
 
     store: Store
     deep: bool = True
@@ -109,7 +109,7 @@ class Verifier:
         return self.store.backend
 
     def folder(self, folder: Folder) -> Iterator[Problem]:
-        """Everything that is wrong in one folder."""
+        """Problems of one folder."""
         try:
             manifest = read_manifest(self.backend, folder)
         except SchemaMismatch as error:
@@ -142,7 +142,7 @@ class Verifier:
         shards = Shards(manifest.rows, manifest.shard_rows)
         wrong = wrong_metadata(self.backend, folder, manifest)
         for name in wrong:
-            text = f"data.zarr/{name}/zarr.json is not what the manifest says"
+            text = f"data.zarr/{name}/zarr.json does not agree with the manifest"
             yield Problem("metadata", folder.path, None, text)
         if wrong:
             return
@@ -168,7 +168,7 @@ class Verifier:
     # -- one shard or artifact -------------------------------------------------------------------------------------
 
     def unit(self, folder: Folder, manifest: StageManifest, unit: int | None) -> Iterator[Problem]:
-        """Everything that is wrong with one shard, or with an artifact (``unit`` None)."""
+        """Problems of one shard, or of an artifact (``unit`` None)."""
         try:
             record = read_record(self.backend, folder.path, unit)
         except SchemaMismatch as error:
@@ -204,19 +204,19 @@ class Verifier:
                 yield from self._values(view, record)
 
     def _damage(self, folder: Folder, manifest: StageManifest, record: CommitRecord) -> str:
-        """What is wrong with the bytes of the objects of a record; empty if nothing is."""
+        """Damage of the objects of a record; empty if there is none."""
         for key, name in commit.object_names(folder.path, manifest, record).items():
             stored, size = record.objects[key], self.backend.size(name)
             if size != stored.bytes:
                 return f"{name} is missing" if size is None else f"{name} has {size} bytes, recorded {stored.bytes}"
             if self.deep:
-                with contextlib.suppress(FileNotFoundError):  # removed just now: what follows is another's doing
+                with contextlib.suppress(FileNotFoundError):  # removed just now by another process
                     if sha256_bytes(self.backend.get(name)) != stored.sha256:
                         return f"{name} has other bytes than recorded"
         return ""
 
     def _made_from(self, folder: Folder, manifest: StageManifest, record: CommitRecord) -> Iterator[Problem]:
-        """Shards that this one was made from and that hold something else now."""
+        """Shards that this one was made from and that have other contents now."""
         for stage, contents in record.upstream.items():
             if stage not in manifest.upstream:
                 continue  # an artifact: its content is in the key
@@ -229,7 +229,7 @@ class Verifier:
                     yield Problem("stale", folder.path, record.shard, text)
 
     def _content(self, folder: str, unit: int) -> str | None:
-        """Content digest of a shard; None if it does not stand or cannot be told."""
+        """Content digest of a shard; None if it is missing or its record is damaged."""
         if (folder, unit) not in self._contents:
             found = None
             try:
@@ -237,7 +237,7 @@ class Verifier:
                 found = record.content if record else None
             except AccessError:
                 raise
-            except StoreError:  # reported where it lies
+            except StoreError:  # reported with its own stage
                 pass
             self._contents[folder, unit] = found
         return self._contents[folder, unit]
@@ -258,12 +258,12 @@ class Verifier:
 
 
 def read_manifest(backend: Backend, folder: Folder) -> StageManifest | IndexManifest | None:
-    """Manifest of a folder, held against its place and its key; None if there is none.
+    """Manifest of a folder, checked against its place and its key; None if there is none.
 
     Raises
     ------
     AccessError, SchemaMismatch, StoreError
-        If it may not be read, was written by a newer schema, or is damaged.
+        If it cannot be read, was written by a newer schema, or is damaged.
     """
     name = f"{folder.path}/manifest.json"
     try:
@@ -282,7 +282,7 @@ def read_manifest(backend: Backend, folder: Folder) -> StageManifest | IndexMani
 
 
 def wrong_metadata(backend: Backend, folder: Folder, manifest: StageManifest) -> list[str]:
-    """Arrays whose ``zarr.json`` is missing or is not what the manifest says."""
+    """Arrays whose ``zarr.json`` is missing or does not agree with the manifest."""
     shards = inspection.check_stage(manifest, folder.path, backend.url)
     wrong = []
     for name, spec in commit.all_arrays(manifest.arrays).items():
@@ -316,14 +316,14 @@ def _wrong_values(
         flat = boxes.reshape(len(boxes), -1, 4)
         outside = (flat < -BOX_TOLERANCE) | (flat > np.tile(limits, 2)[:, None, :] + BOX_TOLERANCE)
         turned = (flat[..., 2] < flat[..., 0]) | (flat[..., 3] < flat[..., 1])
-        for text, wrong in (("outside their image", outside.any(axis=-1)), ("turned inside out", turned)):
+        for text, wrong in (("outside their image", outside.any(axis=-1)), ("of negative width or height", turned)):
             rows = np.flatnonzero(wrong.any(axis=-1)) + record.start
             if len(rows):
                 yield f"boxes of rows {', '.join(map(str, rows[:5]))} are {text}"
 
 
 def _image_sizes(view: StageView) -> np.ndarray[Any, Any] | None:
-    """(width, height) of every row, where the stage has boxes and its index is at hand."""
+    """(width, height) of every row, float64 [rows, 2], if the stage has boxes and its index is there."""
     if "boxes" not in view.manifest.arrays:
         return None
     try:

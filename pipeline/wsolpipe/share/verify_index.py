@@ -1,4 +1,4 @@
-"""Verifying the index of a split: its manifest, its two tables and the listing that it was made from agree."""
+"""Verify the index of a split: its manifest, its two tables and the listing that it was made from must agree."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from wsolpipe.engine.folders import Folder
 
 LISTING = "listing.json"
-#: Fields that the manifest takes over from the listing. The listing of a store that was pulled stayed where it was.
+#: Fields that the manifest copies from the listing. A store that was pulled has no listing.
 LISTED = ("fingerprint", "rows", "classes", "class_names", "objectless", "selection", "params")
 
 
 def index_problems(store: Store, folder: Folder, manifest: IndexManifest, *, deep: bool) -> Iterator[str]:
-    """What is wrong with an index whose manifest can be read; one line each."""
+    """Problems of an index whose manifest can be read; one line each."""
     backend = store.backend
     for name, stored in manifest.objects.items():
         if backend.size(f"{folder.path}/{name}") != stored.bytes:
