@@ -41,6 +41,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_structure.py
 
 bench: $(STAMP) $(BENCH_STAMP)
 	$(BIN)/python tools/bench/run_all.py

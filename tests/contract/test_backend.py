@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, StoreError
 
 RACE = """
 import sys, time
 from pathlib import Path
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 root, verb, number, rounds = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 backend = LocalBackend(root)
 sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
@@ -126,7 +126,7 @@ def test_a_marker_that_a_killed_writer_left_is_broken_after_a_while(backend, mon
     marker = backend.root / ".lease.guard"
     marker.touch()
     os.utime(marker, (0, 0))  # made at a time that only another machine's clock knows
-    monkeypatch.setattr("wsolpipe.contract.backends.local.GUARD_PATIENCE", 0.05)
+    monkeypatch.setattr("wsolpipe.contract.backends.filesystem.GUARD_PATIENCE", 0.05)
     told = []
     for _ in range(100):
         told.append(backend.swap("lease", b"old", b"new"))

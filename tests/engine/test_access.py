@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import shard_of
 from wsolpipe.contract.parquet import read_parquet

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.manifest import CommitRecord
 from wsolpipe.contract.records import read_record
@@ -21,7 +21,7 @@ FOLDER = "toy/train/shade/aa"
 HOLD = """
 import sys
 from pathlib import Path
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.engine.leases import Leases
 assert Leases(LocalBackend(Path(sys.argv[1])), ttl=1000).acquire(sys.argv[2])
 """

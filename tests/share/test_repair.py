@@ -10,7 +10,7 @@ import pytest
 
 from e2e.toy import object_bytes
 from wsolpipe import open_store
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError
 from wsolpipe.engine.leases import Leases

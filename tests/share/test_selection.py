@@ -8,7 +8,7 @@ import pytest
 
 from e2e.toy import object_bytes
 from wsolpipe import open_store
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.share.publish import About, publish
 from wsolpipe.share.selection import Selection, select

@@ -11,7 +11,7 @@ import pytest
 from e2e.toy import object_bytes
 from s3 import Plan, Proxy
 from wsolpipe import open_store
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError

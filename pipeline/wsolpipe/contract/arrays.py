@@ -10,9 +10,9 @@ import numpy as np
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError, TornShardError
-from wsolpipe.contract.indexing import Rows, split_index
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.schema import STATUS_SPEC
+from wsolpipe.contract.subscript import Rows, split_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

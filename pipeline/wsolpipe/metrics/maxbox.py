@@ -296,13 +296,12 @@ def _best_by_cut(
 ) -> Floats:
     """Return the best IoU at each cut below ``peak`` (float64 [256])."""
     from wsolpipe.metrics import sweep
-    from wsolpipe.metrics.ring import ring_codes
 
     unit = float(convention.inclusive)
     if contours == "largest":
         return np.asarray(sweep.iou_by_cut(_boxes_by_cut(framed, peak, clip), peak, truth, unit))
     level, codes = sweep.main_level(framed), np.empty(framed.shape, np.uint16)
-    ring_codes(framed, codes)
+    sweep.ring_codes(framed, codes)
     boxes = np.zeros((256, 4), np.int32)
     sweep.main_boxes(level, peak, clip, boxes)
     best: Floats = sweep.iou_by_cut(boxes, peak, truth, unit)
@@ -315,14 +314,13 @@ def _best_by_cut(
 def _boxes_by_cut(framed: NDArray[np.uint8], peak: int, clip: NDArray[np.int64]) -> NDArray[np.int32]:
     """Return the box of the largest contour at each cut below ``peak`` (int32 [256, 4])."""
     from wsolpipe.metrics import sweep
-    from wsolpipe.metrics.ring import ring_codes
 
     roof = sweep.filled(framed)
     level, codes = sweep.main_level(roof), np.empty(framed.shape, np.uint16)
     boxes, areas = np.zeros((256, 4), np.int32), np.zeros(256, np.int64)
     sweep.main_boxes(level, peak, clip, boxes)
-    ring_codes(level, codes)
+    sweep.ring_codes(level, codes)
     sweep.main_areas(level, codes, areas)
-    ring_codes(roof, codes)
+    sweep.ring_codes(roof, codes)
     sweep.take_larger_islands(roof, level, codes, areas, clip, boxes)
     return boxes

@@ -5,38 +5,457 @@ contours need no tracing either:
 
 1. Outer contours are the 8-connected regions, hole contours the 4-connected pieces of the complement that do not reach
    the outside; a hole's box is its own grown by one pixel.
-2. A flood from the highest pixel (``flood``) says up to which cut each pixel belongs to the *main* region. The main
+2. A flood from the highest pixel (``flood``) gives up to which cut each pixel belongs to the *main* region. The main
    region's box at every cut is read off the row and column maxima of that flood.
 3. What is above its flood level is an *island* there. Only island pixels are sorted and joined one by one (union-find),
-   and only where the neighbours already present (``ring``) say that something changes.
+   and only where the neighbours already present (``ring_codes``) show that something changes.
 4. Likewise a flood of the complement from the outside gives the hole-filled map; only what is below it is ever a hole.
 5. The largest contour is decided by polygon area, which on the hole-filled map grows by a table entry a pixel.
 
 The result equals tracing every cut with OpenCV (``findContours``, ``contourArea``), ties included.
+
+The file is long because it is one algorithm and one unit of compilation: numba compiles the functions of a loop into
+the loop, and its cache is renewed when the file of the loop changes, so all of them stand here (see
+`wsolpipe.maps.compilation`). Its parts, from the bottom up: the ring of a pixel, the flood, growing regions, the sweep.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import uint8, uintp
+from numba import uint8, uint16, uintp
 
 from wsolpipe.maps.compilation import compiled
-from wsolpipe.metrics.flood import flood
-from wsolpipe.metrics.regions import by_falling_value, differing, enter, root, steps
-from wsolpipe.metrics.ring import GAIN, HOLE, REGION
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from wsolpipe.metrics.ring import Tables
 
     Bytes = NDArray[np.uint8]
     Codes = NDArray[np.uint16]
     Floats = NDArray[np.float64]
     Indices = NDArray[np.int32]
     Ints = NDArray[np.int64]
+
+# -- the ring: what the eight pixels around a pixel show about it ----------------------------------------------------
+#
+# Pixels enter a superlevel set in falling order of value, in raster order within a value. When a pixel enters, the
+# neighbours already present show whether it starts a region, joins one, joins several, which sides of a box it may
+# push, and by how much it grows the area within the polygon through pixel centres (``cv2.contourArea``).
+
+NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
+"""(dy, dx) of bit 0 to bit 7: clockwise from north-west."""
+
+LEFT, RIGHT, TOP, BOTTOM = 1, 2, 4, 8
+
+# Which member of a group is asked for the group's label: best one that entered with a higher value (east to
+# south-west), last the one that entered just before (west), so that a row of labels is no chain of waits.
+_ASKED = (3, 4, 5, 6, 1, 2, 0, 7)
+
+
+class Tables(NamedTuple):
+    """What to do with an entering pixel, by the mask of the neighbours present before it.
+
+    Parameters
+    ----------
+    groups : uint8 [256]
+        Number of groups of neighbours of its kind that are present.
+    member : uint8 [256, 4]
+        One neighbour (bit) of each group.
+    sides : uint8 [256]
+        Sides of its region's box that the pixel may push: no present neighbour of its kind is as far out.
+    """
+
+    groups: NDArray[np.uint8]
+    member: NDArray[np.uint8]
+    sides: NDArray[np.uint8]
+
+
+def _groups(present: set[int], *, diagonal: bool) -> list[set[int]]:
+    """Return the connected groups of neighbours, the pixel itself taken out."""
+
+    def touch(a: int, b: int) -> bool:
+        dy, dx = (abs(one - two) for one, two in zip(NEIGHBOURS[a], NEIGHBOURS[b], strict=True))
+        return max(dy, dx) == 1 if diagonal else dy + dx == 1
+
+    left, groups = set(present), []
+    while left:
+        group = {left.pop()}
+        while more := {bit for bit in left if any(touch(bit, member) for member in group)}:
+            group |= more
+            left -= more
+        groups.append(group)
+    # Without diagonals, a group that touches the pixel only at its corner is not joined to it.
+    return groups if diagonal else [group for group in groups if any(bit % 2 for bit in group)]
+
+
+def _sides(present: set[int]) -> int:
+    offsets = [NEIGHBOURS[bit] for bit in present]
+    return (
+        LEFT * all(x > 0 for _, x in offsets)
+        | RIGHT * all(x < 0 for _, x in offsets)
+        | TOP * all(y > 0 for y, _ in offsets)
+        | BOTTOM * all(y < 0 for y, _ in offsets)
+    )
+
+
+def _tables(*, background: bool) -> Tables:
+    count, sides = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
+    member = np.zeros((256, 4), np.uint8)
+    for mask in range(256):
+        present = {bit for bit in range(8) if (mask >> bit & 1) != background}
+        groups = _groups(present, diagonal=not background)
+        count[mask] = len(groups)
+        for number, group in enumerate(groups):
+            legal = [bit for bit in _ASKED if bit in group and (bit % 2 or not background)]
+            member[mask, number] = legal[0]
+        sides[mask] = _sides(set().union(*groups))
+    return Tables(count, member, sides)
+
+
+def _gain(mask: int) -> int:
+    corners = ((7, 0, 1), (1, 2, 3), (3, 4, 5), (5, 6, 7))
+    return sum(sum(mask >> bit & 1 for bit in corner) >= 2 for corner in corners)
+
+
+REGION = _tables(background=False)
+"""Regions of a superlevel set, 8-connected: pixels enter in falling order."""
+HOLE = _tables(background=True)
+"""Regions of its complement, 4-connected: pixels enter in the reverse order, so present is what the mask lacks."""
+GAIN = np.array([_gain(mask) for mask in range(256)], dtype=np.uint8)
+"""Twice the polygon area gained: each 2 x 2 block counts one half from its third pixel and one half from its fourth."""
+
+
+@compiled
+def ring_codes(values: NDArray[np.uint8], codes: NDArray[np.uint16]) -> None:
+    """Write what the ring of each pixel inside the frame shows (``values`` uint8 [P, Q], ``codes`` uint16 [P, Q]).
+
+    The low byte is the mask of the neighbours that enter before the pixel. The high byte names the sides of its
+    region's box that the pixel may push once its *whole level* has entered: where an equal neighbour is farther out,
+    that one will push, and of equal neighbours in one line the first does. Few pixels are left that push at all.
+    """
+    one = uintp(1)
+    width = uintp(values.shape[1] - 1)
+    masks, pushes = np.zeros(values.shape[1], np.uint8), np.zeros(values.shape[1], np.uint8)
+    for row in range(1, values.shape[0] - 1):
+        y = uintp(row)
+        n, s = y - one, y + one
+        for x in range(one, width):
+            w, e = x - one, x + one
+            here = values[y, x]
+            masks[x] = (
+                uint8(values[n, w] >= here)
+                | uint8(uint8(values[n, x] >= here) << uint8(1))
+                | uint8(uint8(values[n, e] >= here) << uint8(2))
+                | uint8(uint8(values[y, e] > here) << uint8(3))
+                | uint8(uint8(values[s, e] > here) << uint8(4))
+                | uint8(uint8(values[s, x] > here) << uint8(5))
+                | uint8(uint8(values[s, w] > here) << uint8(6))
+                | uint8(uint8(values[y, w] >= here) << uint8(7))
+            )
+        for x in range(one, width):
+            w, e = x - one, x + one
+            here = values[y, x]
+            west = max(max(values[n, w], values[y, w]), values[s, w])
+            east = max(max(values[n, e], values[y, e]), values[s, e])
+            north = max(max(values[n, w], values[n, x]), values[n, e])
+            south = max(max(values[s, w], values[s, x]), values[s, e])
+            pushes[x] = (
+                uint8(uint8(max(west, values[n, x]) < here) & uint8(values[s, x] <= here))
+                | uint8((uint8(max(east, values[n, x]) < here) & uint8(values[s, x] <= here)) << uint8(1))
+                | uint8((uint8(max(north, values[y, w]) < here) & uint8(values[y, e] <= here)) << uint8(2))
+                | uint8((uint8(max(south, values[y, w]) < here) & uint8(values[y, e] <= here)) << uint8(3))
+            )
+        for x in range(one, width):
+            codes[y, x] = uint16(masks[x]) | uint16(uint16(pushes[x]) << uint16(8))
+
+
+# -- the flood: up to which cut each pixel is joined to a source -----------------------------------------------------
+#
+# ``flood`` is the morphological reconstruction by dilation of a marker under a limit (Vincent, "Morphological grayscale
+# reconstruction in image analysis", IEEE TIP 1993): the largest image that grows from the marker without rising above
+# the limit. At every cut c, ``{level > c}`` is then the part of ``{limit > c}`` that is connected to the marker.
+
+# Vector sweeps settle smooth maps in two to six rounds; what is left after these goes through the queue,
+# whose cost is bounded whatever the map.
+ROUNDS = 8
+
+
+@compiled
+def _raise_rows(limit: Bytes, level: Bytes, downward: bool, eight: bool) -> bool:
+    """Raise each row from its neighbour row above (downward) or below; return whether any pixel rose.
+
+    Unsigned indices spare the test for negative ones, and rows of their own for the neighbours' maximum and for the
+    changes spare an alias test and a reduction a row: the inner loops become plain vector code.
+    """
+    one = uintp(1)
+    rows, width = level.shape[0] - 2, uintp(level.shape[1])
+    reach = np.zeros(level.shape[1], np.uint8)
+    changes = np.zeros(level.shape[1], np.uint8)
+    for step in range(rows):
+        y = uintp(step + 1 if downward else rows - step)
+        z = uintp(step if downward else rows - step + 1)
+        if eight:
+            for x in range(one, width - one):
+                reach[x] = max(max(level[z, x - one], level[z, x]), level[z, x + one])
+        else:
+            for x in range(one, width - one):
+                reach[x] = level[z, x]
+        for x in range(width):
+            old = level[y, x]
+            new = min(limit[y, x], max(reach[x], old))
+            level[y, x] = new
+            changes[x] |= new ^ old
+    return bool(changes.any())
+
+
+@compiled
+def _swap_bits(low: Any, high: Any, shift: Any, mask: Any) -> tuple[Any, Any]:
+    moved = ((low >> shift) ^ high) & mask
+    return low ^ (moved << shift), high ^ moved
+
+
+@compiled
+def _transpose(source: Bytes, target: Bytes) -> None:
+    """Write the transpose of a uint8 map whose sides are multiples of 8, eight by eight bytes in registers."""
+    s1, s2, s4 = np.uint64(8), np.uint64(16), np.uint64(32)
+    m1, m2, m4 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
+    a, b = source.view(np.uint64), target.view(np.uint64)
+    for j in range(a.shape[0] // 8):
+        y = 8 * j
+        for i in range(a.shape[1]):
+            r0, r1, r2, r3 = a[y, i], a[y + 1, i], a[y + 2, i], a[y + 3, i]
+            r4, r5, r6, r7 = a[y + 4, i], a[y + 5, i], a[y + 6, i], a[y + 7, i]
+            r0, r1 = _swap_bits(r0, r1, s1, m1)
+            r2, r3 = _swap_bits(r2, r3, s1, m1)
+            r4, r5 = _swap_bits(r4, r5, s1, m1)
+            r6, r7 = _swap_bits(r6, r7, s1, m1)
+            r0, r2 = _swap_bits(r0, r2, s2, m2)
+            r1, r3 = _swap_bits(r1, r3, s2, m2)
+            r4, r6 = _swap_bits(r4, r6, s2, m2)
+            r5, r7 = _swap_bits(r5, r7, s2, m2)
+            r0, r4 = _swap_bits(r0, r4, s4, m4)
+            r1, r5 = _swap_bits(r1, r5, s4, m4)
+            r2, r6 = _swap_bits(r2, r6, s4, m4)
+            r3, r7 = _swap_bits(r3, r7, s4, m4)
+            x = 8 * i
+            b[x, j], b[x + 1, j], b[x + 2, j], b[x + 3, j] = r0, r1, r2, r3
+            b[x + 4, j], b[x + 5, j], b[x + 6, j], b[x + 7, j] = r4, r5, r6, r7
+
+
+@compiled
+def _settle(limit: Bytes, level: Bytes, eight: bool) -> None:
+    """Finish a flood from any lower bound of it: highest sources first, so that each pixel rises at most once."""
+    height, width = limit.shape
+    size = height * width
+    offsets = np.array([-width, -1, 1, width, -width - 1, -width + 1, width - 1, width + 1])
+    if not eight:
+        offsets = offsets[:4]
+    top, flow = limit.ravel(), level.ravel()
+    # Buckets by level as linked lists. A pixel enters at most twice: as a source found here (node p), and when it rises
+    # (node p + size): sources leave in falling order, so the first rise of a pixel is its last.
+    head = np.full(256, -1, np.int64)
+    follow = np.empty(2 * size, np.int64)
+    for y in range(1, height - 1):
+        for p in range(y * width + 1, y * width + width - 1):
+            for offset in offsets:
+                q = p + offset
+                if flow[q] < min(flow[p], top[q]):
+                    follow[p], head[flow[p]] = head[flow[p]], p
+                    break
+    for value in range(255, 0, -1):
+        while head[value] >= 0:
+            node = head[value]
+            head[value] = follow[node]
+            p = node if node < size else node - size
+            for offset in offsets:
+                q = p + offset
+                new = min(flow[p], top[q])
+                if new > flow[q]:
+                    flow[q] = new
+                    if new > 0 and q // width % (height - 1) and q % width % (width - 1):
+                        follow[q + size], head[new] = head[new], q + size
+
+
+@compiled
+def flood(limit: Bytes, level: Bytes, eight: bool) -> None:
+    """Raise ``level`` in place to its reconstruction under ``limit``.
+
+    Parameters
+    ----------
+    limit, level : uint8 [P, Q], contiguous
+        Sides multiples of 8. The outermost rows and columns are a frame: they act as sources but never rise.
+        ``level`` <= ``limit`` holds the marker.
+    eight : bool
+        Neighbours are all eight pixels around (True) or the four beside (False).
+    """
+    limit_t = np.empty((limit.shape[1], limit.shape[0]), np.uint8)
+    level_t = np.empty_like(limit_t)
+    _transpose(limit, limit_t)
+    # One sweep is stable against its own repetition, so four directions in a row without a change are a fixed point.
+    quiet = 0
+    for turn in range(2 * ROUNDS):
+        if turn % 2:
+            _transpose(level, level_t)
+        elif turn:
+            _transpose(level_t, level)
+        for downward in (True, False):
+            here, top = (level_t, limit_t) if turn % 2 else (level, limit)
+            changed = _raise_rows(top, here, downward, eight)
+            quiet = 1 if changed else quiet + 1
+            if quiet >= 4:
+                if turn % 2:
+                    _transpose(level_t, level)
+                return
+    _transpose(level_t, level)
+    _settle(limit, level, eight)
+
+
+# -- regions that grow pixel by pixel: lists of pixels in order, union-find with boxes -------------------------------
+
+
+@compiled
+def _differing(values: Bytes, other: Bytes) -> tuple[Indices, int]:
+    """List the pixels where two maps differ, in raster order; return the list's room and its length."""
+    width = values.shape[1]
+    mine, theirs = values.view(np.uint64), other.view(np.uint64)
+    found = np.empty(values.size, np.int32)
+    n = 0
+    for y in range(mine.shape[0]):
+        for word in range(mine.shape[1]):
+            if mine[y, word] != theirs[y, word]:
+                for x in range(8 * word, 8 * word + 8):
+                    found[n] = y * width + x
+                    n += values[y, x] != other[y, x]
+    return found, n
+
+
+@compiled
+def _by_falling_value(values: Bytes, found: Indices, n: int) -> tuple[Indices, Ints]:
+    """Sort the first n pixels of a list by falling value, raster order within; return them and where values start.
+
+    ``start[v]`` is the place of the first pixel of value v, ``start[v - 1]`` one past the last.
+    """
+    flat = values.ravel()
+    order, start = np.empty(n, np.int32), np.empty(256, np.int64)
+    # Four stretches of the list at a time: neighbours share values, and a single counter would be a chain of waits.
+    counts = np.zeros((4, 256), np.int64)
+    stretch = (n + 3) // 4
+    for k in range(stretch):
+        for part in range(4):
+            if k + part * stretch < n:
+                counts[part, flat[found[k + part * stretch]]] += 1
+    total = 0
+    for value in range(255, -1, -1):
+        start[value] = total
+        for part in range(4):
+            here = counts[part, value]
+            counts[part, value] = total
+            total += here
+    for k in range(stretch):
+        for part in range(4):
+            if k + part * stretch < n:
+                p = found[k + part * stretch]
+                order[counts[part, flat[p]]] = p
+                counts[part, flat[p]] += 1
+    return order, start
+
+
+@compiled
+def _root(parent: Indices, member: int) -> int:
+    """Return the root of a region; its path is halved on the way."""
+    label = int(member)
+    while parent[label] != label:
+        parent[label] = parent[parent[label]]
+        label = int(parent[label])
+    return label
+
+
+@compiled
+def _push(box: Indices, label: int, x: int, y: int, sides: int) -> bool:
+    """Let a pixel push the named sides of a box; return whether one moved."""
+    pushed = False
+    if sides & LEFT and x < box[label, 0]:
+        box[label, 0] = x
+        pushed = True
+    if sides & TOP and y < box[label, 1]:
+        box[label, 1] = y
+        pushed = True
+    if sides & RIGHT and x > box[label, 2]:
+        box[label, 2] = x
+        pushed = True
+    if sides & BOTTOM and y > box[label, 3]:
+        box[label, 3] = y
+        pushed = True
+    return pushed
+
+
+@compiled
+def _start(parent: Indices, box: Indices, x: int, y: int) -> int:
+    """Make a region of one pixel; ``parent[0]`` counts the regions made."""
+    parent[0] += 1
+    label = int(parent[0])
+    parent[label] = label
+    box[label, 0] = box[label, 2] = x
+    box[label, 1] = box[label, 3] = y
+    return label
+
+
+@compiled
+def _join(parent: Indices, box: Indices, a: int, b: int) -> int:
+    """Join two roots under the older one; return it."""
+    if b < a:
+        a, b = b, a
+    parent[b] = a
+    box[a, 0] = min(box[a, 0], box[b, 0])
+    box[a, 1] = min(box[a, 1], box[b, 1])
+    box[a, 2] = max(box[a, 2], box[b, 2])
+    box[a, 3] = max(box[a, 3], box[b, 3])
+    return a
+
+
+@compiled
+def _enter(
+    p: int, mask: int, sides: int, tables: Tables, offsets: Ints, label: Indices, parent: Indices, box: Indices
+) -> int:
+    """Add pixel p, which starts, joins or pushes a region; return the root it is in, negative if no box changed."""
+    stride = offsets[5]
+    row = np.uint32(p) // np.uint32(stride)
+    y, x = int(row) - 1, int(p - row * stride) - 1
+    count = tables.groups[mask]
+    if count == 0:
+        here = _start(parent, box, x, y)
+        label[p] = here
+        return here
+    changed = False
+    here = _root(parent, label[p + offsets[tables.member[mask, 0]]])
+    for number in range(1, count):
+        other = _root(parent, label[p + offsets[tables.member[mask, number]]])
+        if other != here:
+            here = _join(parent, box, here, other)
+            changed = True
+    label[p] = here
+    if _push(box, here, x, y, sides):
+        changed = True
+    return here if changed else -here
+
+
+@compiled
+def _steps(tables: Tables, stride: int) -> tuple[Ints, Ints]:
+    """Return the offsets [8] of the neighbours, and by mask [256] that of the one to copy a label from, 0 for none.
+
+    Only where the neighbours are one group: if the pixel pushes no side either, as most do not, nothing else changes.
+    """
+    offsets, copies = np.empty(8, np.int64), np.zeros(256, np.int64)
+    for bit in range(8):
+        offsets[bit] = NEIGHBOURS[bit][0] * stride + NEIGHBOURS[bit][1]
+    for mask in range(256):
+        if tables.groups[mask] == 1:
+            copies[mask] = offsets[tables.member[mask, 0]]
+    return offsets, copies
+
+
+# -- the sweep --------------------------------------------------------------------------------------------------------
 
 
 @compiled
@@ -71,11 +490,11 @@ def _raise_by(
     Regions of the superlevel set enter by falling value and live at the cuts from their bound to their highest value;
     regions of its complement enter by rising value and live at the cuts below their bound, their boxes one pixel wider.
     """
-    found, n = differing(values, bound)
+    found, n = _differing(values, bound)
     if n == 0:
         return
-    order, start = by_falling_value(values, found, n)
-    offsets, copies = steps(tables, values.shape[1])
+    order, start = _by_falling_value(values, found, n)
+    offsets, copies = _steps(tables, values.shape[1])
     ring, limit = codes.ravel(), bound.ravel()
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
@@ -93,7 +512,7 @@ def _raise_by(
             if copy != 0 and sides == 0:
                 label[uintp(p)] = label[uintp(p + copy)]
                 continue
-            region = enter(p, mask, sides, tables, offsets, label, parent, box)
+            region = _enter(p, mask, sides, tables, offsets, label, parent, box)
             if region > 0:
                 stale[region] = True
                 if tables.groups[mask] == 0:
@@ -202,12 +621,12 @@ def _take_larger(
     values: Bytes, level: Bytes, codes: Codes, tables: Tables, areas: Ints, clip: Ints, boxes: Indices
 ) -> None:
     """Do the work of ``take_larger_islands``."""
-    found, n = differing(values, level)
+    found, n = _differing(values, level)
     if n == 0:
         return
-    order, start = by_falling_value(values, found, n)
+    order, start = _by_falling_value(values, found, n)
     ring, sunk = codes.ravel(), level.ravel()
-    offsets, copies = steps(tables, values.shape[1])
+    offsets, copies = _steps(tables, values.shape[1])
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
     floor, area, first = np.empty(n + 1, np.uint8), np.zeros(n + 1, np.int64), np.empty(n + 1, np.int32)
@@ -219,10 +638,10 @@ def _take_larger(
             mask, sides = code & 255, int(code >> 8)
             copy = copies[mask]
             if copy != 0 and sides == 0:
-                region = root(parent, label[uintp(p + copy)])
+                region = _root(parent, label[uintp(p + copy)])
                 label[uintp(p)] = region
             else:
-                region = abs(enter(p, mask, sides, tables, offsets, label, parent, box))
+                region = abs(_enter(p, mask, sides, tables, offsets, label, parent, box))
                 if mask == 0:
                     floor[region], first[region] = sunk[p], p
                     alive[living] = region
@@ -232,7 +651,7 @@ def _take_larger(
         cut, kept, chosen = value - 1, 0, 0
         for k in range(living):
             region = alive[k]
-            top = root(parent, region)
+            top = _root(parent, region)
             if top != region:
                 # What a joined region brought along is handed to its root once, at the end of the level.
                 area[top] += area[region]

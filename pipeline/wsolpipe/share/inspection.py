@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.canonical import KEY_LENGTH, sha256_bytes
 from wsolpipe.contract.errors import StoreError, TornShardError, WsolError
 from wsolpipe.contract.layout import Shards, check_name, check_object_name

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of

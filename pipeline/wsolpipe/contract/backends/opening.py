@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from wsolpipe.contract.backends.local import LocalBackend
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wsolpipe.contract.indexing import split_index
+from wsolpipe.contract.subscript import split_index
 
 
 def take(array, index):
