@@ -276,7 +276,7 @@ def test_published_weights_in_the_cache_need_no_network(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("tower", "reason"),
     [
-        ({"layers": [1, 1, 1, 1], "width": 16, "head_width": 64}, "no vision transformer"),
+        ({"layers": [1, 1, 1, 1], "width": 16, "head_width": 64}, "not a vision transformer"),
         ({"attentional_pool": True, "attn_pooler_heads": 1}, "pools by attention"),
         ({"scaled_cosine_attn": True}, "on cosines"),
         ({"timm_model_name": "vit_tiny_patch16_gap_224.none"}, "cannot build"),

@@ -300,7 +300,7 @@ def test_another_layer_gives_its_own_resolution_and_an_unknown_one_names_the_nea
         stage(folder, methods=["layercam"], layer="layer22")
     with pytest.raises(ConfigError, match="linear function"):
         stage(folder, methods=["cam"], layer="layer2")
-    with pytest.raises(ConfigError, match="no grid|do not depend"):
+    with pytest.raises(ConfigError, match="not a grid|do not depend"):
         stage(folder, methods=["gradcam"], layer="fc")
 
 

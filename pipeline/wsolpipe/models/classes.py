@@ -19,7 +19,7 @@ LISTED = 5
 
 
 def count_outputs(model: str, state: Mapping[str, torch.Tensor], *, source: str) -> int:
-    """Classes that a file's last layer tells apart.
+    """Number of classes of a file's last layer.
 
     Raises
     ------

@@ -71,7 +71,7 @@ class Clip:
     model : nn.Module
         open_clip's network.
     tower : Tower
-        Its vision tower, taken apart.
+        Access to the parts of its vision tower.
     mean, std : three floats
         Of the input on the scale 0..1.
     """
@@ -256,7 +256,7 @@ def load_clip(
     Raises
     ------
     ConfigError
-        If there is no such model, or its vision tower is no transformer with a class token and plain attention.
+        If there is no such model, or its vision tower is not a transformer with a class token and plain attention.
     WeightsError
         If the file cannot be read or does not fit; names missing, unexpected and misshapen keys.
     """

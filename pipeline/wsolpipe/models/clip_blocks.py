@@ -1,4 +1,4 @@
-"""Transformer blocks taken apart: the first layer norm, q, k and v, what becomes of the heads, and the rest.
+"""Access to the parts of transformer blocks: first layer norm, q, k and v, merged heads, and both residual branches.
 
 Maps of CLIP need what a block's own forward hides: its attention, the gradient at its first layer norm, or another
 attention in the place of its own. Blocks of open_clip and of timm's EVA and plain vision transformers are known here,
@@ -142,7 +142,7 @@ class OpenClipBlock(Block):
         block = self.module
         if hasattr(block, "ln_attn"):
             attended = block.ln_attn(attended)
-        tokens = block.ls_1(attended).add_(tokens)  # what a branch ends with is nobody else's
+        tokens = block.ls_1(attended).add_(tokens)  # in place: nothing else refers to the output of a branch
         return cast("Tensor", block.ls_2(block.mlp(block.ln_2(tokens))).add_(tokens))
 
 

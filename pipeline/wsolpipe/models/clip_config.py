@@ -130,7 +130,7 @@ def read_config(model: str) -> ClipConfig:
     Raises
     ------
     ConfigError
-        If open_clip knows no such name, or the file is none.
+        If open_clip knows no such name, or the file is not a configuration.
     """
     if is_file(model):
         raw = read_file(Path(model))

@@ -1,4 +1,4 @@
-"""Weights files of CLIP in the layouts that are about, and the networks that they fit.
+"""Weights files of CLIP in every published layout, and the networks that they fit.
 
 - OpenAI's archive (a TorchScript zip ``ViT-B-16.pt``): its tensors are read, its program is not (`torchscript`);
 - OpenAI's state dict: the same names, with ``input_resolution``, ``context_length`` and ``vocab_size`` beside them;
@@ -54,7 +54,7 @@ def read_clip(weights: Weights) -> ClipState:
     Raises
     ------
     WeightsError
-        If it is torn, or holds more than tensors and plain values.
+        If it is truncated, or holds more than tensors and plain values.
     """
     if weights.path is not None and is_archive(weights.path):
         tensors = {
@@ -155,7 +155,7 @@ def build_clip(config: ClipConfig, *, quick_gelu: bool, seed: int = 0) -> nn.Mod
     parts = copy.deepcopy(config.parts)
     custom = parts.pop("custom_text", False) or "hf_model_name" in parts["text_cfg"]
     if "multimodal_cfg" in parts:
-        msg = f"{config.name} is a captioner with a text decoder, no plain CLIP"
+        msg = f"{config.name} is a captioner with a text decoder, not a plain CLIP"
         raise ConfigError(msg, hint="name a plain CLIP, such as ViT-B-16")
     # Towers would fetch weights of their own otherwise.
     if "timm_model_name" in parts["vision_cfg"]:

@@ -184,12 +184,12 @@ def open_tower(visual: nn.Module, name: str, positions: Positions = "bilinear") 
     Raises
     ------
     ConfigError
-        If it is no vision transformer with a class token and plain attention.
+        If it is not a vision transformer with a class token and plain attention.
     """
     kind = type(visual).__name__
     if kind == "VisionTransformer":
         return OpenClipTower(visual, positions, name)
     if kind == "TimmModel":
         return TimmTower(visual, positions, name)
-    msg = f"the vision tower of {name} is {kind}, no vision transformer"
+    msg = f"the vision tower of {name} is {kind}, not a vision transformer"
     raise ConfigError(msg, hint="name a vision transformer, such as ViT-B-16 or EVA02-L-14")

@@ -72,7 +72,7 @@ def _files(folder: Path) -> list[Path]:
     missing = [] if (folder / CONFIG).is_file() else [CONFIG]
     missing += [] if tensors else [TENSORS]
     if missing or tensors is None:
-        msg = f"{folder} is no model of transformers: it has no {' and no '.join(missing)}"
+        msg = f"{folder} is not a model saved by transformers: {' and '.join(missing)} missing"
         raise WeightsError(msg, hint="save it with model.save_pretrained(folder)")
     return [folder / CONFIG, tensors]
 
@@ -201,20 +201,20 @@ def load_clipseg(folder: Path, *, name: str, device: str = "cpu") -> ClipSeg:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         msg = f"cannot read {folder / CONFIG}: {str(error).splitlines()[0]}"
-        raise WeightsError(msg, hint="fetch or copy the folder again; it may be torn") from error
+        raise WeightsError(msg, hint="fetch or copy the folder again; it may be truncated") from error
     if config.get("model_type") != "clipseg":
         msg = f"{name} is a model of type {config.get('model_type')!r}, not clipseg"
         raise ConfigError(msg, hint="clipseg_cams.weights=CIDAS/clipseg-rd64-refined, or a folder of such a model")
     logging.disable_progress_bar()
     try:
-        model, told = CLIPSegForImageSegmentation.from_pretrained(
+        model, report = CLIPSegForImageSegmentation.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, torch_dtype="float32"
         )
-    except Exception as error:  # what a torn file raises differs with its format and version
+    except Exception as error:  # what a truncated file raises differs with its format and version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         msg = f"cannot load {name}: {reason}"
-        raise WeightsError(msg, hint="fetch or copy the folder again; it may be torn") from error
-    _refuse_misfit(told, name)
+        raise WeightsError(msg, hint="fetch or copy the folder again; it may be truncated") from error
+    _refuse_misfit(report, name)
     words = model.config.text_config.vocab_size
     if words != VOCABULARY:
         msg = f"the text tower of {name} knows {words} tokens, and CLIP's byte-pair encoding has {VOCABULARY}"
@@ -222,11 +222,11 @@ def load_clipseg(folder: Path, *, name: str, device: str = "cpu") -> ClipSeg:
     return ClipSeg(model.to(device).eval().requires_grad_(requires_grad=False), name)
 
 
-def _refuse_misfit(told: dict[str, Any], name: str) -> None:
+def _refuse_misfit(report: dict[str, Any], name: str) -> None:
     """Refuse tensors that do not fit, which transformers would replace by random ones."""
-    missing = sorted(key for key in told.get("missing_keys", ()) if not key.endswith("position_ids"))
-    spare = sorted(key for key in told.get("unexpected_keys", ()) if not key.endswith("position_ids"))
-    shapes = sorted(str(item[0]) for item in told.get("mismatched_keys", ()))
+    missing = sorted(key for key in report.get("missing_keys", ()) if not key.endswith("position_ids"))
+    spare = sorted(key for key in report.get("unexpected_keys", ()) if not key.endswith("position_ids"))
+    shapes = sorted(str(item[0]) for item in report.get("mismatched_keys", ()))
     lists = (("missing", missing), ("unexpected", spare), ("of another shape", shapes))
     wrong = [
         f"{len(keys)} {what}: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}" for what, keys in lists if keys

@@ -1,4 +1,4 @@
-"""Official weights of torchvision's detectors: which file it is, whether it is here, and fetching it."""
+"""Official weights of torchvision's detectors: the file, the cache, and fetching it."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def build_detector(model: str, *, top_n: int, nms: float) -> Any:
     Raises
     ------
     ConfigError
-        If there is none of this name, or it has no region proposal network.
+        If there is no such model, or it has no region proposal network.
     """
     from torchvision.models import detection, get_model, list_models
 

@@ -1,4 +1,4 @@
-"""Attention layers taken apart: q, k and v, softmax(scale · q·kᵀ), and the class token's row of it.
+"""Access to the parts of attention layers: q, k and v, softmax(scale · q·kᵀ), and the class token's row of it.
 
 Fused attention returns no weights, so q and k are taken explicitly. timm's ``Attention``, ``AttentionRope`` and
 ``EvaAttention`` are known here; tokens are float [B, N, C], heads [B, H, N, d].

@@ -1,4 +1,4 @@
-"""sha256 of weights files, and the folder of what is remembered between runs and may be lost at any time."""
+"""sha256 of weights files, and the cache folder, which may be deleted at any time."""
 
 from __future__ import annotations
 

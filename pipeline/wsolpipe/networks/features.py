@@ -98,7 +98,7 @@ class FeatureMaps:
     Raises
     ------
     ConfigError
-        If there is no such layer, or its output is no grid of features.
+        If there is no such layer, or its output is not a grid of features.
     """
 
     def __init__(self, classifier: ImageClassifier, layer: str | None = None) -> None:
@@ -164,7 +164,8 @@ class FeatureMaps:
 
         def cut(_: nn.Module, __: Any, output: Any) -> Tensor:
             if not isinstance(output, torch.Tensor) or seen:
-                msg = f"layer {self.layer} of {self.classifier.record.model} gives no single tensor, or runs twice"
+                where = f"layer {self.layer} of {self.classifier.record.model}"
+                msg = f"{where} does not return a single tensor, or runs twice"
                 raise ConfigError(msg, hint="cams.layer=null takes the last features")
             seen.append(output.detach().requires_grad_())
             return seen[0].clone()  # what follows may work in place
@@ -191,7 +192,8 @@ class FeatureMaps:
             side = round((shape[1] - prefix) ** 0.5)
             if side > 0 and side * side == shape[1] - prefix:
                 return Layout("tokens", (side, side), prefix)
-        msg = f"layer {self.layer or 'forward_features'} of {self.classifier.record.model} gives {list(shape)}, no grid"
+        where = f"layer {self.layer or 'forward_features'} of {self.classifier.record.model}"
+        msg = f"{where} returns {list(shape)}, which is not a grid"
         raise ConfigError(msg, hint="cams.layer=NAME, of a layer whose output is [N, C, h, w] or tokens of a square")
 
     def _linear_weight(self, output: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""How a network wants its pixels: mean and deviation as given, as the weights record them, or as timm has them."""
+"""Preprocessing of a network: mean and standard deviation as given, as recorded with the weights, or as in timm."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def recorded_preprocessing(weights: Weights) -> Preprocessing | None:
     Raises
     ------
     WeightsError
-        If the file's metadata cannot be understood.
+        If the file's metadata cannot be parsed.
     """
     if weights.source.startswith("timm:"):
         from wsolpipe.networks.pretrained import configuration
@@ -77,7 +77,7 @@ def choose_preprocessing(
     stage : str
         Name of the stage, for the warning's ``stage.mean=``.
     warn : callable
-        Told one line where a file records nothing and nothing was given.
+        Receives one line where a file records nothing and nothing was given.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def _metadata(path: Path | None) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         msg = f"cannot read {path} as weights: {first_line(error)}"
-        raise WeightsError(msg, hint="fetch or copy the file again; it may be torn") from error
+        raise WeightsError(msg, hint="fetch or copy the file again; it may be truncated") from error
 
 
 def _numbers(text: str, what: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""Pretrained weights of timm models: which file it is, whether it is here, and fetching it."""
+"""Pretrained weights of timm models: the file, the cache, and fetching it."""
 
 from __future__ import annotations
 

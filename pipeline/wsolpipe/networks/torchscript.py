@@ -1,4 +1,4 @@
-"""Tensors of a TorchScript archive, read without running anything that stands in it.
+"""Tensors of a TorchScript archive, read without running the program in it.
 
 OpenAI published CLIP as such archives. ``torch.jit.load`` compiles the program inside, and ``torch.load`` refuses them
 where only weights are wanted. The tensors themselves lie in plain files beside a pickle that names them, and of that
@@ -73,7 +73,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     WeightsError
-        If the archive is torn, or its pickle holds more than tensors and plain values.
+        If the archive is truncated, or its pickle holds more than tensors and plain values.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -82,9 +82,9 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         msg = f"{path} is a TorchScript archive that holds more than tensors: {error}"
         raise WeightsError(msg, hint="only tensors are read; save the model's state_dict as safetensors") from error
-    except Exception as error:  # what a torn zip or pickle raises differs with where it is torn
+    except Exception as error:  # what a truncated zip or pickle raises differs with where it ends
         msg = f"cannot read {path} as a TorchScript archive: {str(error) or type(error).__name__}"
-        raise WeightsError(msg, hint="fetch or copy the file again; it may be torn") from error
+        raise WeightsError(msg, hint="fetch or copy the file again; it may be truncated") from error
     return dict(_tensors(tree, ""))
 
 

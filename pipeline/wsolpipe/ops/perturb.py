@@ -152,7 +152,7 @@ def normal_density(areas: np.ndarray) -> np.ndarray:
     -------
     float64 array [B]
         Density of the normal distribution with the mean and (population) standard deviation of `areas`. Where all
-        areas are equal there is nothing to tell boxes apart by, and every score is 1.
+        areas are equal, every score is 1.
     """
     areas = np.asarray(areas, np.float64)
     if len(areas) == 0:

@@ -1,4 +1,4 @@
-"""What the classifier says of boxes: crops of many images, scored in batches that are always full."""
+"""Scores of boxes by the classifier: crops of many images, scored in batches that are always full."""
 
 from __future__ import annotations
 
