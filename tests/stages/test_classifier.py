@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -15,7 +17,7 @@ from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.models.sources import resolve
 from wsolpipe.networks.classifier import load_classifier
-from wsolpipe.stages.base import Context, Rows
+from wsolpipe.stages.base import Context, Rows, Unfinished
 from wsolpipe.stages.classifier import Classifier
 from wsolpipe.stages.registry import load_registry
 
@@ -265,3 +267,58 @@ def test_imagenet_accuracy_depends_on_the_preprocessing(shared):
     assert right["top1"] > 0.7
     assert right["top5"] > 0.88
     assert wrong.produce({"val": rows}).summary["accuracy"]["val"]["top1"] < right["top1"] - 0.08
+
+
+class Stop(BaseException):
+    """Ends a training from within, as a signal does."""
+
+
+@pytest.mark.parametrize(
+    ("params", "at"),
+    [
+        ({"mode": "finetune", "start": "random:0", "epochs": 3, "batch": 8}, 11),
+        ({"mode": "finetune", "start": "random:0", "epochs": 3, "batch": 8, "momentum": 0.0, "nesterov": False}, 6),
+        ({"mode": "probe", "start": "random:0", "epochs": 3}, 1),
+    ],
+)
+def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(drawn, tmp_path, params, at):
+    whole = stage(**params).produce(splits(drawn)).files
+    path, calls = tmp_path / "unfinished.safetensors", []
+
+    def once(*_):
+        calls.append(1)
+        if len(calls) == at:
+            raise Stop
+
+    kept = Unfinished(path, every=0.0)
+    first = stage(**params)
+    first.context = replace(first.context, unfinished=kept, progress=once, check=once)
+    with pytest.raises(Stop):
+        first.produce(splits(drawn))
+    assert path.exists()
+    calls.clear()
+    again = stage(**params)
+    again.context = replace(again.context, unfinished=kept, check=lambda: calls.append(1))
+    steps = []
+    again.context = replace(again.context, progress=lambda done, total: steps.append(done))
+    assert again.produce(splits(drawn)).files == whole
+    if params["mode"] == "finetune":
+        assert steps[0] == at + 1  # no step is made again
+    else:
+        assert len(calls) == 1  # of two batches of features the second alone
+
+
+def test_a_damaged_state_is_not_gone_on_from(drawn, tmp_path):
+    params = {"mode": "finetune", "start": "random:0", "epochs": 1, "batch": 8}
+    whole = stage(**params).produce(splits(drawn)).files
+    path = tmp_path / "unfinished.safetensors"
+    made = stage(**params)
+    made.context = replace(made.context, unfinished=Unfinished(path, every=0.0))
+    made.produce(splits(drawn))
+    for file in (path, path.with_name(path.name + ".previous")):
+        data = bytearray(file.read_bytes())
+        data[-5] ^= 1
+        file.write_bytes(data)
+    again = stage(**params)
+    again.context = replace(again.context, unfinished=Unfinished(path, every=1000.0))
+    assert again.produce(splits(drawn)).files == whole

@@ -29,6 +29,20 @@ UNUSABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 """What reading a missing or damaged file of arrays raises."""
 
 
+def scratch_path(config: RunConfig, node: Node, unit: int | None, *inputs: Any) -> Path:
+    """Place of unfinished work on one unit, without a suffix, in ``WSOLPIPE_SCRATCH`` or the temporary folder.
+
+    Parameters
+    ----------
+    inputs : JSON values
+        What the result depends on beside the key: rows, upstream contents, generation.
+    """
+    assert node.made_of is not None
+    what = [os.path.abspath(config.store), node.folder, unit, node.made_of.fingerprint(), *inputs]  # noqa: PTH100
+    scratch = Path(os.environ.get("WSOLPIPE_SCRATCH") or Path(tempfile.gettempdir()) / f"wsolpipe-{os.getuid()}")
+    return scratch / digest(what)[:32]
+
+
 @dataclass
 class Checkpoint:
     """Blocks of one shard that are done but not committed, in a file of this machine.
@@ -49,17 +63,8 @@ class Checkpoint:
 
     @classmethod
     def of(cls, config: RunConfig, node: Node, shard: int, *inputs: Any) -> Checkpoint:
-        """Checkpoint of a shard; the folder is ``WSOLPIPE_SCRATCH`` or the system's temporary folder.
-
-        Parameters
-        ----------
-        inputs : JSON values
-            What the result depends on beside the key: rows, upstream contents, generation.
-        """
-        assert node.made_of is not None
-        what = [os.path.abspath(config.store), node.folder, shard, node.made_of.fingerprint(), *inputs]  # noqa: PTH100
-        scratch = Path(os.environ.get("WSOLPIPE_SCRATCH") or Path(tempfile.gettempdir()) / f"wsolpipe-{os.getuid()}")
-        return cls(scratch / f"{digest(what)[:32]}.npz", config.checkpoint)
+        """Checkpoint of a shard; `inputs` as of `scratch_path`."""
+        return cls(scratch_path(config, node, shard, *inputs).with_suffix(".npz"), config.checkpoint)
 
     def restore(
         self, arrays: dict[str, Array], status: Array, reasons: dict[int, str], summary: dict[str, float]

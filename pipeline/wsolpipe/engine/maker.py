@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import sha256_file
@@ -13,10 +13,11 @@ from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit
 from wsolpipe.engine.artifact import ArtifactJob
+from wsolpipe.engine.checkpoint import scratch_path
 from wsolpipe.engine.graph import existing_manifest, node_manifest
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
 from wsolpipe.engine.shard import Memory, ShardJob, older_views
-from wsolpipe.stages.base import ArtifactStage, Context, Stage
+from wsolpipe.stages.base import ArtifactStage, Context, Stage, Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +134,13 @@ class Maker:
         kind = self.session.stage_class(node.stage)
         assert issubclass(kind, ArtifactStage)
         self._ready = None  # one set of models at a time
-        return ArtifactJob(self.session, node, kind(node.params, self._context(node)), lease, generation).make()
+        path = scratch_path(self.session.config, node, None, generation).with_suffix(".safetensors")
+        unfinished = Unfinished(path, every=self.session.config.checkpoint, stopping=self.stopping)
+        stage = kind(node.params, replace(self._context(node), unfinished=unfinished))
+        record = ArtifactJob(self.session, node, stage, lease, generation).make()
+        for leftover in path.parent.glob(f"{path.name}*"):
+            leftover.unlink(missing_ok=True)
+        return record
 
     def _discard_damaged(self, node: Node, unit: int | None) -> None:
         """Discard what `unit` reads if its bytes are not those of its record; mend arrays' metadata."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from torch.nn import functional
 
 from wsolpipe.images.geometry import resize
 from wsolpipe.networks.batchnorm import freeze_batchnorm
+from wsolpipe.networks.saved_state import part, read_newest, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from wsolpipe.networks.classifier import ImageClassifier
 
@@ -68,6 +71,19 @@ class Recipe:
         if self.schedule == "step":
             return float(rise * self.lr_gamma ** (step // steps_a_epoch // self.lr_step))
         return rise
+
+
+class Keeper(Protocol):
+    """Where training keeps its state, and when."""
+
+    path: Path | None
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        ...
+
+
+KIND = "wsolpipe classifier training/1"
 
 
 def fit_head(
@@ -124,26 +140,32 @@ def fit_head(
 
 def fine_tune(
     classifier: ImageClassifier,
-    batches: Callable[[int], Iterable[tuple[np.ndarray, np.ndarray]]],
+    batches: Callable[[int, int], Iterable[tuple[np.ndarray, np.ndarray]]],
     *,
     steps: int,
     recipe: Recipe,
     done: Callable[[int, int], None],
+    keep: Keeper,
 ) -> None:
     """Train every tensor of a classifier in place, or all but BatchNorm's; it is left in evaluation mode.
+
+    Goes on from the state that `keep` holds, if it holds one, to the same bytes as a training without a break.
 
     Parameters
     ----------
     classifier : ImageClassifier
         On the device where it is to be trained.
     batches : callable
-        Epoch -> batches of (uint8 images [b, S, S, 3], int64 labels [b]), the same for the same epoch.
+        (epoch, first) -> batches of (uint8 images [b, S, S, 3], int64 labels [b]) from number `first` of the epoch on,
+        the same for the same epoch.
     steps : int
         Batches an epoch.
     recipe : Recipe
         How.
     done : callable
         Called with (steps done, steps in all).
+    keep : Keeper
+        Where the state is saved now and then, and at the end.
 
     Raises
     ------
@@ -170,13 +192,46 @@ def fine_tune(
     # Dropout and stochastic depth draw from the global generator; it is put back afterwards.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         torch.manual_seed(recipe.seed)
-        for epoch in range(recipe.epochs):
-            for step, (images, labels) in enumerate(batches(epoch), epoch * steps):
+        start, total = _restore(classifier, optimiser, keep), steps * recipe.epochs
+        for epoch in range(start // max(1, steps), recipe.epochs):
+            first = max(start - epoch * steps, 0)
+            for step, (images, labels) in enumerate(batches(epoch, first), epoch * steps + first):
                 _set_rate(optimiser, recipe.factor(step, steps))
                 inputs = classifier.normalise(torch.from_numpy(images).to(device))
                 _descend(optimiser, classifier(inputs), torch.from_numpy(labels).to(device), recipe)
-                done(step + 1, steps * recipe.epochs)
+                if keep.due() or (step + 1 == total and keep.path is not None):
+                    _save(classifier, optimiser, keep, step + 1)
+                done(step + 1, total)
     classifier.eval().requires_grad_(requires_grad=False)
+
+
+def _save(classifier: ImageClassifier, optimiser: torch.optim.SGD, keep: Keeper, step: int) -> None:
+    """Write weights, momentum and the state of random draws; scratch out of space costs nothing but safety."""
+    assert keep.path is not None
+    tensors = {f"model.{name}": value for name, value in classifier.state_dict().items()}
+    for number, slots in optimiser.state_dict()["state"].items():
+        if slots.get("momentum_buffer") is not None:
+            tensors[f"momentum.{number}"] = slots["momentum_buffer"]
+    tensors["random.cpu"] = torch.get_rng_state()
+    if classifier.mean.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(classifier.mean.device)
+    with contextlib.suppress(OSError):
+        write_state(keep.path, tensors, {"step": step}, kind=KIND)
+
+
+def _restore(classifier: ImageClassifier, optimiser: torch.optim.SGD, keep: Keeper) -> int:
+    """Take up a saved state; return the number of steps that it holds, 0 without one."""
+    found = read_newest(keep.path, kind=KIND) if keep.path is not None else None
+    if found is None:
+        return 0
+    state, tensors = found
+    classifier.load_state_dict(part(tensors, "model."))
+    momentum = {int(number): {"momentum_buffer": value} for number, value in part(tensors, "momentum.").items()}
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": momentum})
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and classifier.mean.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], classifier.mean.device)
+    return int(state["step"])
 
 
 def _set_rate(optimiser: torch.optim.SGD, factor: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from itertools import islice
@@ -88,6 +89,8 @@ class Context:
         Called with (done, total) rows of the block under way; raises where the process was asked to stop.
     check : callable
         Raises where the process was asked to stop; called between steps of work too small to report.
+    unfinished : Unfinished
+        Where an artifact stage keeps what it has so far.
     """
 
     dataset: str
@@ -102,6 +105,7 @@ class Context:
     warn: Callable[[str], None] = lambda text: None
     progress: Callable[[int, int], None] = lambda done, total: None
     check: Callable[[], None] = lambda: None
+    unfinished: Unfinished = field(default_factory=lambda: Unfinished())
 
 
 class Parts:
@@ -116,6 +120,35 @@ class Parts:
 
     def keep(self, parts: Mapping[str, Array]) -> None:
         """Keep these parts too."""
+
+
+class Unfinished:
+    """Where an artifact stage keeps work that is not done, so that a kill costs a minute and not all of it.
+
+    Parameters
+    ----------
+    path : Path, optional
+        File that only this stage writes, removed once the artifact is committed; its name holds everything that the
+        result depends on. None keeps nothing.
+    every : float
+        Seconds between two savings.
+    stopping : callable
+        Whether this process was asked to stop: then it is time to save.
+    """
+
+    def __init__(
+        self, path: Path | None = None, *, every: float = 30.0, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.path = path
+        self._every, self._stopping = every, stopping
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to save; counted from the last time that it was."""
+        if self.path is None or not (self._stopping() or time.monotonic() - self._last >= self._every):
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 class Rows:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.keys.kinds import Unit
 from wsolpipe.networks.sources import named
-from wsolpipe.stages.base import ArtifactStage, ExecutionOnly, Made, StageParams, WeightsSource
+from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.classifier_params import ClassifierParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,134 +23,10 @@ if TYPE_CHECKING:
     from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier
     from wsolpipe.stages.base import Array, Rows
 
-Share = Annotated[float, Field(ge=0, le=1)]
-#: Parameters that an imported classifier depends on.
-IMPORTED = ("model", "model_args", "mean", "std", "size")
+#: Images that go through the network at once where it is not trained.
+BATCH = 32
+FEATURES = "wsolpipe features of a probe/1"
 IMPORT = "classifier.weights=FILE classifier.mode=import"
-
-
-class ClassifierParams(StageParams):
-    """Parameters of `Classifier`."""
-
-    model: str = Field(description="Name of a timm model")
-    model_args: dict[str, Any] = Field(
-        description="Arguments of timm.create_model, such as classifier.model_args.pad_type=same"
-    )
-    mode: Literal["auto", "import", "probe", "finetune"] = Field(
-        description="import: weights= is the finished classifier; probe: train a linear layer on frozen features of"
-        " start=; finetune: train all tensors from start=; auto: import if weights= is given, else "
-        "finetune"
-    )
-    weights: Annotated[str | None, WeightsSource()] = Field(
-        description="File of a finished classifier to import; null trains one"
-    )
-    start: Annotated[str | None, WeightsSource()] = Field(
-        description="Weights that training starts from: a file, timm:NAME or random:SEED; null: timm's weights of "
-        "the model"
-    )
-    mean: float | tuple[float, float, float] | None = Field(
-        description="Mean of the input, (rgb / 255 - mean) / std, one number or three; null: what the weights "
-        "record, else timm's value for the model"
-    )
-    std: float | tuple[float, float, float] | None = Field(
-        description="Standard deviation of the input, one number or three; null: as for mean"
-    )
-    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
-        description="Side of the input, to which the whole image is squashed"
-    )
-    features: Literal["pooled", "class_mean", "class_last4"] = Field(
-        description="Features that a probe sees: pooled (timm's own pooling), class_mean (class token beside the "
-        "mean patch token) or class_last4 (class tokens of the last four blocks)"
-    )
-    epochs: Annotated[int, Field(ge=1), Unit("epochs")] = Field(description="Passes over the training images")
-    batch: Annotated[int, Field(ge=1), Unit("images")] = Field(
-        description="Images a training step; an incomplete last batch of an epoch is left out"
-    )
-    lr: Annotated[float, Field(gt=0)] = Field(description="Learning rate of SGD")
-    momentum: Share = Field(description="Momentum of SGD")
-    nesterov: bool = Field(description="Use Nesterov momentum")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
-        description="Weight decay of SGD; spares tensors with one axis when all tensors are trained"
-    )
-    schedule: Literal["cosine", "step", "constant"] = Field(
-        description="Schedule of the learning rate: cosine (to zero over all steps), step (times lr_gamma every "
-        "lr_step epochs) or constant"
-    )
-    lr_step: Annotated[int, Field(ge=1), Unit("epochs")] = Field(
-        description="Epochs between drops of the learning rate with schedule=step"
-    )
-    lr_gamma: Annotated[float, Field(gt=0)] = Field(description="Factor of each drop with schedule=step")
-    warmup: Annotated[float, Field(ge=0), Unit("epochs")] = Field(
-        description="Epochs over which the learning rate rises linearly from zero"
-    )
-    head_lr: Annotated[float, Field(gt=0)] = Field(
-        description="Factor on the learning rate of the last layer when all tensors are trained"
-    )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="Share of the target spread evenly over all classes"
-    )
-    frozen_bn: bool = Field(
-        description="Keep statistics, weight and bias of every BatchNorm layer when all tensors are trained: for "
-        "weights whose BatchNorm is folded in, and for small batches"
-    )
-    resize: Annotated[int | None, Unit("pixels")] = Field(
-        description="Side to which training images are squashed before they are cropped to size; null: 256 for each"
-        " 224 of size"
-    )
-    flip: Share = Field(description="Probability that a training image is mirrored")
-    min_crop: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="Smallest crop of a training image, as a share of its area; 1 crops a window of size"
-    )
-    views: Annotated[int, Field(ge=1), Unit("views")] = Field(
-        description="Views of each image whose features a probe learns from: the whole image, and the rest cropped "
-        "and mirrored"
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(description="Seed of the order of images, of views and of new tensors")
-    measure: Annotated[tuple[str, ...], ExecutionOnly()] = Field(
-        description="Splits on which accuracy is reported, where the data set has them"
-    )
-    measure_rows: Annotated[int, Field(ge=0), ExecutionOnly(), Unit("rows")] = Field(
-        description="Most rows of each split that are measured, evenly spread; 0: all"
-    )
-    cache_mib: Annotated[int, Field(ge=0), ExecutionOnly(), Unit("MiB")] = Field(
-        description="Memory for squashed training images; the rest is decoded again each epoch"
-    )
-
-    @model_validator(mode="after")
-    def _agree(self) -> ClassifierParams:
-        if self.mode == "import" and self.weights is None:
-            msg = "mode=import needs the classifier's file: classifier.weights=FILE"
-            raise ValueError(msg)
-        if self.way != "import" and self.weights is not None:
-            msg = f"weights= is a finished classifier; mode={self.way} trains one from start=: classifier.start=FILE"
-            raise ValueError(msg)
-        if self.way == "finetune" and self.features != "pooled":
-            msg = f"features={self.features} is for mode=probe"
-            raise ValueError(msg)
-        if self.resize is not None and self.resize < self.size:
-            msg = f"resize={self.resize} is smaller than size={self.size}, which is cropped from it"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def way(self) -> Literal["import", "probe", "finetune"]:
-        """`mode` with ``auto`` settled."""
-        if self.mode == "auto":
-            return "finetune" if self.weights is None else "import"
-        return self.mode
-
-    def in_key(self) -> dict[str, Any]:
-        """The parameters that change results: no training parameters where nothing is trained."""
-        values = {**super().in_key(), "mode": self.way}
-        if self.way == "import":
-            return {name: values[name] for name in ("mode", *IMPORTED)}
-        if self.way == "probe" or not self.frozen_bn:
-            del values["frozen_bn"]  # unfrozen is what keys meant before there was a choice
-        if self.way == "probe":
-            del values["head_lr"]
-        else:
-            del values["views"]
-        return values
 
 
 class Classifier(ArtifactStage[ClassifierParams]):
@@ -340,14 +215,16 @@ class Classifier(ArtifactStage[ClassifierParams]):
                 views += [self._view(squashed, draw, int(rows.numbers[position])) for draw in range(1, params.views)]
             return np.stack(views)
 
-        kept: list[int] = []
-        features: list[torch.Tensor] = []
+        kept, features = self._kept_features()
+        seen_before = -(-(chosen.index(kept[-1]) + 1) // BATCH) * BATCH if kept else 0
         with torch.inference_mode():
-            for positions, images in self._images(rows, chosen, prepare):
+            for positions, images in self._images(rows, chosen[seen_before:], prepare):
                 kept += positions
                 views = torch.from_numpy(images).to(self.context.device)
                 flat = classifier.pooled(classifier.normalise(views.flatten(0, 1)))
                 features.append(flat.float().view(*views.shape[:2], -1))
+                self._keep_features(kept, features)
+                self.context.check()
         seen = torch.cat(features).transpose(0, 1).flatten(0, 1).clone()  # view by view
         labels = rows.labels()
         wanted = torch.tensor([labels[position] for position in kept], device=seen.device).repeat(params.views)
@@ -355,6 +232,24 @@ class Classifier(ArtifactStage[ClassifierParams]):
         last = classifier.last_layer()
         last.weight.copy_(weight)
         last.bias.copy_(bias)
+
+    def _kept_features(self) -> tuple[list[int], list[torch.Tensor]]:
+        """Positions and features that an earlier attempt saw, in whole batches."""
+        from wsolpipe.networks.saved_state import read_newest
+
+        path = self.context.unfinished.path
+        found = read_newest(path, kind=FEATURES) if path is not None else None
+        return ([], []) if found is None else (found[0]["kept"], [found[1]["features"].to(self.context.device)])
+
+    def _keep_features(self, kept: Sequence[int], features: list[torch.Tensor]) -> None:
+        import torch
+
+        from wsolpipe.networks.saved_state import write_state
+
+        path = self.context.unfinished.path
+        if path is not None and self.context.unfinished.due():
+            with contextlib.suppress(OSError):
+                write_state(path, {"features": torch.cat(features)}, {"kept": list(kept)}, kind=FEATURES)
 
     def _fine_tune(self, classifier: ImageClassifier, rows: Rows, chosen: Sequence[int]) -> None:
         from wsolpipe.images.ahead import prepare_ahead
@@ -378,19 +273,27 @@ class Classifier(ArtifactStage[ClassifierParams]):
         def view(epoch: int, squashed: Array, position: int) -> Array:
             return self._view(squashed, epoch, int(rows.numbers[position]))
 
-        def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
+        def batches(epoch: int, first: int) -> Iterator[tuple[Array, Array]]:
             order = np.random.default_rng([params.seed, 0, epoch]).permutation(chosen)[: steps * batch].tolist()
             for positions, images in prepare_ahead(
-                order, load, partial(view, epoch), batch=batch, threads=self.context.threads, failed=rows.quarantine
+                order[first * batch :],
+                load,
+                partial(view, epoch),
+                batch=batch,
+                threads=self.context.threads,
+                failed=rows.quarantine,
             ):
                 yield images, np.array([labels[position] for position in positions], np.int64)
 
-        fine_tune(classifier, batches, steps=steps, recipe=self._recipe(), done=self.context.progress)
+        fine_tune(
+            classifier, batches, steps=steps, recipe=self._recipe(), done=self.context.progress,
+            keep=self.context.unfinished,
+        )  # fmt: skip
 
     # -- images -----------------------------------------------------------------------------------------------------
 
     def _images(
-        self, rows: Rows, chosen: Sequence[int], prepare: Callable[[Array, int], Array], batch: int = 32
+        self, rows: Rows, chosen: Sequence[int], prepare: Callable[[Array, int], Array], batch: int = BATCH
     ) -> Iterator[tuple[list[int], Array]]:
         """Prepared images of `chosen` rows in that order; a row that cannot be decoded is quarantined and left out."""
         from wsolpipe.images.ahead import prepare_ahead

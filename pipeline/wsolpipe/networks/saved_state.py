@@ -1,0 +1,111 @@
+"""The state of a training run as one file: tensors and plain values, whole or not at all, damage noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+def write_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, kind: str) -> None:
+    """Write a safetensors file; a kill or a power cut leaves either the file before it or this one.
+
+    The same tensors and values give the same bytes. The file before it stays as ``NAME.previous``.
+
+    Parameters
+    ----------
+    path : Path
+        The .safetensors file.
+    state : mapping
+        Whatever JSON holds.
+    kind : str
+        What the file is a state of, such as ``wsoltrain/1``; `read_state` refuses another.
+    """
+    from safetensors.torch import save
+
+    text = json.dumps(dict(state), sort_keys=True)
+    data = save({name: tensors[name].detach().contiguous().cpu() for name in sorted(tensors)})
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    body = data[8 + length :]
+    header["__metadata__"] = {"format": kind, "sha256": _digest(text, header, body), "state": text}
+    # safetensors writes its metadata in an order drawn anew each time; sorted, equal states are equal files.
+    head = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head + body)
+        file.flush()
+        os.fsync(file.fileno())
+    if path.exists():
+        path.replace(previous(path))
+    partial.replace(path)
+
+
+def previous(path: Path) -> Path:
+    """The state that was written before the last one."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def read_state(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Plain values and tensors of a file.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or of another kind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + length])
+        noted = header.pop("__metadata__", {})
+    except (SafetensorError, OSError, ValueError, struct.error) as error:
+        msg = f"{path} cannot be read as a saved state: {error}"
+        raise DataError(msg) from error
+    if noted.get("format") != kind:
+        msg = f"{path} is not a saved state of {kind}"
+        raise DataError(msg)
+    text = noted.get("state", "")
+    if noted.get("sha256", "") not in ("", _digest(text, header, data[8 + length :])):
+        msg = f"{path} is damaged: its bytes are not those that were written"
+        raise DataError(msg)
+    return json.loads(text), tensors
+
+
+def read_newest(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """What `read_state` gives of the file, or of the one before it where that is damaged; None without either."""
+    for candidate in (path, previous(path)):
+        try:
+            return read_state(candidate, kind=kind)
+        except DataError:
+            continue
+    return None
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _digest(text: str, header: Mapping[str, Any], body: bytes) -> str:
+    """sha256 of plain values, names and places of tensors, and their bytes."""
+    table = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    total = hashlib.sha256(f"{text}\n{json.dumps(table, sort_keys=True)}\n".encode())
+    total.update(body)
+    return total.hexdigest()
