@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.testing import BackendTests
 
 RACE = """
 import sys, time
@@ -37,52 +38,38 @@ def backend(tmp_path):
     return LocalBackend(tmp_path / "store")
 
 
-@pytest.fixture(params=[True, False], ids=["hard links", "no hard links"])
-def linking(request, monkeypatch):
-    """A file system with hard links, and one that refuses them, as exFAT and some network ones do."""
-    if not request.param:
+class TestFolder(BackendTests):
+    @pytest.fixture
+    def make(self, tmp_path):
+        return maker(tmp_path)
 
+
+class TestFolderWithoutHardLinks(TestFolder):
+    """A file system that refuses hard links, as exFAT and some network ones do."""
+
+    @pytest.fixture(autouse=True)
+    def _no_links(self, monkeypatch):
         def refuse(*_):
             raise OSError(errno.EPERM, "Operation not permitted")
 
         monkeypatch.setattr(os, "link", refuse)
 
 
+def maker(folder):
+    """Backends of fresh folders that hold some objects."""
+    numbers = itertools.count()
+
+    def make(objects):
+        made = LocalBackend(folder / f"store{next(numbers)}")
+        for name, data in objects.items():
+            assert made.create(name, data)
+        return made
+
+    return make
+
+
 def no_litter(backend):
     return [path.name for path in backend.root.rglob(".*")] == []
-
-
-@pytest.mark.usefixtures("linking")
-def test_create_makes_an_object_once_and_keeps_the_first(backend):
-    assert backend.create("a/b/c", b"one")
-    assert not backend.create("a/b/c", b"two")
-    assert backend.get("a/b/c") == b"one"
-    assert no_litter(backend)
-
-
-@pytest.mark.usefixtures("linking")
-def test_of_eight_threads_that_create_exactly_one_wins(backend):
-    with ThreadPoolExecutor(8) as pool:
-        for turn in range(20):
-            values = [f"{number}".encode() * 5000 for number in range(8)]
-            won = list(pool.map(lambda data, turn=turn: backend.create(f"race/{turn}", data), values))
-            assert sum(won) == 1
-            assert backend.get(f"race/{turn}") == values[won.index(True)]
-    assert no_litter(backend)
-
-
-def test_of_eight_threads_that_swap_at_most_one_wins_and_its_bytes_stand(backend):
-    wins = 0
-    with ThreadPoolExecutor(8) as pool:
-        for turn in range(20):
-            backend.create(f"race/{turn}", b"old")
-            values = [f"{number}".encode() * 5000 for number in range(8)]
-            won = list(pool.map(lambda data, turn=turn: backend.swap(f"race/{turn}", b"old", data), values))
-            assert sum(won) <= 1
-            wins += sum(won)
-            assert backend.get(f"race/{turn}") == (values[won.index(True)] if any(won) else b"old")
-    assert wins == 20
-    assert no_litter(backend)
 
 
 @pytest.mark.parametrize("verb", ["create", "swap"])
@@ -103,22 +90,13 @@ def test_of_eight_processes_exactly_one_wins(backend, verb):
     for racer in racers:
         racer.stdin.write("\n")
         racer.stdin.flush()
-    told = [racer.communicate(timeout=60)[0].splitlines() for racer in racers]
+    lines = [racer.communicate(timeout=60)[0].splitlines() for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * 8
-    wins = dict(line.split() for lines in told for line in lines)
-    assert sum(map(len, told)) == len(wins) == rounds
+    wins = dict(line.split() for part in lines for line in part)
+    assert sum(map(len, lines)) == len(wins) == rounds
     for turn, number in wins.items():
         assert backend.get(f"race/{turn}") == f"{number} {turn} ".encode() * 500
     assert no_litter(backend)
-
-
-def test_swap_replaces_only_the_bytes_it_expects(backend):
-    backend.create("lease", b"old")
-    assert not backend.swap("lease", b"other", b"new")
-    assert backend.swap("lease", b"old", b"new")
-    assert not backend.swap("none", b"", b"new")
-    assert not backend.swap("nowhere/none", b"", b"new")
-    assert backend.get("lease") == b"new"
 
 
 def test_a_marker_that_a_killed_writer_left_is_broken_after_a_while(backend, monkeypatch):
@@ -127,26 +105,15 @@ def test_a_marker_that_a_killed_writer_left_is_broken_after_a_while(backend, mon
     marker.touch()
     os.utime(marker, (0, 0))  # made at a time that only another machine's clock knows
     monkeypatch.setattr("wsolpipe.contract.backends.filesystem.GUARD_PATIENCE", 0.05)
-    told = []
+    done = []
     for _ in range(100):
-        told.append(backend.swap("lease", b"old", b"new"))
-        if told[-1]:
+        done.append(backend.swap("lease", b"old", b"new"))
+        if done[-1]:
             break
         time.sleep(0.01)
-    assert not told[0]
-    assert told[-1]
+    assert not done[0]
+    assert done[-1]
     assert backend.get("lease") == b"new"
-
-
-def test_replace_and_delete_are_quiet_about_what_is_there(backend):
-    backend.replace("x", b"1")
-    backend.replace("x", b"2")
-    assert backend.get("x") == b"2"
-    backend.delete("x")
-    backend.delete("x")
-    assert backend.size("x") is None
-    with pytest.raises(FileNotFoundError):
-        backend.get("x")
 
 
 def test_names_and_walk_never_show_what_is_half_written(backend):
@@ -156,21 +123,6 @@ def test_names_and_walk_never_show_what_is_half_written(backend):
     assert backend.names("a") == ["1", "b/"]
     assert dict(backend.walk("")) == {"a/1": 1, "a/b/2": 3}
     assert backend.names("none") == []
-
-
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "a//b", "/etc/passwd", "a/./b", "", "a\\..\\b", "a\0b"])
-def test_a_name_that_leaves_the_store_is_refused(backend, name):
-    for call in (
-        lambda: backend.get(name),
-        lambda: backend.create(name, b""),
-        lambda: backend.replace(name, b""),
-        lambda: backend.swap(name, b"", b""),
-        lambda: backend.delete(name),
-        lambda: backend.size(name),
-    ):
-        with pytest.raises(StoreError, match="leaves the store"):
-            call()
-    assert list(backend.root.parent.iterdir()) == []
 
 
 def test_a_store_may_be_a_folder_or_a_file_url(tmp_path):

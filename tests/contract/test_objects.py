@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.engine.leases import Leases
+from wsolpipe.testing import BackendReadTests, BackendTests
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,48 +39,58 @@ def proxy(s3, monkeypatch):
         yield proxy
 
 
+class TestBucket(BackendTests):
+    """A bucket without the read-through cache."""
+
+    @pytest.fixture
+    def make(self, s3, monkeypatch):
+        monkeypatch.setenv("WSOLPIPE_CACHE_GB", "0")
+        return maker(s3)
+
+
+class TestBucketThroughTheCache(BackendTests):
+    @pytest.fixture
+    def make(self, s3):
+        return maker(s3)
+
+
+class TestPublishedStore(BackendReadTests):
+    """A web server that gives a store's files and its list of checksums."""
+
+    @pytest.fixture
+    def make(self, web):
+        folder, url = web
+        numbers = itertools.count()
+
+        def make(objects):
+            number = next(numbers)
+            for name, data in objects.items():
+                path = folder / f"store{number}" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            list_files(folder / f"store{number}")
+            return open_backend(f"{url}/store{number}")
+
+        return make
+
+
+def maker(s3):
+    """Backends of fresh stores that hold some objects."""
+
+    def make(objects):
+        made = open_backend(s3.store())
+        for name, data in objects.items():
+            assert made.create(name, data)
+        return made
+
+    return make
+
+
 def put_store(source: str, target: str) -> None:
     """Plain copies of every object."""
     one, other = open_backend(source), open_backend(target)
     for name, _ in one.walk(""):
         other.create(name, one.get(name))
-
-
-def test_objects_come_back_by_name_and_a_folder_lists_what_is_directly_below_it(backend):
-    assert backend.create("a/b/2", b"two")
-    assert backend.create("a/1", b"one")
-    assert not backend.create("a/1", b"other")
-    backend.replace("a/b/2", b"three")
-    assert (backend.get("a/1"), backend.get("a/b/2")) == (b"one", b"three")
-    assert backend.names("a") == ["1", "b/"]
-    assert backend.names("") == ["a/"]
-    assert backend.names("none") == []
-    assert list(backend.walk("a")) == [("a/1", 3), ("a/b/2", 5)]
-    assert (backend.size("a/b/2"), backend.size("a/none")) == (5, None)
-    backend.delete("a/1")
-    backend.delete("a/1")
-    with pytest.raises(FileNotFoundError):
-        backend.get("a/1")
-
-
-def test_of_eight_threads_that_create_exactly_one_wins(backend):
-    with ThreadPoolExecutor(8) as pool:
-        for turn in range(10):
-            values = [f"{number}".encode() * 5000 for number in range(8)]
-            won = list(pool.map(lambda data, turn=turn: backend.create(f"race/{turn}", data), values))
-            assert sum(won) == 1
-            assert backend.get(f"race/{turn}") == values[won.index(True)]
-
-
-def test_of_eight_threads_that_swap_exactly_one_wins_and_its_bytes_stand(backend):
-    with ThreadPoolExecutor(8) as pool:
-        for turn in range(10):
-            backend.create(f"race/{turn}", b"old")
-            values = [f"{number}".encode() * 5000 for number in range(8)]
-            won = list(pool.map(lambda data, turn=turn: backend.swap(f"race/{turn}", b"old", data), values))
-            assert sum(won) == 1
-            assert backend.get(f"race/{turn}") == values[won.index(True)]
-    assert not backend.swap("race/none", b"old", b"new")
 
 
 def test_a_silent_lease_is_taken_over_by_one_and_its_old_owner_knows(backend):
@@ -158,13 +169,6 @@ def test_an_address_that_carries_a_secret_is_refused_without_repeating_it(url):
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "a//b", "a/./b", "a\\b", ""])
-def test_names_that_leave_a_store_are_refused(backend, name):
-    for act in (lambda: backend.get(name), lambda: backend.create(name, b""), lambda: backend.delete(name)):
-        with pytest.raises(StoreError, match="leaves the store"):
-            act()
-
-
 @pytest.mark.parametrize("gigabytes", ["0", "1"], ids=["no cache", "cache"])
 def test_a_store_on_s3_reads_as_its_copy_in_a_folder(s3, tmp_path, monkeypatch, gigabytes):
     monkeypatch.setenv("WSOLPIPE_CACHE_GB", gigabytes)
@@ -194,6 +198,44 @@ def test_an_object_is_fetched_once_and_again_when_it_changed(s3, proxy):
     backend.replace(name, b"two" * 100)
     assert backend.local_file(name).read_bytes() == b"two" * 100
     assert (backend.fetch_folder("d/files") / "model").read_bytes() == b"two" * 100
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "no digest"])
+def test_a_damaged_cache_entry_is_fetched_again_and_never_read(s3, tmp_path, damage):
+    """Each in a new process of its own, which hashes what it finds before it uses it."""
+    tiny = build_store(tmp_path, images=False)
+    url = s3.store()
+    put_store(tiny.url, url)
+    first = open_store(url)[DATASET]["train"]["cls_maps"]
+    np.testing.assert_array_equal(first["maps"][:], tiny.maps)
+    model = f"{first.folder}/files/model"
+    backend = open_backend(url)
+    backend.create(model, bytes(range(256)) * 40)
+    backend.local_file(model)
+    kept = [path for path in backend.cache.folder.glob("??/*") if not path.suffix]
+    assert len(kept) > 3
+    for path in kept:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 4
+        if damage == "no digest":
+            path.with_suffix(".json").write_text("{}")
+        path.write_bytes(data[: len(data) // 2] if damage == "cut short" else data)
+    again = open_store(url)[DATASET]["train"]["cls_maps"]
+    np.testing.assert_array_equal(again["maps"][:], tiny.maps)
+    np.testing.assert_array_equal(again["maps"][33], tiny.maps[33])
+    assert open_backend(url).local_file(model).read_bytes() == bytes(range(256)) * 40
+
+
+def test_an_entry_is_hashed_once_a_process(s3, monkeypatch):
+    backend = open_backend(s3.store())
+    backend.create("d/files/model", b"x" * 1000)
+    hashed = []
+    monkeypatch.setattr(
+        "wsolpipe.contract.backends.cache.sha256_file", lambda path: hashed.append(path) or sha256_file(path)
+    )
+    for _ in range(5):
+        assert backend.local_file("d/files/model").read_bytes() == b"x" * 1000
+    assert len(hashed) == 1
 
 
 def test_the_cache_keeps_its_bound_and_never_evicts_what_is_gone_from_the_store(s3, monkeypatch):

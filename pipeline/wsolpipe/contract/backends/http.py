@@ -61,6 +61,17 @@ class HttpBackend(ObjectBackend):
                 folders.setdefault("/".join(parts[:depth]), set()).add(parts[depth] + suffix)
         return folders
 
+    def get(self, name: str, *, limit: int | None = None) -> bytes:
+        if not self._is_listed(name):  # a server may answer with a page of its own, such as what a folder holds
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}")
+        return super().get(name, limit=limit)
+
+    def _head(self, name: str) -> tuple[int, str] | None:
+        return super()._head(name) if self._is_listed(name) else None
+
+    def _is_listed(self, name: str) -> bool:
+        return name == CHECKSUMS or check_object_name(name, self.url) in self.listed
+
     def names(self, folder: str) -> list[str]:
         return sorted(name for name in self._folders.get(folder, ()) if not name.startswith("."))
 
