@@ -71,7 +71,7 @@ class Slurm:
                 os.kill(pid, signal.SIGKILL)
         return victims
 
-    def wait(self, holds: Callable[[], bool], seconds: float = 60) -> None:
+    def wait(self, holds: Callable[[], bool], seconds: float = 240) -> None:
         """Wait until `holds`; fail with the queue as it stands."""
         deadline = time.monotonic() + seconds
         while not holds():

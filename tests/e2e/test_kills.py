@@ -29,12 +29,12 @@ def kill_group(process):
 
 
 def begin(toy, *words, store):
-    """Start a run; return when its work begins, and that moment."""
+    """Start a run; return once its work begins."""
     before = toy.log.stat().st_size if toy.log.exists() else 0
     process = toy.start(*words, store=store)
     while process.poll() is None and (not toy.log.exists() or toy.log.stat().st_size == before):
         time.sleep(0.005)
-    return time.monotonic(), process
+    return process
 
 
 def open_gate(toy, gate, workers):
@@ -91,22 +91,22 @@ def test_workers_killed_at_any_phase_are_replaced_or_resumed(toy, undisturbed, p
 def test_three_workers_killed_at_random_moments_change_no_byte(toy, undisturbed):
     """One store is killed again and again until it is done, then the next; `test_torture.py` does it to one worker.
 
-    A moment is drawn from the time that an undisturbed run takes here from when its work begins.
+    A moment is drawn as a number of commits and a pause after them, so that it does not depend on the machine's load.
     """
     workers = 3
     rng = random.Random(SEED + workers)
     words = (f"workers={workers}", "shade.pause=0.02", "frame.pause=0.02")
-    began, process = begin(toy, *words, store=toy.folder / "timed")
-    process.communicate()
-    span = time.monotonic() - began
     kills = after_a_commit = stores = 0
     while (kills < KILLS or after_a_commit < KILLS_AFTER_A_COMMIT) and kills < MOST_KILLS:
         store = toy.folder / f"store{stores}"
         stores += 1
         while True:
-            _, process = begin(toy, *words, store=store)
+            process = begin(toy, *words, store=store)
+            wanted = commits(store) + rng.randrange(4)
+            while process.poll() is None and commits(store) < wanted:
+                time.sleep(0.005)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0, span))
+                process.wait(rng.uniform(0, 0.1))
             if process.poll() is not None:
                 _, told = process.communicate()
                 assert process.returncode == 0, told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 
@@ -238,10 +239,10 @@ def test_a_slice_digests_like_a_copy_of_itself(values, start, data):
     assert column_digests(part) == column_digests(copy)
 
 
-def test_a_quarter_million_rows_digest_in_a_second():
+def test_digests_do_not_visit_values_one_by_one():
     import time
 
-    count = 250_000
+    count = 100_000
     table = pa.table(
         {
             "sha256": pa.array([f"{n:064x}" for n in range(count)]),
@@ -249,9 +250,14 @@ def test_a_quarter_million_rows_digest_in_a_second():
             "width": pa.array(np.full(count, 500), pa.int32()),
         }
     )
-    started = time.process_time()
+    started = time.thread_time()
     column_digests(table)
-    assert time.process_time() - started < 1.0
+    spent, started = time.thread_time() - started, time.thread_time()
+    for name in table.column_names:
+        hasher = hashlib.sha256()
+        for value in table.column(name).to_pylist():
+            hasher.update(repr(value).encode())
+    assert spent < (time.thread_time() - started) / 2
 
 
 def test_exif_decides_whether_boxes_fit_upright_or_stored_pixels(tmp_path, describe):

@@ -16,7 +16,10 @@ pytestmark = pytest.mark.slurm
 
 def test_two_nodes_run_two_jobs_at_once(slurm, tmp_path):
     script = tmp_path / "job.sh"
-    script.write_text(f"#!/bin/bash\n#SBATCH --array=0-1\n#SBATCH --output={tmp_path}/%a.log\nsleep 30\n")
+    script.write_text(
+        f"#!/bin/bash\n#SBATCH --array=0-1\n#SBATCH --output={tmp_path}/%a.log\n"
+        f"while [ ! -e {tmp_path}/end ]; do sleep 0.2; done\n"
+    )
     job = slurm.call("sbatch", "--parsable", str(script)).strip()
     slurm.wait(lambda: set(slurm.states(job).values()) == {"RUNNING"})
     assert len(slurm.states(job)) == 2

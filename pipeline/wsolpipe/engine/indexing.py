@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
+    from wsolpipe.images.listing import Listing
     from wsolpipe.images.scan import Scan
 
 VERSION = 1
@@ -249,6 +250,8 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
         generation += 1
         stamp = digest([source_stamp(dataset, split), generation])
     listing = list_split(dataset, split)
+    if present is not None:
+        _refuse_another(session, present, listing)
     before = present.table(["image_id", "path"]).to_pydict() if present else {"image_id": [], "path": []}
     rows = _select(session, order_rows(listing, before["image_id"], before["path"]))
     kept = {row.image_id for row in rows}
@@ -279,6 +282,36 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
         backend.delete(f"{work.folder}/manifest.json")
         return work
     return finished or work
+
+
+def _refuse_another(session: Session, present: Index, listing: Listing) -> None:
+    """Refuse a data set that has the name, but not one image, of the one whose index is in the store.
+
+    Its images would be appended to those of the other, whose rows would all be given up.
+    """
+    before = present.table(["image_id"]).column("image_id").to_pylist()
+    if before and {row.image_id for row in listing.rows}.isdisjoint(before):
+        name = session.dataset.name
+        msg = (
+            f"{session.config.store} holds another data set called {name}: none of its {len(before)} images, such as "
+            f"{before[0]}, is among the {len(listing.rows)} of {session.dataset.source}, such as "
+            f"{listing.rows[0].image_id}"
+        )
+        raise ConfigError(msg, hint="give one of them another name: in its YAML, or use another store=")
+
+
+def index_warnings(index: Index) -> list[str]:
+    """What the user should know of a new index, a line each."""
+    made, where = index.manifest, f"split {index.split} of {index.dataset}"
+    lines = []
+    if made.clipped_boxes:
+        lines.append(f"{made.clipped_boxes} boxes of {where} reach over an edge of their image and were clipped to it")
+    if not made.label_counts:
+        lines.append(
+            f"no image of {where} has a label: stages that need one quarantine every row "
+            "(layout folder takes labels from one sub-folder per class)"
+        )
+    return lines
 
 
 def _found_again(session: Session, index: Index) -> bool:

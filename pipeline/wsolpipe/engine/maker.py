@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.contract.manifest import StageManifest
-    from wsolpipe.contract.reader import StageView
+    from wsolpipe.contract.reader import Index, StageView
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.leases import Lease, Leases
     from wsolpipe.engine.session import Session
@@ -217,6 +217,7 @@ class Maker:
             warn=self._warn,
             progress=lambda done, total: self._progress(node, done, total),
             check=self.check,
+            lists_any=lambda names: index is None or not set(names).isdisjoint(_image_ids(index)),
         )
 
     def _artifact_files(self, node: Node) -> Path:
@@ -255,6 +256,11 @@ class Maker:
 
     def _tell(self, event: str, node: Node, **fields: Any) -> None:
         self.emit({"event": event, "stage": node.stage, "split": node.split, **fields})
+
+
+def _image_ids(index: Index) -> list[str]:
+    ids: list[str] = index.table(["image_id"]).column("image_id").to_pylist()
+    return ids
 
 
 def failure_name(folder: str, unit: int | None) -> str:

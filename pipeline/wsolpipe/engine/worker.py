@@ -19,7 +19,7 @@ from wsolpipe.contract.errors import AccessError, StoreError, TornShardError, Ws
 from wsolpipe.contract.layout import file_of, lease_name
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.graph import Graph, Node, resolve
-from wsolpipe.engine.indexing import IndexWork
+from wsolpipe.engine.indexing import IndexWork, index_warnings
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.maker import Abandoned, Maker, failure_name
 from wsolpipe.engine.plan import State, Units, examine
@@ -138,7 +138,8 @@ class Worker:
             made = [self._scan(work, shard) for shard in work.pending() if not self.stop.is_set()]
             if not work.pending():
                 with contextlib.suppress(TornShardError):  # damaged scans are pending again
-                    work.assemble()
+                    for text in index_warnings(work.assemble()):
+                        self.emit({"event": "warning", "text": text})
             elif not any(made):
                 self.stop.wait(POLL_SECONDS)
 

@@ -55,7 +55,7 @@ class DatasetConfig(BaseModel):
     columns : dict of str to str
         Layout `csv`: our column -> column of the table.
     box_format : {"xyxy", "xywh"}
-        Layout `csv`: what the last two box columns hold.
+        Layouts `csv` and `metadata`: what the last two numbers of a box are.
     train_boxes : bool
         Layout `ilsvrc`: read the half million annotations of the train split too.
     stages : dict of str to dict

@@ -18,7 +18,7 @@ from wsolpipe.images.ahead import map_ahead
 from wsolpipe.keys.kinds import NamesFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from wsolpipe.contract.schema import ArraySpec
@@ -89,6 +89,8 @@ class Context:
         Called with (done, total) rows of the block under way; raises where the process was asked to stop.
     check : callable
         Raises where the process was asked to stop; called between steps of work too small to report.
+    lists_any : callable
+        Whether the split has an image of one of these image_ids.
     unfinished : Unfinished
         Where an artifact stage keeps what it has so far.
     """
@@ -105,6 +107,7 @@ class Context:
     warn: Callable[[str], None] = lambda text: None
     progress: Callable[[int, int], None] = lambda done, total: None
     check: Callable[[], None] = lambda: None
+    lists_any: Callable[[Collection[str]], bool] = lambda names: True
     unfinished: Unfinished = field(default_factory=lambda: Unfinished())
 
 

@@ -150,6 +150,10 @@ class ValBoxes(Stage[ValBoxesParams]):
             from wsolpipe.images.pseudo import read_boxes
 
             self.released = read_boxes(Path(str(params.file)).expanduser())
+            if not context.lists_any(self.released):
+                example = next(iter(self.released), "nothing")
+                msg = f"{params.file} holds boxes of {example!r}, and of no image of this split of {context.dataset}"
+                raise ConfigError(msg, hint="val_boxes.file=FILE of the same data set and split")
         elif params.annotator != "clip":
             from wsolpipe.models.classes import refuse_misfit
             from wsolpipe.networks.classifier import load_classifier

@@ -73,6 +73,8 @@ def path_fault(path: str) -> str | None:
     """Why `path` cannot be a path inside the root, or None."""
     if not path:
         return "empty path"
+    if "\0" in path:
+        return f"path {path!r} holds a NUL character"
     if path[0] in "/\\" or path[1:2] == ":":
         return f"absolute path {path!r}: paths are relative to the root"
     if ".." in path and _UP.search(path):

@@ -1,7 +1,7 @@
 """``localization.txt``: the boxes and masks of the metadata layout, one a line.
 
-A box is ``path,x0,y0,x1,y1``; a mask is ``path,mask.png,ignore.png``, where the ignore mask stands on the image's first
-line only and may be left out.
+A box is ``path,x0,y0,x1,y1``, or with ``box_format: xywh`` ``path,x0,y0,width,height``; a mask is
+``path,mask.png,ignore.png``, where the ignore mask stands on the image's first line only and may be left out.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def read_localization(
             except ValueError:
                 pass
             else:
+                if config.box_format == "xywh":
+                    x1, y1 = x0 + x1, y0 + y1
                 if not (isfinite(x0 + y0 + x1 + y1) and x1 >= x0 and y1 >= y0):
                     problems.add(text.at(number), str(box_fault(x0, y0, x1, y1)))
                 elif fields[0] in ids:
@@ -53,7 +55,11 @@ def read_localization(
                 continue
         masks = _mask_fields(line)
         if masks is None:
-            fault = parse_box(fields[1:]) if len(fields) == 5 else f"neither a box nor a mask: {line!r}"
+            fault = (
+                parse_box(fields[1:], sized=config.box_format == "xywh")
+                if len(fields) == 5
+                else f"neither a box nor a mask: {line!r}"
+            )
             problems.add(text.at(number), str(fault))
             continue
         mask_root = mask_root or config.mask_root()
