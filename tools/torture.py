@@ -1,11 +1,12 @@
 """Kills `run`, `push` and `pull` with SIGKILL again and again, and compares what stands in the end byte by byte.
 
-    python tools/torture.py [--kills 200] [--seed 0] [--no-s3]
+    python tools/torture.py [--kills 200] [--attacks 100] [--seed 0] [--no-s3]
 
 A store is killed at until the command gets through, then the next store is begun. Half of the kills fall at the named
 moments of a commit (`wsolpipe.engine.faults`), half at moments drawn from the time that the command takes undisturbed.
 After every kill the target may hold no shard that is not whole; in the end every row must be there, in the bytes of a
-run that was left alone. Prints a tally; exit code 1 if anything is lost or differs.
+run that was left alone. Then files of finished stores are damaged in every way that `attack` knows. Prints a tally of
+each; exit code 1 if anything is lost or differs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import attack
 from e2e.toy import Finished, make_toy
 from s3 import Server, serve_s3
 from wsolpipe import open_store
@@ -267,16 +269,20 @@ def main() -> int:
     """Torture and print the tally; 1 if anything was lost or differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--attacks", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-s3", dest="s3", action="store_false", help="only stores in folders")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            show(run(Path(scratch), kills=options.kills, seed=options.seed, s3=options.s3))
+            if options.kills:
+                show(run(Path(scratch) / "kills", kills=options.kills, seed=options.seed, s3=options.s3))
+            with begin(Path(scratch) / "attacks", seed=options.seed, s3=False) as torture:
+                failures = attack.show(attack.run(torture, options.attacks))
         except AssertionError as error:
             print(f"FAILED (seed {options.seed}): {error}", file=sys.stderr)
             return 1
-    return 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import wsolpipe.cli.main
 import wsolpipe.cli.plan
 import wsolpipe.cli.pull
 import wsolpipe.cli.push
+import wsolpipe.cli.repair
 import wsolpipe.cli.run
 import wsolpipe.cli.status
 import wsolpipe.launch.local

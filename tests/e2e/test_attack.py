@@ -1,0 +1,57 @@
+"""A few of the attacks of `make torture`, and that its tally sees what it is there to see."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+import attack
+import torture
+from wsolpipe.contract.canonical import sha256_bytes
+
+ATTACKS = 8
+
+
+@pytest.fixture
+def attacker(tmp_path):
+    with torture.begin(tmp_path, seed=3, s3=False) as started:
+        yield attack.Attacker(started)
+
+
+@pytest.mark.slow
+def test_damaged_files_cost_no_row_no_wrong_byte_no_hang_and_no_traceback(attacker):
+    for number in range(ATTACKS):
+        done = attacker.attack(number)
+        assert done.failed == [], done
+    assert attack.show(attacker) == 0
+
+
+def test_wrong_bytes_with_a_record_that_agrees_are_counted(attacker):
+    store = attacker.torture.whole.store
+    first, second = sorted(store.glob("toy/train/shade/*/data.zarr/mean/c/*"))[:2]
+    first.write_bytes(second.read_bytes())
+    record = first.parents[3] / "commits/0.json"
+    fields = json.loads(record.read_bytes())
+    data = first.read_bytes()
+    fields["objects"]["mean"] = {"sha256": sha256_bytes(data), "bytes": len(data)}
+    record.write_text(json.dumps(fields))
+    done = attack.Attack("run", "flip", "before")
+    attacker._look(done, "read", store)
+    assert [what for what, _ in done.failed] == ["wrong bytes read"]
+
+
+def test_an_error_that_is_not_of_the_product_is_counted(attacker, monkeypatch):
+    monkeypatch.setattr(attack, "verify", lambda store: 1 / 0)
+    done = attack.Attack("run", "flip", "before")
+    attacker._look(done, "verify", attacker.torture.whole.store)
+    assert [what for what, _ in done.failed] == ["tracebacks"]
+
+
+@pytest.mark.parametrize("how", attack.HOW)
+def test_each_kind_of_damage_changes_the_file(tmp_path, how):
+    path = tmp_path / "file.json"
+    path.write_bytes(b"0123456789")
+    attack.HOW[how](path, random.Random(1))
+    assert path.is_symlink() or not path.exists() or path.read_bytes() != b"0123456789"

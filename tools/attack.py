@@ -1,0 +1,280 @@
+"""Damage to every kind of file of a store, between and during runs, transfers and repairs; `tools/torture.py` runs it.
+
+Each attack copies a finished store, takes some of its shards away, damages files of it (cut, flip, empty, delete, other
+JSON, not readable) before or while `run`, `push` or `pull` works on it, and looks at it with `verify`, `repair` and
+`status` meanwhile. Afterwards repairing and running again must give back every row in the bytes of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from e2e.toy import object_bytes
+from wsolpipe import open_store
+from wsolpipe.cli.command import print_table
+from wsolpipe.contract.errors import WsolError
+from wsolpipe.engine.status import survey
+from wsolpipe.share.repair import repair
+from wsolpipe.share.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torture import Torture
+
+WAIT = 120.0
+ROUNDS = 4
+FAILURES = ("rows lost", "wrong bytes read", "wedged", "tracebacks")
+
+
+@dataclass
+class Attack:
+    """One attack: what was damaged, how and when, and what failed.
+
+    Attributes
+    ----------
+    failed : list of (str, str)
+        One of `FAILURES`, and the details.
+    """
+
+    command: str
+    how: str
+    when: str
+    victim: str = ""
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def cut(path: Path, rng: random.Random) -> None:
+    """Keep the first bytes only."""
+    data = path.read_bytes()
+    path.write_bytes(data[: rng.randrange(max(1, len(data)))])
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    """Flip one bit."""
+    data = bytearray(path.read_bytes())
+    if data:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+
+
+def other_json(path: Path, rng: random.Random) -> None:
+    """Write JSON that is not what belongs here."""
+    path.write_text(rng.choice(["[1]", "{}", "7", "null", '{"schema_version": 1}', "[" * 5000, '{"time": [1]}']))
+
+
+def unreadable(path: Path, rng: random.Random) -> None:  # noqa: ARG001
+    """A link to itself: not even root can read it."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+HOW: dict[str, Callable[[Path, random.Random], object]] = {
+    "cut": cut,
+    "flip": flip,
+    "empty": lambda path, rng: path.write_bytes(b""),  # noqa: ARG005
+    "delete": lambda path, rng: path.unlink(),  # noqa: ARG005
+    "other JSON": other_json,
+    "not readable": unreadable,
+}
+
+
+@dataclass
+class Attacker:
+    """Attacks on copies of the finished store of a torture."""
+
+    torture: Torture
+    attacks: list[Attack] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = self.torture.rng
+        self.reference = {
+            (stage, name): np.asarray(view[name][:])
+            for stage, view in self._views(self.torture.whole.store).items()
+            for name in (*view.manifest.arrays, "status")
+        }
+
+    @staticmethod
+    def _views(store: Path) -> dict[str, Any]:
+        split = open_store(str(store))["toy"]["train"]
+        return {stage: split[stage] for stage in ("shade", "frame")}
+
+    def attack(self, number: int) -> Attack:
+        """One attack, from the copy to the tally."""
+        command, how = self.rng.choice(["run", "run", "push", "pull"]), self.rng.choice(list(HOW))
+        done = Attack(command, how, self.rng.choice(["before", "during"]))
+        self.attacks.append(done)
+        folder = self.torture.folder / f"attack{number}"
+        store, other = folder / "store", folder / "other"
+        shutil.copytree(self.torture.whole.store, store)
+        target = store
+        if command != "run":
+            shutil.copytree(self.torture.whole.store, other)
+            target = other
+        self._take_away(target)
+        victim = self._choose(self.rng.choice([store, target]))
+        done.victim = victim.relative_to(folder).as_posix()
+        kept = victim.read_bytes()
+        if done.when == "before":
+            self._damage(done, victim)
+            self._command(done, command, store, other)
+        else:
+            delay, beside = self.rng.uniform(0, 0.6), self.rng.choice(["verify", "repair", "status", "read", ""])
+            thread = threading.Thread(target=self._beside, args=(done, victim, delay, beside, target))
+            thread.start()
+            self._command(done, command, store, other)
+            thread.join(WAIT)
+            if thread.is_alive():
+                done.failed.append(("wedged", beside))
+        self._look(done, "read", target)
+        if how == "not readable" and victim.is_symlink():
+            self._command(done, "repair", store, other)
+            if not victim.is_symlink():
+                done.failed.append(("rows lost", "what could not be read was removed"))
+            else:
+                victim.unlink()
+            victim.write_bytes(kept)
+        self._settle(done, command, store, other)
+        if not done.failed:
+            shutil.rmtree(folder)
+        return done
+
+    def _take_away(self, store: Path) -> None:
+        """Remove some finished shards, so that there is work."""
+        for record in sorted(store.glob("toy/train/*/*/commits/*.json")):
+            stage = record.parents[1]
+            if stage.parent.name != "index" and self.rng.random() < 0.3:
+                record.unlink()
+                for part in stage.glob(f"data.zarr/*/c/{record.stem}"):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+    def _choose(self, store: Path) -> Path:
+        """A file, each kind as likely as another."""
+        kinds: dict[str, list[Path]] = {}
+        for path in sorted(store.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                parts = path.relative_to(store).parts
+                kinds.setdefault("/".join((*parts[2:3], *parts[4:5], path.suffix)), []).append(path)
+        return self.rng.choice(kinds[self.rng.choice(sorted(kinds))])
+
+    def _damage(self, done: Attack, victim: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):  # a command may have removed it by now
+            HOW[done.how](victim, random.Random(f"{self.rng.random()}"))
+
+    def _beside(self, done: Attack, victim: Path, delay: float, what: str, target: Path) -> None:
+        """Damage the victim in a moment, and look at the target."""
+        time.sleep(delay)
+        self._damage(done, victim)
+        if what:
+            self._look(done, what, target)
+
+    def _look(self, done: Attack, what: str, target: Path) -> None:
+        """Look at a store from this process: only errors of the product may come, and no other bytes."""
+        try:
+            if what == "verify":
+                list(verify(open_store(str(target))))
+            elif what == "repair":
+                repair(open_store(str(target)))
+            elif what == "status":
+                survey(open_store(str(target)))
+            else:
+                self._read(done, target)
+        except WsolError:
+            return
+        except Exception:
+            done.failed.append(("tracebacks", f"{what}: {traceback.format_exc()}"))
+
+    def _read(self, done: Attack, target: Path) -> None:
+        """Read every committed shard: the right bytes or an error."""
+        for stage, view in self._views(target).items():
+            for name in (*view.manifest.arrays, "status"):
+                for record in view.committed().values():
+                    rows = slice(record.start, record.stop)
+                    try:
+                        values = view[name][rows]
+                    except WsolError:
+                        continue
+                    wanted = self.reference[stage, name][rows]
+                    if not np.array_equal(values, wanted, equal_nan=values.dtype.kind == "f"):
+                        done.failed.append(("wrong bytes read", f"{stage}/{name} {record.shard}"))
+
+    def _command(self, done: Attack, command: str, store: Path, other: Path, *more: str) -> int:
+        """Run a command in a process of its own; note what must not happen."""
+        whole = self.torture.whole
+        argv = {
+            "run": ["run", *whole.words(f"store={store}", "shard_rows=4", "lease=1"), *more],
+            "push": ["push", f"store={store}", f"to={other}", "jobs=2", *more],
+            "pull": ["pull", f"from={store}", f"store={other}", "jobs=2", *more],
+            "repair": ["repair", f"store={other if other.exists() else store}"],
+            "repair source": ["repair", f"store={store}"],
+        }[command]
+        ended = whole.command_line(argv, kill_after=WAIT)
+        if ended.code == -signal.SIGKILL:
+            done.failed.append(("wedged", " ".join(argv)))
+        if "Traceback" in ended.err + ended.out or ended.code < 0:
+            done.failed.append(("tracebacks", f"{' '.join(argv)} ended with {ended.code}:\n{ended.err[-2000:]}"))
+        return int(ended.code)
+
+    def _settle(self, done: Attack, command: str, store: Path, other: Path) -> None:
+        """Repair and repeat until everything stands, as a user would."""
+        said = []
+        for _ in range(ROUNDS):
+            codes = [self._command(done, "repair source", store, other), self._command(done, "run", store, other)]
+            if command != "run":
+                codes += [
+                    self._command(done, "repair", store, other),
+                    self._command(done, command, store, other, "check=true"),
+                ]
+            targets = [store, *([other] if command != "run" else [])]
+            problems = [item for target in targets for item in verify(open_store(str(target)))]
+            said.append(f"codes {codes}, {[(item.kind, item.where, item.text) for item in problems[:3]]}")
+            if not any(codes) and not problems:
+                break
+        for target in [store, *([other] if command != "run" else [])]:
+            found, wanted = object_bytes(target), self.torture.wanted
+            wrong = [name for name in wanted if found.get(name) not in {None, wanted[name]}]
+            lost = [name for name in wanted if name not in found]
+            if wrong:
+                done.failed.append(("wrong bytes read", f"{wrong[:3]} after {said}"))
+            if lost or any(codes) or problems:
+                done.failed.append(("rows lost", f"{lost[:3]} after {said}"))
+
+
+def run(torture: Torture, attacks: int) -> Attacker:
+    """Attack that often; report each failure at once."""
+    attacker = Attacker(torture)
+    for number in range(attacks):
+        done = attacker.attack(number)
+        for what, text in done.failed:
+            print(
+                f"{what}: {done.how} {done.when} {done.command}, {done.victim}\n  {text}", file=sys.stderr, flush=True
+            )
+    return attacker
+
+
+def show(attacker: Attacker) -> int:
+    """Print the tally; return the number of failures."""
+    failed = Counter(what for done in attacker.attacks for what in {name for name, _ in done.failed})
+    lines: dict[tuple[str, str], Counter[str]] = {}
+    for done in attacker.attacks:
+        line = lines.setdefault((done.command, done.how), Counter())
+        line["attacks"] += 1
+        line.update({name for name, _ in done.failed})
+    columns = ["command", "damage", "attacks", *FAILURES]
+    rows = [[*key, line["attacks"], *(line[name] for name in FAILURES)] for key, line in sorted(lines.items())]
+    print_table(columns, rows)
+    print(f"{len(attacker.attacks)} attacks: " + ", ".join(f"{failed[name]} {name}" for name in FAILURES))
+    return sum(failed.values())
