@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from wsolpipe.contract.backends.local import LocalBackend
 
 from wsolpipe import open_store
 from wsolpipe.cli.command import shown
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.leases import LONGEST_TTL, Leases
 from wsolpipe.engine.status import last_command, survey

@@ -24,6 +24,7 @@ from wsolpipe.contract.records import read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
 from wsolpipe.engine.image_files import is_readable
+from wsolpipe.engine.index_damage import is_damaged, note_manifest
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
 from wsolpipe.images.listing import Annotation, ListedRow
@@ -191,7 +192,7 @@ class IndexWork:
             created=now(),
         )
         if backend.create(f"{self.folder}/manifest.json", manifest.to_bytes()):
-            _note_manifest(self.session, self.folder, sha256_bytes(manifest.to_bytes()))
+            note_manifest(self.session, self.folder, sha256_bytes(manifest.to_bytes()))
         return Index(self.session.store, dataset.name, self.split, self.key)
 
     def _discard_damaged_scans(self) -> int:
@@ -234,7 +235,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     dataset, backend = session.dataset, session.backend
     base = f"{split_folder(dataset.name, split)}/index"
     present = session.index_of(split)
-    if present is not None and _is_damaged(session, present):
+    if present is not None and is_damaged(session, present):
         backend.delete(f"{present.folder}/manifest.json")
         if backend.size(f"{present.folder}/listing.json") is not None:
             return IndexWork(session, split, present.key)  # the same rows in the same order, from the same listing
@@ -278,7 +279,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     note = {**last_seen(backend, work.folder), "stamp": stamp, "time": now()}
     backend.replace(f"{work.folder}/seen.json", json.dumps(note).encode())
     finished = session.finished_index(split, work.key)
-    if finished is not None and _is_damaged(session, finished):
+    if finished is not None and is_damaged(session, finished):
         backend.delete(f"{work.folder}/manifest.json")
         return work
     return finished or work
@@ -339,35 +340,6 @@ def ask_rescan(session: Session, split: str) -> None:
     """Make the next run look at files again whose size or time changed, or that were quarantined."""
     folder = f"{split_folder(session.dataset.name, split)}/index-rescans"
     session.backend.create(f"{folder}/{now().replace(':', '-')}.json", b"{}")
-
-
-def _is_damaged(session: Session, index: Index) -> bool:
-    """Whether a table of the index has other bytes than its manifest says, or the manifest is not as it was written.
-
-    Where another store or an older version wrote it, its digests are held against the table once.
-    """
-    for name, stored in index.manifest.objects.items():
-        try:
-            if sha256_bytes(session.backend.get(f"{index.folder}/{name}")) != stored.sha256:
-                return True
-        except FileNotFoundError:
-            return True
-    manifest = sha256_bytes(session.backend.get(f"{index.folder}/manifest.json"))
-    noted = last_seen(session.backend, index.folder).get("manifest")
-    if noted is not None:
-        return noted != manifest
-    from wsolpipe.images.tables import column_digests
-
-    if column_digests(index.table()) != index.manifest.digests:
-        return True
-    _note_manifest(session, index.folder, manifest)
-    return False
-
-
-def _note_manifest(session: Session, folder: str, sha256: str) -> None:
-    """Remember the digest of a manifest that was checked, so that a later change of it is found."""
-    note = {**last_seen(session.backend, folder), "manifest": sha256}
-    session.backend.replace(f"{folder}/seen.json", json.dumps(note).encode())
 
 
 def _select(session: Session, rows: list[ListedRow]) -> list[ListedRow]:
