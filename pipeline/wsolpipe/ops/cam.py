@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
 Combination = Literal["quadratic", "linear"]
@@ -161,30 +159,3 @@ def _pixel_shares(features: Tensor, second: Tensor, third: Tensor) -> Tensor:
 
 def _quotient(above: Tensor, below: Tensor) -> Tensor:
     return torch.where(below != 0, above / torch.where(below != 0, below, 1), 0)
-
-
-def _known(value: Tensor | None, what: str) -> Tensor:
-    if value is None:
-        msg = f"this method needs the {what}"
-        raise ValueError(msg)
-    return value
-
-
-METHODS: dict[str, Callable[[Seen], Tensor]] = {
-    "cam": lambda seen: cam(seen.features, _known(seen.weight, "linear layer"), seen.classes),
-    "gradcam": lambda seen: gradcam(seen.features, _known(seen.gradients, "gradients")),
-    "gradcam++": lambda seen: gradcam_plus_plus(seen.features, _known(seen.gradients, "gradients")),
-    "smooth-gradcam++": lambda seen: smooth_gradcam_plus_plus(seen.features, _known(seen.noisy, "noisy gradients")),
-    "xgradcam": lambda seen: xgradcam(seen.features, _known(seen.gradients, "gradients")),
-    "layercam": lambda seen: layercam(seen.features, _known(seen.gradients, "gradients")),
-    "nl-ccam": lambda seen: nl_ccam(
-        seen.features, _known(seen.weight, "linear layer"), seen.logits, seen.classes, seen.combination
-    ),
-}
-"""Every method by the name that a stage knows it by."""
-#: Methods that need a linear layer after global average pooling.
-LINEAR = frozenset({"cam", "nl-ccam"})
-#: Methods whose closed form takes logits as piecewise linear in the features (Grad-CAM++, eq. 15).
-CLOSED = frozenset({"gradcam++", "smooth-gradcam++"})
-#: Methods that need gradients of the clean input.
-GRADIENT = frozenset({"gradcam", "gradcam++", "xgradcam", "layercam"})

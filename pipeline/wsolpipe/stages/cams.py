@@ -9,6 +9,7 @@ from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
+from wsolpipe.ops.cam_methods import METHODS
 from wsolpipe.stages.base import ExecutionOnly, StageParams
 from wsolpipe.stages.map_stage import MapStage, map_arrays
 from wsolpipe.stages.param_types import Distinct, OneOrMore, TargetWord
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from wsolpipe.networks.features import FeatureMaps
     from wsolpipe.stages.base import Array, Rows
 
-Method = Literal["cam", "gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam", "nl-ccam"]
-SMOOTH, CCAM = "smooth-gradcam++", "nl-ccam"
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
 TOP = 5
 
 
@@ -56,9 +59,9 @@ class CamsParams(StageParams):
     def in_key(self) -> dict[str, Any]:
         """No parameter of a method that is not made."""
         values = super().in_key()
-        unused = set() if SMOOTH in self.methods else {"samples", "noise", "seed"}
-        unused |= set() if CCAM in self.methods else {"combination"}
-        return {name: value for name, value in values.items() if name not in unused}
+        special = {name for method in METHODS.values() for name in method.params}
+        used = {name for method in self.methods for name in METHODS[method].params}
+        return {name: value for name, value in values.items() if name not in special - used}
 
 
 class Cams(MapStage[CamsParams]):
@@ -84,7 +87,6 @@ class Cams(MapStage[CamsParams]):
         from wsolpipe.models.classes import refuse_misfit
         from wsolpipe.networks.classifier import load_classifier
         from wsolpipe.networks.features import FeatureMaps
-        from wsolpipe.ops.cam import CLOSED, LINEAR
 
         context = self.context
         self.classifier = load_classifier(context.artifacts["classifier"], context.device)
@@ -92,14 +94,14 @@ class Cams(MapStage[CamsParams]):
         refuse_misfit(record, context.dataset, context.classes, context.class_names)
         self.maker = FeatureMaps(self.classifier, self.params.layer)
         where = f"layer {self.maker.layer}" if self.maker.layer else "its last features"
-        wanting = [method for method in self.params.methods if method in LINEAR]
+        wanting = [method for method in self.params.methods if "weight" in METHODS[method].reads]
         if wanting and self.maker.weight is None:
             msg = (
                 f"{' and '.join(wanting)} need logits that are a linear function of the mean of the features, and "
                 f"those of {record.model} at {where} are not"
             )
             raise ConfigError(msg, hint="cams.methods=gradcam works for every network")
-        closed = [method for method in self.params.methods if method in CLOSED]
+        closed = [method for method in self.params.methods if METHODS[method].closed_form]
         if closed and self.maker.bends():
             context.warn(
                 f"{' and '.join(closed)} take higher derivatives as powers of the first, as their papers and every "
@@ -137,20 +139,21 @@ class Cams(MapStage[CamsParams]):
         """
         import torch
 
-        from wsolpipe.ops.cam import GRADIENT, METHODS, Seen
+        from wsolpipe.ops.cam import Seen
 
         methods = self.params.methods
+        needed = {name for method in methods for name in METHODS[method].reads}
         images = self.classifier.normalise(torch.from_numpy(pixels).to(self.classifier.mean.device))
         run = self.maker(images)
         classes = self._classes(run.logits.detach(), targets)
         seen = Seen(
             features=run.features,
-            gradients=run.gradients(classes) if GRADIENT.intersection(methods) else None,
+            gradients=run.gradients(classes) if "gradients" in needed else None,
             logits=run.logits.detach(),
             classes=classes,
             weight=self.maker.weight,
             combination=self.params.combination,
-            noisy=self._noisy(images, classes, numbers) if SMOOTH in methods else None,
+            noisy=self._noisy(images, classes, numbers) if "noisy" in needed else None,
         )
         with torch.no_grad():
             maps = torch.cat([METHODS[method](seen) for method in methods], dim=1)
