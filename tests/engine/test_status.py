@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_odd_names_beside_keys_and_records_stop_nobody(done):
     bench, _ = done
     folder = bench.store / bench.nodes()["shade"].folder
     for name in ("backup copy", f"{folder.name}.bak", "\x1b[31m"):
-        (folder.parent / name).mkdir()
+        shutil.copytree(folder, folder.parent / name)
         (bench.store / name).mkdir()
     assert sum("backup copy" in name for name in survey(open_store(str(bench.store)))[2]) == 2
     for name in ("²³.json", "notes.txt"):
