@@ -37,8 +37,10 @@ def build(method: str, backbone: str, *, weights: str | None, size: int, classes
     return recipe_type(method).model_validate(given).build(Task(classes, size))
 
 
-def settings(store: TinyStore, out: Path, **more: Any) -> Settings:
-    labelling = Labelling(store.url, "tiny", "train")
+def settings(
+    store: TinyStore, out: Path, *, maps: str | None = "cls_maps", boxes: str | None = "proposals", **more: Any
+) -> Settings:
+    labelling = Labelling(store.url, "tiny", "train", maps=maps, boxes=boxes if maps else None)
     return Settings(labelling, root=store.root, out=out, **{"workers": 0, "save_every": 1, "thresholds": 50, **more})
 
 

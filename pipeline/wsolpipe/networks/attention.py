@@ -98,7 +98,33 @@ def class_token_row(attention: Any, tokens: Tensor, *, rope: Tensor | None = Non
         key = turn(attention, key, rope, prefix=attention.num_prefix_tokens)
     if key.shape[1] != query.shape[1]:  # grouped-query attention: head h uses key head h // group
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    with torch.autocast(tokens.device.type, enabled=False):  # these numbers are the result
+    return _row(attention, query, key)
+
+
+def class_token_row_of(attention: Any, joint: Tensor) -> Tensor:
+    """First row of softmax(scale · q·kᵀ) from the output of a layer's joint projection, which is not computed again.
+
+    Parameters
+    ----------
+    attention : nn.Module
+        timm's ``Attention``.
+    joint : float tensor [B, N, 3C]
+        Output of its ``qkv``, the class token first.
+
+    Returns
+    -------
+    float32 tensor [B, heads, N]
+        Rows sum to one.
+    """
+    width = joint.shape[-1] // 3
+    query, key = joint[:, :1, :width], joint[..., width : 2 * width]
+    query, key = (part.reshape(*part.shape[:2], attention.num_heads, -1).transpose(1, 2) for part in (query, key))
+    return _row(attention, attention.q_norm(query), attention.k_norm(key))
+
+
+def _row(attention: Any, query: Tensor, key: Tensor) -> Tensor:
+    """Weights [B, heads, N] of one query [B, heads, 1, d] on all keys [B, heads, N, d]."""
+    with torch.autocast(key.device.type, enabled=False):  # these numbers are the result
         return attention_weights(query.float(), key.float(), attention.scale).squeeze(-2)
 
 

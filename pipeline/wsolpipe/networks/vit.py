@@ -64,11 +64,18 @@ def build_vit(model: str, *, size: int, model_args: Mapping[str, Any] | None = N
         torch.manual_seed(seed)
         vit = create(model, options, **fixed)
     require_class_token(vit, model)
-    _require_tiling(vit, model, size)
+    require_tiling(vit, model, size)
     return vit.eval().requires_grad_(requires_grad=False)
 
 
-def _require_tiling(vit: Any, model: str, size: int) -> None:
+def require_tiling(vit: Any, model: str, size: int) -> None:
+    """Refuse an input whose side is not a multiple of the patch.
+
+    Raises
+    ------
+    ConfigError
+        Names the nearest sizes that are.
+    """
     patch = getattr(getattr(vit, "patch_embed", None), "patch_size", None)
     if patch is None or getattr(vit.patch_embed, "dynamic_img_pad", False):
         return

@@ -18,6 +18,7 @@ GROUP = "wsoltrain.methods"
 METHODS = {
     "dips": "wsoltrain.methods.dips:Dips",
     "dips_workshop": "wsoltrain.methods.dips_workshop:DipsWorkshop",
+    "ts_cam": "wsoltrain.methods.ts_cam:TsCam",
     "trcam": "wsoltrain.methods.trcam:TrCam",
     "trcam_attention": "wsoltrain.methods.trcam:TrCamAttention",
 }

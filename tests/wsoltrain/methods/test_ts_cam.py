@@ -1,0 +1,130 @@
+"""TS-CAM: maps as in the paper on the same random weights, published checkpoints, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
+
+from trained import build, settings
+from transformer_oracles import SIZE, VIT, ts_cam
+from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsoltrain.inference.model import load_trained
+from wsoltrain.training.loop import Trainer
+from wsoltrain.training.recipe_file import load_recipe
+
+NAME = "vit_tiny_patch16_224"
+
+
+def made(method="ts_cam", *, classes=5, **keys):
+    given = {"weights": None, "size": SIZE, "model_args": VIT, **keys}
+    return build(method, given.pop("backbone", NAME), classes=classes, **given)
+
+
+def spread(net, scale=3.0):
+    """Weights far from those of an initialisation, so that softmax and maps are not flat."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if value.ndim > 1:
+                value.mul_(scale)
+            elif "norm" not in name:
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
+    return net
+
+
+def test_scores_maps_and_loss_are_those_of_the_paper_on_the_same_weights():
+    model = made().eval()
+    state = spread(model.net).state_dict()
+    images, labels = torch.randn(3, 3, SIZE, SIZE), torch.tensor([4, 0, -1])
+    scores, maps, attention = ts_cam(state, images)
+    found = model.predict(images, labels)
+    assert not found.unit
+    torch.testing.assert_close(found.scores, scores, rtol=1e-5, atol=1e-5)
+    picked = [4, 0, int(scores[2].argmax())]
+    expected = torch.stack([maps[row, label] * attention[row] for row, label in enumerate(picked)])
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found.maps, expected, rtol=1e-5, atol=1e-5)
+    labels = torch.tensor([4, 0, 2])
+    parts = model.losses({"image": images, "label": labels}, "train", 0).parts
+    torch.testing.assert_close(parts["classes"], cross_entropy(scores, labels), rtol=1e-5, atol=1e-5)
+
+
+def test_query_and_key_norms_of_a_transformer_are_applied_to_its_attention():
+    model = made(model_args={**VIT, "qk_norm": True}).eval()
+    spread(model.net)
+    rows = []
+    for block in model.net.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda module, given, weights: rows.append(weights))
+    images = torch.randn(2, 3, SIZE, SIZE)
+    found = model.predict(images, torch.tensor([1, 1])).maps
+    attention = torch.stack([weights.mean(1)[:, 0, 1:] for weights in rows]).sum(0).view(-1, 4, 4)
+    tokens = model.net.forward_features(images)[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(found, model.net.head(tokens)[:, 1] * attention, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("nesting", ["model", "state_dict", None])
+def test_published_checkpoint_loads_with_its_convolution(tmp_path, nesting):
+    published = spread(made().net).state_dict()
+    names = {f"module.{name}": value for name, value in published.items()}
+    file = tmp_path / "ts_cam.pth.tar"
+    torch.save({nesting: names, "epoch": 3} if nesting else names, file)
+    loaded = made(weights=str(file)).net.state_dict()
+    assert loaded.keys() == published.keys()
+    assert all(torch.equal(value, published[name]) for name, value in loaded.items())
+
+
+def test_plain_transformers_weights_load_without_their_classifier(tmp_path):
+    torch.manual_seed(3)
+    plain = timm.create_model(NAME, img_size=SIZE, num_classes=10, **VIT)
+    save_file(plain.state_dict(), tmp_path / "plain.safetensors")
+    net = made(weights=str(tmp_path / "plain.safetensors")).net
+    assert torch.equal(net.blocks[2].mlp.fc1.weight, plain.blocks[2].mlp.fc1.weight)
+    assert net.head.weight.shape == (5, 24, 3, 3)
+
+
+def test_position_embeddings_are_resampled_to_another_size(tmp_path):
+    plain = timm.create_model(NAME, img_size=SIZE, num_classes=0, **VIT)
+    save_file(plain.state_dict(), tmp_path / "plain.safetensors")
+    net = made(weights=str(tmp_path / "plain.safetensors"), size=48).net
+    assert net.pos_embed.shape == (1, 1 + 36, 24)
+    grid = plain.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    grid = torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic", antialias=True)
+    torch.testing.assert_close(net.pos_embed[:, 1:], grid.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_of_other_classes_or_networks_are_refused(tmp_path):
+    file = tmp_path / "other.safetensors"
+    save_file(made(classes=7).net.state_dict(), file)
+    with pytest.raises(ConfigError, match="is a checkpoint of 7 classes, the data set has 5"):
+        made(weights=str(file))
+    save_file(made(classes=5, model_args={**VIT, "depth": 3}).net.state_dict(), file)
+    with pytest.raises(WeightsError, match=r"missing blocks\.3"):
+        made(weights=str(file))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"backbone": "resnet18", "model_args": {}}, "resnet18"),
+        ({"backbone": "deit_tiny_distilled_patch16_224"}, "one class token"),
+        ({"backbone": "deit3_small_patch16_224", "size": 30}, "size=30 is not a multiple of the patch size 8"),
+        ({"backbone": "swin_tiny_patch4_window7_224", "model_args": {}, "size": 224}, "class token"),
+    ],
+)
+def test_networks_that_give_no_class_token_attention_are_refused(keys, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        made(**keys)
+    assert "\n" not in caught.value.message
+
+
+def test_training_and_loading_go_through_the_recipe(trainable, tmp_path):
+    keys = {"backbone": NAME, "model_args": VIT, "weights": None, "size": SIZE, "batch": 8, "epochs": 1, "lr": 1e-3}
+    recipe = load_recipe("ts_cam", dataset="tiny", changes=keys)
+    Trainer(recipe, settings(trainable, tmp_path, maps=None), []).fit()
+    trained = load_trained(str(tmp_path), device=torch.device("cpu"))
+    assert trained.model.predict(torch.zeros(1, 3, SIZE, SIZE)).maps.shape == (1, 4, 4)
+    assert trained.tau is not None

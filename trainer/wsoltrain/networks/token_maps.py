@@ -1,0 +1,173 @@
+"""Vision transformers whose patch tokens are classified: a map of scores a class, and the class token's attention.
+
+TS-CAM (Gao et al., ICCV 2021) puts a convolution 3 x 3 on the patch tokens in place of the linear head; SCM, SAT and
+MOLT build on it. Networks are timm's plain vision transformers with that convolution as ``head``, so their tensors have
+the names of the published checkpoints: ``cls_token``, ``pos_embed``, ``blocks.…``, ``norm.…``, ``head.…``.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.networks.architectures import classifier_keys
+from wsolpipe.networks.attention import class_token_row_of
+from wsolpipe.networks.backbones import build_backbone
+from wsolpipe.networks.sources import resolve
+from wsolpipe.networks.vit import require_tiling, require_tokens
+from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+    from wsoltrain.networks.backbone import BackboneKeys
+
+HEAD = "head.weight"
+
+
+class TokenMaps(NamedTuple):
+    """What a batch of images gives.
+
+    Attributes
+    ----------
+    classes : float Tensor [B, C, h, w]
+        Class scores of each patch.
+    attention : float32 Tensor [B, h, w] or None
+        Attention of the class token to each patch, averaged over heads and summed over blocks; where asked for.
+    """
+
+    classes: Tensor
+    attention: Tensor | None
+
+    @property
+    def scores(self) -> Tensor:
+        """Class logits [B, C]: means of the class maps."""
+        return self.classes.mean((2, 3))
+
+    def of_class(self, picked: Tensor) -> Tensor:
+        """Score map [B, h, w] of one class an image, int64 [B]."""
+        return self.classes[torch.arange(len(picked), device=picked.device), picked]
+
+
+def build_token_network(
+    keys: BackboneKeys, *, size: int, classes: int, add: Callable[[Any], None] | None = None, **fixed: Any
+) -> Any:
+    """Build a timm vision transformer that classifies its patch tokens, and load its weights.
+
+    A file is either that of a plain transformer, whose own classifier is left out, or a checkpoint of the method, whose
+    convolution is loaded with everything else.
+
+    Parameters
+    ----------
+    keys : BackboneKeys
+        Network and weights.
+    size : int
+        Side of the input, pixels; position embeddings are resampled to its grid (bicubic).
+    classes : int
+        Outputs.
+    add : callable, optional
+        Gives the network further parts before weights are loaded; a file need not hold them.
+    **fixed
+        Further arguments of ``timm.create_model``.
+
+    Raises
+    ------
+    ConfigError
+        If the network is not a plain vision transformer with one class token, its patches do not tile the input, or the
+        checkpoint is one of other classes.
+    WeightsError
+        If the weights are missing or do not fit.
+    """
+    what = f"backbone={keys.backbone}"
+    found = None if keys.weights is None else resolve(keys.weights, model=keys.backbone)
+    drawn = keys.weights if found is not None and found.path is None else None
+    net = build_backbone(keys.backbone, weights=drawn, model_args=keys.model_args, img_size=size, **fixed)
+    _require_plain(net, what)
+    require_tiling(net, what, size)
+    plain = set(net.state_dict())
+    net.head = nn.Conv2d(net.embed_dim, classes, 3, padding=1)
+    if add is not None:
+        add(net)
+    if found is not None and found.path is not None:
+        state = load_state(found)
+        if state.get(HEAD) is not None and state[HEAD].ndim == net.head.weight.ndim:
+            _require_classes(state[HEAD], classes, keys.weights)
+            ignored: tuple[str, ...] = ()
+        else:
+            ignored = (*HEAD_KEYS, *classifier_keys(keys.backbone))
+            state = {name: value for name, value in state.items() if not name.startswith(ignored)}
+        own = {name: value for name, value in net.state_dict().items() if name not in plain}
+        load_into(net, {**own, **state}, what=keys.backbone, ignore=ignored)
+    return net
+
+
+def _require_plain(net: Any, what: str) -> None:
+    require_tokens(net, what, attention=True)
+    for number, block in enumerate(net.blocks):
+        kinds = type(block).__name__, type(block.attn).__name__
+        if kinds != ("Block", "Attention"):
+            msg = f"{what} cannot classify its patches: block {number} is {kinds[0]} with {kinds[1]}"
+            raise ConfigError(msg, hint="backbone=deit_small_patch16_224, or another plain vision transformer")
+
+
+def _require_classes(weight: Tensor, classes: int, source: str | None) -> None:
+    if len(weight) != classes:
+        msg = f"weights={source} is a checkpoint of {len(weight)} classes, the data set has {classes}"
+        raise ConfigError(msg, hint="a checkpoint that was trained on this data set, or weights=timm")
+
+
+def read_token_maps(net: Any, images: Tensor, *, attention: bool) -> TokenMaps:
+    """Run a network of `build_token_network`.
+
+    Parameters
+    ----------
+    net : nn.Module
+        The network.
+    images : float Tensor [B, 3, H, W]
+        Normalised.
+    attention : bool
+        Give the class token's attention too. Of each block's attention only that row is computed a second time.
+    """
+    if not attention:
+        return TokenMaps(net.head(patch_grid(net, images, net.forward_features(images))), None)
+    with _class_token_rows(net) as rows:
+        patches = patch_grid(net, images, net.forward_features(images))
+    shares = torch.stack([row.mean(1) for row in rows]).sum(0)[:, net.num_prefix_tokens :]
+    return TokenMaps(net.head(patches), shares.reshape(len(shares), *patches.shape[-2:]))
+
+
+def patch_grid(net: Any, images: Tensor, tokens: Tensor) -> Tensor:
+    """Patch tokens [B, D, h, w] of tokens [B, 1 + h w (+ more), D] of images [B, 3, H, W]."""
+    rows, columns = net.patch_embed.dynamic_feat_size(images.shape[-2:])
+    first = net.num_prefix_tokens
+    patches = tokens[:, first : first + rows * columns]
+    return patches.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+
+
+@contextmanager
+def _class_token_rows(net: Any) -> Iterator[list[Tensor]]:
+    """Collect the class token's attention [B, heads, N] of each block that runs meanwhile."""
+    rows: list[Tensor] = []
+
+    def collector(layer: Any) -> Callable[..., None]:
+        return lambda _, given, joint: rows.append(class_token_row_of(layer, joint))  # noqa: ARG005 - torch's names
+
+    hooks = [block.attn.qkv.register_forward_hook(collector(block.attn)) for block in net.blocks]
+    try:
+        yield rows
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def scaled_to_unit(maps: Tensor) -> Tensor:
+    """Maps [B, …], each between its own lowest and highest value; a constant one is 0."""
+    flat = maps.flatten(1)
+    flat = flat - flat.amin(1, keepdim=True)
+    return (flat / flat.amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)).view_as(maps)
