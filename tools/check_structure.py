@@ -26,7 +26,6 @@ FACES = frozenset({"wsoltrain/crf.py", "wsoltrain/stream.py"})
 KNOWN = frozenset(
     {
         "circle of files: wsolpipe.share.card, wsolpipe.share.croissant, wsolpipe.share.publish",
-        "wsolpipe/stages/classifier.py has more than 400 lines",
         "modules of one name: wsolpipe/evaluate/tables.py, wsolpipe/images/tables.py",
         "modules of one name: wsolpipe/images/importers/localization.py, wsolpipe/metrics/localization.py",
         "modules of one name: wsolpipe/models/sources.py, wsolpipe/networks/sources.py",
