@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.canonical import sha256_bytes
@@ -113,12 +113,10 @@ class Protocol(RuleBasedStateMachine):
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.workers) < 8)
-    @rule()
+    @initialize()
     def begin(self):
-        self._worker()
+        self._acquire(self._worker())
 
-    @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def acquire(self, data):
         worker = data.draw(st.sampled_from(self.workers))
@@ -180,7 +178,7 @@ class Protocol(RuleBasedStateMachine):
         data.draw(st.sampled_from(self._holders())).alive = False
 
     @precondition(lambda self: self._holders())
-    @rule(data=st.data(), at=st.integers(1, 6), how=st.sampled_from(["run", "die", "be overtaken", "meet"]))
+    @rule(data=st.data(), at=st.integers(1, 4), how=st.sampled_from(["run", "die", "be overtaken", "meet"]))
     def put(self, data, at, how):
         """Commit; at one of its changes the worker dies, is overtaken in its sleep, or meets a holder of old."""
         self._put(data, data.draw(st.sampled_from(self._holders())), at, how)
@@ -197,7 +195,7 @@ class Protocol(RuleBasedStateMachine):
             others = [other for other in self._holders() if other is not worker]
             if left[0] == 0 and (how == "be overtaken" or (how == "meet" and others)):
                 other = self._take_over() if how == "be overtaken" else data.draw(st.sampled_from(others))
-                self._put(data, other, data.draw(st.integers(1, 6)), data.draw(st.sampled_from(["run", "die"])))
+                self._put(data, other, data.draw(st.integers(1, 9)), data.draw(st.sampled_from(["run", "die"])))
 
         worker.backend.before = before
         kind = data.draw(st.sampled_from(["own", "same"]))
@@ -269,5 +267,5 @@ class Protocol(RuleBasedStateMachine):
 
 TestProtocol = Protocol.TestCase
 TestProtocol.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
