@@ -88,6 +88,7 @@ def test_workers_killed_at_any_phase_are_replaced_or_resumed(toy, undisturbed, p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # bounds a hang; on a loaded machine every start of three workers takes long
 def test_three_workers_killed_at_random_moments_change_no_byte(toy, undisturbed):
     """One store is killed again and again until it is done, then the next; `test_torture.py` does it to one worker.
 

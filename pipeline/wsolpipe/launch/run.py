@@ -81,18 +81,21 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
             _force(graph_session)
         retry_found(graph_session, resolve(graph_session))
         submitted = launch(graph_session, hear, stop)
-        if not submitted and not stop.is_set() and retry_found(graph_session, resolve(graph_session)):
+        graph = resolve(graph_session)
+        lines = make_plan(graph_session, graph)
+        quarantined = any(line.quarantined for line in lines)
+        if quarantined and not submitted and not stop.is_set() and retry_found(graph_session, graph):
             submitted = launch(graph_session, hear, stop)
-    graph = resolve(graph_session)
+            graph = resolve(graph_session)
+            lines = make_plan(graph_session, graph)
     if submitted:
-        return Ended(graph_session, make_plan(graph_session, graph), EXIT_DONE, submitted, submitted=True)
+        return Ended(graph_session, lines, EXIT_DONE, submitted, submitted=True)
     leases = Leases(graph_session.backend)
     for folder in [
         *(index.folder for index in graph.indexes.values() if index),
         *(node.folder for node in graph.nodes),
     ]:
         leases.sweep(folder)
-    lines = make_plan(graph_session, graph)
     code, verdict = _judge(graph_session, lines, late=late.is_set(), interrupted=stop.is_set())
     return Ended(graph_session, lines, code, verdict)
 
