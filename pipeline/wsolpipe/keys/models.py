@@ -19,6 +19,14 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any value"}
 
 
+def spell_none(model: type[BaseModel], given: Any) -> Any:
+    """Give a key that takes the word ``none`` and no null that word, where ``key=none`` was read as null."""
+    if not isinstance(given, dict):
+        return given
+    words = {name for name, info in model.model_fields.items() if "none" in get_args(info.annotation)}
+    return {name: "none" if value is None and name in words else value for name, value in given.items()}
+
+
 def keys_of(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, *, prefix: str = "") -> tuple[Key, ...]:
     """Keys of a model's fields; a field that is a model itself gives the keys ``field.inner``.
 

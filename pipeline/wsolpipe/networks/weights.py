@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.networks.positions import stretch
+from wsolpipe.networks.vision_towers import tower_of_clip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +147,7 @@ def load_into(
     """Load tensors into a model, all of them or none.
 
     Position embeddings of another image size are stretched, and other names of the same network (DINOv2, EVA, ConvNeXt)
-    are translated by timm; a differing patch size is refused, not resampled.
+    are translated by timm; of a CLIP the vision tower is taken; a differing patch size is refused, not resampled.
 
     Parameters
     ----------
@@ -166,7 +167,7 @@ def load_into(
     WeightsError
         If a tensor is missing, unexpected or of another shape; names the first of each.
     """
-    fitted = _fitted(model, _with_positions(model, state, positions))
+    fitted = _fitted(model, _with_positions(model, tower_of_clip(state, model), positions))
     wanted = model.state_dict()
     missing = [key for key in wanted if key not in fitted]
     unexpected = [key for key in fitted if key not in wanted and not key.startswith(tuple(ignore))]

@@ -10,12 +10,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.keys.kinds import NamesFile
+from wsolpipe.keys.models import spell_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -45,6 +46,11 @@ class StageParams(BaseModel):
     """Parameters of a stage; unknown keys are refused. Defaults stand in ``stages.yaml``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_none(cls, given: Any) -> Any:
+        return spell_none(cls, given)
 
     @classmethod
     def names_marked(cls, mark: type) -> set[str]:

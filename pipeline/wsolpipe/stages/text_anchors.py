@@ -50,7 +50,7 @@ class TextAnchors(AsksClip, ArtifactStage[TextAnchorsParams]):
         """
         from safetensors.numpy import save
 
-        from wsolpipe.ops.anchors import orthogonalise
+        from wsolpipe.networks.anchors import orthogonalise
 
         params, context = self.params, self.context
         names = params.names(context)

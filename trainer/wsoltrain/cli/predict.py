@@ -30,12 +30,16 @@ KEYS = (
     Key("source", kinds.file("path or pattern"), "folder, image, video, or a quoted pattern such as 'photos/**/*.jpg'"),
     Key("out", kinds.file("folder"), "folder to write", "predictions"),
     Key("tau", kinds.number(0, 1), "threshold of the map", otherwise="chosen on validation, from the checkpoint"),
+    Key(
+        "anchors", kinds.file(),
+        "anchors.safetensors of a stage text_anchors of other classes, to name these without training (tedloc)", None,
+    ),
     Key("every", kinds.integer(1), "read each n-th frame of a video", 1, unit="frames"),
     Key("maps", kinds.flag(), "write maps/<path>.npy, float32 [S, S], which wsolpipe eval maps= reads", True),
     Key("overlays", kinds.flag(), "write overlays/<path>.jpg, the picture with its map and box", True),
     Key("batch", kinds.integer(1), "pictures in one forward pass", 16),
     DEVICE,
-)
+)  # fmt: skip
 
 
 @make_command(
@@ -73,7 +77,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     from wsoltrain.inference.predict import predict
 
     device = torch.device(choose_device(values["device"]))
-    trained = load_trained(values["checkpoint"], device=device)
+    trained = load_trained(values["checkpoint"], device=device, anchors=values["anchors"])
     tau = values["tau"] if values["tau"] is not None else trained.tau
     if tau is None or not 0 <= tau < 1:
         msg = f"tau={tau} is not a threshold of a map in 0..1"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from wsolpipe.keys.models import spell_none
 
 
 class Keys(BaseModel):
@@ -12,6 +16,11 @@ class Keys(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_none(cls, given: Any) -> Any:
+        return spell_none(cls, given)
 
     def check(self) -> None:
         """Refuse values that fit their types but not each other; called once for each recipe.

@@ -34,7 +34,9 @@ def complexity(model: Method[Any], size: int) -> dict[str, Any]:
         _Predict(model)(image)
     model.train(training)
     counts = {name: sum(kinds.values()) / 2 for name, kinds in counter.get_flop_counts().items()}
-    fixed_macs = sum(counts.get(name, 0.0) for name in {_counted(prefix.rstrip("."), counts) for prefix in model.fixed})
+    modules = dict(model.named_modules())
+    parts = [prefix.rstrip(".") for prefix in model.fixed if prefix.rstrip(".") in modules]  # the others are buffers
+    fixed_macs = sum(counts.get(name, 0.0) for name in {_counted(part, counts) for part in parts})
     parameters = {name: value.numel() for name, value in model.named_parameters()}
     fixed = sum(count for name, count in parameters.items() if name.startswith(model.fixed))
     total = sum(parameters.values())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.methods.base import Task
+from wsoltrain.methods.registry import find_method
 from wsoltrain.training import checkpoint
 from wsoltrain.training.recipe import read_saved
 
@@ -46,7 +47,7 @@ class Trained:
     epoch: int | None
 
 
-def load_trained(named: str, *, device: torch.device) -> Trained:
+def load_trained(named: str, *, device: torch.device, anchors: str | None = None) -> Trained:
     """Load the weights of a run.
 
     Parameters
@@ -55,11 +56,13 @@ def load_trained(named: str, *, device: torch.device) -> Trained:
         A .safetensors file that ``wsoltrain fit`` wrote, or a run's folder with one ``best-….safetensors``.
     device : torch.device
         Device of the network.
+    anchors : str, optional
+        Classes to name instead of those of training; see `wsoltrain.methods.base.Method.new_classes`.
 
     Raises
     ------
     ConfigError
-        If the folder holds none of them, or several.
+        If the folder holds none of them, or several, or the method cannot name other classes.
     DataError, WeightsError
         If the file is damaged, or the backbone's weights are missing.
     """
@@ -70,11 +73,14 @@ def load_trained(named: str, *, device: torch.device) -> Trained:
         raise ConfigError(msg, hint="checkpoint=best-….safetensors of the same folder")
     recipe = read_saved(state["recipe"])
     artifacts = checkpoint.artifacts_of(path)
+    names = state.get("class_names") or [str(number) for number in range(state["classes"])]
+    if anchors is not None:
+        files, names = find_method(recipe.method).new_classes(anchors)
+        artifacts |= files
     model = recipe.build(
-        Task(state["classes"], recipe.size, recipe.seed, recipe.mean, recipe.std, artifacts=artifacts, device=device)
+        Task(len(names), recipe.size, recipe.seed, recipe.mean, recipe.std, artifacts=artifacts, device=device)
     )
     checkpoint.load(path, model)
-    names = state.get("class_names") or [str(number) for number in range(state["classes"])]
     return Trained(path, model.to(device).eval(), recipe, state.get("tau"), names, state.get("epoch"))
 
 

@@ -83,7 +83,7 @@ def _predict(trained: Trained, chunk: list[Picture], tau: float, device: torch.d
         found = checked(trained.model.predict(images), len(images), recipe.method)
         maps = found.scaled().cpu().numpy()
         classes = None if found.scores is None else found.scores.float().softmax(1).max(1)
-    framed = standard_maps(found.maps.float().cpu().numpy(), normalise=not found.unit)
+    framed = standard_maps(found.maps.float().cpu().numpy(), side=trained.model.frame_side, normalise=not found.unit)
     for number, picture in enumerate(chunk):
         label = probability = None
         if classes is not None:

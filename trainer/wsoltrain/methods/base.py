@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.metrics.scaling import SIDE
 from wsoltrain.data.keys import Keys as BaseKeys
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ class Task:
     labelling : Labelling or None
         Store and data set that is trained on; None where a checkpoint is loaded to predict.
     artifacts : mapping of str to bytes
-        Content of each file that `Method.reads` names, by ``stage/file``.
+        Content of each file that `Method.reads` names, by ``stage/file``, and of those of `Method.new_classes`.
+    class_names : sequence of str
+        By label, in training; empty where a checkpoint is loaded.
     device : torch.device
         Where the method is moved to.
     processes : Processes
@@ -118,6 +121,7 @@ class Task:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     labelling: Labelling | None = None
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
     device: torch.device = torch.device("cpu")
     processes: Processes = field(default_factory=_Alone)
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -238,6 +242,35 @@ class Method(nn.Module, ABC, Generic[K]):
     def reads(cls, keys: K) -> Reads:  # noqa: ARG003 - for subclasses
         """Return what of the store training needs; nothing by default."""
         return Reads()
+
+    @classmethod
+    def new_classes(cls, anchors: str) -> tuple[dict[str, bytes], list[str]]:
+        """Read a description of classes that the method was not trained on, by which it can name them.
+
+        Parameters
+        ----------
+        anchors : str
+            Path of the description.
+
+        Returns
+        -------
+        files : dict of str to bytes
+            Added to ``task.artifacts`` when the method is built to predict.
+        names : list of str
+            Of the classes.
+
+        Raises
+        ------
+        ConfigError
+            If the method classifies by a trained head, or the files cannot be read.
+        """
+        msg = f"{cls.__name__} cannot name other classes than those of its training: anchors={anchors}"
+        raise ConfigError(msg, hint="train method=tedloc, which classifies by text, or leave anchors= out")
+
+    @property
+    def frame_side(self) -> int:
+        """Side of the square in which its maps are scored, pixels."""
+        return SIDE
 
     @abstractmethod
     def phases(self) -> list[Phase]:

@@ -18,9 +18,10 @@ GROUP = "wsoltrain.methods"
 METHODS = {
     "dips": "wsoltrain.methods.dips:Dips",
     "dips_workshop": "wsoltrain.methods.dips_workshop:DipsWorkshop",
-    "ts_cam": "wsoltrain.methods.ts_cam:TsCam",
+    "tedloc": "wsoltrain.methods.tedloc:TedLoc",
     "trcam": "wsoltrain.methods.trcam:TrCam",
     "trcam_attention": "wsoltrain.methods.trcam:TrCamAttention",
+    "ts_cam": "wsoltrain.methods.ts_cam:TsCam",
 }
 
 

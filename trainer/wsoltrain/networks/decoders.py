@@ -1,8 +1,8 @@
-"""Decoders from features to two maps, background and foreground, at full resolution."""
+"""Decoders from features of a grid to finer ones: two maps at full resolution, or embeddings of patches."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,27 +17,32 @@ def _convolution(given: int, made: int) -> nn.Sequential:
 
 
 class TokenDecoder(nn.Module):
-    """Blocks of {nearest x2, conv 3x3-BN-ReLU twice}: a patch grid to pixels (DiPS, TrCAM-V; four for patches of 16).
+    """Blocks of {x2, conv 3x3-BN-ReLU twice}: a patch grid to pixels (DiPS, TrCAM-V; four for patches of 16).
 
-    The last block ends in BN and ReLU as well, so logits are not negative, as in the released networks.
+    The last block ends in BN and ReLU as well, so outputs are not negative, as in the released networks.
 
     Parameters
     ----------
     channels : int
         Of the input.
     widths : sequence of int
-        Of the blocks; the last is the number of maps.
+        Channels that each block makes; none for no block, which returns its input.
+    mode : "nearest" or "bilinear"
+        How a block doubles its input.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+    def __init__(
+        self, channels: int, widths: Sequence[int], *, mode: Literal["nearest", "bilinear"] = "nearest"
+    ) -> None:
         super().__init__()
-        pairs = zip((channels, *widths[:-1]), widths, strict=True)
+        self.mode = mode
+        pairs = zip((channels, *widths[:-1]), widths, strict=False)
         self.blocks = nn.ModuleList(nn.Sequential(_convolution(a, b), _convolution(b, b)) for a, b in pairs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, C, h, w] -> logits [B, 2, H, W], each side doubled once a block."""
+        """[B, C, h, w] -> [B, C', H, W], each side doubled once a block."""
         for block in self.blocks:
-            features = block(interpolate(features, scale_factor=2.0, mode="nearest"))
+            features = block(interpolate(features, scale_factor=2.0, mode=self.mode))
         return features
 
 

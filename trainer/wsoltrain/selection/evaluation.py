@@ -127,5 +127,5 @@ class Evaluator:
     def run(self, model: Method[Any], device: torch.device, *, thresholds: int) -> dict[str, MapScores]:
         """Score maps against each annotator in one pass; without min-max where they are in 0..1, as in the papers."""
         source = NetworkMaps(model, self.stream, device, self.method)
-        frame = Frame(normalise=not source.has_unit_maps())
+        frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
         return score_against(source, self.truths, frame, thresholds=thresholds, details=False)

@@ -77,7 +77,7 @@ class Trainer:
         names = [rows.class_name(number) for number in range(self.classes)]
         self.artifacts = read_artifacts(settings.labelling, recipe.reads().artifacts)
         self.scoreboard = Scoreboard(recipe, settings, names, self.artifacts.files) if group.first else None
-        self.model = synchronised(recipe.build(self._task()).to(self.device), group, self.device)
+        self.model = synchronised(recipe.build(self._task(names)).to(self.device), group, self.device)
         self.group.spread(self.model.saved().values())
         self.phases = {running.phase.name: running for running in plan_phases(self.model, recipe)}
         self._check_prediction()
@@ -100,12 +100,12 @@ class Trainer:
             raise ConfigError(msg, hint=f"batch={len(stream.rows)} or less")
         return stream
 
-    def _task(self) -> Task:
+    def _task(self, names: list[str]) -> Task:
         recipe, device = self.recipe, self.device
         mixed = recipe.amp and device.type == "cuda"
         return Task(
             self.classes, recipe.size, recipe.seed, recipe.mean, recipe.std, self.settings.labelling,
-            self.artifacts.files, device, self.group, lap=lambda name: self.lap(name),
+            self.artifacts.files, names, device, self.group, lap=lambda name: self.lap(name),
             autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=mixed),
         )  # fmt: skip
 

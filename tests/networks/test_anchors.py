@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.ops.anchors import gram_schmidt, orthogonalise, tight_frame
+from wsolpipe.networks.anchors import gram_schmidt, orthogonalise, tight_frame
 
 
 def texts(count: int, dimensions: int, seed: int = 0, *, shared: float = 3.0) -> np.ndarray:
