@@ -165,3 +165,17 @@ def test_too_fine_a_colour_grid_is_refused():
     _, image = small(size=(32, 32), batch=1)
     with pytest.raises(ConfigError, match="colour grid"):
         dense_filter(soft_maps(1, 32), image, sigma_rgb=0.5)
+
+
+def test_the_number_of_products_at_once_is_one_constant(monkeypatch):
+    """Loops without bounds checks and the code that fills their arrays agree on it, whatever it is."""
+    from wsoltrain.losses import crf_loops
+
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(1, 2, 12, 10, generator=generator)
+    image = torch.rand(1, 3, 12, 10, generator=generator) * 60
+    expected = dense_filter(values, image, sigma_xy=4.0)
+    monkeypatch.setattr(crf_loops, "LANES", 3)
+    for name in ("splat", "slice_grid"):
+        monkeypatch.setattr(crf_loops, name, getattr(crf_loops, name).py_func)  # not compiled: reads the constant now
+    torch.testing.assert_close(dense_filter(values, image, sigma_xy=4.0), expected, rtol=1e-4, atol=1e-5)

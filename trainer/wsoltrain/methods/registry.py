@@ -16,8 +16,10 @@ GROUP = "wsoltrain.methods"
 """Entry points of other packages: name of the method -> ``package.module:Class``."""
 
 METHODS = {
+    "cam": "wsoltrain.methods.cam:Cam",
     "dips": "wsoltrain.methods.dips:Dips",
     "dips_workshop": "wsoltrain.methods.dips_workshop:DipsWorkshop",
+    "fcam": "wsoltrain.methods.fcam:FCam",
     "tedloc": "wsoltrain.methods.tedloc:TedLoc",
     "trcam": "wsoltrain.methods.trcam:TrCam",
     "trcam_attention": "wsoltrain.methods.trcam:TrCamAttention",

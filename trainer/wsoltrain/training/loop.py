@@ -217,7 +217,7 @@ class Trainer:
         self.model.train()
         for part in running.phase.frozen:
             part.eval()
-        if self.recipe.freeze_batchnorm:
+        if self.recipe.frozen_bn:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()

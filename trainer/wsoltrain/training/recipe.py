@@ -60,7 +60,7 @@ class Recipe(Keys):
     nesterov: bool = Field(True, description="Nesterov's momentum, for sgd")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of both running means of adamw")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay: L2 for sgd, decoupled for adamw")
-    freeze_batchnorm: bool = Field(
+    frozen_bn: bool = Field(
         False, description="Normalise by the stored statistics in training too; weights of the layers are still trained"
     )
     clip: float | None = Field(None, gt=0, description="Norm to which gradients are clipped; null: not at all")

@@ -1,0 +1,87 @@
+"""F-CAM (Belharbi et al. 2022): a frozen CAM classifier with a U-Net decoder of its features, trained on any CAM maps.
+
+Class scores are the classifier's. Its file is kept in checkpoints, so that prediction needs no store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.networks.classifier import WEIGHTS_FILE, parse_classifier
+from wsoltrain.methods.base import ArtifactFile, Losses, Phase, Prediction, Reads, Task, Weighted
+from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
+from wsoltrain.networks.decoders import UNetDecoder
+from wsoltrain.networks.judge import Judge
+
+if TYPE_CHECKING:
+    from wsoltrain.methods.base import Batch
+
+
+class FCamKeys(PixelTrainedKeys):
+    """Keys of F-CAM; ``classifier`` is its encoder."""
+
+
+class FCam(PixelTrained[FCamKeys]):
+    """The decoder reads every level of the classifier's features, at strides 2 to 32."""
+
+    Keys = FCamKeys
+    fixed: ClassVar = ("encoder.",)
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, keys: FCamKeys, task: Task) -> None:
+        super().__init__(keys, task)
+        record, tensors = parse_classifier(task.artifacts[f"classifier/{WEIGHTS_FILE}"], "the stage classifier's file")
+        self.encoder = Judge(record, tensors)
+        if self.encoder.outputs < task.classes:
+            msg = f"the classifier knows {self.encoder.outputs} classes, the data set has {task.classes}"
+            raise ConfigError(msg, hint="wsolpipe run stage=classifier dataset=…, or classifier=FILE of this data set")
+        own_mean, own_std, mean, std = (
+            torch.tensor(each)[:, None, None] for each in (record.mean, record.std, task.mean, task.std)
+        )  # the classifier's units from those of the images
+        self.register_buffer("gain", std / own_std, persistent=False)
+        self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
+        with torch.no_grad():
+            levels, _ = self._features(torch.zeros(1, 3, task.size, task.size))
+        strides = [task.size / level.shape[-1] for level in levels]
+        if strides != [2.0 ** (number + 1) for number in range(len(levels))]:
+            msg = f"the classifier {record.model} has features at strides {strides} at size={task.size}"
+            raise ConfigError(
+                msg, hint="a U-Net needs 2, 4, 8, …: another classifier, or a size that is a multiple of 32"
+            )
+        self.decoder = UNetDecoder([level.shape[1] for level in levels])
+
+    @classmethod
+    def reads(cls, keys: FCamKeys) -> Reads:
+        """Return the pseudo-labels' stages and the classifier."""
+        own = ArtifactFile("classifier", WEIGHTS_FILE, keys.classifier)
+        return Reads(maps=keys.maps, boxes=keys.boxes, artifacts=(own,))
+
+    @torch.no_grad()
+    def _features(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features of each level, fine to coarse, and class logits."""
+        net: Any = self.encoder.net
+        last, levels = net.forward_intermediates(image * self.gain + self.shift)
+        return levels, net.forward_head(last)
+
+    def phases(self) -> list[Phase]:
+        """Return one phase, which trains the decoder; the classifier's batch normalisation stays as it is."""
+        return [Phase("maps", [Weighted(list(self.decoder.parameters()))], frozen=[self.encoder])]
+
+    def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
+        """Return the losses of the maps."""
+        del phase
+        with self.task.autocast():
+            logits = self.decoder(self._features(batch["image"])[0])
+        self.task.lap("forward")
+        return self.map_losses(logits.float(), batch, epoch)
+
+    def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
+        """Return the foreground map, which is that of any class, and the classifier's logits."""
+        del labels
+        levels, scores = self._features(image)
+        return self.foreground(self.decoder(levels), scores)
