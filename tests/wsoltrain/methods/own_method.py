@@ -2,13 +2,12 @@
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from wsoltrain.data.keys import Keys
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Weighted, class_of
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Weighted, map_of_class
 
 
 class HidingKeys(Keys):
@@ -53,4 +52,4 @@ class Hiding(Method[HidingKeys]):
     def predict(self, image, labels=None):
         maps = self.maps(self.features(image))
         scores = maps.mean((2, 3))
-        return Prediction(maps[torch.arange(len(maps)), class_of(labels, scores)], False, scores)
+        return Prediction(map_of_class(maps, labels, scores), False, scores)

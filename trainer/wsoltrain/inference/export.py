@@ -82,8 +82,7 @@ def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, s
         expected = [[part.numpy() for part in network(image)] for image in images]
     outputs = {name: ["batch", *part.shape[1:]] for name, part in zip((MAP, CLASSES), expected[0], strict=False)}
     out.mkdir(parents=True, exist_ok=True)
-    with _quiet():
-        program = torch.export.export(network, (images[-1],), dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}})
+    program = _traced(network, images[-1], trained.recipe.method)
     files, differences = {}, {}
     for kind in formats:
         write = {"torch": _write_torch, "onnx": _write_onnx}[kind]
@@ -103,6 +102,18 @@ def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, s
     card = _card(trained, outputs) | {"files": files, "differences": differences}
     (out / "localizer.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return card
+
+
+def _traced(network: Exported, image: Tensor, method: str) -> Any:
+    """The network as a program of torch.export for any number of images."""
+    try:
+        with _quiet():
+            return torch.export.export(network, (image,), dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}})
+    except Exception as error:
+        msg = f"method {method} cannot be exported: {str(error).strip().splitlines()[0]}"
+        raise RunFailed(
+            msg, hint="predict() must be one graph of tensor operations for any number of images"
+        ) from error
 
 
 def _card(trained: Trained, outputs: dict[str, list[Any]]) -> dict[str, Any]:

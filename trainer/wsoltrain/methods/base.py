@@ -335,6 +335,12 @@ def class_of(labels: Tensor | None, scores: Tensor) -> Tensor:
     return likeliest if labels is None else torch.where(labels < 0, likeliest, labels)
 
 
+def map_of_class(maps: Tensor, labels: Tensor | None, scores: Tensor) -> Tensor:
+    """Map of each image's class, [B, h, w], of class maps [B, C, h, w]; the class as in `class_of`."""
+    index = class_of(labels, scores)[:, None, None, None]
+    return maps.gather(1, index.expand(-1, 1, *maps.shape[2:]))[:, 0]
+
+
 def checked(prediction: Prediction, images: int, name: str, *, rows: Iterable[int] = ()) -> Prediction:
     """Refuse a prediction that cannot be scored.
 
