@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch.nn.functional import conv2d, gelu, layer_norm
 
+from trained import build
+
 VIT = {"patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
 SIZE, HEADS, DEPTH = 32, 3, 4
+NAME = "vit_tiny_patch16_224"
+
+
+def made(method="ts_cam", *, classes=5, **keys):
+    given = {"weights": None, "size": SIZE, "model_args": VIT, **keys}
+    return build(method, given.pop("backbone", NAME), classes=classes, **given)
+
+
+def spread(net, scale=3.0):
+    """Weights far from those of an initialisation, so that softmax and maps are not flat."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if value.ndim > 1:
+                value.mul_(scale)
+            elif "norm" not in name:
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
+    return net
 
 
 def embedded(state, images):
@@ -61,3 +82,41 @@ def ts_cam(state, images):
         attention = attention + weights.mean(1)[:, 0, 1:]
     maps = class_maps(state, norm(state, "norm", tokens)[:, 1:])
     return maps.mean((2, 3)), maps, attention.reshape(-1, 4, 4)
+
+
+def sat(state, images, masked=3):
+    """Class logits and the mean mask of the last blocks."""
+    last = (state["loc_token"] + state["loc_embed"]).repeat(len(images), 1, 1)
+    tokens, masks = torch.cat([embedded(state, images), last], 1), []
+    for number in range(DEPTH):
+        tokens, _, mask = block(state, number, tokens, masked=number >= DEPTH - masked)
+        masks.append(mask)
+    maps = class_maps(state, norm(state, "norm", tokens)[:, 1:-1])
+    return maps.mean((2, 3)), sum(masks[-masked:])[:, 1:-1].reshape(-1, 4, 4) / masked
+
+
+def unit(values):
+    return (values - values.min()) / (values.max() - values.min())
+
+
+def calibrated(maps, attention, blocks):
+    """SCM's blocks on one image in NumPy, float64: class maps [C, h, w], attention [h, w], (rate, threshold, steps)."""
+    count, height, width = maps.shape
+    cells, spread = maps.reshape(count, -1).T, unit(attention).reshape(-1)
+    graph = np.zeros((height * width, height * width))
+    for one in range(height * width):
+        for other in range(height * width):
+            apart = abs(one // width - other // width) + abs(one % width - other % width)
+            graph[one, other] = -1 if apart == 1 else 0
+    graph -= np.diag(graph.sum(1))
+    for rate, threshold, steps in blocks:
+        lengths = np.sqrt((cells**2).sum(1))
+        similar = cells @ cells.T / np.outer(lengths, lengths)
+        matrix = graph * (rate * similar - 1)
+        inverse = 0.002 * matrix.T
+        for _ in range(steps):
+            inverse = inverse @ (2 * np.eye(len(matrix)) - matrix @ inverse)
+        moved = inverse.T @ spread / (threshold * spread.max())
+        moved = unit(moved - np.tanh(moved))
+        cells, spread = cells + cells * moved[:, None], spread + moved
+    return cells.mean(0), spread.reshape(height, width)

@@ -68,8 +68,8 @@ def build_vit(model: str, *, size: int, model_args: Mapping[str, Any] | None = N
     return vit.eval().requires_grad_(requires_grad=False)
 
 
-def require_tiling(vit: Any, model: str, size: int) -> None:
-    """Refuse an input whose side is not a multiple of the patch.
+def require_tiling(vit: Any, model: str, size: int, *, key: str = "size") -> None:
+    """Refuse an input whose side is not a multiple of the patch; `key` is the one that gives it.
 
     Raises
     ------
@@ -83,8 +83,8 @@ def require_tiling(vit: Any, model: str, size: int) -> None:
         if size % side:
             below = size // side * side
             near = " or ".join(str(value) for value in (below, below + side) if value)
-            msg = f"size={size} is not a multiple of the patch size {side} of {model}"
-            raise ConfigError(msg, hint=f"set size={near}")
+            msg = f"{key}={size} is not a multiple of the patch size {side} of {model}"
+            raise ConfigError(msg, hint=f"set {key}={near}")
 
 
 def block_numbers(blocks: int | str | Sequence[int] | None, depth: int) -> tuple[int, ...]:

@@ -8,31 +8,12 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
-from trained import build, settings
-from transformer_oracles import SIZE, VIT, ts_cam
+from trained import settings
+from transformer_oracles import NAME, SIZE, VIT, made, spread, ts_cam
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsoltrain.inference.model import load_trained
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import load_recipe
-
-NAME = "vit_tiny_patch16_224"
-
-
-def made(method="ts_cam", *, classes=5, **keys):
-    given = {"weights": None, "size": SIZE, "model_args": VIT, **keys}
-    return build(method, given.pop("backbone", NAME), classes=classes, **given)
-
-
-def spread(net, scale=3.0):
-    """Weights far from those of an initialisation, so that softmax and maps are not flat."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, value in net.named_parameters():
-            if value.ndim > 1:
-                value.mul_(scale)
-            elif "norm" not in name:
-                value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
-    return net
 
 
 def test_scores_maps_and_loss_are_those_of_the_paper_on_the_same_weights():

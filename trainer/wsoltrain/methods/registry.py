@@ -20,6 +20,8 @@ METHODS = {
     "dips": "wsoltrain.methods.dips:Dips",
     "dips_workshop": "wsoltrain.methods.dips_workshop:DipsWorkshop",
     "fcam": "wsoltrain.methods.fcam:FCam",
+    "sat": "wsoltrain.methods.sat:Sat",
+    "scm": "wsoltrain.methods.scm:Scm",
     "tedloc": "wsoltrain.methods.tedloc:TedLoc",
     "trcam": "wsoltrain.methods.trcam:TrCam",
     "trcam_attention": "wsoltrain.methods.trcam:TrCamAttention",

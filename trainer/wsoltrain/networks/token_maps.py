@@ -111,9 +111,12 @@ def _require_plain(net: Any, what: str) -> None:
     require_tokens(net, what, attention=True)
     for number, block in enumerate(net.blocks):
         kinds = type(block).__name__, type(block.attn).__name__
-        if kinds != ("Block", "Attention"):
+        if kinds != ("Block", "Attention") or block.attn.gate is not None:
             msg = f"{what} cannot classify its patches: block {number} is {kinds[0]} with {kinds[1]}"
             raise ConfigError(msg, hint="backbone=deit_small_patch16_224, or another plain vision transformer")
+    if not isinstance(net.patch_drop, nn.Identity):
+        msg = f"{what} cannot classify its patches: model_args.patch_drop_rate leaves some of them out"
+        raise ConfigError(msg, hint="leave model_args.patch_drop_rate out")
 
 
 def _require_classes(weight: Tensor, classes: int, source: str | None) -> None:
