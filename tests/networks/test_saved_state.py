@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.errors import AccessError, DataError
 from wsolpipe.networks.saved_state import previous, read_newest, read_state, write_state
 
 TENSORS = {name: torch.arange(6.0) + at for at, name in enumerate(("zebra", "ant", "bee", "cow", "dog", "eel"))}
@@ -42,7 +42,7 @@ def test_of_a_damaged_file_the_one_before_it_is_taken(tmp_path):
     assert read_newest(path, kind="k/1")[0] == {"step": 2}
     path.write_bytes(path.read_bytes()[:-3])
     assert read_newest(path, kind="k/1")[0] == {"step": 1}
-    path.unlink()
+    assert not path.exists()
     assert read_newest(path, kind="k/1")[0] == {"step": 1}
     previous(path).unlink()
     assert read_newest(path, kind="k/1") is None
@@ -52,3 +52,22 @@ def test_a_state_of_another_kind_is_refused(tmp_path):
     write_state(tmp_path / "a", TENSORS, {}, kind="k/1")
     with pytest.raises(DataError, match="is not a saved state of k/2"):
         read_state(tmp_path / "a", kind="k/2")
+
+
+def test_a_damaged_file_never_becomes_the_previous_one(tmp_path):
+    path = tmp_path / "a"
+    for step in (1, 2):
+        write_state(path, TENSORS, {"step": step}, kind="k/1")
+    path.write_bytes(path.read_bytes()[:-3])
+    assert read_newest(path, kind="k/1")[0] == {"step": 1}
+    write_state(path, TENSORS, {"step": 3}, kind="k/1")
+    path.unlink()
+    assert read_newest(path, kind="k/1")[0] == {"step": 1}
+
+
+def test_a_file_that_may_not_be_read_is_not_taken_for_a_damaged_one(tmp_path):
+    path = tmp_path / "a"
+    path.symlink_to(path.name)
+    previous(path).write_bytes(b"")
+    with pytest.raises(AccessError, match="cannot be read"):
+        read_newest(path, kind="k/1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import AccessError, StoreError
+from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of
 from wsolpipe.contract.manifest import IndexManifest, StageManifest
 from wsolpipe.contract.reader import Artifact, Index, StageView
@@ -37,6 +37,8 @@ def survey(
     ------
     AccessError
         If something may not be read.
+    SchemaMismatch
+        If something was written by a newer wsolpipe.
     """
     folders, skipped = list_folders(store.backend, datasets=(dataset,) if dataset else (), stages=stages)
     read = [item for folder in folders if (item := _read(store, folder)) is not None]
@@ -73,7 +75,7 @@ def _read(store: Store, folder: Folder) -> tuple[tuple[Any, ...], dict[str, Any]
     if store.backend.size(f"{folder.path}/manifest.json") is not None:
         try:
             manifest = view.manifest
-        except AccessError:
+        except (AccessError, SchemaMismatch):
             raise
         except StoreError as error:
             damaged.append(error.message)
@@ -123,7 +125,7 @@ def _records(backend: Backend, folder: Folder, damaged: list[str]) -> list[Commi
             continue
         try:
             record = read_record(backend, folder.path, unit)
-        except AccessError:
+        except (AccessError, SchemaMismatch):
             raise
         except StoreError as error:
             damaged.append(error.message)

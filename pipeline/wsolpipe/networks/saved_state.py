@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.errors import AccessError, DataError
+from wsolpipe.contract.writing import writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, kind: str) -> None:
@@ -30,6 +35,11 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, A
         Whatever JSON holds.
     kind : str
         What the file is a state of, such as ``wsoltrain/1``; `read_state` refuses another.
+
+    Raises
+    ------
+    AccessError
+        If it cannot be written (a full disk, say); the file before it is intact.
     """
     from safetensors.torch import save
 
@@ -42,15 +52,25 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, A
     # safetensors writes its metadata in an order drawn anew each time; sorted, equal states are equal files.
     head = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _put(path, struct.pack("<Q", len(head)) + head + body)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Bytes on the disk under their name; the file that was there becomes the previous one."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(struct.pack("<Q", len(head)) + head + body)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        path.replace(previous(path))
-    partial.replace(path)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                path.replace(previous(path))
+            partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def previous(path: Path) -> Path:
@@ -65,17 +85,26 @@ def read_state(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tens
     ------
     DataError
         If it is missing, damaged, or of another kind.
+    AccessError
+        If it may not be read: nothing is known of its bytes.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        msg = f"{path} cannot be read as a saved state: there is no such file"
+        raise DataError(msg) from error
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror or error}"
+        raise AccessError(msg, hint="check its permissions and its disk, then run the same command again") from error
+    try:
         tensors = load(data)
         (length,) = struct.unpack("<Q", data[:8])
         header = json.loads(data[8 : 8 + length])
         noted = header.pop("__metadata__", {})
-    except (SafetensorError, OSError, ValueError, struct.error) as error:
+    except (SafetensorError, ValueError, struct.error, AttributeError) as error:
         msg = f"{path} cannot be read as a saved state: {error}"
         raise DataError(msg) from error
     if noted.get("format") != kind:
@@ -89,12 +118,26 @@ def read_state(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tens
 
 
 def read_newest(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """What `read_state` gives of the file, or of the one before it where that is damaged; None without either."""
+    """What `read_state` gives of the file, or of the one before it where that is damaged; None without either.
+
+    A damaged file beside an intact previous one is renamed to ``NAME.damaged``, so that the next state does not make
+    it the previous one.
+
+    Raises
+    ------
+    AccessError
+        If a file may not be read.
+    """
     for candidate in (path, previous(path)):
         try:
-            return read_state(candidate, kind=kind)
+            found = read_state(candidate, kind=kind)
         except DataError:
             continue
+        if candidate != path and path.exists():
+            _log.warning("%s is damaged: continuing from the state saved before it", path)
+            with contextlib.suppress(FileNotFoundError):  # another process of the same training renamed it
+                path.replace(path.with_name(f"{path.name}.damaged"))
+        return found
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -118,6 +119,56 @@ def test_damaged_checkpoint_is_named(store, tmp_path):
     (tmp_path / "last.safetensors").write_bytes(b"torn")
     with pytest.raises(DataError, match=r"last\.safetensors cannot be read"):
         trainer(store, tmp_path).fit()
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(data)
+
+
+def stop_at(store, out, step):
+    stopped = trainer(store, out)
+    stopped.trackers.append(Killer(step))
+    with pytest.raises(Killed):
+        stopped.fit()
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")], ids=["flip", "none", "cut"])
+def test_from_a_damaged_checkpoint_the_one_before_it_continues_to_the_same_bytes(store, tmp_path, damage):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    trainer(store, whole).fit()
+    stop_at(store, broken, 12)
+    damage(broken / "last.safetensors")
+    trainer(store, broken).fit()
+    for name in ("last.safetensors", "best-proposals.safetensors"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_damaged_best_weights_stop_a_run_that_could_not_write_them_again(store, tmp_path):
+    trainer(store, tmp_path).fit()
+    flip(tmp_path / "best-proposals.safetensors")
+    with pytest.raises(DataError, match=r"best-proposals\.safetensors is damaged or missing"):
+        trainer(store, tmp_path).fit()
+
+
+def test_a_full_disk_names_the_file_and_the_next_step_and_keeps_the_checkpoint(store, tmp_path, monkeypatch):
+    from wsolpipe.contract.errors import AccessError
+
+    stop_at(store, tmp_path, 12)
+    kept = (tmp_path / "last.safetensors").read_bytes()
+
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(
+        AccessError, match=r"(last|best-proposals)\.safetensors cannot be written: No space left"
+    ) as told:
+        trainer(store, tmp_path).fit()
+    assert "df -h" in told.value.hint
+    assert (tmp_path / "last.safetensors").read_bytes() == kept
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_loss_that_is_nan_stops_with_step_and_rows(store, tmp_path):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from wsolpipe.contract.errors import DataError
+from wsolpipe.networks.saved_state import part, previous, read_newest, read_state, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,25 @@ if TYPE_CHECKING:
     from wsoltrain.methods.base import Method
     from wsoltrain.training.average import Average
 
+KIND = "wsoltrain/1"
+_HINT = "wsoltrain fit writes one; remove a damaged one to start again"
 _MODEL, _AVERAGE, _SLOT, _ARTIFACT = "model.", "average.", "optimiser.", "artifact."
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds.
+
+    Attributes
+    ----------
+    state : dict
+        Plain values.
+    tensors : dict of str to Tensor
+        Weights, averages, optimiser buffers and artifact files, by prefixed names.
+    """
+
+    state: dict[str, Any]
+    tensors: dict[str, Tensor]
 
 
 def save(
@@ -31,6 +49,8 @@ def save(
     artifacts: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write weights, optimiser buffers and plain state; a kill leaves either the old file or the new one.
+
+    The same state gives the same bytes, and the file holds its digest; see `wsolpipe.networks.saved_state`.
 
     Parameters
     ----------
@@ -46,23 +66,23 @@ def save(
         Running average of the weights.
     artifacts : mapping of str to bytes, optional
         Files that the method is built from, kept as uint8 tensors.
-    """
-    from safetensors.torch import save_file
 
-    tensors = {_MODEL + name: value.contiguous() for name, value in model.saved().items()}
+    Raises
+    ------
+    AccessError
+        If it cannot be written (a full disk, say).
+    """
+    tensors = {_MODEL + name: value for name, value in model.saved().items()}
     if average is not None:
         tensors |= {_AVERAGE + name: value for name, value in average.tensors.items()}
     for name, optimiser in optimisers.items():
         for number, slots in optimiser.state_dict()["state"].items():
             for slot, value in slots.items():
                 if isinstance(value, Tensor):
-                    tensors[f"{_SLOT}{name}.{number}.{slot}"] = value.contiguous()
+                    tensors[f"{_SLOT}{name}.{number}.{slot}"] = value
     for name, content in (artifacts or {}).items():
         tensors[_ARTIFACT + name] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(tensors, partial, metadata={"format": "wsoltrain/1", "state": json.dumps(dict(state))})
-    partial.replace(path)
+    write_state(path, tensors, state, kind=KIND)
 
 
 def state_of(path: Path) -> dict[str, Any]:
@@ -73,7 +93,7 @@ def state_of(path: Path) -> dict[str, Any]:
     DataError
         If the file is missing, damaged or not a checkpoint of wsoltrain.
     """
-    return _read(path, prefix=None)[0]
+    return read(path).state
 
 
 def artifacts_of(path: Path) -> dict[str, bytes]:
@@ -84,8 +104,7 @@ def artifacts_of(path: Path) -> dict[str, bytes]:
     DataError
         As `state_of`.
     """
-    _, tensors = _read(path, prefix=_ARTIFACT)
-    return {name: value.numpy().tobytes() for name, value in _under(_ARTIFACT, tensors).items()}
+    return {name: value.numpy().tobytes() for name, value in part(read(path).tensors, _ARTIFACT).items()}
 
 
 def load(
@@ -103,37 +122,62 @@ def load(
     ConfigError
         If it was saved from another network.
     """
-    state, tensors = _read(path, prefix="")
-    model.restore(_under(_MODEL, tensors))
+    saved = read(path)
+    put_back(saved, model, optimisers, average)
+    return saved.state
+
+
+def put_back(
+    saved: Saved,
+    model: Method[Any],
+    optimisers: Mapping[str, torch.optim.Optimizer] | None = None,
+    average: Average | None = None,
+) -> None:
+    """Put weights and buffers back into what they were saved from.
+
+    Raises
+    ------
+    ConfigError
+        If they were saved from another network.
+    """
+    tensors = saved.tensors
+    model.restore(part(tensors, _MODEL))
     if average is not None:
-        average.take(_under(_AVERAGE, tensors))
+        average.take(part(tensors, _AVERAGE))
     for name, optimiser in (optimisers or {}).items():
         slots: dict[int, dict[str, Tensor]] = {}
-        prefix = f"{_SLOT}{name}."
-        for key in (key for key in tensors if key.startswith(prefix)):
-            number, slot = key.removeprefix(prefix).split(".")
-            slots.setdefault(int(number), {})[slot] = tensors[key]
+        for key, value in part(tensors, f"{_SLOT}{name}.").items():
+            number, slot = key.split(".")
+            slots.setdefault(int(number), {})[slot] = value
         optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
-    return state
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def read(path: Path) -> Saved:
+    """Read a file and check its digest.
 
-
-def _read(path: Path, *, prefix: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """State, and the tensors whose names begin with a prefix; none of them where it is None."""
-    from safetensors import SafetensorError, safe_open
-
+    Raises
+    ------
+    DataError
+        If it is missing, damaged or not a checkpoint of wsoltrain.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            names = [name for name in file.keys() if prefix is not None and name.startswith(prefix)]  # noqa: SIM118
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        msg = f"{path} cannot be read as a checkpoint: {error}"
-        raise DataError(msg, hint="wsoltrain fit writes one; remove a damaged one to start again") from error
-    if header.get("format") != "wsoltrain/1":
-        msg = f"{path} is not a checkpoint of wsoltrain"
-        raise DataError(msg, hint="name best-….safetensors of a run's folder")
-    return json.loads(header["state"]), tensors
+        return Saved(*read_state(path, kind=KIND))
+    except DataError as error:
+        raise DataError(error.message, hint=_HINT) from error
+
+
+def exists(path: Path) -> bool:
+    """Whether a training left a checkpoint, or the one before it."""
+    return path.exists() or previous(path).exists()
+
+
+def read_last(path: Path) -> Saved:
+    """Read the newest undamaged one of a training's checkpoint and the one before it.
+
+    Raises
+    ------
+    DataError
+        If none of them can be used.
+    """
+    found = read_newest(path, kind=KIND)
+    return read(path) if found is None else Saved(*found)

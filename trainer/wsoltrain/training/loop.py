@@ -124,8 +124,9 @@ class Trainer:
     def fit(self) -> dict[str, Any]:
         """Train from the folder's last checkpoint to the end; return the best score by each annotator."""
         last = self.settings.out / "last.safetensors"
-        self.group.agree(int(last.exists()), f"whether {last} exists")
-        if last.exists():
+        begun = checkpoint.exists(last)
+        self.group.agree(int(begun), f"whether {last} exists")
+        if begun:
             self._resume(last)
         scored = 0
         for running in self.phases.values():
@@ -261,7 +262,8 @@ class Trainer:
 
     def _resume(self, path: Path) -> None:
         """Continue from a checkpoint, of the same recipe but for the number of epochs."""
-        state = checkpoint.state_of(path)
+        saved = checkpoint.read_last(path)
+        state = saved.state
         changed = self.recipe.changed_since(state["recipe"])
         if not changed and state.get("artifacts", {}) != self.artifacts.keys:
             changed = f"artifacts were {state['artifacts']}, are {self.artifacts.keys}"
@@ -269,10 +271,11 @@ class Trainer:
             msg = f"{path} is of another run: {changed}"
             raise ConfigError(msg, hint="out=FOLDER for a new run, or the settings of the first one")
         optimisers = {name: running.optimiser for name, running in self.phases.items()}
-        checkpoint.load(path, self.model, optimisers, self.average)
+        checkpoint.put_back(saved, self.model, optimisers, self.average)
         self.stream.load_state_dict({**state["stream"], "rank": self.group.rank})
         self.step = state["step"]
-        self.best.update(state["best"])
+        if self.scoreboard is not None:
+            self.scoreboard.restore(state["best"])
         self.group.agree(self.step, "the step to resume from")
         self.group.wait()  # no process writes while another reads
         _log.info("resumed at step %d, epoch %d", self.step, self.stream.epoch)

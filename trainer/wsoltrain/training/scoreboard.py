@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.writing import writing
 from wsolpipe.metrics.protocol import Run, write_run
+from wsolpipe.networks.saved_state import previous
 from wsoltrain.selection.evaluation import Evaluator
 from wsoltrain.training import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import torch
 
@@ -64,6 +69,31 @@ class Scoreboard:
         }
         self.best: dict[str, float] = {}
 
+    def _weights(self, annotator: str) -> Path:
+        """File of the best weights by an annotator."""
+        return self.settings.out / f"best-{annotator}.safetensors"
+
+    def restore(self, best: Mapping[str, float]) -> None:
+        """Take up the best scores of a run that continues.
+
+        Raises
+        ------
+        DataError
+            If the weights with one of these scores are damaged or gone: no later epoch brings them back.
+        """
+        for name, score in best.items():
+            path = self._weights(name)
+            try:
+                found = checkpoint.read_last(path).state["score"]
+            except DataError:
+                found = -math.inf
+            if found < score:
+                msg = f"{path} is damaged or missing: it held the best weights so far, {score:.2f} by {name}"
+                raise DataError(msg, hint=f"put it back from a backup, or remove {path.parent} to train again")
+            if not path.exists():  # stopped between the two renames of a save, or set aside as damaged just now
+                previous(path).replace(path)
+        self.best.update(best)
+
     def score(self, model: Method[Any], device: torch.device, epoch: int) -> list[dict[str, Any]]:
         """Score an epoch; a line of figures on validation for each annotator, the one that chooses first."""
         settings = self.settings
@@ -77,7 +107,8 @@ class Scoreboard:
         if accuracy is not None:
             entries["accuracy"] = accuracy
         parameters = self.recipe.model_dump(mode="json")
-        write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
+        with writing(settings.out / "runs"):
+            write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
         lines = []
         for name, each in sums.items():
             metric, found = each.metric, each.result()
@@ -90,5 +121,5 @@ class Scoreboard:
                 self.best[name] = score
                 state = {**chosen, "recipe": parameters, "classes": len(self.class_names)}
                 state["class_names"] = self.class_names
-                checkpoint.save(settings.out / f"best-{name}.safetensors", model, state, {}, artifacts=self.artifacts)
+                checkpoint.save(self._weights(name), model, state, {}, artifacts=self.artifacts)
         return lines

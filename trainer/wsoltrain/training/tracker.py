@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.writing import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,17 +33,21 @@ class JsonLines:
     """A line each in one file, flushed at once."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("a", encoding="utf-8")
+        self.path = path
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
         """Append a line."""
-        self.file.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
-        self.file.flush()
+        with writing(self.path):
+            self.file.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
+            self.file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Close the file; what a full disk did not take was reported by `write`."""
+        with suppress(OSError):
+            self.file.close()
 
 
 class TensorBoard:
