@@ -74,14 +74,14 @@ def class_maps(state, patches, side=4):
     return conv2d(grid, state["head.weight"], state["head.bias"], padding=1)
 
 
-def ts_cam(state, images):
+def ts_cam(state, images, side=4):
     """Class logits, class maps and the attention that they are multiplied by."""
     tokens, attention = embedded(state, images), 0
     for number in range(DEPTH):
         tokens, weights, _ = block(state, number, tokens)
         attention = attention + weights.mean(1)[:, 0, 1:]
-    maps = class_maps(state, norm(state, "norm", tokens)[:, 1:])
-    return maps.mean((2, 3)), maps, attention.reshape(-1, 4, 4)
+    maps = class_maps(state, norm(state, "norm", tokens)[:, 1:], side)
+    return maps.mean((2, 3)), maps, attention.reshape(-1, side, side)
 
 
 def sat(state, images, masked=3):

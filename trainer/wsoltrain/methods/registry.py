@@ -20,6 +20,7 @@ METHODS = {
     "dips": "wsoltrain.methods.dips:Dips",
     "dips_workshop": "wsoltrain.methods.dips_workshop:DipsWorkshop",
     "fcam": "wsoltrain.methods.fcam:FCam",
+    "molt": "wsoltrain.methods.molt:Molt",
     "sat": "wsoltrain.methods.sat:Sat",
     "scm": "wsoltrain.methods.scm:Scm",
     "tedloc": "wsoltrain.methods.tedloc:TedLoc",

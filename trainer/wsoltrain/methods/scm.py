@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.base import Prediction, class_of
+from wsoltrain.methods.base import Prediction, map_of_class
 from wsoltrain.methods.ts_cam import TokenMethod
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.calibration import Calibration
@@ -66,7 +66,7 @@ class Scm(TokenMethod[ScmKeys]):
         """Return the class's score map times attention in 0..1, both without the blocks, and class logits."""
         maps = read_token_maps(self.net, image, attention=True)
         scores = maps.scores
-        return Prediction(maps.of_class(class_of(labels, scores)) * unit_attention(maps), False, scores)
+        return Prediction(map_of_class(maps.classes, labels, scores) * unit_attention(maps), False, scores)
 
 
 def unit_attention(maps: TokenMaps) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch.nn.functional import cross_entropy
 
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, class_of
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, map_of_class
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, read_token_maps
 
@@ -59,4 +59,4 @@ class TsCam(TokenMethod[BackboneKeys]):
         maps = read_token_maps(self.net, image, attention=True)
         assert maps.attention is not None  # noqa: S101 - asked for
         scores = maps.scores
-        return Prediction(maps.of_class(class_of(labels, scores)) * maps.attention, False, scores)
+        return Prediction(map_of_class(maps.classes, labels, scores) * maps.attention, False, scores)

@@ -50,13 +50,15 @@ class TokenMaps(NamedTuple):
         """Class logits [B, C]: means of the class maps."""
         return self.classes.mean((2, 3))
 
-    def of_class(self, picked: Tensor) -> Tensor:
-        """Score map [B, h, w] of one class an image, int64 [B]."""
-        return self.classes[torch.arange(len(picked), device=picked.device), picked]
-
 
 def build_token_network(
-    keys: BackboneKeys, *, size: int, classes: int, add: Callable[[Any], None] | None = None, **fixed: Any
+    keys: BackboneKeys,
+    *,
+    size: int,
+    classes: int,
+    add: Callable[[Any], None] | None = None,
+    size_key: str = "size",
+    **fixed: Any,
 ) -> Any:
     """Build a timm vision transformer that classifies its patch tokens, and load its weights.
 
@@ -73,6 +75,8 @@ def build_token_network(
         Outputs.
     add : callable, optional
         Gives the network further parts before weights are loaded; a file need not hold them.
+    size_key : str
+        Recipe key that gives the size, for messages.
     **fixed
         Further arguments of ``timm.create_model``.
 
@@ -89,7 +93,7 @@ def build_token_network(
     drawn = keys.weights if found is not None and found.path is None else None
     net = build_backbone(keys.backbone, weights=drawn, model_args=keys.model_args, img_size=size, **fixed)
     _require_plain(net, what)
-    require_tiling(net, what, size)
+    require_tiling(net, what, size, key=size_key)
     plain = set(net.state_dict())
     net.head = nn.Conv2d(net.embed_dim, classes, 3, padding=1)
     if add is not None:
