@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, read_keys
 from wsolpipe.keys.run_keys import DEFAULT_STORE
 from wsolpipe.keys.shell import KeyCommand, Section, words_argument
@@ -81,7 +82,11 @@ def recipe_keys(name: str | None) -> tuple[Key, ...]:
     if name is None:
         return keys_of(Recipe, {})
     file = read_recipe(name)
-    return keys_of(recipe_type_of(file), file.keys)
+    keys = keys_of(recipe_type_of(file), file.keys)
+    if not file.profiles:
+        return keys
+    profile = Key("profile", kinds.choice(*file.profiles), "values that the recipe keeps beside its own", None)
+    return (profile, *keys)
 
 
 def make_command(

@@ -16,10 +16,13 @@ GROUP = "wsoltrain.methods"
 """Entry points of other packages: name of the method -> ``package.module:Class``."""
 
 METHODS = {
+    "adl": "wsoltrain.methods.adl:Adl",
     "cam": "wsoltrain.methods.cam:Cam",
+    "cutmix": "wsoltrain.methods.cutmix:CutMix",
     "dips": "wsoltrain.methods.dips:Dips",
     "dips_workshop": "wsoltrain.methods.dips_workshop:DipsWorkshop",
     "fcam": "wsoltrain.methods.fcam:FCam",
+    "has": "wsoltrain.methods.has:Has",
     "molt": "wsoltrain.methods.molt:Molt",
     "sat": "wsoltrain.methods.sat:Sat",
     "scm": "wsoltrain.methods.scm:Scm",

@@ -1,4 +1,4 @@
-"""Recipe files: keys of a method and of training, what differs by data set, and what a search may try."""
+"""Recipe files: keys of a method and of training, what differs by data set and profile, what a search may try."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class RecipeFile:
         Of the method's recipe.
     datasets : dict of str to dict
         Keys laid over `keys` where the data set has that name.
+    profiles : dict of str to dict
+        Keys laid over those where ``profile=NAME`` is given, such as the values of another paper.
     search : dict of str to dict
         Key, or ``pixels.key`` -> `Range`.
     """
@@ -41,6 +43,7 @@ class RecipeFile:
     name: str
     keys: dict[str, Any]
     datasets: dict[str, dict[str, Any]]
+    profiles: dict[str, dict[str, Any]]
     search: dict[str, Any]
 
 
@@ -68,17 +71,17 @@ def read_recipe(name_or_path: str) -> RecipeFile:
     keys = read_yaml(path)
     sections = [keys]
     if isinstance(keys, dict):
-        datasets, search = (keys.pop(section, None) or {} for section in ("datasets", "search"))
-        sections += [datasets, search]
-        sections += datasets.values() if isinstance(datasets, dict) else []
+        datasets, profiles, search = (keys.pop(section, None) or {} for section in ("datasets", "profiles", "search"))
+        sections += [datasets, profiles, search]
+        sections += [each for outer in (datasets, profiles) if isinstance(outer, dict) for each in outer.values()]
     if not all(isinstance(section, dict) for section in sections):
-        msg = f"{path}: the file, datasets, each data set in it, and search must be mappings of keys"
+        msg = f"{path}: the file, datasets and profiles, each section in them, and search must be mappings of keys"
         raise ConfigError(msg)
-    return RecipeFile(name_or_path, keys, datasets, search)
+    return RecipeFile(name_or_path, keys, datasets, profiles, search)
 
 
 def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> Recipe:
-    """Read a recipe, lay over it what it says of a data set, and over that single keys.
+    """Read a recipe, lay over it what it says of a data set and of a profile, and over that single keys.
 
     Parameters
     ----------
@@ -87,19 +90,27 @@ def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
     dataset : str
         Name of the data set, for the recipe's ``datasets``.
     changes : mapping
-        Keys and values; ``pixels.n_fg``, or a mapping for ``pixels``, changes these keys of it and leaves the others.
+        Keys and values; ``profile`` names one of the recipe's; ``pixels.n_fg``, or a mapping for ``pixels``, changes
+        these keys of it and leaves the others.
 
     Raises
     ------
     ConfigError
-        If there is no such recipe, a key is unknown (names the nearest), or a value does not fit, be it in the section
-        of a data set that is not asked for.
+        If there is no such recipe or profile, a key is unknown (names the nearest), or a value does not fit, be it in a
+        section that is not asked for.
     """
     file = read_recipe(name_or_path)
     for other, keys in file.datasets.items():
         if other != dataset:
             check_recipe(f"{file.name}, data set {other}", lay_over(file.keys, keys))
+    for name, keys in file.profiles.items():
+        check_recipe(f"{file.name}, profile {name}", lay_over(file.keys, keys))
+    changes = dict(changes)
+    profile = changes.pop("profile", None)
+    if profile is not None and profile not in file.profiles:
+        raise ConfigError(unknown(f"profile of recipe {file.name}", str(profile), file.profiles))
     keys = lay_over(file.keys, file.datasets.get(dataset, {}))
+    keys = lay_over(keys, file.profiles[profile]) if profile is not None else keys
     return check_recipe(file.name, lay_over(keys, changes))
 
 
