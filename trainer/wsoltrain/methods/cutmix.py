@@ -62,7 +62,7 @@ class CutMix(Cam):
         """Return the cross-entropy of both labels, each by its share of the image."""
         del phase, epoch
         with self.task.autocast():
-            scores = self.net(batch["image"])
+            scores = self.scores(self.net.forward_features(batch["image"]))
         self.task.lap("forward")
         own, other = (cross_entropy(scores.float(), batch[name], reduction="none") for name in ("label", "partner"))
         kept = batch["kept"]

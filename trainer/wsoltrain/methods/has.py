@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
@@ -53,7 +54,7 @@ class Has(Cam):
         """Pixels that are hidden, bool [B, 1, S, S]."""
         sides, (height, width) = self.keys.hide_cells, image.shape[-2:]
         drawn = (draws.uniform(1)[:, 0] * len(sides)).long()  # which side each image has
-        hidden = image.new_zeros(len(image), 1, height, width, dtype=bool)
+        hidden = torch.zeros(len(image), 1, height, width, dtype=torch.bool, device=image.device)
         for number, side in enumerate(sides):
             if side == 0:
                 continue

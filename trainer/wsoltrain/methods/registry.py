@@ -16,6 +16,7 @@ GROUP = "wsoltrain.methods"
 """Entry points of other packages: name of the method -> ``package.module:Class``."""
 
 METHODS = {
+    "acol": "wsoltrain.methods.acol:Acol",
     "adl": "wsoltrain.methods.adl:Adl",
     "cam": "wsoltrain.methods.cam:Cam",
     "cutmix": "wsoltrain.methods.cutmix:CutMix",
@@ -24,8 +25,10 @@ METHODS = {
     "fcam": "wsoltrain.methods.fcam:FCam",
     "has": "wsoltrain.methods.has:Has",
     "molt": "wsoltrain.methods.molt:Molt",
+    "nl_ccam": "wsoltrain.methods.nl_ccam:NlCcam",
     "sat": "wsoltrain.methods.sat:Sat",
     "scm": "wsoltrain.methods.scm:Scm",
+    "spg": "wsoltrain.methods.spg:Spg",
     "tedloc": "wsoltrain.methods.tedloc:TedLoc",
     "trcam": "wsoltrain.methods.trcam:TrCam",
     "trcam_attention": "wsoltrain.methods.trcam:TrCamAttention",

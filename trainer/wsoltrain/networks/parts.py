@@ -30,4 +30,5 @@ def find_part(net: nn.Module, name: str, *, key: str) -> nn.Module:
     if name not in parts or not name:
         blocks = [known for known in parts if known and known.count(".") <= 1]
         raise ConfigError(unknown("part of the network", name, blocks), hint=f"{key}= names parts of backbone=")
-    return parts[name]
+    part: nn.Module = parts[name]
+    return part

@@ -1,0 +1,147 @@
+"""SPG, self-produced guidance (Zhang et al., ECCV 2018): sure places of one map teach the maps of earlier layers.
+
+Two branches B read features of earlier parts of the network and share their last layers; branch C reads the last
+features. Each is taught sure foreground and background: B2 by the map of the label, B1 by B2, C by the mean of both.
+The map is the label's class map; the branches are for training only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
+
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.methods.base import Losses, Prediction, Task, map_of_class
+from wsoltrain.methods.cnn_trained import CnnKeys, CnnTrained
+from wsoltrain.networks.parts import find_part
+from wsoltrain.networks.token_maps import scaled_to_unit
+
+if TYPE_CHECKING:
+    from wsoltrain.methods.base import Batch, Processes
+
+IGNORED = 255.0
+FEWEST, SHARE = 30, 0.7
+"""With fewer sure foreground pixels than that, those above this share of the highest value are taken instead."""
+Pair = tuple[float, float]
+
+
+class SpgKeys(CnnKeys):
+    """Keys of SPG; of each pair, pixels above the first number are foreground, those below the second background."""
+
+    guided_parts: tuple[str, str] = Field(
+        ("layer3.0", "layer3.5"), description="Parts of the network whose features B1 and B2 read (A1 and A2)"
+    )
+    guide_width: int = Field(1024, ge=1, description="Channels of B1 and B2; 512 on InceptionV3 and VGG16")
+    sure_b2: Pair = Field((0.7, 0.01), description="Thresholds of the label's map, which teaches B2")
+    sure_b1: Pair = Field((0.5, 0.05), description="Thresholds of B2, which teaches B1")
+    sure_c: Pair = Field((0.7, 0.1), description="Thresholds of the mean of B1 and B2, which teaches C")
+
+    def check(self) -> None:
+        """Refuse thresholds outside of 0..1."""
+        super().check()
+        for name in ("sure_b2", "sure_b1", "sure_c"):
+            high, low = getattr(self, name)
+            if not 0 <= low <= high <= 1:
+                msg = f"{name}=[{high}, {low}]: foreground is above the first number, background below the second"
+                raise ConfigError(msg, hint=f"{name}=[0.7, 0.1]: two numbers in 0..1, the larger one first")
+
+
+class Spg(CnnTrained[SpgKeys]):
+    """A CNN with one class map a class, and three branches for training."""
+
+    Keys = SpgKeys
+
+    def __init__(self, keys: SpgKeys, task: Task) -> None:
+        super().__init__(keys, task)
+        self._seen: dict[int, Tensor] = {}
+        self._watching = False
+        for number, name in enumerate(keys.guided_parts):
+            find_part(self.net, name, key="guided_parts").register_forward_hook(self._watch(number))
+        first, second = self._channels()
+        last, width = self.net.num_features, keys.guide_width
+        self.SPG_A4 = nn.Conv2d(last, task.classes, 1)
+        self.SPG_B_1a, self.SPG_B_2a = (_start(channels, width) for channels in (first, second))
+        self.SPG_B_shared = nn.Sequential(*_start(width, width), nn.Conv2d(width, 1, 1))
+        self.SPG_C = nn.Sequential(*_start(last, 512), nn.Conv2d(512, 1, 1))
+        self.finish()
+
+    def _watch(self, number: int) -> Any:
+        def keep(_part: nn.Module, _given: Any, features: Tensor) -> None:
+            if self._watching:
+                self._seen[number] = features
+
+        return keep
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        """Features of both parts and the last ones."""
+        self._watching = True
+        try:
+            last = self.net.forward_features(image)
+            return [self._seen[0], self._seen[1], last]
+        finally:
+            self._watching = False
+            self._seen = {}
+
+    def _channels(self) -> tuple[int, int]:
+        with torch.no_grad():
+            found = self._features(torch.zeros(2, 3, self.task.size, self.task.size))
+        if any(each.ndim != 4 for each in found):
+            shapes = ", ".join(str(list(each.shape)) for each in found)
+            msg = f"guided_parts give {shapes}; SPG needs features [B, C, h, w]"
+            raise ConfigError(msg, hint="guided_parts=[layer3.0, layer3.5] backbone=resnet50")
+        return found[0].shape[1], found[1].shape[1]
+
+    def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
+        """Return the cross-entropy of the classes and of the three branches."""
+        del phase, epoch
+        labels, processes = batch["label"], self.task.processes
+        with self.task.autocast():
+            first, second, last = self._features(batch["image"])
+            maps = self.SPG_A4(last)
+            guides = [self.SPG_B_shared(self.SPG_B_1a(first)), self.SPG_B_shared(self.SPG_B_2a(second))]
+            guides.append(self.SPG_C(last))
+        self.task.lap("forward")
+        large = (self.task.size, self.task.size)
+        b1, b2, c = (interpolate(each.float(), large, mode="bilinear")[:, 0] for each in guides)
+        own = map_of_class(maps.detach().float(), labels, maps)
+        attention = scaled_to_unit(interpolate(own[:, None], large, mode="bilinear")[:, 0])
+        mean = (b1.detach().sigmoid() + b2.detach().sigmoid()) / 2
+        keys = self.keys
+        taught = {
+            "b2": (b2, attention, keys.sure_b2), "b1": (b1, b2.detach().sigmoid(), keys.sure_b1),
+            "c": (c, mean, keys.sure_c),
+        }  # fmt: skip
+        guided = {name: taught_loss(x, sure_mask(by, at), processes) for name, (x, by, at) in taught.items()}
+        return Losses({"classes": cross_entropy(maps.float().mean((2, 3)), labels), **guided})
+
+    def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
+        """Return the class's map, and class logits."""
+        maps = self.SPG_A4(self.net.forward_features(image))
+        scores = maps.mean((2, 3))
+        return Prediction(map_of_class(maps, labels, scores), False, scores)
+
+
+def _start(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU())
+
+
+def sure_mask(maps: Tensor, pair: Pair) -> Tensor:
+    """Sure pixels of maps [B, H, W] in 0..1: 1 foreground, 0 background, `IGNORED` elsewhere; background wins."""
+    high, low = pair
+    sure = maps > high
+    few = sure.sum((1, 2), keepdim=True) < FEWEST
+    sure = torch.where(few, maps > SHARE * maps.amax((1, 2), keepdim=True), sure)
+    mask = torch.full_like(maps, IGNORED).masked_fill(sure, 1.0)
+    return mask.masked_fill(maps < low, 0.0)
+
+
+def taught_loss(logits: Tensor, mask: Tensor, processes: Processes) -> Tensor:
+    """Binary cross-entropy of logits [B, H, W], mean over the sure pixels of all processes; 0 where there are none."""
+    sure = mask != IGNORED
+    count = processes.sum(sure.sum()).float() / processes.world
+    each = binary_cross_entropy_with_logits(logits, mask.where(sure, 0.0), reduction="none")
+    return each.where(sure, 0.0).sum() / count.clamp_min(1.0 / processes.world)

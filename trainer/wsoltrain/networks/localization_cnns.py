@@ -1,0 +1,240 @@
+"""CNNs of localization papers that timm does not have, under names of their own in timm's registry.
+
+- ``vgg16_gap``: VGG16 without its last poolings, conv6 (3 x 3, 1024), mean and one linear layer (Zhou et al. 2016).
+- ``vgg16_nonlocal``: VGG16 with LeakyReLU and four non-local blocks, mean and one linear layer (Yang et al. 2020).
+- ``inception_v3_spg``: InceptionV3 up to Mixed_6e, two 3 x 3 convolutions of 1024, mean, one linear layer (Zhang et al.
+  2018, as in the standard evaluation).
+
+Names of tensors are those of their published checkpoints, but for the linear layer, which is ``fc``. Of the model
+arguments, ``output_stride`` is 16 (14 x 14 of 224 pixels) or 8 (28 x 28), ``width`` the channels of VGG's first block.
+``weights`` may be those of timm's vgg16 and inception_v3: what these have no tensors for stays as it was initialised.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.models import register_model
+from timm.models.inception_v3 import ConvNormAct, InceptionA, InceptionB, InceptionC
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from wsolpipe.contract.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+"""Width (times that of the first) and number of convolutions of each block of VGG16."""
+
+
+class LinearCnn(nn.Module):
+    """Features, their mean and one linear layer, with timm's methods.
+
+    Attributes
+    ----------
+    own : tuple of str
+        Beginnings of the names of tensors that ImageNet weights do not have.
+    """
+
+    own: tuple[str, ...]
+
+    def __init__(self, width: int, num_classes: int, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.num_features, self.dropout = width, nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Make the linear layer anew; none for 0 classes."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        """Return the linear layer."""
+        return self.fc
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] -> features [B, C, h, w]."""
+        raise NotImplementedError
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Features -> class logits [B, K]."""
+        scores: Tensor = self.fc(self.dropout(features).mean((2, 3)))
+        return scores
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] -> class logits [B, K]."""
+        return self.forward_head(self.forward_features(image))
+
+    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of ImageNet weights, or of a checkpoint with other numbers of layers, under the names of this."""
+        mine = self.state_dict()
+        return {name: state[name] if name in state or not name.startswith(self.own) else mine[name] for name in mine}
+
+
+def checkpoint_filter_fn(state: Mapping[str, Tensor], model: LinearCnn) -> dict[str, Tensor]:
+    """Adapt a checkpoint to a network of this module (timm's name of the function)."""
+    return model.adapted(state)
+
+
+def _check_stride(output_stride: int) -> None:
+    if output_stride not in (8, 16):
+        msg = f"model_args.output_stride={output_stride}: this network has features at stride 8 or 16"
+        raise ConfigError(msg)
+
+
+def _vgg_layers(width: int, pools: int, slope: float, *, nonlocal_blocks: bool) -> nn.Sequential:
+    """VGG16's convolutions, the first blocks followed by a pooling, those from the second on by a non-local block."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for number, (factor, convolutions) in enumerate(BLOCKS):
+        for _ in range(convolutions):
+            activation = nn.LeakyReLU(slope) if slope else nn.ReLU(inplace=True)
+            layers += [nn.Conv2d(channels, width * factor, 3, padding=1), activation]
+            channels = width * factor
+        if number < pools:
+            layers.append(nn.MaxPool2d(2))
+        if nonlocal_blocks and number:
+            layers.append(NonLocal(channels))
+    return nn.Sequential(*layers)
+
+
+class Vgg(LinearCnn):
+    """VGG16's convolutions as ``features``."""
+
+    own: tuple[str, ...] = ("conv6.", "fc.")
+    features: nn.Sequential
+
+    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Convolutions by their order, as poolings and other layers between them change their numbers."""
+        ours = [number for number, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
+        names = [name.split(".") for name in state if name.startswith("features.") and name.count(".") == 2]
+        theirs = sorted({int(number) for _, number, _ in names})
+        renamed = {f"features.{a}.": f"features.{b}." for a, b in zip(theirs, ours, strict=True)}
+        moved = {name: value for name, value in state.items() if not name.startswith("features.")}
+        moved |= {renamed[f"features.{n}."] + last: state[f"features.{n}.{last}"] for _, n, last in names}
+        return super().adapted(moved)
+
+
+class VggGap(Vgg):
+    """VGG16 with conv6."""
+
+    def __init__(self, num_classes: int, width: int, output_stride: int) -> None:
+        _check_stride(output_stride)
+        super().__init__(16 * width, num_classes)
+        self.features = _vgg_layers(width, 4 if output_stride == 16 else 3, 0.0, nonlocal_blocks=False)
+        self.conv6 = nn.Conv2d(8 * width, 16 * width, 3, padding=1)
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 16 width, h, w]."""
+        features: Tensor = self.conv6(self.features(image))
+        return features.relu()
+
+
+class NonLocal(nn.Module):
+    """Self-attention of all places, added to them; adds nothing at first (Wang et al. 2018; C/8 for queries, keys)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query_conv, self.key_conv = (nn.Conv2d(channels, max(1, channels // 8), 1) for _ in range(2))
+        self.value_conv, self.mix_conv = (nn.Conv2d(channels, channels, 1) for _ in range(2))
+        self.bn = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.bn.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, h, w] -> the same shape."""
+        query, key, value = (layer(features).flatten(2) for layer in (self.query_conv, self.key_conv, self.value_conv))
+        attention = torch.einsum("bcq,bck->bqk", query, key).softmax(-1)
+        read = torch.einsum("bqk,bck->bcq", attention, value).view_as(features)
+        mixed: Tensor = features + self.bn(self.mix_conv(read))
+        return mixed
+
+
+class VggNonLocal(Vgg):
+    """VGG16 with LeakyReLU and non-local blocks."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__(8 * width, num_classes)
+        self.features = _vgg_layers(width, 4, 0.2, nonlocal_blocks=True)
+        blocks = (number for number, layer in enumerate(self.features) if isinstance(layer, NonLocal))
+        self.own = ("fc.", *(f"features.{number}." for number in blocks))
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 8 width, h, w]."""
+        features: Tensor = self.features(image)
+        return features
+
+
+class _Unstrided(InceptionB):  # type: ignore[misc] # timm is not typed
+    """Mixed_6a at stride 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        for layer in (self.branch3x3.conv, self.branch3x3dbl_3.conv):
+            layer.stride, layer.padding = (1, 1), (1, 1)
+
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
+        return [self.branch3x3(x), double, max_pool2d(x, 3, stride=1, padding=1)]
+
+
+class InceptionSpg(LinearCnn):
+    """InceptionV3 with padding in its first layer and poolings, and two more convolutions."""
+
+    own = ("SPG_A3_1b.", "SPG_A3_2b.", "fc.")
+
+    def __init__(self, num_classes: int, output_stride: int, drop_rate: float) -> None:
+        _check_stride(output_stride)
+        super().__init__(1024, num_classes, drop_rate)
+        self.Conv2d_1a_3x3 = ConvNormAct(3, 32, kernel_size=3, stride=2, padding=1)
+        self.Conv2d_2a_3x3 = ConvNormAct(32, 32, kernel_size=3)
+        self.Conv2d_2b_3x3 = ConvNormAct(32, 64, kernel_size=3, padding=1)
+        self.Conv2d_3b_1x1 = ConvNormAct(64, 80, kernel_size=1)
+        self.Conv2d_4a_3x3 = ConvNormAct(80, 192, kernel_size=3)
+        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = InceptionA(192, 32), InceptionA(256, 64), InceptionA(288, 64)
+        self.Mixed_6a = _Unstrided(288)
+        self.Mixed_6b, self.Mixed_6c = InceptionC(768, 128), InceptionC(768, 160)
+        self.Mixed_6d, self.Mixed_6e = InceptionC(768, 160), InceptionC(768, 192)
+        self.SPG_A3_1b = nn.Sequential(nn.Conv2d(768, 1024, 3, padding=1), nn.ReLU(inplace=True))
+        self.SPG_A3_2b = nn.Sequential(nn.Conv2d(1024, 1024, 3, padding=1), nn.ReLU(inplace=True))
+        pool = nn.MaxPool2d(3, 2, ceil_mode=True) if output_stride == 16 else nn.Identity()
+        self.last_pool = pool
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 1024, h, w]."""
+        found = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(image)))
+        found = max_pool2d(found, 3, stride=2, padding=1, ceil_mode=True)
+        found = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(found))
+        found = max_pool2d(found, 3, stride=2, padding=1, ceil_mode=True)
+        found = self.last_pool(self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(found))))
+        found = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(found)))))
+        found = self.SPG_A3_1b(self.dropout(found))
+        features: Tensor = self.SPG_A3_2b(self.dropout(found))
+        return features
+
+
+def register() -> None:
+    """Put the networks into timm's registry; nothing where they are in it."""
+    from timm import is_model
+
+    for make in (vgg16_gap, vgg16_nonlocal, inception_v3_spg):
+        if not is_model(make.__name__):
+            register_model(make)
+
+
+def vgg16_gap(*, num_classes: int = 1000, width: int = 64, output_stride: int = 16, **_: Any) -> VggGap:
+    """Build ``vgg16_gap``."""
+    return VggGap(num_classes, width, output_stride)
+
+
+def vgg16_nonlocal(*, num_classes: int = 1000, width: int = 64, **_: Any) -> VggNonLocal:
+    """Build ``vgg16_nonlocal``."""
+    return VggNonLocal(num_classes, width)
+
+
+def inception_v3_spg(
+    *, num_classes: int = 1000, output_stride: int = 16, drop_rate: float = 0.5, **_: Any
+) -> InceptionSpg:
+    """Build ``inception_v3_spg``."""
+    return InceptionSpg(num_classes, output_stride, drop_rate)
