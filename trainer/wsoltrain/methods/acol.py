@@ -66,7 +66,9 @@ class Acol(CnnTrained[AcolKeys]):
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the larger of both maps of the class, each in 0..1, and the first branch's logits."""
         first, second, classes = self.maps(image, labels)
-        larger = torch.maximum(*(scaled_to_unit(map_of_class(maps, classes, first).float()) for maps in (first, second)))
+        larger = torch.maximum(
+            *(scaled_to_unit(map_of_class(maps, classes, first).float()) for maps in (first, second))
+        )
         return Prediction(larger, False, first.mean((2, 3)))
 
 

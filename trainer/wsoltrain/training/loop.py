@@ -137,6 +137,8 @@ class Trainer:
                     self._evaluate(scored + epoch - running.first)
                 self._save(last)
             scored += running.epochs if running.phase.scored else 0
+        if not scored:
+            self._evaluate(0)
         return {"best": self.best, "steps": self.step, "counts": self.stream.counts}
 
     def _train_epoch(self, running: Running, last: Path) -> None:

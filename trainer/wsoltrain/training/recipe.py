@@ -38,7 +38,7 @@ class Recipe(Keys):
         (0.229, 0.224, 0.225), description="Standard deviation of each colour, 0..1, of the backbone"
     )
     one_per_group: bool = Field(False, description="Draw one random frame of each group (video shot) an epoch")
-    epochs: int = Field(50, ge=1, description="Epochs of the method's main phase")
+    epochs: int = Field(50, ge=0, description="Epochs of the method's main phase; 0 scores the network as it is loaded")
     batch: int = Field(32, ge=1, description="Images a step, of all processes together")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are averaged before each update")
     optimiser: Literal["sgd", "adamw"] = Field("sgd", description="sgd (momentum, nesterov) or adamw (betas)")
