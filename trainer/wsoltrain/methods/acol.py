@@ -50,8 +50,9 @@ class Acol(CnnTrained[AcolKeys]):
         """Class maps [B, K, h, w] of both branches, and the classes [B] by whose maps was erased."""
         features = self.net.forward_features(image)
         first = self.classifier_A(features)
-        classes = class_of(labels, first.mean((2, 3)))
-        second = self.classifier_B(erase(features, map_of_class(first, classes, first), self.keys.erase_from))
+        scores = first.mean((2, 3))
+        classes = class_of(labels, scores)
+        second = self.classifier_B(erase(features, map_of_class(first, classes, scores), self.keys.erase_from))
         return first, second, classes
 
     def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
@@ -66,10 +67,9 @@ class Acol(CnnTrained[AcolKeys]):
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the larger of both maps of the class, each in 0..1, and the first branch's logits."""
         first, second, classes = self.maps(image, labels)
-        larger = torch.maximum(
-            *(scaled_to_unit(map_of_class(maps, classes, first).float()) for maps in (first, second))
-        )
-        return Prediction(larger, False, first.mean((2, 3)))
+        scores = first.mean((2, 3))
+        own, erased = (scaled_to_unit(map_of_class(maps, classes, scores).float()) for maps in (first, second))
+        return Prediction(torch.maximum(own, erased), False, scores)
 
 
 def _branch(channels: int, width: int, classes: int) -> nn.Sequential:

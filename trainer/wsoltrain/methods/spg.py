@@ -107,7 +107,8 @@ class Spg(CnnTrained[SpgKeys]):
         self.task.lap("forward")
         large = (self.task.size, self.task.size)
         b1, b2, c = (interpolate(each.float(), large, mode="bilinear")[:, 0] for each in guides)
-        own = map_of_class(maps.detach().float(), labels, maps)
+        scores = maps.float().mean((2, 3))
+        own = map_of_class(maps.detach().float(), labels, scores)
         attention = scaled_to_unit(interpolate(own[:, None], large, mode="bilinear")[:, 0])
         mean = (b1.detach().sigmoid() + b2.detach().sigmoid()) / 2
         keys = self.keys
@@ -116,7 +117,7 @@ class Spg(CnnTrained[SpgKeys]):
             "c": (c, mean, keys.sure_c),
         }  # fmt: skip
         guided = {name: taught_loss(x, sure_mask(by, at), processes) for name, (x, by, at) in taught.items()}
-        return Losses({"classes": cross_entropy(maps.float().mean((2, 3)), labels), **guided})
+        return Losses({"classes": cross_entropy(scores, labels), **guided})
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the class's map, and class logits."""

@@ -12,6 +12,7 @@ arguments, ``output_stride`` is 16 (14 x 14 of 224 pixels) or 8 (28 x 28), ``wid
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """Width (times that of the first) and number of convolutions of each block of VGG16."""
+_CONVOLUTION = partial(ConvNormAct, padding=0, norm_kwargs={"eps": 0.001})
 
 
 class LinearCnn(nn.Module):
@@ -169,8 +171,8 @@ class VggNonLocal(Vgg):
 class _Unstrided(InceptionB):  # type: ignore[misc] # timm is not typed
     """Mixed_6a at stride 1."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, block: Any) -> None:
+        super().__init__(channels, block)
         for layer in (self.branch3x3.conv, self.branch3x3dbl_3.conv):
             layer.stride, layer.padding = (1, 1), (1, 1)
 
@@ -187,15 +189,16 @@ class InceptionSpg(LinearCnn):
     def __init__(self, num_classes: int, output_stride: int, drop_rate: float) -> None:
         _check_stride(output_stride)
         super().__init__(1024, num_classes, drop_rate)
-        self.Conv2d_1a_3x3 = ConvNormAct(3, 32, kernel_size=3, stride=2, padding=1)
-        self.Conv2d_2a_3x3 = ConvNormAct(32, 32, kernel_size=3)
-        self.Conv2d_2b_3x3 = ConvNormAct(32, 64, kernel_size=3, padding=1)
-        self.Conv2d_3b_1x1 = ConvNormAct(64, 80, kernel_size=1)
-        self.Conv2d_4a_3x3 = ConvNormAct(80, 192, kernel_size=3)
-        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = InceptionA(192, 32), InceptionA(256, 64), InceptionA(288, 64)
-        self.Mixed_6a = _Unstrided(288)
-        self.Mixed_6b, self.Mixed_6c = InceptionC(768, 128), InceptionC(768, 160)
-        self.Mixed_6d, self.Mixed_6e = InceptionC(768, 160), InceptionC(768, 192)
+        block = _CONVOLUTION
+        self.Conv2d_1a_3x3 = block(3, 32, kernel_size=3, stride=2, padding=1)
+        self.Conv2d_2a_3x3 = block(32, 32, kernel_size=3)
+        self.Conv2d_2b_3x3 = block(32, 64, kernel_size=3, padding=1)
+        self.Conv2d_3b_1x1 = block(64, 80, kernel_size=1)
+        self.Conv2d_4a_3x3 = block(80, 192, kernel_size=3)
+        self.Mixed_5b, self.Mixed_5c = InceptionA(192, 32, block), InceptionA(256, 64, block)
+        self.Mixed_5d, self.Mixed_6a = InceptionA(288, 64, block), _Unstrided(288, block)
+        self.Mixed_6b, self.Mixed_6c = InceptionC(768, 128, block), InceptionC(768, 160, block)
+        self.Mixed_6d, self.Mixed_6e = InceptionC(768, 160, block), InceptionC(768, 192, block)
         self.SPG_A3_1b = nn.Sequential(nn.Conv2d(768, 1024, 3, padding=1), nn.ReLU(inplace=True))
         self.SPG_A3_2b = nn.Sequential(nn.Conv2d(1024, 1024, 3, padding=1), nn.ReLU(inplace=True))
         pool = nn.MaxPool2d(3, 2, ceil_mode=True) if output_stride == 16 else nn.Identity()
