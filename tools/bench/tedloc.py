@@ -1,0 +1,189 @@
+"""Cost of TeD-Loc: memory of a step by the number of classes, its speed and that of predict, parameters and latency.
+
+    python tools/bench/tedloc.py [--backbone NAME] [--size 256] [--classes 1000] [--batch 4] [--pairs 5] [--runs 1000]
+                                 [--device cpu] [--json]
+
+Weights are random. Printed beside each figure is what is wanted of it:
+
+- memory: peak of a step's allocations with 1,000 classes over that with 10, at most 1.3 (64 x 64 patches by default);
+- step: its throughput as a share of encoder forward plus decoder forward and backward alone, at least 0.9;
+- predict: its throughput as a share of encoder and decoder alone, at least 0.9;
+- latency: median of ``--runs`` single images after 20, and its ratio to that of the encoder in the same run.
+
+Shares are of processor time, of interleaved pairs, on a CPU; by the clock on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from ab import compare
+from safetensors.torch import save
+from torch.profiler import ProfilerActivity, profile
+
+from wsoltrain.inference.complexity import complexity
+from wsoltrain.methods.base import Task
+from wsoltrain.training.recipe import recipe_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from wsoltrain.methods.tedloc import TedLoc
+
+FEW, WARM = 10, 20
+MEMORY, SPEED = 1.3, 0.9
+
+
+def build(given: argparse.Namespace, classes: int) -> TedLoc:
+    """The method with random weights and random anchors."""
+    plain = torch.nn.functional.normalize(torch.randn(classes, given.dimensions))
+    about = {"names": [str(k) for k in range(classes)], "labels": list(range(classes)), "orthogonal": "none"}
+    files = {
+        "text_anchors/anchors.safetensors": save({"plain": plain, "anchors": plain.clone()}),
+        "text_anchors/anchors.json": json.dumps(about).encode(),
+    }
+    keys = {"backbone": given.backbone, "weights": None, "size": given.size, "decoder_width": given.width}
+    task = Task(classes, given.size, artifacts=files, device=torch.device(given.device))
+    model: TedLoc = recipe_type("tedloc").model_validate({"method": "tedloc", **keys}).build(task).to(given.device)  # type: ignore[assignment]
+    return model
+
+
+def batch_of(given: argparse.Namespace, classes: int) -> dict[str, Tensor]:
+    """A batch as the stream gives it: seeds of 14 x 14 over the whole image."""
+    down = torch.linspace(-1, 1, 14)
+    bump = torch.exp(-4 * (down[:, None] ** 2 + down**2)).expand(given.batch, 1, 14, 14)
+    made = {
+        "image": torch.randn(given.batch, 3, given.size, given.size),
+        "maps": bump,
+        "window": torch.tensor([[0, 0, given.size, 0]]).expand(given.batch, 4),
+        "label": torch.randint(classes, (given.batch,)),
+        "row": torch.arange(given.batch),
+    }
+    return {name: value.to(given.device) for name, value in made.items()}
+
+
+def step_of(model: TedLoc, batch: dict[str, Tensor]) -> Callable[[], None]:
+    """Losses and their gradients."""
+
+    def step() -> None:
+        model.train().zero_grad()
+        torch.stack(list(model.losses(batch, "maps", 0).parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+
+    return step
+
+
+def peak_memory(work: Callable[[], None], device: str) -> int:
+    """Bytes that are allocated at once at most, beside what there was before."""
+    work()
+    if device.startswith("cuda"):
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    held = peak = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def latency(work: Callable[[], object], runs: int, device: str) -> float:
+    """Median seconds of a call after `WARM`."""
+    seconds = []
+    for _ in range(WARM + runs):
+        began = time.perf_counter()
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[WARM:])
+
+
+def share(whole: Callable[[], object], bare: Callable[[], object], given: argparse.Namespace) -> float:
+    """Throughput of `whole` as a share of that of `bare`."""
+
+    def waited(work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            work()
+            if given.device.startswith("cuda"):
+                torch.cuda.synchronize()
+
+        return run
+
+    pairs = compare(waited(bare), waited(whole), repetitions=given.pairs)
+    return pairs.ratio("wall" if given.device.startswith("cuda") else "cpu")
+
+
+def measure(given: argparse.Namespace) -> dict[str, float]:
+    """All figures."""
+    peaks = {}
+    for classes in (FEW, given.classes):
+        model, batch = build(given, classes), batch_of(given, classes)
+        peaks[classes] = peak_memory(step_of(model, batch), given.device)
+    image = batch["image"]
+
+    def bare_step() -> None:
+        model.train().zero_grad()
+        model.decoder(model.encoder(image)).sum().backward()
+
+    step = share(step_of(model, batch), bare_step, given)
+    model.eval()
+    with torch.no_grad():
+        predict = share(lambda: model.predict(image), lambda: model.decoder(model.encoder(image)), given)
+        single = image[:1]
+        whole = latency(lambda: model.predict(single), given.runs, given.device)
+        bare = latency(lambda: model.encoder(single), given.runs, given.device)
+    counted = complexity(model, given.size)
+    return {
+        "peak_mib_few": peaks[FEW] / 2**20,
+        "peak_mib_many": peaks[given.classes] / 2**20,
+        "memory_ratio": peaks[given.classes] / peaks[FEW],
+        "step_share": step,
+        "predict_share": predict,
+        "latency_ms": 1e3 * whole,
+        "latency_ratio": whole / bare,
+        "parameters_m": counted["total"]["parameters"] / 1e6,
+        "heads_m": counted["heads"]["parameters"] / 1e6,
+        "gmacs": counted["total"]["macs"] / 1e9,
+    }
+
+
+def main() -> None:
+    """Print the figures; exit with 1 where one is worse than wanted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--backbone", default="vit_tiny_patch16_224")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--dimensions", type=int, default=512)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    found = measure(given)
+    good = found["memory_ratio"] <= MEMORY and min(found["step_share"], found["predict_share"]) >= SPEED
+    if given.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name:<14} {value:10.3f}")
+        print(f"{'ok' if good else 'WORSE THAN WANTED'}: memory at most {MEMORY}, shares at least {SPEED}")
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()

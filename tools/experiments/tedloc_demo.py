@@ -1,0 +1,170 @@
+"""TeD-Loc on the demo: ablations of losses and anchors over seeds, beside the clip_cams that it learned from.
+
+    python tools/experiments/tedloc_demo.py --store FOLDER [--seeds 3] [--epochs 10]
+
+Steps and scores are those of ``wsoltrain fit`` and ``wsoltrain eval``, but images are mirrored and not cropped, so that
+the frozen encoder runs once for each view and not once a step. The last epoch is scored; thresholds are chosen on the
+validation split by its proposals. The store needs index, clip_cams, text_anchors and, of val, proposals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.map_scores import score_maps
+from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.results import StoreResults
+from wsolpipe.evaluate.rows import rows_of_index
+from wsolpipe.evaluate.truth import find_truth
+from wsolpipe.images.dataset import load_dataset
+from wsoltrain.data.config import Labelling
+from wsoltrain.selection.evaluation import Evaluator
+from wsoltrain.training.loop import Trainer
+from wsoltrain.training.recipe_file import load_recipe
+from wsoltrain.training.schedules import Moment
+from wsoltrain.training.settings import Settings
+
+if TYPE_CHECKING:
+    from wsoltrain.data.stream import Stream
+    from wsoltrain.training.recipe import Recipe
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "all, qr": {},
+    "all, no orthogonalisation": {"orthogonal": "none"},
+    "kd+pcl, qr": {"losses": "kd+pcl"},
+    "kd, qr": {"losses": "kd"},
+}
+FIGURES = ("MaxBoxAcc", "V2", "iou", "accuracy", "top1", "top5")
+
+
+class Remembered(nn.Module):
+    """An encoder that takes images and remembers their tokens, or takes tokens."""
+
+    tokens: ClassVar[dict[bytes, Tensor]] = {}
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[1] != 3:
+            return image
+        names = [sha256(each.numpy().tobytes()).digest() for each in image]
+        new = [at for at, name in enumerate(names) if name not in self.tokens]
+        if new:
+            self.tokens.update(zip([names[at] for at in new], self.encoder(image[new]), strict=True))
+        return torch.stack([self.tokens[name] for name in names])
+
+
+def encoded_views(trainer: Trainer) -> list[dict[str, Tensor]]:
+    """All rows as they are and mirrored, with tokens in place of images; one batch each."""
+    model: Any = trainer.model
+    views = []
+    for mirrored in (0, 1):
+        parts: dict[str, list[Tensor]] = {}
+        for batch in flipped(trainer.stream, mirrored):
+            for name in ("maps", "window", "label", "row"):
+                parts.setdefault(name, []).append(batch[name])
+            parts.setdefault("image", []).append(model.encoder(batch["image"]))
+        views.append({name: torch.cat(values) for name, values in parts.items()})
+    order = [view["row"].argsort() for view in views]
+    return [{name: value[at] for name, value in view.items()} for view, at in zip(views, order, strict=True)]
+
+
+def flipped(stream: Stream, mirrored: int) -> Any:
+    """One epoch of a stream without flips, each item mirrored by hand where `mirrored`."""
+    for batch in stream:
+        if mirrored:
+            window = batch["window"].clone()
+            window[:, 3] = 1
+            batch = batch | {"image": batch["image"].flip(-1), "window": window}
+        yield batch
+
+
+def train(trainer: Trainer, views: list[dict[str, Tensor]], recipe: Recipe) -> None:
+    """Take the steps of all epochs; the last epoch's losses are printed."""
+    rows, running = len(views[0]["row"]), trainer.phases["maps"]
+    steps = rows // recipe.batch
+    for epoch in range(recipe.epochs):
+        generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)
+        order, side = torch.randperm(rows, generator=generator), torch.rand(rows, generator=generator) < 0.5
+        for step in range(steps):
+            at = order[step * recipe.batch : (step + 1) * recipe.batch]
+            batch = {
+                name: torch.where(side[at].view(-1, *[1] * (value.ndim - 1)), views[1][name][at], value[at])
+                for name, value in views[0].items()
+            }
+            trainer.learn([batch], running, Moment(epoch, step, steps))
+            trainer.step += 1
+
+
+def figures(result: dict[str, Any]) -> dict[str, float | None]:
+    """Of an evaluator's result, those of the table."""
+    localization = {"top1": result.get("top1_loc"), "top5": result.get("top5_loc")}
+    return {
+        "MaxBoxAcc": result["MaxBoxAcc"], "V2": result["MaxBoxAccV2"]["mean"], "iou": result["iou"],
+        "accuracy": result.get("accuracy_top1"), **localization,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Print the table as it grows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=10)
+    given = parser.parse_args()
+    dataset = load_dataset("demo")
+    root = str(dataset.image_root())
+    found: dict[str, list[dict[str, Any]]] = {}
+    print_seeds(given.store)
+    views: list[dict[str, Tensor]] = []
+    for name, changes in VARIANTS.items():
+        for seed in range(given.seeds):
+            fixed = {"epochs": given.epochs, "seed": seed, "resize": 96, "flip": 0.0}
+            recipe = load_recipe("tedloc", dataset="demo", changes={**fixed, **changes})
+            labelling = Labelling(given.store, "demo", "train", maps=recipe.reads().maps)
+            with tempfile.TemporaryDirectory() as out:
+                trainer = Trainer(recipe, Settings(labelling, root=root, out=Path(out), workers=0), [])
+            views = views or encoded_views(trainer)
+            model: Any = trainer.model
+            model.encoder = Remembered(model.encoder)
+            train(trainer, views, recipe)
+            for shown in ("g", "text") if changes.get("losses") != "kd" else ("text",):
+                model.keys = recipe.model_copy(update={"map": shown})
+                scores = {}
+                for split, by in (("val", "proposals"), ("test", "gt")):
+                    judge = Evaluator(recipe, Labelling(given.store, "demo", split), root, [by], 0)
+                    scores[split] = judge.run(trainer.model, trainer.device, thresholds=200)[by]
+                result = scores["test"].result(tau=scores["val"].choose_tau())
+                found.setdefault(f"{name}, map {shown}", []).append(figures(result))
+                print(seed, name, shown, json.dumps(figures(result)), flush=True)
+    print("\n| | " + " | ".join(FIGURES) + " |\n|---|" + "---|" * len(FIGURES))
+    for name, runs in found.items():
+        columns = [[run[figure] for run in runs if run[figure] is not None] for figure in FIGURES]
+        cells = [f"{statistics.mean(each):.3g} ± {statistics.pstdev(each):.2g}" if each else "" for each in columns]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def print_seeds(store: str) -> None:
+    """The line of clip_cams, at the threshold chosen in the same way."""
+    results, scores = StoreResults(store, "demo", None), {}
+    for split, by in (("val", "proposals"), ("test", "gt")):
+        view = results.view("clip_cams", split)
+        rows = rows_of_index(results.index_of(view))
+        scores[split] = score_maps(StageMaps(view, 0, rows), find_truth(results, rows, by), Frame(side=256))
+    print("clip_cams", json.dumps(figures(scores["test"].result(tau=scores["val"].choose_tau()))))
+
+
+if __name__ == "__main__":
+    main()
