@@ -67,11 +67,13 @@ def dips_of_one_image(rule, given, number, seed, epoch):
         y, x = divmod(index, width)
         if x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1:
             inside.append(index)
-        if not any(x + 1 > b[0] and x < b[2] and y + 1 > b[1] and y < b[3] for b in boxes if b[2] > b[0]):
+        chosen_from = [boxes[slot] for slot in there]
+        if not any(x + 1 > b[0] and x < b[2] and y + 1 > b[1] and y < b[3] for b in chosen_from):
             outside.append(index)
-    n_plus = int(np.ceil(np.float32(rule.fg_share) * np.float32(len(inside))))
+    n_plus = max(1, int(np.float32(rule.fg_share) * np.float32(len(inside))))  # the authors' code takes int() of it
+    n_minus = max(1, int(np.float32(rule.bg_share) * np.float32(height * width)))
     fg = sorted(inside, key=lambda index: (-values[index], index))[:n_plus]
-    bg = sorted(outside, key=lambda index: (values[index], index))[: max(1, round(rule.bg_share * height * width))]
+    bg = sorted(outside, key=lambda index: (values[index], index))[:n_minus]
     n_fg, n_bg = min(rule.n_fg, len(fg)), min(rule.n_bg, len(bg))
     if rule.balanced:
         n_fg = n_bg = min(n_fg, n_bg)
@@ -153,18 +155,27 @@ def test_every_box_of_the_first_ones_is_equally_likely_and_the_others_never():
 
 
 @pytest.mark.parametrize("dilation", [1, 3])
-def test_no_background_inside_any_box_in_ten_thousand_draws(dilation):
-    rule = Dips(20, 20, bg_share=1.0, top_n=1, dilation=dilation)
+def test_no_background_inside_any_box_of_the_set_in_ten_thousand_draws(dilation):
+    rule = Dips(20, 20, bg_share=1.0, top_n=3, dilation=dilation)
     drawn = 0
     for epoch in range(100):
         given_ = pseudo(batch=100, seed=epoch)
         labels = rule(given_, seed=0, epoch=epoch).labels
         y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
-        b = given_.boxes[..., None, None]
+        b = given_.boxes[:, :3, :, None, None]
         inside = ((x + 1 > b[:, :, 0]) & (x < b[:, :, 2]) & (y + 1 > b[:, :, 1]) & (y < b[:, :, 3])).any(1)
         assert not ((labels == BACKGROUND) & inside).any()
         drawn += len(labels)
     assert drawn == 10_000
+
+
+def test_background_keeps_out_of_the_boxes_that_foreground_may_come_from_and_of_no_other():
+    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0], [6.0, 0.0, 10.0, 4.0], [0.0, 4.0, 10.0, 10.0]]])
+    for top_n, free in ((1, {1, 2}), (2, {2}), (3, set())):
+        rule = Dips(50, 50, 1.0, 1.0, top_n=top_n, balanced=False)
+        drawn = (many_draws(rule, torch.rand(1, 1, 10, 10), boxes, 200) == BACKGROUND).any(0)
+        hit = {n for n, (x0, y0, x1, y1) in enumerate(boxes[0].int().tolist()) if drawn[y0:y1, x0:x1].any()}
+        assert hit == free
 
 
 def test_sides_stay_balanced_when_one_runs_short():
@@ -264,21 +275,54 @@ def blob(size=40):
 def test_trcam_foreground_lies_in_the_region_and_background_does_not(region):
     maps = blob()
     labels = many_draws(OtsuRegion(30, 30, region=region), maps, None, 20)
-    above = (maps[0, 0] * 255).floor() >= float(otsu(maps[0])[1])
+    above = (maps[0, 0] * 255).floor() > float(otsu(maps[0])[1])
     assert ((labels == FOREGROUND).sum((1, 2)) == 30).all()
     assert ((labels == FOREGROUND).any(0) & ~above).sum() == 0
     assert ((labels == BACKGROUND).any(0) & above).sum() == 0
 
 
+@pytest.mark.parametrize("region", ["all", "densest", "largest"])
+def test_a_map_of_two_values_gives_labels_of_both_sides(region):
+    maps = torch.zeros(1, 1, 20, 20)
+    maps[..., 5:12, 4:14] = 1.0
+    labels = many_draws(OtsuRegion(20, 20, region=region), maps, None, 10)
+    assert ((labels == FOREGROUND).sum((1, 2)) == 20).all()
+    assert ((labels == BACKGROUND).sum((1, 2)) == 20).all()
+    assert (maps[0].expand(10, -1, -1)[labels == FOREGROUND] == 1).all()
+    assert (maps[0].expand(10, -1, -1)[labels == BACKGROUND] == 0).all()
+    loose = many_draws(OtsuRegion(20, 20, region=region, strict=False), maps, None, 2)  # as the released code
+    assert (loose == IGNORE).all()
+
+
+@pytest.mark.parametrize(("share", "pixels"), [(0.05, 30), (0.5, 7), (0.938, 49), (0.01, 12)])
+def test_candidates_are_as_many_as_the_released_code_counts(share, pixels):
+    maps = torch.rand(1, 1, 1, 2 * pixels, generator=torch.Generator().manual_seed(2))
+    box = torch.tensor([[[0.0, 0.0, float(pixels), 1.0]]])
+    for sides, of, label in (((10**4, 0), pixels, FOREGROUND), ((0, 10**4), 2 * pixels, BACKGROUND)):
+        rule = Dips(*sides, share, share, balanced=False, background="anywhere")
+        drawn = many_draws(rule, maps, box, 1) == label
+        assert int(drawn.sum()) == max(1, int(share * of))
+
+
 def test_eroded_sampler_stays_five_pixels_away_from_the_edge_of_the_region():
     maps = blob()
-    labels = many_draws(eroded(n_fg=10, n_bg=10), maps, None, 50)
+    labels = many_draws(eroded(n_fg=10, n_bg=10, dilation=1), maps, None, 50)
     above = (maps[0, 0] * 255).floor() > float(otsu(maps[0])[1])
     core = ndimage.binary_erosion(above.numpy(), np.ones((11, 11)), border_value=1)
     np.testing.assert_array_equal(erode(above[None], 11)[0].numpy(), core)
     drawn = (labels == FOREGROUND).any(0).numpy()
     assert drawn.any()
     assert not (drawn & ~core).any()
+
+
+def test_eroded_sampler_grows_each_pixel_to_a_square_of_three():
+    maps = blob()
+    alone = many_draws(eroded(dilation=1), maps, None, 50)
+    grown = many_draws(eroded(), maps, None, 50)
+    for one, nine in zip(alone, grown, strict=True):
+        for side in (FOREGROUND, BACKGROUND):
+            square = ndimage.binary_dilation((one == side).numpy(), np.ones((3, 3)))
+            np.testing.assert_array_equal((nine == side).numpy(), square)
 
 
 def test_patch_sampler_draws_equal_counts_apart():
@@ -305,6 +349,16 @@ def test_released_sampler_draws_more_of_one_side_than_of_the_other():
     labels = released(n_fg=60, n_bg=20, dilation=1)(given, seed=0, epoch=0).labels
     drawn = int((labels == FOREGROUND).sum()), int((labels == BACKGROUND).sum())
     assert drawn[0] > 2 * drawn[1] > 0
+
+
+def test_released_sampler_reads_the_map_of_its_box():
+    maps = torch.zeros(1, 2, 10, 10)
+    maps[0, 0, 2, 2], maps[0, 1, 7, 7] = 1.0, 1.0
+    boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0]]])
+    for slot, place in ((0, (2, 2)), (1, (7, 7))):
+        given_ = Pseudo(maps, torch.arange(1), boxes, torch.tensor([[slot]]))
+        labels = released(n_fg=1, n_bg=1, fg_share=0.01, dilation=1)(given_, seed=0, epoch=0).labels
+        assert labels[0][place] == FOREGROUND
 
 
 def test_constant_map_gives_no_labels_and_is_counted():

@@ -70,24 +70,24 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Dips:
-    """DiPS (thesis ch. 2): foreground in one random box by activation, background outside of all boxes.
+    """DiPS (thesis ch. 2): foreground in one random box of a set by activation, background outside of that set.
 
     Attributes
     ----------
     n_fg, n_bg : int
         Pixels to draw.
     fg_share : float
-        n⁺: strongest share of the box's pixels that are foreground candidates.
+        n⁺: strongest share of the box's pixels that are foreground candidates, rounded down as the authors do.
     bg_share : float
-        n⁻: background candidates are this share of the image's pixels, the lowest of those outside of all boxes.
+        n⁻: background candidates are this share of the image's pixels, rounded down, the lowest of those allowed.
     top_n : int
-        The box is one of the first `top_n` that are not lost.
+        Size of the set P: the first `top_n` boxes that are not lost. The foreground's box is drawn from it.
     weighted : bool
         Foreground by activation, else uniform.
     background : "outside" or "anywhere"
-        Keep out of all boxes (paper), or take the lowest pixels wherever they are (released code).
+        Outside of all boxes of P (thesis ch. 2), or the lowest pixels wherever they are (App. I, released code).
     map : "box", "mean" or "max"
-        The map that the box came from, or one made of all (released code).
+        The map that the box came from, or one made of all.
     balanced : bool
         Equally many of both sides; the released settings draw 5139 and 2399.
     dilation : int
@@ -111,27 +111,30 @@ class Dips:
             msg = "the DiPS sampler needs boxes, and this stream has none"
             raise ConfigError(msg, hint="boxes=proposals")
         height, width = pseudo.maps.shape[-2:]
-        box, number = self._draw_box(pseudo.boxes, pseudo.rows, seed, epoch)
+        among = self._first(pseudo.boxes)
+        box, number = self._draw_box(pseudo.boxes, among, pseudo.rows, seed, epoch)
         values = self._map(pseudo, number).flatten(1)
         inside = _inside(box[:, None], height, width, touched=False)[:, 0].flatten(1)
-        n_plus = (self.fg_share * inside.sum(1)).ceil().to(torch.int64)
-        fg = extreme(values, inside, n_plus, largest=True)
-        kept_out = _inside(pseudo.boxes, height, width, touched=True).any(1).flatten(1)
+        fg = extreme(values, inside, _share(self.fg_share, inside.sum(1)), largest=True)
+        kept_out = (_inside(pseudo.boxes, height, width, touched=True) & among[..., None, None]).any(1).flatten(1)
         if self.background == "anywhere":
             kept_out = torch.zeros_like(kept_out)
-        n_minus = torch.full_like(n_plus, max(1, round(self.bg_share * values.shape[1])))
+        n_minus = _share(self.bg_share, torch.full_like(number, values.shape[1]))
         bg = extreme(values, ~kept_out & inside.any(1, keepdim=True), n_minus, largest=False)
         candidates = _Candidates(fg, bg, values + _TINY if self.weighted else None, kept_out, inside.any(1))
         return _draw(candidates, pseudo, self, seed=seed, epoch=epoch)
 
-    def _draw_box(self, boxes: Tensor, rows: Tensor, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """One of the first `top_n` boxes that are not lost, [B, 4], and its slot, [B]; a lost one where all are."""
+    def _first(self, boxes: Tensor) -> Tensor:
+        """Slots of the first `top_n` boxes that are not lost, bool [B, K]."""
         there = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
-        there &= there.cumsum(1) <= self.top_n
+        return there & (there.cumsum(1) <= self.top_n)
+
+    def _draw_box(self, boxes: Tensor, among: Tensor, rows: Tensor, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """One box of those slots, [B, 4], and its slot, [B]; an empty one where there is none."""
         noise = uniform(seed, epoch, rows, _BOX, boxes.shape[1])
-        number = noise.masked_fill(~there, -1.0).argmax(1)
+        number = noise.masked_fill(~among, -1.0).argmax(1)
         box = boxes.gather(1, number[:, None, None].expand(-1, 1, 4))[:, 0]
-        return torch.where(there.any(1, keepdim=True), box, 0.0), number
+        return torch.where(among.any(1, keepdim=True), box, 0.0), number
 
     def _map(self, pseudo: Pseudo, number: Tensor) -> Tensor:
         if self.map != "box" or pseudo.box_map is None:
@@ -150,14 +153,15 @@ class OtsuRegion:
     n_fg, n_bg, fg_share, bg_share, weighted, balanced, dilation
         As in `Dips`; `fg_share` is of the region.
     region : "all", "densest", "largest" or "none"
-        All that is at or above the threshold; its 4-connected part of highest mean (papers; the largest one where that
+        All that is above the threshold; its 4-connected part of highest mean (papers; the largest one where that
         is under 5 % of the image); its largest part; or the whole image.
     erosion : int
         Side of the square, odd, by which the region shrinks; 1 for none.
     keep_out : bool
         Take no background from the region (papers); the released code takes the lowest pixels wherever they are.
     strict : bool
-        The level of the threshold itself is not in the region.
+        The level of the threshold itself is background, as Otsu's rule has it. The released code counts it as
+        foreground: the region of a map of two values is then the whole image, which leaves no background.
     """
 
     n_fg: int = 1
@@ -170,7 +174,7 @@ class OtsuRegion:
     keep_out: bool = True
     balanced: bool = True
     dilation: int = 1
-    strict: bool = False
+    strict: bool = True
 
     def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
         """Draw labels for a batch."""
@@ -185,10 +189,9 @@ class OtsuRegion:
             region = chosen_region(region, maps, densest=self.region == "densest", least_share=0.05)
         fg_region = erode(region, self.erosion) if self.erosion > 1 else region
         values, inside = maps.flatten(1), fg_region.flatten(1)
-        n_plus = (self.fg_share * inside.sum(1)).ceil().to(torch.int64)
-        fg = extreme(values, inside, n_plus, largest=True)
+        fg = extreme(values, inside, _share(self.fg_share, inside.sum(1)), largest=True)
         kept_out = region.flatten(1) if self.keep_out and self.region != "none" else torch.zeros_like(inside)
-        n_minus = torch.full_like(n_plus, max(1, round(self.bg_share * values.shape[1])))
+        n_minus = _share(self.bg_share, torch.full_like(threshold, values.shape[1]))
         bg = extreme(values, ~kept_out & known[:, None], n_minus, largest=False)
         candidates = _Candidates(fg, bg, values + _TINY if self.weighted else None, kept_out, known)
         return _draw(candidates, pseudo, self, seed=seed, epoch=epoch)
@@ -199,21 +202,17 @@ def released(
     dilation: int = 3,
 ) -> Dips:  # fmt: skip
     """DiPS as its code was released, with its values for ILSVRC: background is whatever is low, inside boxes too."""
-    return Dips(
-        n_fg, n_bg, fg_share, bg_share, top_n, background="anywhere", map="mean", balanced=False, dilation=dilation
-    )
+    return Dips(n_fg, n_bg, fg_share, bg_share, top_n, background="anywhere", balanced=False, dilation=dilation)
 
 
-def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3, dilation: int = 1) -> OtsuRegion:
-    """F-CAM: uniform in what is strictly above Otsu's threshold after an 11 x 11 erosion; lowest share anywhere."""
-    return OtsuRegion(
-        n_fg, n_bg, 1.0, bg_share, False, "all", 11, keep_out=False, balanced=False, dilation=dilation, strict=True
-    )
+def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3, dilation: int = 3) -> OtsuRegion:
+    """F-CAM: uniform in what is above Otsu's threshold, eroded 11 x 11; lowest share anywhere; draws are dilated."""
+    return OtsuRegion(n_fg, n_bg, 1.0, bg_share, False, "all", 11, keep_out=False, balanced=False, dilation=dilation)
 
 
 def patches(*, n: int = 10, fg_share: float = 0.5, bg_share: float = 0.3) -> OtsuRegion:
     """TeD-Loc (thesis ch. 3), on maps at patch resolution: uniform in both sides, equally many, apart."""
-    return OtsuRegion(n, n, fg_share, bg_share, False, "all", strict=True)
+    return OtsuRegion(n, n, fg_share, bg_share, False, "all")
 
 
 @dataclass(frozen=True)
@@ -269,6 +268,11 @@ class _Candidates:
     weight: Tensor | None
     kept_out: Tensor
     usable: Tensor
+
+
+def _share(share: float, of: Tensor) -> Tensor:
+    """Number of candidates: a share of counts int64 [B], rounded down as in the released code, but at least one."""
+    return (share * of).floor().to(torch.int64).clamp_min(1)
 
 
 def _draw(given: _Candidates, pseudo: Pseudo, rule: Dips | OtsuRegion, *, seed: int, epoch: int) -> Drawn:
