@@ -41,6 +41,52 @@ def exact_filter(values: torch.Tensor, image: torch.Tensor, sigma_rgb: float, si
     return torch.from_numpy(filtered).T.reshape(values.shape)
 
 
+def permutohedral_filter(values: torch.Tensor, image: torch.Tensor, sigma_rgb: float, sigma_xy: float) -> torch.Tensor:
+    """W · values of one image as the papers' code filters: the lattice of Adams, Baek and Davis (2010), [C, H, W].
+
+    Written from the paper, with the conventions of Kraehenbuehl and Koltun's release: blur weights (½, 1, ½) among the
+    vertices that hold pixels, and a final factor 1 / (1 + 2^-d).
+    """
+    _, height, width = values.shape
+    y, x = np.mgrid[:height, :width]
+    colours = image.double().numpy().reshape(3, -1).T / sigma_rgb
+    features = np.column_stack([x.ravel() / sigma_xy, y.ravel() / sigma_xy, colours])
+    points, d = features.shape
+    scale = np.sqrt(2 / 3) * (d + 1) / np.sqrt(np.arange(1, d + 1) * np.arange(2, d + 2))
+    scaled = features * scale
+    elevated = np.zeros((points, d + 1))
+    for j in range(d, 0, -1):  # onto the hyperplane of vectors that sum to zero
+        elevated[:, j] = scaled[:, j:].sum(1) - j * scaled[:, j - 1]
+    elevated[:, 0] = scaled.sum(1)
+    lower = np.floor(elevated / (d + 1) + 0.5) * (d + 1)
+    over = np.rint(lower.sum(1) / (d + 1)).astype(int)
+    away = elevated - lower
+    rank = np.argsort(np.argsort(-away, axis=1, kind="stable"), axis=1) + over[:, None]
+    lower += (d + 1) * ((rank < 0).astype(int) - (rank > d))
+    rank = rank % (d + 1)
+    away = (elevated - lower) / (d + 1)
+    share = np.zeros((points, d + 2))
+    for i in range(d + 1):
+        share[np.arange(points), d - rank[:, i]] += away[:, i]
+        share[np.arange(points), d + 1 - rank[:, i]] -= away[:, i]
+    share[:, 0] += 1 + share[:, d + 1]
+    corners = [lower + np.where(rank <= d - k, k, k - d - 1) for k in range(d + 1)]
+    vertices, place = np.unique(np.concatenate(corners).astype(int), axis=0, return_inverse=True)
+    place = place.reshape(d + 1, points)
+    number = {tuple(vertex): index for index, vertex in enumerate(vertices)}
+    pixels = values.double().numpy().reshape(len(values), -1).T
+    held = np.zeros((len(vertices) + 1, len(values)))  # the last one stands for vertices that hold no pixel
+    for k in range(d + 1):
+        np.add.at(held, place[k], share[:, k, None] * pixels)
+    for j in range(d + 1):
+        step = -np.ones(d + 1, int)
+        step[j] = d
+        sides = [[number.get(tuple(v), len(vertices)) for v in vertices + sign * step] for sign in (1, -1)]
+        held[:-1] += 0.5 * (held[sides[0]] + held[sides[1]])
+    filtered = sum(share[:, k, None] * held[place[k]] for k in range(d + 1)) / (1 + 2.0**-d)
+    return torch.from_numpy(np.asarray(filtered).T.reshape(values.shape))
+
+
 def photographs(shared: Path, count: int, size: int) -> torch.Tensor:
     """Every n-th photograph of a set of many kinds, squashed; uint8 [count, 3, size, size]."""
     files = sorted((shared / "data/ecssd_masks/images").rglob("*.*"))

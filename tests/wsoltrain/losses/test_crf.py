@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from exact_crf import accuracy, exact_filter, photographs, soft_maps
+from exact_crf import accuracy, exact_filter, permutohedral_filter, photographs, soft_maps
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.crf import crf_loss, dense_filter
 from wsoltrain.losses import crf
@@ -31,6 +31,30 @@ def test_gradient_direction_and_strength_on_photographs(shared, size):
     assert np.median(cosines) >= 0.9995
     assert cosines.min() >= 0.998
     assert np.abs(errors).max() <= 0.03
+
+
+def test_reference_normalisation_pulls_as_hard_as_the_lattice_of_the_papers(shared):
+    images, maps = photographs(shared, 6, 112), soft_maps(6, 112)
+    strength = []
+    for image, foreground in zip(images, maps, strict=True):
+        prob = torch.cat([1 - foreground, foreground])[None].requires_grad_()
+        crf_loss(prob, image[None], normalisation="reference", sums_to_one=True).backward()
+        values = torch.cat([torch.ones_like(foreground), foreground])
+        ones, smooth = permutohedral_filter(values, image, 15.0, 100.0)
+        theirs, ours = ones - 2 * smooth, prob.grad[0, 1].double()
+        assert float((theirs * ours).sum() / theirs.norm() / ours.norm()) > 0.99
+        strength.append(float(ours.norm() / theirs.norm()))
+    print("gradient over that of the lattice:", " ".join(f"{each:.3f}" for each in strength))
+    assert min(strength) > 0.85
+    assert max(strength) < 1.15
+    assert abs(np.mean(strength) - 1) < 0.06
+
+
+def test_a_quarter_of_the_pixels_pulls_a_sixteenth_as_hard(shared):
+    images, maps = photographs(shared, 4, 128), soft_maps(4, 128)
+    prob = torch.cat([1 - maps, maps], 1)
+    ratio = crf_loss(prob, images, scale=0.5) / crf_loss(prob, images)
+    assert 1 / 19 < float(ratio) < 1 / 13.5
 
 
 def test_tensor_path_agrees_on_photographs(shared, monkeypatch):

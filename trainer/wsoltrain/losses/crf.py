@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
@@ -33,7 +33,8 @@ REFERENCE_SCALE = 0.55
 """Strength of the filter with which λ = 2e-9 was tuned, as a share of the exact kernel.
 
 The permutohedral filter that the papers' code shares gives 0.48 to 0.62 of the true magnitude, by size and picture.
-This module gives the true one; a weight of ``2e-9 * REFERENCE_SCALE`` pulls as hard as theirs does on the average.
+This module filters exactly; ``normalisation="reference"`` multiplies the energy by this factor, and a weight of 2e-9
+then pulls as hard as theirs does on average.
 """
 
 STEP = 0.5
@@ -93,6 +94,7 @@ def crf_loss(
     sigma_xy: float = 100.0,
     scale: float = 1.0,
     sums_to_one: bool | None = None,
+    normalisation: Literal["exact", "reference"] = "exact",
 ) -> Tensor:
     """Relaxed Potts energy of a soft segmentation, ``mean_b Σ_r S^rᵀ W (1 - S^r)`` (Tang et al. 2018).
 
@@ -111,11 +113,14 @@ def crf_loss(
     sums_to_one : bool, optional
         Whether both channels add up to one, as a softmax's do; then two channels are filtered instead of three.
         Looked up where None, which makes a GPU wait.
+    normalisation : "exact" or "reference"
+        The exact kernel, or times `REFERENCE_SCALE`: as strong as the filter for which the papers give λ = 2e-9.
 
     Returns
     -------
     float Tensor, scalar
-        Energy; multiply by a weight of about 2e-9 times `REFERENCE_SCALE` to pull as the papers' filter does.
+        Energy. It grows with the square of the number of pixels: a weight for S x S pixels pulls as hard at T x T when
+        multiplied by ``(S / T) ** 4``, `sigma_xy` changing along.
 
     Raises
     ------
@@ -133,7 +138,7 @@ def crf_loss(
         off = (prob.detach().sum(1) - 1).abs().max()
         sums_to_one = bool(off <= 16 * torch.finfo(prob.dtype).eps)
     loss: Tensor = _Energy.apply(prob, image, sigma_rgb, sigma_xy * scale, sums_to_one)
-    return loss
+    return loss * REFERENCE_SCALE if normalisation == "reference" else loss
 
 
 class _Filter(torch.autograd.Function):
