@@ -118,8 +118,9 @@ def test_tau_from_pseudo_boxes_needs_no_ground_truth_file(tmp_path):
     assert not truth.exists()
     validation = MaxBoxEvaluation(thresholds=100)
     validation.add(list(maps), [[[12, 12, 20, 20]]] * 20)
-    tau = validation.best_tau()
-    assert tau == protocol.estimate_tau(protocol.figures(validation))
+    tau = protocol.estimate_tau(protocol.figures(validation))
+    assert tau > validation.best_tau()  # that is the first of those that are equally good
+    assert validation.curve("largest 0.5")[round(100 * tau)] == validation.curve("largest 0.5").max()
     test = MaxBoxEvaluation(thresholds=100)
     truth.write_text("ground truth arrives only now")
     test.add(list(maps), [[[12, 12, 20, 20]]] * 20)
@@ -179,3 +180,41 @@ def test_bad_folders_and_files_are_named(tmp_path, runs):
         protocol.select(runs, "rpn", metric="best")
     with pytest.raises(DataError, match="no run to choose"):
         protocol.select([], "rpn")
+
+
+def tied(name, epoch, *, v2, iou):
+    """A run whose MaxBoxAcc is 80 at thresholds 4, 5 and 6."""
+    half = [0, 0, 0, 50, 80, 80, 80, 40, 0, 0]
+    counts = {"30": half, "50": half, "70": [min(count, v2) for count in half]}
+    curve = [iou if count == 80 else 0.1 for count in half]
+    return protocol.Run(name, epoch, {"rpn": {"rows": 100, "largest": {"50": half}, "all": counts, "iou": curve}})
+
+
+def test_ties_go_to_maxboxaccv2_then_iou_then_the_later_epoch():
+    first, second = tied("a", 0, v2=40, iou=0.7), tied("a", 1, v2=60, iou=0.6)
+    assert protocol.select([first, second], "rpn").run.epoch == 1
+    third = tied("a", 2, v2=60, iou=0.65)
+    assert protocol.select([third, first, second], "rpn").run.epoch == 2
+    later = tied("a", 5, v2=60, iou=0.65)
+    assert protocol.select([later, third, second, first], "rpn").run.epoch == 5
+    better = tied("b", 0, v2=0, iou=0.0)
+    better.validation["rpn"]["largest"]["50"][5] = 81
+    assert protocol.select([later, better], "rpn").run.name == "run b, epoch 0"
+
+
+def test_tau_is_taken_from_the_middle_of_its_plateau():
+    assert protocol.select([tied("a", 0, v2=60, iou=0.5)], "rpn").tau == 0.5
+
+
+def test_doubts_name_ties_saturation_and_flat_curves():
+    plain = tied("a", 0, v2=60, iou=0.5)
+    choice = protocol.select([plain], "rpn")
+    assert [text.split(":")[0] for text in protocol.doubts([plain], "rpn", choice)] == ["flat curve"]
+    two = [plain, tied("a", 1, v2=60, iou=0.5)]
+    assert protocol.doubts(two, "rpn", protocol.select(two, "rpn"))[0].startswith("2 of 2 epochs tie at 80.00")
+    full = tied("a", 0, v2=60, iou=0.5)
+    full.validation["rpn"]["largest"]["50"] = [0, 0, 0, 0, 0, 100, 0, 0, 0, 0]
+    found = protocol.doubts([full], "rpn", protocol.select([full], "rpn"))
+    assert len(found) == 1
+    assert found[0].startswith("saturated: rpn scores 100.00")
+    assert protocol.doubts([plain], "rpn", protocol.select([plain], "rpn", metric="iou"), metric="iou") != []

@@ -34,6 +34,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold, pxap_of
+from wsolpipe.metrics.thresholds import FULL, describe_plateau, middle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -166,9 +167,33 @@ def curve_of(entry: Mapping[str, Any], metric: Metric) -> NDArray[np.float64]:
 
 
 def estimate_tau(entry: Mapping[str, Any], metric: Metric = "MaxBoxAcc") -> float:
-    """Return the (first) best threshold of one evaluation: on pseudo-boxes, the tau that goes to the test split."""
+    """Return the best threshold of one evaluation, the middle of its plateau: on pseudo-boxes, the tau for test."""
     curve = curve_of(entry, metric)
-    return int(curve.argmax()) / len(curve)
+    return middle(curve) / len(curve)
+
+
+def rank(entry: Mapping[str, Any], metric: Metric, epoch: int) -> tuple[float, ...]:
+    """Return what models are compared by, the larger the better: the metric, then what breaks ties.
+
+    Boxes: MaxBoxAccV2, then IoU, then the later epoch. Masks: IoU, then the later epoch.
+    """
+    ties: tuple[Metric, ...] = ("MaxBoxAccV2", "iou") if "all" in entry else ("iou",)
+    return (_score(entry, metric), *(_score(entry, name) for name in ties), epoch)
+
+
+def doubts(runs: Sequence[Run], annotator: str, choice: Choice, *, metric: Metric = "MaxBoxAcc") -> list[str]:
+    """Return what makes a choice less certain than it looks, a sentence each: ties, saturation, a flat curve."""
+    if annotator == "cls":
+        return []
+    scores = [_score(_entry(run.validation, annotator, run, "validation"), metric) for run in runs]
+    tied = sum(score == choice.score for score in scores)
+    found = []
+    if tied > 1:
+        found.append(f"{tied} of {len(runs)} epochs tie at {choice.score:.2f}: MaxBoxAccV2, IoU and epoch decided")
+    if metric != "iou" and choice.score >= FULL:
+        found.append(f"saturated: {annotator} scores {choice.score:.2f}; metric=iou or metric=MaxBoxAccV2 tells more")
+    flat = describe_plateau(curve_of(_entry(choice.run.validation, annotator, choice.run, "validation"), metric))
+    return [*found, *([flat] if flat else [])]
 
 
 def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc") -> Choice:
@@ -177,7 +202,7 @@ def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc")
     Parameters
     ----------
     runs : iterable of Run
-        In case of a tie the first wins.
+        Ties are broken as in `rank`; of runs that are equal in all of it the first wins.
     annotator : str
         ``"cls"`` chooses by classification accuracy and gives no threshold.
     metric : str
@@ -192,14 +217,17 @@ def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc")
         If the metric is unknown.
     """
     best: Choice | None = None
+    highest: tuple[float, ...] = ()
     for run in runs:
         if annotator == "cls":
             choice = Choice(run, None, float(_entry(run.validation, "accuracy", run, "validation")))
+            height: tuple[float, ...] = (choice.score, run.epoch)
         else:
             entry = _entry(run.validation, annotator, run, "validation")
             choice = Choice(run, estimate_tau(entry, _known(metric)), _score(entry, metric))
-        if best is None or choice.score > best.score:
-            best = choice
+            height = rank(entry, metric, run.epoch)
+        if best is None or height > highest:
+            best, highest = choice, height
     if best is None:
         msg = "there is no run to choose from"
         raise DataError(msg)
@@ -227,8 +255,7 @@ def protocol_table(
     if not annotators:
         msg = f"no annotator ({', '.join(ANNOTATORS)}) has validation figures in every run"
         raise DataError(msg)
-    # Ties keep the first run, as in select.
-    on_test = max(runs, key=lambda run: _score(_entry(run.test, "gt", run, "test"), metric))
+    on_test = max(runs, key=lambda run: rank(_entry(run.test, "gt", run, "test"), metric, run.epoch))
     table = []
     for annotator in annotators:
         on_validation = select(runs, annotator, metric=metric).run
