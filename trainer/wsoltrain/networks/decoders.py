@@ -49,6 +49,10 @@ class TokenDecoder(nn.Module):
 class UNetDecoder(nn.Module):
     """U-Net decoder of a pyramid (DiPS workshop): nearest x2, skip, two convolutions a stage; a 3x3 head.
 
+    Initialised as the released network: convolutions uniform with variance 2 / fan-in (He et al. 2015), the head
+    uniform with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010) and without bias. PyTorch's default has a
+    variance six times smaller, on which the released learning rates act six times harder.
+
     Parameters
     ----------
     pyramid : sequence of int
@@ -67,6 +71,11 @@ class UNetDecoder(nn.Module):
             for low, skip, width in zip(below, skips, widths, strict=True)
         )
         self.head = nn.Conv2d(widths[-1], 2, 3, padding=1)
+        for layer in self.stages.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Features fine to coarse -> logits [B, 2, H, W] at twice the finest level."""
