@@ -196,6 +196,23 @@ def doubts(runs: Sequence[Run], annotator: str, choice: Choice, *, metric: Metri
     return [*found, *([flat] if flat else [])]
 
 
+def annotator_of(runs: Sequence[Run]) -> str:
+    """Return the annotator that chose while the runs were trained: the first one that they name.
+
+    Raises
+    ------
+    ConfigError
+        If runs name different ones, or none.
+    """
+    first = {next((name for name in run.validation if name != "accuracy"), None): run.name for run in runs}
+    if len(first) != 1 or None in first:
+        msg = (
+            f"the runs were not chosen by one annotator: {', '.join(f'{run} by {name}' for name, run in first.items())}"
+        )
+        raise ConfigError(msg, hint="by=NAME: a stage of pseudo-boxes that all runs were scored against, cls, or gt")
+    return str(next(iter(first)))
+
+
 def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc") -> Choice:
     """Choose run, epoch and threshold by one annotator's validation figures, and read nothing else.
 

@@ -14,7 +14,7 @@ from wsoltrain.cli.common_keys import STAGE
 
 KEYS = (
     Key("runs", kinds.file("folder"), "folder of runs, searched with its sub-folders"),
-    Key("by", STAGE, "annotator that chooses: the stage of the pseudo-boxes, cls, or gt", "proposals"),
+    Key("by", STAGE, "annotator that chooses: stage of pseudo-boxes, cls or gt; by default the one of the training"),
     Key("metric", kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou"), "figure that chooses", "MaxBoxAcc"),
 )
 
@@ -22,7 +22,7 @@ KEYS = (
 @make_command(
     "select",
     KEYS,
-    example="wsoltrain select runs=runs/dips-demo by=proposals",
+    example="wsoltrain select runs=runs/dips-demo metric=iou",
     json_help="Print the choice as JSON.",
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
@@ -31,24 +31,34 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     Where runs were scored on a test split, show the table of model and threshold chosen there (BT, TT: oracles) or on
     validation (BV, VT).
     """
-    from wsolpipe.metrics.protocol import protocol_table, read_runs, select
+    from wsolpipe.metrics.protocol import annotator_of, doubts, protocol_table, read_runs, select
 
     values = read_keys(words, KEYS)
     require(values, "wsoltrain select", runs="runs/dips-demo")
     runs = read_runs(values["runs"])
-    choice = select(runs, values["by"], metric=values["metric"])
-    annotators = [values["by"]]
-    if values["by"] != "gt" and all("gt" in run.validation for run in runs):
+    by = values["by"] or annotator_of(runs)
+    choice = select(runs, by, metric=values["metric"])
+    reasons = doubts(runs, by, choice, metric=values["metric"])
+    annotators = [by]
+    if by != "gt" and all("gt" in run.validation for run in runs):
         annotators.append("gt")
     tested = all("gt" in run.test for run in runs)
     cells = protocol_table(runs, annotators=annotators, metric=values["metric"]) if tested else []
-    chosen = {"run": choice.run.run, "epoch": choice.run.epoch, "tau": choice.tau, "score": choice.score}
+    chosen: dict[str, Any] = {
+        "run": choice.run.run,
+        "epoch": choice.run.epoch,
+        "tau": choice.tau,
+        "score": choice.score,
+    }
     if as_json:
-        click.echo(json.dumps({"by": values["by"], "metric": values["metric"], **chosen, "table": cells}))
+        chosen |= {"doubts": reasons, "table": cells}
+        click.echo(json.dumps({"by": by, "metric": values["metric"], **chosen}))
         return
     tau = "" if choice.tau is None else f", tau {choice.tau:.3f}"
     score = f"validation {values['metric']} {choice.score:.2f}"
-    click.echo(f"{choice.run.name}{tau}: {score} by {values['by']}, of {len(runs)} epochs")
+    click.echo(f"{choice.run.name}{tau}: {score} by {by}, of {len(runs)} epochs")
+    for reason in reasons:
+        click.echo(f"  note: {reason}")
     for cell in cells:
         click.echo(_line(cell))
 
