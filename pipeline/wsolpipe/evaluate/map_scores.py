@@ -116,7 +116,7 @@ class MapScores:
         return figures(kind)
 
     def choose_tau(self, metric: Metric | None = None) -> float:
-        """Threshold to carry to another split: the first best one by a metric.
+        """Threshold to carry to another split: the middle of the best plateau by a metric.
 
         Raises
         ------

@@ -11,6 +11,7 @@ from scipy import ndimage, stats
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.maps.otsu import otsu_threshold
+from wsoltrain.pseudo.missing import describe_missing
 from wsoltrain.pseudo.random import uniform
 from wsoltrain.pseudo.region_choice import chosen_region, components, erode, otsu
 from wsoltrain.pseudo.samplers import (
@@ -195,6 +196,7 @@ def test_empty_sets_are_counted_and_leave_no_labels():
     given_.boxes[2, 0] = torch.tensor([0.1, 0.1, 0.3, 0.3])  # no pixel centre lies inside
     drawn = Dips()(given_, seed=0, epoch=0)
     assert {name: int(value) for name, value in drawn.counts.items()} == {
+        "unlabelled": 3,
         "no_region": 2,
         "no_foreground": 0,
         "no_background": 1,
@@ -365,3 +367,11 @@ def test_constant_map_gives_no_labels_and_is_counted():
     drawn = OtsuRegion()(Pseudo(torch.full((2, 1, 8, 8), 0.4), torch.arange(2)), seed=0, epoch=0)
     assert (drawn.labels == IGNORE).all()
     assert int(drawn.counts["no_region"]) == 2
+
+
+def test_missing_labels_are_reported_with_their_reason_from_a_twentieth_of_the_images_on():
+    assert describe_missing({"count unlabelled": 5, "count no_region": 5}, 100) is None
+    found = describe_missing({"count unlabelled": 8, "count no_region": 1, "count no_background": 7}, 100)
+    assert "8 of 100 images (8%) gave no labels" in found
+    assert "pixels.keep_out=false" in found
+    assert "pixels.dilation=1" in describe_missing({"count unlabelled": 8}, 100)

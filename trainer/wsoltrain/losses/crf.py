@@ -52,6 +52,11 @@ class CrfKeys(Keys):
     crf_sigma_rgb: float = Field(15.0, gt=0, description="Width of its kernel in colour, levels of 0..255")
     crf_sigma_xy: float = Field(100.0, gt=0, description="Width of its kernel in position, pixels of the full size")
     crf_scale: float = Field(1.0, gt=0, description="Share of the resolution at which it is computed")
+    crf_normalisation: Literal["reference", "exact"] = Field(
+        "reference",
+        description="Strength of its filter: reference (that of the papers' filter, for which they give their weight) "
+        "or exact (1.8 times as strong)",
+    )
 
 
 def dense_filter(values: Tensor, image: Tensor, *, sigma_rgb: float = 15.0, sigma_xy: float = 100.0) -> Tensor:

@@ -26,6 +26,11 @@ class PixelKeys(Keys):
     boxes: str | None = Field(
         "proposals", description="Stage whose boxes say where foreground is drawn; null for a sampler that needs none"
     )
+    maps_normalised: Literal["image", "crop"] = Field(
+        "image",
+        description="Where maps span 0..1: over the whole image, from which crops are cut, or over each crop, as where "
+        "the authors make maps of the crop itself",
+    )
     sampler: Literal["dips", "dips_released", "trcam", "fcam", "tedloc"] = Field(
         "dips",
         description="How pixels are drawn: dips (in one of the boxes), dips_released (as its code), trcam (in an Otsu "

@@ -64,6 +64,8 @@ class PixelTrained(Method[K]):
         """
         keys, task = self.keys, self.task
         maps = maps_to_view(batch["maps"], batch["window"], task.size, grid_hw=batch.get("grid_hw"))
+        if keys.maps_normalised == "crop":
+            maps = _spread(maps)
         pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
         drawn = self.sampler(pseudo, seed=task.seed, epoch=epoch)
         labelled = task.processes.sum((drawn.labels != IGNORE).sum()).float() / task.processes.world
@@ -83,7 +85,7 @@ class PixelTrained(Method[K]):
         if keys.crf_weight:
             energy = crf_loss(
                 prob, batch["rgb"], sigma_rgb=keys.crf_sigma_rgb, sigma_xy=keys.crf_sigma_xy, scale=keys.crf_scale,
-                sums_to_one=True,
+                sums_to_one=True, normalisation=keys.crf_normalisation,
             )  # fmt: skip
             parts["crf"] = keys.crf_weight * energy
             task.lap("crf")
@@ -94,3 +96,9 @@ class PixelTrained(Method[K]):
         if self.keys.temperature != 1:
             logits = logits * self.keys.temperature
         return Prediction(logits.float().softmax(1)[:, 1], True, scores)
+
+
+def _spread(maps: Tensor) -> Tensor:
+    """Each map of [B, M, H, W] between its own lowest and highest value; a constant one is 0."""
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)

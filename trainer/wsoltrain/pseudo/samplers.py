@@ -53,8 +53,8 @@ class Pseudo:
 class Drawn:
     """Drawn labels, int64 [B, H, W] of `FOREGROUND`, `BACKGROUND` and `IGNORE`, and what could not be drawn.
 
-    ``counts`` holds 0-d tensors, images of this batch: ``no_region`` (no box, or a constant map), ``no_foreground``
-    and ``no_background`` (no candidate), ``short`` (fewer pixels than wanted).
+    ``counts`` holds 0-d tensors, images of this batch: ``unlabelled`` (no pixel at all), ``no_region`` (no box, or a
+    constant map), ``no_foreground`` and ``no_background`` (no candidate), ``short`` (fewer pixels than wanted).
     """
 
     labels: Tensor
@@ -293,6 +293,7 @@ def _draw(given: _Candidates, pseudo: Pseudo, rule: Dips | OtsuRegion, *, seed: 
     labels = torch.full((batch, pixels), IGNORE, device=fg.device)
     labels[fg & ~bg], labels[bg & ~fg] = FOREGROUND, BACKGROUND
     counts = {
+        "unlabelled": (labels == IGNORE).all(1).sum(),
         "no_region": (~given.usable).sum(),
         "no_foreground": ((there[0] == 0) & given.usable).sum(),
         "no_background": ((there[1] == 0) & given.usable).sum(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsoltrain.data.config import ItemConfig
 from wsoltrain.data.stream import Stream
 from wsoltrain.methods.base import Task, checked
+from wsoltrain.pseudo.missing import describe_missing
 from wsoltrain.pseudo.random import RowDraws
 from wsoltrain.training import checkpoint
+from wsoltrain.training.accumulation import add_up, group_batches
 from wsoltrain.training.artifacts import read_artifacts
 from wsoltrain.training.average import Average
 from wsoltrain.training.optimisers import plan_phases
@@ -25,7 +28,7 @@ from wsoltrain.training.schedules import Moment
 from wsoltrain.training.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -149,13 +152,15 @@ class Trainer:
         steps, first = -(-(taken + len(stream)) // accumulate), taken // accumulate
         began = ready = time.perf_counter()
         waited, learned = 0.0, 0
-        for batches in _grouped(stream, accumulate):
+        counts: Counter[str] = Counter()
+        for batches in group_batches(stream, accumulate):
             waited += time.perf_counter() - ready
             self.lap("wait")
             moment = Moment(epoch - running.first, first + learned, steps)
             figures = self.learn(batches, running, moment)
             self.step, learned = self.step + 1, learned + 1
             self._report("step", figures | {"epoch": epoch, "phase": phase})
+            counts.update({name: value for name, value in figures.items() if name.startswith("count ")})
             if self.step % self.settings.save_every == 0:
                 self._save(last)
             self.lap("keeping")
@@ -164,6 +169,9 @@ class Trainer:
         if learned:
             speed = {"seconds": round(seconds, 3), "wait_share": round(waited / seconds, 4), "steps": learned}
             self._report("speed", speed | {"epoch": epoch, "phase": phase})
+            missing = describe_missing(counts, learned * accumulate * self.recipe.batch)
+            if missing and self.group.first:
+                _log.warning("epoch %d: %s", epoch, missing)
 
     def learn(self, batches: list[Batch], running: Running, moment: Moment) -> dict[str, float]:
         """Take one step: losses, backward, update.
@@ -202,8 +210,8 @@ class Trainer:
             loss = torch.stack(list(parts.values())).sum()
             (loss / len(batches) if len(batches) > 1 else loss).backward()  # type: ignore[no-untyped-call]
             self.lap("backward")
-            _add(losses, {name: value.detach() / len(batches) for name, value in parts.items()})
-            _add(counts, counted)
+            add_up(losses, {name: value.detach() / len(batches) for name, value in parts.items()})
+            add_up(counts, counted)
         trained = running.phase.parameters
         self.group.average_gradients(trained)
         figures = self._figures(losses, counts, batches, f"epoch {epoch}, {running.phase.name}")
@@ -255,6 +263,7 @@ class Trainer:
         state = {
             "step": self.step,
             "best": self.best,
+            "ranks": self.scoreboard.ranks if self.scoreboard is not None else {},
             "stream": self.stream.state_dict(),
             "recipe": self.recipe.model_dump(mode="json"),
             "artifacts": self.artifacts.keys,
@@ -277,7 +286,7 @@ class Trainer:
         self.stream.load_state_dict({**state["stream"], "rank": self.group.rank})
         self.step = state["step"]
         if self.scoreboard is not None:
-            self.scoreboard.restore(state["best"])
+            self.scoreboard.restore(state["best"], state.get("ranks"))
         self.group.agree(self.step, "the step to resume from")
         self.group.wait()  # no process writes while another reads
         _log.info("resumed at step %d, epoch %d", self.step, self.stream.epoch)
@@ -288,20 +297,3 @@ class Trainer:
 
     def lap(self, done: str) -> None:
         """Called after each part of a step; a subclass may time them."""
-
-
-def _grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
-    """Batches, so many at a time; fewer at the end."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == count:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
-    for name, value in more.items():
-        sums[name] = sums[name] + value if name in sums else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.writing import writing
-from wsolpipe.metrics.protocol import Run, write_run
+from wsolpipe.metrics.protocol import Run, rank, write_run
 from wsolpipe.networks.saved_state import previous
 from wsoltrain.selection.evaluation import Evaluator
 from wsoltrain.training import checkpoint
@@ -44,7 +44,9 @@ class Scoreboard:
     Attributes
     ----------
     best : dict of str to float
-        Best MaxBoxAcc so far by each annotator.
+        Best score so far by each annotator: MaxBoxAcc, or PxAP of masks.
+    ranks : dict of str to list of float
+        That score and what breaks ties (`wsolpipe.metrics.protocol.rank`).
 
     Raises
     ------
@@ -67,14 +69,19 @@ class Scoreboard:
             kind: Evaluator(recipe, replace(settings.labelling, split=split), settings.root, names, settings.workers)
             for kind, (split, names) in splits.items()
         }
-        self.best: dict[str, float] = {}
+        self.ranks: dict[str, list[float]] = {}
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Best score so far by each annotator."""
+        return {name: height[0] for name, height in self.ranks.items()}
 
     def _weights(self, annotator: str) -> Path:
         """File of the best weights by an annotator."""
         return self.settings.out / f"best-{annotator}.safetensors"
 
-    def restore(self, best: Mapping[str, float]) -> None:
-        """Take up the best scores of a run that continues.
+    def restore(self, best: Mapping[str, float], ranks: Mapping[str, list[float]] | None) -> None:
+        """Take up the best scores of a run that continues, and what breaks ties, which older checkpoints lack.
 
         Raises
         ------
@@ -92,7 +99,7 @@ class Scoreboard:
                 raise DataError(msg, hint=f"put it back from a backup, or remove {path.parent} to train again")
             if not path.exists():  # stopped between the two renames of a save, or set aside as damaged just now
                 previous(path).replace(path)
-        self.best.update(best)
+        self.ranks.update(ranks or {name: [score] for name, score in best.items()})
 
     def score(self, model: Method[Any], device: torch.device, epoch: int) -> list[dict[str, Any]]:
         """Score an epoch; a line of figures on validation for each annotator, the one that chooses first."""
@@ -117,8 +124,9 @@ class Scoreboard:
             iou = found["iou" if metric == "MaxBoxAcc" else "pixel_iou"]
             lines.append({"annotator": name, "epoch": epoch, metric: score, "iou": iou, "tau": chosen["tau"]})
             _log.info("epoch %d: %s %.2f against %s at tau %.3f", epoch, metric, score, name, chosen["tau"])
-            if score > self.best.get(name, -1.0):
-                self.best[name] = score
+            height = [score, *(float(value) for value in rank(entries[name], metric, epoch)[1:])]
+            if height > self.ranks.get(name, [-1.0]):
+                self.ranks[name] = height
                 state = {**chosen, "recipe": parameters, "classes": len(self.class_names)}
                 state["class_names"] = self.class_names
                 checkpoint.save(self._weights(name), model, state, {}, artifacts=self.artifacts)
