@@ -6,6 +6,7 @@ import pytest
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.dataset import DatasetConfig, data_folder, known_datasets, load_dataset, root_variable
+from wsolpipe.images.layouts import LAYOUTS
 
 
 def test_shipped_descriptions_are_found_by_name_and_load(tmp_path):
@@ -49,7 +50,7 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
         ("name: a/b\nlayout: folder", "cannot name a folder"),
         ("name: a\nlayout: folder\nsplit: {../x: y}", "cannot name a folder"),
         ("name: a\nlayout: folder\nsplit: {}", "names no split"),
-        ("- a", "no mapping"),
+        ("- a", "not a mapping"),
         ("a: [", "no YAML"),
         ("name: a\nlayout: folder\nroot: 3", "root: "),
     ],
@@ -77,7 +78,7 @@ def test_the_root_is_taken_from_the_argument_then_the_file_then_the_environment(
     assert load_dataset(str(path)).root == tmp_path / "env"
 
 
-@pytest.mark.parametrize("layout", ["folder", "metadata", "csv", "cub", "ilsvrc", "openimages"])
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
 def test_a_missing_root_says_what_was_looked_for_and_how_the_folder_should_look(tmp_path, layout):
     path = tmp_path / "a.yaml"
     path.write_text(f"name: birds\nlayout: {layout}\nroot: nowhere")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,17 +13,13 @@ import wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import check_name
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.images.trees import TREES
+from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-Layout = Literal["folder", "metadata", "csv", "cub", "ilsvrc", "openimages"]
 Exif = Literal["apply", "ignore"]
-
-#: Layouts whose boxes were drawn on upright images; boxes of all others refer to stored pixels.
-UPRIGHT_LAYOUTS = frozenset({"folder", "csv"})
 
 MetadataFile = Literal["image_ids", "class_labels", "classes", "image_sizes", "localization", "groups"]
 
@@ -35,7 +32,7 @@ class DatasetConfig(BaseModel):
     name : str
         Names the folder of the store and the variable ``WSOLPIPE_<NAME>_ROOT``.
     layout : str
-        Which importer lists the images.
+        Which importer lists the images; one of `LAYOUTS`.
     root : Path or None
         Folder of the image files, absolute once loaded.
     metadata : str or None
@@ -65,7 +62,7 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    layout: Layout
+    layout: str
     root: Path | None = None
     metadata: str | None = None
     files: dict[MetadataFile, str | None] = Field(default_factory=dict)
@@ -83,6 +80,13 @@ class DatasetConfig(BaseModel):
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
     _source: Path | None = PrivateAttr(default=None)
     _root_first: bool = PrivateAttr(default=False)
+
+    @field_validator("layout")
+    @classmethod
+    def _known_layout(cls, value: str) -> str:
+        if value not in LAYOUTS:
+            raise ValueError(unknown("layout", value, LAYOUTS))
+        return value
 
     @field_validator("classes")
     @classmethod
@@ -159,7 +163,7 @@ class DatasetConfig(BaseModel):
 
     def layout_error(self, text: str, *, hint: str | None = None) -> ConfigError:
         """The error that something is not where the layout has it, with a picture of the folder."""
-        tree = TREES[self.layout].format(root=self.root or "<root>")
+        tree = import_module(LAYOUTS[self.layout].module).TREE.format(root=self.root or "<root>")
         return ConfigError(
             f"data set {self.name}: {text}\nThe {self.layout} layout looks like this:\n{tree}", hint=hint
         )
@@ -202,7 +206,8 @@ def load_dataset(name_or_path: str, *, root: str | None = None, need_root: bool 
     """
     path = _find(name_or_path)
     raw = _read(path)
-    raw.setdefault("exif", "apply" if raw.get("layout") in UPRIGHT_LAYOUTS else "ignore")
+    layout = LAYOUTS.get(str(raw.get("layout")))
+    raw.setdefault("exif", "apply" if layout is not None and layout.upright else "ignore")
     given, raw["root"] = _choose_root(raw, path.parent, root)
     config = _validate(raw, path)
     config._source = path
@@ -271,10 +276,10 @@ def _explain(item: ErrorDetails) -> str:
         return unknown("key", place[-1], DatasetConfig.model_fields)
     if place[0] == "files" and len(place) > 1 and item["type"] == "literal_error":
         return f"files: {unknown('key', place[1], get_args(MetadataFile))}"
-    if place == ["layout"] and item["type"] == "literal_error":
-        return f"layout: {unknown('layout', str(item['input']), get_args(Layout))}"
     if item["type"] == "missing":
         return f"missing key {'.'.join(place)!r}"
+    if place == ["layout"]:
+        return f"layout: {unknown('layout', str(item['input']), LAYOUTS)}"
     note = " (quote it: YAML reads a bare yes, no, on or off so)" if isinstance(item["input"], bool) else ""
     key = place[0] if place[0] in ("split", "classes") else ".".join(part for part in place if part != "[key]")
     return f"{key}: {item['msg']}, not {item['input']!r}{note}"

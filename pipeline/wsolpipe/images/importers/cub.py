@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from wsolpipe.images.importers.lines import Stamp
     from wsolpipe.images.listing import Problems
 
+TREE = """\
+  {root}/                       CUB_200_2011 as published
+    images/001.Black_footed_Albatross/…jpg
+    images.txt  image_class_labels.txt  train_test_split.txt  bounding_boxes.txt  classes.txt
+    segmentations/001.Black_footed_Albatross/…png                 (optional)"""
 FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt", "classes.txt")
 OFFICIAL = {"train": "1", "test": "0"}
 IMAGES = "images/"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from wsolpipe.images.importers.lines import Stamp
     from wsolpipe.images.listing import Problems
 
+TREE = """\
+  {root}/
+    cat/  0001.jpg …            one sub-folder a class, or <split>/<class>/ where the YAML maps splits to folders
+    dog/  0001.jpg …"""
 MAX_DEPTH = 16
 
 

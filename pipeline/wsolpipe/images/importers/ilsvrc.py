@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from wsolpipe.images.importers.lines import Stamp
     from wsolpipe.images.listing import Problems
 
+TREE = """\
+  {root}/
+    Data/CLS-LOC/train/n01440764/…JPEG   Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG
+    Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml
+    LOC_synset_mapping.txt      or devkit/data/map_clsloc.txt
+    val2/<class>/<i>.jpeg       ImageNetV2, with <metadata>/val/ for its boxes"""
 PARTS = ("train", "val", "val2")
 IMAGE_BASES = ("Data/CLS-LOC/", "")
 ANNOTATION_BASES = ("Annotations/CLS-LOC/", "Annotations/")

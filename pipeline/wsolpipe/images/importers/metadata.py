@@ -1,4 +1,4 @@
-"""Layouts `metadata` and `openimages`: the text files of the WSOL evaluation protocol, one folder a split.
+"""Layout `metadata`: the text files of the WSOL evaluation protocol, one folder a split.
 
 ``image_ids.txt`` (a path a line), ``class_labels.txt`` (``path,label``), ``image_sizes.txt`` (``path,width,height``),
 ``localization.txt`` (``path,x0,y0,x1,y1`` or ``path,mask.png,ignore.png``) and ``classes.txt`` (``label,name``), as in
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from wsolpipe.images.importers.lines import Stamp
     from wsolpipe.images.listing import Problems
 
+TREE = """\
+  {root}/                       image files, at the paths that image_ids.txt names
+  <metadata>/                   or <metadata>/<split>/ where the YAML maps splits to folders
+    image_ids.txt               path
+    class_labels.txt            path,label            (several: repeat the line, or path,1;4)
+    image_sizes.txt             path,width,height     (optional)
+    localization.txt            path,x0,y0,x1,y1  or  path,mask.png,ignore.png   (optional)
+    classes.txt                 label,name            (optional)"""
 DEFAULT_FILES = {
     "image_ids": "image_ids.txt",
     "class_labels": "class_labels.txt",

@@ -1,4 +1,4 @@
-"""Which importer lists which layout, and what every listing must satisfy whoever made it."""
+"""Listing the images of a split with the importer of its layout, and the checks that every listing must pass."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.images.listing import Listing, Problems
 
 if TYPE_CHECKING:
@@ -20,19 +21,17 @@ if TYPE_CHECKING:
     from wsolpipe.images.importers.lines import Stamp
     from wsolpipe.images.listing import ListedRow
 
-#: Layout -> module that is an `Importer`.
-IMPORTERS = {
-    "folder": "wsolpipe.images.importers.folder",
-    "metadata": "wsolpipe.images.importers.metadata",
-    "openimages": "wsolpipe.images.importers.metadata",
-    "csv": "wsolpipe.images.importers.table",
-    "cub": "wsolpipe.images.importers.cub",
-    "ilsvrc": "wsolpipe.images.importers.ilsvrc",
-}
-
 
 class Importer(Protocol):
-    """What a layout's module offers."""
+    """The module of a layout, registered in `wsolpipe.images.layouts.LAYOUTS`.
+
+    Attributes
+    ----------
+    TREE : str
+        How its folder looks, for error messages; ``{root}`` stands for the root.
+    """
+
+    TREE: str
 
     def list_rows(self, config: DatasetConfig, split: str, problems: Problems) -> Listing:
         """Read the metadata; rows may come in any order."""
@@ -42,16 +41,8 @@ class Importer(Protocol):
 
 
 def importer(layout: str) -> Importer:
-    """Module that lists `layout`.
-
-    Raises
-    ------
-    ConfigError
-        If no importer has that name.
-    """
-    if layout not in IMPORTERS:
-        raise ConfigError(unknown("layout", layout, IMPORTERS))
-    return cast("Importer", import_module(IMPORTERS[layout]))
+    """Module that lists `layout`, one of `LAYOUTS`."""
+    return cast("Importer", import_module(LAYOUTS[layout].module))
 
 
 def list_split(config: DatasetConfig, split: str) -> Listing:

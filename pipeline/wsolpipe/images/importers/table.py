@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from wsolpipe.images.importers.lines import Stamp
     from wsolpipe.images.listing import Problems
 
+TREE = """\
+  {root}/                       image files, at the paths that the table names
+  <metadata>                    a .csv or .parquet table with the columns path, label (or 1;4), and, where known,
+                                image_id, width, height, x0, y0, x1, y1, mask, ignore, group, frame, split"""
 BOX = ("x0", "y0", "x1", "y1")
 COLUMNS = (
     "path",

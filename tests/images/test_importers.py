@@ -1,0 +1,60 @@
+"""The table of layouts is the only registration of an importer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.images import importers
+from wsolpipe.images.dataset import load_dataset
+from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.images.importers.registry import importer
+from wsolpipe.images.layouts import LAYOUTS, Layout
+
+IMPORTER = """
+from wsolpipe.images.listing import ListedRow, Listing
+
+TREE = "  {root}/*.png, all of class 0"
+
+def list_rows(config, split, problems):
+    paths = sorted(path.name for path in config.image_root().glob("*.png"))
+    return Listing([ListedRow(path, path, (0,)) for path in paths], classes=1)
+
+def sources(config, split):
+    return iter(())
+"""
+
+
+def test_an_importer_is_one_file_and_one_line_of_the_table(tmp_path, monkeypatch, save_image):
+    (tmp_path / "flat_importer.py").write_text(IMPORTER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(LAYOUTS, "flat", Layout("flat_importer", upright=True))
+    save_image(tmp_path / "images" / "1.png")
+    description = tmp_path / "flat.yaml"
+    description.write_text("name: shapes\nlayout: flat\nroot: images")
+    config = load_dataset(str(description))
+    assert config.exif == "apply"
+    assert [(row.path, row.labels) for row in list_split(config, "train").rows] == [("1.png", (0,))]
+    assert source_stamp(config, "train")
+    description.write_text("name: shapes\nlayout: flat\nroot: nowhere")
+    with pytest.raises(ConfigError, match="The flat layout looks like this:\n  .*nowhere/.*all of class 0"):
+        load_dataset(str(description))
+    description.write_text("name: shapes\nlayout: flut")
+    with pytest.raises(ConfigError, match="layout: unknown layout 'flut'; did you mean 'flat'"):
+        load_dataset(str(description))
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_every_layout_has_an_importer_and_a_picture_of_its_folder(layout):
+    module = importer(layout)
+    assert callable(module.list_rows)
+    assert callable(module.sources)
+    assert "/data/pets" in module.TREE.format(root="/data/pets")
+
+
+def test_every_importer_is_in_the_table():
+    folder = Path(importers.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py") if "\nTREE = " in path.read_text()}
+    assert {f"{importers.__name__}.{name}" for name in modules} == {item.module for item in LAYOUTS.values()}
