@@ -51,7 +51,7 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
         ("name: a\nlayout: folder\nsplit: {../x: y}", "cannot name a folder"),
         ("name: a\nlayout: folder\nsplit: {}", "names no split"),
         ("- a", "not a mapping"),
-        ("a: [", "no YAML"),
+        ("a: [", "not valid YAML"),
         ("name: a\nlayout: folder\nroot: 3", "root: "),
     ],
 )
