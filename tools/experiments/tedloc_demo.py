@@ -28,7 +28,7 @@ from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import load_dataset
 from wsoltrain.data.config import Labelling
-from wsoltrain.selection.evaluation import Evaluator
+from wsoltrain.training.evaluation import Evaluator
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import load_recipe
 from wsoltrain.training.schedules import Moment

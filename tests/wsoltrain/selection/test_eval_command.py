@@ -18,7 +18,7 @@ from wsolpipe.contract.errors import ConfigError, RunFailed, StoreError
 from wsoltrain.cli import eval as scoring
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
-from wsoltrain.selection.evaluation import Evaluator, NetworkMaps
+from wsoltrain.training.evaluation import Evaluator, NetworkMaps
 
 
 def words_of(checkpoint, store, *more):

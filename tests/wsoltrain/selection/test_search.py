@@ -16,7 +16,7 @@ from trained import SMALL, settings
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli import search as searching
 from wsoltrain.selection.optuna_study import FOLDER, GOES_ON, STARTUP, open_study
-from wsoltrain.selection.search import Search, Told, run
+from wsoltrain.selection.search import Search, TrialTracker, run
 
 RANGES = {"lr": {"low": 0.001, "high": 0.1, "log": True}, "pixels.n_fg": {"choices": [5, 20]}}
 
@@ -123,7 +123,7 @@ def test_trials_worse_than_the_others_are_cut_short(tmp_path):
     def told(*scores: float) -> optuna.Trial:
         trial = study.ask()
         trainer = SimpleNamespace(settings=SimpleNamespace(annotators=["proposals"]), best={})
-        tracker = Told(trial, trainer)
+        tracker = TrialTracker(trial, trainer)
         for epoch, score in enumerate(scores):
             trainer.best["proposals"] = score
             tracker.write("val", epoch, {"annotator": "proposals", "epoch": epoch})

@@ -19,8 +19,8 @@ from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, StoreErr
 from wsolpipe.metrics.protocol import read_runs, select
 from wsoltrain.data.config import Labelling
 from wsoltrain.networks.judge import load_judge
-from wsoltrain.selection.evaluation import Evaluator
 from wsoltrain.training import checkpoint
+from wsoltrain.training.evaluation import Evaluator
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
 from wsoltrain.training.schedules import Moment

@@ -103,8 +103,8 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
     from wsoltrain.inference.model import load_trained
-    from wsoltrain.selection.evaluation import Evaluator
     from wsoltrain.training import checkpoint
+    from wsoltrain.training.evaluation import Evaluator
 
     device = torch.device(choose_device(values["device"]))
     trained = load_trained(values["checkpoint"], device=device)

@@ -1,4 +1,4 @@
-"""What a stream streams: where the pseudo-labels lie, and what an item is made of. Plain values that pickle well."""
+"""Settings of a stream: where the pseudo-labels are, and what an item holds. Plain values that pickle well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsoltrain.data.order import Shuffle
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STORED_IMAGES = Shuffle(lane_runs=4)
-"""Whole images weigh a thousand times what maps do: 1,024 rows are open at once, 200 MB of them at 256²."""
+"""Whole images are a thousand times as large as maps: 1,024 rows are open at once, 200 MB of them at 256²."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Labelling:
     dataset, split : str
         Names in that store.
     maps, boxes : str or None
-        Stage whose maps and stage whose boxes are wanted; None for no such thing.
+        Stage whose maps and stage whose boxes are wanted; None for none.
     maps_key, boxes_key : str or None
         Beginning of the key of that stage; the newest where None, and for maps the one from which the boxes were made.
     images : str or None
@@ -124,7 +124,7 @@ class ItemConfig:
             msg = f"resize={self.resize} is smaller than the crop S={self.size}"
             raise ConfigError(msg, hint=f"resize={self.size} or more; resize={self.size * 8 // 7} is usual")
         if not 0 <= self.flip <= 1:
-            msg = f"flip={self.flip} is no probability"
+            msg = f"flip={self.flip} is not a probability"
             raise ConfigError(msg)
 
     @property

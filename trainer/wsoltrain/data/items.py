@@ -100,7 +100,7 @@ class Items:
         Raises
         ------
         ConfigError
-            If the root is no folder or has no such file.
+            If the root is not a folder or has no such file.
         """
         root = self.config.root
         if root is None or self.rows.images is not None or self.path(row).is_file():

@@ -1,4 +1,4 @@
-"""In which order an epoch visits its rows: seeded, local enough to read whole chunks, equal for any number of loaders.
+"""Order in which an epoch visits its rows: seeded, local enough to read whole chunks, equal for any number of loaders.
 
 The order of all ranks together is fixed by (seed, epoch) alone. Rows are taken in runs of one inner chunk each, so that
 a chunk is read once; runs come in random order, and a window of `Shuffle.window_runs` of them is mixed row by row. In a
@@ -131,8 +131,8 @@ def rank_share(order: NDArray[Any], *, rank: int, world: int, unit: int, uneven:
     order : array [n]
         `epoch_order`.
     uneven : "drop" or "pad"
-        Where n is no multiple of `world`: leave out the last n mod `world` (others the next epoch), or repeat the first
-        ones, so that nothing is left out and at most `world` − 1 come twice.
+        Where n is not a multiple of `world`: leave out the last n mod `world` (others the next epoch), or repeat the
+        first ones, so that nothing is left out and at most `world` − 1 come twice.
 
     Raises
     ------

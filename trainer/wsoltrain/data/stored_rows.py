@@ -1,4 +1,4 @@
-"""Which rows of a store a trainer gets, and why it does not get the others. Knows files and numbers, no tensors."""
+"""Rows of a store that can be trained on, and why the others cannot; files and numbers, no tensors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class StoredRows:
             raise StoreError(error.message, hint=self.labelling.command(stage)) from error
 
     def _check_same_rows(self) -> None:
-        """Refuse stages of different images; another index is no matter where what they read of it is the same."""
+        """Refuse stages of different images; another index is fine where the columns that they read are equal."""
         for one, other in itertools.combinations([view.manifest for view in self.views], 2):
             shared = set(one.columns) & set(other.columns)
             changed = [name for name in sorted(shared) if one.columns[name] != other.columns[name]]
@@ -216,8 +216,8 @@ class StoredRows:
             "unlabelled": int(unlabelled.sum()),
         }
         if len(rows) == 0:
-            told = ", ".join(f"{value} {name}" for name, value in counts.items() if name not in {"rows", "streamed"})
-            msg = f"split {self.labelling.split} of {self.labelling.dataset} has no row to stream: {told}"
+            listed = ", ".join(f"{value} {name}" for name, value in counts.items() if name not in {"rows", "streamed"})
+            msg = f"split {self.labelling.split} of {self.labelling.dataset} has no row to stream: {listed}"
             raise ConfigError(msg, hint=f"wsolpipe quarantine list dataset={self.labelling.dataset} …")
         return rows, counts
 

@@ -73,8 +73,8 @@ class Stream:
     drop_last : bool
         Leave out a last batch that is not full.
     uneven : "drop" or "pad", optional
-        Where the rows are no multiple of `world`: leave the last ones out (default in training; others next time), or
-        repeat the first ones (default in evaluation; tell them by ``row``).
+        Where the number of rows is not a multiple of `world`: leave the last ones out (default in training; others
+        next time), or repeat the first ones (default in evaluation; recognise them by ``row``).
     pin_memory : bool
         Page-locked batches, for copying to a GPU beside other work.
     read_ahead : int
@@ -175,9 +175,9 @@ class Stream:
         own = self._identity()
         changed = [name for name in own if state.get(name) != own[name]]
         if changed:
-            told = ", ".join(f"{name} was {state.get(name)}, is {own[name]}" for name in changed)
-            msg = f"this stream is not the one that was saved: {told}"
-            raise ConfigError(msg, hint="resume with the settings of the first run, or start anew")
+            differences = ", ".join(f"{name} was {state.get(name)}, is {own[name]}" for name in changed)
+            msg = f"this stream is not the one that was saved: {differences}"
+            raise ConfigError(msg, hint="resume with the settings of the first run, or start again")
         self._enter(int(state["epoch"]), int(state["position"]))
 
     def _identity(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class Stream:
         order.epoch, order.position = epoch, position
 
     def _note(self, broken: list[tuple[int, str]]) -> None:
-        """Count images that could not be read, and tell each once."""
+        """Count images that could not be read, and log each once."""
         for row, reason in broken:
             if row not in self._broken:
                 self._broken.add(row)
@@ -240,7 +240,7 @@ class Stream:
 
 
 class Loaded(NamedTuple):
-    """What a loader process hands over: `planned` items, stacked or one by one, and images it gave up."""
+    """Result of a loader process: `planned` items, stacked or one by one, and images that could not be read."""
 
     planned: int
     broken: list[tuple[int, str]]
@@ -269,7 +269,7 @@ def _broken_of(made: Made) -> list[tuple[int, str]]:
 def _settle_worker(trainer: int, number: int) -> None:
     """One loader process among many: few threads of its own, and an interrupt is the parent's to handle.
 
-    Its parent is the fork server, so torch's own look at the parent does not tell when the trainer was killed.
+    Its parent is the fork server, so torch's own check of the parent does not notice that the trainer was killed.
     """
     import zarr
 

@@ -1,4 +1,4 @@
-"""Pictures to predict on: files of a folder or pattern, frames of videos; what cannot be read is told, not raised."""
+"""Pictures to predict on: files of a folder or pattern, frames of videos; unreadable ones are reported, not raised."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ class Losses(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a method says of a batch of images.
+    """Result of a method for a batch of images.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What DiPS, TrCAM-V and F-CAM share: maps of background and foreground, trained on pixels drawn from pseudo-labels."""
+"""Common part of DiPS, TrCAM-V and F-CAM: background and foreground maps, trained on pixels of pseudo-labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An Optuna study in a folder: a journal that processes share, and trials that outlive the process that began them."""
+"""An Optuna study in a folder: a journal that processes share, and trials that outlive the process they began in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STUDY, JOURNAL = "wsoltrain", "study.journal"
 STARTUP = 8
 """Trials drawn at random before the sampler learns from them, and finished ones before any is cut short."""
 FOLDER, GOES_ON = "folder", "goes_on"
-"""Attributes of a trial: its folder's name, and number of the trial whose process ended and that it takes up."""
+"""Attributes of a trial: its folder's name, and the number of the ended trial that it resumes."""
 
 
 def open_study(folder: Path, asked: Mapping[str, Any], *, prune: bool, take_up: bool) -> optuna.Study:
@@ -40,12 +40,12 @@ def open_study(folder: Path, asked: Mapping[str, Any], *, prune: bool, take_up: 
     prune : bool
         Whether trials may be cut short.
     take_up : bool
-        Queue trials again whose processes are gone.
+        Queue trials again whose processes have ended.
 
     Raises
     ------
     ConfigError
-        If Optuna is missing, or the folder's study is of something else.
+        If Optuna is missing, or the folder holds another study.
     """
     try:
         import optuna
@@ -80,7 +80,7 @@ def open_study(folder: Path, asked: Mapping[str, Any], *, prune: bool, take_up: 
 def next_trial(
     study: optuna.Study, folder: Path, *, trials: int, seed: int, worker: int
 ) -> Iterator[tuple[optuna.Trial, Path] | None]:
-    """A trial that was left, or a new one, and its folder; None where the study has `trials` of them.
+    """A trial that was abandoned, or a new one, and its folder; None where the study has `trials` of them.
 
     The trial is this process's until the block ends or the process does. Its draws depend on the seed, on how many
     trials came before, on `worker` and on what had finished.
@@ -112,7 +112,7 @@ def next_trial(
 
 
 def _take_up(study: optuna.Study, folder: Path) -> None:
-    """Give up trials whose process is gone, and queue their settings with their folders."""
+    """Mark trials whose process has ended as failed, and queue their settings with their folders."""
     import optuna
 
     for left in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
@@ -125,7 +125,7 @@ def _take_up(study: optuna.Study, folder: Path) -> None:
         study.tell(left.number, state=optuna.trial.TrialState.FAIL)
         more = {GOES_ON: left.number} | ({FOLDER: name} if name is not None else {})
         study.enqueue_trial(left.params, user_attrs=more)
-        _log.info("trial %s goes on where its process ended", name or left.number)
+        _log.info("trial %s resumes where its process ended", name or left.number)
 
 
 def suggest(trial: optuna.Trial, name: str, given: Range) -> Any:

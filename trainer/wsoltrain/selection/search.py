@@ -1,4 +1,4 @@
-"""Search of a recipe's ranges by Optuna: several processes on one study, each trial a run that goes on after a kill."""
+"""Search of a recipe's ranges by Optuna: several processes on one study, each trial a run that resumes after a kill."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched.
+    """A search.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class Search:
     dataset : str
         Name, for the recipe's section of it.
     changes : mapping
-        Keys that are given, and not searched.
+        Keys with a fixed value, which are not searched.
     settings : Settings
-        As of ``fit``; MaxBoxAcc of its first annotator on validation is sought, its `out` holds study and trials.
+        As of ``fit``; MaxBoxAcc of its first annotator on validation is maximised; `out` holds study and trials.
     trials : int
         Of the study in all, finished, cut short or failed.
     seed : int
@@ -54,8 +54,8 @@ class Search:
     prune: bool = True
 
 
-class Told:
-    """Tracker that tells a trial of each epoch, and ends its run where the study would rather go on with another."""
+class TrialTracker:
+    """Tracker that reports each epoch to a trial, and ends its run where the study prunes it."""
 
     def __init__(self, trial: optuna.Trial, trainer: Trainer) -> None:
         self.trial, self.trainer = trial, trainer
@@ -89,14 +89,14 @@ def run(search: Search, *, worker: int = 0) -> optuna.Study:
     search : Search
         What.
     worker : int
-        Number of this process among those that share the study; the one numbered 0 takes up what others left.
+        Number of this process among those that share the study; the one numbered 0 resumes what others left.
 
     Raises
     ------
     RunFailed
         If every trial failed.
     WsolError
-        As ranges, recipe and the first trial's data have it.
+        As the ranges, the recipe and the first trial's data raise it.
     """
     import optuna
 
@@ -125,7 +125,7 @@ def run(search: Search, *, worker: int = 0) -> optuna.Study:
                 study.tell(trial, state=states.FAIL)
                 _log.warning("trial %s failed with %s: %s", own.name, chosen, error.message)
     if not any(each.state in (states.COMPLETE, states.RUNNING) for each in study.get_trials(deepcopy=False)):
-        msg = f"none of the trials in {folder} came to an end"
+        msg = f"none of the trials in {folder} finished"
         raise RunFailed(msg, hint="narrower ranges, or clip=1")
     return study
 
@@ -137,7 +137,7 @@ def _train(search: Search, trial: optuna.Trial, chosen: Mapping[str, Any], own: 
     recipe = load_recipe(search.recipe, dataset=search.dataset, changes={**search.changes, **chosen})
     with open_trackers("jsonl", own, recipe.model_dump(mode="json")) as trackers:
         trainer = Trainer(recipe, replace(search.settings, out=own), trackers)
-        trainer.trackers.append(Told(trial, trainer))
+        trainer.trackers.append(TrialTracker(trial, trainer))
         trainer.fit()
     best = trainer.best[search.settings.annotators[0]]
     _log.info("trial %s: %.2f with %s", own.name, best, dict(chosen))

@@ -1,4 +1,4 @@
-"""A running average of a network's weights, which is evaluated and kept instead of them where a recipe asks for it."""
+"""A running average of a network's weights, evaluated and kept instead of them where a recipe has ``ema``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Average:
-    """Exponential moving average of what a network saves; statistics of batches and counters are taken as they are.
+    """Exponential moving average of what a network saves; batch statistics and counters are copied.
 
     Parameters
     ----------
     model : Method
-        Whose weights, as they are now, the average begins with.
+        Its current weights are the first average.
     decay : float
         Share of the average that stays in a step; less in the first steps, ``(1 + step) / (10 + step)``, so that the
         beginning is forgotten.
@@ -34,7 +34,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: Method[Any], step: int) -> None:
-        """Take in the weights after a step."""
+        """Average in the weights after a step."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, value in model.saved().items():
             if name in self.learned:
@@ -43,13 +43,13 @@ class Average:
                 self.tensors[name].copy_(value)
 
     def take(self, tensors: dict[str, Tensor]) -> None:
-        """Go on with an average that was saved."""
+        """Restore an average that was saved."""
         for name, value in tensors.items():
             self.tensors[name].copy_(value)
 
     @contextmanager
     def within(self, model: Method[Any]) -> Iterator[None]:
-        """Lend the average to the network."""
+        """Give the network the averaged weights for as long as the block runs."""
         own = {name: value.detach().clone() for name, value in model.saved().items()}
         model.restore(self.tensors)
         try:

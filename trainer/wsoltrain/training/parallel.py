@@ -1,7 +1,7 @@
 """Several training processes as one: sums over all of them, one gradient, and batch statistics of the whole batch.
 
 The loop averages gradients itself, in one flat sum a step, instead of wrapping the network: what is trained changes
-between its two phases, and a wrapper would have to be told about every tensor that a phase leaves alone.
+between phases, and a wrapper would need a list of the tensors that each phase does not train.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 PATIENCE = timedelta(hours=12)
-"""How long a process waits for another, such as for the first one's evaluation. A dead one is torchrun's to notice."""
+"""How long a process waits for another, such as for the first one's evaluation. torchrun notices a dead one."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Group:
         return total
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Put the mean of all processes' gradients into each."""
+        """Replace each process's gradients by the mean over all processes."""
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.world == 1 or not grads:
             return
@@ -78,13 +78,13 @@ class Group:
             grad.copy_(part.view_as(grad))
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes the first one's values."""
+        """Copy the first process's values to all processes."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Go on when all are here."""
+        """Wait for all processes."""
         if self.world > 1:
             dist.barrier()
 
@@ -136,7 +136,7 @@ def open_group(device: str) -> Group:
 
 
 def close_group(group: Group) -> None:
-    """Leave the group, when all are done."""
+    """Leave the group."""
     if group.world > 1:
         dist.destroy_process_group()
 
@@ -159,7 +159,7 @@ def synchronised(model: M, group: Group, device: torch.device) -> M:
     Raises
     ------
     ConfigError
-        If the network has a batch normalisation of a kind of its own, on a CPU.
+        If, on a CPU, the network has another class of batch normalisation.
     """
     if group.world == 1:
         return model
@@ -226,6 +226,6 @@ class _Sum(torch.autograd.Function):
 
 
 def shares(values: Sequence[Tensor], group: Group) -> list[float]:
-    """Means over all processes of scalars, as numbers; a GPU is waited for once."""
+    """Means of scalars over all processes, as numbers; waits for a GPU once."""
     means = group.sum(torch.stack([value.detach().float() for value in values])) / group.world
     return [float(value) for value in means.tolist()]

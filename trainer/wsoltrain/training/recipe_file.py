@@ -63,7 +63,7 @@ def read_recipe(name_or_path: str) -> RecipeFile:
     Raises
     ------
     ConfigError
-        If there is no such recipe, or a section is no mapping.
+        If there is no such recipe, or a section is not a mapping.
     """
     path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
@@ -81,7 +81,7 @@ def read_recipe(name_or_path: str) -> RecipeFile:
 
 
 def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> Recipe:
-    """Read a recipe, lay over it what it says of a data set and of a profile, and over that single keys.
+    """Read a recipe, lay its sections of a data set and of a profile over it, and single keys over these.
 
     Parameters
     ----------

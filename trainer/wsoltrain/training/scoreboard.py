@@ -11,8 +11,8 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.writing import writing
 from wsolpipe.metrics.protocol import Run, rank, write_run
 from wsolpipe.networks.saved_state import previous
-from wsoltrain.selection.evaluation import Evaluator
 from wsoltrain.training import checkpoint
+from wsoltrain.training.evaluation import Evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Where the figures of a run go: a JSON line each, and TensorBoard or Weights & Biases where they are wanted."""
+"""Trackers of a run's figures: JSON lines, and TensorBoard or Weights & Biases if chosen."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Numbers of a run of Weights & Biases, on disk only unless the environment says otherwise.
+    """Numbers of a run of Weights & Biases, on disk only unless the environment sets otherwise.
 
     ``WANDB_MODE`` and ``WANDB_API_KEY`` mean what they mean to wandb; where neither is set the run is an offline one,
-    for ``wandb sync`` later, since asking for a key would stop a job that nobody watches. A run that goes on in the
-    same folder goes on under the same id.
+    for ``wandb sync`` later, since a prompt for a key would block an unattended job. A run that is resumed in the
+    same folder keeps its id.
     """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ class WeightsAndBiases:
         )
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
-        """Log each number; the step is a figure of its own, since wandb takes none that is behind its last one."""
+        """Log each number; the step is a figure of its own, since wandb refuses one below its last."""
         self.run.log({**_numbers(kind, figures), "step": step})
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class WeightsAndBiases:
 
 
 def _numbers(kind: str, figures: Mapping[str, Any]) -> dict[str, float]:
-    """Figures that are numbers, named by their kind and, where one speaks, the annotator."""
+    """Figures that are numbers, named by their kind and, if there is one, the annotator."""
     place = "/".join(str(part) for part in (kind, figures.get("annotator")) if part)
     return {f"{place}/{name}": value for name, value in figures.items() if isinstance(value, int | float)}
 
