@@ -65,14 +65,19 @@ def compare_maps(
         own = replace(options, maps=word, tau_maps=None) if view is None else options
         tau_2, _ = select_tau(make_chooser(results, own, twin))
     theirs = score_maps(other, scores.truth, options.frame(), threads=options.threads, keep=True, details=False)
-    assert scores.kept is not None
-    assert theirs.kept is not None
-    second = _map_values(theirs.kept, tau_2)
+    return {**name, "tau": tau_2, **paired_tests(scores, tau, theirs, tau_2)}
+
+
+def paired_tests(first: MapScores, tau_1: float | None, second: MapScores, tau_2: float | None) -> dict[str, Any]:
+    """Paired test of each figure of two results on the rows that both have; scored with ``keep``."""
+    assert first.kept is not None
+    assert second.kept is not None
+    theirs = _map_values(second.kept, tau_2)
     tests: dict[str, Any] = {}
-    for figure, (rows, values) in _map_values(scores.kept, tau).items():
-        common, mine, its = np.intersect1d(rows, second[figure][0], return_indices=True)
-        tests[figure] = {**plain(compare(values[mine], second[figure][1][its])), "rows": len(common)}
-    return {**name, "tau": tau_2, **tests}
+    for figure, (rows, values) in _map_values(first.kept, tau_1).items():
+        common, mine, its = np.intersect1d(rows, theirs[figure][0], return_indices=True)
+        tests[figure] = {**plain(compare(values[mine], theirs[figure][1][its])), "rows": len(common)}
+    return tests
 
 
 def plain(found: Interval | Comparison) -> dict[str, Any]:

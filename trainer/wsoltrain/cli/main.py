@@ -13,6 +13,7 @@ import click
 from wsolpipe.contract.errors import WsolError
 
 COMMANDS = {
+    "compare": "Train several recipes and score all on the same images.",
     "eval": "Score a trained localizer on a split, beside the boxes it learned from.",
     "export": "Write a trained localizer as a torch program and as ONNX, and check both.",
     "fit": "Train a localizer; called again, resume where it stopped.",

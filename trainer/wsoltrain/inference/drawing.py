@@ -81,7 +81,7 @@ def draw_found(found: Prediction) -> Image.Image:
     rgb = np.asarray(found.picture.pixels)
     height, width = rgb.shape[:2]
     values = np.asarray(Image.fromarray(found.map).resize((width, height), Image.Resampling.BILINEAR))
-    drawn = Image.fromarray(_overlay(rgb, values.clip(0, 1)))
+    drawn = Image.fromarray(overlay(rgb, values.clip(0, 1)))
     if found.box is not None:
         x0, y0, x1, y1 = (round(float(edge)) for edge in found.box)
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
@@ -95,7 +95,7 @@ def _draw_cell(item: Item, caption: tuple[str, str]) -> Image.Image:
     panels = [_draw_boxes(rgb, item)]
     maps = _view_of_maps(item, size)
     if maps is not None:
-        panels.append(_shrink(_overlay(rgb, maps[0]), PANEL))
+        panels.append(_shrink(overlay(rgb, maps[0]), PANEL))
     width = len(panels) * (PANEL + GAP) - GAP
     thumb = (width + GAP) // SHOWN_MAPS - GAP
     strip = thumb + GAP if maps is not None else 0
@@ -144,14 +144,15 @@ def _view_of_maps(item: Item, size: int) -> NDArray[np.float32] | None:
     return stretched
 
 
-def _ramp(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _ramp(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     at = values * (len(_RAMP) - 1)
     low = np.minimum(at.astype(np.int64), len(_RAMP) - 2)
     share = (at - low)[..., None]
     return np.asarray((1 - share) * _RAMP[low] + share * _RAMP[low + 1]).astype(np.uint8)
 
 
-def _overlay(rgb: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def overlay(rgb: NDArray[np.uint8], values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Pixels uint8 [H, W, 3] under the colours of a map [H, W] in 0..1."""
     share = (0.25 + 0.5 * values)[..., None]
     return np.asarray((1 - share) * rgb + share * _ramp(values)).astype(np.uint8)
 

@@ -1,0 +1,91 @@
+"""``wsoltrain compare``: trains what is missing, scores all alike, and shows the same images side by side."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from small_cnns import SMALL
+from wsoltrain.cli.main import main
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    out = capsys.readouterr()
+    return ended.value.code, out.out, out.err
+
+
+def words(store, out, recipes="cam,has"):
+    keys = {"backbone": "resnet10t", "model_args": json.dumps(SMALL), "weights": "null", "size": 32, "batch": 8,
+            "epochs": 1, "fast": "[]", "lr": 0.001}  # fmt: skip
+    place = [f"store={store.url}", f"dataset={store.root}/../tiny.yaml", "device=cpu", "workers=0"]
+    return [f"recipes={recipes}", *place, f"out={out}", *(f"{name}={value}" for name, value in keys.items())]
+
+
+@pytest.fixture(scope="module")
+def finished(trainable, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare")
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *words(trainable, out), "test=val", "shown=3", "--json"])
+    assert ended.value.code == 0
+    return out
+
+
+def test_figures_are_those_of_eval_and_nothing_is_trained_twice(trainable, finished, capsys):
+    before = (finished / "has" / "metrics.jsonl").read_text()
+    code, text, _ = call(capsys, "compare", *words(trainable, finished), "test=val", "shown=3", "--json")
+    assert code == 0
+    found = json.loads(text)
+    assert [line["name"] for line in found["methods"]] == ["cam", "has"]
+    steps = [line for line in before.splitlines() if '"step"' in line]
+    after = [line for line in (finished / "has" / "metrics.jsonl").read_text().splitlines() if '"step"' in line]
+    assert after == steps
+    place = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "device=cpu", "workers=0"]
+    for line in found["methods"]:
+        _, text, _ = call(
+            capsys, "eval", f"checkpoint={finished / line['name']}", *place, "split=val", "beside=none", "--json"
+        )
+        scored = json.loads(text)["localizer"]
+        assert line["MaxBoxAcc"] == pytest.approx(scored["MaxBoxAcc"], abs=1e-9)
+        assert line["MaxBoxAccV2"] == pytest.approx(scored["MaxBoxAccV2"]["mean"], abs=1e-9)
+        assert line["iou"] == pytest.approx(scored["iou"], abs=1e-6)
+        assert line["tau"] == pytest.approx(scored["tau"])
+        interval = line["intervals"]["MaxBoxAcc"]
+        assert interval["low"] <= line["MaxBoxAcc"] <= interval["high"]
+        assert interval["value"] == pytest.approx(line["MaxBoxAcc"], abs=1e-4)
+
+
+def test_paired_test_is_of_the_difference_to_the_first(trainable, finished, capsys):
+    _, text, _ = call(capsys, "compare", *words(trainable, finished), "test=val", "--json")
+    first, second = json.loads(text)["methods"]
+    assert first["against_first"] is None
+    test = second["against_first"]["MaxBoxAcc"]
+    assert test["difference"] == pytest.approx(second["MaxBoxAcc"] - first["MaxBoxAcc"], abs=1e-4)
+    assert 0 < test["p"] <= 1
+    assert test["low"] <= test["difference"] <= test["high"]
+
+
+def test_table_and_page_show_every_method_and_what_is_below_a_centred_box(trainable, finished, capsys):
+    code, text, _ = call(capsys, "compare", *words(trainable, finished), "test=val", "shown=3")
+    assert code == 0
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["centred", "cam", "has"]
+    _, told, _ = call(capsys, "compare", *words(trainable, finished), "test=val", "shown=3", "--json")
+    below = json.loads(told)["below_centred_box"]
+    assert ("below a centred box" in text) == bool(below)
+    page = (finished / "compare.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert all(f"<td>{name}</td>" in page for name in ("cam", "has"))
+
+
+@pytest.mark.parametrize(
+    ("recipes", "message"),
+    [("cam,hass", "unknown recipe 'hass'; did you mean 'has'"), ("cam,cam", "names one twice")],
+)
+def test_recipes_are_checked_before_any_is_trained(trainable, tmp_path, capsys, recipes, message):
+    code, _, errors = call(capsys, "compare", *words(trainable, tmp_path, recipes))
+    assert code == 3
+    assert message in errors
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,167 @@
+"""``wsoltrain compare``: train several recipes, choose each by pseudo-boxes, and score all on the same images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, require
+from wsoltrain.cli import fit
+from wsoltrain.cli.command import make_command, read_recipe_words
+from wsoltrain.cli.common_keys import split
+
+if TYPE_CHECKING:
+    from wsolpipe.evaluate.tables import Line
+    from wsoltrain.selection.comparison import Compared
+    from wsoltrain.selection.evaluation import Evaluator
+    from wsoltrain.training.settings import Settings
+
+SHARED = ("dataset", "store", "root", "images", "split", "val", "by", "workers", "device", "save_every")
+KEYS = (
+    Key("recipes", kinds.list_of(kinds.file("name or YAML file", source="recipe")), "recipes, the first one is what "
+        "others are tested against"),
+    *(key for key in fit.KEYS if key.name in SHARED),
+    split("test", "split on which all are scored, against its ground truth", "test"),
+    Key("out", kinds.file("folder"), "folder of all runs and of the page", otherwise="compare/<dataset>"),
+    Key("shown", kinds.integer(1), "images on the page", 8),
+)  # fmt: skip
+
+
+@make_command(
+    "compare",
+    KEYS,
+    example="wsoltrain compare recipes=cam,has,dips dataset=demo store=wsol-store epochs=4",
+    json_help="Print the figures as JSON.",
+)
+def command(words: tuple[str, ...], as_json: bool) -> None:
+    """Train recipes one after another, choose epoch and threshold of each by validation pseudo-boxes, and compare them.
+
+    Further keys are given to every recipe. Called again, resume where it stopped; recipes that are trained are only
+    scored. Prints one table with 95 % intervals and paired tests, and writes a page with the same images side by side.
+    """
+    values, changes = read_recipe_words(words, KEYS)
+    require(values, "wsoltrain compare", recipes="cam,has", dataset="demo")
+    names = [Path(name).stem for name in values["recipes"]]
+    if len(set(names)) < len(names):
+        msg = f"recipes={','.join(values['recipes'])} names one twice"
+        raise ConfigError(msg)
+    defaults = {key.name: key.default for key in fit.KEYS}
+    places = []
+    for recipe in values["recipes"]:
+        given = {**defaults, **{name: values[name] for name in SHARED}, "recipe": recipe}
+        places.append(fit.prepare(given, changes)[1])  # every recipe is checked before the first one is trained
+    out = Path(values["out"] or f"compare/{places[0].labelling.dataset}")
+    compared: list[Compared] = []
+    for name, recipe in zip(names, values["recipes"], strict=True):
+        given = {**defaults, **{key: values[key] for key in SHARED}, "recipe": recipe, "out": str(out / name)}
+        settings = _train(given, changes)
+        evaluator = _score(name, settings, values, compared)
+    result, table = _table(compared, evaluator)
+    page = _write(out, compared, evaluator, settings, table)
+    result |= {"split": values["test"], "by": values["by"], "page": str(page)}
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    click.echo(f"{page}: the same images side by side")
+
+
+def _train(given: dict[str, Any], changes: dict[str, Any]) -> Settings:
+    from wsoltrain.training.loop import Trainer
+    from wsoltrain.training.tracker import open_trackers
+
+    recipe, settings = fit.prepare(given, changes)
+    with open_trackers("jsonl", settings.out, recipe.model_dump(mode="json")) as trackers:
+        Trainer(recipe, settings, trackers).fit()
+    return settings
+
+
+def _score(name: str, settings: Settings, values: dict[str, Any], compared: list[Compared]) -> Evaluator:
+    """Score a run's chosen weights and add them to `compared`; the evaluator that did."""
+    from dataclasses import replace
+
+    import torch
+
+    from wsoltrain.inference.model import load_trained
+    from wsoltrain.selection.comparison import pick_rows, score_method
+    from wsoltrain.selection.evaluation import Evaluator
+
+    device = torch.device(settings.device)
+    trained = load_trained(str(settings.out / f"best-{settings.annotators[0]}.safetensors"), device=device)
+    labelling = replace(settings.labelling, split=values["test"])
+    evaluator = Evaluator(trained.recipe, labelling, settings.root, ["gt"], settings.workers)
+    rows = pick_rows(evaluator.truths["gt"], values["shown"])
+    compared.append(score_method(name, trained.model, trained.tau, evaluator, device, rows))
+    return evaluator
+
+
+def _table(compared: list[Compared], evaluator: Evaluator) -> tuple[dict[str, Any], list[list[str]]]:
+    """Figures for scripts, and the table as text."""
+    from wsolpipe.evaluate.tables import baselines
+
+    lines = [each.line(compared[0]) for each in compared]
+    centred = baselines(evaluator.truths["gt"])
+    head = ["", "MaxBoxAcc", "95 %", "MaxBoxAccV2", "iou", "95 %", "tau", f"MaxBoxAcc minus {compared[0].name}", "p"]
+    table = [head, *(_centred_cells(line) for line in centred), *(_cells(line) for line in lines)]
+    below = [
+        line["name"]
+        for line in lines
+        if centred and centred[0].accuracy is not None and line["MaxBoxAcc"] < centred[0].accuracy
+    ]
+    if below:
+        table.append([f"below a centred box: {', '.join(below)}", *[""] * (len(head) - 1)])
+    figures = {each.name: {"MaxBoxAcc": each.accuracy, "MaxBoxAccV2": each.v2, "iou": each.iou} for each in centred}
+    return {"methods": lines, "baselines": figures, "below_centred_box": below}, table
+
+
+def _centred_cells(line: Line) -> list[str]:
+    return [line.name, f"{line.accuracy:.2f}", "", f"{line.v2:.2f}", f"{line.iou:.3f}", "", "", "", ""]
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    shares, iou, tests = line["intervals"]["MaxBoxAcc"], line["intervals"]["iou"], line["against_first"]
+    test = tests["MaxBoxAcc"] if tests else None
+    return [
+        line["name"],
+        f"{line['MaxBoxAcc']:.2f}",
+        f"{shares['low']:.1f} to {shares['high']:.1f}",
+        f"{line['MaxBoxAccV2']:.2f}",
+        f"{line['iou']:.3f}",
+        f"{iou['low']:.3f} to {iou['high']:.3f}",
+        "" if line["tau"] is None else f"{line['tau']:.3f}",
+        f"{test['difference']:+.2f} ({test['low']:+.1f} to {test['high']:+.1f})" if test else "",
+        f"{test['p']:.4f}" if test else "",
+    ]
+
+
+def _write(
+    out: Path, compared: list[Compared], evaluator: Evaluator, settings: Settings, table: list[list[str]]
+) -> Path:
+    import numpy as np
+
+    from wsolpipe.images.decode import decode, read_file
+    from wsolpipe.images.geometry import resize
+    from wsoltrain.inference.side_by_side import SIDE, draw_side_by_side, write_page
+
+    truth, items = evaluator.truths["gt"], evaluator.stream.items
+    rows = sorted(compared[0].shown)
+    pictures = [resize(decode(read_file(items.path(row))), (SIDE, SIDE)) for row in rows]
+    truths = [truth.boxes(row) / np.tile(truth.rows.sizes[row], 2) for row in rows]
+    methods = {}
+    for each in compared:
+        cells = [each.shown.get(row) for row in rows]
+        methods[each.name] = [
+            None if cell is None else (cell.map, None if cell.box is None else cell.box / len(cell.map))
+            for cell in cells
+        ]
+    page = out / "compare.html"
+    title = f"{', '.join(methods)} on {settings.labelling.dataset}"
+    write_page(page, draw_side_by_side(pictures, truths, methods), table, title=title)
+    return page

@@ -1,0 +1,107 @@
+"""Several trained localizers on the same rows: figures with intervals, paired tests, and the maps of some rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.evaluate.bootstrap import map_intervals, paired_tests
+from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.map_scores import score_against
+from wsolpipe.metrics import Convention, largest_box
+from wsoltrain.selection.evaluation import NetworkMaps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+    from wsolpipe.evaluate.map_scores import MapScores
+    from wsolpipe.evaluate.map_sources import MapBatch
+    from wsolpipe.evaluate.truth import Truth
+    from wsoltrain.methods.base import Method
+    from wsoltrain.selection.evaluation import Evaluator
+
+Array = np.ndarray[Any, Any]
+SHOWN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
+"""Thresholds as the evaluation cuts, boxes half-open: what is drawn."""
+FIGURES = ("MaxBoxAcc", "iou", "PxAP")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Map of a row in the evaluator's frame, float [S, S] in 0..1, and its box xyxy there, None where it is empty."""
+
+    map: Array
+    box: Array | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One method on a split.
+
+    Attributes
+    ----------
+    name : str
+        Of the recipe.
+    tau : float or None
+        Threshold chosen on validation.
+    scores : MapScores
+        With what single rows add.
+    shown : dict of int to Shown
+        By row.
+    """
+
+    name: str
+    tau: float | None
+    scores: MapScores
+    shown: dict[int, Shown] = field(default_factory=dict)
+
+    def line(self, first: Compared) -> dict[str, Any]:
+        """Figures, intervals, and the paired test against the first method (None for that one itself)."""
+        found = self.scores.result(self.tau)
+        intervals = map_intervals(self.scores, self.tau)
+        tests = None if first is self else paired_tests(self.scores, self.tau, first.scores, first.tau)
+        figures = {name: found[name] for name in FIGURES} | {"MaxBoxAccV2": found["MaxBoxAccV2"]["mean"]}
+        return {"name": self.name, "tau": self.tau, **figures, "intervals": intervals, "against_first": tests}
+
+
+class _Watched(NetworkMaps):
+    """Keeps the maps of some rows as they pass."""
+
+    def __init__(self, *given: Any, rows: frozenset[int]) -> None:
+        super().__init__(*given)
+        self.rows, self.seen = rows, dict[int, Array]()
+
+    def batches(self) -> Iterator[MapBatch]:
+        for batch in super().batches():
+            for row, raw in zip(batch.rows.tolist(), batch.maps, strict=True):
+                if row in self.rows and raw is not None:
+                    self.seen[row] = raw
+            yield batch
+
+
+def score_method(
+    name: str, model: Method[Any], tau: float | None, evaluator: Evaluator, device: torch.device, rows: Sequence[int]
+) -> Compared:
+    """Score a method against the evaluator's only truth and keep its maps of some rows."""
+    source = _Watched(model, evaluator.stream, device, name, rows=frozenset(rows))
+    frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
+    (scores,) = score_against(source, evaluator.truths, frame, keep=True, details=False).values()
+    cut = scores.best_tau() if tau is None else tau
+    shown = {row: _show(frame.map(raw, str(row)), cut) for row, raw in source.seen.items()}
+    return Compared(name, tau, scores, shown)
+
+
+def _show(framed: Array, tau: float | None) -> Shown:
+    box = largest_box(np.clip(framed, 0, 1), tau or 0.0, convention=SHOWN)
+    return Shown(framed, box if box[2] > box[0] and box[3] > box[1] else None)
+
+
+def pick_rows(truth: Truth, count: int) -> list[int]:
+    """Rows with a box, evenly over the split."""
+    rows = sorted(row for row in truth.found if len(truth.boxes(row)) and not truth.rows.quarantined[row])
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+    return [rows[place] for place in places]
