@@ -18,7 +18,7 @@ from wsoltrain.cli.common_keys import split
 if TYPE_CHECKING:
     from wsolpipe.evaluate.tables import Line
     from wsoltrain.selection.comparison import Compared
-    from wsoltrain.selection.evaluation import Evaluator
+    from wsoltrain.training.evaluation import Evaluator
     from wsoltrain.training.settings import Settings
 
 SHARED = ("dataset", "store", "root", "images", "split", "val", "by", "workers", "device", "save_every")
@@ -91,7 +91,7 @@ def _score(name: str, settings: Settings, values: dict[str, Any], compared: list
 
     from wsoltrain.inference.model import load_trained
     from wsoltrain.selection.comparison import pick_rows, score_method
-    from wsoltrain.selection.evaluation import Evaluator
+    from wsoltrain.training.evaluation import Evaluator
 
     device = torch.device(settings.device)
     trained = load_trained(str(settings.out / f"best-{settings.annotators[0]}.safetensors"), device=device)

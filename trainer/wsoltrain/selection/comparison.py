@@ -11,7 +11,7 @@ from wsolpipe.evaluate.bootstrap import map_intervals, paired_tests
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_against
 from wsolpipe.metrics import Convention, largest_box
-from wsoltrain.selection.evaluation import NetworkMaps
+from wsoltrain.training.evaluation import NetworkMaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.map_sources import MapBatch
     from wsolpipe.evaluate.truth import Truth
     from wsoltrain.methods.base import Method
-    from wsoltrain.selection.evaluation import Evaluator
+    from wsoltrain.training.evaluation import Evaluator
 
 Array = np.ndarray[Any, Any]
 SHOWN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
