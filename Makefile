@@ -54,7 +54,7 @@ $(BENCH_STAMP): tools/bench/requirements.txt
 	@touch $(BENCH_STAMP)
 
 torture: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py --kills 200 --attacks 100
+	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py --kills 200 --attacks 500 --out build/attacks.txt
 
 clean:
 	rm -rf stores .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

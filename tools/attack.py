@@ -1,4 +1,6 @@
-"""Damage to every kind of file of a store, between and during runs, transfers and repairs; `tools/torture.py` runs it.
+"""Damage to every kind of file of a store, between and during runs, transfers, trainings and repairs.
+
+`tools/torture.py` runs it.
 
 Each attack copies a finished store, takes some of its shards away, damages files of it (cut, flip, empty, delete, other
 JSON, not readable) before or while `run`, `push` or `pull` works on it, and looks at it with `verify`, `repair` and
@@ -8,6 +10,7 @@ JSON, not readable) before or while `run`, `push` or `pull` works on it, and loo
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 import shutil
 import signal
@@ -17,10 +20,12 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attack_training import Training
 from e2e.toy import object_bytes
 from wsolpipe import open_store
 from wsolpipe.cli.command import print_table
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 
     from torture import Torture
 
+COMMANDS = {"run": 4, "push": 2, "pull": 2, "fit": 1}
+"""What is attacked, and how often among all."""
 WAIT = 120.0
 ROUNDS = 4
 FAILURES = ("rows lost", "wrong bytes read", "wedged", "tracebacks")
@@ -114,10 +121,25 @@ class Attacker:
 
     def attack(self, number: int) -> Attack:
         """One attack, from the copy to the tally."""
-        command, how = self.rng.choice(["run", "run", "push", "pull"]), self.rng.choice(list(HOW))
-        done = Attack(command, how, self.rng.choice(["before", "during"]))
+        (command,) = self.rng.choices(list(COMMANDS), list(COMMANDS.values()))
+        done = Attack(command, self.rng.choice(list(HOW)), self.rng.choice(["before", "during"]))
         self.attacks.append(done)
         folder = self.torture.folder / f"attack{number}"
+        if command == "fit":
+            self.training.attack(done, folder)
+        else:
+            self._attack_store(done, folder)
+        if not done.failed:
+            shutil.rmtree(folder)
+        return done
+
+    @cached_property
+    def training(self) -> Training:
+        """A finished training; made when the first one is attacked."""
+        return Training(self.torture, self._damage)
+
+    def _attack_store(self, done: Attack, folder: Path) -> None:
+        command, how = done.command, done.how
         store, other = folder / "store", folder / "other"
         shutil.copytree(self.torture.whole.store, store)
         target = store
@@ -148,9 +170,6 @@ class Attacker:
                 victim.unlink()
             victim.write_bytes(kept)
         self._settle(done, command, store, other)
-        if not done.failed:
-            shutil.rmtree(folder)
-        return done
 
     def _take_away(self, store: Path) -> None:
         """Remove some finished shards, so that there is work."""
@@ -253,8 +272,8 @@ class Attacker:
                 done.failed.append(("rows lost", f"{lost[:3]} after {said}"))
 
 
-def run(torture: Torture, attacks: int) -> Attacker:
-    """Attack that often; report each failure at once."""
+def run(torture: Torture, attacks: int, out: Path | None = None) -> Attacker:
+    """Attack that often; report each failure at once, and keep the tally so far in the file `out`."""
     attacker = Attacker(torture)
     for number in range(attacks):
         done = attacker.attack(number)
@@ -262,6 +281,11 @@ def run(torture: Torture, attacks: int) -> Attacker:
             print(
                 f"{what}: {done.how} {done.when} {done.command}, {done.victim}\n  {text}", file=sys.stderr, flush=True
             )
+        if out is not None:
+            with contextlib.redirect_stdout(io.StringIO()) as shown:
+                show(attacker)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(f"seed {torture.seed}\n{shown.getvalue()}")
     return attacker
 
 

@@ -1,12 +1,12 @@
 """Kills `run`, `push` and `pull` with SIGKILL again and again, and compares what stands in the end byte by byte.
 
-    python tools/torture.py [--kills 200] [--attacks 100] [--seed 0] [--no-s3]
+    python tools/torture.py [--kills 200] [--attacks 500] [--seed 0] [--no-s3] [--out FILE]
 
 A store is killed at until the command gets through, then the next store is begun. Half of the kills fall at the named
 moments of a commit (`wsolpipe.engine.faults`), half at moments drawn from the time that the command takes undisturbed.
 After every kill the target may hold no shard that is not whole; in the end every row must be there, in the bytes of a
-run that was left alone. Then files of finished stores are damaged in every way that `attack` knows. Prints a tally of
-each; exit code 1 if anything is lost or differs.
+run that was left alone. Then files of finished stores and of trainings are damaged in every way that `attack` knows.
+Prints a tally of each, and keeps that of the attacks in FILE; exit code 1 if anything is lost or differs.
 """
 
 from __future__ import annotations
@@ -95,12 +95,13 @@ class Torture:
     """
 
     folder: Path
-    rng: random.Random
+    seed: int
     server: Server | None
     kills: list[Kill] = field(default_factory=list)
     finished: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
         self.whole = make_toy(self.folder / "whole", rows=ROWS)
         self.must(self.whole.run(f"shard_rows={SHARD_ROWS}"))
         self.wanted = labels(str(self.whole.store))
@@ -226,13 +227,13 @@ def tally(torture: Torture) -> list[list[Any]]:
 def begin(folder: Path, *, seed: int, s3: bool) -> Iterator[Torture]:
     """A torture with an S3 server of its own if asked for, whose credentials this process then has."""
     if not s3:
-        yield Torture(folder, random.Random(seed), None)
+        yield Torture(folder, seed, None)
         return
     with serve_s3() as server:
         before = {name: os.environ.get(name) for name in server.environment}
         os.environ.update(server.environment)
         try:
-            yield Torture(folder, random.Random(seed), server)
+            yield Torture(folder, seed, server)
         finally:
             for name, value in before.items():
                 os.environ.pop(name)
@@ -269,16 +270,17 @@ def main() -> int:
     """Torture and print the tally; 1 if anything was lost or differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--attacks", type=int, default=100)
+    parser.add_argument("--attacks", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-s3", dest="s3", action="store_false", help="only stores in folders")
+    parser.add_argument("--out", type=Path, help="file that keeps the tally of the attacks, written after each one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         try:
             if options.kills:
                 show(run(Path(scratch) / "kills", kills=options.kills, seed=options.seed, s3=options.s3))
             with begin(Path(scratch) / "attacks", seed=options.seed, s3=False) as torture:
-                failures = attack.show(attack.run(torture, options.attacks))
+                failures = attack.show(attack.run(torture, options.attacks, options.out))
         except AssertionError as error:
             print(f"FAILED (seed {options.seed}): {error}", file=sys.stderr)
             return 1

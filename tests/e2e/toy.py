@@ -111,18 +111,22 @@ class Toy:
         argv = [name, *self.words(*words, stage=stage, store=store), "--json"]
         return self.command_line(argv, kill_after=None, **env)
 
-    def command_line(self, argv: list[str], *, kill_after: float | None = None, **env: str) -> Finished:
+    def command_line(
+        self, argv: list[str], *, kill_after: float | None = None, program: str = "wsolpipe", **env: str
+    ) -> Finished:
         """Run any words of the command line in a process of its own.
 
         Parameters
         ----------
         kill_after : float, optional
             Seconds after which the process and its children are killed, if they have not ended.
+        program : str
+            ``wsolpipe`` or ``wsoltrain``.
         """
         out, err = self.folder / "stdout.txt", self.folder / "stderr.txt"
         order = {
             "argv": argv, "env": self.env(**env), "cwd": str(self.folder), "out": str(out), "err": str(err),
-            "kill_after": kill_after,
+            "kill_after": kill_after, "program": program,
         }  # fmt: skip
         zygote = start_zygote()
         assert zygote.stdin is not None

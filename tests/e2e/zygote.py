@@ -1,12 +1,14 @@
 """Runs the command line in forks of a process that has everything imported, so that tests pay for imports once.
 
-Reads a JSON line a command (argv, env, cwd, out, err, kill_after), answers with the exit status of `os.waitpid`.
+Reads a JSON line a command (program, argv, env, cwd, out, err, kill_after), answers with the exit status of
+`os.waitpid`.
 Each command is a process of its own, in a session of its own, that ends as the real one does: kills included.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -15,8 +17,16 @@ import time
 from typing import Any
 
 import numcodecs  # noqa: F401
+import pandas as pd  # noqa: F401
+import PIL.Image
+import PIL.JpegImagePlugin
+import PIL.PngImagePlugin  # noqa: F401
 import pyarrow.compute  # noqa: F401
+import pyarrow.dataset  # noqa: F401
 import pyarrow.parquet  # noqa: F401
+import rich.progress
+import rich.table  # noqa: F401
+import torch  # noqa: F401
 import zarr  # noqa: F401
 
 import wsolpipe.cli.main
@@ -33,6 +43,14 @@ import wsolpipe.share.transfer
 import wsolpipe.share.verify  # noqa: F401
 
 SECONDS = 900
+PROGRAMS = {
+    "wsolpipe": ["wsolpipe.cli.main"],
+    "wsoltrain": [
+        "wsoltrain.cli.main", "wsoltrain.cli.fit", "wsoltrain.training.loop", "wsoltrain.inference.complexity",
+        "wsoltrain.methods.dips", "timm",
+    ],
+}  # fmt: skip
+"""Module of the command line, then what it imports late; a program is imported when it is first asked for."""
 
 
 def become(order: dict[str, Any]) -> None:
@@ -47,8 +65,9 @@ def become(order: dict[str, Any]) -> None:
         target = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(target, stream)
     sys.stdin.close()
-    sys.argv = ["wsolpipe", *order["argv"]]
-    wsolpipe.cli.main.main()
+    program = order["program"]
+    sys.argv = [program, *order["argv"]]
+    importlib.import_module(PROGRAMS[program][0]).main()
 
 
 def wait(pid: int, kill_after: float | None) -> int:
@@ -70,6 +89,8 @@ def main() -> None:
     """Serve until standard input ends."""
     for line in sys.stdin:
         order = json.loads(line)
+        for module in PROGRAMS[order["program"]]:
+            importlib.import_module(module)
         pid = os.fork()
         if pid == 0:
             become(order)

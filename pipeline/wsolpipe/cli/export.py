@@ -40,9 +40,10 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
             msg = f"stage {config.stage[0]} holds no boxes, but {', '.join(sorted(view.manifest.arrays))}"
             raise ConfigError(msg, hint="export boxes of val_boxes, proposals or regions")
         folder = Path(given["out"]) / split
+        texts = export_boxes(view, truth_of_index(results.index_of(view)))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, text in export_boxes(view, truth_of_index(results.index_of(view))).items():
+            for name, text in texts.items():
                 (folder / name).write_text(text, encoding="utf-8")
                 written.append(str(folder / name))
         except OSError as error:
