@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -104,6 +106,31 @@ def test_resuming_gives_the_same_bytes_and_other_anchors_do_not_resume(trainable
     write_anchors(tmp_path / "same.safetensors", torch.randn(5, 16), NAMES)
     with pytest.raises(ConfigError, match="artifacts were"):
         trainer(trainable, tmp_path / "third", str(tmp_path / "same.safetensors"), epochs=1).fit()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(trainable, anchors, tmp_path):
+    keys = {**KEYS, "anchors": anchors, "epochs": 1}
+    words = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in keys.items()]
+    data = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "device=cpu", "workers=0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "wsoltrain"]
+    done = subprocess.run(
+        [*launch, "fit", "recipe=tedloc", *data, *words, f"out={tmp_path / 'both'}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trainer(trainable, tmp_path / "alone", anchors, epochs=1).fit()
+    one, two = (lines(tmp_path / name, "step") for name in ("alone", "both"))
+    assert len(one) == len(two) == 5
+    for a, b in zip(one, two, strict=True):
+        assert [b[name] for name in ("kd", "pcl", "icl")] == pytest.approx(
+            [a[name] for name in ("kd", "pcl", "icl")], rel=1e-3
+        )
+    expected, got = (tensors(tmp_path / name / "last.safetensors") for name in ("alone", "both"))
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            got[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_exported_programs_carry_the_anchors_and_no_text(run, tmp_path):
