@@ -110,6 +110,21 @@ def test_ranges_of_shipped_recipes_fit():
             load_ranges(name, dataset=dataset, changes={})
 
 
+def test_a_search_may_start_from_a_profile():
+    assert "lr_step" in load_ranges("sat", dataset="demo", changes={"profile": "thesis"})
+    with pytest.raises(ConfigError, match="thesiss"):
+        load_ranges("sat", dataset="demo", changes={"profile": "thesiss"})
+
+
+@pytest.mark.parametrize("name", ["ts_cam", "scm", "sat", "molt"])
+def test_transformers_have_the_values_of_their_code_and_those_of_the_thesis(name):
+    released = load_recipe(name, dataset="cub", changes={})
+    thesis = load_recipe(name, dataset="cub", changes={"profile": "thesis"})
+    assert (released.optimiser, released.lr) == ("adamw", 1e-4 if name == "sat" else 5e-5)
+    assert (thesis.optimiser, thesis.batch, thesis.epochs, thesis.schedule) == ("sgd", 32, 50, "step")
+    assert load_recipe(name, dataset="ilsvrc", changes={"profile": "thesis_ilsvrc"}).epochs == 10
+
+
 def test_the_demos_recipe_is_what_the_demo_says_of_it():
     recipe = load_recipe("dips_workshop", dataset="demo", changes={})
     assert recipe.weights == "data:demo/weights/demo_cnn.safetensors"

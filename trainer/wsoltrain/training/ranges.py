@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.training.recipe_file import check_recipe, describe, lay_over, read_recipe
+from wsoltrain.training.recipe_file import check_recipe, describe, keys_for, lay_over, read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
         As `load_recipe`; also if nothing is left to be searched, or the end of a range does not fit its key.
     """
     file = read_recipe(name_or_path)
-    keys = lay_over(lay_over(file.keys, file.datasets.get(dataset, {})), changes)
+    keys = keys_for(file, dataset, changes)
     ranges: dict[str, Range] = {}
     for name, given in file.search.items():
         if name in changes:

@@ -105,13 +105,24 @@ def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
             check_recipe(f"{file.name}, data set {other}", lay_over(file.keys, keys))
     for name, keys in file.profiles.items():
         check_recipe(f"{file.name}, profile {name}", lay_over(file.keys, keys))
+    return check_recipe(file.name, keys_for(file, dataset, changes))
+
+
+def keys_for(file: RecipeFile, dataset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's keys with those of a data set, of the profile that `changes` names, and of `changes` laid over them.
+
+    Raises
+    ------
+    ConfigError
+        If the profile or a key is unknown; names the nearest.
+    """
     changes = dict(changes)
     profile = changes.pop("profile", None)
     if profile is not None and profile not in file.profiles:
         raise ConfigError(unknown(f"profile of recipe {file.name}", str(profile), file.profiles))
     keys = lay_over(file.keys, file.datasets.get(dataset, {}))
     keys = lay_over(keys, file.profiles[profile]) if profile is not None else keys
-    return check_recipe(file.name, lay_over(keys, changes))
+    return lay_over(keys, changes)
 
 
 def recipe_type_of(file: RecipeFile) -> type[Recipe]:
