@@ -86,7 +86,7 @@ class Sat(Method[SatKeys]):
     def _read(self, image: Tensor) -> _Read:
         net = self.net
         tokens = net._pos_embed(net.patch_embed(image))  # noqa: SLF001 - timm has no public name for it
-        spatial = net.pos_drop((net.loc_token + net.loc_embed).expand(len(image), -1, -1))
+        spatial = net.pos_drop((net.loc_token + net.loc_embed).expand(image.shape[0], -1, -1))
         tokens, masks = net.norm_pre(torch.cat([tokens, spatial], 1)), []
         plain = len(net.blocks) - self.keys.masked_blocks
         for block in net.blocks[:plain]:
@@ -96,7 +96,7 @@ class Sat(Method[SatKeys]):
             masks.append(mask)
         classes = net.head(patch_grid(net, image, net.norm(tokens)))
         mask = torch.stack(masks).mean(0)[:, net.num_prefix_tokens : -1]
-        return _Read(classes.mean((2, 3)), mask.reshape(len(image), *classes.shape[2:]))
+        return _Read(classes.mean((2, 3)), mask.reshape(image.shape[0], *classes.shape[2:]))
 
     def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
         """Return the cross-entropy of the classes, |mean area - area|, and the mean of m (1 - m) of the blurred map."""

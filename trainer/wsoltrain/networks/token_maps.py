@@ -146,7 +146,7 @@ def read_token_maps(net: Any, images: Tensor, *, attention: bool) -> TokenMaps:
     with _class_token_rows(net) as rows:
         patches = patch_grid(net, images, net.forward_features(images))
     shares = torch.stack([row.mean(1) for row in rows]).sum(0)[:, net.num_prefix_tokens :]
-    return TokenMaps(net.head(patches), shares.reshape(len(shares), *patches.shape[-2:]))
+    return TokenMaps(net.head(patches), shares.reshape(shares.shape[0], *patches.shape[-2:]))
 
 
 def patch_grid(net: Any, images: Tensor, tokens: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ def patch_grid(net: Any, images: Tensor, tokens: Tensor) -> Tensor:
     rows, columns = net.patch_embed.dynamic_feat_size(images.shape[-2:])
     first = net.num_prefix_tokens
     patches = tokens[:, first : first + rows * columns]
-    return patches.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+    return patches.transpose(1, 2).reshape(tokens.shape[0], -1, rows, columns)
 
 
 @contextmanager
