@@ -85,6 +85,7 @@ BENCHES = {
     "cams_beside_grad_cam": Bench(
         (Figure("stage / grad-cam", "(?:ok|TOO SLOW): # times", 3),), shared=True, peers=True
     ),
+    "checked_reads": Bench((Figure("reads with checksums / without", "lowest ratio #", 0.95),)),
     "cls_maps": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.9),), shared=True),
     "crf": Bench((Figure("filter / numpy kernel", r'"ratio": #', 0.16, at_least=False),), True, arguments=("--json",)),
     "help_time": Bench((Figure("seconds of --help", r"--help # s", 0.3, at_least=False),)),

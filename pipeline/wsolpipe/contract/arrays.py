@@ -12,10 +12,11 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.schema import STATUS_SPEC
+from wsolpipe.contract.shards import ShardDecoder
 from wsolpipe.contract.subscript import Rows, split_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import NoReturn
 
     from wsolpipe.contract.backends.base import Backend
@@ -151,6 +152,8 @@ class ArrayView(Named):
             if self._object(shard) not in self.stage.seen:
                 self._check(shard)
         try:
+            if isinstance(rows, slice) and rows.step == 1 and self._decoder is not None:
+                return self._decode(shards, rows.start, rows.stop)
             return np.asarray(self.zarr[rows] if isinstance(rows, slice) else self.zarr.oindex[rows])
         except (StoreError, MemoryError):
             raise
@@ -162,6 +165,37 @@ class ArrayView(Named):
             self._refuse_access(error)
         except Exception as error:  # whatever a codec raises about bytes that are not what was written
             self._fail(wanted[0], wanted[-1], f"{type(error).__name__}: {error}", error)
+
+    @cached_property
+    def _decoder(self) -> ShardDecoder | None:
+        return ShardDecoder.of(self.zarr)
+
+    def _decode(self, shards: list[int], start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Rows `start` … `stop` − 1, which lie in these shards."""
+        assert self._decoder is not None
+        if not shards:
+            return np.asarray(self.zarr[start:stop])
+        parts = []
+        for shard in shards:
+            first, last = self.stage.shards.span(shard)
+            read = self._bytes_of(self._object(shard).removeprefix(f"{self.stage.folder}/data.zarr/{self.name}/"))
+            parts.append(self._decoder.decode(read, max(start, first) - first, min(stop, last) - first))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _bytes_of(self, key: str) -> Callable[[int | None, int | None], bytes]:
+        """Reads parts of an object of this array, through whatever its store keeps."""
+        from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.core.sync import sync
+
+        def read(start: int | None, stop: int | None) -> bytes:
+            part = None
+            if start is not None:
+                part = SuffixByteRequest(-start) if stop is None else RangeByteRequest(start, stop)
+            data: bytes = sync(self.zarr.store.get(key, default_buffer_prototype(), part)).to_bytes()
+            return data
+
+        return read
 
     @property
     def _place(self) -> str:
