@@ -262,10 +262,11 @@ def test_frozen_batchnorm_keeps_weights_whose_batchnorm_is_folded_in():
         before, kept = classifier.logits(torch.from_numpy(images)), norms(classifier)
         fine_tune(
             classifier,
-            lambda epoch: [(images, labels)],
+            lambda epoch, first: [(images, labels)] * (1 - first),
             steps=1,
             recipe=recipe(epochs=1, lr=1e-20, momentum=0.0, nesterov=False, frozen_bn=frozen),
             done=lambda *at: None,
+            keep=Unfinished(),
         )
         after = classifier.logits(torch.from_numpy(images))
         moved[frozen] = float((after - before).abs().max() / before.abs().max())
@@ -277,7 +278,14 @@ def test_frozen_batchnorm_keeps_weights_whose_batchnorm_is_folded_in():
 def test_a_network_without_batchnorm_has_none_to_freeze():
     classifier = ImageClassifier(record("vit_tiny_patch16_224", model_args=TINY_VIT))
     with pytest.raises(ConfigError, match="no BatchNorm layer"):
-        fine_tune(classifier, lambda epoch: [], steps=1, recipe=recipe(frozen_bn=True), done=lambda *at: None)
+        fine_tune(
+            classifier,
+            lambda epoch, first: [],
+            steps=1,
+            recipe=recipe(frozen_bn=True),
+            done=lambda *at: None,
+            keep=Unfinished(),
+        )
 
 
 @pytest.mark.parametrize(
