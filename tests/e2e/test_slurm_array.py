@@ -68,7 +68,7 @@ def test_a_cancelled_task_leaves_its_work_to_the_others(slurm, toy, whole):
     assert commits(toy.store, "frame") == 0
     slurm.call("scancel", tasks[0])
     told = finish(toy, process, whole)
-    assert "was cancelled; what it held goes to the others" in told
+    assert "was cancelled; other tasks take over its work" in told
     log = (toy.folder / "logs").rglob(f"{tasks[0]}.log")
     assert "ended: SIGTERM" in next(log).read_text()
 
@@ -146,7 +146,7 @@ def test_a_job_that_slurm_refuses_or_that_never_begins_is_explained(slurm, toy):
     assert "resume with: wsolpipe run" in refused.err
     broken = toy.run(*array_words(toy.folder, "profile.python=/no/such/python", workers=1))
     assert broken.code == 1
-    assert "ended: FAILED, before its worker began" in broken.err
+    assert "ended: FAILED, before its worker started" in broken.err
     assert "/no/such/python: No such file or directory" in broken.err
     fatal = toy.run(*array_words(toy.folder, f"profile.setup=mv {toy.images} {toy.images}.away", workers=1))
     assert fatal.code == 3
@@ -159,7 +159,7 @@ def test_tasks_that_die_without_fruit_are_not_replaced_for_ever(slurm, toy):
     done = toy.run(*array_words(toy.folder, workers=1), WSOLPIPE_FAULT="before_put:1")
     assert done.code == 1
     assert done.err.count("ended: FAILED; submitted again as job") == 2
-    assert "was replaced 2 times already, 3 times with nothing made meanwhile" in done.err
+    assert "was replaced 2 times already, 3 times without progress" in done.err
     assert "resume with: wsolpipe run" in done.err
     assert not slurm.running()
 

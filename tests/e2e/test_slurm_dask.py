@@ -96,7 +96,7 @@ def test_what_keeps_workers_from_coming_is_explained(slurm, toy):
     assert "resume with: wsolpipe run" in refused.err
     broken = toy.run(*worker_words(toy.folder, "profile.python=/no/such/python", workers=1))
     assert broken.code == 1
-    assert "before its worker came" in broken.err
+    assert "before its worker started" in broken.err
     assert "/no/such/python: No such file or directory" in broken.err
     assert "Traceback" not in refused.err + broken.err
     assert not alive(slurm)

@@ -153,7 +153,7 @@ def test_gpus_are_those_named_then_those_visible_then_those_of_the_driver(tmp_pa
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert find_devices(RunConfig()) == ["0", "1"]
     program.write_text("#!/bin/sh\necho no driver >&2\nexit 9\n")
-    with pytest.raises(ClusterError, match="nvidia-smi says: no driver"):
+    with pytest.raises(ClusterError, match="nvidia-smi failed: no driver"):
         find_devices(RunConfig())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, MIG-7")
     assert find_devices(RunConfig()) == ["4", "MIG-7"]

@@ -1,4 +1,4 @@
-"""Units of a run on a Dask cluster, whoever started it; the scheduler carries unit names, never arrays."""
+"""Units of a run on a Dask cluster, started here or elsewhere; the scheduler carries unit names, never arrays."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ALLOWED_FAILURES = 20
 LINK_SECONDS = 60
-"""Seconds that a connection may be silent before either end gives it up, on clusters that are started here."""
+"""Seconds that a connection may be silent before either end closes it, on clusters that are started here."""
 SETTINGS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
     "distributed.scheduler.worker-saturation": 1.0,  # a unit waits at the scheduler, where any worker can take it
@@ -53,9 +53,9 @@ class Dispatch:
     Parameters
     ----------
     order : Order
-        What every task is told.
+        Configuration that every task gets.
     watch : callable
-        Called every few seconds with the number of workers; raises ClusterError to give up.
+        Called every few seconds with the number of workers; raises ClusterError to end the run.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Dispatch:
         WsolError
             What a worker raised.
         ClusterError
-            If the scheduler is lost, or workers die again and again on the same unit, or `watch` gives up.
+            If the scheduler is lost, workers die repeatedly on the same unit, or `watch` ends the run.
         """
-        self.client.subscribe_topic(self.order.topic, lambda event: self.emit(event[1]))  # a time and what was told
+        self.client.subscribe_topic(self.order.topic, lambda event: self.emit(event[1]))  # (time, event)
         try:
             while not self.stop.is_set():
                 self._watch()
@@ -93,32 +93,32 @@ class Dispatch:
             if self.order.ends_here and self.late:
                 self.emit({"event": "late", "text": "too little of the wall time is left for another shard"})
         finally:
-            with contextlib.suppress(Exception):  # a cluster that is lost needs no clearing up
+            with contextlib.suppress(Exception):  # a lost cluster needs no cleaning up
                 self.client.cancel(list(self.flying.values()))
 
     def _hungry(self) -> bool:
-        """Whether a worker may have nothing to do, there is a link to say so, and a look at the store is due."""
+        """Whether a worker may be idle, the connection works, and it is time to read the store again."""
         free = self.client.status == "running" and len(self.flying) <= self.workers
         return free and time.monotonic() >= self.look_again
 
     def _supply(self) -> int:
-        """Submit every unit that is ready and nowhere under way; return how many."""
+        """Submit every unit that is ready and not running; return how many."""
         now = time.monotonic()
         self.resting = {unit: until for unit, until in self.resting.items() if until > now}
-        found = [unit for unit in ready_units(self.session, self.seen) if self._wanted(unit)]
-        for unit in found:
+        ready = [unit for unit in ready_units(self.session, self.seen) if self._wanted(unit)]
+        for unit in ready:
             future = self.client.submit(run_task, self.order, unit, pure=False, key=_task_name(unit))
             self.flying[unit] = future
             future.add_done_callback(lambda future, unit=unit: self.landed.put((unit, future)))
         self.look_again = now + (REST_SECONDS if self.resting else IDLE_SECONDS)
-        return len(found)
+        return len(ready)
 
     def _wanted(self, unit: Unit) -> bool:
         done_for = self.failed[unit] > self.session.config.retries or (self.order.ends_here and self.late[unit])
         return not done_for and unit not in self.flying and unit not in self.resting
 
     def _collect(self) -> None:
-        """Wait a moment for units to come back, and take in all that did."""
+        """Wait briefly for results, and handle all that have arrived."""
         with contextlib.suppress(queue.Empty):
             unit, future = self.landed.get(timeout=POLL_SECONDS)
             while True:
@@ -129,7 +129,7 @@ class Dispatch:
                 unit, future = self.landed.get_nowait()
 
     def _take_in(self, unit: Unit, future: Future) -> None:
-        """What came of a unit. One whose future was lost with the link or its worker is ready still: sent again."""
+        """Handle the result of a unit; one lost with its connection or worker is ready again."""
         from distributed import CancelledError
 
         if future.status == "error":
@@ -141,26 +141,26 @@ class Dispatch:
         except (TimeoutError, OSError, CancelledError):
             return
         for event in events:
-            if event["event"] != "late":  # one worker's end is no news where others come
+            if event["event"] != "late":  # not reported: other workers replace the one that ends
                 self.emit(event)
-        if outcome in {"busy", "late"}:  # in the hands of another run, or of a worker that leaves
+        if outcome in {"busy", "late"}:  # held by another run, or by a worker that ends
             self.resting[unit] = time.monotonic() + REST_SECONDS
         self.failed[unit] += outcome == "failed"
         self.late[unit] += outcome == "late"
         if self.late[unit] > ALLOWED_FAILURES:
-            msg = f"{_told(unit)} did not fit into the wall time of {self.late[unit]} workers"
+            msg = f"{_unit_name(unit)} did not fit into the wall time of {self.late[unit]} workers"
             raise ClusterError(msg, hint="give workers more time (profile.time=), or make shards smaller (shard_rows=)")
 
     def _watch(self) -> None:
-        """Look after the link and the number of workers, every few seconds."""
+        """Check the connection and the number of workers, every few seconds."""
         status = self.client.status
         if status == "closed":
             msg = f"the Dask scheduler at {self.address} was lost"
             raise ClusterError(msg, hint="everything committed is kept: run again once there is a scheduler")
         if self.cut != (status == "connecting"):
             self.cut = not self.cut
-            told = "is lost; trying to reach it again" if self.cut else "is there again"
-            self.emit({"event": "warning", "text": f"the connection to the Dask scheduler at {self.address} {told}"})
+            state = "is lost; reconnecting" if self.cut else "is restored"
+            self.emit({"event": "warning", "text": f"the connection to the Dask scheduler at {self.address} {state}"})
             self.flying = {unit: future for unit, future in self.flying.items() if not future.cancelled()}
             self.look_again = float("-inf")
         if self.cut or time.monotonic() - self.watched < WATCH_SECONDS:
@@ -172,9 +172,9 @@ class Dispatch:
 
 
 def ready_units(session: Session, seen: dict[str, Units]) -> list[Unit]:
-    """Units whose inputs are made: scans first, then the pending units of every stage.
+    """Units whose inputs are complete: scans first, then the pending units of every stage.
 
-    `seen` keeps by folder what was found, so that the next look reads only what is new.
+    `seen` keeps the units by folder, so that the next call reads only what is new.
     """
     scans: list[Unit] = []
     for split, key in session.config.index.items():
@@ -189,39 +189,39 @@ def ready_units(session: Session, seen: dict[str, Units]) -> list[Unit]:
     if scans:
         return scans
     known: dict[tuple[str, str | None], Units] = {}
-    found: list[Unit] = []
+    ready: list[Unit] = []
     for node in resolve(session, fetch=True).nodes:
         if node.blocked:
             continue
         units = examine(session, node, known, seen.get(node.folder))
         known[node.stage, node.split] = seen[node.folder] = units
-        found += [(node.stage, node.split, unit) for unit in units.pending() if is_ready(node, unit, known)]
-    return found
+        ready += [(node.stage, node.split, unit) for unit in units.pending() if is_ready(node, unit, known)]
+    return ready
 
 
 def _task_name(unit: Unit) -> str:
-    """Name of a task, by whose beginning the dashboard groups."""
+    """Name of a task; the dashboard groups tasks by its prefix."""
     stage, split, shard = unit
     return f"{stage}-{split or 'artifact'}-{shard or 0}-{secrets.token_hex(8)}"
 
 
 def _explain(unit: Unit, error: BaseException) -> NoReturn:
-    """Raise what ended a unit, in words."""
+    """Raise the error of a unit with an explanation."""
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, WsolError):
         raise error
     if isinstance(error, KilledWorker):
-        msg = f"{_told(unit)} killed {error.allowed_failures + 1} workers"
+        msg = f"{_unit_name(unit)} killed {error.allowed_failures + 1} workers"
         raise ClusterError(msg, hint="give workers more memory, or fewer of them a machine, and run again: it resumes")
     if isinstance(error, ImportError) or any(mark in str(error) for mark in ("deserializ", "Can't get attribute")):
-        msg = f"{_told(unit)}: the cluster could not load what it shall run: {error}"
-        hint = "install the same wsolpipe for the scheduler and every worker, and for them your own stages too"
+        msg = f"{_unit_name(unit)}: the cluster could not load the code of the task: {error}"
+        hint = "install the same wsolpipe for the scheduler and every worker, and your own stages for the workers"
         raise ClusterError(msg, hint=hint) from error
     raise error
 
 
-def _told(unit: Unit) -> str:
+def _unit_name(unit: Unit) -> str:
     stage, split, shard = unit
     return " ".join(str(part) for part in (stage, split, None if shard is None else f"shard {shard}") if part)
 
@@ -232,8 +232,8 @@ def no_bound(workers: int) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Dask's own log off the terminal, unless all is to be seen: what matters is said by events and errors."""
-    import distributed  # noqa: F401 - makes its loggers, each with a level of its own
+    """Keep Dask's own log off the terminal, except with ``--debug``: events and errors report what matters."""
+    import distributed  # noqa: F401 - creates its loggers, each with its own level
 
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
     before = {name: logging.getLogger(name).level for name in names}
@@ -248,6 +248,6 @@ def quiet() -> Iterator[None]:
 
 
 def dashboard_note(link: str) -> dict[str, Any]:
-    """Event that tells where the dashboard of a scheduler in this process is."""
+    """Event with the address of the dashboard of a scheduler in this process."""
     pages = "" if find_spec("bokeh") else " (its pages need bokeh: pip install bokeh)"
     return {"event": "note", "text": f"Dask dashboard: {link}{pages}"}

@@ -1,7 +1,7 @@
-"""``cluster=tcp://host:port``: a Dask cluster that stands already; its machines need share nothing but a store.
+"""``cluster=tcp://host:port``: a Dask cluster that is already running; its machines need to share only a store.
 
 The scheduler (``dask scheduler``) and its workers (``dask worker tcp://host:port --nthreads 1 --nworkers N``) must have
-this package and the same versions of what labels depend on.
+this package and the same versions of the packages that labels depend on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from wsolpipe.engine.session import Session
     from wsolpipe.launch.events import Emit
 
-KNOCK_SECONDS = 3.0
+CONNECT_SECONDS = 3.0
 RETURN_SECONDS = 15.0
-"""Seconds that a scheduler out of reach may take to be back, after its connection was given up."""
+"""Seconds to wait for an unreachable scheduler, after its connection was closed."""
 START_SECONDS = 60.0
 
 
@@ -34,13 +34,13 @@ def run_at_address(session: Session, emit: Emit, stop: threading.Event) -> None:
     Raises
     ------
     ClusterError
-        If the scheduler cannot be reached or is lost for good, if no worker comes, or if one cannot take part.
+        If the scheduler cannot be reached or is lost, if no worker connects, or if a worker cannot take part.
     """
     import dask
     from distributed import Client
 
     address = session.config.cluster
-    knock(address)
+    check_listens(address)
     bound = _Bound(address, load_profile(session.config).start_seconds or START_SECONDS)
     with quiet(), dask.config.set(SETTINGS), site_order(session) as order:
         try:
@@ -57,15 +57,15 @@ def run_at_address(session: Session, emit: Emit, stop: threading.Event) -> None:
             Dispatch(session, client, emit, stop, order=order, watch=bound).run()
 
 
-def knock(address: str) -> None:
-    """Find out whether anything listens.
+def check_listens(address: str) -> None:
+    """Check that a server listens at `address`.
 
     Raises
     ------
     ConfigError
         If the address is not of the form ``tcp://host:port``.
     ClusterError
-        If nobody answers there.
+        If none answers.
     """
     parts = urlsplit(address)
     try:
@@ -75,10 +75,10 @@ def knock(address: str) -> None:
     if not parts.hostname or not port:
         msg = f"cluster={address}: write the scheduler's address as {parts.scheme}://host:port"
         raise ConfigError(msg, hint="it is printed by: dask scheduler")
-    deadline = time.monotonic() + KNOCK_SECONDS
+    deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         try:
-            socket.create_connection((parts.hostname, port), timeout=KNOCK_SECONDS).close()
+            socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
         except OSError as error:
             if time.monotonic() < deadline and not isinstance(error, socket.gaierror):
                 time.sleep(1.0)
@@ -89,7 +89,7 @@ def knock(address: str) -> None:
 
 
 class _Bound:
-    """Gives up once there has been no worker for a while."""
+    """Ends the run once there has been no worker for `seconds`."""
 
     def __init__(self, address: str, seconds: float) -> None:
         self.address, self.seconds = address, seconds

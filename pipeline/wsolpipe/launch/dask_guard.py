@@ -1,7 +1,7 @@
-"""Loaded into every worker of ``cluster=slurm`` before it starts: ends the process where Dask's own end hangs.
+"""Loaded into every worker of ``cluster=slurm`` before it starts: ends the process where Dask's own shutdown hangs.
 
-A worker that is told to end by a signal, with work under way or its scheduler gone, may wait for itself for ever
-(distributed 2026.8), and its job with it.
+A worker that gets a signal to end while a task runs, or after its scheduler is gone, may never end (distributed
+2026.8), and neither does its job.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POLL_SECONDS = 1.0
 
 
 def dask_setup(worker: Worker) -> None:
-    """Begin to watch; Dask calls this."""
+    """Start the guard thread; called by Dask."""
     threading.Thread(target=_watch, args=(worker,), name="guard", daemon=True).start()
 
 

@@ -28,27 +28,27 @@ def run_dask_local(session: Session, emit: Emit, stop: threading.Event) -> None:
 
 
 def run_dask_cuda(session: Session, emit: Emit, stop: threading.Event) -> None:
-    """Run on one process a GPU of this machine; each sees its own device alone, before anything could look for more.
+    """Run on one process a GPU of this machine; each sees only its own device, set before any library lists devices.
 
     Raises
     ------
     ClusterError
-        If there is no GPU, and none was named.
+        If there is no GPU and none was named.
     """
     devices = find_devices(session.config)
     emit({"event": "note", "text": f"one worker for each of the devices {', '.join(devices)}"})
-    if session.config.device == "auto":  # a build of torch without CUDA must not pass for a slow GPU
+    if session.config.device == "auto":  # a torch build without CUDA must fail, not run on the CPU
         session = replace(session, config=replace(session.config, device="cuda"))
     _run(session, [{"CUDA_VISIBLE_DEVICES": device} for device in devices], emit, stop)
 
 
 def find_devices(config: RunConfig) -> list[str]:
-    """Devices to use: those named, else those that CUDA_VISIBLE_DEVICES leaves, else all that the driver lists.
+    """Devices to use: those named, else those of CUDA_VISIBLE_DEVICES, else all that the driver lists.
 
     Raises
     ------
     ClusterError
-        If that is none.
+        If there is none.
     """
     named = config.devices or load_profile(config).devices
     if named:
@@ -65,16 +65,16 @@ def find_devices(config: RunConfig) -> list[str]:
 
 
 def _listed_by_driver() -> tuple[list[str], str]:
-    """Numbers of the GPUs that nvidia-smi lists, and what it said."""
+    """Numbers of the GPUs that nvidia-smi lists, and its message."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return [], "CUDA_VISIBLE_DEVICES is not set, and there is no nvidia-smi on this machine"
     done = subprocess.run(
         [program, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
     )
-    said = " ".join((done.stderr or done.stdout).split()) or "nothing"
+    message = " ".join((done.stderr or done.stdout).split()) or "nothing"
     if done.returncode:
-        return [], f"nvidia-smi says: {said}"
+        return [], f"nvidia-smi failed: {message}"
     return done.stdout.split(), "nvidia-smi lists none"
 
 

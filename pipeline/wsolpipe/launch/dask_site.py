@@ -1,4 +1,4 @@
-"""Before work starts on workers elsewhere: do they have the same software, and see the same store and images?"""
+"""Checks of remote workers before work starts: the same software, the same store, the same images."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ TOKEN = "launch-"
 
 @contextlib.contextmanager
 def site_order(session: Session, *, lead: float = 0.0) -> Iterator[Order]:
-    """The order for workers that may run elsewhere: whole paths, and a token in the store that they must find.
+    """The order for workers that may run elsewhere: absolute paths, and a token in the store that they must find.
 
-    The token is a lease: it goes with this process, or is swept by the next run if this one is killed.
+    The token is a lease: it is removed when this process ends, or by the next run if this one is killed.
 
     Parameters
     ----------
@@ -53,29 +53,29 @@ def site_order(session: Session, *, lead: float = 0.0) -> Iterator[Order]:
 
 
 def _whole(text: str | None) -> str | None:
-    """A path made absolute: workers may run in another folder. Names and URLs stay."""
+    """A path made absolute: workers may run in another folder. Names and URLs are kept."""
     return str(Path(text).absolute()) if text and "://" not in text and Path(text).exists() else text
 
 
 def await_worker(client: Client, stop: threading.Event, *, seconds: float, where: str) -> None:
-    """Wait for a first worker.
+    """Wait for the first worker.
 
     Raises
     ------
     ClusterError
-        If none has come after `seconds`.
+        If none has connected after `seconds`.
     """
     deadline = time.monotonic() + seconds
     while not stop.is_set() and not client.nthreads():
         if time.monotonic() > deadline:
-            msg = f"no worker has come to the Dask scheduler at {where} in {seconds:.0f} s"
+            msg = f"no worker has connected to the Dask scheduler at {where} in {seconds:.0f} s"
             hint = f"start some with: dask worker {where} --nthreads 1 --nworkers N"
             raise ClusterError(msg, hint=hint)
         stop.wait(POLL_SECONDS)
 
 
 def check_workers(client: Client, order: Order) -> None:
-    """Look whether the scheduler can pass a run's tasks on, and let every worker look whether it can take part.
+    """Check that the scheduler can pass the tasks of a run on, and that every worker can take part.
 
     Raises
     ------
@@ -96,8 +96,8 @@ def check_workers(client: Client, order: Order) -> None:
             raise ClusterError(msg_0, hint=problem[1])
 
 
-def _compare(who: str, there: dict[str, Any], wanted: dict[str, str]) -> None:
+def _compare(process: str, there: dict[str, Any], wanted: dict[str, str]) -> None:
     differ = differences({**there["packages"], "python": there["host"]["python"]}, wanted)
     if differ:
-        msg = f"{who} has {', '.join(differ)}"
+        msg = f"{process} has {', '.join(differ)}"
         raise ClusterError(msg, hint=SAME_VERSIONS)

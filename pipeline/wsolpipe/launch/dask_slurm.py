@@ -1,6 +1,6 @@
 """``cluster=slurm``: Dask workers that are jobs, as many as there is work for, each replaced when its wall time ends.
 
-The scheduler lives in the run's own process. Without it jobs end by themselves: one at work at once, one that starts
+The scheduler lives in the run's own process. Without it jobs end by themselves: a running one at once, one that starts
 later within `DEATH_SECONDS`.
 """
 
@@ -16,7 +16,7 @@ from wsolpipe.engine.graph import resolve
 from wsolpipe.launch import slurm
 from wsolpipe.launch.dask import LINK_SECONDS, SETTINGS, Dispatch, dashboard_note, quiet
 from wsolpipe.launch.dask_site import site_order
-from wsolpipe.launch.jobs import DEAF_LOOKS, Jobs, end_of, quoted
+from wsolpipe.launch.jobs import MAX_UNANSWERED, Jobs, end_of, quoted
 
 if TYPE_CHECKING:
     import threading
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 DEATH_SECONDS = 60
 IDLE_SECONDS = 30
 START_SECONDS = 6 * 3600.0
-"""Seconds that jobs may wait in the queue with no worker at work; ``profile.start_seconds=`` is another bound."""
+"""Seconds that jobs may wait in the queue without a worker; ``profile.start_seconds=`` overrides it."""
 FALSE_STARTS = 2
-"""Jobs in a row that may end before their worker came: what is wrong then does not mend itself."""
+"""Jobs in a row that may end before their worker starts: such an error does not go away by itself."""
 ASK_SECONDS = 60.0
 """Seconds between submissions of a worker that was refused."""
 SLURM_SETTINGS: dict[str, Any] = {
     **SETTINGS,
-    "distributed.scheduler.unknown-task-duration": "10m",  # a worker a unit, until it is known how long they take
+    "distributed.scheduler.unknown-task-duration": "10m",  # one worker per unit until durations are known
     "distributed.deploy.lost-worker-timeout": "3s",
 }
 
@@ -48,7 +48,7 @@ def run_slurm(session: Session, emit: Emit, stop: threading.Event) -> None:
     Raises
     ------
     ClusterError
-        If dask-jobqueue or SLURM is not here, SLURM refuses the job, or workers do not come.
+        If dask-jobqueue or SLURM is missing, SLURM refuses the job, or no worker starts.
     WsolError
         What a worker raised.
     """
@@ -57,7 +57,9 @@ def run_slurm(session: Session, emit: Emit, stop: threading.Event) -> None:
     job = _job_class()
     if shutil.which("sbatch") is None:
         raise slurm.no_sbatch()
-    resolve(session, fetch=True)  # weights come here, where there is a network, and what is wrong with them shows now
+    resolve(
+        session, fetch=True
+    )  # weights are downloaded here, where there is a network, and their errors are raised now
     plan = Jobs.of(session)
     plan.make_folder()
     config = replace(session.config, threads=session.config.threads or plan.profile.cpus)
@@ -90,7 +92,7 @@ def script_text(session: Session) -> str:
 
 
 def _job_class() -> Any:
-    """The class of jobs; what sbatch says is kept in its `refusals`, where Dask would only log it."""
+    """The class of jobs; it keeps the errors of sbatch in `refusals`, which Dask would only log."""
     try:
         from dask_jobqueue.slurm import SLURMJob
         from distributed.core import Status
@@ -106,9 +108,9 @@ def _job_class() -> Any:
             try:
                 await super().start()
             except (RuntimeError, OSError) as error:
-                said = str(error).partition("stderr:")[2] or str(error)
-                self.refusals.append(" ".join(said.replace("sbatch: error:", "").split()))
-                self.status = Status.running  # as far as Dask needs to know: there is no job behind it
+                message = str(error).partition("stderr:")[2] or str(error)
+                self.refusals.append(" ".join(message.replace("sbatch: error:", "").split()))
+                self.status = Status.running  # so that Dask does not submit at once again: there is no job
 
         async def close(self) -> None:
             self.status = Status.closed  # at once: Dask looks at it while scancel is still at work
@@ -118,10 +120,10 @@ def _job_class() -> Any:
 
 
 def _job_words(plan: Jobs) -> dict[str, Any]:
-    """What dask-jobqueue is told of a job. Its own header is left out but for the name: the profile says it all."""
+    """Options of dask-jobqueue for a job. Of its own header only the name is kept: the profile gives the rest."""
     profile = plan.profile
     extra = ["--memory-limit", "0", "--no-dashboard", "--preload", "wsolpipe.launch.dask_guard"]
-    if profile.wall_seconds is not None:  # units end before; this is for workers that wait for one
+    if profile.wall_seconds is not None:  # for workers that wait for a unit; units end earlier
         end = max(1.0, profile.wall_seconds - plan.lead / 2)
         extra += ["--lifetime", f"{end:g}s", "--lifetime-stagger", f"{plan.lead / 4:g}s"]
     settings = [
@@ -131,7 +133,7 @@ def _job_words(plan: Jobs) -> dict[str, Any]:
     ]
     return {
         "cores": 1, "processes": 1, "memory": "1GB", "nanny": False, "job_cpu": profile.cpus,
-        "python": f"exec {profile.python}",  # so that what SLURM signals, and counts as the job, is the worker
+        "python": f"exec {profile.python}",  # the worker itself is the process that SLURM signals
         "job_name": plan.name, "death_timeout": DEATH_SECONDS, "worker_extra_args": extra,
         "job_directives_skip": [" -p ", " -A ", " -n ", " -t ", " --cpus-per-task=", " --mem="],
         "job_extra_directives": [
@@ -156,7 +158,7 @@ def _cluster(job: Any, plan: Jobs) -> SLURMCluster:
 
 @dataclass
 class Crew:
-    """Looks after the jobs: tells what they wait for, replaces those that were lost before their worker came."""
+    """Watches the jobs: reports what they wait for, replaces those lost before their worker started."""
 
     cluster: SLURMCluster
     plan: Jobs
@@ -166,9 +168,9 @@ class Crew:
     began: set[str] = field(default_factory=set)
     false_starts: int = 0
     refused: int = 0
-    deaf: int = 0
-    told: str = ""
-    told_refusal: str = ""
+    unanswered: int = 0
+    reported: str = ""
+    reported_refusal: str = ""
     asked: float = field(default_factory=time.monotonic)
 
     def __call__(self, workers: int) -> None:
@@ -177,42 +179,42 @@ class Crew:
         Raises
         ------
         ClusterError
-            If SLURM refuses every job, jobs end before their worker comes, or none comes in time.
+            If SLURM refuses every job, jobs end before their worker starts, or none starts in time.
         """
         now = time.monotonic()
         if workers:
-            self.seen, self.false_starts, self.told = now, 0, ""
+            self.seen, self.false_starts, self.reported = now, 0, ""
         if now - self.looked < self.plan.profile.poll_seconds:
             return
         self.looked = now
         self.began |= {str(name) for name in self.cluster.observed}
         try:
             jobs = slurm.jobs(self.plan.name)
-        except ClusterError:  # a controller that restarts is silent for a while
-            self.deaf += 1
-            if self.deaf > DEAF_LOOKS:
+        except ClusterError:  # a restarting controller does not answer for a while
+            self.unanswered += 1
+            if self.unanswered > MAX_UNANSWERED:
                 raise
             return
-        self.deaf = 0
+        self.unanswered = 0
         alive = [job for job in jobs.values() if job.state in slurm.ALIVE]
-        self._hear_refusals(alive)
-        self._bury(jobs)
+        self._report_refusals(alive)
+        self._replace_ended(jobs)
         if not workers:
             self._wait(alive, now - self.seen)
 
-    def _hear_refusals(self, alive: list[Job]) -> None:
-        """A refusal is an error while there is no job at all; else there may be a bound to how many one user has."""
+    def _report_refusals(self, alive: list[Job]) -> None:
+        """Raise on a refusal while there is no job; else only warn, since a limit of jobs per user may be reached."""
         refusals = self.cluster.job_cls.refusals
         fresh, self.refused = refusals[self.refused :], len(refusals)
         if fresh and not alive:
             msg = f"sbatch refused a worker's job: {fresh[-1]}"
-            raise ClusterError(msg, hint="see it with print=true; what is asked for is in the profile (profile.FIELD=)")
-        if fresh and fresh[-1] != self.told_refusal:
-            self.told_refusal = fresh[-1]
+            raise ClusterError(msg, hint="show it with print=true; its options come from the profile (profile.FIELD=)")
+        if fresh and fresh[-1] != self.reported_refusal:
+            self.reported_refusal = fresh[-1]
             self.emit({"event": "warning", "text": f"sbatch refused another worker: {fresh[-1]}"})
 
-    def _bury(self, jobs: dict[str, Job]) -> None:
-        """Forget jobs that were refused, or ended before their worker came: others are submitted in their place."""
+    def _replace_ended(self, jobs: dict[str, Job]) -> None:
+        """Drop jobs that were refused, or ended before their worker started, so that Dask submits others."""
         for name, item in list(self.cluster.workers.items()):
             number = item.job_id
             if number is None and item.status.name == "running" and self.looked - self.asked > ASK_SECONDS:
@@ -222,16 +224,18 @@ class Crew:
             if job is None or job.state in slurm.ALIVE or str(name) in self.began:
                 continue
             self._forget(name)
-            told = f"job {number} ended ({job.state}) before its worker came"
+            ended = f"job {number} ended ({job.state}) before its worker started"
             self.false_starts += job.state != "CANCELLED"
             if self.false_starts >= FALSE_STARTS:
                 log = self.plan.folder / f"{number}.log"
-                msg = f"{told}; {log} ends with\n{end_of(log)}"
-                raise ClusterError(msg, hint="see the script with print=true; modules and set-up come from the profile")
-            self.emit({"event": "warning", "text": f"{told}; another one takes its place"})
+                msg = f"{ended}; {log} ends with\n{end_of(log)}"
+                raise ClusterError(
+                    msg, hint="show the script with print=true; modules and set-up come from the profile"
+                )
+            self.emit({"event": "warning", "text": f"{ended}; another one is submitted"})
 
     def _forget(self, name: Any) -> None:
-        """Take a job from Dask's list; it then sees that one is missing."""
+        """Remove a job from Dask's list, so that Dask replaces it."""
 
         async def drop() -> None:
             job = self.cluster.workers.pop(name, None)
@@ -248,7 +252,7 @@ class Crew:
         waiting = ", ".join(states) or "no job is in the queue"
         if seconds > bound:
             msg = f"no worker for {seconds:.0f} s: {waiting}"
-            raise ClusterError(msg, hint="profile.start_seconds= is how long to wait; everything committed is kept")
-        if waiting != self.told and alive:
-            self.told = waiting
+            raise ClusterError(msg, hint="profile.start_seconds= sets how long to wait; everything committed is kept")
+        if waiting != self.reported and alive:
+            self.reported = waiting
             self.emit({"event": "note", "text": f"waiting for a worker: {waiting}"})

@@ -1,4 +1,4 @@
-"""What runs inside a Dask worker: a look around before work, then one unit after another with models kept between."""
+"""Code that runs in a Dask worker: a check before work, then one unit after another with models kept loaded."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 Unit = tuple[str, "str | None", "int | None"]
 TOKEN_PATIENCE = 5.0
 LEAVE_SECONDS = 2.0
-"""Time in which what a worker made last is fetched, before it ends."""
+"""Time for fetching the last result of a worker before it ends."""
 SAME_VERSIONS = "install the same versions there: labels depend on them"
 UNDER_WAY = frozenset(["begin", "rows", "progress"])
-TELL_SECONDS = 1.0
-_last_told = [float("-inf")]
+REPORT_SECONDS = 1.0
+_last_report = [float("-inf")]
 _ALONE = threading.Lock()
-"""One unit at a time in a process, however many threads it was given: a device holds one set of models."""
+"""One unit at a time per process, whatever its number of threads: a device holds one set of models."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What every task of a run is told.
+    """Configuration that every task of a run gets.
 
     Attributes
     ----------
     config : str
         The run's configuration as JSON.
     token : str
-        Object of the store that whoever gave the order wrote there; empty where workers share its file system.
+        Object that the submitting process wrote to the store; empty where workers run on its machine.
     versions : tuple of (str, str)
-        Its software and versions, which the worker must have too.
+        Software of the submitting process with versions, which the worker must have too.
     lead : float
         Seconds before the end of the job around a worker at which it must have ended.
     ends_here : bool
-        Whether the end is one for all workers, and in the configuration already.
+        Whether all workers end at one time, which the configuration already holds.
     """
 
     config: str
@@ -59,12 +59,12 @@ class Order:
 
     @property
     def topic(self) -> str:
-        """Where workers tell how far they are: one topic a run, since runs may share a cluster."""
+        """Topic for reports of progress: one per run, since runs may share a cluster."""
         return f"wsolpipe {self.token}"
 
     @classmethod
     def here(cls, config: RunConfig) -> Order:
-        """The order for workers that share this machine, and its end, with the process that starts them."""
+        """The order for workers on this machine, which end with the process that starts them."""
         return cls(for_worker(config).to_json(), ends_here=config.ends_at is not None)
 
     def settled(self) -> RunConfig:
@@ -74,7 +74,7 @@ class Order:
 
 
 class _Leaving(threading.Event):
-    """Set once this Dask worker is asked to end: the unit under way is then given up at its next block."""
+    """Set once this Dask worker is asked to end: the running unit is then abandoned at its next block."""
 
     def __init__(self, worker: DaskWorker) -> None:
         super().__init__()
@@ -87,12 +87,12 @@ class _Leaving(threading.Event):
 
 
 def run_task(order: Order, unit: Unit) -> tuple[list[dict[str, Any]], str]:
-    """Make one unit; return its events and what `Worker.run_unit` says of it.
+    """Make one unit; return its events and the result of `Worker.run_unit`.
 
     Raises
     ------
     WsolError
-        What ends the whole run; ClusterError if this worker cannot take part in it.
+        An error that ends the whole run; ClusterError if this worker cannot take part in it.
     """
     with _ALONE:
         worker, events = _worker(order)
@@ -105,7 +105,7 @@ def run_task(order: Order, unit: Unit) -> tuple[list[dict[str, Any]], str]:
 
 @functools.lru_cache(maxsize=1)
 def _worker(order: Order) -> tuple[Worker, list[dict[str, Any]]]:
-    """This process's worker for an order, with its models kept between tasks, and where its events go."""
+    """This process's worker for an order, with models kept loaded between tasks, and the list of its events."""
     from distributed import get_worker
 
     problem = look(order)
@@ -117,16 +117,16 @@ def _worker(order: Order) -> tuple[Worker, list[dict[str, Any]]]:
 
 
 def _emit(worker: DaskWorker, topic: str, events: list[dict[str, Any]], event: dict[str, Any]) -> None:
-    """Keep an event until its unit is done; what only tells how far it is goes out at once, not too often."""
+    """Keep an event until its unit is done; reports of progress are sent at once, at most every `REPORT_SECONDS`."""
     if event["event"] not in UNDER_WAY:
         events.append(event)
-    elif event["event"] == "begin" or time.monotonic() - _last_told[0] > TELL_SECONDS:
-        _last_told[0] = time.monotonic()
+    elif event["event"] == "begin" or time.monotonic() - _last_report[0] > REPORT_SECONDS:
+        _last_report[0] = time.monotonic()
         worker.log_event(topic, event)
 
 
 def _leave() -> None:
-    """Let this Dask worker end by itself soon: what comes in its place has a whole wall time before it."""
+    """Let this Dask worker end soon: its replacement has the full wall time."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -134,7 +134,7 @@ def _leave() -> None:
 
 
 def look(order: Order) -> tuple[str, str | None] | None:
-    """What keeps this machine from taking part, and what to do about it; None if nothing does."""
+    """Why this machine cannot take part, and what to do about it; None if it can."""
     differ = differences(software_versions(), dict(order.versions))
     if differ:
         return f"{platform.node()} has {', '.join(differ)}", SAME_VERSIONS
@@ -152,12 +152,12 @@ def look(order: Order) -> tuple[str, str | None] | None:
 
 
 def differences(there: Mapping[str, str | None], wanted: Mapping[str, str]) -> list[str]:
-    """Software that is missing or other than wanted; of Python only the minor version counts."""
+    """Software that is missing or has another version than wanted; of Python only the minor version counts."""
 
-    def told(name: str, version: str | None) -> str | None:
+    def shown(name: str, version: str | None) -> str | None:
         return ".".join(version.split(".")[:2]) if version and name == "python" else version
 
-    pairs = {name: (told(name, there.get(name)), told(name, wanted[name])) for name in wanted}
+    pairs = {name: (shown(name, there.get(name)), shown(name, wanted[name])) for name in wanted}
     return [
         f"{name} {have} instead of {want}" if have else f"no {name}"
         for name, (have, want) in pairs.items()
@@ -166,7 +166,7 @@ def differences(there: Mapping[str, str | None], wanted: Mapping[str, str]) -> l
 
 
 def _sees(session: Session, token: str) -> bool:
-    """Whether the store holds the token, given the moment that a network file system may need to show it."""
+    """Whether the store holds the token; waits a moment, since a network file system may show it late."""
     deadline = time.monotonic() + TOKEN_PATIENCE
     while session.backend.size(token) is None:
         if time.monotonic() > deadline:

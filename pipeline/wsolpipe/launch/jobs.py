@@ -1,4 +1,4 @@
-"""The jobs of one run on SLURM: what they are called, what a site's profile asks for, where their files are."""
+"""The jobs of one run on SLURM: their name, the options of the site's profile, the folder of their files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from wsolpipe.engine.session import Session
 
 LOG_LINES = 12
-DEAF_LOOKS = 60
-"""Looks at the queue in a row that may go unanswered: a controller that restarts is silent for a while."""
+MAX_UNANSWERED = 60
+"""Queries of the queue in a row that may go unanswered, as while the controller restarts."""
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """Jobs that share a name of their own and a folder."""
+    """Jobs that share a name and a folder."""
 
     session: Session
     profile: Profile
@@ -43,7 +43,7 @@ class Jobs:
         return self.profile.signal_seconds if wall is None else max(1, min(self.profile.signal_seconds, wall // 4))
 
     def make_folder(self) -> None:
-        """Make the folder of scripts and logs.
+        """Create the folder of scripts and logs.
 
         Raises
         ------
@@ -56,7 +56,7 @@ class Jobs:
             raise self.unwritable(error) from error
 
     def unwritable(self, error: OSError) -> ClusterError:
-        """What to say of a folder that takes no files."""
+        """The error for a folder that cannot be written."""
         msg = f"cannot write scripts and logs to {self.folder}: {error.strerror}"
         return ClusterError(msg, hint="choose a folder that compute nodes share: profile.logs=FOLDER")
 

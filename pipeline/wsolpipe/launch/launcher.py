@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Launcher(Protocol):
-    """Makes everything that a session asks for; returns when nothing is left or `stop` is set.
+    """Runs everything that a session asks for; returns when nothing is left or `stop` is set.
 
-    What is left undone, and why, is read from the store afterwards, not from a launcher. One that leaves jobs to
-    themselves (``wait=false``) returns a line about them for the user.
+    What is not done, and why, is read from the store afterwards, not from a launcher. One that leaves its jobs running
+    (``wait=false``) returns a line about them for the user.
     """
 
     def __call__(self, session: Session, emit: Emit, stop: threading.Event) -> str | None: ...

@@ -29,14 +29,14 @@ def run_local(session: Session, emit: Emit, stop: threading.Event) -> None:
     Raises
     ------
     WsolError
-        What a worker raised; the others are stopped.
+        The error of a worker; the others are stopped.
     """
     if session.config.workers == 1:
         Worker(session, emit, stop).run()
         return
     crew = [_Process(session, emit, number) for number in range(session.config.workers)]
     try:
-        while any([member.watch(stop) for member in crew]):  # a list: every member is looked at, not only the first
+        while any([member.watch(stop) for member in crew]):  # a list: checks every member, not only up to the first
             if any(member.fatal for member in crew):
                 stop.set()
             if stop.is_set():
@@ -53,7 +53,7 @@ def run_local(session: Session, emit: Emit, stop: threading.Event) -> None:
 
 
 class _Process:
-    """One worker process, begun again if it dies without a word."""
+    """One worker process, restarted if it is killed."""
 
     def __init__(self, session: Session, emit: Emit, number: int) -> None:
         self.session, self.emit, self.number = session, emit, number
@@ -86,7 +86,7 @@ class _Process:
                 self.emit(event)
 
     def watch(self, stop: threading.Event) -> bool:
-        """Whether this worker is still at work; one that was killed is begun again a few times."""
+        """Whether this worker still runs; one that was killed is restarted up to `RESTARTS` times."""
         code = self.process.poll()
         if code is None:
             return True
@@ -103,7 +103,7 @@ class _Process:
             return False
         self.restarts += 1
         name = signal.Signals(-code).name
-        self.emit({"event": "warning", "text": f"worker {self.number} was killed by {name}; it is started again"})
+        self.emit({"event": "warning", "text": f"worker {self.number} was killed by {name}; it is restarted"})
         self._start()
         return True
 
@@ -113,7 +113,7 @@ class _Process:
             self.process.terminate()
 
     def join(self) -> None:
-        """Wait for the end; kill what does not end."""
+        """Wait for the end; kill the process if it does not end."""
         try:
             self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:

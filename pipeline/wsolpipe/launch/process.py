@@ -16,7 +16,7 @@ from wsolpipe.launch.signals import EXIT_AGAIN, stop_on_signals
 
 
 def main() -> int:
-    """Run a worker until nothing is left; the exit code is 0, that of the error, or 75 where its time was up."""
+    """Run a worker until nothing is left; the exit code is 0, that of the error, or 75 if its time was up."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints must not mix with the events
     lock = threading.Lock()
@@ -28,7 +28,7 @@ def main() -> int:
         try:
             with lock:
                 channel.write(json.dumps(event) + "\n")
-        except BrokenPipeError:  # whoever listened was killed: end as if asked to
+        except BrokenPipeError:  # the reading process was killed: end as if asked to
             stop.set()
 
     _follow(parent, stop)
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _follow(parent: int, stop: threading.Event) -> None:
-    """End with the process that started this one, however it ended."""
+    """End when the process that started this one has ended, for whatever reason."""
 
     def watch() -> None:
         while not stop.wait(1.0):

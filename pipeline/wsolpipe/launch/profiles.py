@@ -1,5 +1,5 @@
-"""Cluster profiles: what a site wants said of its jobs, in one YAML that its users share. In no key: results never
-depend on it.
+"""Cluster profiles: options of a site's jobs, in one YAML that its users share. Not part of any key: results never
+depend on them.
 
 ```yaml
 default: gpu
@@ -45,7 +45,7 @@ Word = Annotated[str, BeforeValidator(_worded)]
 
 
 class Profile(BaseModel):
-    """What is said of each worker's job. Everything has a default, so a site may need no file at all."""
+    """Options of each worker's job. Every field has a default, so a site may need no file at all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,7 +87,7 @@ class Profile(BaseModel):
     start_seconds: Annotated[float | None, Unit("seconds")] = Field(
         default=None,
         gt=0,
-        description="time without any Dask worker after which a run gives up; null: the default of the cluster",
+        description="time without any Dask worker after which a run ends; null: the default of the cluster",
     )
     devices: Annotated[tuple[Word, ...], BeforeValidator(_listed)] = Field(
         default=(), description="devices of this machine that cluster=dask-cuda uses; empty: all that are visible"
@@ -110,7 +110,7 @@ class Profile(BaseModel):
 
     @property
     def wall_seconds(self) -> int | None:
-        """Wall time in seconds, None where there is no bound."""
+        """Wall time in seconds, None without a limit."""
         return seconds_of(self.time)
 
     @property
@@ -119,7 +119,7 @@ class Profile(BaseModel):
         return Path(self.logs).expanduser().absolute()
 
     def options(self) -> list[str]:
-        """Options of ``sbatch`` that every worker's job has, one an item."""
+        """Options of ``sbatch`` for every worker's job, one per item."""
         named = {
             "partition": self.partition, "account": self.account, "qos": self.qos, "cpus-per-task": self.cpus,
             "mem": self.memory, "time": self.time, "gres": f"gpu:{self.gpus}" if self.gpus not in {"", "0"} else None,
@@ -127,7 +127,7 @@ class Profile(BaseModel):
         return [*(f"--{name}={value}" for name, value in named.items() if value is not None), *self.sbatch]
 
     def prologue(self) -> list[str]:
-        """Lines of shell that make a compute node ready."""
+        """Lines of shell that prepare a compute node."""
         return [*(f"module load {name}" for name in self.modules), *self.setup]
 
 
@@ -137,7 +137,7 @@ def seconds_of(time: str | None) -> int | None:
     Raises
     ------
     ValueError
-        If it is in no such format.
+        If it has another format.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def seconds_of(time: str | None) -> int | None:
         return None
     match = _TIME.fullmatch(time)
     if not match:
-        msg = f"{time!r} is no wall time; write minutes, hours:minutes:seconds or days-hours"
+        msg = f"{time!r} is not a wall time; write minutes, hours:minutes:seconds or days-hours"
         raise ValueError(msg)
     days, first, second, third = (int(match[name] or 0) for name in ("days", "first", "second", "third"))
     if match["days"] is not None or match["third"] is not None:
@@ -160,12 +160,13 @@ def load_profile(config: RunConfig) -> Profile:
     """Profile of a run: the site's file, and over it the words ``profile.field=value``.
 
     The file is ``profiles=``, else the variable ``WSOLPIPE_PROFILES``, else ``~/.config/wsolpipe/profiles.yaml`` if it
-    is there. ``profile=`` names one of its profiles, else its key ``default`` does; without either all is default.
+    is there. ``profile=`` names one of its profiles, else its key ``default`` does; without
+    either every field has its default.
 
     Raises
     ------
     ConfigError
-        If the file, the profile, a field or a value is not what it should be.
+        If the file, the profile, a field or a value is invalid.
     """
     file = _find_file(config.profiles)
     fields: dict[str, Any] = {}
@@ -196,7 +197,7 @@ def _find_file(given: str | None) -> Path | None:
 
 
 def _read(file: Path, name: str | None) -> tuple[dict[str, Any], str]:
-    """Fields of one profile of a file, and what to call it in an error."""
+    """Fields of one profile of a file, and its name for error messages."""
     # every scalar as text: YAML would read 4:00:00 as a number of seconds, SLURM reads a number as minutes
     content = read_yaml(file, as_text=True) or {}
     profiles = content.get("profiles") if isinstance(content, dict) else None

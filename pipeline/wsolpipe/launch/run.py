@@ -30,7 +30,7 @@ LEAST_BUDGET = 20
 
 @dataclass(frozen=True)
 class Ended:
-    """What stands in the store after a run.
+    """The state of the store after a run.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Ended:
     verdict : str
         One line for people.
     submitted : bool
-        Whether jobs were left to themselves, which make what is still missing.
+        Whether jobs were left running, which make what is still missing.
     """
 
     session: Session
@@ -56,12 +56,12 @@ class Ended:
 
 
 def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
-    """Make everything that `config` asks for.
+    """Run everything that `config` asks for.
 
     Raises
     ------
     WsolError
-        What is wrong with the configuration, the data, the weights or the store.
+        For an error in the configuration, the data, the weights or the store.
     """
     launch = launcher.load_launcher(config.cluster)
     launcher.check(config)
@@ -70,7 +70,7 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
         session.device()  # a device that is missing is reported before anything is indexed
     late = threading.Event()
 
-    def hear(event: dict[str, Any]) -> None:
+    def receive(event: dict[str, Any]) -> None:
         if event["event"] == "late":
             late.set()
         emit(event)
@@ -80,12 +80,12 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
         if config.force:
             _force(graph_session)
         retry_found(graph_session, resolve(graph_session))
-        submitted = launch(graph_session, hear, stop)
+        submitted = launch(graph_session, receive, stop)
         graph = resolve(graph_session)
         lines = make_plan(graph_session, graph)
         quarantined = any(line.quarantined for line in lines)
         if quarantined and not submitted and not stop.is_set() and retry_found(graph_session, graph):
-            submitted = launch(graph_session, hear, stop)
+            submitted = launch(graph_session, receive, stop)
             graph = resolve(graph_session)
             lines = make_plan(graph_session, graph)
     if submitted:
@@ -128,12 +128,12 @@ def budget(max_failed: float, rows: int) -> float:
 
 
 def script(config: RunConfig) -> str:
-    """What a run would submit; nothing is written and nothing submitted.
+    """The script that a run would submit; nothing is written and nothing submitted.
 
     Raises
     ------
     ConfigError
-        If its cluster submits nothing, or something is wrong with the configuration.
+        If its cluster submits no script, or the configuration has an error.
     """
     launcher.check(config)
     return launcher.script_of(Session.open(config))
@@ -142,15 +142,15 @@ def script(config: RunConfig) -> str:
 def _judge(session: Session, lines: list[Line], *, late: bool, interrupted: bool) -> tuple[int, str]:
     pending = [line for line in lines if line.shards_done < line.shards or line.key is None]
     worst = EXIT_DONE
-    told: list[str] = []
+    problems: list[str] = []
     for line in lines:
         counted = line.quarantined - _dropped(session, line)
         where = f"{line.stage} of {line.split}"
         if line.rows and line.quarantined == line.rows:
-            worst, told = EXIT_FAILED, [*told, f"every row of {where} is quarantined"]
+            worst, problems = EXIT_FAILED, [*problems, f"every row of {where} is quarantined"]
         elif counted > budget(session.config.max_failed, line.rows):
             worst = worst or EXIT_PENDING
-            told.append(
+            problems.append(
                 f"{counted} of {line.rows} rows of {where} are quarantined, over max_failed={session.config.max_failed}"
             )
     if pending and late:
@@ -160,11 +160,11 @@ def _judge(session: Session, lines: list[Line], *, late: bool, interrupted: bool
     if pending:
         names = ", ".join(dict.fromkeys(line.stage for line in pending))
         return EXIT_FAILED, f"not made: {names}"
-    return worst, "; ".join(told) or "done"
+    return worst, "; ".join(problems) or "done"
 
 
 def _dropped(session: Session, line: Line) -> int:
-    """Quarantined rows of a line that somebody accepted as gone."""
+    """Quarantined rows of a line that were accepted as gone."""
     if line.split is None or not line.quarantined:
         return 0
     gone = dropped_ids(session.backend, session.dataset.name, line.split)
@@ -178,7 +178,7 @@ def _dropped(session: Session, line: Line) -> int:
 
 
 def resume_command(words: list[str] | None = None) -> str:
-    """The command line that goes on where this one stopped."""
+    """The command line that resumes where this one stopped."""
     given = sys.argv[1:] if words is None else words
     kept = [word for word in given if not word.startswith("force=")]
     return shlex.join(["wsolpipe", *kept])

@@ -1,6 +1,6 @@
-"""Signals that end a run cleanly: the unit under way is abandoned at its next block, what is committed stays.
+"""Signals that end a run cleanly: the running unit is abandoned at its next block, what is committed is kept.
 
-And the exit codes that say how a process ended.
+Also the exit codes of all processes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
 EXIT_DONE, EXIT_FAILED, EXIT_PENDING, EXIT_AGAIN, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
-"""`EXIT_AGAIN` is EX_TEMPFAIL of sysexits.h: time was up, the same command goes on. Sites name it in RequeueExit."""
+"""`EXIT_AGAIN` is EX_TEMPFAIL of sysexits.h: time was up, the same command resumes. Sites name it in RequeueExit."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass
 class Received:
-    """Which signal came first; None while there was none."""
+    """Which signal came first; None before any."""
 
     first: signal.Signals | None = None
 

@@ -1,4 +1,4 @@
-"""What is said to SLURM, through its own commands: submit, look, cancel, requeue."""
+"""SLURM through its own commands: submit, query, cancel, requeue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECONDS = 60
 
 @dataclass(frozen=True)
 class Job:
-    """A job as SLURM tells it: number, state, and why it waits."""
+    """A job as SLURM reports it: number, state, and why it waits."""
 
     number: str
     state: str
@@ -39,9 +39,9 @@ class Job:
 
 
 def no_sbatch() -> ClusterError:
-    """What to say where jobs cannot be submitted."""
+    """The error for a machine where jobs cannot be submitted."""
     msg = f"there is no sbatch on {socket.gethostname()}"
-    return ClusterError(msg, hint="type it where jobs are submitted; print=true shows the script anywhere")
+    return ClusterError(msg, hint="run it on a submit host; print=true shows the script anywhere")
 
 
 def submit(script: Path, *options: str) -> str:
@@ -50,15 +50,15 @@ def submit(script: Path, *options: str) -> str:
     Raises
     ------
     ClusterError
-        If there is no sbatch here, or it refuses.
+        If there is no sbatch on this machine, or it refuses.
     """
     if shutil.which("sbatch") is None:
         raise no_sbatch()
     done = _call("sbatch", "--parsable", *options, str(script))
     if done.returncode != 0:
-        said = " ".join(done.stderr.replace("sbatch: error:", "").split())
-        msg = f"sbatch refused {script}: {said}"
-        raise ClusterError(msg, hint="what is asked of the site is in the profile (profile=, profile.field=value)")
+        message = " ".join(done.stderr.replace("sbatch: error:", "").split())
+        msg = f"sbatch refused {script}: {message}"
+        raise ClusterError(msg, hint="options of jobs come from the profile (profile=, profile.field=value)")
     return done.stdout.strip().partition(";")[0]
 
 
@@ -94,12 +94,12 @@ def _queue(job_name: str, columns: str) -> list[list[str]]:
 
 
 def cancel(jobs: Iterable[str]) -> None:
-    """Cancel jobs; quiet about those that have ended."""
+    """Cancel jobs; those that have ended are ignored."""
     _call("scancel", *jobs)
 
 
 def requeue(task: str) -> bool:
-    """Put a running task back into the queue; tell whether SLURM agreed."""
+    """Put a running task back into the queue; return whether SLURM agreed."""
     return _call("scontrol", "requeue", task).returncode == 0
 
 

@@ -1,6 +1,6 @@
 """``cluster=slurm-array``: a job array whose tasks take leases until none is left; only the store coordinates them.
 
-The run that submits it needs not stay: ``wait=false`` leaves the array to itself. One that waits tells what is made,
+The run that submits it need not wait: ``wait=false`` leaves the array running. One that waits reports what is made,
 replaces tasks that were lost, and cancels the array if it is interrupted.
 """
 
@@ -17,7 +17,7 @@ from wsolpipe.contract.errors import ClusterError
 from wsolpipe.engine.config import for_worker
 from wsolpipe.engine.graph import resolve
 from wsolpipe.launch import slurm
-from wsolpipe.launch.jobs import DEAF_LOOKS, Jobs, end_of, quoted
+from wsolpipe.launch.jobs import MAX_UNANSWERED, Jobs, end_of, quoted
 from wsolpipe.launch.task import Order, as_error, read_note
 from wsolpipe.launch.watch import StoreWatch
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from wsolpipe.launch.slurm import Job, Task
 
 FALSE_STARTS = 2
-"""Times that a task may end before its worker begins: what is wrong then does not mend itself."""
+"""Times that a task may end before its worker starts: such an error does not go away by itself."""
 FRUITLESS = 3
-"""Times in a row that a task may be lost without anything made meanwhile, as where memory is too small."""
+"""Times in a row that a task may be lost without any progress, as where memory is too small."""
 LOST_LOOKS = 3
 END_SECONDS = 90.0
-FAREWELL_LOOKS = 3
+FINAL_LOOKS = 3
 
 
 def run_slurm_array(session: Session, emit: Emit, stop: threading.Event) -> str | None:
@@ -44,16 +44,18 @@ def run_slurm_array(session: Session, emit: Emit, stop: threading.Event) -> str 
     Returns
     -------
     str or None
-        With ``wait=false``, what was submitted and how to look after it.
+        With ``wait=false``, what was submitted and how to follow it.
 
     Raises
     ------
     ClusterError
-        If there is no SLURM here, it refuses the job, or tasks are lost again and again.
+        If SLURM is missing or refuses the job, or tasks are lost repeatedly.
     WsolError
-        What a task raised.
+        The error of a task.
     """
-    resolve(session, fetch=True)  # weights come here, where there is a network, and what is wrong with them shows now
+    resolve(
+        session, fetch=True
+    )  # weights are downloaded here, where there is a network, and their errors are raised now
     store = StoreWatch(session, emit)
     if store.look():
         return None
@@ -77,20 +79,20 @@ def script_text(session: Session) -> str:
 
 
 class Array(Jobs):
-    """A job array: what its tasks run, and what is asked of SLURM."""
+    """A job array: its tasks and the options of SLURM."""
 
     @property
     def script(self) -> Path:
-        """What sbatch gets."""
+        """The batch script."""
         return self.folder / "array.sh"
 
     @property
     def order(self) -> Path:
-        """What its tasks read."""
+        """The file that its tasks read."""
         return self.folder / "order.json"
 
     def write(self) -> None:
-        """Script and order into the log folder.
+        """Write script and order into the log folder.
 
         Raises
         ------
@@ -127,8 +129,8 @@ class Array(Jobs):
             *(f"#SBATCH {quoted(option)}" for option in options),
             "",
             f"# {','.join(config.stage)} of {self.session.dataset.name} into {self._store()}",
-            "# Each task makes shards until none is left. One may come late, be cancelled, killed, or run out of time:",
-            "# what it leaves undone, another one does. It ends with 75, back in the queue, if its time was up.",
+            "# Each task makes shards until none is left. It may start late, be cancelled, killed, or run out of time:",
+            "# others finish its shards. If its time was up it ends with 75 and goes back into the queue.",
             *profile.prologue(),
             f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{profile.cpus}}}",
             f"exec {command}",
@@ -142,7 +144,7 @@ class Array(Jobs):
 
 @dataclass
 class Slot:
-    """One of the tasks that were asked for, and the job that it is in now."""
+    """One of the tasks, and the job that it is in now."""
 
     task: Task
     losses: int = 0
@@ -155,27 +157,27 @@ class Slot:
 
 @dataclass
 class Crew:
-    """The tasks of an array, as a run that waits for them sees them."""
+    """The tasks of an array, as the run that waits for them tracks them."""
 
     array: Array
     job: str
     emit: Emit
     slots: list[Slot] = field(default_factory=list)
-    deaf: int = 0
-    told: str = ""
+    unanswered: int = 0
+    reported: str = ""
 
     def __post_init__(self) -> None:
         self.slots = [Slot((self.job, number)) for number in range(self.array.session.config.workers)]
 
     def watch(self, store: StoreWatch, stop: threading.Event) -> None:
-        """Look at queue and store until no task is left, or nothing is left to do.
+        """Watch queue and store until no task is left, or nothing is left to do.
 
         Raises
         ------
         ClusterError
-            If tasks are lost too often, or SLURM stays silent.
+            If tasks are lost too often, or SLURM does not answer.
         WsolError
-            What a task raised.
+            The error of a task.
         """
         while not stop.is_set():
             tasks = self._look()
@@ -192,9 +194,9 @@ class Crew:
             stop.wait(self.array.profile.poll_seconds)
 
     def _let_end(self, stop: threading.Event) -> None:
-        """Nothing is left: tasks that wait need not begin, those at work find out by themselves, in a moment."""
+        """Nothing is left to do: cancel the pending tasks, and wait briefly until the running ones end."""
         slurm.cancel(["--state=PENDING", *{slot.task[0] for slot in self.slots}])
-        for _ in range(FAREWELL_LOOKS):
+        for _ in range(FINAL_LOOKS):
             if stop.wait(self.array.profile.poll_seconds):
                 return
             tasks = self._look()
@@ -205,7 +207,7 @@ class Crew:
                 return
 
     def dismiss(self) -> None:
-        """Cancel what is left, and wait until it has ended: its leases are given back then."""
+        """Cancel the tasks that are left, and wait until they have ended and released their leases."""
         left = {slot.task[0] for slot in self.slots if not slot.ended}
         if not left:
             return
@@ -219,25 +221,25 @@ class Crew:
         self.emit({"event": "warning", "text": f"jobs {', '.join(sorted(left))} do not end; see squeue"})
 
     def _look(self) -> dict[Task, Job] | None:
-        """All tasks, and a note where the queue has changed; None while SLURM is silent, as while it restarts."""
+        """All tasks, and a note where the queue has changed; None while SLURM does not answer, as while it restarts."""
         try:
-            found = slurm.tasks(self.array.name)
+            tasks = slurm.tasks(self.array.name)
         except ClusterError as error:
-            self.deaf += 1
-            if self.deaf > DEAF_LOOKS:
+            self.unanswered += 1
+            if self.unanswered > MAX_UNANSWERED:
                 raise
-            if self.deaf == 1:
+            if self.unanswered == 1:
                 self.emit({"event": "warning", "text": f"{error.message}; asking again"})
             return None
-        self.deaf = 0
-        told = _queue_in_words(found.values())
-        if told not in {"", self.told}:
-            self.emit({"event": "note", "text": f"queue: {told}"})
-            self.told = told
-        return found
+        self.unanswered = 0
+        summary = _queue_in_words(tasks.values())
+        if summary not in {"", self.reported}:
+            self.emit({"event": "note", "text": f"queue: {summary}"})
+            self.reported = summary
+        return tasks
 
     def _judge(self, slot: Slot, state: str | None, made: int) -> None:
-        """What became of a task: at work, done, cancelled on purpose, or lost and replaced."""
+        """Judge the state of a task: running, done, cancelled on purpose, or lost and replaced."""
         if state in slurm.ALIVE:
             slot.missed = 0
             return
@@ -251,29 +253,29 @@ class Crew:
             raise error
         name = f"task {slot.task[1]} of job {slot.task[0]}"
         if state == "CANCELLED":
-            self.emit({"event": "warning", "text": f"{name} was cancelled; what it held goes to the others"})
+            self.emit({"event": "warning", "text": f"{name} was cancelled; other tasks take over its work"})
         elif state != "COMPLETED" and not note.get("done"):
             slot.fruitless, slot.made = (slot.fruitless + 1 if made == slot.made else 1), made
             self._replace(slot, f"{name} ended: {state or 'gone from the queue'}", began="began" in note)
 
-    def _replace(self, slot: Slot, told: str, *, began: bool) -> None:
+    def _replace(self, slot: Slot, ended: str, *, began: bool) -> None:
         slot.losses += 1
         slot.false_starts = 0 if began else slot.false_starts + 1
         log = self.array.folder / f"{slot.task[0]}_{slot.task[1]}.log"
         if slot.false_starts >= FALSE_STARTS:
-            msg = f"{told}, before its worker began; {log} ends with\n{end_of(log)}"
-            raise ClusterError(msg, hint="see what is run with print=true; modules and set-up come from the profile")
+            msg = f"{ended}, before its worker started; {log} ends with\n{end_of(log)}"
+            raise ClusterError(msg, hint="show the script with print=true; modules and set-up come from the profile")
         if slot.fruitless >= FRUITLESS or slot.losses > self.array.profile.resubmits:
-            vain = f", {slot.fruitless} times with nothing made meanwhile" if slot.fruitless >= FRUITLESS else ""
-            msg = f"{told}, and was replaced {slot.losses - 1} times already{vain}; {log} ends with\n{end_of(log)}"
+            vain = f", {slot.fruitless} times without progress" if slot.fruitless >= FRUITLESS else ""
+            msg = f"{ended}, and was replaced {slot.losses - 1} times already{vain}; {log} ends with\n{end_of(log)}"
             raise ClusterError(msg, hint="everything committed is kept: ask for more memory or time and run again")
         job = slurm.submit(self.array.script, f"--array={slot.task[1]}")
         slot.task, slot.ended = (job, slot.task[1]), False
-        self.emit({"event": "warning", "text": f"{told}; submitted again as job {job}"})
+        self.emit({"event": "warning", "text": f"{ended}; submitted again as job {job}"})
 
 
 def _queue_in_words(jobs: Iterable[Job]) -> str:
-    """Such as ``2 running, 1 pending (Priority)``; nothing once all have ended."""
+    """Such as ``2 running, 1 pending (Priority)``; empty once all have ended."""
     counts = Counter(
         job.state.lower() + (f" ({job.reason})" if job.state == "PENDING" and job.reason not in {"", "None"} else "")
         for job in jobs

@@ -1,6 +1,6 @@
 """One task of a job array: ``python -m wsolpipe.launch.task ORDER``. It works until nothing is left or its time is up.
 
-What it does goes to its log, a line an event; how it ends, to a note beside the order, which a waiting run reads.
+It writes its events to its log, one line each, and how it ended to a note beside the order, which a waiting run reads.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from wsolpipe.launch.slurm import Task
 
 EARLY_SECONDS = 60.0
-"""SLURM may send its signal that much earlier than it was told, says the manual of sbatch."""
+"""SLURM may send its signal that much earlier than requested (manual of sbatch)."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What every task of an array is told.
+    """Configuration that every task of an array gets.
 
     Attributes
     ----------
     config : RunConfig
-        Of a worker, indexes settled.
+        Configuration of a worker, with the keys of the indexes.
     lead : float
         Seconds before its wall time at which SLURM asks a task to end.
     requeues : int
@@ -51,7 +51,7 @@ class Order:
     requeues: int
 
     def write(self, path: Path) -> None:
-        """As JSON, for this user's eyes only."""
+        """Write as JSON that only this user can read."""
         path.touch(mode=0o600)
         path.write_text(json.dumps({**asdict(self), "config": json.loads(self.config.to_json())}, indent=1))
 
@@ -63,12 +63,12 @@ class Order:
 
 
 def note_path(folder: Path, task: Task) -> Path:
-    """Where a task notes how far it came."""
+    """File in which a task notes its progress."""
     return folder / f"{task[0]}_{task[1]}.json"
 
 
 def read_note(folder: Path, task: Task) -> dict[str, Any]:
-    """What a task noted; nothing while it did not begin."""
+    """The note of a task; empty before it starts."""
     try:
         return dict(json.loads(note_path(folder, task).read_text()))
     except (OSError, ValueError):
@@ -76,7 +76,7 @@ def read_note(folder: Path, task: Task) -> dict[str, Any]:
 
 
 def as_error(note: dict[str, Any]) -> WsolError | None:
-    """The error that ended a task for good, None if none did."""
+    """The error that ended a task, None if there was none."""
     if "message" not in note:
         return None
     kind: type[WsolError] = getattr(errors, note["kind"], WsolError)
@@ -84,12 +84,12 @@ def as_error(note: dict[str, Any]) -> WsolError | None:
 
 
 def main(words: list[str]) -> int:
-    """Work as an order says.
+    """Carry out an order.
 
     Returns
     -------
     int
-        0 once nothing is left, 75 if it has to go on later, 130 if it was cancelled, or the code of the error.
+        0 once nothing is left, 75 if it has to resume later, 130 if it was cancelled, or the code of the error.
     """
     path = Path(words[0])
     order = Order.read(path)
@@ -104,8 +104,8 @@ def main(words: list[str]) -> int:
             worker = Worker(Session.open(settle_end(order.config, lead=lead)), _emit, stop)
             worker.run()
     except WsolError as error:
-        told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-        note.write_text(json.dumps({"ended": _moment(), **told}))
+        failure = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+        note.write_text(json.dumps({"ended": _moment(), **failure}))
         _say(f"ended: {error}")
         return error.exit_code
     if worker.late or received.first == signal.SIGUSR1:
@@ -120,9 +120,9 @@ def main(words: list[str]) -> int:
 
 
 def _go_on_later(task: Task, order: Order) -> int:
-    """Back into the queue, a bounded number of times; a run that waits submits what could not go back."""
+    """Requeue this task, a limited number of times; a run that waits resubmits a task that could not be requeued."""
     turn = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # requeueing ends this process: let it say so first
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # requeueing ends this process: let it log that first
     if turn < order.requeues and slurm.requeue(f"{task[0]}_{task[1]}"):
         _say(f"back in the queue, for the {turn + 2}. time")
     return EXIT_AGAIN

@@ -1,4 +1,4 @@
-"""When the workers of this machine must have ended: the word ``wall_time=``, or the end of the job they run in."""
+"""When the workers of this machine must have ended: by ``wall_time=``, or by the end of the job they run in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _END = re.compile(r"\bEndTime=(\S+)")
 
 
 def settle_end(config: RunConfig, *, lead: float = 0.0) -> RunConfig:
-    """The configuration with its `ends_at`: whichever comes first of ``wall_time=`` and the end of the job around us.
+    """The configuration with its `ends_at`: whichever comes first of ``wall_time=`` and the end of the surrounding job.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ def settle_end(config: RunConfig, *, lead: float = 0.0) -> RunConfig:
 
 
 def job_end() -> float | None:
-    """End of the SLURM job that this process runs in, as `time.time` counts; None outside of one, or without a bound.
+    """End of the SLURM job around this process, in seconds since the epoch; None outside a job or without a limit.
 
-    SLURM 23.02 and later say it in a variable; older ones are asked.
+    SLURM 23.02 and later set a variable; older ones are queried.
     """
-    told, job = os.environ.get("SLURM_JOB_END_TIME"), os.environ.get("SLURM_JOB_ID")
-    if told and told.isdigit():
-        return _bounded(float(told))
+    end, job = os.environ.get("SLURM_JOB_END_TIME"), os.environ.get("SLURM_JOB_ID")
+    if end and end.isdigit():
+        return _bounded(float(end))
     if not job:
         return None
     try:
@@ -56,5 +56,5 @@ def job_end() -> float | None:
 
 
 def _bounded(end: float) -> float | None:
-    """SLURM says a year of jobs that have no bound."""
+    """None for a job without a limit, for which SLURM reports a year."""
     return end if end < time.time() + 0.9 * _YEAR else None

@@ -1,4 +1,4 @@
-"""What a run that computes nothing itself sees of its workers: the records and failures that appear in the store."""
+"""Progress of workers elsewhere, seen from the records and failures that appear in the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class StoreWatch:
-    """Looks at a store again and again, and emits an event for every shard made since the last look.
+    """Polls a store, and emits an event for every shard made since the last look.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class StoreWatch:
     _failures: dict[str, bytes] = field(default_factory=dict)
 
     def look(self) -> bool:
-        """Tell what is new; return whether everything asked for is made.
+        """Report what is new; return whether everything asked for is made.
 
-        What stood before the first look is no news.
+        The first look reports nothing of what was there before.
         """
         first = not self._seen
         graph = resolve(self.session)
@@ -49,13 +49,13 @@ class StoreWatch:
             if node.folder not in self._seen and units.pending():
                 self.emit({"event": "begin", "stage": node.stage, "split": node.split, "shard": None})
             if not first:
-                self._tell_records(node, before, units)
-            self._tell_failures(node, silent=first)
+                self._report_records(node, before, units)
+            self._report_failures(node, silent=first)
             self._seen[node.folder] = units
             whole = whole and not units.pending()
         return whole
 
-    def _tell_records(self, node: Node, before: Units, units: Units) -> None:
+    def _report_records(self, node: Node, before: Units, units: Units) -> None:
         for unit, record in units.records.items():
             if units.states[unit] is State.DONE and record != before.records.get(unit):
                 self.made += 1
@@ -65,7 +65,7 @@ class StoreWatch:
                     "seconds": record.seconds, "taken_over": record.taken_over_from is not None,
                 })  # fmt: skip
 
-    def _tell_failures(self, node: Node, *, silent: bool) -> None:
+    def _report_failures(self, node: Node, *, silent: bool) -> None:
         backend = self.session.backend
         for name in backend.names(f"{node.folder}/failures"):
             path = f"{node.folder}/failures/{name}"
