@@ -114,6 +114,6 @@ def test_an_unknown_data_set_split_or_parameter_names_the_nearest(bench):
 
 def test_another_shard_rows_than_the_first_runs_is_refused_with_both(bench):
     bench.go("limit=20", stage="shade")
-    with pytest.raises(ConfigError, match=r"shard_rows=32, but shade of train was begun with shard_rows=16"):
+    with pytest.raises(ConfigError, match=r"shard_rows=32, but shade of train was started with shard_rows=16"):
         bench.go("limit=20", "shard_rows=32", stage="shade")
     assert bench.go("limit=20", "shard_rows=null", stage="shade").code == 0

@@ -21,12 +21,12 @@ class Cluster:
     launcher : str
         ``package.module:function`` of its `wsolpipe.launch.launcher.Launcher`; imported when it is used.
     workers : "here", "jobs" or "elsewhere"
-        Processes of this machine, which end with the job around them; jobs of a scheduler; or workers that somebody
-        else started.
+        Processes of this machine, which end with the job around them; jobs of a scheduler; or workers that were started
+        elsewhere.
     script : str or None
         ``package.module:function`` that returns the script it would submit; None where it submits none.
     detached : bool
-        Whether a run may leave its workers to themselves (``wait=false``).
+        Whether a run may leave its workers running (``wait=false``).
     """
 
     launcher: str

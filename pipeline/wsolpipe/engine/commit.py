@@ -42,7 +42,7 @@ def object_names(folder: str, manifest: StageManifest, record: CommitRecord) -> 
 
 
 def prepare_folder(backend: Backend, folder: str, manifest: StageManifest, shards: Shards | None) -> None:
-    """Write the manifest and the arrays' metadata, unless they are there."""
+    """Write the manifest and the arrays' metadata, unless they exist."""
     if shards is not None:
         for name, spec in all_arrays(manifest.arrays).items():
             backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards, manifest.checksum))
@@ -50,7 +50,7 @@ def prepare_folder(backend: Backend, folder: str, manifest: StageManifest, shard
 
 
 def restore_metadata(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> None:
-    """Write the arrays' metadata again where it is gone or is not what the manifest says."""
+    """Write the arrays' metadata again where it is missing or differs from the manifest."""
     for name, spec in all_arrays(manifest.arrays).items():
         target, wanted = f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards, manifest.checksum)
         try:
@@ -62,7 +62,7 @@ def restore_metadata(backend: Backend, folder: str, manifest: StageManifest, sha
 
 
 def metadata_agrees(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> bool:
-    """Whether the metadata of every array that is there is what the manifest says."""
+    """Whether all existing metadata of arrays agrees with the manifest."""
     for name, spec in all_arrays(manifest.arrays).items():
         with contextlib.suppress(FileNotFoundError):
             if backend.get(f"{folder}/data.zarr/{name}/zarr.json") != metadata_bytes(spec, shards, manifest.checksum):
@@ -71,9 +71,9 @@ def metadata_agrees(backend: Backend, folder: str, manifest: StageManifest, shar
 
 
 def checksum_of_folder(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> str | None:
-    """Checksum of chunks that the arrays' metadata in a folder says; None where no array has metadata.
+    """Checksum of chunks by the arrays' metadata in a folder; None if no array has metadata.
 
-    A manifest that is written again, over shards that stand, keeps what those shards have.
+    A manifest that is written again over existing shards keeps their checksum.
     """
     for name, spec in all_arrays(manifest.arrays).items():
         with contextlib.suppress(FileNotFoundError):
@@ -112,13 +112,13 @@ def put(
     objects : mapping
         Array or file name -> (name in the store, bytes).
     lease : Lease
-        Held on this shard; only its holder removes what a killed worker left.
+        Held on this shard; only its holder removes objects that a killed worker left.
 
     Returns
     -------
     bool
-        Whether this call made the record; False where somebody finished first, whose result then stands, or where the
-        lease was lost and another owner's bytes got in between, so that nothing stands.
+        Whether this call made the record; False if another worker finished first, whose result is kept, or if the
+        lease was lost and another owner wrote different bytes, so that nothing is committed.
     """
     stored = {name: StoredObject(sha256=sha256_bytes(data), bytes=len(data)) for name, (_, data) in objects.items()}
     record = record.model_copy(update={"objects": stored})
@@ -135,14 +135,14 @@ def put(
     fault_point("after_record")
     if made and lease.still_mine():
         return True
-    return _standing_is_whole(backend, folder, record, objects) and made
+    return _record_is_valid(backend, folder, record, objects) and made
 
 
 def put_record(backend: Backend, folder: str, record: CommitRecord, objects: Collection[str]) -> bool:
-    """Put the record of objects that are in place; tell whether this call made it.
+    """Put the record of objects that are in place; return whether this call made it.
 
-    A power cut may leave objects without a record, never a record without its objects. All are written out together,
-    since it is the waiting for a disk that costs.
+    A power cut may leave objects without a record, never a record without its objects. All are synced together,
+    since waiting for the disk is the cost.
     """
     name = commit_name(folder, record.shard)
     backend.sync(objects)
@@ -151,20 +151,20 @@ def put_record(backend: Backend, folder: str, record: CommitRecord, objects: Col
     return made
 
 
-def _standing_is_whole(
+def _record_is_valid(
     backend: Backend, folder: str, record: CommitRecord, objects: Mapping[str, tuple[str, bytes]]
 ) -> bool:
-    """Whether the record that stands tells the truth; if not, it is removed, so that the shard is made again.
+    """Whether the record in the store agrees with its objects; if not, it is removed, so that the shard is remade.
 
-    Two owners can meet here when one slept through the end of its lease. Where they made the same bytes, whoever is
-    first wins. Where they did not (another device, say), the record of one could name what the other put.
+    Two owners can meet here when one was suspended past the end of its lease. If they made the same bytes, the first
+    wins. If not (on another device, for example), the record of one could name objects of the other.
     """
-    standing = read_record(backend, folder, record.shard)
-    if standing is None:
+    current = read_record(backend, folder, record.shard)
+    if current is None:
         return False
     for name, (target, _) in objects.items():
         try:
-            whole = sha256_bytes(backend.get(target)) == standing.objects[name].sha256
+            whole = sha256_bytes(backend.get(target)) == current.objects[name].sha256
         except (FileNotFoundError, KeyError):
             whole = False
         if not whole:
@@ -174,7 +174,7 @@ def _standing_is_whole(
 
 
 def _clear_orphan(backend: Backend, folder: str, record: CommitRecord, target: str, name: str, lease: Lease) -> bool:
-    """Remove an object that a killed worker left without a record; False if the shard exists by now or is not ours."""
+    """Remove an object that a killed worker left without a record; False if the shard exists or the lease is lost."""
     expected = record.objects[name]
     with contextlib.suppress(FileNotFoundError):
         if backend.size(target) == expected.bytes and sha256_bytes(backend.get(target)) == expected.sha256:
@@ -191,7 +191,7 @@ def discard(backend: Backend, folder: str, manifest: StageManifest, record: Comm
     Raises
     ------
     StoreError
-        If the lease is not held any more.
+        If the lease was lost.
     """
     if not lease.still_mine():
         msg = f"the lease of shard {record.shard} of {folder} was taken by another worker"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Node:
     """One stage on one split, or one artifact (``split`` None).
 
-    ``blocked`` says what must exist before the key is known; then ``made_of`` and `key` are None.
+    ``blocked`` names what must exist before the key is known; then ``made_of`` and `key` are None.
     """
 
     stage: str
@@ -75,7 +75,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Indexes by split and nodes, needs before the needing."""
+    """Indexes by split, and nodes in topological order."""
 
     indexes: dict[str, Index | None]
     nodes: tuple[Node, ...]
@@ -86,7 +86,7 @@ class Graph:
 
 
 def stage_order(session: Session) -> list[str]:
-    """The stages asked for and what they need with their parameters, needs first."""
+    """The stages asked for and their upstream stages with these parameters, upstream first."""
     order: list[str] = []
 
     def visit(stage: str) -> None:
@@ -96,7 +96,7 @@ def stage_order(session: Session) -> list[str]:
             order.append(stage)
 
     asked = [stage for stage in session.config.stage if stage != "index"]
-    session.registry.closure(asked)  # a circle is told apart from a deep chain
+    session.registry.closure(asked)  # reports a cycle, which would recurse without end
     for stage in asked:
         visit(stage)
     return order
@@ -206,16 +206,16 @@ def _ingredients(
 
 def _with_shards(session: Session, node: Node, rows: int) -> Node:
     asked = session.config.shard_rows
-    begun = existing_manifest(session, node)
-    fixed = begun.shard_rows if begun is not None else _shard_rows_of_arrays(session, node)
+    existing = existing_manifest(session, node)
+    fixed = existing.shard_rows if existing is not None else _shard_rows_of_arrays(session, node)
     if fixed is not None and asked is not None and asked != fixed:
-        msg = f"shard_rows={asked}, but {node.stage} of {node.split} was begun with shard_rows={fixed}"
+        msg = f"shard_rows={asked}, but {node.stage} of {node.split} was started with shard_rows={fixed}"
         raise ConfigError(msg, hint=f"leave shard_rows out, or give shard_rows={fixed}")
     return replace(node, shards=Shards(rows, fixed or asked or DEFAULT_SHARD_ROWS))
 
 
 def _shard_rows_of_arrays(session: Session, node: Node) -> int | None:
-    """Rows of a shard by the arrays of a folder that lost its manifest; None where no array is."""
+    """Rows of a shard by the arrays of a folder that lost its manifest; None if it has no array."""
     try:
         metadata = json.loads(session.backend.get(f"{node.folder}/data.zarr/status/zarr.json"))
         rows = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
@@ -225,12 +225,12 @@ def _shard_rows_of_arrays(session: Session, node: Node) -> int | None:
 
 
 def existing_manifest(session: Session, node: Node) -> StageManifest | None:
-    """Manifest in the node's folder, None before the first worker got there.
+    """Manifest in the node's folder, None before the first worker wrote it.
 
     Raises
     ------
     FingerprintMismatch
-        If the folder holds another fingerprint than its name says.
+        If the folder holds another fingerprint than its name.
     """
     from wsolpipe.contract.errors import FingerprintMismatch
 
@@ -247,7 +247,7 @@ def existing_manifest(session: Session, node: Node) -> StageManifest | None:
 
 
 def artifact_content(session: Session, node: Node) -> str | None:
-    """Digest of what an artifact stage produced, None until it has."""
+    """Digest of the files of an artifact, None until it is made."""
     record = read_record(session.backend, node.folder, None) if node.key else None
     return record.content if record else None
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOST = "cannot be read: "
 """How the reason of a row begins whose file could not be opened; such rows are tried again once the file is back."""
 IN_A_ROW = 16
-"""Files in a row that cannot be read before the folder is taken to be out of reach, and no more rows are given up."""
+"""Unreadable files in a row after which the folder counts as unreachable, and no more rows are quarantined."""
 
 
 class ImageFiles:

@@ -1,7 +1,7 @@
-"""The index of a split: listed from metadata, scanned shard by shard, assembled once every file has been looked at.
+"""The index of a split: listed from metadata, scanned shard by shard, assembled once every file has been scanned.
 
-``index/<key>/`` holds ``listing.parquet`` and ``listing_annotations.parquet`` (what the metadata says), ``scan/*``
-(what the files are), then ``index.parquet``, ``annotations.parquet`` and ``manifest.json``, written last.
+``index/<key>/`` holds ``listing.parquet`` and ``listing_annotations.parquet`` (from the metadata), ``scan/*``
+(from the files), then ``index.parquet``, ``annotations.parquet`` and ``manifest.json``, written last.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class IndexWork:
         return stage_folder(self.session.dataset.name, self.split, "index", self.key)
 
     def notes(self) -> dict[str, Any]:
-        """What listing found beside the rows."""
+        """Facts of the listing beside its rows."""
         return dict(json.loads(self.session.backend.get(f"{self.folder}/listing.json")))
 
     @property
@@ -68,7 +68,7 @@ class IndexWork:
         return int(self.notes()["rows"])
 
     def shards(self) -> Shards:
-        """How the scan is cut."""
+        """Shards of the scan."""
         return Shards(self.rows, SCAN_ROWS)
 
     def pending(self) -> list[int]:
@@ -220,9 +220,9 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     Returns
     -------
     Index
-        If the one that exists still holds.
+        If the existing one is up to date.
     IndexWork
-        If files are to be scanned, or damaged tables to be assembled again.
+        If files have to be scanned, or damaged tables assembled again.
 
     Raises
     ------
@@ -288,7 +288,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
 def _refuse_another(session: Session, present: Index, listing: Listing) -> None:
     """Refuse a data set that has the name, but not one image, of the one whose index is in the store.
 
-    Its images would be appended to those of the other, whose rows would all be given up.
+    Its images would be appended to those of the other, whose rows would all be quarantined.
     """
     before = present.table(["image_id"]).column("image_id").to_pylist()
     if before and {row.image_id for row in listing.rows}.isdisjoint(before):
@@ -302,7 +302,7 @@ def _refuse_another(session: Session, present: Index, listing: Listing) -> None:
 
 
 def index_warnings(index: Index) -> list[str]:
-    """What the user should know of a new index, a line each."""
+    """Warnings about a new index, one line each."""
     made, where = index.manifest, f"split {index.split} of {index.dataset}"
     lines = []
     if made.clipped_boxes:
@@ -330,14 +330,14 @@ def scan_seconds(index: Index) -> float:
     """Seconds that scanning the files of an index took, all shards together; 0 where another store made it."""
     backend, seconds = index.store.backend, 0.0
     for name in backend.names(f"{index.folder}/commits"):
-        with contextlib.suppress(StoreError, ValueError):  # a torn note of the time costs nobody anything
+        with contextlib.suppress(StoreError, ValueError):  # a torn record only lacks its time
             record = read_record(backend, index.folder, int(name.removesuffix(".json")))
             seconds += record.seconds if record else 0.0
     return round(seconds, 3)
 
 
 def ask_rescan(session: Session, split: str) -> None:
-    """Make the next run look at files again whose size or time changed, or that were quarantined."""
+    """Make the next run rescan files whose size or time changed, or that were quarantined."""
     folder = f"{split_folder(session.dataset.name, split)}/index-rescans"
     session.backend.create(f"{folder}/{now().replace(':', '-')}.json", b"{}")
 

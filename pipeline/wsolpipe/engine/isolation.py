@@ -1,4 +1,4 @@
-"""Running a stage on a block so that one bad row costs that row and no other."""
+"""Running a stage on a block so that a bad row affects no other row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def process_guarded(
     Raises
     ------
     Exception
-        The stage's own, if rows fail one after the other: then the stage is broken, not a row.
+        The stage's own, if row after row fails: then the stage is broken, not a row.
     """
     before = rows.status.copy()
     try:
@@ -46,7 +46,7 @@ def process_guarded(
 def _find_bad_rows(
     stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], before: Array, usable: Array, first: Exception
 ) -> dict[int, str]:
-    """Halve the block, widest parts first, until each raising row stands alone.
+    """Halve the block, widest parts first, until each failing row is isolated.
 
     Raises `first` where `FAILURES_IN_A_ROW` rows failed alone and no part of the block ever passed.
     """

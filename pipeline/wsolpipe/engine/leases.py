@@ -1,4 +1,4 @@
-"""Leases: who works on a shard now. They spare double work; correctness rests on commits, not on them."""
+"""Leases: which worker makes a shard now. They avoid double work; correctness rests on commits, not on leases."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 DEFAULT_TTL = 60.0
 LONGEST_TTL = 3600.0
-"""Seconds after which the longest lease that anybody may ask for counts as silent."""
+"""Longest time to live that may be requested, in seconds."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease: host, boot, space of process numbers, process, and a random name for this holder."""
+    """The holder of a lease: host, boot, PID namespace, process, and a random token."""
 
     host: str
     boot: str
@@ -41,7 +41,7 @@ class Owner:
     def here(cls) -> Owner:
         """This process."""
         return cls(
-            socket.gethostname(), _boot(), _pid_space(), os.getpid(), _started(os.getpid()), secrets.token_hex(8)
+            socket.gethostname(), _boot(), _pid_namespace(), os.getpid(), _started(os.getpid()), secrets.token_hex(8)
         )
 
     @classmethod
@@ -51,7 +51,7 @@ class Owner:
         Raises
         ------
         ValueError, TypeError
-            If it names none.
+            If it names no holder.
         """
         owner = cls(**fields)
         if not isinstance(owner.pid, int) or not all(isinstance(item, str) for item in (owner.boot, owner.pids)):
@@ -60,8 +60,8 @@ class Owner:
         return owner
 
     def is_dead(self) -> bool:
-        """Whether this process can tell that the holder is gone: same boot and container, no such process any more."""
-        here = "" not in {self.boot, self.pids} and (self.boot, self.pids) == (_boot(), _pid_space())
+        """Whether the holder is known to be gone: same boot and PID namespace, but no such process."""
+        here = "" not in {self.boot, self.pids} and (self.boot, self.pids) == (_boot(), _pid_namespace())
         return here and _started(self.pid) != self.started
 
 
@@ -69,8 +69,8 @@ class Owner:
 class Leases:
     """Leases of one worker process on one store.
 
-    A lease is taken over when its process is known to be dead, or when its heartbeat stood still for its own time to
-    live *as measured by the clock of whoever watches*: clocks of different machines are never compared.
+    A lease is taken over when its process is known to be dead, or when its heartbeat has not changed for its time to
+    live *by the clock of the watching process*: clocks of different machines are never compared.
     """
 
     backend: Backend
@@ -87,9 +87,9 @@ class Leases:
             raise ConfigError(msg)
 
     def acquire(self, name: str) -> Lease | None:
-        """Take the lease `name`; None while somebody else holds it."""
+        """Take the lease `name`; None while another worker holds it."""
         content = self._content(beat=0)
-        if self.backend.create(name, content, sync=False):  # no lease outlives its owner, nor a power cut
+        if self.backend.create(name, content, sync=False):  # no sync: a lease need not survive a power cut
             return Lease(self, name, content)
         try:
             current = self.backend.get(name)
@@ -100,9 +100,9 @@ class Leases:
         return None
 
     def sweep(self, folder: str) -> None:
-        """Remove the leases of holders known to be dead, which nobody takes over where the work is done.
+        """Remove the leases of dead holders, which no worker takes over where the work is done.
 
-        Without taking them over first: a holder that was killed at a renewal left a marker which that would wait for.
+        Deleted, not taken over first: a holder killed during a renewal left a marker that a takeover waits for.
         """
         for name in self.backend.names(f"{folder}/leases"):
             lease = f"{folder}/leases/{name}"
@@ -111,12 +111,12 @@ class Leases:
                     self.backend.delete(lease)
 
     def is_stale(self, name: str, content: bytes) -> bool:
-        """Whether the holder that wrote `content` is dead or has not beaten for its time to live."""
+        """Whether the holder that wrote `content` is dead or has not renewed it for its time to live."""
         try:
             fields = json.loads(content)
             owner, ttl = Owner.of(fields["owner"]), float(fields["ttl"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            owner, ttl = None, self.ttl  # torn by a kill: counts as silent
+            owner, ttl = None, self.ttl  # torn by a kill: stale after this process's time to live
         if not 0 < ttl <= LONGEST_TTL:  # NaN too
             ttl = self.ttl
         if owner is not None and owner.is_dead():
@@ -129,7 +129,7 @@ class Leases:
         return now - since > ttl
 
     def keep(self, lease: Lease) -> None:
-        """Renew a lease from now on, from a thread that all leases share and that ends when there is none."""
+        """Renew a lease from now on, in a thread that all leases share and that ends when there is none."""
         with self._lock:
             self._beating.append(lease)
             if self._heart is None:
@@ -137,7 +137,7 @@ class Leases:
                 self._heart.start()
 
     def forget(self, lease: Lease) -> None:
-        """Renew a lease no more; returns once no renewal of it is under way."""
+        """Stop renewing a lease; returns once no renewal of it is in progress."""
         with self._lock:
             self._beating.remove(lease)
         with lease.renewing:
@@ -185,10 +185,10 @@ class Lease:
             self.release()
 
     def renew(self) -> None:
-        """Write a new heartbeat; mark the lease as lost if somebody took it."""
+        """Write a new heartbeat; mark the lease as lost if another worker took it."""
         self.beats += 1
         content = self.leases._content(self.beats)  # noqa: SLF001 - same module, one idea
-        with contextlib.suppress(OSError):  # a store out of reach for a moment: the next beat tries again
+        with contextlib.suppress(OSError):  # store briefly unreachable: the next heartbeat retries
             if self.leases.backend.swap(self.name, self.content, content):
                 self.content = content
             elif not self.still_mine():
@@ -215,8 +215,8 @@ def _boot() -> str:
         return ""
 
 
-def _pid_space() -> str:
-    """The space that process numbers count in: containers of one machine share its boot, not their processes."""
+def _pid_namespace() -> str:
+    """The PID namespace: containers of one machine share its boot, not their process numbers."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -224,7 +224,7 @@ def _pid_space() -> str:
 
 
 def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot, empty if there is none: tells a reused number from the old."""
+    """Start time of a process in clock ticks since boot, empty if there is none: detects a reused number."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 
 class Abandoned(BaseException):
-    """A unit given up half-way because this process was asked to stop.
+    """A unit abandoned before its end because this process was asked to stop.
 
-    Not an `Exception`: no handler of a stage, and no search for a row to blame, may take it for a failure.
+    Not an `Exception`: neither a stage's handler nor the search for a failing row may take it for a failure.
     """
 
 
 @dataclass
 class Maker:
-    """Makes units; keeps the stage that it made last set up.
+    """Makes units; keeps the last stage set up.
 
     Attributes
     ----------
     emit : callable
         Receives events: plain dictionaries with a field ``event``.
     stopping : callable
-        Whether this process was asked to stop; looked at after every block.
+        Whether this process was asked to stop; called after every block.
     """
 
     session: Session
@@ -61,21 +61,21 @@ class Maker:
     _hashed: set[tuple[Path, str]] = field(default_factory=set)
 
     def make(self, node: Node, unit: int | None, lease: Lease) -> tuple[CommitRecord, bool]:
-        """Make and commit one unit whose lease is held; return the record that stands and whether this was needed.
+        """Make and commit one unit whose lease is held; return its record and whether this call made it.
 
         Raises
         ------
         Abandoned
             If this process was asked to stop.
         TornShardError
-            If an upstream shard turned out to be damaged; it is discarded, so that it is made again first.
+            If an upstream shard is damaged; it is discarded, so that it is remade first.
         """
         try:
             manifest = self._manifest(node)
             generation = self._clear_old(node, manifest, unit, lease)
             if isinstance(generation, CommitRecord):
                 return generation, False
-            self._tell("begin", node, shard=unit)
+            self._report("begin", node, shard=unit)
             if unit is None:
                 record = self._make_artifact(node, lease, generation)
             else:
@@ -85,7 +85,7 @@ class Maker:
             raise
         self.session.backend.delete(retry_name(node.folder, unit))
         self.session.backend.delete(failure_name(node.folder, unit))
-        self._tell(
+        self._report(
             "shard", node, shard=unit, rows=record.stop - record.start, ok=record.ok + record.no_object,
             quarantined=len(record.quarantined), seconds=record.seconds, taken_over=record.taken_over_from is not None,
             summary=record.summary,
@@ -93,7 +93,7 @@ class Maker:
         return record, True
 
     def _clear_old(self, node: Node, manifest: StageManifest, unit: int | None, lease: Lease) -> CommitRecord | int:
-        """The record that stands, or the generation to make once what is torn or outdated is gone."""
+        """The valid record, or the generation to make after a torn or outdated shard is removed."""
         state, old = unit_state(self.session, node, manifest, unit, retry=True)
         asked = retry_generation(self.session, node, unit)
         if old is None:
@@ -109,8 +109,8 @@ class Maker:
         self, node: Node, manifest: StageManifest, shard: int, lease: Lease, generation: int
     ) -> CommitRecord:
         def on_rows(done: int, total: int) -> None:
-            if done < total:  # of the last block the commit will tell
-                self._tell("rows", node, shard=shard, done=done, total=total)
+            if done < total:  # the commit reports the last block
+                self._report("rows", node, shard=shard, done=done, total=total)
             self.check()
 
         job = ShardJob(
@@ -143,7 +143,7 @@ class Maker:
         return record
 
     def _discard_damaged(self, node: Node, unit: int | None) -> None:
-        """Discard what `unit` reads if its bytes are not those of its record; mend arrays' metadata."""
+        """Discard what `unit` reads if its bytes are not those of its record; restore arrays' metadata."""
         for need in node.upstream:
             manifest = existing_manifest(self.session, need)
             if manifest is not None and need.split is not None:
@@ -162,7 +162,7 @@ class Maker:
     # -- set-up --------------------------------------------------------------------------------------------------
 
     def _manifest(self, node: Node) -> StageManifest:
-        """As it stands in the node's folder; asked once while the same resolved node is worked on."""
+        """Manifest in the node's folder; read once for each resolved node."""
         if self._known is None or self._known[0] is not node:
             self._known = node, existing_manifest(self.session, node) or self._begin(node)
         return self._known[1]
@@ -179,7 +179,7 @@ class Maker:
         return found
 
     def _checksum(self, node: Node, made: StageManifest) -> str:
-        """That of shards which stand in the folder or can be taken over as they are, else that of new ones."""
+        """Checksum of the shards in the folder or of those that can be taken over, else that of new shards."""
         standing = commit.checksum_of_folder(self.session.backend, node.folder, made, node.shards)
         if standing is not None:
             return standing
@@ -226,7 +226,7 @@ class Maker:
         Raises
         ------
         TornShardError
-            If one is missing or has other bytes than its record says.
+            If one is missing or has other bytes than recorded.
         """
         record = read_record(self.session.backend, node.folder, None)
         folder = self.session.backend.fetch_folder(f"{node.folder}/files")
@@ -241,7 +241,7 @@ class Maker:
         return folder
 
     def _progress(self, node: Node, done: int, total: int) -> None:
-        self._tell("progress", node, done=done, total=total)
+        self._report("progress", node, done=done, total=total)
         self.check()
 
     def check(self) -> None:
@@ -254,7 +254,7 @@ class Maker:
             self._warned.add(text)
             self.emit({"event": "warning", "text": text})
 
-    def _tell(self, event: str, node: Node, **fields: Any) -> None:
+    def _report(self, event: str, node: Node, **fields: Any) -> None:
         self.emit({"event": event, "stage": node.stage, "split": node.split, **fields})
 
 
@@ -264,5 +264,5 @@ def _image_ids(index: Index) -> list[str]:
 
 
 def failure_name(folder: str, unit: int | None) -> str:
-    """Object that says why a unit could not be made the last time."""
+    """Name of the object with the last error of a unit."""
     return f"{folder}/failures/{file_of(unit)}"

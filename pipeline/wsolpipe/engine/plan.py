@@ -1,4 +1,4 @@
-"""Which shards stand, which are to be made, and why. Reads manifests, records and object sizes only."""
+"""Which shards are done, which are to be made, and why. Reads manifests, records and object sizes only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """What is to be said of one shard."""
+    """State of one shard."""
 
     DONE = "done"
     MISSING = "missing"
@@ -34,7 +34,7 @@ class State(StrEnum):
 
 @dataclass
 class Units:
-    """States of all shards of one node, with the records that stand and the stamps under which they were read."""
+    """States of all shards of one node, with their records and the stamps under which these were read."""
 
     states: dict[int | None, State] = field(default_factory=dict)
     records: dict[int | None, CommitRecord] = field(default_factory=dict)
@@ -59,8 +59,8 @@ def examine(
     upstream : dict
         What this returned for the nodes that it reads.
     before : Units, optional
-        What this returned for the node earlier: records that are the same objects still, and whose shard was whole
-        then, are not read again.
+        What this returned for the node earlier: records whose stamp has not changed, and whose shard was
+        complete then, are not read again.
     """
     manifest = existing_manifest(session, node)
     units = Units({unit: State.MISSING for unit in node.units})
@@ -106,12 +106,12 @@ def unit_state(
 
 
 def retry_name(node_folder: str, unit: int | None) -> str:
-    """Object that asks for a new generation of a shard."""
+    """Name of the object that requests a new generation of a shard."""
     return f"{node_folder}/retries/{file_of(unit)}"
 
 
 def retry_generation(session: Session, node: Node, unit: int | None) -> int:
-    """Generation that was asked for, 1 if none was."""
+    """Requested generation, 1 if there is no request."""
     try:
         return int(json.loads(session.backend.get(retry_name(node.folder, unit)))["generation"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -142,7 +142,7 @@ def _is_stale(node: Node, record: CommitRecord, upstream: dict[tuple[str, str | 
 
 @dataclass(frozen=True)
 class Line:
-    """What `plan` says of one stage and split."""
+    """One line of `plan`: a stage of a split."""
 
     stage: str
     split: str | None
@@ -164,7 +164,7 @@ class Line:
 
 
 def make_plan(session: Session, graph: Graph) -> list[Line]:
-    """A line for every stage and split, needs first."""
+    """A line for every stage and split, upstream stages first."""
     known: dict[tuple[str, str | None], Units] = {}
     lines = []
     for split, index in graph.indexes.items():
@@ -230,12 +230,12 @@ def _reason(session: Session, node: Node, units: Units) -> str:
     counts = units.count()
     if not units.states or counts[State.DONE] == len(units.states):
         return "done"
-    told = [f"{counts[state]} {state}" for state in State if counts[state] and state is not State.DONE]
+    parts = [f"{counts[state]} {state}" for state in State if counts[state] and state is not State.DONE]
     if counts[State.DONE] == 0 and counts[State.MISSING] == len(units.states):
         changed = _changed_fields(session, node)
         return f"changed: {', '.join(changed[:3])}" if changed else "missing"
     failed = len(session.backend.names(f"{node.folder}/failures"))
-    return ", ".join([*told, *([f"{failed} failed"] if failed else [])])
+    return ", ".join([*parts, *([f"{failed} failed"] if failed else [])])
 
 
 def _changed_fields(session: Session, node: Node) -> list[str]:

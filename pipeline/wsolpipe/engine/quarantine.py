@@ -1,4 +1,4 @@
-"""Quarantined rows: list them, try them again, or accept that they are gone."""
+"""Quarantined rows: list them, retry them, or accept that they are gone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def views(session: Session) -> Iterator[StageView]:
-    """The stages named (all without a name) of the splits named, and before each what it reads.
+    """The requested stages (default all) of the requested splits, each after its upstream stages.
 
-    Of a stage named the configuration's key is taken, or else the newest; of what it reads, that which it read.
+    A requested stage has the configuration's key, or else the newest; an upstream stage has the key that was read.
     """
     name = session.dataset.name
     seen: set[str] = set()
@@ -33,7 +33,7 @@ def views(session: Session) -> Iterator[StageView]:
     def with_needs(view: StageView) -> Iterator[StageView]:
         present = session.store[name][view.split]
         for need, fingerprint in view.manifest.upstream.items():
-            if short_key(fingerprint) in present.keys(need):  # noqa: SIM118 - no mapping
+            if short_key(fingerprint) in present.keys(need):  # noqa: SIM118 - not a mapping
                 yield from with_needs(present.stage(need, short_key(fingerprint)))
         if view.folder not in seen:
             seen.add(view.folder)
@@ -48,7 +48,7 @@ def views(session: Session) -> Iterator[StageView]:
 
 
 def quarantined_rows(session: Session) -> list[dict[str, Any]]:
-    """Every quarantined row: row, image_id, path, stage, split, reason; each where it was quarantined first."""
+    """Every quarantined row: row, image_id, path, stage, split, reason; each at the stage that quarantined it."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for split in session.splits:
         index = session.index_of(split)
@@ -85,7 +85,7 @@ def retry(session: Session, ids: set[str] | None = None) -> int:
 def retry_found(session: Session, graph: Graph) -> int:
     """Ask for a new generation of every shard with a row whose file was lost and is back; return how many.
 
-    Rows are lost when the folder of images is out of reach for a moment: nobody has to list them to try them again.
+    Rows are lost while the folder of images is unreachable; they are retried without a request.
     """
     asked = 0
     for node in graph.nodes:
@@ -117,7 +117,7 @@ def drop(session: Session, ids: set[str] | None = None) -> int:
 
 
 def dropped_ids(backend: Backend, dataset: str, split: str) -> set[str]:
-    """image_ids that somebody accepted as gone."""
+    """image_ids accepted as gone."""
     try:
         return set(json.loads(backend.get(_dropped_name(dataset, split))))
     except (FileNotFoundError, ValueError, TypeError):

@@ -45,14 +45,14 @@ READ_ALWAYS = ("row", "image_id", "path", "labels", "width", "height", "orientat
 
 @dataclass
 class Memory:
-    """What a process keeps from shard to shard.
+    """What a process keeps between shards.
 
     Attributes
     ----------
     verified : set of str
-        Upstream shards whose bytes were found to be those of their record.
+        Upstream shards whose bytes were checked against their record.
     paces : dict
-        How many rows each stage is given at once.
+        Number of rows that each stage gets at once.
     """
 
     verified: set[str] = field(default_factory=set)
@@ -68,7 +68,7 @@ class Memory:
 
 @dataclass
 class ShardJob:
-    """One shard under way.
+    """One shard being made.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class ShardJob:
     _summary: dict[str, float] = field(default_factory=dict)
 
     def make(self) -> CommitRecord:
-        """Make and commit the shard; return the record that stands in the store in the end."""
+        """Make and commit the shard; return its record in the store."""
         began = time.perf_counter()
         start, stop = self.node.shards.span(self.shard)
         assert self.node.index is not None
@@ -107,7 +107,7 @@ class ShardJob:
         contents = upstream_contents(self.session, self.node, self.shard)
         upstream = self._read_upstream(start, stop)
         if upstream_contents(self.session, self.node, self.shard) != contents:
-            msg = f"what shard {self.shard} of {self.node.stage} reads was made again meanwhile"
+            msg = f"what shard {self.shard} of {self.node.stage} reads was remade meanwhile"
             raise TornShardError(msg)
         checkpoint = Checkpoint.of(
             self.session.config, self.node, self.shard, digest, contents, self.generation, self.stage.grain()
@@ -179,7 +179,7 @@ class ShardJob:
         return found
 
     def _check_upstream(self, view: StageView, numbers: range) -> dict[int, str]:
-        """Hold every shard that is read against its record; return why rows of it are quarantined.
+        """Check every shard that is read against its record; return why rows of it are quarantined.
 
         Zarr alone would not notice: a missing object reads as fill values, and a changed byte often decodes.
         """
@@ -222,7 +222,7 @@ class ShardJob:
             began = time.perf_counter()
             try:
                 made = process_guarded(self.stage, rows, inputs, specs)
-            except BaseException:  # stopped inside a block, or failed: the rows before it are kept
+            except BaseException:  # stopped or failed inside a block: the rows before it are kept
                 checkpoint.save(first, arrays, status, reasons, self._summary, at_once=first > done)
                 raise
             pace.learn(last - first, time.perf_counter() - began)
@@ -237,7 +237,7 @@ class ShardJob:
             fault_point("block")
             try:
                 self.on_rows(last, stop - start)
-            except BaseException:  # asked to stop: the next to take this shard on this machine goes on from here
+            except BaseException:  # asked to stop: the next worker of this machine resumes here
                 checkpoint.save(last, arrays, status, reasons, self._summary, at_once=True)
                 raise
             first = last
@@ -325,7 +325,7 @@ def commit_arrays(
     arrays: Mapping[str, Array],
     lease: Lease,
 ) -> CommitRecord:
-    """Encode the arrays of one shard and commit them; return the record that stands in the end."""
+    """Encode the arrays of one shard and commit them; return its record in the store."""
     assert record.shard is not None
     shards = Shards(manifest.rows, manifest.shard_rows)
     objects = {

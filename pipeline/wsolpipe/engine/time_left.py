@@ -1,4 +1,4 @@
-"""The time that this process has left, and whether a unit of work can end in it."""
+"""The time that this process has left, and whether a unit can be finished in it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from wsolpipe.engine.plan import Units
 
 MARGIN = 1.25
-"""What a unit may take, over what the slowest of those like it took."""
+"""Time allowed for a unit, relative to the slowest similar unit."""
 LAST_SECONDS = 5.0
-"""Time in which work that is still under way is given up, its finished blocks kept on scratch, and its lease given
-back; at most a tenth of the whole."""
+"""Time reserved to abandon the running unit, keep its finished blocks on scratch, and release its lease; at most a
+tenth of the whole."""
 
 
 @dataclass
 class TimeLeft:
-    """Counts down to `ends_at` of a configuration; without one there is always time.
+    """Counts down to `ends_at` of a configuration; without one time is unlimited.
 
-    A unit is begun only if it can end in time: `MARGIN` times what the slowest unit like it took, by rows, as measured
-    by this process, or else by the records in the store. Where nothing was measured yet it is begun. One that would
-    not fit into all the time that this process had is begun in the first half of it: blocks that get done are kept.
+    A unit is started only if it can end in time: in `MARGIN` times the time per row of the slowest similar unit, as
+    measured by this process, or else by the records in the store. Without a measurement it is started. A unit too long
+    for the whole time of this process is started in the first half of it: finished blocks are kept.
     """
 
     ends: float | None
@@ -42,7 +42,7 @@ class TimeLeft:
 
     @property
     def seconds(self) -> float:
-        """Seconds left; infinite without a bound."""
+        """Seconds left; infinite without a limit."""
         return float("inf") if self.ends is None else self.ends - time.monotonic()
 
     def is_up(self) -> bool:
@@ -50,7 +50,7 @@ class TimeLeft:
         return self.seconds <= min(LAST_SECONDS, self.whole / 10)
 
     def fits(self, node: Node, unit: int | None, units: Units) -> bool:
-        """Whether a unit can end in time; `units` are the records of those like it."""
+        """Whether a unit can end in time; `units` are the similar ones in the store."""
         if self.ends is None:
             return True
         if self.is_up():
@@ -60,12 +60,12 @@ class TimeLeft:
         return needed is None or needed <= left or (needed > self.whole and left > self.whole / 2)
 
     def note(self, node: Node, record: CommitRecord) -> None:
-        """Remember what a unit took that this process made."""
+        """Remember the time of a unit that this process made."""
         if record.taken_over_from is None:
             self._own[node.folder] = max(_pace(record), self._own.get(node.folder, 0.0))
 
     def _needed(self, node: Node, unit: int | None, units: Units) -> float | None:
-        """Seconds that a unit may take, None if nothing like it was measured."""
+        """Seconds that a unit may take, None if no similar one was measured."""
         others = (_pace(record) for record in units.records.values() if record.taken_over_from is None)
         pace = self._own.get(node.folder) or max(others, default=None)
         if pace is None:

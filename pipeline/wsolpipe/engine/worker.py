@@ -1,6 +1,6 @@
-"""A worker: takes a lease on whatever is ready, makes it, commits it, until nothing is left.
+"""A worker: takes a lease on a unit that is ready, makes it, commits it, until nothing is left.
 
-One process alone, several of them, or tasks of a Dask cluster all run this; none needs to know of the others.
+A single process, several processes and tasks of a Dask cluster all run this; none needs to know of the others.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ POLL_SECONDS = 0.2
 
 
 class Outcome(StrEnum):
-    """What came of an attempt at one unit."""
+    """Result of an attempt at one unit."""
 
     MADE = "made"
-    STOOD = "somebody made it before"
-    HELD = "somebody else is at it"
+    EXISTED = "another worker made it before"
+    HELD = "another worker holds its lease"
     AGAIN = "failed, to be tried again"
     FAILED = "failed for good"
 
@@ -53,7 +53,7 @@ class Worker:
     emit : callable
         Receives events: plain dictionaries with a field ``event``.
     stop : threading.Event
-        Set when this process shall end: the unit under way is abandoned at its next block.
+        Set when this process is to end: the running unit is abandoned at its next block.
     late : bool
         Whether it ended, with work left, because of its wall time.
     """
@@ -93,8 +93,8 @@ class Worker:
         Returns
         -------
         str
-            ``made``, ``busy`` (somebody else holds it), ``failed``, or ``late`` (not begun or given up, since this
-            process is about to end).
+            ``made``, ``busy`` (another worker holds it), ``failed``, or ``late`` (not started or abandoned, since
+            this process is about to end).
         """
         if self._must_end():
             return "late"
@@ -110,18 +110,22 @@ class Worker:
         outcome, record = self._attempt(node, unit)
         if outcome is Outcome.MADE and record is not None:
             self.time_left.note(node, record)
-        names = {Outcome.MADE: "made", Outcome.STOOD: "made", Outcome.FAILED: "late" if self._must_end() else "failed"}
+        names = {
+            Outcome.MADE: "made",
+            Outcome.EXISTED: "made",
+            Outcome.FAILED: "late" if self._must_end() else "failed",
+        }
         return names.get(outcome, "busy")
 
     def _units_like(self, node: Node) -> Units:
-        """What the store tells of the units of a node, where it matters how long these took."""
+        """Units of a node as the store records them, if the time they took matters."""
         if self.time_left.ends is None:
             return Units()
         self._seen[node.folder] = examine(self.session, node, {}, self._seen.get(node.folder))
         return self._seen[node.folder]
 
     def _must_end(self) -> bool:
-        """Whether to end now: asked to, or out of time."""
+        """Whether to end now, on request or because time is up."""
         if not self.stop.is_set() and self.time_left.is_up():
             self._end_late()
         return self.stop.is_set()
@@ -133,7 +137,7 @@ class Worker:
         self.stop.set()
 
     def _finish_index(self, work: IndexWork) -> None:
-        """Scan with whoever else scans, then assemble."""
+        """Scan, perhaps beside other workers, then assemble."""
         while not self._must_end() and self.session.index_of(work.split) is None:
             made = [self._scan(work, shard) for shard in work.pending() if not self.stop.is_set()]
             if not work.pending():
@@ -159,7 +163,7 @@ class Worker:
         return True
 
     def _round(self, graph: Graph) -> tuple[int, bool]:
-        """Go through all nodes once; count what was found or made, and tell whether others are at work."""
+        """Go through all nodes once; return the number of units made, and whether other workers hold some."""
         known: dict[tuple[str, str | None], Units] = {}
         made, waiting = 0, False
         self._short = False
@@ -173,16 +177,16 @@ class Worker:
             if self.stop.is_set():
                 return made, False
             if node.split is None and made:
-                return made, waiting  # keys that waited for this artifact can be known now
+                return made, waiting  # keys that depend on this artifact are known now
         return made, waiting
 
     def _work_through(self, node: Node, units: Units, known: dict[tuple[str, str | None], Units]) -> tuple[int, bool]:
         """Make what is pending of one node and ready.
 
-        A worker goes straight on until it meets another one's work. Then it looks at what is left by now and goes on
-        from any place of that: so workers spread over the shards, and do not follow each other through them.
+        A worker goes on in order until it meets another one's work. Then it reads what is left and goes on from a
+        random place: so workers spread over the shards instead of following each other.
         """
-        left = [unit for unit in units.pending() if not self._given_up(node, unit) and is_ready(node, unit, known)]
+        left = [unit for unit in units.pending() if not self._has_failed(node, unit) and is_ready(node, unit, known)]
         place, made, waiting = 0, 0, False
         while left and not self.stop.is_set():
             unit = left.pop(place % len(left))
@@ -196,7 +200,7 @@ class Worker:
                 units.states[unit], units.records[unit] = State.DONE, record
                 if outcome is Outcome.MADE:
                     self.time_left.note(node, record)
-            if outcome in {Outcome.HELD, Outcome.STOOD}:
+            if outcome in {Outcome.HELD, Outcome.EXISTED}:
                 standing = set(self.session.backend.names(f"{node.folder}/commits"))
                 left = [
                     unit for unit in left if units.states[unit] is not State.MISSING or file_of(unit) not in standing
@@ -205,19 +209,19 @@ class Worker:
         return made, waiting
 
     def _attempt(self, node: Node, unit: int | None) -> tuple[Outcome, CommitRecord | None]:
-        """Make one unit if its lease is free; return what came of it, and the record that stands."""
+        """Make one unit if its lease is free; return the outcome, and the record in the store."""
         lease = self.leases.acquire(lease_name(node.folder, unit))
         if lease is None:
             return Outcome.HELD, None
         try:
             with lease.beating():
                 record, made = self.maker.make(node, unit, lease)
-                return Outcome.MADE if made else Outcome.STOOD, record
+                return Outcome.MADE if made else Outcome.EXISTED, record
         except Abandoned:
             self.stop.set()
             return Outcome.FAILED, None
         except TornShardError as error:
-            self._torn[lease.name] += 1  # its upstream is made again first, unless that does not help
+            self._torn[lease.name] += 1  # its upstream is remade first, unless that does not help
             if self._torn[lease.name] > self.session.config.retries + 1:
                 self._note_failure(node, unit, error)
         except WsolError as error:
@@ -228,9 +232,9 @@ class Worker:
             self._note_failure(node, unit, error)
         except Exception as error:
             self._note_failure(node, unit, error)
-        return Outcome.FAILED if self._given_up(node, unit) else Outcome.AGAIN, None
+        return Outcome.FAILED if self._has_failed(node, unit) else Outcome.AGAIN, None
 
-    def _given_up(self, node: Node, unit: int | None) -> bool:
+    def _has_failed(self, node: Node, unit: int | None) -> bool:
         return self._tries[failure_name(node.folder, unit)] > self.session.config.retries
 
     def _note_failure(self, node: Node, unit: int | None, error: Exception) -> None:
@@ -244,7 +248,7 @@ class Worker:
 
 
 def is_ready(node: Node, unit: int | None, known: dict[tuple[str, str | None], Units]) -> bool:
-    """Whether everything that a unit reads is made."""
+    """Whether everything that a unit reads is complete."""
     for need in node.upstream:
         units = known.get((need.stage, need.split))
         if units is None or any(units.states.get(shard) is not State.DONE for shard in node.reads(need, unit)):
