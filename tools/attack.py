@@ -84,7 +84,7 @@ def other_json(path: Path, rng: random.Random) -> None:
 
 
 def unreadable(path: Path, rng: random.Random) -> None:  # noqa: ARG001
-    """A link to itself: not even root can read it."""
+    """Replace by a link to itself, which not even root can read."""
     path.unlink()
     path.symlink_to(path.name)
 
@@ -201,7 +201,7 @@ class Attacker:
             self._look(done, what, target)
 
     def _look(self, done: Attack, what: str, target: Path) -> None:
-        """Look at a store from this process: only errors of the product may come, and no other bytes."""
+        """Look at a store from this process: only the product's errors may be raised, and no other bytes read."""
         try:
             if what == "verify":
                 list(verify(open_store(str(target))))
@@ -248,8 +248,8 @@ class Attacker:
         return int(ended.code)
 
     def _settle(self, done: Attack, command: str, store: Path, other: Path) -> None:
-        """Repair and repeat until everything stands, as a user would."""
-        said = []
+        """Repair and repeat until everything is done, as a user would."""
+        log = []
         for _ in range(ROUNDS):
             codes = [self._command(done, "repair source", store, other), self._command(done, "run", store, other)]
             if command != "run":
@@ -259,7 +259,7 @@ class Attacker:
                 ]
             targets = [store, *([other] if command != "run" else [])]
             problems = [item for target in targets for item in verify(open_store(str(target)))]
-            said.append(f"codes {codes}, {[(item.kind, item.where, item.text) for item in problems[:3]]}")
+            log.append(f"codes {codes}, {[(item.kind, item.where, item.text) for item in problems[:3]]}")
             if not any(codes) and not problems:
                 break
         for target in [store, *([other] if command != "run" else [])]:
@@ -267,9 +267,9 @@ class Attacker:
             wrong = [name for name in wanted if found.get(name) not in {None, wanted[name]}]
             lost = [name for name in wanted if name not in found]
             if wrong:
-                done.failed.append(("wrong bytes read", f"{wrong[:3]} after {said}"))
+                done.failed.append(("wrong bytes read", f"{wrong[:3]} after {log}"))
             if lost or any(codes) or problems:
-                done.failed.append(("rows lost", f"{lost[:3]} after {said}"))
+                done.failed.append(("rows lost", f"{lost[:3]} after {log}"))
 
 
 def run(torture: Torture, attacks: int, out: Path | None = None) -> Attacker:

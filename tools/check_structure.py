@@ -1,8 +1,9 @@
-"""Check the structure of the house: no circle of files, no long module, no two modules of one name in one half.
+"""Check the structure of the packages: no import cycle, no long module, no two modules of one name in one package.
 
     python tools/check_structure.py [ROOT]
 
-An import anywhere in a file counts, one for type checking alone included: a circle of types is one idea in two files.
+An import anywhere in a file counts, one for type checking alone included: modules that need each other's types are
+one idea in two files.
 Prints what is wrong, one line each, and exits with 1 if anything is.
 """
 
@@ -17,15 +18,15 @@ HALVES = {"wsolpipe": "pipeline", "wsoltrain": "trainer"}
 MAX_LINES = 400
 #: One algorithm and one unit of compilation.
 LONG = frozenset({"wsolpipe/metrics/sweep.py"})
-#: Folders whose modules are named by what they make, and files that every folder may have.
+#: Folders whose modules have the name of their product, and files that every folder may have.
 NAMED_ALIKE = ("/cli/", "/stages/", "/sections/", "/recipes/")
 SHARED_NAMES = frozenset({"__init__.py", "__main__.py", "base.py"})
-#: Public faces of modules in rooms.
+#: Public modules that re-export others.
 FACES = frozenset({"wsoltrain/crf.py", "wsoltrain/stream.py"})
-#: What is not mended yet. It only shrinks: a line that is wrong no more has to go.
+#: Problems not fixed yet. The set only shrinks: a fixed problem has to be removed.
 KNOWN = frozenset(
     {
-        "circle of files: wsolpipe.share.card, wsolpipe.share.croissant, wsolpipe.share.publish",
+        "import cycle: wsolpipe.share.card, wsolpipe.share.croissant, wsolpipe.share.publish",
         "modules of one name: wsolpipe/evaluate/tables.py, wsolpipe/images/tables.py",
         "modules of one name: wsolpipe/images/importers/localization.py, wsolpipe/metrics/localization.py",
         "modules of one name: wsolpipe/models/sources.py, wsolpipe/networks/sources.py",
@@ -53,7 +54,7 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     named = {name for name in found if name in known}
-    # The folder of an imported module is not meant where the module itself is.
+    # An import of a module does not count as one of its package.
     return {name for name in named if known[name].name != "__init__.py" or not any(_below(one, name) for one in named)}
 
 
@@ -61,7 +62,7 @@ def _below(name: str, folder: str) -> bool:
     return name.startswith(f"{folder}.")
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Groups of modules that import each other in a loop, smallest name first (Tarjan's components)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -90,10 +91,10 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def check(root: Path) -> list[str]:
-    """What is wrong, a line each."""
+    """Problems, one per line."""
     known = modules(root)
     graph = {name: imports(path, known) - {name} for name, path in known.items()}
-    wrong = [f"circle of files: {', '.join(group)}" for group in circles(graph)]
+    wrong = [f"import cycle: {', '.join(group)}" for group in cycles(graph)]
     alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, path in known.items():
         half = name.partition(".")[0]
@@ -108,14 +109,14 @@ def check(root: Path) -> list[str]:
 
 
 def main() -> int:
-    """Print what is wrong and return 1 if anything is."""
+    """Print the problems; return 1 if there is a new one."""
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1]
     found = set(check(root))
-    new, mended = sorted(found - KNOWN), sorted(KNOWN - found)
+    new, fixed = sorted(found - KNOWN), sorted(KNOWN - found)
     for line in new:
         print(line)
-    for line in mended:
-        print(f"mended, take it out of KNOWN in tools/check_structure.py: {line}")
+    for line in fixed:
+        print(f"fixed, remove it from KNOWN in tools/check_structure.py: {line}")
     return int(bool(new))
 
 

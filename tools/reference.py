@@ -1,4 +1,4 @@
-"""Write the reference pages of ``docs/reference/`` from the table of keys; with ``--check``, say which are out of date.
+"""Write the reference pages of ``docs/reference/`` from the table of keys; with ``--check``, list those out of date.
 
 python tools/reference.py [--check]
 """

@@ -1,8 +1,8 @@
-"""Kills `run`, `push` and `pull` with SIGKILL again and again, and compares what stands in the end byte by byte.
+"""Kills `run`, `push` and `pull` with SIGKILL repeatedly, and compares the final stores byte by byte.
 
     python tools/torture.py [--kills 200] [--attacks 500] [--seed 0] [--no-s3] [--out FILE]
 
-A store is killed at until the command gets through, then the next store is begun. Half of the kills fall at the named
+A store is killed at until the command gets through, then the next store is started. Half of the kills fall at the named
 moments of a commit (`wsolpipe.engine.faults`), half at moments drawn from the time that the command takes undisturbed.
 After every kill the target may hold no shard that is not whole; in the end every row must be there, in the bytes of a
 run that was left alone. Then files of finished stores and of trainings are damaged in every way that `attack` knows.
@@ -75,7 +75,7 @@ SCENES = (
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill, and how many of the shards stood when it fell."""
+    """A kill, and the number of shards committed before it."""
 
     scene: Scene
     phase: str
@@ -112,9 +112,9 @@ class Torture:
         self._numbers = itertools.count()
 
     def must(self, done: Finished) -> None:
-        """Raise unless a command that nobody killed got through."""
+        """Raise unless a command that was not killed succeeded."""
         if done.code:
-            msg = f"a command that nobody killed ended with {done.code}:\n{done.err or done.out}"
+            msg = f"a command that was not killed ended with {done.code}:\n{done.err or done.out}"
             raise AssertionError(msg)
 
     def torture(self, scene: Scene, kills: int) -> None:
@@ -163,7 +163,7 @@ class Torture:
         return str(self.server.store())
 
     def _check_part(self, target: str) -> int:
-        """Hold what a kill left against its records; return the shards that stand."""
+        """Check what a kill left against its records; return the committed shards."""
         backend = open_backend(target)
         if not backend.names(""):
             return 0
@@ -174,7 +174,7 @@ class Torture:
         return sum(1 for name, _ in backend.walk("") if "/commits/" in name and "/index/" not in name)
 
     def _check_whole(self, target: str) -> None:
-        """Every row is there, in the bytes of the undisturbed run, and nobody holds a lease."""
+        """Every row is there, with the bytes of the undisturbed run, and no lease is held."""
         found = labels(target)
         if found != self.wanted:
             differing = sorted(name for name in {*found, *self.wanted} if found.get(name) != self.wanted.get(name))

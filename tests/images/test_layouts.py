@@ -50,7 +50,7 @@ def test_folder_labels_follow_the_class_list(pets, tmp_path):
     (tmp_path / "names.txt").write_text("5,cat\n2,dog\n")
     config = pets(classes="names.txt")
     assert [row.labels for row in list_split(config, "train").rows] == [(5,), (5,), (2,)]
-    with pytest.raises(DataError, match="folder 'eel' is no class of names.txt"):
+    with pytest.raises(DataError, match="folder 'eel' is not a class of names.txt"):
         list_split(config, "val")
 
 
@@ -143,10 +143,10 @@ def test_a_parquet_table_reads_as_the_same_csv(tmp_path, describe):
     [
         ("path,label\na.jpg,0\na.jpg,0\n", "t.csv:3: duplicate id 'a.jpg', first at t.csv:2"),
         ("path,label\na.jpg,2\n", "t.csv:2: label 2 is outside the 2 classes"),
-        ("path,label\na.jpg,cat\n", "t.csv:2: label 'cat' is no integer"),
+        ("path,label\na.jpg,cat\n", "t.csv:2: label 'cat' is not an integer"),
         ("path,x0,y0,x1,y1\na.jpg,1,2,3,\n", "t.csv:2: not a box"),
         ("path,x0,y0,x1,y1\na.jpg,1,2,nan,4\n", "t.csv:2: box .* is not finite"),
-        ("path,width,height\na.jpg,5,\n", "t.csv:2: height '' is no whole number"),
+        ("path,width,height\na.jpg,5,\n", "t.csv:2: height '' is not a whole number"),
         ("path,width,height,label\na.jpg,5,5,0\na.jpg,6,5,1\n", "t.csv:3: size 6x5 contradicts t.csv:2"),
         ("image_id,path,label\n1,a.jpg,0\n1,b.jpg,1\n", "t.csv:3: path 'b.jpg', but 'a.jpg' at t.csv:2"),
         ("path,label\n../a.jpg,0\n", "t.csv:2: path '../a.jpg' leaves the root"),

@@ -38,7 +38,7 @@ def test_rows_labels_sizes_and_boxes_are_read(tiny):
         ({"class_labels": [*[f"{i},0" for i in IDS[:3]], "a/3.png,-1"]}, ["class_labels.txt:4: label -1 is outside"]),
         (
             {"class_labels": [*[f"{i},0" for i in IDS[:3]], "a/3.png,x"]},
-            ["class_labels.txt:4: label 'x' is no integer"],
+            ["class_labels.txt:4: label 'x' is not an integer"],
         ),
         (
             {"class_labels": [*[f"{i},0" for i in IDS], "a/9.png,0"]},
@@ -55,7 +55,7 @@ def test_rows_labels_sizes_and_boxes_are_read(tiny):
         ({"image_ids": [*IDS, "a/../../x.png"]}, ["image_ids.txt:5: path 'a/../../x.png' leaves the root"]),
         ({"image_ids": [*IDS, "C:\\x.png"]}, ["image_ids.txt:5: absolute path"]),
         ({"image_sizes": ["a/0.png,12,ten"]}, ["image_sizes.txt:1: not 'path,width,height': 'a/0.png,12,ten'"]),
-        ({"image_sizes": ["a/0.png,12,0"]}, ["image_sizes.txt:1: size 12x0 is no image's"]),
+        ({"image_sizes": ["a/0.png,12,0"]}, ["image_sizes.txt:1: size 12x0 is not a size of an image"]),
         ({"image_sizes": ["a/0.png,12,10", "a/0.png,12,10"]}, ["image_sizes.txt:2: duplicate id 'a/0.png'"]),
         ({"image_sizes": ["a/7.png,12,10"]}, ["image_sizes.txt:1: 'a/7.png' is not in the image ids"]),
         ({"localization": ["", "a/0.png,1,2,nan,4"]}, ["localization.txt:2: box (1, 2, nan, 4) is not finite"]),

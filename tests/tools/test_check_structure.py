@@ -1,4 +1,4 @@
-"""The check of the house's structure: it passes here, and finds what is planted."""
+"""The check of the packages' structure: it passes here, and finds planted problems."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_files_that_import_each_other_are_a_circle_wherever_the_import_stands(ho
     assert (
         house(wsolpipe__a__one=start, wsolpipe__b__two="from wsolpipe.c.three import h\n", wsolpipe__c__three="") == []
     )
-    assert house(wsolpipe__c__three=back) == ["circle of files: wsolpipe.a.one, wsolpipe.b.two, wsolpipe.c.three"]
+    assert house(wsolpipe__c__three=back) == ["import cycle: wsolpipe.a.one, wsolpipe.b.two, wsolpipe.c.three"]
 
 
 def test_a_long_module_is_found_and_the_sweep_may_be_long(house):

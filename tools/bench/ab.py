@@ -28,7 +28,7 @@ class Timing:
     cpu : float
         Of all threads of the process.
     waited : float
-        For which a working thread stood in the queue of a core, on average over the threads: what other processes took.
+        Mean over the threads of the time waited in the queue of a core: what other processes took.
         Waiting for a lock, a file or another thread is not in it.
     """
 
@@ -42,7 +42,7 @@ class Timing:
 
 
 class Queue:
-    """Adds up how long threads stand in the queue of a core while they do some work (Linux's schedstat).
+    """Adds up how long threads wait in the queue of a core while they do some work (Linux's schedstat).
 
     >>> queue = Queue()
     >>> work = queue.watch(sum)
@@ -68,12 +68,12 @@ class Queue:
         return watched
 
     def take(self) -> float:
-        """Seconds of all threads since the last time, and begin anew."""
+        """Seconds of all threads since the last call, and reset."""
         seconds, self._seconds = sum(self._seconds), []
         return seconds
 
     def _now(self) -> float:
-        """Seconds that this thread has stood in the queue; 0 where the system does not say."""
+        """Seconds that this thread has waited in the queue; 0 if the system does not report it."""
         try:
             return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
         except (OSError, IndexError):
@@ -115,8 +115,8 @@ def measure(work: Callable[[], object]) -> Timing:
     """Time one call; work done in another process returns its own `Timing`."""
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
-    told = work()
-    return told if isinstance(told, Timing) else Timing(time.perf_counter() - wall, time.process_time() - cpu)
+    result = work()
+    return result if isinstance(result, Timing) else Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def compare(a: Callable[[], object], b: Callable[[], object], *, repetitions: int = 5, warmup: int = 1) -> Comparison:

@@ -158,8 +158,8 @@ def print_differences(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
         apart = np.abs(maps - theirs[name.removesuffix(" + 1e-6")]).max(axis=(1, 2))
         worst[name] = float(apart.max())
         print(f"  {name:<18} {worst[name]:.2e}  (median map {np.median(apart):.2e})")
-    print("  gradcam++ differs by a constant: grad-cam adds 1e-6 to the denominator of equation 19, which is no small")
-    print("  number beside squared gradients of 1e-8 after pooling; with it in ours as well, the maps are the same.")
+    print("  gradcam++ differs by a constant: grad-cam adds 1e-6 to the denominator of equation 19, which is not small")
+    print("  beside squared gradients of 1e-8 after pooling; with it in ours as well, the maps are the same.")
     return all(value <= EQUAL for name, value in worst.items() if name != "gradcam++")
 
 

@@ -137,7 +137,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--batch", type=int, help=f"default: {AT_A_TIME} on a processor, 32 on a GPU, as the stage")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch, on all sides")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch threads, on all sides")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     options.batch = options.batch or (AT_A_TIME if options.device == "cpu" else 32)

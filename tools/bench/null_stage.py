@@ -159,10 +159,10 @@ def share(folder: Path, shards: int, processes: int, *words: str) -> Shared:
     store = [f"store={place / 'store'}", "shard_rows=1"]
     quiet: dict[str, Any] = {"env": environment(), "cwd": folder, "stdout": subprocess.DEVNULL}
     subprocess.run(command("run", folder, "stage=index", *store), **quiet, stderr=subprocess.DEVNULL, check=True)
-    with (place / "stderr.txt").open("w") as told:
+    with (place / "stderr.txt").open("w") as errors:
         process = subprocess.Popen(
             command("run", folder, "stage=nothing", f"workers={processes}", f"nothing.folder={place}", *store, *words),
-            **quiet, stderr=told,
+            **quiet, stderr=errors,
         )  # fmt: skip
         while len(list(place.glob("ready-*"))) < processes and process.poll() is None:
             time.sleep(0.02)

@@ -27,13 +27,13 @@ def add_network(parser: argparse.ArgumentParser, *, model: str, batch: int) -> N
     """Add the options of benches that run a network."""
     parser.add_argument("--model", default=model)
     parser.add_argument("--batch", type=int, default=batch)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch, on both sides")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch threads, on both sides")
     parser.add_argument("--decoders", type=int, default=2)
     parser.add_argument("--device", default="cpu")
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Options of the command line; ends with a message where there are no photographs."""
+    """Options of the command line; exits with a message if there are no photographs."""
     options = parser.parse_args()
     if not (options.images / "image_ids.txt").is_file():
         parser.error(f"no image_ids.txt in {options.images}; give --images or set WSOLPIPE_SHARED")

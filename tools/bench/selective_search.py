@@ -4,7 +4,7 @@ A: the proposer called on one decoded image after the other. B: the whole stage 
 files, with a thread a core. The stage must reach 0.95 of the cores times the single thread.
 
 One thread hardly feels another busy process and as many threads as cores always do, so the clock alone is unfair to B
-on a machine with other work. The judged figure therefore leaves out the time for which threads stood in the queue of a
+on a machine with other work. The judged figure therefore leaves out the time for which threads waited in the queue of a
 core; on a machine of one's own it is that of the clock. Locks, decoding and idle threads at the end count fully.
 
     python tools/bench/selective_search.py --images ../shared/data/cub10

@@ -149,9 +149,9 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     print(f"{len(split.images)} images, centred box {centred_iou(split):.3f}, zero-shot {zero_shot(split):.3f}")
     for softmax, temperature in ((True, 1.0), (True, 4.0), (False, 1.0)):
-        told = f"softmax, logits / {temperature:g}" if softmax else "raw logit"
+        score = f"softmax, logits / {temperature:g}" if softmax else "raw logit"
         plain = cam_maps(split, affinity=False, softmax=softmax, temperature=temperature)
-        print(f"clip_cams, {told}: {mean_iou(plain, split):.3f}, all zero {np.mean(plain.max(axis=(1, 2)) == 0):.2f}")
+        print(f"clip_cams, {score}: {mean_iou(plain, split):.3f}, all zero {np.mean(plain.max(axis=(1, 2)) == 0):.2f}")
         for blocks in (1, 2, 3, 4):
             boxes = [
                 mean_iou(
@@ -166,8 +166,8 @@ def main(argv: list[str] | None = None) -> int:
                 )
                 for threshold in (0.2, 0.4, 0.7)
             ]
-            told = "  ".join(f"{figure:.3f}" for figure in boxes)
-            print(f"  affinity of the last {blocks}, box threshold 0.2 0.4 0.7: {told}")
+            row = "  ".join(f"{figure:.3f}" for figure in boxes)
+            print(f"  affinity of the last {blocks}, box threshold 0.2 0.4 0.7: {row}")
     for method in ("vanilla", "sclip", "naclip"):
         made = text_maps(methods=method)
         pixels = np.stack([made.fit(image, 0) for image in split.images])

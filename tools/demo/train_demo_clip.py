@@ -137,7 +137,7 @@ def patch_loss(shown: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def build_model(seed: int, start: Path) -> Any:
-    """A fresh model with the image tower of `start`; rows of tokens that no caption can use stay zero for ever."""
+    """A fresh model with the image tower of `start`; rows of tokens that no caption can use stay zero."""
     torch.manual_seed(seed)
     model: Any = open_clip.CLIP(CONFIG["embed_dim"], dict(CONFIG["vision_cfg"]), dict(CONFIG["text_cfg"]))
     model.visual.load_state_dict({**model.visual.state_dict(), **as_open_clip(load_file(start))})
@@ -240,8 +240,8 @@ def train(seed: int, steps: int, pool: Pool, start: Path, snapshot: Path | None 
         now = np.array([loss.item(), right])
         smoothed = now if step == 0 else 0.98 * smoothed + 0.02 * now
         if step % 50 == 49:
-            told = f"loss {smoothed[0]:.3f}, right {smoothed[1]:.2f}"
-            print(f"step {step + 1} of {steps}, {told}, {time.monotonic() - started:.0f} s", flush=True)
+            progress = f"loss {smoothed[0]:.3f}, right {smoothed[1]:.2f}"
+            print(f"step {step + 1} of {steps}, {progress}, {time.monotonic() - started:.0f} s", flush=True)
         if snapshot and step % 250 == 249:
             torch.save(model.state_dict(), snapshot)
     return model.eval()

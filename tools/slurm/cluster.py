@@ -133,7 +133,7 @@ class Cluster:
         if self.configuration.exists():
             self._ask("scancel", "--full", f"--user={os.getuid()}")
             deadline = time.monotonic() + 15
-            while self._ask("squeue", "-h") and time.monotonic() < deadline:  # what a daemon runs does not end with it
+            while self._ask("squeue", "-h") and time.monotonic() < deadline:  # jobs of a daemon do not end with it
                 time.sleep(0.1)
         pids = self._pids()
         for pid in reversed(pids):
@@ -149,10 +149,10 @@ class Cluster:
 
     def logs(self) -> str:
         """The last lines of every daemon's log."""
-        told = []
+        parts = []
         for path in sorted(self.folder.glob("*.log")):
-            told.append(f"{path.name}:\n" + "\n".join(path.read_text(errors="replace").splitlines()[-8:]))
-        return "\n".join(told)
+            parts.append(f"{path.name}:\n" + "\n".join(path.read_text(errors="replace").splitlines()[-8:]))
+        return "\n".join(parts)
 
     def _launch(self, *command: str) -> None:
         out = (self.folder / f"{command[0]}.out.log").open("a")
@@ -177,7 +177,7 @@ class Cluster:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this host that nobody listens on."""
+    """Free ports of this host."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for item in sockets:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-#: Items a thread that are under way before the first result is taken, where the caller does not say.
+#: Default number of items per thread submitted before the first result is taken.
 ITEMS_A_THREAD = 4
 
 
@@ -30,7 +30,7 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], *, threads: int, ahead
     Parameters
     ----------
     work : callable
-        Runs in a thread; what it raises is raised here, in the place of its result.
+        Runs in a thread; its exceptions are raised here, in place of its result.
     items : iterable
         Read as far as work is submitted.
     threads : int

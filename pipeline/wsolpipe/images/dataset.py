@@ -1,4 +1,4 @@
-"""The YAML that describes a data set: what it is called, where its files are and how they are laid out."""
+"""The YAML that describes a data set: its name, where its files are and how they are laid out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DatasetConfig(BaseModel):
     metadata : str or None
         Folder of metadata files, or the table of the `csv` layout.
     files : dict of str to (str or None)
-        Other names of the metadata files; None for "there is none".
+        Other names of the metadata files; None if there is none.
     split : str or dict of str to str
         One split, or split -> folder.
     masks : str or None
@@ -125,7 +125,7 @@ class DatasetConfig(BaseModel):
         Raises
         ------
         ConfigError
-            If no root is known or it is not there; says what was looked for and how the folder should look.
+            If no root is known or it does not exist; names the folder looked for and shows the layout.
         """
         if self.root is not None and self.root.is_dir():
             return self.root
@@ -162,7 +162,7 @@ class DatasetConfig(BaseModel):
         raise self.layout_error(msg, hint=f"set {key}: in {self.source or 'the YAML'}")
 
     def layout_error(self, text: str, *, hint: str | None = None) -> ConfigError:
-        """The error that something is not where the layout has it, with a picture of the folder."""
+        """The error for a file or folder missing from the layout, with the tree of the layout."""
         tree = import_module(LAYOUTS[self.layout].module).TREE.format(root=self.root or "<root>")
         return ConfigError(
             f"data set {self.name}: {text}\nThe {self.layout} layout looks like this:\n{tree}", hint=hint
@@ -194,8 +194,8 @@ def load_dataset(name_or_path: str, *, root: str | None = None, need_root: bool 
     name_or_path : str
         A name in the `data` folder, or a path to a YAML file.
     root : str, optional
-        Folder of the image files; comes before the YAML's own, which comes before ``WSOLPIPE_<NAME>_ROOT``. A root that
-        the YAML names and that is not there gives way to the variable.
+        Folder of the image files; comes before the YAML's own, which comes before ``WSOLPIPE_<NAME>_ROOT``. A root of
+        the YAML that does not exist is overridden by the variable.
     need_root : bool
         Whether a missing root is an error; False for commands that read only the store.
 

@@ -49,7 +49,7 @@ _PIXEL_COUNT = re.compile(r"\((\d+) pixels\)")
 
 @dataclass(frozen=True)
 class Probe:
-    """What the header of an image file says.
+    """Facts from the header of an image file.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Probe:
     orientation : int
         EXIF orientation 1 … 8 that makes it upright; 1 where it is to be ignored, missing or invalid.
     frames : int
-        Pictures in the file; 1 where it does not say.
+        Pictures in the file; 1 if not recorded.
     """
 
     width: int
@@ -68,7 +68,7 @@ class Probe:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Bytes of an image file; what is not a regular file (a pipe, a device) is refused, not waited for.
+    """Bytes of an image file; a pipe or device is refused, since reading it might never return.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would block for ever
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would block
 
 
 def decode(data: bytes, *, orientation: int | None = None, draft: tuple[int, int] | None = None) -> Pixels:
@@ -117,7 +117,7 @@ def decode(data: bytes, *, orientation: int | None = None, draft: tuple[int, int
 
 
 def decode_oriented(data: bytes, *, exif: Literal["apply", "ignore"]) -> tuple[Pixels, int]:
-    """Decode in full as `decode` does, and tell the orientation that was applied.
+    """Decode in full as `decode` does, and return the orientation applied.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def probe(data: bytes, *, exif: Literal["apply", "ignore"]) -> Probe:
     Raises
     ------
     BadImageError
-        If it is no image or too large; a file whose pixels are broken may pass.
+        If it is not an image or is too large; a file whose pixels are broken may pass.
     """
     with _refusing(), _open(data) as image:
         width, height = image.size
@@ -245,7 +245,7 @@ def _orientation(image: Image.Image) -> int:
             value = image.tag_v2[_ORIENTATION_TAG]  # type: ignore[attr-defined]
         else:
             value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block raises whatever its parser stumbled on, and says nothing of the pixels
+    except Exception:  # a broken EXIF block may raise anything; the pixels may still be good
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -238,7 +238,7 @@ class View:
         Raises
         ------
         ConfigError
-            If the image has another size, or the view is no cut of whole pixels inside the resized image (as views
+            If the image has another size, or the view is not a crop of whole pixels inside the resized image (as views
             that were composed after a resize may not be).
         """
         if image.shape[:2] != tuple(self.original):

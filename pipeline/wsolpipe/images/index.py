@@ -74,7 +74,7 @@ def check_listing(
     *,
     subject: str = "data set",
 ) -> Checked:
-    """Compare what the metadata says with what the files say.
+    """Check the metadata against the files.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def check_listing(
     annotations : sequence of Annotation
         Of these rows; any other is an error.
     subject : str
-        What messages call the data set.
+        Name of the data set in messages.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What an importer hands over: the rows of a split and their annotations, before any image file was opened."""
+"""The result of an importer: the rows of a split and their annotations, before any image file is opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ListedRow(NamedTuple):
     labels : tuple of int
         The first is *the* label; empty where the image has none.
     width, height : int or None
-        As the metadata declares, in pixels of the image as boxes see it; None where it declares nothing.
+        As the metadata declares, in pixels of the image as boxes see it; None without a declaration.
     size_where : str
         ``file:line`` of that declaration.
     group : str
@@ -34,7 +34,7 @@ class ListedRow(NamedTuple):
     frame : int or None
         Position in the group.
     reason : str
-        Why this row is given up before its file is opened; empty for almost every row.
+        Why this row is quarantined before its file is opened; empty for almost every row.
     """
 
     image_id: str
@@ -62,7 +62,7 @@ class Annotation(NamedTuple):
     path : str
         Mask file, relative to `DatasetConfig.mask_root`; empty for boxes.
     where : str
-        ``file:line`` that said so.
+        ``file:line`` of its source.
     """
 
     image_id: str
@@ -86,13 +86,13 @@ class Listing:
     annotations : list of Annotation
         In the order of `rows`, then of the metadata.
     classes : int or None
-        Number of classes; None where nothing says.
+        Number of classes; None if unknown.
     class_names : dict of int to str
         May name only some of them.
     objectless : tuple of int
         Labels of classes whose images hold no object.
     ignored : int
-        Files that an importer passed over because their name is no image's.
+        Files skipped because their name is not that of an image.
     """
 
     rows: list[ListedRow]
@@ -117,24 +117,24 @@ class Problems:
         self.lines: list[str] = []
 
     def add(self, where: str, text: str) -> None:
-        """Note one bad line; the twentieth ends the reading.
+        """Add one bad line; the twentieth ends the reading.
 
         Raises
         ------
         DataError
-            When `MAX_PROBLEMS` lines have been noted.
+            When `MAX_PROBLEMS` lines have been added.
         """
         self.lines.append(f"{where}: {text}")
         if len(self.lines) >= MAX_PROBLEMS:
             self.settle()
 
     def settle(self, hint: str | None = None) -> None:
-        """Raise if anything was noted.
+        """Raise if there is any problem.
 
         Raises
         ------
         DataError
-            With every noted line, ``file:line`` first.
+            With every line added, ``file:line`` first.
         """
         if not self.lines:
             return

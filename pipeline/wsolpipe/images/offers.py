@@ -1,6 +1,6 @@
-"""Names that a shell offers: data sets, their splits, and the stages that a store holds.
+"""Names for shell completion: data sets, their splits, and the stages that a store holds.
 
-Each function takes the words given so far and answers with nothing where it cannot know.
+Each function takes the words given so far and returns nothing if it cannot know.
 """
 
 from __future__ import annotations

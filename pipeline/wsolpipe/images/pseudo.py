@@ -1,4 +1,4 @@
-"""Pseudo-boxes as files: the ``localization.txt`` layout that the field exchanges boxes in, read and written."""
+"""Pseudo-boxes as files: the ``localization.txt`` layout in which the field exchanges boxes, read and written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def read_boxes(path: Path) -> dict[str, NDArray[np.float64]]:
     """Read a box file: one ``image_id,x0,y0,x1,y1`` a line, several lines for several boxes.
 
-    Columns after the fifth (such as an IoU that somebody added) are left alone.
+    Columns after the fifth (such as an added IoU) are ignored.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def read_boxes(path: Path) -> dict[str, NDArray[np.float64]]:
     Raises
     ------
     DataError
-        If the file cannot be read, or a line is no box; names the line.
+        If the file cannot be read, or a line is not a box; names the line.
     """
     found: dict[str, list[list[float]]] = {}
     try:
@@ -42,7 +42,7 @@ def read_boxes(path: Path) -> dict[str, NDArray[np.float64]]:
                 except ValueError:
                     box = []
                 if len(box) != 4 or not np.isfinite(box).all() or box[2] < box[0] or box[3] < box[1]:
-                    msg = f"{path}:{number}: {','.join(fields)!r} is no image_id,x0,y0,x1,y1"
+                    msg = f"{path}:{number}: {','.join(fields)!r} is not 'image_id,x0,y0,x1,y1'"
                     raise DataError(msg)
                 found.setdefault(fields[0], []).append(box)
     except (OSError, UnicodeDecodeError) as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 MISSING, UNREADABLE = "missing file", "unreadable file: "
-"""How the reason of a row begins whose file could not be opened; such rows are scanned again once the file is back."""
+"""Prefixes of the reason of a row whose file could not be opened; it is scanned again once the file is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ def scan_rows(
     Returns
     -------
     list of Scan
-        One a row, in order. A bad file raises nothing: it gets its reason.
+        One a row, in order. A bad file raises no error: its scan has a reason.
 
     Raises
     ------
     DataError
-        If the root itself is gone.
+        If the root itself is missing.
     """
     top = os.fspath(root)
 

@@ -20,18 +20,18 @@ Combination = Literal["quadratic", "linear"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What one forward and backward gives, for every method at once.
+    """Results of one forward and backward pass, for all methods.
 
     Attributes
     ----------
     features : Tensor [N, C, h, w]
     gradients : Tensor [N, T, C, h, w] or None
-        None where no method asks for them.
+        None if no method needs them.
     logits : Tensor [N, K]
     classes : int64 Tensor [N, T]
         The targets.
     weight : Tensor [K, C] or None
-        Of the linear layer after global average pooling; None where the network does not end so.
+        Of the linear layer after global average pooling; None if the network does not end so.
     combination : "quadratic" or "linear"
         Of NL-CCAM.
     noisy : Tensor [S, N, T, C, h, w] or None

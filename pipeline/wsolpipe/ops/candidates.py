@@ -26,7 +26,7 @@ class Candidates:
     source : int64 array [B]
         Position, among the maps given, of the first map that has this box.
     fallback : "none", "largest" or "whole"
-        Whether boxes passed `min_area`, else what stands in for them.
+        "none" if boxes passed `min_area`, else the box used instead.
     """
 
     boxes: NDArray[np.int64]
@@ -45,7 +45,7 @@ def stretch_levels(maps: NDArray[Any], size: int) -> NDArray[np.uint8]:
     Parameters
     ----------
     maps : uint8 or float array [M, h, w]
-        Finite values; only their order and spacing count, so stored levels do as well as what they stand for.
+        Finite values; only their order and spacing count, so stored levels give the same result as the values.
     size : int
         Side of the grid.
 
@@ -80,7 +80,7 @@ def find_candidates(maps: NDArray[Any], *, size: int = 224, min_area: float = 0.
     Candidates
         In order of map, then of each region's first pixel. Regions are 8-connected and *strictly* above the threshold.
         If no box passes, the largest one is kept (the first of equals); if there is no region at all, the whole image,
-        in the name of the first map.
+        with the first map as its source.
     """
     levels = stretch_levels(maps, size)
     above = levels > otsu_thresholds(levels)[:, None, None]

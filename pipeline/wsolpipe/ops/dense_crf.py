@@ -1,7 +1,7 @@
 """Mean-field inference in a dense CRF (Krähenbühl and Koltun, NeurIPS 2011), pair by pair: for small images.
 
 Potts labels, a smoothness kernel on positions and an appearance kernel on positions and colours, each normalised
-symmetrically, as CLIP-ES ends with. All N² pairs are written out, so nothing is approximated but the size: 56 x 56
+symmetrically, as CLIP-ES ends with. All N² pairs are written out, so only the size is limited: 56 x 56
 pixels have 10 million pairs, 40 MB a kernel.
 """
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ScoringModel(Protocol):
-    """What is asked of a classifier."""
+    """Interface of the classifier."""
 
     memory_format: torch.memory_format
 
@@ -31,14 +31,14 @@ class ScoringModel(Protocol):
 
 
 class PartStore(Protocol):
-    """Keeps named arrays across a kill."""
+    """Keeps named arrays across a restart of the process."""
 
     def get(self, name: str) -> NDArray[Any] | None:
         """What was kept under a name."""
         ...
 
     def due(self) -> bool:
-        """Whether it is time to keep what is new."""
+        """Whether it is time to save."""
         ...
 
     def keep(self, parts: Mapping[str, NDArray[Any]]) -> None:
@@ -49,8 +49,8 @@ class PartStore(Protocol):
 class BoxScorer:
     """Posterior of each image's class when all but a box is blurred (DiPS, Algorithm 2.1).
 
-    Each image is blurred once. Its crops wait until there are `batch` of them, whatever images they come from; then
-    they are composited on the device and scored. Images that no crop waits for are let go, so memory holds the images
+    Each image is blurred once. Its crops wait until there are `batch` of them, from any images; then
+    they are composited on the device and scored. Images that no crop waits for are released, so memory holds the images
     added last and, at most, those that a partial batch still needs.
 
     Parameters
@@ -66,7 +66,7 @@ class BoxScorer:
     batch : int
         Crops in one forward; the last is filled up with repetitions, whose scores are dropped.
     parts : PartStore, optional
-        Where the scores of finished batches are kept across a kill.
+        Where the scores of finished batches are kept across a restart of the process.
     check : callable
         Called after every batch; may raise.
     """
@@ -128,7 +128,7 @@ class BoxScorer:
             self._score()
 
     def finish(self) -> NDArray[np.float32]:
-        """Score what is left and give the posteriors of all boxes added, in their order; then begin anew."""
+        """Score what is left and give the posteriors of all boxes added, in their order; then reset."""
         while self._index:
             self._score()
         # Fetched only now, so that the device never waits for the host between batches.

@@ -1,4 +1,4 @@
-"""How one box of many becomes an image's pseudo-box: a share by score, the pointing game, the best that is left.
+"""Selection of an image's pseudo-box from many: a share by score, the pointing game, the best remaining box.
 
 The steps of the realistic protocol's annotator (validation boxes without annotation). Boxes are float [B, 4], xyxy,
 half-open, in pixels of the image, in the order in which their proposer gave them; ties go to the earlier one.
@@ -27,7 +27,7 @@ class Shortlist:
     Attributes
     ----------
     steps : uint8 array [B]
-        `Step` of each box; finalists are those that are left.
+        `Step` of each box; finalists are those that remain.
     fallback : Fallback
     """
 
@@ -35,7 +35,7 @@ class Shortlist:
     fallback: Fallback
 
     def finalists(self) -> NDArray[np.int64]:
-        """Positions of the boxes that are left, at least one where there were boxes."""
+        """Positions of the remaining boxes; at least one if there are boxes."""
         return np.flatnonzero(self.steps & Step.FINALIST)
 
 
@@ -50,7 +50,7 @@ def shortlist(
     scores : float array [B]
         Of the first step.
     peak : float array [2] or None
-        (x, y); None where there is none, and every box counts as pointed at.
+        (x, y); None if there is none; then every box counts as holding it.
     keep : float
         Share of the boxes kept by score, rounded up.
     order : "filter-first" or "pointing-first"
@@ -59,7 +59,7 @@ def shortlist(
     Returns
     -------
     Shortlist
-        Where no box that is left holds the peak, the pointing game is skipped; scores that are all zero keep the order
+        If no remaining box holds the peak, the pointing game is skipped; scores that are all zero keep the order
         in which boxes came.
     """
     steps = np.zeros(len(boxes), np.uint8)
@@ -107,7 +107,7 @@ def best_finalist(found: Shortlist, final: NDArray[Any], first: NDArray[Any]) ->
 
 
 def map_peak(levels: NDArray[Any], size: tuple[int, int], *, side: int = 224) -> NDArray[np.float64] | None:
-    """Where a map is highest, in pixels of its image.
+    """Position of the peak of a map, in pixels of its image.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Softmax-GradCAM of CLIP-ES (Lin et al., CVPR 2023, section 3.1): what competes, and what becomes of the gradient.
+"""Softmax-GradCAM of CLIP-ES (Lin et al., CVPR 2023, section 3.1): logits that compete, and maps from the gradient.
 
 What is small is done in float64, whatever comes in: the gradient of a probability near 1 and the sum over channels are
 small differences of large numbers, and both cost next to nothing beside a block of the network.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Of the denominator of min-max, as the authors have it.
 EPSILON = 1e-7
-#: A map whose span is a smaller share of its highest value holds rounding errors and no place: it counts as flat.
+#: A map whose span is a smaller share of its highest value holds only rounding errors: it counts as flat.
 FLAT = 1e-5
 
 
@@ -92,7 +92,7 @@ def stretch(maps: Tensor) -> Tensor:
     Returns
     -------
     float tensor [..., N]
-        In [0, 1]. A map that is the same everywhere (up to `FLAT`) has no place to show: all of it is 0. NaN stays NaN.
+        In [0, 1]. A map that is constant (up to `FLAT`) becomes 0. NaN stays NaN.
     """
     low, high = maps.amin(dim=-1, keepdim=True), maps.amax(dim=-1, keepdim=True)
     flat = high - low <= FLAT * high.abs()

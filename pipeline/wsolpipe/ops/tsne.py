@@ -28,7 +28,7 @@ def tsne(vectors: Floats, *, perplexity: float = 30.0, steps: int = 400) -> NDAr
     Returns
     -------
     float64 array [N, 2]
-        Begun at the two principal components, so that the result depends on the vectors alone.
+        Started at the two principal components, so that the result depends on the vectors alone.
     """
     wide = np.asarray(vectors, np.float64)
     count = len(wide)

@@ -28,7 +28,7 @@ MAX_DEPTH = 16
 def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """List image files; a label is the position of the class folder's name among those of all splits, sorted.
 
-    With `classes: FILE` the file's ``label,name`` lines say which folder has which label. Images directly in the
+    With `classes: FILE` the ``label,name`` lines of the file assign labels to folders. Images directly in the
     split's folder have no label.
     """
     root = config.image_root()
@@ -44,7 +44,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     rows = [ListedRow(path, path) for path in loose]
     for name in class_folders(top):
         if name not in labels:
-            problems.add(os.path.join(top, name), f"folder {name!r} is no class of {config.classes}")
+            problems.add(os.path.join(top, name), f"folder {name!r} is not a class of {config.classes}")
             continue
         if config.classes is not None and isinstance(config.classes, int) and labels[name] >= config.classes:
             problems.add(os.path.join(top, name), f"label {labels[name]} is outside the {config.classes} classes")

@@ -217,7 +217,7 @@ def _stem(path: str) -> str:
 
 
 def _read_boxes(image_id: str, path: Path, problems: Problems) -> tuple[str | None, list[Annotation]]:
-    """Synset of the first object and the boxes of one annotation file; nothing where there is no file."""
+    """Synset of the first object and the boxes of one annotation file; nothing if there is no file."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -274,7 +274,7 @@ def _list_v2(config: DatasetConfig, split: str, root: Path, base: str, problems:
     rows = []
     for name in class_folders(top):
         if not name.isdecimal() or int(name) >= classes:
-            problems.add(str(top / name), f"folder {name!r} is no label of the {classes} classes")
+            problems.add(str(top / name), f"folder {name!r} is not a label of the {classes} classes")
             continue
         rows += [
             ListedRow(path, base + path, (int(name),)) for path in walk(top / name, f"val2/{name}/", deep=False)[0]

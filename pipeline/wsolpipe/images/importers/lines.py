@@ -1,4 +1,4 @@
-"""Reading metadata line by line: files to lines, lines to paths, labels and boxes, each fault with file and line."""
+"""Reading metadata line by line: files to lines, lines to paths, labels and boxes, each error with file and line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGE_ENDINGS = (
 )  # fmt: skip
 _UP = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 
-#: (name, size in bytes, mtime in ns) of a file or folder; size −1 for what is not there, 0 for folders.
+#: (name, size in bytes, mtime in ns) of a file or folder; size −1 for a missing one, 0 for folders.
 Stamp = tuple[str, int, int]
 
 
@@ -96,7 +96,7 @@ def parse_box(fields: list[str], *, sized: bool = False) -> tuple[float, float, 
 
 
 def box_fault(x0: float, y0: float, x1: float, y1: float) -> str | None:
-    """Why these numbers are no box, or None."""
+    """Why these numbers are not a box, or None."""
     if not (isfinite(x0) and isfinite(y0) and isfinite(x1) and isfinite(y1)):
         return f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is not finite"
     if x1 < x0 or y1 < y0:
@@ -141,7 +141,7 @@ def stamp(path: Path | str, name: str | None = None) -> Stamp:
 
 
 def stamp_folders(folder: Path | str, name: str, *, top: bool = True) -> Iterator[Stamp]:
-    """Stamps of a folder and all folders below it; files are not looked at.
+    """Stamps of a folder and all folders below it; files are not read.
 
     Links to folders are followed in the first folder, and deeper where real folders lie beside them.
     """

@@ -1,7 +1,7 @@
 """``localization.txt``: the boxes and masks of the metadata layout, one a line.
 
 A box is ``path,x0,y0,x1,y1``, or with ``box_format: xywh`` ``path,x0,y0,width,height``; a mask is
-``path,mask.png,ignore.png``, where the ignore mask stands on the image's first line only and may be left out.
+``path,mask.png,ignore.png``, where the ignore mask is on the image's first line only and may be left out.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".jpg"
 
 
 def mask_annotations(config: DatasetConfig, rows: Sequence[ListedRow], problems: Problems) -> list[Annotation]:
-    """Masks of `rows` in the `masks:` folder: for ``a/b.jpg`` the file ``a/b.png`` there; images without one are legal.
+    """Masks of `rows` in the `masks:` folder: for ``a/b.jpg`` the file ``a/b.png`` there; an image may have none.
 
-    Notes a problem if not one image has a mask, because then the folder is laid out in another way.
+    Adds a problem if no image has a mask, because then the folder has another layout.
     """
     if config.masks is None:
         return []

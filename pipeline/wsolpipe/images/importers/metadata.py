@@ -56,7 +56,7 @@ Size = tuple[int, int, str]
 def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """Read the metadata files of a split.
 
-    An id of ``class_labels``, ``image_sizes`` or ``localization`` that ``image_ids`` lacks is a fault, unless the YAML
+    An id of ``class_labels``, ``image_sizes`` or ``localization`` that ``image_ids`` lacks is an error, unless the YAML
     names another file for `image_ids` (such as ``image_ids_proxy.txt``): that one then chooses a subset.
     """
     return list_folder(config, split, metadata_folder(config, split), problems)
@@ -70,7 +70,7 @@ def list_folder(config: DatasetConfig, split: str, folder: Path, problems: Probl
         key: read_lines(path, _shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
     }
     ids = read_ids(texts["image_ids"], problems) if "image_ids" in texts else None
-    problems.settle()  # a faulty id would come back from every other file
+    problems.settle()  # a bad id would be reported again from every other file
     subset = config.files.get("image_ids") not in (None, DEFAULT_FILES["image_ids"])
     labels = read_labels(texts.get("class_labels"), ids, classes, problems, subset=subset)
     if ids is None:
@@ -89,7 +89,7 @@ def list_folder(config: DatasetConfig, split: str, folder: Path, problems: Probl
 
 
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
-    """The metadata files, whether there or not yet, and the folders of masks."""
+    """The metadata files, existing or not, and the folders of masks."""
     yield from folder_sources(config, split, metadata_folder(config, split))
 
 
@@ -122,7 +122,7 @@ def metadata_folder(config: DatasetConfig, split: str) -> Path:
 
 
 def metadata_files(config: DatasetConfig, folder: Path, split: str) -> dict[str, Path]:
-    """The metadata files that are there, by key.
+    """The existing metadata files, by key.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def metadata_files(config: DatasetConfig, folder: Path, split: str) -> dict[str,
             found[key] = there
         elif key in config.files:
             msg = f"data set {config.name}: files: {key}: no file {folder / named} (split {split})"
-            raise ConfigError(msg, hint=f"files: {{{key}: null}} in {config.source} says that there is none")
+            raise ConfigError(msg, hint=f"files: {{{key}: null}} in {config.source} if there is none")
     if "image_ids" not in found and "class_labels" not in found:
         msg = f"data set {config.name}: neither image_ids.txt nor class_labels.txt in {folder} (split {split})"
         raise ConfigError(msg, hint="files: gives them other names")
@@ -167,7 +167,7 @@ def read_ids(text: TextFile, problems: Problems) -> dict[str, int]:
 
 
 def _all_plain(lines: list[str]) -> bool:
-    """Whether no line can be an absolute path or leave the root; False says only that each needs a look."""
+    """Whether no line can be an absolute path or leave the root; if False, each has to be checked."""
     text = "\n" + "\n".join(lines)
     return not any(sign in text for sign in ("..", "\\", ":", "\n/"))
 
@@ -180,7 +180,7 @@ def read_labels(
     *,
     subset: bool,
 ) -> dict[str, Labels] | None:
-    """Labels by image id, None where there is no file of labels; the order of labels is that of the file."""
+    """Labels by image id, None without a file of labels; the order of labels is that of the file."""
     if text is None:
         return None
     known: dict[str, Labels | str] = {}
@@ -215,7 +215,7 @@ def read_labels(
 def _plain_labels(
     text: TextFile, ids: Mapping[str, int], classes: int | None, known: dict[str, Labels | str]
 ) -> dict[str, Labels]:
-    """Labels of a file without one fault or repeated line, four times faster than line by line; else empty."""
+    """Labels of a file without errors or repeated lines, four times faster than line by line; else empty."""
     parts = [line.rpartition(",") for line in text.lines if line]
     for field in {part[2] for part in parts}:
         known[field] = _parse_labels(field, classes)
@@ -239,7 +239,7 @@ def read_sizes(text: TextFile | None, ids: Collection[str], problems: Problems, 
             problems.add(text.at(number), f"not 'path,width,height': {line!r}")
             continue
         if width < 1 or height < 1:
-            problems.add(text.at(number), f"size {width}x{height} is no image's")
+            problems.add(text.at(number), f"size {width}x{height} is not a size of an image")
         elif name not in ids:
             if not subset:
                 problems.add(text.at(number), f"{name!r} is not in the image ids")
@@ -294,7 +294,7 @@ def _parse_labels(field: str, count: int | None) -> Labels | str:
     try:
         labels = tuple(int(part) for part in field.split(";"))
     except ValueError:
-        return f"label {field!r} is no integer"
+        return f"label {field!r} is not an integer"
     outside = [label for label in labels if label < 0 or (count is not None and label >= count)]
     if outside:
         known = f"outside the {count} classes (0 to {count - 1})" if count is not None else "negative"

@@ -96,7 +96,7 @@ def objectless_labels(config: DatasetConfig, listing: Listing) -> tuple[int, ...
     Raises
     ------
     ConfigError
-        If a name is no class or a label is outside the classes.
+        If a name is not a class or a label is outside the classes.
     """
     by_name = {name: label for label, name in listing.class_names.items()}
     labels = set()
@@ -113,7 +113,7 @@ def objectless_labels(config: DatasetConfig, listing: Listing) -> tuple[int, ...
 
 
 def _check_text(rows: list[ListedRow], problems: Problems) -> None:
-    """Names must be text: a file name in another encoding cannot be stored in the index."""
+    """Add a problem for names that are not UTF-8, which cannot be stored in the index."""
     try:
         "".join([row[0] for row in rows]).encode()
     except UnicodeEncodeError:
@@ -125,7 +125,7 @@ def _check_text(rows: list[ListedRow], problems: Problems) -> None:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """Millions of small tuples make the cyclic collector run over and over, and none of them is a cycle."""
+    """Disable the cyclic garbage collector, which millions of small tuples without cycles would start repeatedly."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -5,7 +5,7 @@ Columns (`columns:` in the YAML maps these names to the table's own):
 ``path`` (needed; relative to the root), ``image_id`` (default: the path), ``label`` or ``labels`` (integers, several as
 ``1;4``, or names that the class list knows), ``width``, ``height``, ``x0``, ``y0``, ``x1``, ``y1`` (a box, or all
 empty; with ``box_format: xywh`` the last two are width and height), ``mask`` and ``ignore`` (files relative to `masks:`
-or the root), ``group``, ``frame``, ``split``. Other columns are passed over.
+or the root), ``group``, ``frame``, ``split``. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COLUMNS = (
 
 @dataclass
 class _Image:
-    """What the lines of one image have said so far."""
+    """The fields of one image from the lines read so far."""
 
     path: str
     where: str
@@ -89,13 +89,13 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
         try:
             labels = _labels(line.get("label") or line.get("labels") or "", by_name, count)
             new = _merge(image, labels, line, where)
-            found = list(_annotations(image_id, line, where, config))
+            own = list(_annotations(image_id, line, where, config))
         except ValueError as error:
             problems.add(where, str(error))
             continue
-        if first is not None and not new and not found:
+        if first is not None and not new and not own:
             problems.add(where, f"duplicate id {image_id!r}, first at {first.where}")
-        for item in found:
+        for item in own:
             if item.kind != "box":
                 mask_root = mask_root or config.mask_root()
                 if not os.path.isfile(os.path.join(mask_root, item.path)):
@@ -141,7 +141,7 @@ def read_table(config: DatasetConfig, path: Path) -> Iterator[tuple[str, dict[st
     Raises
     ------
     ConfigError
-        If `columns` names what is not there, or there is no column of paths.
+        If `columns` names a missing column, or there is no column of paths.
     """
     lines = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     header = next(lines)[1]
@@ -173,7 +173,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _text(cell: Any) -> str:
-    """A cell of Parquet as it would stand in CSV."""
+    """A cell of Parquet as CSV text."""
     if cell is None or cell != cell:  # NaN marks a missing number  # noqa: PLR0124
         return ""
     if isinstance(cell, list):
@@ -196,7 +196,7 @@ def _choose_columns(config: DatasetConfig, path: Path, header: list[str]) -> lis
     chosen = [(ours, header.index(theirs)) for ours, theirs in names.items() if theirs in header]
     if "path" not in dict(chosen):
         msg = f"{path} has no column 'path'; it has: {', '.join(header) or 'nothing'}"
-        raise ConfigError(msg, hint="columns: {path: NAME} in the YAML says which column holds the paths")
+        raise ConfigError(msg, hint="columns: {path: NAME} in the YAML names the column of paths")
     return chosen
 
 
@@ -211,7 +211,7 @@ def _labels(text: str, by_name: Mapping[str, int], count: int | None) -> list[in
         try:
             label = int(part)
         except ValueError:
-            known = unknown("class", part, by_name) if by_name else f"label {part!r} is no integer"
+            known = unknown("class", part, by_name) if by_name else f"label {part!r} is not an integer"
             raise ValueError(known) from None
         if label < 0 or (count is not None and label >= count):
             msg = f"label {label} is " + (f"outside the {count} classes" if count is not None else "negative")
@@ -221,7 +221,7 @@ def _labels(text: str, by_name: Mapping[str, int], count: int | None) -> list[in
 
 
 def _merge(image: _Image, labels: list[int], line: Mapping[str, str], where: str) -> bool:
-    """Add what a line says of the image itself; returns whether it named a new label.
+    """Add the fields of a line to its image; return whether it has a new label.
 
     Raises
     ------
@@ -249,7 +249,7 @@ def _merge(image: _Image, labels: list[int], line: Mapping[str, str], where: str
 def _whole(line: Mapping[str, str], name: str, least: int) -> int:
     text = line.get(name, "")
     if not text.isdecimal() or int(text) < least:
-        msg = f"{name} {text!r} is no whole number from {least}"
+        msg = f"{name} {text!r} is not a whole number of at least {least}"
         raise ValueError(msg)
     return int(text)
 
