@@ -142,3 +142,30 @@ def test_every_sampler_can_be_named_and_takes_its_own_keys(sampler):
 def test_another_sampler_does_not_inherit_keys():
     assert load_recipe("dips", dataset="other", changes={"sampler": "fcam"}).pixels == {}
     assert load_recipe("dips", dataset="other", changes={"sampler": "dips"}).pixels["top_n"] == 2
+
+
+def test_profiles_hold_what_the_released_code_does_on_any_data_set():
+    code = load_recipe("trcam", dataset="demo", changes={"profile": "code"})
+    assert (code.method, code.size, code.backbone) == ("trcam_attention", 96, "vit_tiny_patch16_224")
+    assert (code.size_weight, code.crf_weight, code.epochs) == (0, 0, 30)
+    sampler = code.pixel_sampler()
+    assert (sampler.region, sampler.keep_out, sampler.strict, sampler.dilation) == ("all", False, False, 3)
+    for dataset in ("ilsvrc", "cub", "demo"):
+        released = load_recipe("dips_workshop", dataset=dataset, changes={"profile": "released"})
+        assert (released.cls_detached, released.cls_weight, released.pixel_weight) == (True, 0.669, 0.384)
+        sampler = released.pixel_sampler()
+        assert (sampler.n_fg, sampler.n_bg, sampler.top_n, sampler.background) == (5139, 2399, 2, "anywhere")
+        assert (sampler.map, sampler.dilation) == ("box", 3)
+    ilsvrc = load_recipe("dips_workshop", dataset="ilsvrc", changes={})
+    assert ilsvrc == load_recipe("dips_workshop", dataset="ilsvrc", changes={"profile": "released"})
+    assert load_recipe("dips_workshop", dataset="cub", changes={}).pixel_sampler().background == "anywhere"
+
+
+def test_every_recipe_of_the_papers_takes_the_strength_of_their_filter():
+    for name in ("dips", "dips_workshop", "trcam", "fcam"):
+        recipe = load_recipe(name, dataset="cub", changes={})
+        assert (recipe.crf_weight, recipe.crf_normalisation) == (2e-9, "reference")
+    for name, side in (("dips", 48), ("trcam", 48), ("dips_workshop", 32)):
+        demo = load_recipe(name, dataset="demo", changes={})
+        assert demo.size * demo.crf_scale == side
+        assert demo.crf_weight == pytest.approx(2e-9 * (224 / side) ** 4, rel=0.01)
