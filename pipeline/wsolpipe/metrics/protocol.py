@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 FORMAT = "wsolpipe-run/1"
 ANNOTATORS = ("cls", "gt", "rpn", "clip", "ss")
+CEILING = "wsolpipe-ceiling/1"
+"""Format of figures of a network that was trained on ground truth: shown beside others, never selected from."""
 METRICS = ("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP")
 
 
@@ -118,6 +120,14 @@ def write_run(folder: str | Path, run: Run) -> Path:
     return path
 
 
+def write_ceiling(folder: str | Path, figures: Mapping[str, Any]) -> Path:
+    """Write ``ceiling.json``, which `read_runs` refuses, and return its path."""
+    path = Path(folder) / "ceiling.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"format": CEILING, **figures}) + "\n", encoding="utf-8")
+    return path
+
+
 def read_runs(folder: str | Path) -> list[Run]:
     """Return all runs and epochs of a folder and its sub-folders, by run and epoch.
 
@@ -133,6 +143,9 @@ def read_runs(folder: str | Path) -> list[Run]:
         except ValueError as error:
             msg = f"{path} is not JSON: {error}"
             raise DataError(msg) from error
+        if isinstance(content, dict) and content.get("format") == CEILING:
+            msg = f"{path} is a ceiling: its network was trained on ground truth, so nothing may be selected by it"
+            raise DataError(msg, hint="runs= a folder that wsoltrain fit wrote")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             msg = f"{path} is not of the format {FORMAT}"
             raise DataError(msg, hint="write it with wsolpipe.metrics.protocol.write_run, or move it elsewhere")

@@ -14,6 +14,7 @@ from wsolpipe.keys.key import Key, read_keys, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
 from wsoltrain.cli.command import loader_count, make_command, store_of
 from wsoltrain.cli.common_keys import CHECKPOINT, DEVICE, STAGE, split
+from wsoltrain.cli.tables import format_lines
 
 KEYS = (
     CHECKPOINT,
@@ -57,28 +58,11 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         _refuse_worse(result, asked=values["must_beat"])
         return
     click.echo(f"{result['split']}, {result['table'][-1]['rows']} rows against {result['against']}:")
-    for line in _shown(result["table"]):
+    for line in format_lines(result["table"]):
         click.echo(line)
     for name, better in result["beats"].items():
         click.echo(f"the localizer {'beats' if better else 'does NOT beat'} {name}")
     _refuse_worse(result, asked=values["must_beat"])
-
-
-def _shown(lines: list[dict[str, Any]]) -> list[str]:
-    """The table as text, a line a method; columns without a figure are left out."""
-    columns = {"accuracy": ("MaxBoxAcc", ".2f"), "v2": ("MaxBoxAccV2", ".2f"), "pxap": ("PxAP", ".2f")}
-    columns = {name: column for name, column in columns.items() if any(line[name] is not None for line in lines)}
-    columns |= {"iou": ("iou", ".3f"), "rows": ("rows", "d")}
-    cells = [["", *(title for title, _ in columns.values()), "threshold"]]
-    for line in lines:
-        figures = ["" if line[name] is None else format(line[name], form) for name, (_, form) in columns.items()]
-        cells.append([line["name"], *figures, line["threshold"]])
-    widths = [max(len(row[place]) for row in cells) for place in range(len(columns) + 1)]
-    shown = []
-    for first, *figures, threshold in cells:
-        padded = "  ".join(f"{text:>{width}}" for text, width in zip(figures, widths[1:], strict=True))
-        shown.append(f"  {first:<{widths[0]}}  {padded}  {threshold}".rstrip())
-    return shown
 
 
 def _refuse_worse(result: dict[str, Any], *, asked: bool) -> None:
