@@ -13,11 +13,8 @@ import click
 from wsolpipe.contract.errors import WsolError
 
 COMMANDS = {
-<<<<<<< HEAD
-    "compare": "Train several recipes and score all on the same images.",
-=======
     "ceiling": "Train a recipe's network on ground truth: what its tokens could reach.",
->>>>>>> 3197fed (Add wsoltrain ceiling: what a recipe's network reaches on ground truth, beside labels and student; nothing can be selected by it)
+    "compare": "Train several recipes and score all on the same images.",
     "eval": "Score a trained localizer on a split, beside the boxes it learned from.",
     "export": "Write a trained localizer as a torch program and as ONNX, and check both.",
     "fit": "Train a localizer; called again, resume where it stopped.",
