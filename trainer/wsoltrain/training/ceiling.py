@@ -90,7 +90,7 @@ def _loss(model: Method[Any], batch: dict[str, Tensor], wanted: Tensor, device: 
     if not found.unit or not found.maps.requires_grad:
         msg = f"maps of {type(model).__name__} are not probabilities that can be trained on masks"
         raise ConfigError(msg, hint="a method of foreground and background: dips, dips_workshop, trcam, fcam")
-    share = adaptive_avg_pool2d(wanted, list(found.maps.shape[-2:]))[:, 0]
+    share = adaptive_avg_pool2d(wanted, (found.maps.shape[1], found.maps.shape[2]))[:, 0]
     return binary_cross_entropy(found.maps.float().clamp(1e-6, 1 - 1e-6), share.clamp(0, 1))
 
 
