@@ -73,8 +73,8 @@ def _measure(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
     from wsoltrain.inference.model import load_trained
-    from wsoltrain.training.evaluation import Evaluator
     from wsoltrain.training.ceiling import train_ceiling
+    from wsoltrain.training.evaluation import Evaluator
     from wsoltrain.training.recipe_file import load_recipe
 
     device = torch.device(choose_device(values["device"]))
