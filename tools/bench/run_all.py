@@ -96,6 +96,12 @@ BENCHES = {
         ),
         shared=True,
     ),
+    "methods": Bench(
+        tuple(
+            Figure(f"{name}, bare step / step", rf"(?m)^{name} .*bare / step #", 0.9)
+            for name in ("cam", "has", "cutmix", "adl", "ts_cam", "sat")
+        )
+    ),
     "null_stage": Bench(
         (
             Figure("ms a shard, 1 process", r" 1 +[0-9.]+ +# ", 10, at_least=False),
