@@ -169,3 +169,19 @@ def test_every_recipe_of_the_papers_takes_the_strength_of_their_filter():
         demo = load_recipe(name, dataset="demo", changes={})
         assert demo.size * demo.crf_scale == side
         assert demo.crf_weight == pytest.approx(2e-9 * (224 / side) ** 4, rel=0.01)
+
+
+def test_a_profile_lies_over_the_data_set_and_under_single_keys():
+    plain = load_recipe("adl", dataset="ilsvrc", changes={})
+    other = load_recipe("adl", dataset="ilsvrc", changes={"profile": "standard", "batch": 7})
+    assert (plain.drop_rate, plain.epochs, plain.batch) == (0.4, 10, 32)
+    assert (other.drop_rate, other.epochs, other.batch) == (0.75, 40, 7)
+    with pytest.raises(ConfigError, match="unknown profile of recipe adl 'standart'; did you mean 'standard'"):
+        load_recipe("adl", dataset="cub", changes={"profile": "standart"})
+
+
+def test_a_profile_is_checked_even_where_it_is_not_asked_for(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("method: cam\nbackbone: resnet18\nprofiles:\n  other: {batchs: 3}\n")
+    with pytest.raises(ConfigError, match="unknown key 'batchs'; did you mean 'batch'"):
+        load_recipe(str(path), dataset="cub", changes={})
