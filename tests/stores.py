@@ -16,7 +16,7 @@ from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_fo
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StageManifest, StoredObject
 from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec, Status, boxes_spec
 from wsolpipe.engine.encoding import encode_shard, metadata_bytes
-from wsolpipe.images.tables import ANNOTATION_SCHEMA, INDEX_SCHEMA, column_digests, write_parquet
+from wsolpipe.images.index_tables import ANNOTATION_SCHEMA, INDEX_SCHEMA, column_digests, write_parquet
 
 if TYPE_CHECKING:
     from pathlib import Path

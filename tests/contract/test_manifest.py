@@ -41,7 +41,7 @@ def test_the_content_digest_depends_on_bytes_only():
     ids=["empty", "half", "zeros", "list", "no version", "no fields", "deep", "wrong type", "unknown field", "binary"],
 )
 def test_a_torn_record_is_said_to_be_torn_and_where(damage):
-    with pytest.raises(StoreError, match=r"store/commits/3.json is no CommitRecord") as caught:
+    with pytest.raises(StoreError, match=r"store/commits/3.json is not a valid CommitRecord") as caught:
         parse(CommitRecord, damage(RECORD.to_bytes()), "store/commits/3.json")
     assert "wsolpipe repair" in str(caught.value.hint)
     assert not isinstance(caught.value, SchemaMismatch)

@@ -38,7 +38,7 @@ import wsolpipe.cli.run
 import wsolpipe.cli.status
 import wsolpipe.launch.local
 import wsolpipe.launch.run
-import wsolpipe.models.sources
+import wsolpipe.models.weight_sources
 import wsolpipe.share.transfer
 import wsolpipe.share.verify  # noqa: F401
 

@@ -18,9 +18,7 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.schema import INDEX_COLUMNS
 from wsolpipe.images.importers import list_split
 from wsolpipe.images.index import check_listing, order_rows
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
-from wsolpipe.images.scan import Scan, scan_rows
-from wsolpipe.images.tables import (
+from wsolpipe.images.index_tables import (
     ANNOTATION_SCHEMA,
     INDEX_SCHEMA,
     build_tables,
@@ -29,6 +27,8 @@ from wsolpipe.images.tables import (
     rows_digest,
     write_parquet,
 )
+from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.scan import Scan, scan_rows
 
 GOOD = Scan(100, "ab", 12, 10, 1)
 

@@ -9,8 +9,8 @@ import pytest
 
 from wsolpipe.images.importers import list_split, source_stamp
 from wsolpipe.images.index import check_listing, order_rows
+from wsolpipe.images.index_tables import build_tables, column_digests
 from wsolpipe.images.scan import scan_rows
-from wsolpipe.images.tables import build_tables, column_digests
 
 
 def lines(path):

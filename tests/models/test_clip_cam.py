@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from clip_oracle import Oracle, random_state, refine, stretch
 from wsolpipe.models.clip import load_clip
 from wsolpipe.models.clip_cam import ClipCam
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 
 SIZES = {"square": (64, 64), "wide": (48, 96), "tall": (80, 32)}
 

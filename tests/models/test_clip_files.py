@@ -19,7 +19,7 @@ from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.models import clip_config
 from wsolpipe.models.clip import load_clip
 from wsolpipe.models.clip_files import ClipState, decide_gelu
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.sources import Weights
 from wsolpipe.networks.torchscript import read_archive
 

@@ -11,7 +11,7 @@ import torch
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.models.clipseg import ClipSeg, find_clipseg, load_clipseg
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path

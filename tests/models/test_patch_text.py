@@ -18,7 +18,7 @@ from wsolpipe.models.patch_text import (
     neighbourhood,
     text_maps,
 )
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolpipe.ops.selection import Fallback, Step, best_finalist, highest, holds, largest_otsu_box, map_peak, shortlist
+from wsolpipe.ops.box_choice import Fallback, Step, best_finalist, highest, holds, largest_otsu_box, map_peak, shortlist
 
 BOXES = np.array([[0, 0, 10, 10], [5, 5, 20, 20], [8, 8, 9, 9], [30, 30, 40, 40], [0, 0, 50, 50]], float)
 SCORES = np.array([0.9, 0.2, 0.5, 0.8, 0.1])

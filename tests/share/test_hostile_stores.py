@@ -13,7 +13,7 @@ import pytest
 from wsolpipe import open_store
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import StoreError
-from wsolpipe.images.tables import column_digests, read_parquet, write_parquet
+from wsolpipe.images.index_tables import column_digests, read_parquet, write_parquet
 from wsolpipe.share.verify import verify
 
 

@@ -10,7 +10,8 @@ from e2e.toy import object_bytes
 from wsolpipe import open_store
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.share.publish import About, publish
+from wsolpipe.share.about import About
+from wsolpipe.share.publish import publish
 from wsolpipe.share.selection import Selection, select
 from wsolpipe.share.verify import verify
 

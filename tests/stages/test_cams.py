@@ -15,7 +15,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.maps import dequantise
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
 from wsolpipe.networks.features import FeatureMaps
 from wsolpipe.stages.base import Context, Rows

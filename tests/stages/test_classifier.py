@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.classifier import load_classifier
 from wsolpipe.stages.base import Context, Rows, Unfinished
 from wsolpipe.stages.classifier import Classifier

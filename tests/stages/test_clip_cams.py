@@ -21,7 +21,7 @@ from wsolpipe.engine.session import Session
 from wsolpipe.images.geometry import resize
 from wsolpipe.launch.run import run
 from wsolpipe.maps import dequantise
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.preprocessing import IMAGENET
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.clip_cams import ClipCams

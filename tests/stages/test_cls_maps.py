@@ -16,7 +16,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.maps import dequantise, largest_region_box, minmax, otsu_threshold, to_uint8, upsample
 from wsolpipe.metrics import best_iou, centred_box
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.vit import ClassTokenAttention, build_vit
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.cls_maps import ClsMaps

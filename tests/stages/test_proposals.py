@@ -17,7 +17,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.metrics import best_iou, centred_box
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
 from wsolpipe.stages.base import Context, Rows, Upstream
 from wsolpipe.stages.classifier import Classifier

@@ -17,7 +17,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.metrics import best_iou, centred_box, iou_per_box
 from wsolpipe.models.regions import OnnxDetector, OnnxLayout, best_regions, build_detector
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.regions import RegionsStage
 from wsolpipe.stages.registry import load_registry

@@ -15,7 +15,7 @@ from stages.drawn import draw
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import Status
 from wsolpipe.maps import dequantise
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.stages.base import Context
 from wsolpipe.stages.clipseg_cams import ClipsegCams
 from wsolpipe.stages.registry import load_registry

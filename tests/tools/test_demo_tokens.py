@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.vit import build_vit
 from wsolpipe.networks.weights import load_into, load_state
 

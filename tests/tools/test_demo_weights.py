@@ -17,7 +17,7 @@ from wsolpipe.maps.components import largest_region_box
 from wsolpipe.maps.normalise import to_uint8
 from wsolpipe.maps.otsu import otsu_threshold
 from wsolpipe.maps.upsample import upsample
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.attention import mean_and_heads
 from wsolpipe.networks.vit import ClassTokenAttention, block_numbers, build_vit
 from wsolpipe.networks.weights import load_into, load_state

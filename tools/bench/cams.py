@@ -21,7 +21,7 @@ from ab import compare
 from photographs import add_network, make_parser, parse
 
 from wsolpipe.images.decode import decode
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.cams import Cams
 from wsolpipe.stages.classifier import Classifier

@@ -20,7 +20,7 @@ from photographs import add_network, make_parser, parse
 
 from wsolpipe.images.decode import decode
 from wsolpipe.maps import quantise
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.attention import class_token_row
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.cls_maps import ClsMaps

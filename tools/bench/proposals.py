@@ -24,7 +24,7 @@ from photographs import add_network, make_parser, parse, shared_folder
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.ops.candidates import find_candidates
 from wsolpipe.ops.perturb import blur, blur_matrix, keep_boxes
 from wsolpipe.stages.base import Context, Rows, Upstream

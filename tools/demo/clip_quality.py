@@ -24,7 +24,7 @@ from wsolpipe.maps.components import largest_region_box
 from wsolpipe.maps.normalise import minmax, to_uint8
 from wsolpipe.maps.otsu import otsu_threshold
 from wsolpipe.maps.upsample import upsample
-from wsolpipe.models.sources import resolve
+from wsolpipe.models.weight_sources import resolve
 from wsolpipe.stages.base import Context
 from wsolpipe.stages.clip_cams import ClipCams
 from wsolpipe.stages.registry import load_registry

@@ -32,7 +32,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """Push a data set's labels with a card, croissant.json and checksums, for anybody to pull."""
     from wsolpipe.cli import transfer
     from wsolpipe.launch.signals import stop_on_signals
-    from wsolpipe.share.publish import About, publish
+    from wsolpipe.share.about import About
+    from wsolpipe.share.publish import publish
 
     given = transfer.words_of(words, KEYS)
     require(given, "wsolpipe publish", to="s3://bucket/labels", dataset="birds")

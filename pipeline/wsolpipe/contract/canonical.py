@@ -21,7 +21,7 @@ def canonical(value: Any) -> bytes:
     Raises
     ------
     ConfigError
-        If it holds anything JSON cannot say exactly (NaN, infinities, objects).
+        If it holds anything that JSON cannot express exactly (NaN, infinities, objects).
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

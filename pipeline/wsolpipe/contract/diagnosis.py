@@ -1,4 +1,4 @@
-"""What a failed request means: whether it may pass, what to say in one line without secrets, and what to do next."""
+"""Diagnosis of a failed request: whether a retry may succeed, a line without secrets, and the next step."""
 
 from __future__ import annotations
 

@@ -86,6 +86,6 @@ class ClusterError(WsolError):
 
 
 class RunFailed(WsolError):
-    """A run ended without making what was asked."""
+    """A run ended without finishing its stages."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Manifests and commit records: small JSON files that say what a folder of a store holds and which shards exist."""
+"""Manifests and commit records: small JSON files on what a folder of a store holds and which shards exist."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def parse(kind: type[R], data: bytes, where: str) -> R:
     SchemaMismatch
         If it was written by a newer schema; names both versions.
     StoreError
-        If `data` is no JSON of that kind or is absurdly large.
+        If `data` is not JSON of that kind, or is too large to be.
     """
     check_size(kind, len(data), where)
     with contextlib.suppress(ValidationError):  # thousands are read at a time: what is right is read in one go
@@ -176,7 +176,7 @@ def parse(kind: type[R], data: bytes, where: str) -> R:
         fields = json.loads(data)
         version = fields["schema_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        msg = f"{where} is no {kind.__name__}: {type(error).__name__}: {error}"
+        msg = f"{where} is not a valid {kind.__name__}: {type(error).__name__}: {error}"
         raise StoreError(msg, hint="wsolpipe repair store=… removes what is torn, run remakes it") from error
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         msg = f"{where} was written with store schema {version}; this wsolpipe reads up to schema {SCHEMA_VERSION}"
@@ -185,5 +185,5 @@ def parse(kind: type[R], data: bytes, where: str) -> R:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        msg = f"{where} is no {kind.__name__}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        msg = f"{where} is not a valid {kind.__name__}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise StoreError(msg, hint="wsolpipe repair store=… removes what is torn, run remakes it") from error

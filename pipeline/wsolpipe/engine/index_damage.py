@@ -28,7 +28,7 @@ def is_damaged(session: Session, index: Index) -> bool:
     noted = last_seen(session.backend, index.folder).get("manifest")
     if noted is not None:
         return noted != manifest
-    from wsolpipe.images.tables import column_digests
+    from wsolpipe.images.index_tables import column_digests
 
     if column_digests(index.table()) != index.manifest.digests:
         return True

@@ -29,7 +29,7 @@ from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
 from wsolpipe.images.listing import Annotation, ListedRow
 
-# `wsolpipe.images.tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
+# `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
@@ -81,8 +81,8 @@ class IndexWork:
 
         `check` is called after every file and may raise to end the scan.
         """
+        from wsolpipe.images.index_tables import write_parquet
         from wsolpipe.images.scan import scan_rows
-        from wsolpipe.images.tables import write_parquet
 
         began = time.perf_counter()
         start, stop = self.shards().span(shard)
@@ -141,8 +141,8 @@ class IndexWork:
             If scans were damaged; they are discarded and pending again.
         """
         from wsolpipe.images.index import check_listing
+        from wsolpipe.images.index_tables import build_tables, column_digests, write_parquet
         from wsolpipe.images.scan import Scan
-        from wsolpipe.images.tables import build_tables, column_digests, write_parquet
 
         if self._discard_damaged_scans():
             msg = f"scans of {self.folder} were damaged and are made again"
@@ -230,7 +230,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
         If the metadata contradicts itself or the root is missing.
     """
     from wsolpipe.images.index import order_rows
-    from wsolpipe.images.tables import write_parquet
+    from wsolpipe.images.index_tables import write_parquet
 
     dataset, backend = session.dataset, session.backend
     base = f"{split_folder(dataset.name, split)}/index"

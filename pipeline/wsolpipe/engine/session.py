@@ -105,7 +105,7 @@ class Session:
     def weights(self, stage: str, *, fetch: bool) -> dict[str, Weights] | None:
         """Resolved weights of a stage; None if some would have to be fetched and `fetch` is False."""
         if (stage, fetch) not in self._weights:
-            from wsolpipe.models.sources import resolve
+            from wsolpipe.models.weight_sources import resolve
 
             wanted = self.stage_class(stage).weights_needed(self.params(stage))
             found = {name: resolve(spec, fetch=fetch) for name, spec in wanted.items()}

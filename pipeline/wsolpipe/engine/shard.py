@@ -25,7 +25,7 @@ from wsolpipe.engine.image_files import LOST
 from wsolpipe.engine.isolation import process_guarded
 from wsolpipe.engine.pace import Pace
 from wsolpipe.engine.plan import upstream_contents
-from wsolpipe.images.tables import rows_digest
+from wsolpipe.images.index_tables import rows_digest
 from wsolpipe.stages.base import Parts, Rows, Stage, Upstream
 
 if TYPE_CHECKING:

@@ -48,8 +48,8 @@ NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -
 
 LEFT, RIGHT, TOP, BOTTOM = 1, 2, 4, 8
 
-# Which member of a group is asked for the group's label: best one that entered with a higher value (east to
-# south-west), last the one that entered just before (west), so that a row of labels is no chain of waits.
+# Which member of a group gives the group's label: best one that entered with a higher value (east to
+# south-west), last the one that entered just before (west), so that a row of labels is not a chain of waits.
 _ASKED = (3, 4, 5, 6, 1, 2, 0, 7)
 
 

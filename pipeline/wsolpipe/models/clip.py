@@ -245,7 +245,7 @@ def load_clip(
     model : str or None
         open_clip's name, the path of a JSON configuration, or None for what the tensors of a file of OpenAI's kind say.
     weights : Weights
-        See `wsolpipe.models.sources.resolve`; ``open_clip:MODEL/TAG``, a file in a layout of
+        See `wsolpipe.models.weight_sources.resolve`; ``open_clip:MODEL/TAG``, a file in a layout of
         `wsolpipe.models.clip_files`, or ``random:SEED``.
     device : str
     quick_gelu : bool, optional

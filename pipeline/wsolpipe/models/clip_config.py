@@ -62,7 +62,7 @@ def plain_name(model: str) -> str:
 
 
 def clip_weights(model: str | None, weights: str | None, *, stage: str) -> str:
-    """Specification of a CLIP's weights, as `wsolpipe.models.sources.resolve` takes it.
+    """Specification of a CLIP's weights, as `wsolpipe.models.weight_sources.resolve` takes it.
 
     Parameters
     ----------

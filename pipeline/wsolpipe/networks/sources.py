@@ -8,8 +8,8 @@ Both halves write weights in one grammar:
 - ``timm:NAME[.TAG]``: pretrained weights of a timm model, from its cache or fetched;
 - ``random:SEED``: no file, a seeded initialisation (for tests and timings).
 
-Packages above this one add sources of their own (see `wsolpipe.models.sources`). Neither torch nor timm is imported
-here, so that planning a run stays quick.
+Packages above this one add sources of their own (see `wsolpipe.models.weight_sources`). Neither torch nor timm is
+imported here, so that planning a run stays quick.
 """
 
 from __future__ import annotations

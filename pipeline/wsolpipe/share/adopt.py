@@ -13,7 +13,7 @@ from wsolpipe.engine import commit
 from wsolpipe.engine.graph import Node, existing_manifest, node_manifest, resolve
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.plan import upstream_contents
-from wsolpipe.images.tables import rows_digest
+from wsolpipe.images.index_tables import rows_digest
 
 if TYPE_CHECKING:
     from wsolpipe.contract.manifest import CommitRecord, StageManifest

@@ -23,7 +23,7 @@ from wsolpipe.metrics.boxes import iou_matrix
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wsolpipe.share.publish import About
+    from wsolpipe.share.about import About
     from wsolpipe.share.selection import Found
 
 

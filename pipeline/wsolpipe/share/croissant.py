@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.manifest import IndexManifest, StageManifest
 
 if TYPE_CHECKING:
-    from wsolpipe.share.publish import About
+    from wsolpipe.share.about import About
     from wsolpipe.share.selection import Found
 
 CONTEXT: dict[str, Any] = {

@@ -231,7 +231,7 @@ def check_index(manifest: IndexManifest, table: pa.Table, annotations: pa.Table,
     StoreError
         If columns, types, rows or digests differ, or a path leaves the folder of images.
     """
-    from wsolpipe.images.tables import ANNOTATION_SCHEMA, INDEX_SCHEMA, column_digests
+    from wsolpipe.images.index_tables import ANNOTATION_SCHEMA, INDEX_SCHEMA, column_digests
 
     if table.schema.names != list(INDEX_COLUMNS) or table.num_rows != manifest.rows:
         msg = f"{where}: index.parquet has {table.num_rows} rows and columns {', '.join(table.schema.names)[:200]}"

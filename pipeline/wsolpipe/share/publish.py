@@ -26,29 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.share.about import About
     from wsolpipe.share.transfer import Result
-
-VERSION = "1.0.0"
-
-
-@dataclass(frozen=True)
-class About:
-    """Description of a publication; empty fields are filled from the manifests.
-
-    Attributes
-    ----------
-    url : str
-        Where others find it: the address of the store, or the web address that shows it.
-    """
-
-    dataset: str
-    licence: str = ""
-    title: str = ""
-    description: str = ""
-    citation: str = ""
-    url: str = ""
-    version: str = VERSION
-    date: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.reader import Index
-from wsolpipe.images.tables import column_digests
+from wsolpipe.images.index_tables import column_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

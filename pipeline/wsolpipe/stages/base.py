@@ -317,7 +317,7 @@ class _Configured(ABC, Generic[P]):
 
     @classmethod
     def weights_needed(cls, params: P) -> dict[str, str]:  # noqa: ARG003
-        """Weights to be resolved before work starts: name -> specification (see `wsolpipe.models.sources.resolve`)."""
+        """Weights to be resolved before work starts: name -> specification (see `models.weight_sources`)."""
         return {}
 
     @classmethod

@@ -16,7 +16,7 @@ from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from wsolpipe.ops.selection import Shortlist
+    from wsolpipe.ops.box_choice import Shortlist
     from wsolpipe.stages.base import Array, Rows, Upstream
 
 Annotator = Literal["ss", "rpn", "clip", "file"]
@@ -235,7 +235,7 @@ class ValBoxes(Stage[ValBoxesParams]):
                 made["count"][position] = 1
 
     def _take_maps(self, rows: Rows, made: dict[str, Array], maps: Upstream) -> None:
-        from wsolpipe.ops.selection import largest_otsu_box
+        from wsolpipe.ops.box_choice import largest_otsu_box
 
         for position, (label, size) in enumerate(zip(rows.labels(), rows.sizes(), strict=True)):
             if rows.usable(position):
@@ -276,7 +276,7 @@ class ValBoxes(Stage[ValBoxesParams]):
             self._choose(made, position, found[position], sizes[position])
 
     def _shortlist(self, made: Mapping[str, Array], position: int) -> Shortlist:
-        from wsolpipe.ops.selection import shortlist
+        from wsolpipe.ops.box_choice import shortlist
 
         count, peak = self._count(made, position), made["peak"][position]
         found = shortlist(
@@ -292,7 +292,7 @@ class ValBoxes(Stage[ValBoxesParams]):
 
     def _choose(self, made: dict[str, Array], position: int, found: Shortlist, size: tuple[int, int]) -> None:
         """Write the box of one row."""
-        from wsolpipe.ops.selection import best_finalist
+        from wsolpipe.ops.box_choice import best_finalist
 
         made["count"][position] = 1
         count = self._count(made, position)
@@ -378,6 +378,6 @@ class ValBoxes(Stage[ValBoxesParams]):
         return levels
 
     def _peak(self, cams: Upstream, position: int, size: tuple[int, int]) -> Array | None:
-        from wsolpipe.ops.selection import map_peak
+        from wsolpipe.ops.box_choice import map_peak
 
         return map_peak(self._map(cams, position, self.params.map), size, side=self.params.size)

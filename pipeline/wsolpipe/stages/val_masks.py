@@ -80,7 +80,7 @@ class ValMasks(Stage[ValMasksParams]):
     def cut(self, levels: Array) -> Array:
         """Foreground of one map, uint8 [h, w] -> bool [size, size]."""
         from wsolpipe.maps import label, minmax, upsample
-        from wsolpipe.ops.selection import otsu_mask
+        from wsolpipe.ops.box_choice import otsu_mask
 
         size = self.params.size
         if self.params.tau is None:

@@ -20,7 +20,7 @@ from wsolpipe.images.importers.lines import (
     stamp,
     stamp_folders,
 )
-from wsolpipe.images.importers.localization import read_localization
+from wsolpipe.images.importers.localization_txt import read_localization
 from wsolpipe.images.importers.masks import mask_annotations
 from wsolpipe.images.listing import ListedRow, Listing
 
