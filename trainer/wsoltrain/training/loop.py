@@ -13,8 +13,6 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
-from wsoltrain.data.config import ItemConfig
-from wsoltrain.data.stream import Stream
 from wsoltrain.methods.base import Task, checked
 from wsoltrain.pseudo.missing import describe_missing
 from wsoltrain.pseudo.random import RowDraws
@@ -26,6 +24,7 @@ from wsoltrain.training.optimisers import plan_phases
 from wsoltrain.training.parallel import Group, shares, synchronised
 from wsoltrain.training.schedules import Moment
 from wsoltrain.training.scoreboard import Scoreboard
+from wsoltrain.training.settings import open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +73,7 @@ class Trainer:
         self.recipe, self.settings, self.group = recipe, settings, group
         self.trackers = trackers if group.first else []
         self.device = torch.device(settings.device)
-        self.stream = self._open_stream()
+        self.stream = open_stream(recipe, settings, group)
         rows = self.stream.items.rows
         self.classes = rows.classes or int(rows.labels.max()) + 1
         names = [rows.class_name(number) for number in range(self.classes)]
@@ -86,22 +85,6 @@ class Trainer:
         self._check_prediction()
         self.average = Average(self.model, recipe.ema) if recipe.ema is not None else None
         self.step = 0
-
-    def _open_stream(self) -> Stream:
-        recipe, settings = self.recipe, self.settings
-        stream = Stream(
-            ItemConfig(
-                settings.labelling, root=settings.root, size=recipe.size, mean=recipe.mean, std=recipe.std,
-                resize=recipe.resize or round(recipe.size * 8 / 7), flip=recipe.flip, seed=recipe.seed,
-                one_per_group=recipe.one_per_group,
-            ),
-            batch_size=self.group.share(recipe.batch), workers=settings.workers, rank=self.group.rank,
-            world=self.group.world, drop_last=True, pin_memory=self.device.type == "cuda",
-        )  # fmt: skip
-        if len(stream) == 0:
-            msg = f"batch={recipe.batch} is larger than the {len(stream.rows)} rows that can be trained on"
-            raise ConfigError(msg, hint=f"batch={len(stream.rows)} or less")
-        return stream
 
     def _task(self, names: list[str]) -> Task:
         recipe, device = self.recipe, self.device

@@ -1,14 +1,20 @@
-"""Where a training run reads and writes."""
+"""Where a training run reads and writes, and the stream that it reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.errors import ConfigError
+from wsoltrain.data.config import ItemConfig
+from wsoltrain.data.stream import Stream
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wsoltrain.data.config import Labelling
+    from wsoltrain.training.parallel import Group
+    from wsoltrain.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -49,3 +55,26 @@ class Settings:
     save_every: int = 200
     device: str = "cpu"
     thresholds: int = 200
+
+
+def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
+    """Open the training stream of one of the processes that share a batch.
+
+    Raises
+    ------
+    WsolError
+        As `Stream`; also if a batch is larger than the data set, or cannot be shared by the processes.
+    """
+    stream = Stream(
+        ItemConfig(
+            settings.labelling, root=settings.root, size=recipe.size, mean=recipe.mean, std=recipe.std,
+            resize=recipe.resize or round(recipe.size * 8 / 7), flip=recipe.flip, seed=recipe.seed,
+            one_per_group=recipe.one_per_group,
+        ),
+        batch_size=group.share(recipe.batch), workers=settings.workers, rank=group.rank, world=group.world,
+        drop_last=True, pin_memory=settings.device.startswith("cuda"),
+    )  # fmt: skip
+    if len(stream) == 0:
+        msg = f"batch={recipe.batch} is larger than the {len(stream.rows)} rows that can be trained on"
+        raise ConfigError(msg, hint=f"batch={len(stream.rows)} or less")
+    return stream
