@@ -51,12 +51,12 @@ class Line:
     rows_quarantined: int = 0
 
 
-def line_of_boxes(name: str, scores: BoxScores) -> Line:
-    """Line of boxes that have no threshold."""
+def line_of_boxes(name: str, scores: BoxScores, threshold: str = "") -> Line:
+    """Line of boxes for which no split chooses a threshold; `threshold` says what they were made by."""
     found = scores.figures
     accuracy, v2 = (None if found[key] is None else 100 * found[key] for key in ("recall50_top1", "box_maxboxacc_v2"))
     rows, quarantined = found["rows_scored"], found["rows_quarantined"]
-    return Line(name, accuracy, v2, found["iou_top1"], rows=rows, rows_quarantined=quarantined)
+    return Line(name, accuracy, v2, found["iou_top1"], threshold, rows=rows, rows_quarantined=quarantined)
 
 
 def line_of_maps(name: str, scores: MapScores, threshold: str, *, tau: float | None = None) -> Line:

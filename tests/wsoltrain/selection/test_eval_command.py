@@ -130,3 +130,14 @@ def test_command_shows_all_methods_and_fails_where_it_must_beat_what_it_cannot(t
     assert "does NOT beat proposals" in shown
     with pytest.raises(RunFailed, match="does not beat proposals"):
         CliRunner().invoke(scoring.command, [*words, "must_beat=true"], catch_exceptions=False)
+
+
+def test_boxes_of_each_maps_own_otsu_threshold_stand_beside_and_need_no_validation(trainable, trained):
+    found = figures(words_of(trained, trainable, "split=val", "otsu=true"))
+    plain, own = found["table"][-2:]
+    assert (own["name"], own["threshold"]) == ("localizer", "Otsu of each map")
+    assert own["rows"] == plain["rows"]
+    again = figures(words_of(trained, trainable, "split=val", "otsu=true", "tau=0.9"))["table"][-1]
+    assert (again["iou"], again["v2"]) == (own["iou"], own["v2"])
+    assert own["iou"] > found["table"][0]["iou"]  # the centred box
+    assert "localizer" not in found["beats"]

@@ -37,6 +37,12 @@ KEYS = (
     split("val", "split on which the threshold of these maps is chosen, by the annotator of the run", "val"),
     Key("must_beat", kinds.flag(), "exit with 1 unless the localizer beats all that is beside it", False),
     Key("tau", kinds.number(0, 1), "threshold", otherwise="chosen on validation, from the checkpoint"),
+    Key(
+        "otsu",
+        kinds.flag(),
+        "score the boxes at each map's own Otsu threshold as well: no split chooses it (a second pass over the images)",
+        False,
+    ),
     Key("workers", kinds.integer(0), "loader processes", otherwise="one a core"),
     DEVICE,
 )  # fmt: skip
@@ -78,9 +84,10 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     from wsolpipe.evaluate.box_scores import score_boxes
     from wsolpipe.evaluate.frame import Frame
     from wsolpipe.evaluate.map_sources import StageMaps
+    from wsolpipe.evaluate.otsu_scores import score_otsu
     from wsolpipe.evaluate.results import StoreResults, counterpart
     from wsolpipe.evaluate.rows import rows_of_index
-    from wsolpipe.evaluate.tables import baselines, beats, line_of_maps
+    from wsolpipe.evaluate.tables import baselines, beats, line_of_boxes, line_of_maps
     from wsolpipe.evaluate.tau import Chooser
     from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.images.dataset import load_dataset
@@ -88,7 +95,7 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     from wsoltrain.data.config import Labelling
     from wsoltrain.inference.model import load_trained
     from wsoltrain.training import checkpoint
-    from wsoltrain.training.evaluation import Evaluator
+    from wsoltrain.training.evaluation import Evaluator, NetworkMaps
 
     device = torch.device(choose_device(values["device"]))
     trained = load_trained(values["checkpoint"], device=device)
@@ -125,6 +132,10 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     tau_from = "given" if values["tau"] is not None else "these very images" if tau is None else "validation"
     shown = f"{by} of validation" if tau_from == "validation" else tau_from
     own = line_of_maps("localizer", scores, f"{figures['tau']:.3f} by {shown}", tau=tau)
+    table = [*lines, own]
+    if values["otsu"] and truth.found:
+        source = NetworkMaps(trained.model, evaluator.stream, device, trained.recipe.method)
+        table.append(line_of_boxes("localizer", score_otsu(source, truth), "Otsu of each map"))
     return {
         "checkpoint": str(trained.path),
         "split": split,
@@ -133,6 +144,6 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
         "localizer": figures,
         "beside": beside,
         "boxes": score_boxes(boxes, truth).figures if boxes is not None and truth.found else None,
-        "table": [asdict(line) for line in (*lines, own)],
+        "table": [asdict(line) for line in table],
         "beats": beats(own, lines),
     }
