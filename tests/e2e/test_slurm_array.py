@@ -97,7 +97,7 @@ def test_a_job_that_timed_out_is_replaced_and_one_that_was_warned_goes_back_into
     assert "its time is up and work is left" in log.read_text()
     assert "back in the queue, for the 2. time" in log.read_text()
     assert log.read_text().count(" of job ") == 2  # it began twice, in one log
-    slurm.wait(lambda: slurm.states()[late] == "TIMEOUT", 90)
+    slurm.wait(lambda: slurm.states()[late] == "TIMEOUT", 240)
     assert (commits(hung.store), commits(hung.store, "frame")) == (10, 0)
     gate.touch()
     told = finish(hung, first, whole)
