@@ -12,6 +12,7 @@ import click
 
 from wsolpipe.keys.run_keys import RUN_KEYS
 from wsolpipe.keys.shell import KeyCommand, Section, words_argument
+from wsolpipe.keys.word_file import CONFIG, expand_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,8 +48,7 @@ class PipelineTable:
         """Own keys and those of a run, then the parameters of the stages that are named."""
         run = {key.name: key for key in RUN_KEYS}
         found = (*(self._named(run[key] if isinstance(key, str) else key) for key in self.listed), *self.keys)
-        if found:
-            yield Section("Keys", found)
+        yield Section("Keys", (*found, CONFIG))
         if not self.as_run:
             return
         stages = [name.strip() for name in given.get("stage", "").split(",") if name.strip() not in {"", "index"}]
@@ -67,7 +67,7 @@ class PipelineTable:
             return
         if self.positional:
             yield from self.look_up(self.positional, given)
-        yield from self.keys
+        yield from (*self.keys, CONFIG)
         if self.as_run:
             yield from RUN_KEYS
             yield from (f"{name}." for name in (*self._registry(given).entries, "profile"))
@@ -90,6 +90,12 @@ class PipelineTable:
             "stored dataset": offers.stored_datasets,
             "stored stage": offers.stored_stages,
         }[source](given)
+
+    def takes_list(self, name: str) -> bool:
+        """Whether a key of this command takes several values with commas between them."""
+        own = {key.name for key in self.keys}
+        known = (*self.keys, *(key for key in RUN_KEYS if self.as_run and key.name not in own))
+        return any(key.name == name and key.kind.listed for key in known)
 
     def _named(self, key: Key) -> Key:
         """A key with the names of all clusters as its kind, if that is what it takes."""
@@ -152,13 +158,15 @@ def make_command(
         Source of its words without ``=``, such as ``stage``; empty where it has none.
     """
 
+    table = PipelineTable(keys, listed, as_run, positional)
+
     def decorate(body: Body) -> click.Command:
         def call(words: tuple[str, ...], as_json: bool, debug: bool) -> None:  # noqa: ARG001, FBT001
-            sys.exit(body(words, as_json))
+            sys.exit(body(expand_words(words, table.takes_list), as_json))
 
         return KeyCommand(
             name,
-            table=PipelineTable(keys, listed, as_run, positional),
+            table=table,
             callback=call,
             help=body.__doc__,
             context_settings={"help_option_names": ["-h", "--help"]},

@@ -9,6 +9,9 @@ from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.plan import Line
 
 
@@ -19,20 +22,21 @@ KEYS = (Key("check", kinds.flag(), "exit with 2 if work is pending", False),)
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Say what `run` with the same words would make, and why; reads no table and no image.
 
+    With sweep.KEY=a,b,c, what all values need together; what they share is listed once.
+
     Hours of one worker, files and bytes are estimated from the shards that were measured; – where none was.
     """
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.graph import resolve
-    from wsolpipe.engine.plan import make_plan
-    from wsolpipe.engine.session import Session
+    from wsolpipe.keys.sweeps import split_sweep
     from wsolpipe.stages.registry import load_registry
 
-    config, own = configure(words, KEYS)
+    sweep = split_sweep(words)
+    settled = [configure(sweep.words_of(point), KEYS) for point in sweep.points()]
+    config, own = settled[0]
     if not config.stage:
         msg = f"no stage named; valid: {', '.join(['index', *load_registry(config.stages).entries])}"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe plan stage=proposals dataset=demo")
-    session = Session.open(config, need_root=False)
-    lines = make_plan(session, resolve(session))
+    lines = _lines(found for found, _ in settled)
     pending = any(line.reason != "done" for line in lines)
     if as_json:
         total = {
@@ -61,6 +65,21 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         )
         print(f"to make: {time}; in the end {files:,} files, {size / 2**20:,.1f} MiB")
     return 2 if pending and own["check"] else 0
+
+
+def _lines(configs: Iterable[RunConfig]) -> list[Line]:
+    """Lines of every configuration, each stage, split and key once."""
+    from wsolpipe.engine.graph import resolve
+    from wsolpipe.engine.plan import make_plan
+    from wsolpipe.engine.session import Session
+
+    found: dict[tuple[str, str | None, str | None, int], Line] = {}
+    for number, config in enumerate(configs):
+        session = Session.open(config, need_root=False)
+        for line in make_plan(session, resolve(session)):
+            apart = 0 if line.key else number  # what has no key yet may be another thing with each value
+            found.setdefault((line.stage, line.split, line.key, apart), line)
+    return list(found.values())
 
 
 def _seconds(lines: list[Line]) -> float | None:

@@ -6,18 +6,24 @@ import sys
 import threading
 
 from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.cli.sweeping import run_sweep
 from wsolpipe.keys.run_keys import RUN_KEYS
 
 
 @make_command("run", listed=RUN_KEYS)
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Run stages, and whatever they need that is missing; resume where the last run stopped."""
+    """Run stages, and whatever they need that is missing; resume where the last run stopped.
+
+    sweep.KEY=a,b,c runs once with each value, shares what they have in common, and ends with a table of figures.
+    """
     from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import ConfigError, WsolError
+    from wsolpipe.keys.sweeps import split_sweep
     from wsolpipe.launch.run import remember_command, resume_command, run, script
     from wsolpipe.stages.registry import load_registry
 
-    config, _ = configure(words)
+    sweep = split_sweep(words)
+    config, _ = configure(sweep.words_of(sweep.points()[0]))
     if not config.stage:
         msg = f"no stage named; valid: {', '.join(['index', *load_registry(config.stages).entries])}"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe run stage=proposals dataset=demo")
@@ -27,6 +33,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         return 0
     resume = resume_command()
     try:
+        if sweep.axes:
+            return run_sweep(sweep, as_json=as_json)
         with Display() as display:
             outcome = run(config, display, threading.Event())
     except WsolError as error:

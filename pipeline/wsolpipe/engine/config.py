@@ -159,6 +159,9 @@ def build_config(
         if stage == "profile":
             site[parameter] = parse_value(text)
             continue
+        if stage == "sweep":
+            msg = f"{shorten(name)}=: this command takes one value a key"
+            raise ConfigError(msg, hint="wsolpipe run and plan take sweeps; name one value here")
         if stage == "index":
             msg = f"{name}=: the index has no parameters of its own; its keys are in the data set's YAML"
             raise ConfigError(msg)
