@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BUDGETS = {"slow": 400, "slurm": 300, "netns": 120, "browser": 60, "s3": 120}
+BUDGETS = {"slow": 400, "slurm": 300, "netns": 120, "browser": 60, "s3": 120, "pypi": 90}
 """Seconds that all tests of a marker may take together on two idle cores; told in the end, never a failure."""
 _spent: Counter[str] = Counter()
 

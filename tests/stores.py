@@ -15,7 +15,8 @@ from wsolpipe.contract.canonical import digest, sha256_bytes
 from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StageManifest, StoredObject
 from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec, Status, boxes_spec
-from wsolpipe.engine.encoding import encode_shard, metadata_bytes
+from wsolpipe.engine.encoding import encode_shard
+from wsolpipe.engine.zarr_metadata import prepare_folder
 from wsolpipe.images.index_tables import ANNOTATION_SCHEMA, INDEX_SCHEMA, column_digests, write_parquet
 
 if TYPE_CHECKING:
@@ -194,9 +195,7 @@ def write_stage(
         shard_rows=shard_rows, arrays=specs, created=created, checksum=checksum,
     )  # fmt: skip
     whole = {**arrays, "status": (STATUS_SPEC, status)}
-    for name, (spec, _) in whole.items():
-        backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards, checksum))
-    backend.create(f"{folder}/manifest.json", manifest.to_bytes())
+    prepare_folder(backend, folder, manifest, shards)
     for shard in range(len(shards)):
         if shard in skip:
             continue

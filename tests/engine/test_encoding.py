@@ -26,7 +26,7 @@ def test_zarr_reads_what_was_encoded_also_where_shards_are_alike_or_the_last_is_
     values[3] = np.nan
     folder = tmp_path / "data.zarr" / "a"
     folder.mkdir(parents=True)
-    (folder / "zarr.json").write_bytes(metadata_bytes(spec, SHARDS, checksum))
+    (folder / "zarr.json").write_bytes(metadata_bytes(spec, SHARDS, checksum, ()))
     for shard in reversed(range(len(SHARDS))):
         start, stop = SHARDS.span(shard)
         path = tmp_path / shard_object("", "a", shard, values.ndim).lstrip("/")

@@ -21,10 +21,11 @@ from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.layout import commit_name, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
 from wsolpipe.contract.schema import INDEX_COLUMNS, ArraySpec
-from wsolpipe.engine.commit import all_arrays, object_name
+from wsolpipe.engine.commit import object_name
 from wsolpipe.engine.config import build_config
 from wsolpipe.engine.graph import node_manifest, resolve
 from wsolpipe.engine.session import Session
+from wsolpipe.engine.zarr_metadata import all_arrays
 from wsolpipe.stages.registry import load_registry
 
 LIMIT = 10.0

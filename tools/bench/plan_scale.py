@@ -21,12 +21,13 @@ from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.layout import Shards, commit_name, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StoredObject
 from wsolpipe.contract.schema import INDEX_COLUMNS, ArraySpec, boxes_spec
-from wsolpipe.engine.commit import all_arrays, object_name
+from wsolpipe.engine.commit import object_name
 from wsolpipe.engine.config import build_config
 from wsolpipe.engine.graph import Node, node_manifest, resolve
 from wsolpipe.engine.indexing import SCAN_ROWS
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.engine.session import Session
+from wsolpipe.engine.zarr_metadata import all_arrays
 from wsolpipe.stages.registry import load_registry
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def build(folder: Path, rows: int = ROWS) -> int:
         else:
             _write_rows_stage(session, node, arrays)
     real_index = 2 * len(Shards(rows, SCAN_ROWS)) + 6  # scans with their records, the listing and the tables
-    metadata = len(all_arrays(MAPS)) + len(all_arrays(BOXES))
+    metadata = len(all_arrays(MAPS)) + len(all_arrays(BOXES)) + 2  # and a group each
     return sum(1 for path in (folder / "store").rglob("*") if path.is_file()) + real_index + metadata
 
 

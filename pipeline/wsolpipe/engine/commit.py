@@ -10,21 +10,14 @@ from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import commit_name, shard_object
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
 from wsolpipe.contract.records import read_record
-from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec
-from wsolpipe.engine.encoding import metadata_bytes
+from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
 from wsolpipe.engine.faults import fault_point
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.contract.layout import Shards
     from wsolpipe.engine.leases import Lease
-
-
-def all_arrays(arrays: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """`arrays` and the ``status`` array that every rows stage has, in the order of their names."""
-    return dict(sorted({**arrays, "status": STATUS_SPEC}.items()))
 
 
 def object_name(folder: str, manifest_arrays: Mapping[str, ArraySpec], name: str, shard: int | None) -> str:
@@ -39,49 +32,6 @@ def object_names(folder: str, manifest: StageManifest, record: CommitRecord) -> 
     """Name in the store of every object of a record; unknown arrays are left out."""
     names = [name for name in record.objects if record.shard is None or name == "status" or name in manifest.arrays]
     return {name: object_name(folder, manifest.arrays, name, record.shard) for name in names}
-
-
-def prepare_folder(backend: Backend, folder: str, manifest: StageManifest, shards: Shards | None) -> None:
-    """Write the manifest and the arrays' metadata, unless they exist."""
-    if shards is not None:
-        for name, spec in all_arrays(manifest.arrays).items():
-            backend.create(f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards, manifest.checksum))
-    backend.create(f"{folder}/manifest.json", manifest.to_bytes())
-
-
-def restore_metadata(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> None:
-    """Write the arrays' metadata again where it is missing or differs from the manifest."""
-    for name, spec in all_arrays(manifest.arrays).items():
-        target, wanted = f"{folder}/data.zarr/{name}/zarr.json", metadata_bytes(spec, shards, manifest.checksum)
-        try:
-            intact = backend.get(target) == wanted
-        except FileNotFoundError:
-            intact = False
-        if not intact:
-            backend.replace(target, wanted)
-
-
-def metadata_agrees(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> bool:
-    """Whether all existing metadata of arrays agrees with the manifest."""
-    for name, spec in all_arrays(manifest.arrays).items():
-        with contextlib.suppress(FileNotFoundError):
-            if backend.get(f"{folder}/data.zarr/{name}/zarr.json") != metadata_bytes(spec, shards, manifest.checksum):
-                return False
-    return True
-
-
-def checksum_of_folder(backend: Backend, folder: str, manifest: StageManifest, shards: Shards) -> str | None:
-    """Checksum of chunks by the arrays' metadata in a folder; None if no array has metadata.
-
-    A manifest that is written again over existing shards keeps their checksum.
-    """
-    for name, spec in all_arrays(manifest.arrays).items():
-        with contextlib.suppress(FileNotFoundError):
-            found = backend.get(f"{folder}/data.zarr/{name}/zarr.json")
-            for checksum in ("", CHECKSUM):
-                if found == metadata_bytes(spec, shards, checksum):
-                    return checksum
-    return None
 
 
 def missing_objects(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord) -> list[str]:

@@ -24,7 +24,7 @@ def inner_rows(shard_rows: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _create(spec: ArraySpec, shards: Shards, checksum: str) -> tuple[Any, Any]:
+def _create(spec: ArraySpec, shards: Shards, checksum: str, axes: tuple[str | None, ...] = ()) -> tuple[Any, Any]:
     """A Zarr array in memory and its store; kept, since making one costs as much as encoding a small shard."""
     import zarr.api.asynchronous
     from zarr.codecs import Crc32cCodec, ZstdCodec
@@ -40,7 +40,7 @@ def _create(spec: ArraySpec, shards: Shards, checksum: str) -> tuple[Any, Any]:
         shards=(shards.shard_rows, *spec.shape),
         compressors=[ZstdCodec(level=spec.level), *([Crc32cCodec()] if checksum else [])],
         fill_value=spec.fill_value(),
-        dimension_names=("row", *(None for _ in spec.shape)),
+        dimension_names=axes or None,
         attributes={"unit": spec.unit, "meaning": spec.meaning},
         zarr_format=3,
         config={"write_empty_chunks": True},  # an all-background shard must still exist as an object
@@ -54,11 +54,11 @@ async def _bytes_of(store: Any, name: str) -> bytes:
     return bytes((await store.get(name, default_buffer_prototype())).to_bytes())
 
 
-def metadata_bytes(spec: ArraySpec, shards: Shards, checksum: str) -> bytes:
-    """``zarr.json`` of an array whose chunks have this checksum, or none if it is empty."""
+def metadata_bytes(spec: ArraySpec, shards: Shards, checksum: str, axes: tuple[str | None, ...]) -> bytes:
+    """``zarr.json`` of an array whose chunks have this checksum, or none if it is empty, with names of axes."""
     from zarr.core.sync import sync
 
-    store, _ = _create(spec, shards, checksum)
+    store, _ = _create(spec, shards, checksum, axes)
     data: bytes = sync(_bytes_of(store, "zarr.json"))
     return data
 

@@ -11,7 +11,7 @@ from wsolpipe.contract.layout import commit_name, file_of, lease_name
 from wsolpipe.contract.manifest import CommitRecord
 from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import CHECKSUM
-from wsolpipe.engine import commit
+from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.artifact import ArtifactJob
 from wsolpipe.engine.checkpoint import scratch_path
 from wsolpipe.engine.graph import existing_manifest, node_manifest
@@ -147,7 +147,7 @@ class Maker:
         for need in node.upstream:
             manifest = existing_manifest(self.session, need)
             if manifest is not None and need.split is not None:
-                commit.restore_metadata(self.session.backend, need.folder, manifest, need.shards)
+                zarr_metadata.restore_metadata(self.session.backend, need.folder, manifest, need.shards)
             for read in node.reads(need, unit):
                 lease = self.leases.acquire(lease_name(need.folder, read))
                 if lease is None or manifest is None:
@@ -169,18 +169,18 @@ class Maker:
 
     def _begin(self, node: Node) -> StageManifest:
         if node.split is None:
-            commit.prepare_folder(self.session.backend, node.folder, node_manifest(self.session, node), None)
+            zarr_metadata.prepare_folder(self.session.backend, node.folder, node_manifest(self.session, node), None)
         else:
             made = node_manifest(self.session, node, arrays=self._set_up(node).arrays())
             made = made.model_copy(update={"checksum": self._checksum(node, made)})
-            commit.prepare_folder(self.session.backend, node.folder, made, node.shards)
+            zarr_metadata.prepare_folder(self.session.backend, node.folder, made, node.shards)
         found = existing_manifest(self.session, node)
         assert found is not None
         return found
 
     def _checksum(self, node: Node, made: StageManifest) -> str:
         """Checksum of the shards in the folder or of those that can be taken over, else that of new shards."""
-        standing = commit.checksum_of_folder(self.session.backend, node.folder, made, node.shards)
+        standing = zarr_metadata.checksum_of_folder(self.session.backend, node.folder, made, node.shards)
         if standing is not None:
             return standing
         older = older_views(self.session, node, made)

@@ -12,10 +12,11 @@ from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import file_of
 from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.records import read_record
-from wsolpipe.engine.commit import all_arrays, missing_objects
+from wsolpipe.engine.commit import missing_objects
 from wsolpipe.engine.fingerprint import differences
 from wsolpipe.engine.graph import Graph, Node, existing_manifest
 from wsolpipe.engine.indexing import scan_seconds
+from wsolpipe.engine.zarr_metadata import all_arrays
 
 if TYPE_CHECKING:
     from wsolpipe.contract.manifest import CommitRecord, StageManifest

@@ -16,7 +16,7 @@ from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
 from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import Status
-from wsolpipe.engine import commit
+from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.checkpoint import Checkpoint
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.encoding import encode_shard
@@ -333,7 +333,7 @@ def commit_arrays(
             commit.object_name(folder, manifest.arrays, name, record.shard),
             encode_shard(spec, shards, record.shard, arrays[name], manifest.checksum),
         )
-        for name, spec in commit.all_arrays(manifest.arrays).items()
+        for name, spec in zarr_metadata.all_arrays(manifest.arrays).items()
     }
     commit.put(session.backend, folder, record, objects, lease)
     standing = read_record(session.backend, folder, record.shard)

@@ -14,7 +14,8 @@ class About:
     Attributes
     ----------
     url : str
-        Where others find it: the address of the store, or the web address that shows it.
+        Where others find it: the address of the store, or the web address that shows it. Empty for a store in a
+        folder, whose path means nothing elsewhere.
     """
 
     dataset: str

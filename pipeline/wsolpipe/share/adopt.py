@@ -9,7 +9,7 @@ from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import lease_name
 from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.records import read_record
-from wsolpipe.engine import commit
+from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.graph import Node, existing_manifest, node_manifest, resolve
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.plan import upstream_contents
@@ -93,7 +93,7 @@ def _adopt_split(session: Session, old: StageView, reason: str) -> Adopted:
     manifest = existing_manifest(session, node)
     if manifest is None:
         made = node_manifest(session, node, arrays=old.manifest.arrays, checksum=old.manifest.checksum)
-        commit.prepare_folder(session.backend, node.folder, made, node.shards)
+        zarr_metadata.prepare_folder(session.backend, node.folder, made, node.shards)
         manifest = existing_manifest(session, node)
     assert manifest is not None
     if (manifest.arrays, manifest.checksum) != (old.manifest.arrays, old.manifest.checksum):

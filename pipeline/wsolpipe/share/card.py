@@ -128,7 +128,11 @@ def card(about: About, made: Iterable[tuple[Found, Figures]]) -> bytes:
     else:
         lines.append("No boxes beside ground truth are in this store.")
     lines += ["", "## Licence", "", text(about.licence), "", "## Citation", "", text(about.citation), ""]
-    lines += ["## Use", "", f"    wsolpipe pull from={text(about.url)} dataset={about.dataset}", ""]
+    lines += ["## Use", "", f"    wsolpipe pull from={text(about.url) or 'ADDRESS'} dataset={about.dataset}", ""]
+    lines += [
+        "Without wsolpipe: every `data.zarr` is a Zarr group, every `.parquet` a table (see `croissant.json`).",
+        "",
+    ]
     lines += ["Every file's sha256 is in `checksums.txt` at the root of the store (`sha256sum -c checksums.txt`).", ""]
     return "\n".join(lines).encode()
 

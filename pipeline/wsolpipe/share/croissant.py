@@ -1,7 +1,8 @@
 """``croissant.json``: the published data set in the vocabulary that dataset search engines and loaders read.
 
 Croissant 1.0 (https://docs.mlcommons.org/croissant/docs/croissant-spec.html). It has no words for Zarr yet: each stage
-is a FileSet of its shard objects, its manifest a RecordSet, and the rows of a split the columns of its Parquet index.
+is a FileSet of its Zarr group, its manifest a RecordSet; the rows of a split and the boxes of a stage are RecordSets of
+Parquet tables.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.manifest import IndexManifest, StageManifest
+from wsolpipe.images.index_tables import INDEX_SCHEMA
+from wsolpipe.share.box_table import BOX_SCHEMA, TABLE
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from wsolpipe.share.about import About
     from wsolpipe.share.selection import Found
 
@@ -36,10 +41,7 @@ CONTEXT: dict[str, Any] = {
         )
     },
 }  # fmt: skip
-INDEX_FIELDS = {
-    "row": "sc:Integer", "image_id": "sc:Text", "path": "sc:Text", "width": "sc:Integer", "height": "sc:Integer",
-    "sha256": "sc:Text",
-}  # fmt: skip
+KINDS = {"int": "sc:Integer", "list": "sc:Integer", "float": "sc:Float", "double": "sc:Float", "string": "sc:Text"}
 MANIFEST_FIELDS = {"stage": "sc:Text", "key": "sc:Text", "rows": "sc:Integer", "shard_rows": "sc:Integer"}
 
 
@@ -59,17 +61,23 @@ def croissant(about: About, found: list[Found], checksums: dict[str, str]) -> by
         if isinstance(item.manifest, IndexManifest):
             table = f"{item.folder}/index.parquet"
             files.append(_file(f"{name}-table", f"{base}/index.parquet", checksums[table], "application/x-parquet"))
-            fields = {column: (kind, {"column": column}) for column, kind in INDEX_FIELDS.items()}
-            records.append(_records(name, f"Rows of the split {item.split}.", f"{name}-table", fields))
+            said = f"Rows of the split {item.split}."
+            records.append(_records(name, said, f"{name}-table", _columns(INDEX_SCHEMA)))
             continue
         manifest = f"{item.folder}/manifest.json"
         files.append(_file(f"{name}-manifest", f"{base}/manifest.json", checksums[manifest], "application/json"))
         files.append(_shards(name, base, item.manifest))
+        boxes = f"{item.folder}/{TABLE}"
+        if boxes in checksums:
+            files.append(_file(f"{name}-boxes-table", f"{base}/{TABLE}", checksums[boxes], "application/x-parquet"))
+            said = f"Boxes of {item.stage}, a record a box: half-open, pixels of the original image, rank 0 first."
+            records.append(_records(f"{name}-boxes", said, f"{name}-boxes-table", _columns(BOX_SCHEMA)))
         paths = {key: (kind, {"jsonPath": f"$.{key}"}) for key, kind in MANIFEST_FIELDS.items()}
         records.append(_records(f"{name}-made", f"How {item.stage} was made.", f"{name}-manifest", paths))
     described = {
         "@context": CONTEXT, "@type": "sc:Dataset", "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": about.dataset, "description": about.description, "license": about.licence, "url": about.url,
+        "name": about.dataset, "description": about.description, "license": about.licence,
+        **({"url": about.url} if about.url else {}),
         "version": about.version, "datePublished": about.date, "citeAs": about.citation, "isLiveDataset": False,
         "distribution": files, "recordSet": records,
     }  # fmt: skip
@@ -83,6 +91,14 @@ def _file(name: str, path: str, sha256: str, kind: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _columns(schema: pa.Schema) -> dict[str, tuple[str, dict[str, str]]]:
+    """Fields of a record set over a table: type and column by name."""
+    return {
+        field.name: (next(KINDS[start] for start in KINDS if str(field.type).startswith(start)), {"column": field.name})
+        for field in schema
+    }
+
+
 def _shards(name: str, base: str, manifest: StageManifest) -> dict[str, Any]:
     if manifest.kind == "artifact":
         said, includes, kind = f"Files that {manifest.stage} made.", f"{base}/files/*", "application/octet-stream"
@@ -91,7 +107,7 @@ def _shards(name: str, base: str, manifest: StageManifest) -> dict[str, Any]:
             f"{array}: {spec.dtype} {[manifest.rows, *spec.shape]}, {spec.meaning or 'no description'}"
             for array, spec in sorted(manifest.arrays.items())
         )
-        said, includes, kind = f"Zarr v3 shards of {arrays}", f"{base}/data.zarr/*/c/**", "application/zarr"
+        said, includes, kind = f"Zarr v3 group of {arrays}", f"{base}/data.zarr/**", "application/zarr"
     return {
         "@type": "cr:FileSet", "@id": f"{name}-files", "name": f"{name}-files", "description": said,
         "encodingFormat": kind, "includes": includes,
@@ -105,6 +121,7 @@ def _records(name: str, said: str, file: str, fields: dict[str, tuple[str, dict[
             {
                 "@type": "cr:Field", "@id": f"{name}/{field}", "name": field, "dataType": kind,
                 "source": {"fileObject": {"@id": file}, "extract": extract},
+                **({"repeated": True} if field == "labels" else {}),
             }
             for field, (kind, extract) in fields.items()
         ],

@@ -18,9 +18,9 @@ from wsolpipe.contract.canonical import KEY_LENGTH, sha256_bytes
 from wsolpipe.contract.errors import StoreError, TornShardError, WsolError
 from wsolpipe.contract.layout import Shards, check_name, check_object_name
 from wsolpipe.contract.schema import INDEX_COLUMNS, ArraySpec
-from wsolpipe.engine.commit import all_arrays
 from wsolpipe.engine.encoding import inner_rows
 from wsolpipe.engine.fingerprint import Ingredients
+from wsolpipe.engine.zarr_metadata import all_arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.contract.layout import check_name, commit_name, shard_of
+from wsolpipe.contract.layout import Shards, check_name, commit_name, shard_of
 from wsolpipe.contract.manifest import IndexManifest
-from wsolpipe.contract.reader import Store
+from wsolpipe.contract.reader import StageView, Store
 from wsolpipe.contract.records import read_record
-from wsolpipe.engine import commit
+from wsolpipe.engine import commit, zarr_metadata
+from wsolpipe.share.box_table import TABLE, box_table, has_boxes
 from wsolpipe.share.card import Figures, card, figures
 from wsolpipe.share.croissant import croissant
 from wsolpipe.share.selection import Found, Selection, select
@@ -23,7 +25,7 @@ from wsolpipe.share.transfer import push
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.share.about import About
@@ -53,7 +55,7 @@ def publish(
     emit: Callable[[dict[str, Any]], None],
     stop: threading.Event,
 ) -> Published:
-    """Push what `wanted` selects and write card, ``croissant.json`` and checksums beside it.
+    """Push what `wanted` selects and write boxes as tables, card, ``croissant.json`` and checksums beside it.
 
     The list of checksums is written last, so that everything it names is there.
 
@@ -77,19 +79,33 @@ def publish(
     target = open_backend(to)
     pushed = {item.folder for item in chosen}
     found = [item for item in select(target, replace(wanted, keys="all")).found if item.folder in pushed]
+    for view in _views(Store(to), found):
+        shards = Shards(view.manifest.rows, view.manifest.shard_rows)
+        if zarr_metadata.is_outdated(target, view.folder, view.manifest, shards):
+            zarr_metadata.restore_metadata(target, view.folder, view.manifest, shards)
     with ThreadPoolExecutor(jobs) as pool:
         listed = {name: sha for part in pool.map(lambda item: _digests(target, item), found) for name, sha in part}
     made: list[tuple[Found, Figures]] = [(item, figures(Store(to), item)) for item in found]
-    pages = {
-        f"{about.dataset}/README.md": card(about, made),
-        f"{about.dataset}/croissant.json": croissant(about, found, listed),
-    }
-    for name, data in pages.items():
+
+    def put(name: str, data: bytes) -> None:
         target.replace(name, data)
         listed[name] = sha256_bytes(data)
+
+    for view in _views(Store(to), found):
+        if has_boxes(view):
+            put(f"{view.folder}/{TABLE}", box_table(view))
+    put(f"{about.dataset}/README.md", card(about, made))
+    put(f"{about.dataset}/croissant.json", croissant(about, found, listed))
     listing = _listing(target, about.dataset, listed)
     target.replace(CHECKSUMS, listing)
     return Published(moved, len(listed), sha256_bytes(listing))
+
+
+def _views(store: Store, found: list[Found]) -> Iterator[StageView]:
+    """Rows stages among `found`."""
+    for item in found:
+        if item.manifest.kind == "rows":
+            yield StageView(store, item.dataset, str(item.split), item.stage, item.key)
 
 
 def _filled(about: About, found: list[Found], to: str) -> About:
@@ -111,7 +127,8 @@ def _filled(about: About, found: list[Found], to: str) -> About:
     return replace(
         about, licence=licence, title=title, description=description,
         citation=about.citation or f"{title}. Pseudo-labels made with wsolpipe.",
-        url=about.url or to, date=about.date or datetime.now(UTC).date().isoformat(),
+        url=about.url or ("" if isinstance(open_backend(to), LocalBackend) else to),
+        date=about.date or datetime.now(UTC).date().isoformat(),
     )  # fmt: skip
 
 
@@ -131,8 +148,9 @@ def _digests(backend: Backend, item: Found) -> list[tuple[str, str]]:
             stored = commit.object_names(item.folder, manifest, record)
             listed += [(target, record.objects[key].sha256) for key, target in stored.items()]
     if item.split is not None:
-        metadata = [f"{item.folder}/data.zarr/{array}/zarr.json" for array in commit.all_arrays(manifest.arrays)]
-        listed += [(name, sha256_bytes(backend.get(name))) for name in metadata]
+        arrays = [zarr_metadata.GROUP, *zarr_metadata.all_arrays(manifest.arrays)]
+        names = [zarr_metadata.metadata_name(item.folder, array) for array in arrays]
+        listed += [(name, sha256_bytes(backend.get(name))) for name in names]
     return listed
 
 

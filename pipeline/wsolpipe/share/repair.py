@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
 from wsolpipe.contract.manifest import StageManifest
-from wsolpipe.engine import commit
+from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.folders import Folder, list_folders
 from wsolpipe.engine.leases import Leases
 from wsolpipe.share import inspection
 from wsolpipe.share.markers import REPAIR, TRANSFER, is_marked, marked
-from wsolpipe.share.verify import Problem, Verifier, read_manifest, verify, wrong_metadata
+from wsolpipe.share.verify import Problem, Verifier, read_manifest, verify
 from wsolpipe.share.verify_index import LISTING
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ def repair(store: Store, *, dataset: str | None = None, stages: tuple[str, ...] 
         If something may not be read; then nothing was changed.
     """
     mender = Mender(store)
-    problems = [*verify(store, dataset=dataset, stages=stages), *empty_keys(store, dataset, stages, mender.leases)]
+    problems = [
+        *verify(store, dataset=dataset, stages=stages),
+        *empty_keys(store, dataset, stages, mender.leases),
+        *outdated(store, dataset, stages),
+    ]
     done: list[tuple[Problem, str]] = []
     for folder, items in groupby(problems, key=lambda problem: problem.folder):
         done += mender.mend_folder(folder, list(items))
@@ -71,6 +75,22 @@ def empty_keys(store: Store, dataset: str | None, stages: tuple[str, ...], lease
     for folder in list_folders(store.backend, datasets=(dataset,) if dataset else (), stages=stages)[0]:
         if folder.stage != "index" and is_empty(leases, folder):
             yield Problem("empty", folder.path, None, "no finished shard: its first run failed or was stopped")
+
+
+def outdated(store: Store, dataset: str | None, stages: tuple[str, ...]) -> Iterator[Problem]:
+    """Whole stages whose arrays lie in no Zarr group or have axes without a name, as stores had before."""
+    backend = store.backend
+    for folder in list_folders(backend, datasets=(dataset,) if dataset else (), stages=stages)[0]:
+        try:
+            manifest = read_manifest(backend, folder)
+        except AccessError:
+            raise
+        except StoreError:
+            continue  # found by verify
+        if isinstance(manifest, StageManifest) and folder.split is not None:
+            shards = Shards(manifest.rows, manifest.shard_rows)
+            if zarr_metadata.is_outdated(backend, folder.path, manifest, shards):
+                yield Problem("outdated", folder.path, None, "metadata of an earlier wsolpipe: no Zarr group over them")
 
 
 def is_empty(leases: Leases, folder: Folder) -> bool:
@@ -124,6 +144,8 @@ class Mender:
             return self._mend_metadata(folder)
         if problem.kind == "empty":
             return self._remove_empty(folder)
+        if problem.kind == "outdated":
+            return self._bring_up_to_date(folder)
         if problem.where != problem.folder:
             self._set_aside(problem.where)
             return f"set aside as {problem.where.rpartition('/')[2]}{ASIDE}"
@@ -143,7 +165,7 @@ class Mender:
             if unit is None:
                 names = [f"{folder.path}/files/{name}" for name in self.backend.names(f"{folder.path}/files")]
             else:
-                arrays = commit.all_arrays(manifest.arrays)
+                arrays = zarr_metadata.all_arrays(manifest.arrays)
                 names = [commit.object_name(folder.path, manifest.arrays, name, unit) for name in arrays]
             for name in names:
                 self.backend.delete(name)
@@ -161,12 +183,25 @@ class Mender:
 
     def _mend_metadata(self, folder: Folder) -> str:
         manifest = read_manifest(self.backend, folder)
-        if not isinstance(manifest, StageManifest) or not wrong_metadata(self.backend, folder, manifest):
+        if not isinstance(manifest, StageManifest):
+            return "done with the other problems of this folder"
+        shards = Shards(manifest.rows, manifest.shard_rows)
+        if not zarr_metadata.wrong_metadata(self.backend, folder.path, manifest, shards):
             return "done with the other problems of this folder"
         if is_outvoted(self.backend, folder, manifest):
             return self._set_manifest_aside(folder, sure=True)
-        commit.restore_metadata(self.backend, folder.path, manifest, Shards(manifest.rows, manifest.shard_rows))
+        zarr_metadata.restore_metadata(self.backend, folder.path, manifest, shards)
         return "written again from the manifest"
+
+    def _bring_up_to_date(self, folder: Folder) -> str:
+        manifest = read_manifest(self.backend, folder)
+        if not isinstance(manifest, StageManifest):
+            return "done with the other problems of this folder"
+        shards = Shards(manifest.rows, manifest.shard_rows)
+        if not zarr_metadata.is_outdated(self.backend, folder.path, manifest, shards):
+            return "done with the other problems of this folder"
+        zarr_metadata.restore_metadata(self.backend, folder.path, manifest, shards)
+        return "written again; no shard was touched"
 
     def _set_manifest_aside(self, folder: Folder, *, sure: bool = False) -> str:
         try:
@@ -222,7 +257,7 @@ def is_outvoted(backend: Backend, folder: Folder, manifest: StageManifest) -> bo
 
     All arrays agree on another cut of the rows, or no shard has the declared shape and type.
     """
-    arrays, shards = commit.all_arrays(manifest.arrays), Shards(manifest.rows, manifest.shard_rows)
+    arrays, shards = zarr_metadata.all_arrays(manifest.arrays), Shards(manifest.rows, manifest.shard_rows)
     cuts = {_cut(backend, f"{folder.path}/data.zarr/{name}/zarr.json") for name in arrays}
     if len(cuts) == 1 and cuts.isdisjoint({None, (manifest.rows, manifest.shard_rows)}):
         return True
@@ -237,7 +272,7 @@ def _fits(backend: Backend, folder: Folder, manifest: StageManifest, name: str, 
     shards = Shards(manifest.rows, manifest.shard_rows)
     try:
         inspection.check_shard_bytes(
-            backend.get(target), commit.all_arrays(manifest.arrays)[name], shards, unit, target
+            backend.get(target), zarr_metadata.all_arrays(manifest.arrays)[name], shards, unit, target
         )
     except AccessError:
         raise

@@ -21,7 +21,7 @@ from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, S
 from wsolpipe.contract.layout import Shards, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
 from wsolpipe.contract.reader import open_store
-from wsolpipe.engine import commit
+from wsolpipe.engine import zarr_metadata
 from wsolpipe.engine.leases import Leases
 from wsolpipe.share import inspection
 from wsolpipe.share.index_transfer import move_index
@@ -299,12 +299,12 @@ class Transfer:
         try:
             standing = parse(StageManifest, self.target.get(name, limit=MAX_JSON_BYTES), f"{self.target.url}/{name}")
         except FileNotFoundError:
-            commit.prepare_folder(self.target, found.folder, manifest, rows)
+            zarr_metadata.prepare_folder(self.target, found.folder, manifest, rows)
             return
         except (AccessError, SchemaMismatch):
             raise
         except StoreError:  # damaged: replaced by the source's if the arrays that are there have its metadata
-            if rows is None or commit.metadata_agrees(self.target, found.folder, manifest, rows):
+            if rows is None or zarr_metadata.metadata_agrees(self.target, found.folder, manifest, rows):
                 self.target.replace(name, manifest.to_bytes())
                 return
             raise
@@ -312,7 +312,7 @@ class Transfer:
             if getattr(standing, what) != getattr(manifest, what):
                 msg = f"{found.folder} has other {what} in {self.target.url} than in {self.source.url}"
                 raise StoreError(msg, hint=f"move the folder away in {self.target.url} and run again")
-        commit.prepare_folder(self.target, found.folder, manifest, rows)
+        zarr_metadata.prepare_folder(self.target, found.folder, manifest, rows)
 
 
 def check_apart(source: Backend, target: Backend) -> None:

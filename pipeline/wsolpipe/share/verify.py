@@ -15,8 +15,7 @@ from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManif
 from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import Status
-from wsolpipe.engine import commit
-from wsolpipe.engine.encoding import metadata_bytes
+from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.folders import Folder, list_folders
 from wsolpipe.share import inspection
 from wsolpipe.share.verify_index import index_problems
@@ -43,7 +42,8 @@ class Problem:
         does not fit), ``torn`` (a shard whose bytes are not those recorded), ``values`` (readable, but NaN, out of
         bounds …), ``orphan`` (objects without a record), ``stale`` (made from a shard that was made again since),
         ``suspect`` (made from an artifact whose bytes are damaged now), ``leftover`` (a temporary file of a killed
-        process) or ``empty`` (a key without a finished shard).
+        process), ``empty`` (a key without a finished shard) or ``outdated`` (metadata of an earlier form, not wrong);
+        the last three are found by `repair` alone.
     where : str
         Folder of the key, or name of the object.
     """
@@ -140,9 +140,11 @@ class Verifier:
 
     def _rows_stage(self, folder: Folder, manifest: StageManifest) -> Iterator[Problem]:
         shards = Shards(manifest.rows, manifest.shard_rows)
-        wrong = wrong_metadata(self.backend, folder, manifest)
+        inspection.check_stage(manifest, folder.path, self.backend.url)
+        wrong = zarr_metadata.wrong_metadata(self.backend, folder.path, manifest, shards)
         for name in wrong:
-            text = f"data.zarr/{name}/zarr.json does not agree with the manifest"
+            file = zarr_metadata.metadata_name(folder.path, name).removeprefix(f"{folder.path}/")
+            text = f"{file} does not agree with the manifest"
             yield Problem("metadata", folder.path, None, text)
         if wrong:
             return
@@ -157,7 +159,7 @@ class Verifier:
                 units.add(unit)
             elif file.endswith(".json"):
                 yield Problem("orphan", f"{folder.path}/commits/{file}", None, "record of no shard")
-        for name in commit.all_arrays(manifest.arrays):
+        for name in zarr_metadata.all_arrays(manifest.arrays):
             for item in self.backend.names(f"{folder.path}/data.zarr/{name}/c"):
                 unit = shard_of(f"{item.rstrip('/')}.json")
                 if unit is not None and unit < len(shards):
@@ -180,7 +182,7 @@ class Verifier:
             yield Problem("record", folder.path, unit, error.message)
             return
         if record is None:
-            names = [] if unit is None else list(commit.all_arrays(manifest.arrays))
+            names = [] if unit is None else list(zarr_metadata.all_arrays(manifest.arrays))
             objects = [commit.object_name(folder.path, manifest.arrays, name, unit) for name in names]
             present = [name for name in objects if self.backend.size(name) is not None]
             if present:
@@ -243,7 +245,7 @@ class Verifier:
         return self._contents[folder, unit]
 
     def _values(self, view: StageView, record: CommitRecord) -> Iterator[Problem]:
-        names = commit.all_arrays(view.manifest.arrays)
+        names = zarr_metadata.all_arrays(view.manifest.arrays)
         try:
             arrays = {name: view[name][record.start : record.stop] for name in names}
         except AccessError:
@@ -279,22 +281,6 @@ def read_manifest(backend: Backend, folder: Folder) -> StageManifest | IndexMani
     inspection.check_stage(manifest, folder.path, backend.url)
     inspection.check_key(manifest, where)
     return manifest
-
-
-def wrong_metadata(backend: Backend, folder: Folder, manifest: StageManifest) -> list[str]:
-    """Arrays whose ``zarr.json`` is missing or does not agree with the manifest."""
-    shards = inspection.check_stage(manifest, folder.path, backend.url)
-    wrong = []
-    for name, spec in commit.all_arrays(manifest.arrays).items():
-        try:
-            intact = backend.get(f"{folder.path}/data.zarr/{name}/zarr.json") == metadata_bytes(
-                spec, shards, manifest.checksum
-            )
-        except FileNotFoundError:
-            intact = False
-        if not intact:
-            wrong.append(name)
-    return wrong
 
 
 def _wrong_values(

@@ -1,0 +1,86 @@
+"""Boxes of a stage as a Parquet table, a row a box, for readers that know tables and not arrays."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from wsolpipe.contract.schema import Status
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.manifest import CommitRecord
+    from wsolpipe.contract.parquet import ParquetRows
+    from wsolpipe.contract.reader import StageView
+
+TABLE = "boxes.parquet"
+#: Boxes are half-open, in pixels of the original image. ``rank`` counts from 0, best first; ``label`` and ``name`` are
+#: the first label of the image; ``source`` is the map that a box was found in, null where a stage has no such array.
+BOX_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("image_id", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.int32()),
+        ("name", pa.string()),
+        ("x0", pa.float32()),
+        ("y0", pa.float32()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+        ("score", pa.float32()),
+        ("rank", pa.int32()),
+        ("source", pa.int32()),
+    ]
+)
+
+
+def has_boxes(view: StageView) -> bool:
+    """Whether a stage has an array ``boxes`` of boxes."""
+    spec = view.manifest.arrays.get("boxes")
+    return spec is not None and len(spec.shape) == 2 and spec.shape[1] == 4
+
+
+def box_table(view: StageView) -> bytes:
+    """Boxes of the finished shards as the bytes of a Parquet file, `BOX_SCHEMA`, a row group a shard.
+
+    Boxes of rows that have no result, and slots without a box, are left out.
+    """
+    import pyarrow.parquet as pq
+
+    spans = view.index().spans()
+    names = {int(label): name for label, name in view.index().manifest.class_names.items()}
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, BOX_SCHEMA, compression="zstd") as writer:
+        for record in view.committed().values():
+            writer.write_table(_of_shard(view, record, spans, names))
+    return file.getvalue()
+
+
+def _of_shard(view: StageView, record: CommitRecord, spans: ParquetRows, names: dict[int, str]) -> pa.Table:
+    def values(array: str) -> np.ndarray[Any, Any]:
+        return np.asarray(view[array][record.start : record.stop])
+
+    boxes = values("boxes")
+    there = (values("status") == Status.OK)[:, None] & ~np.isnan(boxes).any(axis=-1)
+    position, rank = np.nonzero(there)
+    found = boxes[there]
+    rows = spans.table(["image_id", "path", "labels"], start=record.start, stop=record.stop)
+    first = [labels[0] if labels else None for labels in rows.column("labels").to_pylist()]
+    taken = rows.take(pa.array(position))
+    labels = [first[at] for at in position.tolist()]
+    columns: dict[str, Any] = {
+        "row": position + record.start,
+        "image_id": taken.column("image_id"),
+        "path": taken.column("path"),
+        "label": labels,
+        "name": [None if label is None else names.get(label) for label in labels],
+        **{edge: found[:, side] for side, edge in enumerate(("x0", "y0", "x1", "y1"))},
+        **{
+            column: values(array)[there] if view.manifest.arrays.get(array) else pa.nulls(len(found))
+            for column, array in (("score", "scores"), ("source", "source"))
+        },
+        "rank": rank,
+    }
+    return pa.table({name: columns[name] for name in BOX_SCHEMA.names}, schema=BOX_SCHEMA)
