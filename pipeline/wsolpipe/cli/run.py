@@ -16,10 +16,37 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
 
     sweep.KEY=a,b,c runs once with each value, shares what they have in common, and ends with a table of figures.
     """
+    from wsolpipe.launch.run import resume_command
+
+    return run_words(words, as_json, resume=resume_command())
+
+
+def run_words(words: tuple[str, ...], as_json: bool, *, resume: str) -> int:
+    """Run stages and print what came of it.
+
+    Parameters
+    ----------
+    words : tuple of str
+        Of ``wsolpipe run``.
+    as_json : bool
+        Whether the result is printed as JSON.
+    resume : str
+        The command line that resumes.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    ConfigError
+        For a mistake in the words or the data set.
+    """
     from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import ConfigError, WsolError
     from wsolpipe.keys.sweeps import split_sweep
-    from wsolpipe.launch.run import remember_command, resume_command, run, script
+    from wsolpipe.launch.run import remember_command, run, script
     from wsolpipe.stages.registry import load_registry
 
     sweep = split_sweep(words)
@@ -31,7 +58,6 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         text = script(config)
         print_json({"script": text}) if as_json else print(text, end="")
         return 0
-    resume = resume_command()
     try:
         if sweep.axes:
             return run_sweep(sweep, as_json=as_json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError, DataError
 from wsolpipe.images.decode import decode, read_file
+from wsolpipe.images.video import file_of, open_film, split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ class ImageFiles:
         self._lock = threading.Lock()
 
     def read(self, path: str, sha256: str | None, orientation: int | None) -> np.ndarray[Any, Any]:
-        """Decode a file that the index knows.
+        """Decode a file that the index knows, or a frame of a video file.
 
         Parameters
         ----------
@@ -56,17 +57,23 @@ class ImageFiles:
         DataError
             If the root is gone, or `IN_A_ROW` files in a row could not be opened.
         """
+        frame = split_frame(path)
         try:
-            data = read_file(f"{self.root}/{path}")
+            if frame is not None:
+                film = open_film(f"{self.root}/{frame[0]}")
+                found = film.frame_sha256(frame[1]) if sha256 else None
+            else:
+                data = read_file(f"{self.root}/{path}")
+                found = sha256_bytes(data) if sha256 else None
         except OSError as error:
             self._note_lost(path, error)
             msg = f"{LOST}{error.strerror}"
             raise BadImageError(msg) from error
         self._lost = 0
-        if sha256 and sha256_bytes(data) != sha256:
+        if sha256 and found != sha256:
             msg = "changed since it was indexed: run stage=index force=true"
             raise BadImageError(msg)
-        return decode(data, orientation=orientation)
+        return decode(data, orientation=orientation) if frame is None else film.read(frame[1])
 
     def _note_lost(self, path: str, error: OSError) -> None:
         with self._lock:
@@ -98,5 +105,5 @@ class ImageFiles:
 
 
 def is_readable(root: str | Path, path: str) -> bool:
-    """Whether a file below the root can be opened."""
-    return os.access(f"{os.fspath(root)}/{path}", os.R_OK)
+    """Whether the file of a row below the root can be opened."""
+    return os.access(f"{os.fspath(root)}/{file_of(path)}", os.R_OK)

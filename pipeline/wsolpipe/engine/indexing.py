@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from wsolpipe.engine.index_damage import is_damaged, note_manifest
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
 from wsolpipe.images.listing import Annotation, ListedRow
+from wsolpipe.images.video import file_of
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:
@@ -385,6 +387,6 @@ def _read(session: Session, name: str, start: int, stop: int) -> list[dict[str, 
 
 def _modified(path: Path) -> int:
     try:
-        return path.stat().st_mtime_ns
+        return os.stat(file_of(os.fspath(path))).st_mtime_ns
     except OSError:
         return 0

@@ -79,6 +79,8 @@ def evaluate(results: Results, stage: str | None, split: str, options: Options) 
     rows = rows_of_index(results.index_of(view))
     head = {"stage": stage, "dataset": view.dataset, "split": split, "key": view.key}
     arrays = view.manifest.arrays
+    if {"boxes", "maps"} <= arrays.keys():
+        return _score_both(results, view, rows, options.of_predictions(view.manifest.params), head)
     if "boxes" in arrays:
         return _score_boxes(results, view, rows, options, head)
     if "maps" in arrays:
@@ -87,6 +89,17 @@ def evaluate(results: Results, stage: str | None, split: str, options: Options) 
         return _score_masks(results, view, rows, options, head)
     msg = f"stage {stage} holds neither boxes nor maps nor masks, but {', '.join(sorted(arrays))}"
     raise ConfigError(msg)
+
+
+def _score_both(results: Results, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]) -> Evaluated:
+    """Figures of the maps, at the stage's own threshold unless another is asked for, and beside them of its boxes."""
+    found = _score_maps(results, StageMaps(view, options.slot, rows), rows, options, head, view)
+    if found.figures.get("tau_from") == "given" and options.tau == view.manifest.params.get("tau"):
+        found.figures["tau_from"] = f"the stage {view.stage}"
+    truth = find_truth(results, rows, options.against)
+    if truth.found:
+        found.figures["boxes"] = score_boxes(view, truth).figures
+    return found
 
 
 def score_view(view: StageView, truth: Truth) -> BoxScores:

@@ -112,6 +112,8 @@ class StageMaps:
         kept = np.flatnonzero(block.status != Status.QUARANTINED)
         self.quarantined += stop - start - len(kept)
         maps = [block.map(int(at), self.slot) for at in kept]
+        if "classes" in self.view.manifest.arrays:  # those of the image, whichever class the map is of
+            return MapBatch(start + kept, maps, self.view["classes"][start:stop][kept])
         if self.labels != "predicted":
             return MapBatch(start + kept, maps)
         classes = self.view["class_ids"][start:stop].reshape(stop - start, -1)[kept, self.ranked]
@@ -132,18 +134,26 @@ class _Block:
         self.status, self.levels = view["status"][start:stop], view["maps"][start:stop]
         self.ranges = view["range"][start:stop] if "range" in arrays else None
         self.grids = view["grid_hw"][start:stop] if "grid_hw" in arrays else None
+        self.unit = bool(view.manifest.params.get("unit"))
+        self.values = view["values"][start:stop] if "values" in arrays else None
 
     def map(self, at: int, slot: int) -> Array | None:
-        """Dequantised map [h, w] of a row, cropped where it is padded; None where there is none."""
+        """Map [h, w] of a row as it was made where that was kept, else dequantised and cropped where it is padded.
+
+        None where there is none.
+        """
         ranges = None if self.ranges is None else self.ranges[at, slot]
         if self.status[at] != Status.OK or not (ranges is None or np.isfinite(ranges).all()):
             return None
+        if self.values is not None:
+            return np.asarray(self.values[at, slot], np.float32)
         levels = self.levels[at, slot]
         if self.grids is not None:
             height, width = self.grids[at]
             levels = levels[:height, :width]
         low, high = (0.0, 255.0) if ranges is None else (float(edge) for edge in ranges)
-        return np.asarray(low + levels.astype(np.float32) * np.float32((high - low) / 255), np.float32)
+        values = np.asarray(low + levels.astype(np.float32) * np.float32((high - low) / 255), np.float32)
+        return values.clip(0, 1) if self.unit else values  # rounding may overshoot level 255
 
 
 class FolderMaps:

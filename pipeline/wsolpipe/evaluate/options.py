@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.metrics.maxbox import CONVENTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,14 @@ class Options:
     def frame(self) -> Frame:
         """How maps and boxes meet."""
         return Frame(CONVENTIONS[self.convention], self.resolution, self.normalise)
+
+    def of_predictions(self, params: Mapping[str, Any]) -> Options:
+        """Options for a stage of a localizer's maps, scored as the trainer scores them.
+
+        Its frame and scaling are those of its parameters `side` and `unit`, and its own threshold `tau` is taken where
+        none is asked for. Of any other stage, these options.
+        """
+        if not {"tau", "unit", "side"} <= params.keys():
+            return self
+        tau = params["tau"] if self.tau is None and self.tau_from is None else self.tau
+        return replace(self, normalise=not params["unit"], resolution=int(params["side"]), tau=tau)

@@ -142,9 +142,15 @@ def counterpart(results: Results, view: StageView, split: str) -> StageView:
         msg = f"store {view.store.url} holds no {split} split of {view.dataset}"
         raise StoreError(msg, hint=f"{command}, or name another split")
     twins = [dataset[split].stage(view.stage, key) for key in dataset[split].keys(view.stage)]
-    same = [twin for twin in twins if twin.manifest.params == view.manifest.params]
+    same = [twin for twin in twins if _made_alike(twin, view)]
     if not same:
         msg = f"{view.stage} of {split} is not made with the parameters of {view.key} of {view.split}"
         raise StoreError(msg, hint=command)
     require_complete(same[-1])
     return same[-1]
+
+
+def _made_alike(one: StageView, other: StageView) -> bool:
+    """Whether two results have the same parameters and weights."""
+    mine, theirs = ({(item.name, item.sha256) for item in view.manifest.weights} for view in (one, other))
+    return one.manifest.params == other.manifest.params and mine == theirs

@@ -53,6 +53,8 @@ class DatasetConfig(BaseModel):
         Layout `csv`: our column -> column of the table.
     box_format : {"xyxy", "xywh"}
         Layouts `csv` and `metadata`: what the last two numbers of a box are.
+    every : int
+        Layouts `clips`, `ytov1` and `ytov22`: list each n-th frame of a clip, and those with ground truth.
     train_boxes : bool
         Layout `ilsvrc`: read the half million annotations of the train split too.
     stages : dict of str to dict
@@ -76,6 +78,7 @@ class DatasetConfig(BaseModel):
     exif: Exif = "apply"
     columns: dict[str, str] = Field(default_factory=dict)
     box_format: Literal["xyxy", "xywh"] = "xyxy"
+    every: int = Field(default=1, ge=1)
     train_boxes: bool = False
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
     _source: Path | None = PrivateAttr(default=None)

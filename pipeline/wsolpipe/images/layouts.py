@@ -28,4 +28,7 @@ LAYOUTS: dict[str, Layout] = {
     "cub": Layout("wsolpipe.images.importers.cub"),
     "ilsvrc": Layout("wsolpipe.images.importers.ilsvrc"),
     "openimages": Layout("wsolpipe.images.importers.openimages"),
+    "clips": Layout("wsolpipe.images.importers.clips", upright=True),
+    "ytov1": Layout("wsolpipe.images.importers.ytov"),
+    "ytov22": Layout("wsolpipe.images.importers.ytov"),
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from wsolpipe.contract.errors import BadImageError, DataError
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode_oriented, read_file
+from wsolpipe.images.video import open_film, split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,8 +93,11 @@ def scan_rows(
 
 
 def scan_file(path: str, *, exif: Literal["apply", "ignore"]) -> Scan:
-    """Hash and fully decode one file."""
+    """Hash and fully decode one file, or one frame of a video file; of a frame, `bytes` is its share of the file."""
+    frame = split_frame(path)
     try:
+        if frame is not None:
+            return _scan_frame(*frame)
         data = read_file(path)
     except FileNotFoundError:
         return Scan(0, "", 0, 0, 1, MISSING)
@@ -107,3 +111,9 @@ def scan_file(path: str, *, exif: Literal["apply", "ignore"]) -> Scan:
     except BadImageError as error:
         return Scan(len(data), sha256, 0, 0, 1, error.message)
     return Scan(len(data), sha256, pixels.shape[1], pixels.shape[0], orientation)
+
+
+def _scan_frame(path: str, number: int) -> Scan:
+    film = open_film(path)
+    pixels = film.read(number)
+    return Scan(film.size // len(film), film.frame_sha256(number), pixels.shape[1], pixels.shape[0], 1)

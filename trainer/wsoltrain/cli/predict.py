@@ -1,10 +1,11 @@
-"""``wsoltrain predict``: boxes, maps and overlays of images and videos that no store knows."""
+"""``wsoltrain predict``: boxes, maps and overlays of images and videos, or a stage of a store for a data set."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ import click
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, read_keys, require
+from wsolpipe.keys.values import split_words
+from wsoltrain.cli import predict_dataset
 from wsoltrain.cli.command import make_command
 from wsoltrain.cli.common_keys import CHECKPOINT, DEVICE
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from wsoltrain.inference.predict import Prediction
 
 _log = logging.getLogger(__name__)
+BATCH = 16
 COLUMNS = ("path", "width", "height", "x0", "y0", "x1", "y1", "label", "class", "probability")
 KEYS = (
     CHECKPOINT,
@@ -37,9 +41,12 @@ KEYS = (
     Key("every", kinds.integer(1), "read each n-th frame of a video", 1, unit="frames"),
     Key("maps", kinds.flag(), "write maps/<path>.npy, float32 [S, S], which wsolpipe eval maps= reads", True),
     Key("overlays", kinds.flag(), "write overlays/<path>.jpg, the picture with its map and box", True),
-    Key("batch", kinds.integer(1), "pictures in one forward pass", 16),
+    Key("batch", kinds.integer(1), "pictures in one forward pass", otherwise="16; of a data set the recipe's"),
     DEVICE,
+    *predict_dataset.KEYS,
 )  # fmt: skip
+PICTURES = frozenset({"source", "out", "anchors", "every", "maps", "overlays"})
+"""Keys that make no sense of a data set."""
 
 
 @make_command(
@@ -49,11 +56,27 @@ KEYS = (
     json_help="Print what boxes.json holds.",
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """Find the object in images and videos.
+    """Find the object in images and videos, or in a data set.
 
-    Writes boxes.json and boxes.csv (xyxy, half-open, pixels of the upright picture), maps and overlays.
+    Of source=, writes boxes.json and boxes.csv (xyxy, half-open, pixels of the upright picture), maps and overlays. Of
+    dataset=, makes the stage predictions of the store: in shards, resumable, and read like any other stage.
     """
     values = read_keys(words, KEYS)
+    given = split_words(words)
+    if "dataset" in given:
+        wrong = sorted(PICTURES & given.keys())
+        if wrong:
+            msg = f"{', '.join(f'{name}=' for name in wrong)} is of pictures, and dataset= of a data set: give one"
+            raise ConfigError(msg, hint="wsoltrain predict --help")
+        require(values, "wsoltrain predict", checkpoint="runs/dips-demo")
+        code = predict_dataset.predict_dataset(values, given, as_json=as_json)
+        if code:
+            sys.exit(code)
+        return
+    wrong = sorted(predict_dataset.OWN & given.keys())
+    if wrong:
+        msg = f"{', '.join(f'{name}=' for name in wrong)} is of a data set, and none is named"
+        raise ConfigError(msg, hint="add dataset=NAME, or leave it out with source=")
     require(values, "wsoltrain predict", checkpoint="runs/dips-demo", source="photos")
     result = _predict(values)
     if as_json:
@@ -90,7 +113,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     with (out / "boxes.csv").open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         lines.writerow(COLUMNS)
-        for found in predict(trained, pictures, tau=tau, batch=values["batch"], device=device):
+        for found in predict(trained, pictures, tau=tau, batch=values["batch"] or BATCH, device=device):
             rows.append(_row(found, trained))
             row = rows[-1]
             edges = row["box"] or [""] * 4

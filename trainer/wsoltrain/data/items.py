@@ -12,6 +12,7 @@ from PIL import Image
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, Window, box_areas
+from wsolpipe.images.video import file_of, open_film, split_frame
 from wsoltrain.data.chunks import ChunkCache
 from wsoltrain.data.order import Pick, generator
 from wsoltrain.data.stored_rows import StoredRows
@@ -91,7 +92,7 @@ class Items:
         return arrays
 
     def path(self, row: int) -> Path:
-        """File of a row's image."""
+        """File of a row's image; of a frame of a video, with ``#`` and its number."""
         return Path(self.config.root or "", self.rows.name(row))
 
     def check_images(self, row: int) -> None:
@@ -103,7 +104,7 @@ class Items:
             If the root is not a folder or has no such file.
         """
         root = self.config.root
-        if root is None or self.rows.images is not None or self.path(row).is_file():
+        if root is None or self.rows.images is not None or Path(file_of(str(self.path(row)))).is_file():
             return
         what = f"no file {self.path(row)} (row {row})" if Path(root).is_dir() else f"no folder {root}"
         msg = f"images of {self.config.labelling.dataset} not found under root={root}: {what}"
@@ -197,13 +198,16 @@ class Items:
             If the file is missing, broken, or not of the size that the index recorded, to which the boxes refer.
         """
         config = self.config
+        frame = split_frame(str(self.path(row)))
+        draft = (config.side, config.side) if config.draft and config.train and frame is None else None
         try:
-            data = read_file(self.path(row))
+            if frame is not None:
+                image = open_film(frame[0]).read(frame[1])
+            else:
+                image = decode(read_file(self.path(row)), orientation=int(self.rows.orientations[row]), draft=draft)
         except OSError as error:
             msg = f"cannot be read: {error.strerror}"
             raise BadImageError(msg) from error
-        draft = (config.side, config.side) if config.draft and config.train else None
-        image = decode(data, orientation=int(self.rows.orientations[row]), draft=draft)
         height, width = image.shape[:2]
         reductions = (1,) if draft is None else (1, 2, 4, 8)  # a draft's sides are rounded up
         if (height, width) not in {tuple(-(-int(edge) // by) for edge in view.original) for by in reductions}:

@@ -66,7 +66,7 @@ def load_trained(named: str, *, device: torch.device, anchors: str | None = None
     DataError, WeightsError
         If the file is damaged, or the backbone's weights are missing.
     """
-    path = _file(Path(named))
+    path = checkpoint_file(named)
     state = checkpoint.state_of(path)
     if "classes" not in state:
         msg = f"{path} is for resuming training: it holds no chosen epoch and threshold"
@@ -84,7 +84,15 @@ def load_trained(named: str, *, device: torch.device, anchors: str | None = None
     return Trained(path, model.to(device).eval(), recipe, state.get("tau"), names, state.get("epoch"))
 
 
-def _file(path: Path) -> Path:
+def checkpoint_file(named: str) -> Path:
+    """File that is named, or the one ``best-….safetensors`` of the folder that is.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds none of them, or several.
+    """
+    path = Path(named)
     if not path.is_dir():
         return path
     found = sorted(path.glob("best-*.safetensors"))

@@ -14,6 +14,7 @@ from wsolpipe.contract.errors import BadImageError, ConfigError
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
+from wsolpipe.images.video import VIDEO_ENDINGS, frame_path, is_video, need_av
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 THREADS = 4
 """That decode images ahead."""
-VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,15 @@ def read_pictures(source: str, *, every: int = 1) -> Iterator[Picture]:
         If nothing is found, or there is a video and the package ``av`` is missing.
     """
     base, files = find_files(source)
-    if any(map(_is_video, files)):
-        _need_av()
-    for videos, group in groupby(files, _is_video):
+    if any(is_video(file.name) for file in files):
+        need_av()
+    for videos, group in groupby(files, lambda file: is_video(file.name)):
         named = ((file, file.relative_to(base).as_posix()) for file in group)
         if videos:
             for file, name in named:
                 yield from _frames(file, name, every)
         else:
             yield from map_ahead(lambda each: _image(*each), named, threads=THREADS)
-
-
-def _is_video(file: Path) -> bool:
-    return file.suffix.lower() in VIDEO_ENDINGS
 
 
 def _image(file: Path, name: str) -> Picture:
@@ -128,14 +124,6 @@ def _frames(file: Path, name: str, every: int) -> Iterator[Picture]:
             for number, frame in enumerate(container.decode(video=0)):
                 if number % every == 0:
                     pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                    yield Picture(f"{name}#{number:06d}", np.ascontiguousarray(pixels))
+                    yield Picture(frame_path(name, number), np.ascontiguousarray(pixels))
     except (av.FFmpegError, ValueError) as error:
-        yield Picture(f"{name}#{number:06d}" if number else name, None, f"broken: {error}")
-
-
-def _need_av() -> None:
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        msg = "videos are read with the package av, which is missing"
-        raise ConfigError(msg, hint="pip install av") from error
+        yield Picture(frame_path(name, number) if number else name, None, f"broken: {error}")

@@ -88,15 +88,39 @@ def _predict(trained: Trained, chunk: list[Picture], tau: float, device: torch.d
         label = probability = None
         if classes is not None:
             label, probability = int(classes.indices[number]), float(classes.values[number])
-        box = _box(framed[number], picture, tau)
-        yield Prediction(picture, maps[number], box, label, probability)
+        assert picture.pixels is not None  # noqa: S101 - only such are predicted on
+        region = cut_box(framed[number], (picture.pixels.shape[0], picture.pixels.shape[1]), tau)
+        yield Prediction(picture, maps[number], None if region is None else region[0], label, probability)
 
 
-def _box(framed: NDArray[np.floating], picture: Picture, tau: float) -> NDArray[np.float64] | None:
-    """Box of a map in the evaluator's frame, in pixels of the picture."""
-    box = largest_box(np.clip(framed, 0, 1), tau, convention=HALF_OPEN)
-    if picture.pixels is None or not (box[2] > box[0] and box[3] > box[1]):
+def cut_box(
+    framed: NDArray[np.floating], size: tuple[int, int], tau: float
+) -> tuple[NDArray[np.float64], float] | None:
+    """Box of the largest region above τ.
+
+    Parameters
+    ----------
+    framed : float array [side, side]
+        Map in the evaluator's frame.
+    size : (height, width)
+        Of the picture.
+    tau : float
+        Threshold in 0..1, relative to the map's peak.
+
+    Returns
+    -------
+    box : float64 array [4]
+        xyxy, half-open, pixels of the picture.
+    score : float
+        Mean of the map inside the box.
+
+    None where the map is zero everywhere.
+    """
+    values = np.clip(framed, 0, 1)
+    box = largest_box(values, tau, convention=HALF_OPEN)
+    if not (box[2] > box[0] and box[3] > box[1]):
         return None
-    height, width = picture.pixels.shape[:2]
-    view = View.squash((height, width), (framed.shape[0], framed.shape[1]))
-    return np.asarray(view.boxes_from_view(box[None], clip=True)[0], np.float64)
+    x0, y0, x1, y1 = (round(float(edge)) for edge in box)
+    view = View.squash(size, (framed.shape[0], framed.shape[1]))
+    found = np.asarray(view.boxes_from_view(box[None], clip=True)[0], np.float64)
+    return found, float(values[y0:y1, x0:x1].mean())

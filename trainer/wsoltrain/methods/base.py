@@ -341,6 +341,31 @@ def map_of_class(maps: Tensor, labels: Tensor | None, scores: Tensor) -> Tensor:
     return maps.gather(1, index.expand(-1, 1, *maps.shape[2:]))[:, 0]
 
 
+def shaped(prediction: Prediction, images: int, name: str) -> Prediction:
+    """Refuse a prediction of a wrong shape.
+
+    Parameters
+    ----------
+    images : int
+        Images that were given.
+    name : str
+        Of the method.
+
+    Raises
+    ------
+    ConfigError
+        If maps are not [B, h, w] or scores not [B, C].
+    """
+    maps, scores = prediction.maps, prediction.scores
+    if maps.ndim != 3 or len(maps) != images or not maps.is_floating_point():
+        msg = f"method {name} predicts maps {list(maps.shape)} of {maps.dtype} for {images} images"
+        raise ConfigError(msg, hint="predict() returns one float map an image: [B, h, w]")
+    if scores is not None and (scores.ndim != 2 or len(scores) != images):
+        msg = f"method {name} predicts class scores {list(scores.shape)} for {images} images"
+        raise ConfigError(msg, hint="predict() returns scores [B, classes], or None")
+    return prediction
+
+
 def checked(prediction: Prediction, images: int, name: str, *, rows: Iterable[int] = ()) -> Prediction:
     """Refuse a prediction that cannot be scored.
 
@@ -360,13 +385,7 @@ def checked(prediction: Prediction, images: int, name: str, *, rows: Iterable[in
     RunFailed
         If a map holds NaN or infinity.
     """
-    maps, scores = prediction.maps, prediction.scores
-    if maps.ndim != 3 or len(maps) != images or not maps.is_floating_point():
-        msg = f"method {name} predicts maps {list(maps.shape)} of {maps.dtype} for {images} images"
-        raise ConfigError(msg, hint="predict() returns one float map an image: [B, h, w]")
-    if scores is not None and (scores.ndim != 2 or len(scores) != images):
-        msg = f"method {name} predicts class scores {list(scores.shape)} for {images} images"
-        raise ConfigError(msg, hint="predict() returns scores [B, classes], or None")
+    maps = shaped(prediction, images, name).maps
     finite = maps.isfinite().flatten(1).all(1)
     if not bool(finite.all()):
         where = [str(row) for row, good in zip(rows, finite.tolist(), strict=False) if not good]

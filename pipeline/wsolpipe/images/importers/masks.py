@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from wsolpipe.images.listing import Annotation
+from wsolpipe.images.video import split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +31,31 @@ def mask_annotations(config: DatasetConfig, rows: Sequence[ListedRow], problems:
     if rows and not found:
         stem = rows[0].path.rpartition(".")[0]
         problems.add(str(top), f"no image has a mask there; for {rows[0].path} one would be {stem}.png")
+    return found
+
+
+def frame_masks(config: DatasetConfig, rows: Sequence[ListedRow], problems: Problems) -> list[Annotation]:
+    """As `mask_annotations`, where frames of a video ``a/b.mp4#000012`` have theirs in ``a/b/``: ``a/b/12.png``.
+
+    The number of a mask file is read as a number: ``12.png``, ``00012.png`` and ``000012.png`` are of one frame.
+    """
+    images = [row for row in rows if split_frame(row.path) is None]
+    found = mask_annotations(config, images, problems) if images else []
+    if config.masks is None or len(images) == len(rows):
+        return found
+    top = os.fspath(config.mask_root())
+    folders: dict[str, dict[int, str]] = {}
+    for row in rows:
+        frame = split_frame(row.path)
+        if frame is None:
+            continue
+        folder = frame[0].rpartition(".")[0]
+        if folder not in folders:
+            names = _stems(os.path.join(top, folder))
+            folders[folder] = {int(stem): name for stem, name in names.items() if stem.isdecimal()}
+        if frame[1] in folders[folder]:
+            path = f"{folder}/{folders[folder][frame[1]]}"
+            found.append(Annotation(row.image_id, "mask", path=path, where=f"{config.masks}/{path}"))
     return found
 
 

@@ -67,7 +67,7 @@ def list_folder(config: DatasetConfig, split: str, folder: Path, problems: Probl
     files = metadata_files(config, folder, split)
     classes, names = read_classes(config, files.get("classes"), problems)
     texts = {
-        key: read_lines(path, _shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
+        key: read_lines(path, shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
     }
     ids = read_ids(texts["image_ids"], problems) if "image_ids" in texts else None
     problems.settle()  # a bad id would be reported again from every other file
@@ -302,6 +302,6 @@ def _parse_labels(field: str, count: int | None) -> Labels | str:
     return labels if len(set(labels)) == len(labels) else f"label list {field!r} names one twice"
 
 
-def _shown(path: Path, folder: Path, split: str) -> str:
+def shown(path: Path, folder: Path, split: str) -> str:
     """Name of a file in messages: with the split's folder where splits have folders of their own."""
     return f"{folder.name}/{path.name}" if folder.name == split and path.parent == folder else path.name

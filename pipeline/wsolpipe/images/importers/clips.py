@@ -1,0 +1,156 @@
+"""Layout `clips`: a folder of clips by class, each a folder of frames or a video file; the clip is the group.
+
+``class/clip/0001.jpg …`` or ``class/clip.mp4``; a folder of frames, or a video, directly in the split's folder is
+a clip without a label (DAVIS: ``root: JPEGImages/480p``, ``masks: ../Annotations/480p``). The frames of a video are
+named ``class/clip.mp4#000012``. `metadata:` may name a folder with ``localization.txt``, whose ids are these paths.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from wsolpipe.contract.errors import BadImageError
+from wsolpipe.images.importers.folder import class_folders, split_root, walk
+from wsolpipe.images.importers.lines import IMAGE_ENDINGS, read_classes, read_lines, stamp, stamp_folders
+from wsolpipe.images.importers.localization_txt import read_localization
+from wsolpipe.images.importers.masks import frame_masks
+from wsolpipe.images.listing import ListedRow, Listing
+from wsolpipe.images.video import frame_path, is_video, open_film
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from wsolpipe.images.dataset import DatasetConfig
+    from wsolpipe.images.importers.lines import Stamp
+    from wsolpipe.images.listing import Annotation, Problems
+
+TREE = """\
+  {root}/
+    cat/  clip1/  0001.jpg …    one sub-folder a class, in it a folder of frames or a video file a clip;
+          clip2.mp4             or <split>/<class>/ where the YAML maps splits to folders
+    clip3/  0001.jpg …          a clip without a label"""
+EMPTY = "no frame in this folder"
+"""Reason of the one row of a clip that has no frame."""
+
+
+def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+    """List frames; a label is the position of the class folder's name among those of all splits, sorted.
+
+    With `every: n` of the YAML only each n-th frame of a clip is listed, and those that have boxes or masks.
+    """
+    root = config.image_root()
+    count, names = read_classes(config, None, problems)
+    if not names:
+        found = {name for other in config.splits for name in _classes(split_root(config, root, other))}
+        names = dict(enumerate(sorted(found)))
+        count = max(len(names), count or 0) or None
+    labels = {name: label for label, name in names.items()}
+    top = split_root(config, root, split)
+    prefix = "" if top == root else top.relative_to(root).as_posix() + "/"
+    rows = _clips(top, prefix, (), deep=False)
+    for name in _classes(top):
+        if name in labels:
+            rows += _clips(top / name, f"{prefix}{name}/", (labels[name],), deep=True)
+        else:
+            problems.add(os.path.join(top, name), f"folder {name!r} is not a class of {config.classes}")
+    annotations = _boxes(config, split, rows, problems) + frame_masks(config, rows, problems)
+    kept = sample(rows, config.every, {item.image_id for item in annotations})
+    return Listing(rows=kept, annotations=annotations, classes=count, class_names=names)
+
+
+def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+    """Folders of every split, video files, the class list, the boxes and the masks."""
+    root = config.image_root()
+    for other in config.splits:
+        top = split_root(config, root, other)
+        if other == split:
+            yield from stamp_folders(top, other)
+            for folder in (top, *(top / name for name in _classes(top))):
+                yield from (stamp(folder / name) for name in _videos(folder))
+        else:
+            yield from ((f"{other}/{name}", 0, 0) for name in _classes(top))
+    if isinstance(config.classes, str):
+        yield stamp(config.locate("classes", config.classes))
+    if config.metadata is not None:
+        yield stamp(_boxes_file(config, split))
+    if config.masks:
+        yield from stamp_folders(config.mask_root(), "masks")
+
+
+def sample(rows: list[ListedRow], every: int, annotated: set[str]) -> list[ListedRow]:
+    """Each `every`-th frame of a group, and those with ground truth; frames keep their numbers."""
+    return [row for row in rows if (row.frame or 0) % every == 0 or row.image_id in annotated]
+
+
+def frames_of(folder: Path | str, prefix: str, labels: tuple[int, ...]) -> list[ListedRow]:
+    """Frames of one folder in the order of their names; one quarantined row where there is none."""
+    paths, _ = walk(folder, prefix, deep=False) if os.path.isdir(folder) else ([], 0)
+    group = prefix.rstrip("/")
+    if not paths:
+        return [ListedRow(group, group, labels, group=group, frame=0, reason=EMPTY)]
+    return [
+        ListedRow(path, path, labels, group=group, frame=number)
+        for number, path in enumerate(sorted(paths, key=_natural))
+    ]
+
+
+def _clips(folder: Path, prefix: str, labels: tuple[int, ...], *, deep: bool) -> list[ListedRow]:
+    """Frames of the video files and, where they are clips, of the sub-folders of a folder."""
+    rows: list[ListedRow] = []
+    for name in class_folders(folder):
+        if deep or _holds_frames(folder / name):
+            rows += frames_of(folder / name, f"{prefix}{name}/", labels)
+    for name in _videos(folder):
+        video = f"{prefix}{name}"
+        try:
+            count = len(open_film(folder / name))
+        except (BadImageError, OSError) as error:
+            reason = error.message if isinstance(error, BadImageError) else f"cannot be read: {error.strerror}"
+            first = frame_path(video, 0)
+            rows.append(ListedRow(first, first, labels, group=video, frame=0, reason=reason))
+            continue
+        for number in range(count):
+            path = frame_path(video, number)
+            rows.append(ListedRow(path, path, labels, group=video, frame=number))
+    return rows
+
+
+def _classes(top: Path) -> list[str]:
+    """Sub-folders that hold no frame themselves."""
+    return [name for name in class_folders(top) if not _holds_frames(top / name)]
+
+
+def _holds_frames(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(IMAGE_ENDINGS) for entry in entries if entry.name[0] != ".")
+
+
+def _videos(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.name[0] != "." and is_video(entry.name))
+
+
+def _natural(path: str) -> tuple[int, str]:
+    """Frames by the number at the end of their names, then by name: ``frame10`` comes after ``frame9``."""
+    stem = path.rpartition("/")[2].rpartition(".")[0]
+    digits = stem[len(stem.rstrip("0123456789")) :]
+    return int(digits or 0), path
+
+
+def _boxes_file(config: DatasetConfig, split: str) -> Path:
+    top = config.locate("metadata", config.metadata or ".")
+    name = config.files.get("localization") or "localization.txt"
+    beside = top / split / name
+    return beside if beside.is_file() else top / name
+
+
+def _boxes(config: DatasetConfig, split: str, rows: list[ListedRow], problems: Problems) -> list[Annotation]:
+    if config.metadata is None:
+        return []
+    path = _boxes_file(config, split)
+    if not path.is_file():
+        return []
+    text = read_lines(path, path.name, problems)
+    return read_localization(config, text, {row.image_id for row in rows}, problems, subset=False)

@@ -1,0 +1,257 @@
+"""Frames of video files as images: row paths such as ``film.mp4#000012``, each frame decoded once where read in order.
+
+A frame's number is its place in the order of presentation, from 0, counted over the packets of the first video stream;
+one that cannot be decoded keeps its number and is a broken image. A file is entered at the key frame before the first
+frame that is wanted, so that two workers on two parts of a film decode no more than one group of pictures twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from functools import cached_property, lru_cache
+from hashlib import file_digest, sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import BadImageError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
+"""Endings of files that may be videos; compared in lower case."""
+_FRAME = re.compile(rf"(.+(?:{'|'.join(map(re.escape, VIDEO_ENDINGS))}))#(\d{{6,}})", re.IGNORECASE)
+OPEN_FILMS = 4
+"""Files that a process keeps open."""
+KEPT = 16
+"""Decoded frames that stay at hand for threads which ask out of order."""
+WORTH_A_SEEK = 16
+"""Frames that are decoded rather than skipped by a seek."""
+
+
+def frame_path(video: str, number: int) -> str:
+    """Path of a row that is a frame of a video file."""
+    return f"{video}#{number:06d}"
+
+
+def split_frame(path: str) -> tuple[str, int] | None:
+    """Video file and number of a frame's path; None for the path of an image."""
+    found = _FRAME.fullmatch(path) if "#" in path else None
+    return None if found is None else (found[1], int(found[2]))
+
+
+def file_of(path: str) -> str:
+    """File in which a row's pixels are."""
+    frame = split_frame(path)
+    return path if frame is None else frame[0]
+
+
+def is_video(name: str) -> bool:
+    """Whether a file may be a video, by its name."""
+    return name.lower().endswith(VIDEO_ENDINGS)
+
+
+def need_av() -> None:
+    """Make sure that videos can be read.
+
+    Raises
+    ------
+    ConfigError
+        If the package ``av`` is missing.
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        msg = "videos are read with the package av, which is missing"
+        raise ConfigError(msg, hint='pip install "wsolpipe[video]"') from error
+
+
+def open_film(path: str | os.PathLike[str]) -> Film:
+    """The film of a file, kept open while it is among the last `OPEN_FILMS` and the file does not change.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    BadImageError
+        If it holds no video.
+    """
+    name = os.fspath(path)
+    facts = os.stat(name)
+    return _open_film(name, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=OPEN_FILMS)
+def _open_film(path: str, size: int, modified: int) -> Film:
+    del modified  # a file that was written again is another film
+    return Film(path, size)
+
+
+class Film:
+    """The first video stream of a file; frames are read in any order and by any thread, in order at the decoder's pace.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    size : int
+        Its bytes.
+
+    Attributes
+    ----------
+    stamps : list of int
+        Time of each frame in units of the stream's time base, ascending.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    BadImageError
+        If it is no video.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        need_av()
+        self.path, self.size = path, size
+        with open(path, "rb"):  # so that a missing file is an OSError with its reason
+            pass
+        self._open()
+        stamps, keys = [], []
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.pts is not None and packet.size:
+                    stamps.append(packet.pts)
+                    if packet.is_keyframe:
+                        keys.append(packet.pts)
+        except _failures() as error:
+            if not stamps:
+                msg = f"not a video: {_reason(error)}"
+                raise BadImageError(msg) from error
+        if not stamps:
+            msg = "holds no video frame with a time"
+            raise BadImageError(msg)
+        self.stamps, self._keys = sorted(set(stamps)), sorted(keys)
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+        self._next, self._frames = 0, self._decode()
+        self._enter(0)
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the file's bytes."""
+        with open(self.path, "rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+
+    def frame_sha256(self, number: int) -> str:
+        """Digest that names one frame: of the file's digest and the number."""
+        return sha256(f"{self.sha256}#{number}".encode()).hexdigest()
+
+    def seconds(self, number: int) -> float:
+        """Time of a frame from the beginning of the stream."""
+        return float((self.stamps[number] - self.stamps[0]) * self._stream.time_base)
+
+    def read(self, number: int) -> Pixels:
+        """One frame, uint8 [H, W, 3], turned as the file says.
+
+        Raises
+        ------
+        BadImageError
+            If it cannot be decoded, or the film is shorter.
+        """
+        with self._lock:
+            frame = self._find(number)
+        pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+        return np.ascontiguousarray(pixels)
+
+    def _find(self, number: int) -> Any:
+        if not 0 <= number < len(self.stamps):
+            msg = f"frame {number} is past the end: the film has {len(self.stamps)}"
+            raise BadImageError(msg)
+        if number in self._kept:
+            return self._kept[number]
+        key = self._keys[max(0, bisect_right(self._keys, self.stamps[number]) - 1)] if self._keys else self.stamps[0]
+        entry = bisect_left(self.stamps, key)
+        if number < self._next or entry > self._next + WORTH_A_SEEK:
+            self._enter(entry)
+        for at, frame in self._frames:
+            self._next = at + 1
+            self._kept[at] = frame
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+            if at >= number:
+                break
+        else:
+            self._next = len(self.stamps)
+        found = self._kept.get(number)
+        if found is None or found.is_corrupt:
+            msg = f"broken: frame {number} cannot be decoded"
+            raise BadImageError(msg)
+        return found
+
+    def _enter(self, number: int) -> None:
+        """Begin to decode at a key frame."""
+        if number:
+            try:
+                self._container.seek(self.stamps[number], stream=self._stream)
+            except _failures():
+                number = 0
+        if not number:
+            self._open()
+        self._next = number
+        self._frames = self._decode()
+
+    def _open(self) -> None:
+        import av
+
+        try:
+            self._container: Any = av.open(self.path)
+        except _failures() as error:
+            msg = f"not a video: {_reason(error)}"
+            raise BadImageError(msg) from error
+        if not self._container.streams.video:
+            msg = "holds no video"
+            raise BadImageError(msg)
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+
+    def _decode(self) -> Iterator[tuple[int, Any]]:
+        """Numbers and frames from where the container stands; what does not decode is left out."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except _failures():
+                return
+            if packet is None:
+                return
+            try:
+                frames = packet.decode()
+            except _failures():
+                continue
+            for frame in frames:
+                if frame.pts is not None:
+                    at = bisect_left(self.stamps, frame.pts)
+                    if at < len(self.stamps) and self.stamps[at] == frame.pts:
+                        yield at, frame
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    import av
+
+    return (av.FFmpegError, ValueError)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", "") or error)
