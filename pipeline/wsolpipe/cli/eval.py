@@ -57,6 +57,11 @@ THRESHOLD = (
     Key("noise", kinds.choice("boxes", "masks"), "what noise in boxes or masks does to the choice, level by level"),
 )
 MORE = (
+    Key(
+        "corloc",
+        kinds.choice("pooled", "class"),
+        "CorLoc of maps, pooled and by class: at one threshold, or (an oracle) at each class's own best",
+    ),
     Key("interval", kinds.flag(), "bootstrap intervals", False),
     Key("beside", kinds.file("beginning of a key, or folder of maps"), "result to compare with, in a paired test"),
     Key("csv", kinds.file(), "file to write the curves to"),

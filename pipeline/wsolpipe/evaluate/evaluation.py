@@ -13,6 +13,7 @@ from wsolpipe.evaluate.box_scores import BoxScores, score_boxes
 from wsolpipe.evaluate.map_scores import MapScores, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.mask_scores import score_masks
+from wsolpipe.evaluate.over_time import over_time
 from wsolpipe.evaluate.rows import check_rows, rows_of_index
 from wsolpipe.evaluate.tau import Chooser, folder_source, make_chooser, noise_study, select_tau
 from wsolpipe.evaluate.truth import find_truth
@@ -97,9 +98,17 @@ def _score_both(results: Results, view: StageView, rows: RowTable, options: Opti
     if found.figures.get("tau_from") == "given" and options.tau == view.manifest.params.get("tau"):
         found.figures["tau_from"] = f"the stage {view.stage}"
     truth = find_truth(results, rows, options.against)
-    if truth.found:
-        found.figures["boxes"] = score_boxes(view, truth).figures
+    scores = score_boxes(view, truth) if truth.found else None
+    if scores is not None:
+        found.figures["boxes"] = scores.figures
+    found.figures.update(_video(results, view, scores))
     return found
+
+
+def _video(results: Results, view: StageView, scores: BoxScores | None) -> dict[str, Any]:
+    """Figures over time, where rows have groups."""
+    found = over_time(view, results.index_of(view), scores)
+    return {"video": found} if found else {}
 
 
 def score_view(view: StageView, truth: Truth) -> BoxScores:
@@ -113,7 +122,7 @@ def _score_boxes(
     _refuse_threshold(view, options, "boxes")
     truth = find_truth(results, rows, options.against)
     found = score_view(view, truth)
-    result = {**head, "against": truth.name, **found.figures}
+    result = {**head, "against": truth.name, **found.figures, **_video(results, view, found)}
     if options.interval and len(found.rows):
         result["intervals"] = {name: plain(interval(values)) for name, values in found.values().items()}
     if options.beside:
@@ -157,7 +166,7 @@ def _paired(rows: Array, mine: dict[str, Array], rows_2: Array, theirs: dict[str
 
 
 def _refuse_threshold(view: StageView, options: Options, kind: str) -> None:
-    given = {name for name in ("tau", "tau_from", "noise", "metric") if getattr(options, name) is not None}
+    given = {name for name in ("tau", "tau_from", "noise", "metric", "corloc") if getattr(options, name) is not None}
     if given:
         msg = f"{', '.join(sorted(given))}: {view.stage} holds {kind}, which have no threshold"
         raise ConfigError(msg, hint="these words are for maps")
@@ -176,9 +185,12 @@ def _score_maps(
         tau, chosen = select_tau(make_chooser(results, options, view))
     truth = find_truth(results, rows, options.against)
     keep = options.interval or options.beside is not None
-    scores = score_maps(source, truth, options.frame(), threads=options.threads, keep=keep)
+    by_class = options.corloc is not None
+    scores = score_maps(source, truth, options.frame(), threads=options.threads, keep=keep, classes=by_class)
     result = {**head, "against": truth.name, **({"map": options.slot} if view is not None else {})}
     result |= {**scores.result(tau), **chosen}
+    if options.corloc == "class" and "CorLoc" in result:
+        result["CorLoc"] = scores.boxes.corloc(class_oracle=True)
     if options.interval:
         result["intervals"] = map_intervals(scores, tau)
     if options.beside is not None:

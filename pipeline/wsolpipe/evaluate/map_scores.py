@@ -174,6 +174,7 @@ def score_against(
     keep: bool = False,
     thresholds: int = 1000,
     details: bool = True,
+    classes: bool = False,
 ) -> dict[str, MapScores]:
     """Score all maps of a source against several truths in one pass; memory does not grow with the number of rows.
 
@@ -191,6 +192,8 @@ def score_against(
         Thresholds 0, 1/n, 2/n …
     details : bool
         Count `MAP_METRICS` and the histogram of IoU too.
+    classes : bool
+        Keep a curve a class, for CorLoc.
 
     Returns
     -------
@@ -200,7 +203,7 @@ def score_against(
     found = {}
     for name, truth in truths.items():
         boxes = MaxBoxEvaluation(
-            thresholds=thresholds, convention=frame.convention, labels=source.labels, threads=threads
+            thresholds=thresholds, convention=frame.convention, labels=source.labels, threads=threads, classes=classes
         )
         scores = MapScores(truth, boxes, PixelEvaluation(thresholds=thresholds) if truth.masks else None)
         scores.kept = Kept() if keep else None

@@ -40,6 +40,8 @@ class Options:
         same stage with the same parameters; the words of `against`.
     metric : str or None
         What `tau_from` maximises; default MaxBoxAcc, PxAP's counterpart (pixel IoU) on masks.
+    corloc : str or None
+        ``pooled`` or ``class``: CorLoc of the maps at one threshold, or (an oracle) at each class's own best.
     interval : bool
         Bootstrap intervals; memory grows with the rows then.
     beside : str or None
@@ -66,6 +68,7 @@ class Options:
     tau_split: str = "val"
     tau_maps: str | None = None
     metric: str | None = None
+    corloc: str | None = None
     interval: bool = False
     beside: str | None = None
     noise: str | None = None

@@ -272,13 +272,13 @@ class MaxBoxEvaluation:
             "accuracy_top5": 100 * self.right_top5 / counted if counted and not self.rows_with_one_prediction else None,
             "labels": self.labels,
             "convention": self.convention.name,
-            **({"CorLoc": self.corloc()} if self.classes and scored else {}),
+            **({"CorLoc": self.corloc(tau=tau)} if self.classes and scored else {}),
         }
 
-    def corloc(self, *, class_oracle: bool = False) -> dict[str, object]:
-        """Return CorLoc (per cent) pooled, as mean over classes and per class; see ``localization.corloc``."""
+    def corloc(self, *, class_oracle: bool = False, tau: float | None = None) -> dict[str, object]:
+        """Return CorLoc (per cent) pooled, as mean over classes and per class; see ``localization.corloc_of``."""
         counts = {label: self._curves[f"class {label}"] for label in sorted(self._class_rows)}
-        return corloc_of(counts, self._class_rows, threshold="class-oracle" if class_oracle else "pooled")
+        return corloc_of(counts, self._class_rows, threshold="class-oracle" if class_oracle else "pooled", tau=tau)
 
 
 def _stacked(maps: list[ArrayLike | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

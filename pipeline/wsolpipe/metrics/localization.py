@@ -129,7 +129,11 @@ def corloc(correct: ArrayLike, labels: Sequence[int], *, threshold: CorLocThresh
 
 
 def corloc_of(
-    counts: Mapping[int, NDArray[np.int64]], rows: Mapping[int, int], *, threshold: CorLocThreshold = "pooled"
+    counts: Mapping[int, NDArray[np.int64]],
+    rows: Mapping[int, int],
+    *,
+    threshold: CorLocThreshold = "pooled",
+    tau: float | None = None,
 ) -> dict[str, object]:
     """Return CorLoc in per cent from each class's correct images at each threshold and its number of images.
 
@@ -140,6 +144,8 @@ def corloc_of(
     threshold : "pooled" or "class-oracle"
         One threshold for all classes, the best of the pooled curve; or, as an option that is an *oracle*, the best for
         each class by itself, chosen on the very images it is reported on (some released code does this).
+    tau : float, optional
+        One threshold chosen beforehand, instead of the best of the pooled curve; not with "class-oracle".
 
     Returns
     -------
@@ -150,6 +156,8 @@ def corloc_of(
     oracle = threshold == "class-oracle"
     total = sum(counts.values(), start=np.zeros(1, np.int64))
     levels, place = taus(len(total)), int(total.argmax())
+    if tau is not None:
+        place = min(round(tau * len(total)), len(total) - 1)
     at = {label: int(curve.argmax()) if oracle else place for label, curve in counts.items()}
     shares = {label: 100 * float(curve[at[label]]) / rows[label] for label, curve in counts.items()}
     return {
