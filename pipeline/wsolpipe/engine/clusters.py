@@ -20,6 +20,8 @@ class Cluster:
     ----------
     launcher : str
         ``package.module:function`` of its `wsolpipe.launch.launcher.Launcher`; imported when it is used.
+    commands : str
+        ``package.module:function`` of its `wsolpipe.launch.commands.Runner`, for whole commands such as trainings.
     workers : "here", "jobs" or "elsewhere"
         Processes of this machine, which end with the job around them; jobs of a scheduler; or workers that were started
         elsewhere.
@@ -30,20 +32,24 @@ class Cluster:
     """
 
     launcher: str
+    commands: str
     workers: Literal["here", "jobs", "elsewhere"]
     script: str | None = None
     detached: bool = False
 
 
+_HERE, _JOBS = "wsolpipe.launch.command_processes:run_processes", "wsolpipe.launch.command_jobs:run_jobs"
 _DASK, _SLURM, _ARRAY = "wsolpipe.launch.dask_machine", "wsolpipe.launch.dask_slurm", "wsolpipe.launch.slurm_array"
 CLUSTERS = {
-    "local": Cluster("wsolpipe.launch.local:run_local", "here"),
-    "dask-local": Cluster(f"{_DASK}:run_dask_local", "here"),
-    "dask-cuda": Cluster(f"{_DASK}:run_dask_cuda", "here"),
-    "slurm": Cluster(f"{_SLURM}:run_slurm", "jobs", f"{_SLURM}:script_text"),
-    "slurm-array": Cluster(f"{_ARRAY}:run_slurm_array", "jobs", f"{_ARRAY}:script_text", detached=True),
+    "local": Cluster("wsolpipe.launch.local:run_local", _HERE, "here"),
+    "dask-local": Cluster(f"{_DASK}:run_dask_local", _HERE, "here"),
+    "dask-cuda": Cluster(f"{_DASK}:run_dask_cuda", _HERE, "here"),
+    "slurm": Cluster(f"{_SLURM}:run_slurm", _JOBS, "jobs", f"{_SLURM}:script_text"),
+    "slurm-array": Cluster(f"{_ARRAY}:run_slurm_array", _JOBS, "jobs", f"{_ARRAY}:script_text", detached=True),
 }
-_ADDRESS = Cluster("wsolpipe.launch.dask_address:run_at_address", "elsewhere")
+_ADDRESS = Cluster(
+    "wsolpipe.launch.dask_address:run_at_address", "wsolpipe.launch.command_futures:run_futures", "elsewhere"
+)
 
 
 def find_cluster(name: str) -> Cluster:

@@ -31,7 +31,7 @@ def main() -> int:
         except BrokenPipeError:  # the reading process was killed: end as if asked to
             stop.set()
 
-    _follow(parent, stop)
+    follow(parent, stop)
     try:
         with stop_on_signals(stop):
             worker = Worker(Session.open(RunConfig.from_json(sys.stdin.read())), emit, stop)
@@ -42,7 +42,7 @@ def main() -> int:
     return EXIT_AGAIN if worker.late else 0
 
 
-def _follow(parent: int, stop: threading.Event) -> None:
+def follow(parent: int, stop: threading.Event) -> None:
     """End when the process that started this one has ended, for whatever reason."""
 
     def watch() -> None:

@@ -14,6 +14,7 @@ from wsolpipe.keys.key import Key, read_keys
 from wsolpipe.keys.run_keys import DEFAULT_STORE
 from wsolpipe.keys.shell import KeyCommand, Section, words_argument
 from wsolpipe.keys.values import parse_value, split_words
+from wsolpipe.keys.word_file import CONFIG, expand_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +39,7 @@ class TrainerTable:
 
     def sections(self, given: Mapping[str, str]) -> Iterator[Section]:
         """Own keys, then those of the recipe that is named."""
-        yield Section("Keys", self.keys)
+        yield Section("Keys", (*self.keys, CONFIG))
         if self.recipe and "recipe" in given:
             yield Section(f"Keys of the recipe {given['recipe']}", recipe_keys(given["recipe"]))
         elif self.recipe:
@@ -48,7 +49,7 @@ class TrainerTable:
 
     def names(self, given: Mapping[str, str], start: str) -> Iterator[Key]:  # noqa: ARG002
         """All keys."""
-        yield from self.keys
+        yield from (*self.keys, CONFIG)
         if self.recipe:
             yield from recipe_keys(given.get("recipe"))
 
@@ -106,11 +107,13 @@ def make_command(
         Whether the command takes the keys of a recipe too.
     """
 
+    listed = {key.name for key in keys if key.kind.listed}
+
     def decorate(body: Body) -> click.Command:
         return KeyCommand(
             name,
             table=TrainerTable(keys, recipe),
-            callback=body,
+            callback=lambda words, as_json: body(expand_words(words, listed.__contains__), as_json),
             help=body.__doc__,
             epilog=f"Example: {example}",
             params=[words_argument("KEY=VALUE…"), click.Option(["--json", "as_json"], is_flag=True, help=json_help)],

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, require
 from wsoltrain.cli import fit
 from wsoltrain.cli.command import make_command, read_recipe_words
 from wsoltrain.cli.common_keys import split
+from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
+from wsoltrain.cli.tables import align
+from wsoltrain.selection.trainings import Training, run_trainings
 
 if TYPE_CHECKING:
     from wsolpipe.evaluate.tables import Line
@@ -29,6 +32,7 @@ KEYS = (
     split("test", "split on which all are scored, against its ground truth", "test"),
     Key("out", kinds.file("folder"), "folder of all runs and of the page", otherwise="compare/<dataset>"),
     Key("shown", kinds.integer(1), "images on the page", 8),
+    *SITE_KEYS,
 )  # fmt: skip
 
 
@@ -42,45 +46,45 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     """Train recipes one after another, choose epoch and threshold of each by validation pseudo-boxes, and compare them.
 
     Further keys are given to every recipe. Called again, resume where it stopped; recipes that are trained are only
-    scored. Prints one table with 95 % intervals and paired tests, and writes a page with the same images side by side.
+    scored. cluster= trains them elsewhere, all at once; they are scored here. Prints one table with 95 % intervals and
+    paired tests, and writes a page with the same images side by side.
     """
-    values, changes = read_recipe_words(words, KEYS)
+    rest, profile = split_site(words)
+    values, changes = read_recipe_words(rest, KEYS)
     require(values, "wsoltrain compare", recipes="cam,has", dataset="demo")
     names = [Path(name).stem for name in values["recipes"]]
     if len(set(names)) < len(names):
         msg = f"recipes={','.join(values['recipes'])} names one twice"
         raise ConfigError(msg)
-    defaults = {key.name: key.default for key in fit.KEYS}
-    places = []
-    for recipe in values["recipes"]:
-        given = {**defaults, **{name: values[name] for name in SHARED}, "recipe": recipe}
-        places.append(fit.prepare(given, changes)[1])  # every recipe is checked before the first one is trained
-    out = Path(values["out"] or f"compare/{places[0].labelling.dataset}")
+    own = {key.name for key in KEYS} - set(SHARED)
+    shared = [word for word in rest if word.partition("=")[0] not in own]
+    prepared = [_prepare((*shared, f"recipe={recipe}")) for recipe in values["recipes"]]  # before any is trained
+    out = Path(values["out"] or f"compare/{prepared[0].labelling.dataset}")
+    trainings = [
+        Training(name, (*shared, f"recipe={recipe}", f"out={out / name}"))
+        for name, recipe in zip(names, values["recipes"], strict=True)
+    ]
+    failed = run_trainings(trainings, site_of(values, profile), out / "logs", lambda each: fit.train(each.words))
+    if failed:
+        msg = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise RunFailed(msg, hint="the same command resumes; recipes that are trained are only scored")
     compared: list[Compared] = []
-    for name, recipe in zip(names, values["recipes"], strict=True):
-        given = {**defaults, **{key: values[key] for key in SHARED}, "recipe": recipe, "out": str(out / name)}
-        settings = _train(given, changes)
-        evaluator = _score(name, settings, values, compared)
+    for training in trainings:
+        settings = _prepare(training.words)
+        evaluator = _score(training.name, settings, values, compared)
     result, table = _table(compared, evaluator)
     page = _write(out, compared, evaluator, settings, table)
     result |= {"split": values["test"], "by": values["by"], "page": str(page)}
     if as_json:
         click.echo(json.dumps(result))
         return
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line in align(table):
+        click.echo(line)
     click.echo(f"{page}: the same images side by side")
 
 
-def _train(given: dict[str, Any], changes: dict[str, Any]) -> Settings:
-    from wsoltrain.training.loop import Trainer
-    from wsoltrain.training.tracker import open_trackers
-
-    recipe, settings = fit.prepare(given, changes)
-    with open_trackers("jsonl", settings.out, recipe.model_dump(mode="json")) as trackers:
-        Trainer(recipe, settings, trackers).fit()
-    return settings
+def _prepare(words: tuple[str, ...]) -> Settings:
+    return fit.prepare(*read_recipe_words(words, fit.KEYS))[1]
 
 
 def _score(name: str, settings: Settings, values: dict[str, Any], compared: list[Compared]) -> Evaluator:

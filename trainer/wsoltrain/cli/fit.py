@@ -14,10 +14,13 @@ import click
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
+from wsolpipe.keys.sweeps import PREFIX
 from wsoltrain.cli.command import loader_count, make_command, read_recipe_words, store_of
 from wsoltrain.cli.common_keys import DEVICE, STAGE, split
+from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from wsoltrain.training.recipe import Recipe
@@ -43,6 +46,7 @@ KEYS = (
         "track", kinds.list_of(kinds.text("tracker", offers=("jsonl", "tensorboard", "wandb"))),
         "where figures go: jsonl, tensorboard, wandb", ("jsonl",),
     ),
+    *SITE_KEYS,
 )  # fmt: skip
 
 
@@ -54,8 +58,17 @@ KEYS = (
     json_help="Print the result as JSON.",
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """Train a localizer; called again, resume where it stopped. Under torchrun, by several processes."""
-    values, changes = read_recipe_words(words, KEYS)
+    """Train a localizer; called again, resume where it stopped. Under torchrun, by several processes.
+
+    sweep.KEY=a,b,c trains once for each value and ends with one table; several sweeps give all combinations.
+    """
+    rest, profile = split_site(words)
+    if any(word.startswith(PREFIX) for word in rest) or not site_of(read_recipe_words(rest, KEYS)[0], profile).here:
+        from wsoltrain.cli.sweep import run_sweep
+
+        run_sweep(rest, profile, settle=_settle, train=train, as_json=as_json)
+        return
+    values, changes = read_recipe_words(rest, KEYS)
     recipe, settings = prepare(values, changes)
     from wsoltrain.inference.complexity import complexity
     from wsoltrain.training.loop import Trainer
@@ -85,6 +98,29 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         return
     best = ", ".join(f"{score:.2f} by {name}" for name, score in trainer.best.items())
     click.echo(f"{settings.out}: {trainer.step} steps; best validation MaxBoxAcc {best}")
+
+
+def _settle(words: Iterable[str]) -> tuple[dict[str, Any], Settings]:
+    """Values of a training's keys, and its places; everything about it is checked."""
+    values, changes = read_recipe_words(words, KEYS)
+    return values, prepare(values, changes)[1]
+
+
+def train(words: Iterable[str]) -> None:
+    """Train by the words of ``wsoltrain fit``, in this process and without a word on standard output.
+
+    Raises
+    ------
+    WsolError
+        As `prepare` and the training do.
+    """
+    from wsoltrain.training.loop import Trainer
+    from wsoltrain.training.tracker import open_trackers
+
+    values, changes = read_recipe_words(words, KEYS)
+    recipe, settings = prepare(values, changes)
+    with open_trackers(",".join(values["track"]), settings.out, recipe.model_dump(mode="json")) as trackers:
+        Trainer(recipe, settings, trackers).fit()
 
 
 def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "runs") -> tuple[Recipe, Settings]:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def align(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose first line holds the titles; all of one number of cells."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
 def format_lines(lines: list[dict[str, Any]]) -> list[str]:

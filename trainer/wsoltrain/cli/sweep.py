@@ -1,0 +1,120 @@
+"""``wsoltrain fit sweep.KEY=a,b,c``, and ``fit`` on a cluster: a training for each value, and one table at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.keys.sweeps import split_sweep
+from wsoltrain.cli.sites import site_of
+from wsoltrain.cli.tables import align
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wsoltrain.training.settings import Settings
+
+PLACES = ("cluster", "parallel", "out")
+
+
+def run_sweep(
+    words: Sequence[str],
+    profile: tuple[str, ...],
+    *,
+    settle: Callable[[Sequence[str]], tuple[dict[str, Any], Settings]],
+    train: Callable[[Sequence[str]], None],
+    as_json: bool,
+) -> None:
+    """Train every variant, each in a folder named after its values, and show the best epoch of each.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Of ``wsoltrain fit``, sweeps among them.
+    profile : tuple of str
+        Words of the site's profile.
+    settle : callable
+        Checks the words of one training; returns its keys' values and its settings.
+    train : callable
+        Carries it out in this process.
+
+    Raises
+    ------
+    ConfigError
+        If a variant's words do not fit; before the first one is trained.
+    RunFailed
+        If a training failed, after the others have ended.
+    """
+    from wsoltrain.selection.trainings import Training, run_trainings
+
+    sweep = split_sweep(words)
+    swept = [name for name in sweep.axes if name in PLACES]
+    if swept:
+        msg = f"sweep.{swept[0]}= cannot be: it says where trainings go, not what they learn"
+        raise ConfigError(msg)
+    points = sweep.points()
+    settled = [settle(sweep.words_of(point)) for point in points]
+    values, out = settled[0][0], settled[0][1].out
+    if sweep.axes:
+        out = Path(values["out"] or f"sweeps/{out.name}")
+    places = [out / _name(point) if point else out for point in points]
+    trainings = [
+        Training(place.name, (*_without(sweep.words_of(point)), f"out={place}"))
+        for point, place in zip(points, places, strict=True)
+    ]
+    failed = run_trainings(trainings, site_of(values, profile), out / "logs", lambda each: train(each.words))
+    lines = [_line(point, place) for point, place in zip(points, places, strict=True) if place.name not in failed]
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "runs": lines, "failed": failed}))
+    elif lines:
+        for text in align(_table(lines)):
+            click.echo(text)
+        click.echo(f"wsoltrain select runs={out} chooses among all epochs")
+    if failed:
+        msg = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise RunFailed(msg, hint="the same command resumes what was not finished")
+
+
+def _name(point: dict[str, str]) -> str:
+    """Name of a folder, such as ``lr=0.1,epochs=5``."""
+    return ",".join(f"{key}={text}" for key, text in point.items()).replace("/", "_").replace(" ", "")
+
+
+def _without(words: tuple[str, ...]) -> list[str]:
+    """Words of one training: what says where trainings go is left out."""
+    return [word for word in words if word.partition("=")[0] not in PLACES]
+
+
+def _line(point: dict[str, str], place: Path) -> dict[str, Any]:
+    """Figures of a run's best epoch by the annotator that chose while it was trained."""
+    from wsolpipe.metrics.protocol import annotator_of, figures_at, read_runs, select
+
+    runs = read_runs(place / "runs")
+    by = annotator_of(runs)
+    metric = "PxAP" if "PxAP" in runs[0].validation[by] else "MaxBoxAcc"
+    choice = select(runs, by, metric=metric)  # type: ignore[arg-type]
+    line = {**point, "out": str(place), "by": by, "metric": metric, "epoch": choice.run.epoch}
+    line |= {"tau": choice.tau, "validation": choice.score, "test": None}
+    if "gt" in choice.run.test and choice.tau is not None:
+        line["test"] = figures_at(choice.run.test["gt"], choice.tau)[metric]
+    return line
+
+
+def _table(lines: list[dict[str, Any]]) -> list[list[str]]:
+    first = lines[0]
+    swept = [name for name in first if name not in ("out", "by", "metric", "epoch", "tau", "validation", "test")]
+    head = [*swept, f"{first['metric']} by {first['by']}", "epoch", "tau"]
+    tested = any(line["test"] is not None for line in lines)
+    best = max(line["validation"] for line in lines)
+    table = [[*head, *(["test, ground truth"] if tested else []), ""]]
+    for line in lines:
+        cells = [*(str(line[name]) for name in swept), f"{line['validation']:.2f}", str(line["epoch"])]
+        cells.append("none" if line["tau"] is None else f"{line['tau']:.3f}")
+        if tested:
+            cells.append("none" if line["test"] is None else f"{line['test']:.2f}")
+        table.append([*cells, "best" if line["validation"] == best else ""])
+    return table
