@@ -77,38 +77,44 @@ def render_scene(rng: np.random.Generator, label: int, height: int, width: int, 
         Share of scenes with two objects of the class.
     """
     h, w = height * OVERSAMPLE, width * OVERSAMPLE
+    canvas, kinds = draw_canvas(rng, h, w)
+    scene, alpha, covers = canvas.copy(), np.zeros((h, w), np.float32), []
+    for layer in draw_objects(rng, label, canvas, 2 if rng.random() < pair else 1):
+        paste(rng, scene, layer)
+        cover = np.zeros((h, w), np.float32)
+        cover[layer.window] = layer.cover
+        alpha = np.maximum(alpha, cover)
+        covers.append(shrink(cover, height, width))
+    light = draw_light(rng, h, w)[..., None]
+    grain = rng.normal(0, rng.uniform(1, 5), (height, width, 3)).astype(np.float32)
+    return Scene(
+        image=to_bytes(shrink(scene * light, height, width) + grain),
+        background=to_bytes(shrink(canvas * light, height, width) + grain),
+        alpha=to_bytes(shrink(alpha, height, width) * 255),
+        boxes=np.stack([tight_box(c >= 0.5) for c in covers]),
+        label=label,
+        kinds=kinds,
+    )
+
+
+def draw_canvas(rng: np.random.Generator, h: int, w: int) -> tuple[Floats, tuple[str, ...]]:
+    """Background [h, w, 3] with clutter, out of focus, and the names of its kinds."""
     canvas, kinds = draw_background(rng, h, w)
     for number in range(int(rng.integers(6, 10))):
         size = float(rng.uniform(0.12, 0.32) if number < 5 else rng.uniform(0.03, 0.10)) * max(h, w)
         centre = rng.uniform(0, 1, 2) * (w, h)
         scale = np.array([size, size * rng.uniform(0.6, 1.0)])
         scrap = _move(blob(rng), centre, scale, rng.uniform(0, 6.3))
-        _paste(rng, canvas, _draw(rng, [scrap], canvas, solid=False))
+        paste(rng, canvas, _draw(rng, [scrap], canvas, solid=False))
     canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.006, 0.014) * max(h, w)), np.float32)
     canvas = np.asarray(
         ((canvas - canvas.mean()) * 1.3 + canvas.mean()).clip(0, 255), np.float32
     )  # out of focus, not pale
-    scene, alpha, covers = canvas.copy(), np.zeros((h, w), np.float32), []
-    for layer in _objects(rng, label, canvas, 2 if rng.random() < pair else 1):
-        _paste(rng, scene, layer)
-        cover = np.zeros((h, w), np.float32)
-        cover[layer.window] = layer.cover
-        alpha = np.maximum(alpha, cover)
-        covers.append(_shrink(cover, height, width))
-    light = _light(rng, h, w)[..., None]
-    grain = rng.normal(0, rng.uniform(1, 5), (height, width, 3)).astype(np.float32)
-    return Scene(
-        image=_to_bytes(_shrink(scene * light, height, width) + grain),
-        background=_to_bytes(_shrink(canvas * light, height, width) + grain),
-        alpha=_to_bytes(_shrink(alpha, height, width) * 255),
-        boxes=np.stack([_tight_box(c >= 0.5) for c in covers]),
-        label=label,
-        kinds=kinds,
-    )
+    return canvas, kinds
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """Paint [h, w, 3] and coverage [h, w] in 0..1 for a window of the canvas."""
 
     window: tuple[slice, slice]
@@ -116,10 +122,10 @@ class _Layer:
     cover: Floats
 
 
-def _objects(rng: np.random.Generator, label: int, canvas: Floats, count: int) -> list[_Layer]:
+def draw_objects(rng: np.random.Generator, label: int, canvas: Floats, count: int) -> list[Layer]:
     """Draw `count` objects that lie inside the frame and do not overlap; fewer where no room was found."""
     h, w = canvas.shape[:2]
-    placed: list[_Layer] = []
+    placed: list[Layer] = []
     taken = np.zeros((h, w), bool)
     while not placed:
         for _ in range(40 * count):
@@ -160,7 +166,7 @@ def _move(part: Part, centre: Doubles, scale: Doubles, turn: float) -> Part:
 
 def _draw(
     rng: np.random.Generator, parts: list[Part], canvas: Floats, *, avoid: Floats | None = None, solid: bool = True
-) -> _Layer:
+) -> Layer:
     """Fill the parts with materials; where `solid`, ink their edges and shade the whole as a low dome."""
     shape = canvas.shape[:2]
     unit = max(shape)
@@ -181,15 +187,15 @@ def _draw(
     soft = cover.astype(np.float32)
     window = (slice(y0, y1), slice(x0, x1))
     if not solid:
-        return _Layer(window, paint, soft)
+        return Layer(window, paint, soft)
     dome = cv2.GaussianBlur(soft, (0, 0), 0.025 * unit)
     light = rng.uniform(0, 2 * np.pi)
     slope = np.cos(light) * cv2.Sobel(dome, cv2.CV_32F, 1, 0) + np.sin(light) * cv2.Sobel(dome, cv2.CV_32F, 0, 1)
     paint *= (1 + rng.uniform(0.6, 1.5) * 0.012 * unit * slope).clip(0.5, 1.5)[..., None]
-    return _Layer(window, paint, soft)
+    return Layer(window, paint, soft)
 
 
-def _paste(rng: np.random.Generator, canvas: Floats, layer: _Layer) -> None:
+def paste(rng: np.random.Generator, canvas: Floats, layer: Layer) -> None:
     """Darken `canvas` by the layer's shadow and put the layer on it, in place."""
     unit, view = max(canvas.shape), canvas[layer.window]
     shift = np.array([[1, 0, rng.uniform(-0.035, 0.035) * unit], [0, 1, rng.uniform(0.005, 0.04) * unit]])
@@ -221,19 +227,19 @@ def _materials(
     return fills
 
 
-def _light(rng: np.random.Generator, h: int, w: int) -> Floats:
+def draw_light(rng: np.random.Generator, h: int, w: int) -> Floats:
     x, _ = axes(rng, h, w)
     return np.asarray(rng.uniform(0.85, 1.1) + rng.uniform(0.0, 0.8) * x, np.float32)
 
 
-def _shrink(values: Floats, height: int, width: int) -> Floats:
+def shrink(values: Floats, height: int, width: int) -> Floats:
     return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _to_bytes(values: Floats) -> Bytes:
+def to_bytes(values: Floats) -> Bytes:
     return np.asarray(np.rint(values).clip(0, 255), np.uint8)
 
 
-def _tight_box(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+def tight_box(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
     ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], np.float32)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.data.order import Shuffle
+from wsoltrain.data.order import Shuffle, Window
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -88,6 +88,10 @@ class ItemConfig:
         Leave out rows without a label; else their label is −1.
     one_per_group : bool
         One random frame of each group an epoch.
+    frames_per_group : int or None
+        As many random frames of each group an epoch; comes before `one_per_group`.
+    window : Window
+        Frames beside each whose maps are taken too.
     seed : int
         Of every random draw.
     shuffle : Shuffle
@@ -113,6 +117,8 @@ class ItemConfig:
     classes: int | None = None
     need_label: bool = True
     one_per_group: bool = False
+    frames_per_group: int | None = None
+    window: Window = field(default_factory=Window)
     seed: int = 0
     shuffle: Shuffle = field(default_factory=Shuffle)
     memory: int = 256 * 2**20
@@ -126,6 +132,11 @@ class ItemConfig:
         if not 0 <= self.flip <= 1:
             msg = f"flip={self.flip} is not a probability"
             raise ConfigError(msg)
+
+    @property
+    def drawn(self) -> int | None:
+        """Frames of each group an epoch; None for all."""
+        return self.frames_per_group or (1 if self.one_per_group else None)
 
     @property
     def side(self) -> int:

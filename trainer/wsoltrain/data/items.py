@@ -14,7 +14,7 @@ from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, Window, box_areas
 from wsolpipe.images.video import file_of, open_film, split_frame
 from wsoltrain.data.chunks import ChunkCache
-from wsoltrain.data.order import Pick, generator
+from wsoltrain.data.order import Pick, beside, generator
 from wsoltrain.data.stored_rows import StoredRows
 from wsoltrain.data.views import maps_to_view, normalise
 
@@ -51,6 +51,7 @@ class Items:
         self._rows: StoredRows | None = None
         self._cache: ChunkCache | None = None
         self._usable: NDArray[np.int64] | None = None
+        self._beside: NDArray[np.int64] | None = None
 
     def __reduce__(self) -> tuple[type[Items], tuple[ItemConfig]]:
         return Items, (self.config,)
@@ -119,7 +120,7 @@ class Items:
         """
         try:
             stored = self._stored(picks)
-            return [self._make(pick, stored[pick.row]) for pick in picks]
+            return [self._make(pick, stored) for pick in picks]
         except WsolError as error:
             return error
 
@@ -131,14 +132,24 @@ class Items:
             self._cache = ChunkCache(
                 self.arrays(), run_rows=shuffle.run_rows, least_runs=least, budget=self.config.memory
             )
-        return self._cache.fetch(pick.row for pick in picks)
+        wanted = {pick.row: None for pick in picks}
+        if self.config.window.size:
+            wanted |= {row: None for pick in picks for row in self._rows_beside(pick.row) if row >= 0}
+        return self._cache.fetch(wanted)
 
-    def _make(self, pick: Pick, stored: dict[str, NDArray[Any]]) -> tuple[Item | None, list[tuple[int, str]]]:
+    def _rows_beside(self, row: int) -> list[int]:
+        """Frames beside a row, −1 where there is none; see `wsoltrain.data.order.beside`."""
+        if self._beside is None:
+            self._beside = beside(self.rows.groups, self.rows.frames, self.config.window)
+        found: list[int] = self._beside[row].tolist()
+        return found
+
+    def _make(self, pick: Pick, near: dict[int, dict[str, NDArray[Any]]]) -> tuple[Item | None, list[tuple[int, str]]]:
         broken: list[tuple[int, str]] = []
-        spare = pick
+        spare, stored = pick, near[pick.row]
         while True:
             try:
-                return self._item(spare, stored), broken
+                return self._item(spare, stored, near), broken
             except BadImageError as error:
                 broken.append((spare.row, error.message))
             if not self.config.train:
@@ -148,7 +159,8 @@ class Items:
                 msg = f"{len(broken)} images in turn cannot be read under root={self.config.root}: {listed} …"
                 raise DataError(msg, hint="check root=, and that the files are those that were indexed")
             spare = self._draw_spare(pick, len(broken))
-            stored = self._stored([spare])[spare.row]
+            near = self._stored([spare])
+            stored = near[spare.row]
 
     def _draw_spare(self, pick: Pick, attempt: int) -> Pick:
         """Another row, the same whichever process asks."""
@@ -157,7 +169,7 @@ class Items:
         rng = generator(self.config.seed, pick.epoch, _SPARE, pick.row, attempt)
         return Pick(pick.epoch, int(rng.choice(self._usable)))
 
-    def _item(self, pick: Pick, stored: dict[str, NDArray[Any]]) -> Item:
+    def _item(self, pick: Pick, stored: dict[str, NDArray[Any]], near: dict[int, dict[str, NDArray[Any]]]) -> Item:
         config = self.config
         view = self._draw_view(pick)
         window = (view.window.left, view.window.top, config.side, view.window.flip)
@@ -166,17 +178,35 @@ class Items:
             "row": torch.tensor(pick.row),
             "label": torch.tensor(int(self.rows.labels[pick.row])),
         }
-        if "rgb" in stored:
-            item["rgb"] = cut_stored(stored["rgb"], view)
-        elif config.root is not None:
-            item["rgb"] = self._pixels(pick.row, view)
+        others = self._rows_beside(pick.row) if config.window.size else []
+        if "rgb" in stored or config.root is not None:
+            item["rgb"] = self._rgb(pick.row, stored, view)
+            if config.window.images:
+                self._add_images(item, others, near, view)
         if config.normalised and "rgb" in item:
             item["image"] = normalise(item["rgb"], config.mean, config.std)
         if "maps" in stored:
-            self._add_maps(item, stored)
+            self._add_maps(item, stored, [near[row]["maps"] for row in others if row >= 0])
         if "boxes" in stored:
             item["boxes"], item["box_map"] = self._boxes(stored, view)
         return item
+
+    def _rgb(self, row: int, stored: dict[str, NDArray[Any]], view: View) -> Tensor:
+        return cut_stored(stored["rgb"], view) if "rgb" in stored else self._pixels(row, view)
+
+    def _add_images(self, item: Item, others: list[int], near: dict[int, dict[str, NDArray[Any]]], view: View) -> None:
+        """Pixels of the frames beside, in the crop of the frame itself; one that cannot be read is not there."""
+        frames = torch.zeros(len(others), *item["rgb"].shape, dtype=torch.uint8)
+        there = torch.zeros(len(others), dtype=torch.bool)
+        for place, row in enumerate(others):
+            if row >= 0:
+                width, height = (int(value) for value in self.rows.sizes[row])
+                try:
+                    frames[place] = self._rgb(row, near[row], View((height, width), view.resized, view.window))
+                except BadImageError:
+                    continue
+                there[place] = True
+        item["rgb_beside"], item["beside"] = frames, there
 
     def _draw_view(self, pick: Pick) -> View:
         """Crop and flip of one row in one epoch: of the seed alone, so that no process and no order changes it."""
@@ -230,15 +260,19 @@ class Items:
         boxes[lost], source[lost] = 0, -1
         return torch.from_numpy(boxes), torch.from_numpy(source)
 
-    def _add_maps(self, item: Item, stored: dict[str, NDArray[Any]]) -> None:
+    def _add_maps(self, item: Item, stored: dict[str, NDArray[Any]], others: list[NDArray[Any]]) -> None:
+        """Maps of the row, at each place the greatest of its own and of those of the frames beside."""
         config = self.config
-        levels = stored["maps"][: config.n_maps]
+        levels = np.maximum.reduce([stored["maps"], *others])[: config.n_maps]
         if config.values == "stored":
             from wsolpipe.maps.normalise import dequantise
 
             maps = torch.from_numpy(dequantise(levels, stored["range"][: config.n_maps]))
         else:
             maps = torch.from_numpy(levels).to(torch.float32).div_(255)
+        if config.window.size and config.window.heat:
+            maps = (config.window.heat * (maps + 1e-6)).exp()
+            maps = maps / maps.amax((1, 2), keepdim=True)
         grid = torch.tensor([int(cells) for cells in stored.get("grid_hw", ())]) if "grid_hw" in stored else None
         if config.resolution == "view":
             maps = maps_to_view(maps, item["window"], config.size, grid_hw=grid)

@@ -65,8 +65,8 @@ def generator(seed: int, epoch: int, purpose: int, *more: int) -> np.random.Gene
     return np.random.default_rng([seed, epoch, purpose, *more])
 
 
-def draw_frames(rows: Rows, groups: NDArray[np.int64], *, seed: int, epoch: int) -> Rows:
-    """One row a group, drawn anew each epoch.
+def draw_frames(rows: Rows, groups: NDArray[np.int64], *, seed: int, epoch: int, count: int = 1) -> Rows:
+    """A few rows a group, drawn anew each epoch.
 
     Parameters
     ----------
@@ -74,18 +74,73 @@ def draw_frames(rows: Rows, groups: NDArray[np.int64], *, seed: int, epoch: int)
         Row numbers, ascending.
     groups : int64 [n]
         Group (video shot, patient) of each row; −1 is a group of its own.
+    count : int
+        Rows a group; all of a smaller one.
 
     Returns
     -------
     int64 [m]
-        Row numbers, ascending; every frame of a group is equally likely.
+        Row numbers, ascending; every frame of a group is equally likely, and none comes twice.
     """
     alone = rows[groups < 0]
     rows, groups = rows[groups >= 0], groups[groups >= 0]
     order = np.lexsort((generator(seed, epoch, _FRAMES).random(len(rows)), groups))
     first = np.ones(len(rows), bool)
     first[1:] = np.diff(groups[order]) != 0
-    return np.sort(np.concatenate([alone, rows[order][first]]))
+    starts = np.flatnonzero(first)
+    place = np.arange(len(rows)) - np.repeat(starts, np.diff([*starts, len(rows)]))
+    return np.sort(np.concatenate([alone, rows[order][place < count]]))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Frames beside each frame of a video whose maps are taken with its own (TCAM: temporal max-pooling).
+
+    Attributes
+    ----------
+    before, after : int
+        Frames on either side, of the same group.
+    heat : float
+        h: maps become ``exp(h · (map + 1e-6))`` over its own greatest value; 0 leaves them as they are.
+    images : bool
+        Whether items hold the pixels of these frames too.
+    """
+
+    before: int = 0
+    after: int = 0
+    heat: float = 0.0
+    images: bool = False
+
+    @property
+    def size(self) -> int:
+        """Frames beside each."""
+        return self.before + self.after
+
+
+def beside(groups: NDArray[np.int64], frames: NDArray[np.int64], window: Window) -> Rows:
+    """Rows of the frames beside each row.
+
+    Parameters
+    ----------
+    groups, frames : int64 [N]
+        Group of each row, −1 for plain images, and position in it.
+    window : Window
+
+    Returns
+    -------
+    int64 [N, before + after]
+        Row numbers, earliest first; −1 past the ends of a group.
+    """
+    order = np.lexsort((frames, groups))
+    steps = [*range(-window.before, 0), *range(1, window.after + 1)]
+    found = np.full((len(groups), len(steps)), -1, np.int64)
+    for column, step in enumerate(steps):
+        near = np.arange(len(order)) + step
+        there = (near >= 0) & (near < len(order))
+        other = order[np.where(there, near, 0)]
+        same = there & (groups[order] == groups[other]) & (groups[order] >= 0)
+        found[order, column] = np.where(same, other, -1)
+    return found
 
 
 def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: Shuffle | None) -> Rows:

@@ -118,6 +118,12 @@ class StoredRows:
         plain = np.array([name == "" for name in column.dictionary.to_pylist()], bool)
         return np.where(plain[codes], -1, codes) if len(plain) else codes
 
+    @cached_property
+    def frames(self) -> Array:
+        """Position of each row in its group, int64 [N]; −1 where it has none."""
+        column: Array = self.index.table(["frame"]).column(0).fill_null(-1).to_numpy(zero_copy_only=False)
+        return column.astype(np.int64)
+
     @property
     def classes(self) -> int | None:
         """Number of classes, where the data set says."""

@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -58,6 +59,8 @@ class Stream:
     ``row``      int64, row of the index
     ``window``   int64 [4] (left, top, side, flip): the image squashed to side², cut at (left, top), mirrored if 1
     ``grid_hw``  int64 [2], only of stages with padded grids: the part of the grid that lies on the image
+    ``rgb_beside`` uint8 [n, 3, S, S], with a window of images: those beside, in the same crop; 0 where there is none
+    ``beside``   bool [n], which of them there are
     ============ ==================================================================================================
 
     Parameters
@@ -193,6 +196,8 @@ class Stream:
             "world": self.world,
             "uneven": self.uneven,
             "one_per_group": config.one_per_group,
+            **({"frames_per_group": config.frames_per_group} if config.frames_per_group else {}),
+            **({"window": asdict(config.window)} if config.window.size else {}),
             "order": [shuffle.run_rows, shuffle.lane_runs, shuffle.lanes, shuffle.unit] if config.train else [],
             "view": [config.size, config.side, config.flip if config.train else 0.0],
         }
@@ -200,9 +205,9 @@ class Stream:
     def _enter(self, epoch: int, position: int) -> None:
         config, order = self.config, self._order
         rows = self.rows
-        if config.one_per_group:
+        if config.drawn is not None:
             groups = self.items.rows.groups[rows]
-            rows = draw_frames(rows, groups, seed=config.seed, epoch=epoch)
+            rows = draw_frames(rows, groups, seed=config.seed, epoch=epoch, count=config.drawn)
         shuffle = config.shuffle if config.train else None
         whole = epoch_order(rows, seed=config.seed, epoch=epoch, shuffle=shuffle)
         unit = config.shuffle.unit if self._single else order.batch_size  # so that ranks take turns by batches

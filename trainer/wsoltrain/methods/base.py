@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.metrics.scaling import SIDE
 from wsoltrain.data.keys import Keys as BaseKeys
+from wsoltrain.data.order import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,11 +60,14 @@ class Reads:
     artifacts : tuple of ArtifactFile
         Given to the method as ``task.artifacts`` when it is built, and kept in its checkpoints, so that prediction
         needs no store.
+    window : Window
+        Frames of a video whose maps, and pixels, come with each frame.
     """
 
     maps: str | None = None
     boxes: str | None = None
     artifacts: tuple[ArtifactFile, ...] = ()
+    window: Window = field(default_factory=Window)
 
 
 class Processes(Protocol):

@@ -76,9 +76,14 @@ class Dips(PixelTrained[DipsKeys]):
             self.task.lap("forward")
             return Losses({"classes": cross_entropy(scores.float(), batch["label"])})
         with self.task.autocast():
-            logits = self.decoder(self.features(self.encoder(batch["image"])))
+            logits = self.map_logits(batch["image"])
         self.task.lap("forward")
         return self.map_losses(logits.float(), batch, epoch, began=self.keys.head_epochs)
+
+    def map_logits(self, image: Tensor) -> Tensor:
+        """Logits of background and foreground, [B, 2, S, S]."""
+        logits: Tensor = self.decoder(self.features(self.encoder(image)))
+        return logits
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the foreground map, which is that of any class, and class scores."""

@@ -53,9 +53,14 @@ class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
         """Return the losses of the maps."""
         del phase
         with self.task.autocast():
-            logits = self.decoder(self.encoder(batch["image"]))
+            logits = self.map_logits(batch["image"])
         self.task.lap("forward")
         return self.map_losses(logits.float(), batch, epoch)
+
+    def map_logits(self, image: Tensor) -> Tensor:
+        """Logits of background and foreground, [B, 2, S, S]."""
+        logits: Tensor = self.decoder(self.encoder(image))
+        return logits
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the foreground map, which is that of any class; no class scores."""

@@ -5,6 +5,7 @@ Class scores are the classifier's. Its file is kept in checkpoints, so that pred
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -59,7 +60,7 @@ class FCam(PixelTrained[FCamKeys]):
     def reads(cls, keys: FCamKeys) -> Reads:
         """Return the pseudo-labels' stages and the classifier."""
         own = ArtifactFile("classifier", WEIGHTS_FILE, keys.classifier)
-        return Reads(maps=keys.maps, boxes=keys.boxes, artifacts=(own,))
+        return replace(super().reads(keys), artifacts=(own,))
 
     @torch.no_grad()
     def _features(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -76,9 +77,14 @@ class FCam(PixelTrained[FCamKeys]):
         """Return the losses of the maps."""
         del phase
         with self.task.autocast():
-            logits = self.decoder(self._features(batch["image"])[0])
+            logits = self.map_logits(batch["image"])
         self.task.lap("forward")
         return self.map_losses(logits.float(), batch, epoch)
+
+    def map_logits(self, image: Tensor) -> Tensor:
+        """Logits of background and foreground, [B, 2, S, S]."""
+        logits: Tensor = self.decoder(self._features(image)[0])
+        return logits
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the foreground map, which is that of any class, and the classifier's logits."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from pydantic import Field
 
 from wsoltrain.data.keys import Keys
-from wsoltrain.data.views import maps_to_view
+from wsoltrain.data.views import maps_to_view, normalise
 from wsoltrain.losses.classification import MaskedClassificationKeys, masked_classification
 from wsoltrain.losses.crf import CrfKeys, crf_loss
 from wsoltrain.losses.pixels import PixelKeys, partial_cross_entropy
 from wsoltrain.losses.sizes import SizeKeys, absolute_size, background_larger, barrier_t
+from wsoltrain.losses.window import WindowKeys, joint_crf
 from wsoltrain.methods.base import Losses, Method, Prediction, Reads, Task
 from wsoltrain.networks.judge import load_judge
 from wsoltrain.pseudo.samplers import IGNORE, Pseudo
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch
 
 
-class PixelTrainedKeys(PixelKeys, CrfKeys, SizeKeys, MaskedClassificationKeys, Keys):
+class PixelTrainedKeys(PixelKeys, CrfKeys, SizeKeys, MaskedClassificationKeys, WindowKeys, Keys):
     """Keys of the losses, and of how the map is read."""
 
     temperature: float = Field(
@@ -52,7 +54,7 @@ class PixelTrained(Method[K]):
     @classmethod
     def reads(cls, keys: K) -> Reads:
         """Return the stages of the pseudo-labels."""
-        return Reads(maps=keys.maps, boxes=keys.boxes)
+        return Reads(maps=keys.maps, boxes=keys.boxes, window=keys.window_of())
 
     def map_losses(self, logits: Tensor, batch: Batch, epoch: int, *, began: int = 0) -> Losses:
         """Weighted losses of map logits [B, 2, S, S], and how many images gave no labels.
@@ -89,7 +91,27 @@ class PixelTrained(Method[K]):
             )  # fmt: skip
             parts["crf"] = keys.crf_weight * energy
             task.lap("crf")
+        if keys.joint_crf_weight:
+            parts["joint_crf"] = keys.joint_crf_weight * self._joint_crf(prob, batch)
+            task.lap("joint_crf")
         return Losses(parts, drawn.counts)
+
+    def _joint_crf(self, prob: Tensor, batch: Batch) -> Tensor:
+        """CRF energy of the frames and those beside; the maps of these have gradients too."""
+        keys = self.keys
+        frames, there = batch["rgb_beside"], batch["beside"]
+        images = normalise(frames.flatten(0, 1), self.task.mean, self.task.std)
+        with self.task.autocast():
+            others = self.map_logits(images).float()
+        others = others.view(*frames.shape[:2], *others.shape[1:])
+        maps = torch.cat([prob[:, None], others.softmax(2)], 1)
+        colours = torch.cat([batch["rgb"][:, None], frames], 1)
+        known = torch.cat([there.new_ones(len(there), 1), there], 1)
+        return joint_crf(maps, colours, known, sigma_rgb=keys.crf_sigma_rgb, scale=keys.crf_scale)
+
+    @abstractmethod
+    def map_logits(self, image: Tensor) -> Tensor:
+        """Logits of background and foreground, [B, 2, S, S], of normalised images [B, 3, S, S]."""
 
     def foreground(self, logits: Tensor, scores: Tensor | None) -> Prediction:
         """Prediction of map logits [B, 2, S, S]: the probability of foreground, one map for all classes."""

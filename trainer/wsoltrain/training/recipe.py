@@ -38,6 +38,11 @@ class Recipe(Keys):
         (0.229, 0.224, 0.225), description="Standard deviation of each colour, 0..1, of the backbone"
     )
     one_per_group: bool = Field(False, description="Draw one random frame of each group (video shot) an epoch")
+    frames_per_group: int | None = Field(
+        None,
+        ge=1,
+        description="Draw as many random frames of each group an epoch; null: all, or one with one_per_group",
+    )
     epochs: int = Field(50, ge=0, description="Epochs of the method's main phase; 0 scores the network as it is loaded")
     batch: int = Field(32, ge=1, description="Images a step, of all processes together")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are averaged before each update")

@@ -69,7 +69,8 @@ def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
         ItemConfig(
             settings.labelling, root=settings.root, size=recipe.size, mean=recipe.mean, std=recipe.std,
             resize=recipe.resize or round(recipe.size * 8 / 7), flip=recipe.flip, seed=recipe.seed,
-            one_per_group=recipe.one_per_group,
+            one_per_group=recipe.one_per_group, frames_per_group=recipe.frames_per_group,
+            window=recipe.reads().window,
         ),
         batch_size=group.share(recipe.batch), workers=settings.workers, rank=group.rank, world=group.world,
         drop_last=True, pin_memory=settings.device.startswith("cuda"),
