@@ -29,7 +29,11 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "g": str(every_key)})
-        stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = (
+            size[1],
+            size[0],
+            "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p",
+        )
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(draw_frame(number, size)[0], format="rgb24")
             container.mux(stream.encode(frame))

@@ -12,6 +12,7 @@ import re
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from fractions import Fraction
 from functools import cached_property, lru_cache
 from hashlib import file_digest, sha256
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,11 @@ class Film:
     def frame_sha256(self, number: int) -> str:
         """Digest that names one frame: of the file's digest and the number."""
         return sha256(f"{self.sha256}#{number}".encode()).hexdigest()
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second, as the file says or by its length."""
+        return Fraction(self._stream.average_rate or 25)
 
     def seconds(self, number: int) -> float:
         """Time of a frame from the beginning of the stream."""

@@ -22,6 +22,8 @@ from wsoltrain.cli.common_keys import CHECKPOINT, DEVICE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import torch
+
     from wsoltrain.inference.model import Trained
     from wsoltrain.inference.pictures import Picture
     from wsoltrain.inference.predict import Prediction
@@ -31,7 +33,10 @@ BATCH = 16
 COLUMNS = ("path", "width", "height", "x0", "y0", "x1", "y1", "label", "class", "probability")
 KEYS = (
     CHECKPOINT,
-    Key("source", kinds.file("path or pattern"), "folder, image, video, or a quoted pattern such as 'photos/**/*.jpg'"),
+    Key(
+        "source", kinds.file("path, pattern or URL"),
+        "folder, image, video, a quoted pattern such as 'photos/**/*.jpg', a camera (/dev/video0) or a stream's URL",
+    ),
     Key("out", kinds.file("folder"), "folder to write", "predictions"),
     Key("tau", kinds.number(0, 1), "threshold of the map", otherwise="chosen on validation, from the checkpoint"),
     Key(
@@ -39,13 +44,20 @@ KEYS = (
         "anchors.safetensors of a stage text_anchors of other classes, to name these without training (tedloc)", None,
     ),
     Key("every", kinds.integer(1), "read each n-th frame of a video", 1, unit="frames"),
-    Key("maps", kinds.flag(), "write maps/<path>.npy, float32 [S, S], which wsolpipe eval maps= reads", True),
-    Key("overlays", kinds.flag(), "write overlays/<path>.jpg, the picture with its map and box", True),
+    Key("frames", kinds.integer(1), "stop after as many frames of a film, camera or stream", unit="frames"),
+    Key(
+        "maps", kinds.flag(), "write maps/<path>.npy, float32 [S, S], which wsolpipe eval maps= reads",
+        otherwise="true; of a film false",
+    ),
+    Key(
+        "overlays", kinds.flag(), "write overlays/<path>.jpg, the picture with its map and box; of a film overlay.mp4",
+        True,
+    ),
     Key("batch", kinds.integer(1), "pictures in one forward pass", otherwise="16; of a data set the recipe's"),
     DEVICE,
     *predict_dataset.KEYS,
 )  # fmt: skip
-PICTURES = frozenset({"source", "out", "anchors", "every", "maps", "overlays"})
+PICTURES = frozenset({"source", "out", "anchors", "every", "frames", "maps", "overlays"})
 """Keys that make no sense of a data set."""
 
 
@@ -84,7 +96,9 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     else:
         empty = sum(row["box"] is None for row in result["rows"])
         counts = f"{len(result['rows'])} pictures, {empty} without a box, {len(result['broken'])} broken"
-        click.echo(f"{values['out']}: {counts}; at tau {result['tau']:.3f}")
+        pace = result.get("pace", {}).get("frames_per_second")
+        speed = f"; {pace:.1f} frames/s" if pace else ""
+        click.echo(f"{values['out']}: {counts}; at tau {result['tau']:.3f}{speed}")
     if not result["rows"]:
         first = result["broken"][0]
         msg = f"none of {len(result['broken'])} pictures can be read; {first['path']}: {first['reason']}"
@@ -95,6 +109,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from wsolpipe.networks.devices import choose_device
+    from wsoltrain.inference.films import is_film
     from wsoltrain.inference.model import load_trained
     from wsoltrain.inference.pictures import read_pictures
     from wsoltrain.inference.predict import predict
@@ -107,6 +122,8 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(msg, hint="tau=0.3, or a checkpoint with one that was chosen on validation")
     out = Path(values["out"])
     out.mkdir(parents=True, exist_ok=True)
+    if is_film(values["source"]):
+        return _predict_film(values, trained, tau, device)
     broken: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
     pictures = _readable(read_pictures(values["source"], every=values["every"]), broken)
@@ -119,10 +136,41 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
             edges = row["box"] or [""] * 4
             size = row["width"], row["height"]
             lines.writerow([row["path"], *size, *edges, row["label"], row["class"], row["probability"]])
-            _write_pictures(found, out, maps=values["maps"], overlays=values["overlays"])
+            _write_pictures(found, out, maps=values["maps"] is not False, overlays=values["overlays"])
     result = {"checkpoint": str(trained.path), "tau": tau, "rows": rows, "broken": broken}
     (out / "boxes.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def _predict_film(values: dict[str, Any], trained: Trained, tau: float, device: torch.device) -> dict[str, Any]:
+    from wsoltrain.inference.films import Job, predict_film
+
+    out = Path(values["out"])
+    job = Job(
+        trained, tau, values["batch"] or BATCH, device, out, every=values["every"], frames=values["frames"],
+        overlay=values["overlays"], maps=bool(values["maps"]),
+    )  # fmt: skip
+    lines, pace = predict_film(job, values["source"])
+    broken = [{"path": line["path"], "reason": line["broken"]} for line in lines if line["broken"]]
+    rows = [_film_row(line) for line in lines if not line["broken"]]
+    result = {"checkpoint": str(trained.path), "tau": tau, "rows": rows, "broken": broken, "pace": pace.result()}
+    (out / "boxes.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _film_row(line: dict[str, str]) -> dict[str, Any]:
+    edges = [line[edge] for edge in ("x0", "y0", "x1", "y1")]
+    return {
+        "path": line["path"],
+        "frame": int(line["frame"]),
+        "seconds": float(line["seconds"]),
+        "width": int(line["width"]),
+        "height": int(line["height"]),
+        "box": [float(edge) for edge in edges] if edges[0] else None,
+        "label": int(line["label"]) if line["label"] else None,
+        "class": line["class"] or None,
+        "probability": float(line["probability"]) if line["probability"] else None,
+    }
 
 
 def _readable(pictures: Iterable[Picture], broken: list[dict[str, str]]) -> Iterator[Picture]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from wsoltrain.data.views import normalise
 from wsoltrain.methods.base import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -71,26 +71,50 @@ def predict(
     """
     waiting = iter(pictures)
     while chunk := list(islice(waiting, batch)):
-        yield from _predict(trained, chunk, tau, device)
+        pixels = [squash(picture.pixels, trained.recipe.size) for picture in chunk if picture.pixels is not None]
+        yield from read_out(trained, forward(trained, pixels, device), chunk, tau=tau)
 
 
-def _predict(trained: Trained, chunk: list[Picture], tau: float, device: torch.device) -> Iterator[Prediction]:
+class Forwarded(NamedTuple):
+    """What the network says of some pictures: maps [B, h, w] as they are and in 0..1, their frame, and classes."""
+
+    maps: NDArray[np.float32]
+    scaled: NDArray[np.float32]
+    unit: bool
+    labels: NDArray[np.int64] | None
+    probabilities: NDArray[np.float32] | None
+
+
+def squash(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """All of a picture as the network sees it, uint8 [size, size, 3]."""
+    return resize(pixels, (size, size))
+
+
+def forward(trained: Trained, squashed: Sequence[NDArray[np.uint8]], device: torch.device) -> Forwarded:
+    """Run the network on squashed pictures."""
     recipe = trained.recipe
-    size = (recipe.size, recipe.size)
-    squashed = np.stack([resize(picture.pixels, size) for picture in chunk if picture.pixels is not None])
-    images = normalise(torch.from_numpy(squashed).permute(0, 3, 1, 2).to(device), recipe.mean, recipe.std)
+    pixels = torch.from_numpy(np.stack(squashed)).permute(0, 3, 1, 2).to(device)
     with torch.inference_mode():
-        found = checked(trained.model.predict(images), len(images), recipe.method)
-        maps = found.scaled().cpu().numpy()
-        classes = None if found.scores is None else found.scores.float().softmax(1).max(1)
-    framed = standard_maps(found.maps.float().cpu().numpy(), side=trained.model.frame_side, normalise=not found.unit)
-    for number, picture in enumerate(chunk):
+        found = checked(trained.model.predict(normalise(pixels, recipe.mean, recipe.std)), len(pixels), recipe.method)
+        labels = probabilities = None
+        if found.scores is not None:
+            best = found.scores.float().softmax(1).max(1)
+            labels, probabilities = best.indices.cpu().numpy(), best.values.cpu().numpy()
+        return Forwarded(
+            found.maps.float().cpu().numpy(), found.scaled().cpu().numpy(), found.unit, labels, probabilities
+        )
+
+
+def read_out(trained: Trained, found: Forwarded, pictures: Sequence[Picture], *, tau: float) -> Iterator[Prediction]:
+    """Boxes and classes of what the network said, a picture each."""
+    framed = standard_maps(found.maps, side=trained.model.frame_side, normalise=not found.unit)
+    for number, picture in enumerate(pictures):
         label = probability = None
-        if classes is not None:
-            label, probability = int(classes.indices[number]), float(classes.values[number])
+        if found.labels is not None and found.probabilities is not None:
+            label, probability = int(found.labels[number]), float(found.probabilities[number])
         assert picture.pixels is not None  # noqa: S101 - only such are predicted on
         region = cut_box(framed[number], (picture.pixels.shape[0], picture.pixels.shape[1]), tau)
-        yield Prediction(picture, maps[number], None if region is None else region[0], label, probability)
+        yield Prediction(picture, found.scaled[number], None if region is None else region[0], label, probability)
 
 
 def cut_box(
