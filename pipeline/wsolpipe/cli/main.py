@@ -19,6 +19,8 @@ COMMANDS = {
     "status": "Show the progress of every stage of a store, from any shell.",
     "verify": "Read a store again and compare it with its records.",
     "repair": "Remove or set aside what is damaged, so that run makes it again.",
+    "ls": "List what a store holds and who refers to it.",
+    "gc": "Show or remove results that nothing refers to.",
     "push": "Copy finished shards to another store.",
     "pull": "Copy finished shards from another store.",
     "publish": "Push labels with a card, croissant.json and checksums.",

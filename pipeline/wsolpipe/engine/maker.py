@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.artifact import ArtifactJob
 from wsolpipe.engine.checkpoint import scratch_path
 from wsolpipe.engine.graph import existing_manifest, node_manifest
+from wsolpipe.engine.markers import GC, is_marked
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
 from wsolpipe.engine.shard import Memory, ShardJob, older_views
 from wsolpipe.stages.base import ArtifactStage, Context, Stage, Unfinished
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.leases import Lease, Leases
     from wsolpipe.engine.session import Session
+
+
+#: Seconds between two looks whether a `gc` has ended.
+GC_POLL = 0.05
 
 
 class Abandoned(BaseException):
@@ -72,6 +78,7 @@ class Maker:
         """
         try:
             manifest = self._manifest(node)
+            self._let_gc_end(node)
             generation = self._clear_old(node, manifest, unit, lease)
             if isinstance(generation, CommitRecord):
                 return generation, False
@@ -91,6 +98,25 @@ class Maker:
             summary=record.summary,
         )  # fmt: skip
         return record, True
+
+    def _let_gc_end(self, node: Node) -> None:
+        """Wait for a `gc` that marked what this unit belongs to or reads before it could see this unit's manifest.
+
+        Raises
+        ------
+        TornShardError
+            If there was one: what it removed is made again first.
+        """
+        folders = [node.folder, *(need.folder for need in node.upstream), *([node.index.folder] if node.index else ())]
+        waited = False
+        while any(is_marked(self.leases, folder, GC) for folder in folders):
+            waited = True
+            self.check()
+            time.sleep(GC_POLL)
+        if waited:
+            self._known = None
+            msg = f"gc was at work on what {node.stage} of {node.split} reads"
+            raise TornShardError(msg, hint="run again")
 
     def _clear_old(self, node: Node, manifest: StageManifest, unit: int | None, lease: Lease) -> CommitRecord | int:
         """The valid record, or the generation to make after a torn or outdated shard is removed."""
@@ -148,9 +174,11 @@ class Maker:
             manifest = existing_manifest(self.session, need)
             if manifest is not None and need.split is not None:
                 zarr_metadata.restore_metadata(self.session.backend, need.folder, manifest, need.shards)
+            if manifest is None:
+                continue
             for read in node.reads(need, unit):
                 lease = self.leases.acquire(lease_name(need.folder, read))
-                if lease is None or manifest is None:
+                if lease is None:
                     continue
                 state, record = unit_state(self.session, need, manifest, read, retry=False)
                 if record is not None and commit.damaged_objects(self.session.backend, need.folder, manifest, record):

@@ -16,8 +16,8 @@ from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.folders import Folder, list_folders
 from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.markers import REPAIR, TRANSFER, is_held, is_marked, marked
 from wsolpipe.share import inspection
-from wsolpipe.share.markers import REPAIR, TRANSFER, is_marked, marked
 from wsolpipe.share.verify import Problem, Verifier, read_manifest, verify
 from wsolpipe.share.verify_index import LISTING
 
@@ -219,7 +219,7 @@ class Mender:
 
     def _remove_unrecorded(self, folder: Folder) -> str:
         """Objects of a folder that has neither manifest nor records, unless a lease is held."""
-        if read_manifest(self.backend, folder) is not None or self._is_held(folder):
+        if read_manifest(self.backend, folder) is not None or is_held(self.leases, folder.path):
             return "left alone: a worker holds it"
         for name, _ in list(self.backend.walk(f"{folder.path}/data.zarr")):
             self.backend.delete(name)
@@ -233,13 +233,6 @@ class Mender:
             if "/leases/" not in name:
                 self.backend.delete(name)
         return "removed"
-
-    def _is_held(self, folder: Folder) -> bool:
-        for file in self.backend.names(f"{folder.path}/leases"):
-            name = f"{folder.path}/leases/{file}"
-            if self.leases.owner.token not in name and not self.leases.is_stale(name, self.backend.get(name)):
-                return True
-        return False
 
     def _set_aside(self, name: str) -> None:
         """Rename a damaged file to a name that nothing reads."""

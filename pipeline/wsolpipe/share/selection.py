@@ -13,6 +13,7 @@ from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManif
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.folders import Folder, list_folders
+from wsolpipe.share.references import References
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,23 +109,31 @@ def select(backend: Backend, wanted: Selection, *, unfinished: bool = False) -> 
         there = {item.dataset for item in list_folders(backend)[0]}
         raise ConfigError(unknown(f"data set of {backend.url}", wanted.dataset, there))
     _check_named(backend, folders, wanted)
-    selected = Selected([], skipped=skipped)
+    asked = [item for item in folders if item.split is None or not wanted.splits or item.split in wanted.splits]
+    selected = read_folders(backend, asked)
+    selected.skipped = skipped
+    if wanted.stages:
+        named = {*wanted.stages, "index"}
+        selected.refused = [(path, why) for path, why in selected.refused if path.split("/")[2] in named]
+    selected.found = _choose(backend, selected.found, wanted, unfinished=unfinished)
+    order = {"index": 0, "artifact": 1, "rows": 2}
+    selected.found.sort(key=lambda item: (order[item.manifest.kind], item.folder))
+    return selected
+
+
+def read_folders(backend: Backend, folders: Iterable[Folder]) -> Selected:
+    """Everything in these folders that has a manifest."""
+    read = Selected([])
     for folder in folders:
-        if wanted.splits and folder.split is not None and folder.split not in wanted.splits:
-            continue
         try:
             item = _read(backend, folder)
         except (AccessError, SchemaMismatch):
             raise  # the next folder would fail too
         except StoreError as error:
-            if not wanted.stages or folder.stage in {*wanted.stages, "index"}:
-                selected.refused.append((folder.path, error.message))
+            read.refused.append((folder.path, error.message))
         else:
-            selected.found += [item] if item else []
-    selected.found = _choose(backend, selected.found, wanted, unfinished=unfinished)
-    order = {"index": 0, "artifact": 1, "rows": 2}
-    selected.found.sort(key=lambda item: (order[item.manifest.kind], item.folder))
-    return selected
+            read.found += [item] if item else []
+    return read
 
 
 def _read(backend: Backend, folder: Folder) -> Found | None:
@@ -202,21 +211,9 @@ def _newest(found: Iterable[Found]) -> list[Found]:
 
 
 def _with_needs(chosen: list[Found], found: list[Found]) -> list[Found]:
-    """`chosen` and every key of `found` that they were made of, artifacts by what they hold."""
-    by_fingerprint = {(item.dataset, item.split, item.manifest.fingerprint): item for item in found}
-    by_content = {(item.dataset, item.stage, item.content): item for item in found if item.content}
-    todo, kept = list(chosen), {item.folder: item for item in chosen}
-    while todo:
-        manifest = todo.pop().manifest
-        if isinstance(manifest, IndexManifest):
-            continue
-        needs = [by_fingerprint.get((manifest.dataset, manifest.split, item)) for item in manifest.upstream.values()]
-        needs += [by_content.get((manifest.dataset, stage, item)) for stage, item in manifest.artifacts.items()]
-        for need in needs:
-            if need is not None and need.folder not in kept:
-                kept[need.folder] = need
-                todo.append(need)
-    return list(kept.values())
+    """`chosen` and every key of `found` that they were made of."""
+    references = References(tuple(found))
+    return list(references.closure(chosen).values())
 
 
 def _indexes(chosen: list[Found], found: list[Found], wanted: Selection) -> list[Found]:

@@ -23,9 +23,9 @@ from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManif
 from wsolpipe.contract.reader import open_store
 from wsolpipe.engine import zarr_metadata
 from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.markers import GC, REPAIR, TRANSFER, is_marked, marked
 from wsolpipe.share import inspection
 from wsolpipe.share.index_transfer import move_index
-from wsolpipe.share.markers import REPAIR, TRANSFER, is_marked, marked
 from wsolpipe.share.selection import Found, Selection, select
 from wsolpipe.share.shard_transfer import Moved, ShardTransfer
 from wsolpipe.share.trust import Trust
@@ -263,7 +263,7 @@ class Transfer:
         self._make_ready(found, manifest, shards)  # repair may have removed the key while it had no shard
 
     def _wait_for_repair(self, folder: str) -> None:
-        """Let a repair of `folder` end that began before this transfer; one that begins later sees its marker.
+        """Let a repair or gc of `folder` end that began before this transfer; one that begins later sees its marker.
 
         Raises
         ------
@@ -271,10 +271,10 @@ class Transfer:
             If it does not end.
         """
         ends = time.monotonic() + REPAIR_PATIENCE
-        while is_marked(self._leases, folder, REPAIR):
+        while any(is_marked(self._leases, folder, command) for command in (REPAIR, GC)):
             if time.monotonic() > ends or self.stop.wait(0.1):
-                msg = f"{folder} of {self.target.url} is under repair"
-                raise StoreError(msg, hint="run again when the repair is done")
+                msg = f"{folder} of {self.target.url} is under repair or gc"
+                raise StoreError(msg, hint="run again when it is done")
 
     def _units(self, found: Found, shards: Shards) -> list[int | None]:
         """Units that the source holds and that were asked for."""
