@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.share.about import About
-    from wsolpipe.share.selection import Found
+    from wsolpipe.share.found import Found
 
 
 @dataclass(frozen=True)

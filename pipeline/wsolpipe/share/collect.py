@@ -19,8 +19,8 @@ from wsolpipe.contract.records import read_record
 from wsolpipe.engine.folders import list_folders
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.markers import GC, is_held, marked
+from wsolpipe.share.found import Found, Selected, read_folders
 from wsolpipe.share.references import References, is_whole, keys_of_runs
-from wsolpipe.share.selection import Found, Selected, read_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

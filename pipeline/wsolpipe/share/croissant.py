@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from wsolpipe.share.about import About
-    from wsolpipe.share.selection import Found
+    from wsolpipe.share.found import Found
 
 CONTEXT: dict[str, Any] = {
     "@language": "en",

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.manifest import StageManifest
-from wsolpipe.share.selection import Found, Selection, select
+from wsolpipe.share.selection import Selection, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.share.found import Found
 
 NOTHING = "nothing that results depend on"
 

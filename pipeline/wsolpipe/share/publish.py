@@ -20,7 +20,7 @@ from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.share.box_table import TABLE, box_table, has_boxes
 from wsolpipe.share.card import Figures, card, figures
 from wsolpipe.share.croissant import croissant
-from wsolpipe.share.selection import Found, Selection, select
+from wsolpipe.share.selection import Selection, select
 from wsolpipe.share.transfer import push
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.share.about import About
+    from wsolpipe.share.found import Found
     from wsolpipe.share.transfer import Result
 
 

@@ -16,7 +16,7 @@ from wsolpipe.contract.manifest import IndexManifest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wsolpipe.share.selection import Found
+    from wsolpipe.share.found import Found
 
 #: File in the folder of a training run that names the keys of the store that it reads.
 RUN_FILE = "run.json"

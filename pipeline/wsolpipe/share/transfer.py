@@ -26,7 +26,7 @@ from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.markers import GC, REPAIR, TRANSFER, is_marked, marked
 from wsolpipe.share import inspection
 from wsolpipe.share.index_transfer import move_index
-from wsolpipe.share.selection import Found, Selection, select
+from wsolpipe.share.selection import Selection, select
 from wsolpipe.share.shard_transfer import Moved, ShardTransfer
 from wsolpipe.share.trust import Trust
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.share.found import Found
 
 REPAIR_PATIENCE = 60.0
 
