@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import Fallback, Status
 from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import Truth
-from wsolpipe.evaluate.val_boxes import ARRAYS, export_boxes, score_val_boxes
+from wsolpipe.evaluate.val_boxes import ARRAYS, first_box_ious, score_val_boxes
 from wsolpipe.images.geometry import resize
 from wsolpipe.images.pseudo import box_lines, read_boxes
 from wsolpipe.metrics import best_iou, iou_per_box
@@ -358,12 +358,10 @@ def test_eval_gives_each_row_of_the_table_with_its_estimator(folder, drawn, upst
 def test_exported_boxes_come_back_as_they_were(folder, drawn, upstream, tmp_path):
     arrays = stage(folder).process(drawn.rows(), upstream)
     names = [f"a,{row}.jpg" for row in range(COUNT)]
-    files = export_boxes(*scored_of(arrays, drawn, names))
-    assert set(files) == {"localization.txt", "localization_iou.txt"}
-    (tmp_path / "localization.txt").write_text(files["localization.txt"])
+    (tmp_path / "localization.txt").write_text(box_lines(dict(zip(names, arrays["boxes"][:, :1], strict=True))))
     back = read_boxes(tmp_path / "localization.txt")
     assert list(back) == names
     assert all(np.allclose(back[name], arrays["boxes"][row], atol=0.005) for row, name in enumerate(names))
-    first = float(files["localization_iou.txt"].splitlines()[0].rsplit(",", 1)[1])
+    first = first_box_ious(*scored_of(arrays, drawn, names))[names[0]]
     assert first == pytest.approx(best_iou(arrays["boxes"][0], drawn.boxes[:1]), abs=1e-6)
     assert box_lines({"x": np.array([[1.0, 2.5, 3.125, 40.0], [np.nan] * 4])}) == "x,1,2.5,3.12,40\n"

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import configure, make_command, print_json
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, require
+from wsolpipe.share.formats.known import FORMATS, find_format
+
+if TYPE_CHECKING:
+    from wsolpipe.engine.lookup import SessionResults
+    from wsolpipe.share.exporting import Chosen
+    from wsolpipe.share.formats.base import Format, Subject
 
 KEYS = (
+    Key("format", kinds.choice(*FORMATS), "what reads the files; png and npy are of maps and masks", "localization"),
     Key("out", kinds.file("folder"), "folder to write; files go to <out>/<split>/"),
     Key(
         "key",
@@ -16,41 +24,117 @@ KEYS = (
         "result to use",
         otherwise="that of the words given, else the newest",
     ),
+    Key(
+        "rows",
+        kinds.text("start:stop, worst:n or disputed:n"),
+        "only these rows; worst: those whose first box fits against= least, without it those of the lowest score; "
+        "disputed: the same, and against= must be given",
+    ),
+    Key(
+        "against",
+        kinds.file("truth, STAGE, STAGE:KEY, localization.txt", offers=("truth",)),
+        "what boxes are compared with to find the rows to write",
+    ),
+    Key("top", kinds.integer(1), "boxes of a row, best first", otherwise="all; 1 with format=localization"),
+    Key("map", kinds.integer(0), "which map of a stage of maps", 0),
+    Key(
+        "images",
+        kinds.choice("none", "link", "copy"),
+        "image files beside the labels: none, hard links (copies across disks), or copies",
+        otherwise="link for formats whose readers want them, else none",
+    ),
 )
 
 
-@make_command("export", keys=KEYS, listed=("stage", "dataset", "store", "split"))
+@make_command("export", keys=KEYS, listed=("stage", "dataset", "store", "split", "root"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Write the first box of every row in the field's layout: localization.txt, and localization_iou.txt beside it."""
+    """Write the labels of a stage in a format that other tools read: boxes with scores and classes, masks or maps.
+
+    \b
+    wsolpipe export stage=proposals dataset=D format=coco out=FOLDER
+    wsolpipe export stage=val_boxes dataset=D format=labelstudio out=FOLDER rows=worst:200
+    """
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.engine.session import Session
-    from wsolpipe.evaluate.truth import truth_of_index
-    from wsolpipe.evaluate.val_boxes import export_boxes
+    from wsolpipe.share.exporting import kind_of_stage
 
     config, given = configure(words, KEYS)
-    if len(config.stage) != 1 or not given["out"]:
-        msg = "export writes the boxes of one stage to a folder"
-        raise ConfigError(msg, hint="wsolpipe export stage=val_boxes dataset=… out=FOLDER")
+    if len(config.stage) != 1:
+        msg = "export writes the labels of one stage to a folder"
+        raise ConfigError(msg, hint="wsolpipe export stage=val_boxes dataset=… format=coco out=FOLDER")
+    require(given, "wsolpipe export", out="labels")
     session = Session.open(config, need_root=False)
-    results, written = SessionResults(session), []
-    for split in config.split or session.dataset.splits:
-        view = results.view(config.stage[0], split, given.get("key"))
-        if "boxes" not in view.manifest.arrays:
-            msg = f"stage {config.stage[0]} holds no boxes, but {', '.join(sorted(view.manifest.arrays))}"
-            raise ConfigError(msg, hint="export boxes of val_boxes, proposals or regions")
-        folder = Path(given["out"]) / split
-        texts = export_boxes(view, truth_of_index(results.index_of(view)))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, text in texts.items():
-                (folder / name).write_text(text, encoding="utf-8")
-                written.append(str(folder / name))
-        except OSError as error:
-            msg = f"cannot write to {folder}: {error.strerror}"
-            raise ConfigError(msg, hint="choose another place with out=FOLDER") from error
+    if session.registry[config.stage[0]].kind == "artifact":
+        msg = f"stage {config.stage[0]} is an artifact of the whole data set: it has no labels to export"
+        raise ConfigError(msg, hint="export boxes of val_boxes, proposals or regions, or maps of cams")
+    chosen = find_format(given["format"])
+    results = SessionResults(session)
+    views = [results.view(config.stage[0], split, given["key"]) for split in config.split or session.dataset.splits]
+    for view in views:
+        if kind_of_stage(view) not in chosen.holds:
+            fitting = "png or npy" if kind_of_stage(view) == "maps" else "another format"
+            kinds_held = " and ".join(sorted(chosen.holds))
+            msg = f"format={given['format']} is of {kinds_held}, and {view.stage} holds {kind_of_stage(view)}"
+            raise ConfigError(msg, hint=f"choose {fitting}: wsolpipe export --help")
+    written = [path for view in views for path in _export(results, view, chosen, given)]
     if as_json:
-        print_json({"files": written})
+        print_json({"files": [str(path) for path in written]})
     else:
-        print("\n".join(written))
+        print("\n".join(map(str, written)))
     return 0
+
+
+def _export(results: SessionResults, view: Any, chosen: Format, given: dict[str, Any]) -> list[Path]:
+    """Write one split; return the files to name."""
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.evaluate.rows import rows_of_index
+    from wsolpipe.evaluate.truth import find_truth
+    from wsolpipe.share.exporting import Chosen, labelled
+    from wsolpipe.share.sent_rows import sent_rows
+
+    rows = rows_of_index(results.index_of(view))
+    truth = find_truth(results, rows, given["against"]) if given["against"] else None
+    top = given["top"] or (1 if given["format"] == "localization" else None)
+    what = Chosen(sent_rows(given["rows"], view, truth), top, given["map"])
+    folder = Path(given["out"]).expanduser() / view.split
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        images = labelled(view, rows, what)
+        written = chosen.write(images, _subject(results, view, chosen, given), folder)
+        if given["format"] == "localization":
+            written += _write_ious(view, rows, what, folder)
+    except OSError as error:
+        if isinstance(error, ConfigError):
+            raise
+        msg = f"cannot write to {folder}: {error.strerror}"
+        raise ConfigError(msg, hint="choose another place with out=FOLDER") from error
+    return written
+
+
+def _subject(results: SessionResults, view: Any, chosen: Format, given: dict[str, Any]) -> Subject:
+    """What the files are about; with images, their folder must be there."""
+    from wsolpipe.share.formats.base import Subject
+
+    session, index = results.session, results.index_of(view)
+    images = given["images"] or ("link" if chosen.with_images else "none")
+    names = {int(label): name for label, name in index.manifest.class_names.items()}
+    return Subject(
+        view.dataset, view.split, view.stage, view.key, names, None if images == "none" else session.root, images,
+        session.dataset.licence, session.dataset.title,
+    )  # fmt: skip
+
+
+def _write_ious(view: Any, rows: Any, chosen: Chosen, folder: Path) -> list[Path]:
+    """``localization_iou.txt`` of the field's layout, where rows have ground truth."""
+    from wsolpipe.evaluate.truth import truth_of_index
+    from wsolpipe.evaluate.val_boxes import first_box_ious
+    from wsolpipe.images.pseudo import iou_lines
+
+    ious = first_box_ious(view, truth_of_index(rows))
+    kept = {name: value for name, value in ious.items() if chosen.rows[rows.places[name]]}
+    if not kept:
+        return []
+    path = folder / "localization_iou.txt"
+    path.write_text(iou_lines(kept), encoding="utf-8")
+    return [path]

@@ -29,7 +29,8 @@ COMMANDS = {
     "quarantine": "List, retry or drop quarantined rows.",
     "eval": "Score maps or boxes against ground truth.",
     "report": "Write the HTML report.",
-    "export": "Write boxes as localization.txt files.",
+    "export": "Write boxes, masks or maps in a format that other tools read.",
+    "import": "Take boxes that people drew or corrected into the store.",
     "doctor": "Check this machine and a store.",
 }
 

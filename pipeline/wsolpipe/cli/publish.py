@@ -20,7 +20,11 @@ ABOUT = (
     Key("version", kinds.text(), "version of the labels, for the card"),
 )
 KEYS = (
-    Key("to", kinds.file("folder or URL"), "where they go: a folder or s3://bucket/folder"),
+    Key(
+        "to",
+        kinds.file("folder or URL"),
+        "where they go: a folder, s3://bucket/folder, gs://, az:// or hf://datasets/owner/name",
+    ),
     STORE,
     *SELECTION_KEYS,
     *ABOUT,
@@ -33,6 +37,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe.cli import transfer
     from wsolpipe.launch.signals import stop_on_signals
     from wsolpipe.share.about import About
+    from wsolpipe.share.hub import publish_to_hub
     from wsolpipe.share.publish import publish
 
     given = transfer.words_of(words, KEYS)
@@ -43,7 +48,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     def act() -> int:
         stop = threading.Event()
         with stop_on_signals(stop):
-            done = publish(
+            send = publish_to_hub if given["to"].startswith("hf:") else publish
+            done = send(
                 given["store"], given["to"], wanted, about, jobs=given["jobs"], emit=transfer.print_folder, stop=stop
             )
         heading = {"from": given["store"], "to": given["to"], "files": done.files, "checksums": done.digest}

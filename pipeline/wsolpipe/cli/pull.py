@@ -11,7 +11,11 @@ from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import STORE
 
 KEYS = (
-    Key("from", kinds.file("folder or URL"), "where they are: a folder, s3://bucket/folder or https://host/folder"),
+    Key(
+        "from",
+        kinds.file("folder or URL"),
+        "where they are: a folder, s3://bucket/folder, gs://, az://, hf://datasets/owner/name or https://host/folder",
+    ),
     STORE,
     *SELECTION_KEYS,
     CHECK,

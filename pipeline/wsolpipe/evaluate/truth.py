@@ -145,8 +145,8 @@ def find_truth(results: Results, rows: RowTable, word: str) -> Truth:
         Rows that are to be scored.
     word : str
         ``truth`` or ``gt``; a file in the ``localization.txt`` layout; a folder of mask images that mirrors the image
-        ids; or a stage, ``STAGE`` or ``STAGE:KEY``, of boxes, whose first box of each row counts, or of masks. Only
-        the words of `TRUTH` read ground truth.
+        ids; or a stage, ``STAGE`` or ``STAGE:KEY``, of boxes, whose first box of each row counts (of boxes that
+        people drew, all), or of masks. Only the words of `TRUTH` read ground truth.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def truth_of_file(path: Path, rows: RowTable) -> Truth:
 
 
 def truth_of_stage(view: StageView, rows: RowTable) -> Truth:
-    """First box of each row of a stage of boxes, or the masks of a stage of masks.
+    """First box of each row of a stage of boxes, all of those that somebody drew, or the masks of a stage of masks.
 
     Raises
     ------
@@ -202,9 +202,12 @@ def truth_of_stage(view: StageView, rows: RowTable) -> Truth:
     found: dict[int, Array] = {}
     for record in view.committed().values():
         span = slice(record.start, record.stop)
-        first = np.asarray(view["boxes"][span], np.float64).reshape(record.stop - record.start, -1, 4)[:, 0]
-        usable = (view["status"][span] == Status.OK) & ~np.isnan(first).any(axis=1)
-        found |= {record.start + int(at): first[at : at + 1] for at in np.flatnonzero(usable)}
+        boxes = np.asarray(view["boxes"][span], np.float64).reshape(record.stop - record.start, -1, 4)
+        drawn = view["drawn"][span] == 1 if "drawn" in arrays else np.zeros(len(boxes), np.bool_)
+        there = np.asarray(~np.isnan(boxes).any(axis=2))
+        usable = (view["status"][span] == Status.OK) & np.where(drawn, there.any(axis=1), there[:, 0])
+        for at in np.flatnonzero(usable).tolist():
+            found[record.start + at] = boxes[at][there[at]] if drawn[at] else boxes[at, :1]
     return Truth(f"pseudo-boxes of {view.stage} {view.key}", rows, found)
 
 

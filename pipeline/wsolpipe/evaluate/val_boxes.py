@@ -1,4 +1,4 @@
-"""Quality of validation pseudo-boxes after each step of their choice (thesis table 4.5), and their export."""
+"""Quality of validation pseudo-boxes after each step of their choice (thesis table 4.5)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import numpy as np
 
 from wsolpipe.contract.schema import Fallback, Status, Step
 from wsolpipe.evaluate.box_scores import score_boxes
-from wsolpipe.images.pseudo import box_lines, iou_lines
 from wsolpipe.metrics.boxes import best_iou, iou_per_box
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.box_scores import BoxScores
     from wsolpipe.evaluate.truth import Truth
@@ -100,25 +97,17 @@ def _add_row(sums: _Sums, truth: Array, top: Array, candidates: Array, steps: Ar
         sums.add("pointing", float(inside.any()))
 
 
-def export_boxes(view: StageView, truth: Truth) -> Mapping[str, str]:
-    """Pseudo-boxes as the files that the field exchanges.
+def first_box_ious(view: StageView, truth: Truth) -> dict[str, float]:
+    """IoU of the first box of each row with the ground truth that fits it best, by image id.
 
-    Returns
-    -------
-    mapping of str to str
-        ``localization.txt`` (``image_id,x0,y0,x1,y1``), and ``localization_iou.txt`` (``image_id,iou``) where a row has
-        ground truth; text by file name. Rows without a box are left out.
+    Rows without a box or without ground truth are left out.
     """
-    boxes: dict[str, Array] = {}
     ious: dict[str, float] = {}
     for record in view.committed().values():
         found, status = view["boxes"][record.start : record.stop], view["status"][record.start : record.stop]
         for offset in np.flatnonzero(status == Status.OK):
             row = record.start + int(offset)
-            if not np.isnan(found[offset, 0]).any():
-                name, own = truth.rows.ids[row], truth.boxes(row)
-                boxes[name] = found[offset, :1]
-                if len(own):
-                    ious[name] = best_iou(found[offset, :1], own)
-    files = {"localization.txt": box_lines(boxes)}
-    return {**files, "localization_iou.txt": iou_lines(ious)} if ious else files
+            own = truth.boxes(row)
+            if len(own) and not np.isnan(found[offset, 0]).any():
+                ious[truth.rows.ids[row]] = best_iou(found[offset, :1], own)
+    return ious

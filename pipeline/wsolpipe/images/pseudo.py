@@ -47,7 +47,7 @@ def read_boxes(path: Path) -> dict[str, NDArray[np.float64]]:
                 found.setdefault(fields[0], []).append(box)
     except (OSError, UnicodeDecodeError) as error:
         msg = f"cannot read the box file {path}: {error}"
-        raise DataError(msg) from error
+        raise DataError(msg, hint="name a file of lines image_id,x0,y0,x1,y1") from error
     return {name: np.array(boxes) for name, boxes in found.items()}
 
 

@@ -47,7 +47,7 @@ def expand_words(words: Iterable[str], listed: Callable[[str], bool] = lambda na
         return words
     from wsolpipe.keys.safe_yaml import read_yaml  # PyYAML is slow to import, and few commands name a file
 
-    given = split_words(words)
+    given = split_words(word for word in words if "=" in word)
     path = Path(given["config"]).expanduser()
     content = read_yaml(path, as_text=True, hint="config=FILE.yaml holds words of the command line, one key a line")
     if not isinstance(content, dict):

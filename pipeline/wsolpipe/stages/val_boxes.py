@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from wsolpipe.ops.box_choice import Shortlist
     from wsolpipe.stages.base import Array, Rows, Upstream
 
-Annotator = Literal["ss", "rpn", "clip", "file"]
+Annotator = Literal["ss", "rpn", "clip", "file", "human"]
 #: What each annotator reads, and the region methods that it takes.
-NEEDS = {"ss": ("regions", "cams", "classifier"), "rpn": ("regions", "cams", "classifier"), "clip": ("clip_cams",)}
+NEEDS = {
+    "ss": ("regions", "cams", "classifier"), "rpn": ("regions", "cams", "classifier"), "clip": ("clip_cams",),
+    "human": ("human_boxes",),
+}  # fmt: skip
 METHODS = {"ss": ("selective_search",), "rpn": ("rpn", "onnx")}
 
 
@@ -30,8 +33,8 @@ class ValBoxesParams(StageParams):
 
     annotator: Annotator = Field(
         description="Where the box comes from: ss (selective search), rpn (regions of a detector: "
-        "regions.method=rpn or onnx), clip (the largest Otsu region of the map of clip_cams) or file "
-        "(released boxes)"
+        "regions.method=rpn or onnx), clip (the largest Otsu region of the map of clip_cams), file "
+        "(released boxes) or human (the first box of human_boxes)"
     )
     slots: Annotated[int, Field(ge=1), Unit("regions")] = Field(
         description="Regions of a row that take part, best first"
@@ -96,6 +99,8 @@ class ValBoxesParams(StageParams):
         values = super().in_key()
         if self.annotator == "clip":
             return {name: values[name] for name in ("annotator", "map", "size")}
+        if self.annotator == "human":
+            return {"annotator": "human"}
         if self.annotator == "file":
             from wsolpipe.networks.digests import file_sha256
 
@@ -154,7 +159,7 @@ class ValBoxes(Stage[ValBoxesParams]):
                 example = next(iter(self.released), "nothing")
                 msg = f"{params.file} holds boxes of {example!r}, and of no image of this split of {context.dataset}"
                 raise ConfigError(msg, hint="val_boxes.file=FILE of the same data set and split")
-        elif params.annotator != "clip":
+        elif params.annotator in METHODS:
             from wsolpipe.models.classes import refuse_misfit
             from wsolpipe.networks.classifier import load_classifier
 
@@ -204,6 +209,8 @@ class ValBoxes(Stage[ValBoxesParams]):
             self._take_released(rows, made)
         elif self.params.annotator == "clip":
             self._take_maps(rows, made, inputs["clip_cams"])
+        elif self.params.annotator == "human":
+            self._take_drawn(rows, made, inputs["human_boxes"])
         else:
             self._select(rows, made, inputs["regions"], inputs["cams"])
         self._counted = (rows, self._counts(rows, made))
@@ -233,6 +240,13 @@ class ValBoxes(Stage[ValBoxesParams]):
                 box = clip_boxes(self.released[name][:1], size)
                 made["boxes"][position], made["candidates"][position], made["top_box"][position] = box, box, box
                 made["count"][position] = 1
+
+    def _take_drawn(self, rows: Rows, made: dict[str, Array], drawn: Upstream) -> None:
+        for position in np.flatnonzero(drawn.arrays["count"] > 0).tolist():
+            if rows.usable(position):
+                box = drawn.arrays["boxes"][position, :1]
+                made["boxes"][position], made["candidates"][position], made["top_box"][position] = box, box, box
+                made["count"][position], made["scores"][position] = 1, drawn.arrays["scores"][position, :1]
 
     def _take_maps(self, rows: Rows, made: dict[str, Array], maps: Upstream) -> None:
         from wsolpipe.ops.box_choice import largest_otsu_box

@@ -24,15 +24,22 @@ class HttpBackend(ObjectBackend):
     """A published store behind a web server, read-only: names come from its list of checksums."""
 
     def _open(self, *, max_retries: int) -> Any:
-        options: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True}
-        address = self.url.rstrip("/") + "/"
+        options: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True, **self.client_options()}
 
         def make() -> Any:
             from obstore.store import HTTPStore
 
-            return HTTPStore.from_url(address, client_options=options, retry_config={"max_retries": max_retries})
+            return HTTPStore.from_url(self.address(), client_options=options, retry_config={"max_retries": max_retries})
 
         return self._opened(make)
+
+    def address(self) -> str:
+        """Where the files are served, without a slash at its end: names are joined with one."""
+        return self.url.rstrip("/")
+
+    def client_options(self) -> dict[str, Any]:
+        """Options of the connection beside the time-outs."""
+        return {}
 
     @cached_property
     def listed(self) -> dict[str, str]:
@@ -97,7 +104,7 @@ class HttpBackend(ObjectBackend):
         self._refuse("delete", name)
 
     def _refuse(self, verb: str, name: str) -> NoReturn:
-        msg = f"cannot {verb} {name} in store {self.url}: stores behind HTTP are read-only"
+        msg = f"cannot {verb} {name} in store {self.url}: published stores are read-only"
         hint = f"wsolpipe pull from={self.url} store=FOLDER, then work on FOLDER"
         raise AccessError(msg, hint=hint) from OSError(errno.EROFS, os.strerror(errno.EROFS))
 

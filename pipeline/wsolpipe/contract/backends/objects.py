@@ -1,8 +1,9 @@
-"""Stores behind a URL: S3 through obstore, with conditional puts.
+"""Stores behind a URL: S3, Google Cloud Storage and Azure Blob Storage through obstore, with conditional puts.
 
-Endpoint, region and credentials come from the environment (``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``
-…, ``AWS_SKIP_SIGNATURE=true`` for public buckets). They are held in memory by obstore and written nowhere; a URL that
-carries one is refused, because URLs are written.
+Endpoint, region and credentials come from the environment: ``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``
+…, ``AWS_SKIP_SIGNATURE=true`` for public buckets; ``GOOGLE_APPLICATION_CREDENTIALS`` or ``GOOGLE_SERVICE_ACCOUNT``;
+``AZURE_STORAGE_ACCOUNT_NAME`` and ``AZURE_STORAGE_ACCOUNT_KEY``. They are held in memory by obstore and written
+nowhere; a URL that carries one is refused, because URLs are written.
 """
 
 from __future__ import annotations
@@ -55,15 +56,13 @@ class ObjectBackend(Backend):
         return self._open(max_retries=0)
 
     def _open(self, *, max_retries: int) -> Any:
-        parts = urlsplit(self.url)
         options: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True}
         retry: Any = {"max_retries": max_retries}
-        prefix = parts.path.strip("/") or None
 
         def make() -> Any:
-            from obstore.store import S3Store
+            from obstore.store import from_url
 
-            return S3Store(parts.netloc, prefix=prefix, client_options=options, retry_config=retry)
+            return from_url(self.url.rstrip("/"), client_options=options, retry_config=retry)
 
         return self._opened(make)
 
@@ -151,7 +150,8 @@ class ObjectBackend(Backend):
                 present = bytes(answer.bytes())
                 if present != expected:
                     return unsure and present == data
-                mode: Any = {"e_tag": str(answer.meta["e_tag"])}
+                known = {name: answer.meta.get(name) for name in ("e_tag", "version")}  # Google compares versions
+                mode: Any = {name: str(value) for name, value in known.items() if value is not None}
                 obstore.put(self._store, name, data, mode=mode, use_multipart=False)
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                 return False
@@ -267,7 +267,7 @@ class ObjectBackend(Backend):
             try:
                 result = act()
             except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
+                if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
                     self.fail(verb, name, error)
                 _answered.add(server)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}") from None

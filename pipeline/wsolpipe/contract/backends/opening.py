@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from wsolpipe.contract.backends.objects import ObjectBackend
 
 
+REMOTE = ("s3", "gs", "az", "hf", "http", "https")
+VALID = (
+    "valid: a folder, file://…, s3://bucket/folder, gs://bucket/folder, az://container/folder, and, to read, "
+    "hf://datasets/owner/name, https://…"
+)
+CREDENTIALS = {"gs": "GOOGLE_APPLICATION_CREDENTIALS", "az": "AZURE_STORAGE_ACCOUNT_NAME …", "hf": "HF_TOKEN"}
+
+
 def open_backend(url: str) -> Backend:
     """Backend of a store's URL or folder.
 
@@ -25,16 +33,16 @@ def open_backend(url: str) -> Backend:
     parts = urlsplit(url)
     if parts.scheme == "file":
         return LocalBackend(Path(unquote(parts.path)))
-    if parts.scheme in {"s3", "http", "https"}:
+    if parts.scheme in REMOTE:
         return open_remote(url)
     if parts.scheme and len(parts.scheme) > 1:
         msg = f"store={url}: stores of scheme {parts.scheme!r} are not supported"
-        raise ConfigError(msg, hint="valid: a folder, file://…, s3://bucket/folder, https://… (read-only)")
+        raise ConfigError(msg, hint=VALID)
     return LocalBackend(Path(url))
 
 
 def open_remote(url: str) -> ObjectBackend:
-    """Backend of an ``s3://``, ``http://`` or ``https://`` URL.
+    """Backend of a URL whose scheme is one of `REMOTE`.
 
     Raises
     ------
@@ -46,12 +54,17 @@ def open_remote(url: str) -> ObjectBackend:
     parts = urlsplit(url)
     if "@" in parts.netloc or parts.query or parts.fragment:
         msg = f"a store URL of {parts.scheme}:// carries a user, password or query, which would be written to logs"
-        raise ConfigError(msg, hint="leave them out; credentials come from the environment (AWS_ACCESS_KEY_ID …)")
+        variable = CREDENTIALS.get(parts.scheme, "AWS_ACCESS_KEY_ID …")
+        raise ConfigError(msg, hint=f"leave them out; credentials come from the environment ({variable})")
     if not parts.netloc:
-        msg = f"store={url}: no {'bucket' if parts.scheme == 's3' else 'host'} named"
+        msg = f"store={url}: no {'host' if parts.scheme.startswith('http') else 'bucket'} named"
         raise ConfigError(msg, hint="write s3://bucket/folder or https://host/folder")
     cache = Cache.from_environment(open_remote)
-    if parts.scheme == "s3":
+    if parts.scheme == "hf":
+        from wsolpipe.contract.backends.hub import HubBackend
+
+        return HubBackend(url, cache)
+    if parts.scheme in {"s3", "gs", "az"}:
         from wsolpipe.contract.backends.objects import ObjectBackend
 
         return ObjectBackend(url, cache)

@@ -1,0 +1,163 @@
+"""``wsolpipe import``."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.cli.command import configure, make_command, print_json
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key, require
+from wsolpipe.keys.run_keys import SPLIT, STAGE
+from wsolpipe.share.formats.known import FORMATS, WRITTEN_ONLY, find_format
+
+if TYPE_CHECKING:
+    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.engine.session import Session
+    from wsolpipe.share.taking_in import Taken
+
+KEYS = (
+    Key("format", kinds.choice(*(name for name in FORMATS if name not in WRITTEN_ONLY)), "format of the boxes"),
+    Key("in", kinds.file("file or folder"), "what another tool, or wsolpipe export, wrote"),
+    Key(
+        "over",
+        kinds.text("STAGE or STAGE:KEY", source="stage"),
+        "stage whose first box stands for each row that the file does not list",
+        otherwise="such rows have no box",
+    ),
+    Key("out", kinds.file(), "file to keep the boxes in, as human_boxes.file= takes it"),
+)
+STORED = replace(
+    STAGE, meaning="stage to make: human_boxes, or one of your own of the same class", otherwise="human_boxes"
+)
+IN_SPLIT = replace(SPLIT, meaning="split that the boxes are of", otherwise="the only one")
+
+
+@make_command("import", keys=KEYS, listed=(STORED, "dataset", IN_SPLIT, "store", "root"))
+def command(words: tuple[str, ...], as_json: bool) -> int:
+    """Take boxes that people drew or corrected into the store, as a stage with a key of its own.
+
+    eval against=human_boxes, wsoltrain fit by=human_boxes and val_boxes.annotator=human use them then.
+
+    \b
+    wsolpipe import format=coco in=corrected.json dataset=D split=val over=val_boxes
+    """
+    from wsolpipe.cli.progress import Display
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.engine.session import Session
+    from wsolpipe.images.label_lines import label_line
+    from wsolpipe.launch.run import run
+
+    config, given = configure(words, KEYS)
+    require(given, "wsolpipe import", format="coco", **{"in": "corrected.json"})
+    config = _settled(config)
+    session = Session.open(config)
+    _check_stage(session)
+    config = _with_index(session, config)
+    session = Session.open(config)
+    source = Path(given["in"]).expanduser()
+    if not source.exists():
+        msg = f"there is no file or folder {source}"
+        raise ConfigError(msg, hint="in= names what another tool exported")
+    taken = _take_in(session, find_format(given["format"]).read(source), f"{given['format']} {source}", given["over"])
+    with tempfile.TemporaryDirectory(prefix="wsolpipe-") as scratch:
+        path = Path(given["out"]).expanduser() if given["out"] else Path(scratch) / "boxes.jsonl"
+        try:
+            path.write_text("".join(map(label_line, taken.images)), encoding="utf-8")
+        except OSError as error:
+            msg = f"cannot write {path}: {error.strerror}"
+            raise ConfigError(msg, hint="out=FILE names another place") from error
+        stage = config.stage[0]
+        made = replace(config, params={**config.params, stage: {"file": str(path.absolute())}})
+        with Display() as display:
+            outcome = run(made, display, threading.Event())
+    line = next(item for item in outcome.lines if item.stage == stage)
+    drawn = sum(image.drawn for image in taken.images)
+    told = {
+        "stage": stage, "split": config.split[0], "key": line.key, "rows": line.rows, "rows_drawn": drawn,
+        "rows_kept": len(taken.images) - drawn, "boxes": taken.boxes, "clipped": taken.clipped,
+        "elsewhere": taken.elsewhere, "file": given["out"],
+    }  # fmt: skip
+    if as_json:
+        print_json(told)
+    else:
+        _show(told)
+    if outcome.code:
+        print(outcome.verdict, file=sys.stderr)
+    return outcome.code
+
+
+def _settled(config: RunConfig) -> RunConfig:
+    """The configuration with stage and split; work happens in this process."""
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.images.dataset import load_dataset
+
+    if len(config.stage) > 1:
+        msg = "import makes one stage"
+        raise ConfigError(msg, hint="leave stage= out, or name one")
+    if config.params:
+        msg = f"{next(iter(config.params))}.…: the boxes of import come from in="
+        raise ConfigError(msg, hint="name the file with in=, and no parameters of stages")
+    splits = config.split
+    if not splits and config.dataset:
+        splits = tuple(load_dataset(config.dataset, root=config.root, need_root=False).splits)
+    if config.dataset and len(splits) != 1:
+        msg = f"import takes the boxes of one split, and there are {', '.join(splits)}"
+        raise ConfigError(msg, hint=f"add split=…, such as split={splits[-1]}")
+    return replace(config, stage=config.stage or ("human_boxes",), split=splits, cluster="local", workers=1)
+
+
+def _check_stage(session: Session) -> None:
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.stages.human_boxes import HumanBoxes
+
+    (stage,) = session.config.stage
+    if stage == "index" or not issubclass(session.stage_class(stage), HumanBoxes):
+        msg = f"stage {stage} is not made of boxes that are taken in"
+        raise ConfigError(
+            msg, hint="leave stage= out for human_boxes, or name a stage of that class in your stages=FILE"
+        )
+
+
+def _with_index(session: Session, config: RunConfig) -> RunConfig:
+    """Make the index of the split, so that names of images are known."""
+    from wsolpipe.cli.progress import Display
+    from wsolpipe.contract.errors import RunFailed
+    from wsolpipe.launch.run import run
+
+    with Display() as display:
+        outcome = run(replace(config, stage=("index",)), display, threading.Event())
+    if session.index_of(config.split[0]) is None:
+        raise RunFailed(outcome.verdict, hint=f"wsolpipe run stage=index dataset={config.dataset}")
+    return config
+
+
+def _take_in(session: Session, found: Any, subject: str, over: str | None) -> Taken:
+    from wsolpipe.engine.lookup import SessionResults
+    from wsolpipe.evaluate.rows import check_rows, rows_of_index
+    from wsolpipe.share.taking_in import take_in
+
+    split = session.config.split[0]
+    index = session.index_of(split)
+    assert index is not None
+    rows, view = rows_of_index(index), None
+    if over:
+        stage, _, key = over.partition(":")
+        view = SessionResults(session).view(stage, split, key or None)
+        check_rows(view, rows)
+    return take_in(found, rows, subject=subject, over=view)
+
+
+def _show(told: dict[str, Any]) -> None:
+    print(
+        f"{told['stage']} of {told['split']}, key {told['key']}: {told['boxes']} boxes of {told['rows_drawn']} of "
+        f"{told['rows']} rows" + (f", {told['rows_kept']} rows keep a box that was there" if told["rows_kept"] else "")
+    )
+    if told["clipped"]:
+        print(f"{told['clipped']} boxes reached over the edge of their image and were clipped", file=sys.stderr)
+    if told["elsewhere"]:
+        print(f"{told['elsewhere']} images of the file are not of {told['split']} and were left out", file=sys.stderr)

@@ -1,0 +1,192 @@
+"""Layout `coco`: images, labels and boxes of a COCO annotations file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.images.importers.json_files import read_json
+from wsolpipe.images.importers.lines import parse_box, path_fault, stamp, stamp_folders
+from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.listing import Annotation, ListedRow, Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from wsolpipe.images.dataset import DatasetConfig
+    from wsolpipe.images.importers.lines import Stamp
+    from wsolpipe.images.listing import Problems
+
+TREE = """\
+  {root}/                       image files, at the paths that file_name gives
+  <metadata>                    a COCO file with images, annotations and categories, or a folder of such files where
+                                split: maps each split to its file, as in split: {{val: instances_val2017.json}}"""
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An entry of ``images``; `image_id` is what wsolpipe itself wrote there, if it did."""
+
+    number: int
+    file_name: str
+    width: int | None
+    height: int | None
+    image_id: str = ""
+
+
+@dataclass(frozen=True)
+class CocoBox:
+    """An annotation: xyxy edges in pixels, the category's id, its score where one is given."""
+
+    edges: tuple[float, float, float, float]
+    category: int
+    score: float | None
+    crowd: bool
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO file.
+
+    Attributes
+    ----------
+    images : dict of int to CocoImage
+    boxes : dict of int to list of CocoBox
+        By id of the image, in the order of the file.
+    categories : dict of int to str
+        Names by id.
+    whole : bool
+        Whether it lists its images itself; results do not, and say nothing of an image without a box.
+    """
+
+    images: dict[int, CocoImage] = field(default_factory=dict)
+    boxes: dict[int, list[CocoBox]] = field(default_factory=dict)
+    categories: dict[int, str] = field(default_factory=dict)
+    whole: bool = True
+
+
+def read_coco(path: Path, *, results_beside: str | None = None) -> CocoFile:
+    """Read annotations, or, where `results_beside` names a file of the same folder with the images, results.
+
+    Raises
+    ------
+    DataError
+        If the file is not a COCO file, or an entry of it is malformed; names the entry.
+    """
+    content = read_json(path)
+    if isinstance(content, list):
+        if results_beside is None or not (path.parent / results_beside).is_file():
+            msg = f"{path} holds COCO results, whose images only the annotations name"
+            raise DataError(msg, hint=f"put {results_beside or 'the annotations'} beside it")
+        known = read_coco(path.parent / results_beside)
+        return CocoFile(known.images, _boxes(content, known.images, path), known.categories, whole=False)
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        msg = f"{path} is not a COCO file: it has no list images"
+        raise DataError(msg, hint='a COCO file is {"images": […], "annotations": […], "categories": […]}')
+    images = {}
+    for place, item in enumerate(content["images"]):
+        try:
+            sides = [None if item.get(name) is None else int(item[name]) for name in ("width", "height")]
+            image = CocoImage(int(item["id"]), str(item["file_name"]), sides[0], sides[1], _own_id(item))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            msg = f"{path}: images[{place}] has no id and file_name as COCO has them"
+            raise DataError(msg) from error
+        if image.number in images:
+            msg = f"{path}: images[{place}]: id {image.number} is given twice"
+            raise DataError(msg)
+        images[image.number] = image
+    try:
+        categories = {int(item["id"]): str(item["name"]) for item in content.get("categories") or ()}
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{path}: a category has no id and name"
+        raise DataError(msg) from error
+    return CocoFile(images, _boxes(content.get("annotations") or (), images, path), categories)
+
+
+def _own_id(item: dict[str, Any]) -> str:
+    found = item.get("image_id")
+    return found if isinstance(found, str) else ""
+
+
+def _boxes(items: Any, images: dict[int, CocoImage], path: Path) -> dict[int, list[CocoBox]]:
+    boxes: dict[int, list[CocoBox]] = {}
+    for place, item in enumerate(items):
+        where = f"{path}: annotations[{place}]"
+        try:
+            number, category = int(item["image_id"]), int(item["category_id"])
+            edges = parse_box([str(value) for value in item["bbox"]], sized=True) if item.get("bbox") else None
+            score = None if item.get("score") is None else float(item["score"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            msg = f"{where} has no image_id, category_id and bbox as COCO has them"
+            raise DataError(msg) from error
+        if isinstance(edges, str) or (score is not None and not math.isfinite(score)):
+            msg = f"{where}: {edges if isinstance(edges, str) else f'score {score} is not finite'}"
+            raise DataError(msg)
+        if number not in images:
+            msg = f"{where}: no image has the id {number}"
+            raise DataError(msg)
+        if edges is not None:
+            boxes.setdefault(number, []).append(CocoBox(edges, category, score, bool(item.get("iscrowd"))))
+    return boxes
+
+
+def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+    """List images with the classes and boxes of their annotations.
+
+    Labels number the categories in the order of their ids, from 0. The label of an image is the category with the
+    largest box, then the others by area; an image without a box has none. Groups (``iscrowd``) give no box.
+    """
+    path = annotations_path(config, split)
+    content = read_coco(path)
+    labels = {category: label for label, category in enumerate(sorted(content.categories))}
+    names = {labels[category]: name for category, name in content.categories.items()}
+    rows: list[ListedRow] = []
+    annotations: list[Annotation] = []
+    for image in content.images.values():
+        where = f"{path.name}: image {image.number}"
+        if fault := path_fault(image.file_name):
+            problems.add(where, fault)
+            continue
+        own = [box for box in content.boxes.get(image.number, ()) if not box.crowd]
+        if unknown := {box.category for box in own} - labels.keys():
+            problems.add(where, f"category {min(unknown)} is not among the categories")
+            continue
+        ordered = sorted(own, key=lambda box: -(box.edges[2] - box.edges[0]) * (box.edges[3] - box.edges[1]))
+        found = tuple(dict.fromkeys(labels[box.category] for box in ordered))
+        rows.append(ListedRow(image.file_name, image.file_name, found, image.width, image.height, where))
+        annotations += [Annotation(image.file_name, "box", *box.edges, "", where) for box in own]
+    if len({row.image_id for row in rows}) < len(rows):
+        seen: set[str] = set()
+        twice = next(row for row in rows if row.image_id in seen or seen.add(row.image_id))  # type: ignore[func-returns-value]
+        problems.add(path.name, f"two images have the file name {twice.path!r}")
+    annotations += mask_annotations(config, rows, problems)
+    return Listing(rows=rows, annotations=annotations, classes=len(names) or None, class_names=names)
+
+
+def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+    """The annotations file and the folders of masks."""
+    yield stamp(annotations_path(config, split))
+    if config.masks:
+        yield from stamp_folders(config.mask_root(), "masks")
+
+
+def annotations_path(config: DatasetConfig, split: str) -> Path:
+    """The file of a split: `metadata` itself, or, where that is a folder, the file in it that the split maps to.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file.
+    """
+    if config.metadata is None:
+        msg = f"data set {config.name}: layout coco needs metadata: FILE.json"
+        raise ConfigError(msg)
+    path = config.locate("metadata", config.metadata)
+    path = path / (config.split_folder(split) or f"{split}.json") if path.is_dir() else path
+    if not path.is_file():
+        msg = f"data set {config.name}: no COCO file {path} for split {split}"
+        raise ConfigError(msg, hint="metadata: names the file, or a folder where split: maps each split to its file")
+    return path

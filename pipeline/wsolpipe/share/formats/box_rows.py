@@ -1,0 +1,138 @@
+"""CSV and Parquet: a row a box, and a row with empty edges for an image without one."""
+
+from __future__ import annotations
+
+import csv
+import math
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import DataError
+from wsolpipe.images.importers.lines import parse_box
+from wsolpipe.images.label_lines import LabelBox
+from wsolpipe.share.formats.base import Format, Found, find_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from wsolpipe.images.label_lines import LabelledImage
+    from wsolpipe.share.formats.base import Subject
+
+EDGES = ("x0", "y0", "x1", "y1")
+COLUMNS = ("image_id", "path", "label", "name", *EDGES, "score", "rank", "source", "row", "split", "width", "height")
+AT_ONCE = 50_000
+
+
+def box_rows(image: LabelledImage, split: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of one image in the order of `COLUMNS`; None in every column of a box that is not there."""
+    tail = (image.row, split, image.width, image.height)
+    if not image.boxes:
+        yield image.image_id, image.path, *[None] * 9, *tail
+    for rank, box in enumerate(image.boxes):
+        head = (image.image_id, image.path, box.label, box.name or None)
+        yield *head, *box.edges, box.score, rank, box.source, *tail
+
+
+class Csv(Format):
+    """A table in CSV."""
+
+    about = "CSV table, a row a box"
+    loss = "nothing"
+
+    def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:
+        """Write ``boxes.csv``."""
+        path = folder / "boxes.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for image in images:
+                writer.writerows(box_rows(image, subject.split))
+        return [path]
+
+    def read(self, path: Path) -> Iterator[Found]:
+        """Boxes by image; rows of one image stand together or apart."""
+        file = find_file(path, "boxes.csv")
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as text:
+                reader = csv.DictReader(text)
+                _check_header(file, reader.fieldnames or ())
+                yield from _gather((f"{file}:{reader.line_num}", line) for line in reader)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            msg = f"cannot read {file}: {error}"
+            raise DataError(msg) from error
+
+
+class Parquet(Format):
+    """The same table in Parquet."""
+
+    about = "Parquet table, a row a box, the columns of format=csv"
+    loss = "nothing"
+
+    def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:
+        """Write ``boxes.parquet``."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        kinds = {"image_id": pa.string(), "path": pa.string(), "name": pa.string(), "split": pa.string()}
+        kinds |= dict.fromkeys((*EDGES, "score"), pa.float64())
+        schema = pa.schema([(name, kinds.get(name, pa.int64())) for name in COLUMNS])
+        path = folder / "boxes.parquet"
+        lines = (line for image in images for line in box_rows(image, subject.split))
+        with pq.ParquetWriter(path, schema) as writer:
+            while part := list(islice(lines, AT_ONCE)):
+                columns = [list(column) for column in zip(*part, strict=True)]
+                writer.write_table(pa.table(columns, schema=schema))
+        return [path]
+
+    def read(self, path: Path) -> Iterator[Found]:
+        """Boxes by image."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = find_file(path, "boxes.parquet")
+        try:
+            table = pq.ParquetFile(file)
+            _check_header(file, table.schema_arrow.names)
+            numbered = enumerate((row for part in table.iter_batches(AT_ONCE) for row in part.to_pylist()), 1)
+            yield from _gather((f"{file}: row {number}", row) for number, row in numbered)
+        except (OSError, pa.ArrowException) as error:
+            msg = f"cannot read {file}: {str(error).splitlines()[0]}"
+            raise DataError(msg) from error
+
+
+def _check_header(path: Path, names: Iterable[str]) -> None:
+    missing = [name for name in EDGES if name not in names]
+    if missing or not {"image_id", "path"} & set(names):
+        needed = ", ".join(missing) or "image_id or path"
+        msg = f"{path} has no column {needed}; it has: {', '.join(names) or 'nothing'}"
+        raise DataError(msg, hint=f"columns: {', '.join(COLUMNS)}; image_id (or path) and the edges must be there")
+
+
+def _gather(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Found]:
+    """Boxes of each run of lines that name one image."""
+    named = ((str(line.get("image_id") or line.get("path") or ""), where, line) for where, line in lines)
+    for name, run in groupby(named, key=lambda item: item[0]):
+        boxes, first = [], ""
+        for _, where, line in run:
+            first = first or where
+            if any(line[edge] not in (None, "") for edge in EDGES):
+                boxes.append(_read_box(line, where))
+        yield Found(name, tuple(boxes), first)
+
+
+def _read_box(line: Mapping[str, Any], where: str) -> LabelBox:
+    edges = parse_box([str(line[name]) for name in EDGES])
+    if isinstance(edges, str):
+        msg = f"{where}: {edges}"
+        raise DataError(msg)
+    try:
+        label, source = (None if line.get(name) in (None, "") else int(line[name]) for name in ("label", "source"))
+        score = None if line.get("score") in (None, "") else float(line["score"])
+    except ValueError as error:
+        msg = f"{where}: label and source are integers, score is a number"
+        raise DataError(msg) from error
+    if score is not None and not math.isfinite(score):
+        msg = f"{where}: score {score} is not finite"
+        raise DataError(msg)
+    return LabelBox(edges, str(line.get("name") or ""), label, score, source)
