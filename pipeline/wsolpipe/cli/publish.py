@@ -37,7 +37,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe.cli import transfer
     from wsolpipe.launch.signals import stop_on_signals
     from wsolpipe.share.about import About
-    from wsolpipe.share.hub import publish_to_hub
+    from wsolpipe.share.hub_upload import publish_to_hub
     from wsolpipe.share.publish import publish
 
     given = transfer.words_of(words, KEYS)
