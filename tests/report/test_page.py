@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -16,9 +17,13 @@ from PIL import Image
 
 from wsolpipe.cli.report import command
 from wsolpipe.contract.errors import BadImageError, ConfigError, StoreError, WsolError
+from wsolpipe.evaluate.frame import Frame
+from wsolpipe.metrics import largest_box
+from wsolpipe.pages.cuts import HALF_OPEN
+from wsolpipe.pages.pictures import heat, photo
+from wsolpipe.report import row_pages
 from wsolpipe.report.material import gather
 from wsolpipe.report.page import Section, all_sections, compose
-from wsolpipe.report.pictures import heat, photo
 from wsolpipe.report.write import write_report
 
 VOID = {"meta", "img", "input", "link", "br", "hr"}
@@ -65,19 +70,28 @@ def read(material) -> tuple[str, Reader]:
 
 def test_page_has_all_sections_of_a_finished_store(example):
     page = compose(gather(example.config))
-    assert page.sections == ("overview", "quality", "gallery", "quarantine", "classes", "stages")
-    assert len(Reader(page.html).cards()) == 24
+    assert page.sections == ("overview", "quality", "gallery", "quarantine", "classes", "stages", "glossary")
+    cards = Reader(page.html).cards()
+    assert len(cards) == 40
+    assert [card["data-row"] for card in cards if card["data-status"] == "quarantined"] == ["3", "7"]
 
 
-def test_page_loads_nothing_from_elsewhere_and_runs_no_script(example):
+def test_page_loads_nothing_from_elsewhere_and_runs_its_own_script_alone(example):
     html, page = read(gather(example.config))
     policy = next(attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
-    assert "script" not in policy
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    assert "unsafe" not in policy.split("script-src")[1]
+    script = html[html.rindex("<script>") + 8 : html.rindex("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+    scripts = [attrs for tag, attrs in page.tags if tag == "script"]
+    assert [attrs.get("type") for attrs in scripts] == ["application/json", None]
+    assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
     for name in REFERRING:
         for value in page.attributes(name):
-            assert value.startswith(("data:image/jpeg;base64,", "data:image/png;base64,", "#")), value
+            assert value.startswith(
+                ("data:image/jpeg;base64,", "data:image/webp;base64,", "data:image/png;base64,", "#")
+            )
     assert not re.search(r"url\(|@import", html)
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
 
@@ -90,7 +104,7 @@ def test_untrusted_text_stays_text(make_example, evil):
     )
     html, page = read(replace(gather(example.config), notes=(evil,)))
     names = {name for _, attrs in page.tags for name in attrs}
-    assert "<script" not in html
+    assert html.count("<script") == 2
     assert "onerror" not in names
     assert "img" not in {tag for tag, _ in page.tags}
     text = "".join(page.text)
@@ -119,7 +133,7 @@ def test_gallery_shows_scores_ious_and_the_source_of_the_top_box(example):
             assert re.search(rf'class="source".*?<span>{source}</span>', card, re.S)
             assert ">0.90</text>" in card  # the first score of every row of this store
         if pick.row % 2 == 0:
-            assert f"<b>{material.quality.ious['top1'][pick.row]:.2f}</b> IoU" in card
+            assert f"IoU <b>{100 * material.quality.ious['top1'][pick.row]:.1f}</b>" in card
             assert 'class="truth"><rect' in card
     assert 'id="layer-truth"' in html
 
@@ -145,17 +159,44 @@ def test_a_store_without_ground_truth_is_shown_without_judgement(example):
     html, page = read(gather(example.config))
     assert "No ground truth boxes" in html
     assert 'id="layer-truth"' not in html
-    assert "<b>0.90</b> score" in html
-    assert len(page.cards()) == 24
+    assert "score <b>0.90</b>" in html
+    assert len(page.cards()) == 40
 
 
-def test_maps_alone_are_measured_by_their_largest_region(example):
+def test_maps_alone_are_measured_and_drawn_at_their_best_threshold(example):
     material = gather(replace(example.config, stage=("cls_maps",)))
-    page = compose(material)
+    html, page = read(material)
+    quality = material.quality
     assert material.boxes is None
-    assert set(material.quality.means()) == {"otsu", "centre"}
-    assert "quality" in page.sections
-    assert 'id="layer-top"' not in page.html
+    assert set(quality.means()) == {"otsu", "cut", "centre"}
+    assert quality.lead == "cut"
+    figures = quality.maps.result()
+    assert quality.recall("cut") == pytest.approx(figures["MaxBoxAcc"] / 100)
+    assert f"<b>{figures['MaxBoxAcc']:.1f}</b> MaxBoxAcc" in html
+    assert f"<b>{figures['MaxBoxAccV2']['mean']:.1f}</b> MaxBoxAccV2" in html
+    assert 'id="layer-top"' not in html
+    assert 'id="layer-cut" checked' in html
+    row = int(np.flatnonzero(quality.scored)[0])
+    card = html.split(f'id="r{row}"')[1].split("</article>")[0]
+    drawn = re.search(
+        r'class="cut"><rect class="halo" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', card
+    )
+    height, width = example.tiny.sizes[row]
+    frame = Frame().map(example.tiny.maps[row, 0].astype(np.float32) / 255 * 4 - 1, "")
+    x0, y0, x1, y1 = largest_box(frame, quality.tau, convention=HALF_OPEN) / 224
+    wanted = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
+    assert [float(edge) for edge in drawn.groups()] == pytest.approx(wanted, abs=0.06)
+
+
+def test_labels_below_a_centred_box_are_said_loudly(example):
+    box = [[0.1, 0.1, 0.9, 0.9]]
+    sizes = np.array(example.tiny.sizes)[:, ::-1]
+    rows = np.arange(1, 40, 2)
+    example.write_truth(rows, np.array(box) * np.tile(sizes[rows], 2))
+    html, _ = read(gather(example.config))
+    assert 'role="alert"' in html
+    assert "cls_maps.blocks=8-11" in html
+    assert "Below a centred box" not in read(gather(replace(example.config, stage=("index",))))[0]
 
 
 def test_sections_of_stages_that_do_not_exist_are_left_out(example):
@@ -181,7 +222,7 @@ def test_images_that_changed_since_they_were_indexed_are_not_shown_under_old_box
     example = make_example()
     for path in example.tiny.paths:
         Image.new("RGB", (80, 80), "blue").save(example.folder / "images" / path)
-    html, _ = read(gather(example.config))
+    html, _ = read(gather(example.config, n=24))
     assert html.count("the file has changed since it was indexed") == 24
     assert "data:image/jpeg" not in html
 
@@ -195,8 +236,8 @@ def test_unfinished_stages_are_said_to_be(make_example):
 
 def test_same_store_and_seed_give_the_same_gallery(example):
     def gallery(seed: int) -> str:
-        html = compose(gather(replace(example.config, seed=seed))).html
-        return html[html.index('id="gallery"') : html.index('id="quarantine"')]
+        html = compose(gather(replace(example.config, seed=seed), n=24)).html
+        return html[html.index('<section id="gallery"') : html.index('<section id="quarantine"')]
 
     assert gallery(1) == gallery(1)
     assert gallery(1) != gallery(2)
@@ -206,7 +247,7 @@ def test_a_new_section_is_one_object(example):
     mine = Section("mine", "Mine", 15, lambda material: {"n": material.n}, "<p>{{ n }} <{{ '<b>' }}></p>")
     page = compose(gather(example.config), [*all_sections()[:2], mine])
     assert page.sections == ("overview", "quality", "mine")
-    assert "24 <&lt;b&gt;>" in page.html
+    assert "100 <&lt;b&gt;>" in page.html
 
 
 def test_heat_covers_the_image_from_its_low_to_its_high_colour():
@@ -253,7 +294,7 @@ def test_what_cannot_be_shown_is_said_in_one_line(example, words, kind, told):
 
 def test_a_page_of_24_large_rows_stays_below_four_megabytes(make_example):
     example = make_example(rows=26, sizes=(500, 700), n_maps=13, grid=28)
-    written = write_report(gather(example.config))
+    written = write_report(gather(example.config, n=24))
     assert written.shown == 24
     assert written.bytes < 4 * 2**20
 
@@ -265,6 +306,47 @@ def test_overlays_are_switched_by_style_alone(example):
         attrs["id"] for tag, attrs in page.tags if tag == "input" and (attrs.get("id") or "").startswith("layer-")
     }
     style = html[html.index("<style>") : html.index("</style>")]
-    assert switches == set(re.findall(r"#(layer-\w+)", style))
+    assert switches == set(re.findall(r"#(layer-[\w-]+)", style))
     picks = {attrs["class"] for tag, attrs in page.tags if tag == "input" and "pick" in (attrs.get("class") or "")}
     assert picks <= {"pick-none", *re.findall(r"(pick-\d+)", style)}
+
+
+def test_two_results_are_shown_with_their_difference(make_example):
+    example = make_example()
+    material = gather(example.config, beside="cls_maps")
+    html, page = read(material)
+    quality, rival = material.quality, material.rival_quality
+    for card in page.cards():
+        row = int(card["data-row"])
+        if quality.scored[row]:
+            wanted = quality.ious["top1"][row] - rival.ious["cut"][row]
+            assert float(card["data-difference"]) == pytest.approx(wanted, abs=1e-4)
+    assert "difference to cls_maps" in html
+
+
+@pytest.mark.parametrize(
+    ("beside", "kind", "told"),
+    [("clas_maps", StoreError, "no proposals with key"), ("regions:abc", StoreError, "unknown stage")],
+)
+def test_what_cannot_be_compared_with_is_said(example, beside, kind, told):
+    with pytest.raises(kind, match=told):
+        gather(example.config, beside=beside)
+
+
+def test_more_rows_than_one_page_holds_lie_on_pages_that_the_list_leads_to(example, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_pages, "ONE_PAGE", 30)
+    monkeypatch.setattr(row_pages, "ROWS", 16)
+    out = tmp_path / "many" / "page.html"
+    (out.parent / "page-rows").mkdir(parents=True)
+    (out.parent / "page-rows" / "0007.html").write_text("of a longer report")
+    written = write_report(gather(example.config, n=1000), out)
+    pages = sorted(path.name for path in (out.parent / "page-rows").iterdir())
+    assert written.pages == 3
+    assert pages == ["0000.html", "0001.html", "0002.html"]
+    front = Reader(out.read_text())
+    links = [attrs["href"] for tag, attrs in front.tags if tag == "a" and "page-rows" in (attrs["href"] or "")]
+    assert links == [f"page-rows/{name}" for name in pages]
+    texts = [(out.parent / "page-rows" / name).read_text() for name in pages]
+    assert [int(card["data-row"]) for text in texts for card in Reader(text).cards()] == list(range(40))
+    with pytest.raises(ConfigError, match="over 30 rows"):
+        write_report(gather(example.config, n=1000))

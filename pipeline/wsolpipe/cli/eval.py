@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,12 @@ MORE = (
     Key("interval", kinds.flag(), "bootstrap intervals", False),
     Key("beside", kinds.file("beginning of a key, or folder of maps"), "result to compare with, in a paired test"),
     Key("csv", kinds.file(), "file to write the curves to"),
-    Key("plots", kinds.file("folder"), "folder to write SVG charts to: accuracy, IoU, precision and recall"),
+    Key(
+        "plots",
+        kinds.file("folder"),
+        "folder to write charts to: SVG, PDF and PNG of accuracy, IoU, precision",
+    ),
+    Key("glossary", kinds.flag(), "instead of all this: what each figure means", False),
     Key(
         "runs",
         kinds.file("folder"),
@@ -86,6 +91,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe.keys.values import split_words
 
     given = split_words(words)
+    if given.get("glossary") == "true":
+        return _show_glossary(as_json)
     if "runs" in given:
         return _show_protocol(given, as_json)
     config, own = configure(words, KEYS)
@@ -109,7 +116,7 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
     if own["resolution"] != 224 and own["convention"] != "clean":
         msg = "the standard evaluator's frame is 224 pixels wide"
         raise ConfigError(msg, hint="add convention=clean for another resolution")
-    fields = {key.name for key in KEYS} - {"map", "csv", "plots", "runs", "annotators"}
+    fields = {key.name for key in KEYS} - {"map", "csv", "plots", "glossary", "runs", "annotators"}
     values = {name: own[name] for name in fields if name in given and own[name] is not None}
     return Options(**values, **({"slot": own["map"]} if "map" in given else {}))
 
@@ -147,6 +154,7 @@ def _show_artifact(session: Session, key: str | None, as_json: bool) -> int:
     """Show the accuracy that an artifact recorded; refuse one that has none."""
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.lookup import find_artifact
+    from wsolpipe.evaluate.glossary import format_figure, shown_name
 
     stage, asked = session.config.stage[0], session.config.split
     artifact = find_artifact(session, stage, key=key)
@@ -160,12 +168,14 @@ def _show_artifact(session: Session, key: str | None, as_json: bool) -> int:
         print_json({"stage": stage, "dataset": artifact.dataset, "key": artifact.key, **summary, "accuracy": accuracy})
         return 0
     names = list(dict.fromkeys(name for figures in accuracy.values() for name in figures))
-    rows = [[split, *(figures.get(name) for name in names)] for split, figures in accuracy.items()]
-    print_table([f"{stage} {artifact.key}", *names], rows)
+    rows = [[split, *(format_figure(name, figures.get(name)) for name in names)] for split, figures in accuracy.items()]
+    print_table([f"{stage} {artifact.key}", *(shown_name(name) for name in names)], rows)
     return 0
 
 
 def _show(results: list[dict[str, Any]]) -> None:
+    from wsolpipe.evaluate.glossary import format_figure, shown_name
+
     first = results[0]
     hidden = {"stage", "maps", "dataset", "split", "key", "noise", "plots"}
     flat = [_flat({name: value for name, value in result.items() if name not in hidden}) for result in results]
@@ -173,12 +183,14 @@ def _show(results: list[dict[str, Any]]) -> None:
     subject = f"{first['stage']} {first['key']}" if "stage" in first else f"maps {first['maps']}"
     print_table(
         [subject, *(result["split"] for result in results)],
-        [[name, *(result.get(name) for result in flat)] for name in names],
+        [[shown_name(name), *(format_figure(name, result.get(name)) for result in flat)] for name in names],
     )
+    print("IoU and shares in per cent, thresholds of 0 to 1; wsolpipe eval glossary=true says what each word means")
     for result in results:
         if result.get("noise"):
             lines = result["noise"]
-            print_table(list(lines[0]), [list(line.values()) for line in lines], title=f"noise, {result['split']}")
+            cells = [[format_figure(name, value) for name, value in line.items()] for line in lines]
+            print_table([shown_name(name) for name in lines[0]], cells, title=f"noise, {result['split']}")
         for path in result.get("plots", ()):
             print(path)
 
@@ -189,16 +201,38 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if not isinstance(value, dict):
             flat[name] = value
-        elif "difference" in value:
-            flat[name] = "{difference:+.3f} ({low:+.3f} … {high:+.3f}), p {p:.4f}".format(**value)
-        elif "low" in value:
-            flat[name] = "{low:.3f} … {high:.3f}".format(**value)
+        elif {"difference", "low"} & set(value):
+            flat[name] = _span(name, value)
         else:
             flat |= {f"{name} {key}": inner for key, inner in _flat(value).items()}
     return flat
 
 
+def _span(name: str, value: dict[str, Any]) -> str:
+    """An interval, or the difference of a paired test with its interval, in the unit in which the figure is printed."""
+    from wsolpipe.evaluate.glossary import kind_of
+
+    scale, digits = (100, 1) if kind_of(name) == "fraction" else (1, 1 if kind_of(name) == "per cent" else 3)
+    low, high = scale * value["low"], scale * value["high"]
+    if "difference" not in value:
+        return f"{low:.{digits}f} … {high:.{digits}f}"
+    return f"{scale * value['difference']:+.{digits}f} ({low:+.{digits}f} … {high:+.{digits}f}), p {value['p']:.4f}"
+
+
+def _show_glossary(as_json: bool) -> int:
+    """Every figure: its name in tables and in JSON, how JSON holds it, and what it means."""
+    from wsolpipe.evaluate.glossary import GLOSSARY
+
+    if as_json:
+        print_json([asdict(entry) for entry in GLOSSARY])
+    else:
+        lines = [[entry.shown, entry.name, entry.kind, entry.meaning] for entry in GLOSSARY]
+        print_table(["in tables", "in JSON", "held as", "meaning"], lines)
+    return 0
+
+
 def _show_protocol(given: dict[str, str], as_json: bool) -> int:
+    from wsolpipe.evaluate.glossary import format_figure
     from wsolpipe.metrics.protocol import protocol_table, read_runs
 
     keys = tuple(key for key in KEYS if key.name in {"runs", "metric", "annotators"})
@@ -213,7 +247,10 @@ def _show_protocol(given: dict[str, str], as_json: bool) -> int:
     names = list(dict.fromkeys(name for cell in table for name in cell if name != "oracle"))
     print_table(
         [*names, ""],
-        [[*(cell.get(name) for name in names), "oracle" if cell["oracle"] else "realistic"] for cell in table],
+        [
+            [*(format_figure(name, cell.get(name)) for name in names), "oracle" if cell["oracle"] else "realistic"]
+            for cell in table
+        ],
         title=f"{len(runs)} files of runs, chosen by {metric}",
     )
     return 0

@@ -11,7 +11,19 @@ from wsolpipe.keys.run_keys import SPLIT
 
 SHOWN_SPLIT = replace(SPLIT, meaning="split to show", otherwise="test, else val, else the one with most results")
 KEYS = (
-    Key("n", kinds.integer(0), "rows of the gallery; seed= draws its random part", 24, unit="rows"),
+    Key(
+        "n",
+        kinds.integer(0),
+        "rows to show; seed= draws the random part; over 500 lie on pages beside the report",
+        100,
+        unit="rows",
+    ),
+    Key(
+        "beside",
+        kinds.text("STAGE, STAGE:KEY or beginning of a key"),
+        "result to compare with, row by row",
+        otherwise="none",
+    ),
     Key("out", kinds.file("HTML file"), "file to write", otherwise="<store>/<dataset>/report.html"),
 )
 
@@ -29,9 +41,13 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if not config.dataset:
         msg = "no data set named"
         raise ConfigError(msg, hint="add dataset=NAME, as in wsolpipe report dataset=demo")
-    written = write_report(gather(config, n=own["n"]), Path(own["out"]) if own["out"] else None)
+    written = write_report(
+        gather(config, n=own["n"], beside=own["beside"] or ""), Path(own["out"]) if own["out"] else None
+    )
     if as_json:
         print_json(written.to_json())
     else:
-        print(f"{written.path}  ({written.bytes / 2**20:.1f} MiB, {written.shown} of {written.rows:,} rows shown)")
+        pages = f", {written.pages} pages of rows beside it" if written.pages else ""
+        size = f"{written.bytes / 2**20:.1f} MiB"
+        print(f"{written.path}  ({size}, {written.shown:,} of {written.rows:,} rows shown{pages})")
     return 0

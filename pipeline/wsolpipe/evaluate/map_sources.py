@@ -108,7 +108,7 @@ class StageMaps:
                 yield self._batch(start, min(start + BATCH, record.stop))
 
     def _batch(self, start: int, stop: int) -> MapBatch:
-        block = _Block(self.view, start, stop)
+        block = MapBlock(self.view, slice(start, stop))
         kept = np.flatnonzero(block.status != Status.QUARANTINED)
         self.quarantined += stop - start - len(kept)
         maps = [block.map(int(at), self.slot) for at in kept]
@@ -126,16 +126,22 @@ class StageMaps:
         return MapBatch(start + kept, maps, classes if enough else classes[:, :1], of_label)
 
 
-class _Block:
-    """Arrays of some consecutive rows of a stage of maps."""
+class MapBlock:
+    """Arrays of some rows of a stage of maps.
 
-    def __init__(self, view: StageView, start: int, stop: int) -> None:
+    Parameters
+    ----------
+    view : StageView
+    rows : slice or int64 array [B]
+    """
+
+    def __init__(self, view: StageView, rows: slice | Array) -> None:
         arrays = view.manifest.arrays
-        self.status, self.levels = view["status"][start:stop], view["maps"][start:stop]
-        self.ranges = view["range"][start:stop] if "range" in arrays else None
-        self.grids = view["grid_hw"][start:stop] if "grid_hw" in arrays else None
+        self.status, self.levels = view["status"][rows], view["maps"][rows]
+        self.ranges = view["range"][rows] if "range" in arrays else None
+        self.grids = view["grid_hw"][rows] if "grid_hw" in arrays else None
         self.unit = bool(view.manifest.params.get("unit"))
-        self.values = view["values"][start:stop] if "values" in arrays else None
+        self.values = view["values"][rows] if "values" in arrays else None
 
     def map(self, at: int, slot: int) -> Array | None:
         """Map [h, w] of a row as it was made where that was kept, else dequantised and cropped where it is padded.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from markupsafe import Markup
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.map_scores import BINS
-from wsolpipe.report.charts import HEIGHT, WIDTH, Curve, Series, histogram, lines, success
+from wsolpipe.pages.charts import HEIGHT, WIDTH, Curve, Plot, Series, histogram, lines, success
+from wsolpipe.report.print_plots import can_print, print_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from wsolpipe.evaluate.evaluation import Evaluated
@@ -81,8 +82,22 @@ def write_csv(path: Path, found: Sequence[Evaluated]) -> None:
         raise ConfigError(msg) from error
 
 
+def draw_svg(plot: Plot) -> str:
+    """A plot as an SVG file that stands alone."""
+    chart: Markup
+    if plot.kind == "histogram":
+        chart = histogram(cast("Sequence[Series]", plot.series), bins=BINS, title=plot.title, axis=plot.axis)
+    elif plot.kind == "success":
+        chart = success(cast("Sequence[Series]", plot.series), title=plot.title, axis=plot.axis)
+    else:
+        chart = lines(cast("Sequence[Curve]", plot.series), title=plot.title, axis=plot.axis)
+    return standalone(chart, plot.title, plot.series)
+
+
 def write_plots(folder: Path, evaluated: Evaluated) -> list[Path]:
     """Write accuracy against tau, an IoU histogram and precision-recall, as far as there is something to draw.
+
+    Each as SVG, and as PDF (fonts embedded) and PNG where matplotlib is installed.
 
     Raises
     ------
@@ -93,19 +108,26 @@ def write_plots(folder: Path, evaluated: Evaluated) -> list[Path]:
     subject = "-".join(str(figures[name]) for name in ("stage", "key", "split") if name in figures)
     stem = subject if "stage" in figures else f"maps-{subject}"
     drawn = _box_plots(evaluated) if evaluated.maps is None else _map_plots(evaluated.maps, figures["tau"])
-    paths = []
+    return save_plots(folder, {f"{stem}-{name}": plot for name, plot in drawn.items()})
+
+
+def save_plots(folder: Path, plots: Mapping[str, Plot]) -> list[Path]:
+    """Write plots by the stems of their files; see `write_plots`."""
+    paths: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, chart in drawn.items():
-            paths.append(folder / f"{stem}-{name}.svg")
-            paths[-1].write_text(chart, encoding="utf-8")
+        for name, plot in plots.items():
+            paths.append(folder / f"{name}.svg")
+            paths[-1].write_text(draw_svg(plot), encoding="utf-8")
+            if can_print():
+                paths += print_plot(plot, folder / name)
     except OSError as error:
         msg = f"plots={folder}: {error}"
         raise ConfigError(msg) from error
     return paths
 
 
-def _map_plots(scores: MapScores, tau: float | None) -> dict[str, str]:
+def _map_plots(scores: MapScores, tau: float | None) -> dict[str, Plot]:
     drawn = {}
     if scores.boxes.rows_scored and tau is not None:
         names = {"largest 0.5": "MaxBoxAcc", "all 0.3": "V2 at 0.3", "all 0.7": "V2 at 0.7", "largest iou": "mean IoU"}
@@ -114,21 +136,18 @@ def _map_plots(scores: MapScores, tau: float | None) -> dict[str, str]:
             Curve(style, label, every, scores.boxes.curve(name))
             for style, (name, label) in zip(STYLES, names.items(), strict=True)
         ]
-        chart = lines(curves, title="Accuracy against threshold", axis="threshold")
-        drawn["accuracy"] = standalone(chart, "Accuracy against threshold", curves)
+        drawn["accuracy"] = Plot("Accuracy against threshold", "threshold", curves)
         middles = (np.arange(BINS) + 0.5) / BINS
         ious = Series("first", f"box at threshold {tau:.3f}", np.repeat(middles, scores.ious_at(tau)))
-        chart = histogram([ious], bins=BINS, title="Rows by IoU", axis="IoU")
-        drawn["iou"] = standalone(chart, "Rows by IoU", [ious])
+        drawn["iou"] = Plot("Rows by IoU", "IoU", [ious], "histogram")
     if scores.pixels is not None:
         found = scores.pixels.curves()
         curve = Curve("second", "pixels of all images", found["recall"], found["precision"])
-        chart = lines([curve], title="Precision against recall", axis="recall")
-        drawn["precision"] = standalone(chart, "Precision against recall", [curve])
+        drawn["precision"] = Plot("Precision against recall", "recall", [curve])
     return drawn
 
 
-def _box_plots(evaluated: Evaluated) -> dict[str, str]:
+def _box_plots(evaluated: Evaluated) -> dict[str, Plot]:
     names = {
         "iou_top1": "first box",
         "iou_best5": "best of five",
@@ -140,11 +159,9 @@ def _box_plots(evaluated: Evaluated) -> dict[str, str]:
     series = [Series(style, names[name], evaluated.ious[name]) for style, name in zip(STYLES, known, strict=False)]
     if not series:
         return {}
-    by_iou = histogram([series[0], series[-1]], bins=BINS, title="Rows by IoU", axis="IoU")
-    reached = success(series, title="Rows that reach an IoU", axis="IoU")
     return {
-        "iou": standalone(by_iou, "Rows by IoU", [series[0], series[-1]]),
-        "success": standalone(reached, "Rows that reach an IoU", series),
+        "iou": Plot("Rows by IoU", "IoU", [series[0], series[-1]], "histogram"),
+        "success": Plot("Rows that reach an IoU", "IoU", series, "success"),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Artifact, Dataset, Index, StageView, Store, open_store
 from wsolpipe.engine.lookup import find_view, index_of
 from wsolpipe.engine.session import Session
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 PREFERRED_SPLITS = ("test", "val")
 PREFERRED_STAGES = ("proposals", "val_boxes", "regions", "cls_maps")
-DEFAULT_SAMPLE = 24
+DEFAULT_SAMPLE = 100
+MOST_MAPS = 13
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Material:
         What a reader of the page should know, such as missing images or unfinished shards.
     n, seed : int
         Rows to show, and the seed of the random part of them.
+    others : tuple of StageView
+        Newest result of each other stage of the split: layers that can be switched on.
+    rival : StageView or None
+        Result of boxes or maps that the page compares with.
+    pages : str
+        Folder beside the report that holds pages of its rows; empty where the report is one file.
     """
 
     store: Store
@@ -52,6 +60,9 @@ class Material:
     notes: tuple[str, ...] = ()
     n: int = DEFAULT_SAMPLE
     seed: int = 0
+    others: tuple[StageView, ...] = ()
+    rival: StageView | None = None
+    pages: str = ""
 
     @cached_property
     def boxes(self) -> StageView | None:
@@ -69,10 +80,37 @@ class Material:
         return measure(self.index, self.boxes, self.maps)
 
     @cached_property
+    def rival_quality(self) -> Quality | None:
+        """The compared result against the same ground truth."""
+        if self.rival is None:
+            return None
+        boxes = "boxes" in self.rival.manifest.arrays
+        return measure(self.index, self.rival if boxes else None, None if boxes else self.rival)
+
+    @cached_property
+    def map_slots(self) -> list[MapSlot]:
+        """Maps that the page shows: those of the main stage, then the first of each other stage."""
+        names = [] if self.maps is None else map_names(self.maps)[:MOST_MAPS]
+        found = [MapSlot(self.maps, place, name) for place, name in enumerate(names) if self.maps is not None]
+        for view in (*self.views, *self.others):
+            if "maps" in view.manifest.arrays and view is not self.maps:
+                first = map_names(view)[0]
+                found.append(MapSlot(view, 0, first if first.startswith(view.stage) else f"{view.stage} {first}"))
+        return found
+
+    @cached_property
     def sample(self) -> list[Pick]:
         """The rows of the gallery: best, median, worst, and some at random."""
         quality = self.quality
         return choose(quality.ranking, np.flatnonzero(quality.shown), n=self.n, seed=self.seed)
+
+    @cached_property
+    def front(self) -> list[Pick]:
+        """Rows of the first page: all of the sample, unless they lie on pages of their own."""
+        quality = self.quality
+        if not self.pages:
+            return self.sample
+        return choose(quality.ranking, np.flatnonzero(quality.shown), n=DEFAULT_SAMPLE, seed=self.seed)
 
     @cached_property
     def quarantined(self) -> list[dict[str, Any]]:
@@ -93,18 +131,36 @@ class Material:
 
     def map_name(self, position: int) -> str:
         """Name of a position on the maps' axis."""
-        if self.maps is None or position < 0:
-            return ""
-        if self.maps.stage != "cls_maps":
-            return f"map {position}"
-        if position == 0:
-            return "mean"
-        heads = self.maps.manifest.params.get("heads")
-        listed = isinstance(heads, list) and len(heads) >= position
-        return f"head {heads[position - 1] if listed and heads else position - 1}"
+        names = [] if self.maps is None else map_names(self.maps)
+        return names[position] if 0 <= position < len(names) else ""
 
 
-def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE) -> Material:
+@dataclass(frozen=True)
+class MapSlot:
+    """One map of each row: its stage, its place on that stage's axis, and its name on the page."""
+
+    view: StageView
+    place: int
+    name: str
+
+
+def map_names(view: StageView) -> list[str]:
+    """Names of a stage's maps: heads of class-token maps, methods of activation maps, else the stage itself."""
+    count, params = view.manifest.arrays["maps"].shape[0], view.manifest.params
+    if view.stage == "cls_maps":
+        heads = params.get("heads")
+        listed = heads if isinstance(heads, list) and len(heads) >= count - 1 else range(count - 1)
+        return ["mean", *(f"head {head}" for head in list(listed)[: count - 1])]
+    methods = params.get("methods")
+    named = methods.split(",") if isinstance(methods, str) else methods if isinstance(methods, list) else [view.stage]
+    each = max(count // max(len(named), 1), 1)
+    return [
+        f"{str(named[min(slot // each, len(named) - 1)]).strip()}{f' {slot % each + 1}' if each > 1 else ''}"
+        for slot in range(count)
+    ]
+
+
+def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE, beside: str = "") -> Material:
     """Find what the configuration names; by the name of a data set alone, the newest of each stage.
 
     Parameters
@@ -113,6 +169,8 @@ def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE) -> Material:
         ``dataset`` is a name, a YAML, or just the name of a data set in the store.
     n : int
         Rows of the gallery.
+    beside : str
+        Result to compare with, of the same split: ``STAGE``, ``STAGE:KEY`` or the beginning of a key of the same stage.
 
     Raises
     ------
@@ -138,12 +196,36 @@ def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE) -> Material:
             notes.append(
                 f"{view.stage}: {missing} of {len(view.shards)} shards are not made yet; figures are of the rest."
             )
-    others = [other for other in dataset.splits() if other != split]
-    if others:
-        notes.append(f"Other splits in this store: {', '.join(others)} (wsolpipe report split=…).")
+    further = [other for other in dataset.splits() if other != split]
+    if further:
+        notes.append(f"Other splits in this store: {', '.join(further)} (wsolpipe report split=…).")
+    others = tuple(view for view in _newest(dataset, split) if view.stage not in {each.stage for each in views})
     return Material(
-        store, name, split, index, views, _artifacts(dataset, views), root, tuple(notes), n=n, seed=config.seed
-    )
+        store, name, split, index, views, _artifacts(dataset, views), root, tuple(notes), n=n, seed=config.seed,
+        others=others, rival=_rival(dataset, split, views, beside),
+    )  # fmt: skip
+
+
+def _newest(dataset: Dataset, split: str) -> list[StageView]:
+    """Newest result of each stage of a split that has finished rows."""
+    found = [dataset[split].stage(name) for name in dataset[split].stages()]
+    return [view for view in found if view.committed()]
+
+
+def _rival(dataset: Dataset, split: str, views: tuple[StageView, ...], beside: str) -> StageView | None:
+    """The result that is named, which must hold boxes or maps."""
+    if not beside:
+        return None
+    stage, _, key = beside.partition(":")
+    if stage not in dataset[split].stages():
+        if not views or key:
+            raise StoreError(unknown(f"stage of {dataset.name} {split}", stage, dataset[split].stages()))
+        stage, key = views[-1].stage, beside
+    view = dataset[split].stage(stage, key or None)
+    if not {"boxes", "maps"} & set(view.manifest.arrays):
+        msg = f"beside={beside}: stage {stage} holds neither boxes nor maps"
+        raise ConfigError(msg)
+    return view
 
 
 def _session(config: RunConfig, store: Store) -> Session | None:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from sections; every module of `wsolpipe.report.sections` is one of them."""
+"""The report of a split: a page of sections; every module of `wsolpipe.report.sections` is one of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.pages.document import Part, compose_page, open_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,20 +32,35 @@ class Section:
         Heading and entry of the page's menu; empty for a part without one.
     order : int
         Place on the page, smallest first.
-    facts : callable
+    facts : callable, optional
         Material -> variables of the template; None leaves the section out.
     template : str
         Jinja source; empty: ``templates/<name>.html``. Everything that it prints is escaped.
     style : str
         CSS that only this section needs.
+    draw : callable, optional
+        Material -> the rendered part, or None; instead of facts and template.
     """
 
     name: str
     title: str
     order: int
-    facts: Callable[[Material], Mapping[str, Any] | None]
+    facts: Callable[[Material], Mapping[str, Any] | None] | None = None
     template: str = ""
     style: str = ""
+    draw: Callable[[Material], Part | None] | None = None
+
+    def render(self, material: Material, environment: Environment) -> Part | None:
+        """This part of the page, None where there is nothing to show."""
+        if self.draw is not None:
+            return self.draw(material)
+        facts = self.facts(material) if self.facts else {}
+        if facts is None:
+            return None
+        template = (
+            environment.from_string(self.template) if self.template else environment.get_template(f"{self.name}.html")
+        )
+        return Part(self.name, self.title, template.render(facts, material=material), self.style)
 
 
 @dataclass(frozen=True)
@@ -78,42 +93,8 @@ def compose(material: Material, sections: Sequence[Section] | None = None) -> Pa
     ConfigError
         If jinja2 is not installed.
     """
-    environment = _environment()
-    parts, styles = [], [(TEMPLATES / "style.css").read_text(encoding="utf-8")]
-    for section in all_sections() if sections is None else sections:
-        facts = section.facts(material)
-        if facts is None:
-            continue
-        source = section.template
-        template = environment.from_string(source) if source else environment.get_template(f"{section.name}.html")
-        html = template.render(facts, material=material)
-        parts.append({"name": section.name, "title": section.title, "html": html})
-        styles.append(section.style)
-    from markupsafe import Markup
-
-    shell = environment.get_template("page.html")
-    body = [{**part, "html": Markup(part["html"])} for part in parts]  # rendered above, escaped there
-    html = shell.render(material=material, parts=body, style=Markup("\n".join(styles)))
-    return Page(html, tuple(part["name"] for part in parts))
-
-
-def _environment() -> Environment:
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        msg = f"the report needs jinja2: {error}"
-        raise ConfigError(msg, hint="pip install 'wsolpipe[report]'") from error
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=FileSystemLoader(TEMPLATES),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["share"] = lambda value: "–" if value is None or value != value else f"{value:.3f}"
-    environment.filters["percent"] = lambda value: "–" if value is None or value != value else f"{100 * value:.0f} %"
-    environment.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
-    environment.filters["mib"] = lambda value: (
-        f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.0f} KiB"
-    )
-    return environment
+    environment = open_environment(TEMPLATES)
+    drawn = [section.render(material, environment) for section in (all_sections() if sections is None else sections)]
+    parts = [part for part in drawn if part is not None]
+    html = compose_page(f"{material.dataset} {material.split} – wsolpipe report", parts)
+    return Page(html, tuple(part.name for part in parts))

@@ -9,6 +9,8 @@ import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.box_scores import score_boxes, score_centred
+from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.map_scores import MapScores, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.otsu_scores import score_otsu
 from wsolpipe.evaluate.truth import truth_of_index
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-#: Above this many rows with ground truth the Otsu boxes of maps are left out: they cost a millisecond a row.
-OTSU_ROWS = 5000
+#: Above this many rows with ground truth the boxes of maps are left out: they cost milliseconds a row.
+MAP_ROWS = 5000
+#: Values of a row that may lead the page, the best first.
+LEADS = ("top1", "cut", "otsu")
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,16 @@ class Quality:
         Rows in the denominators: made, not quarantined, with ground truth, of a class that has an object.
     ious : dict of str to float64 [N]
         Best IoU with any ground-truth box, of: ``top1``, ``best5``, ``candidates`` (mean over the row's boxes),
-        ``otsu`` (largest Otsu region of the first map), ``centre`` (box of 0.8 of each side).
+        ``otsu`` (largest Otsu region of the first map), ``cut`` (its largest region at the threshold that suits these
+        rows best, as the standard evaluator counts), ``centre`` (box of 0.8 of each side).
     share : float64 [N]
         Area of the largest ground-truth box over the area of the image.
     source : int64 [N]
         Map that the first box came from, −1 where there is none.
     score : float64 [N]
         Score of the first box.
+    maps : MapScores or None
+        The first map at every threshold.
     """
 
     status: Array
@@ -60,6 +67,17 @@ class Quality:
     source: Array
     score: Array
     ious: dict[str, Array] = field(default_factory=dict)
+    maps: MapScores | None = None
+
+    @property
+    def lead(self) -> str | None:
+        """The value that leads the page: of the boxes, else of the map; None without ground truth."""
+        return next((name for name in LEADS if name in self.ious and self.scored.any()), None)
+
+    @property
+    def tau(self) -> float | None:
+        """Threshold of ``cut``."""
+        return None if self.maps is None else self.maps.best_tau()
 
     @property
     def shown(self) -> Array:
@@ -69,10 +87,7 @@ class Quality:
     @property
     def ranking(self) -> Array:
         """Order of the gallery, float64 [N]: by IoU of the first box, else of its map, else by score."""
-        for name in ("top1", "otsu"):
-            if name in self.ious and self.scored.any():
-                return self.ious[name]
-        return self.score
+        return self.score if self.lead is None else self.ious[self.lead]
 
     def means(self) -> dict[str, float]:
         """Mean over the rows that count, by name."""
@@ -107,13 +122,25 @@ def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Qu
         score = _fit(boxes["scores"].filled()[:, 0].astype(np.float64), count, np.nan)
     made = np.isin(status, (Status.OK, Status.NO_OBJECT))
     found = score_boxes(boxes, truth) if boxes is not None else score_centred(truth, ~made)
-    names = ("top1", "best5", "candidates", "centre") if boxes is not None else ("centre",)
+    several = boxes is not None and boxes.manifest.arrays["boxes"].shape[0] > 1
+    names = (*(("top1",) if boxes is not None else ()), *(("best5", "candidates") if several else ()), "centre")
     ious = {name: _column(found, f"iou_{name}", count) for name in names}
     scored = ~np.isnan(ious["centre"])
-    if maps is not None and 0 < scored.sum() <= OTSU_ROWS:
+    scores = None
+    if maps is not None and 0 < scored.sum() <= MAP_ROWS:
         own = score_otsu(StageMaps(maps, 0, table), truth)
         ious["otsu"] = np.where(scored, np.nan_to_num(_column(own, "iou_top1", count)), np.nan)
-    return Quality(status, labels, sizes, truth, scored, _shares(truth, sizes), source, score, ious)
+        scores = score_maps(StageMaps(maps, 0, table), truth, Frame(), keep=True, details=False)
+        ious["cut"] = np.where(scored, np.nan_to_num(_at_best(scores, count)), np.nan)
+    return Quality(status, labels, sizes, truth, scored, _shares(truth, sizes), source, score, ious, scores)
+
+
+def _at_best(scores: MapScores, rows: int) -> Array:
+    """IoU of each row at the threshold that suits all of them best, NaN where a row is not scored."""
+    numbers, curves = scores.kept.get("iou") if scores.kept else (np.zeros(0, np.int64), np.zeros((0, 1)))
+    column = np.full(rows, np.nan)
+    column[numbers] = curves[:, round((scores.best_tau() or 0.0) * scores.boxes.thresholds)]
+    return column
 
 
 def _column(found: BoxScores, name: str, rows: int) -> Array:

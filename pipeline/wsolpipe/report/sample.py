@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Group = Literal["best", "median", "worst", "random"]
+Group = Literal["best", "median", "worst", "random", "quarantined"]
 RANKED: tuple[Group, ...] = ("best", "median", "worst")
 
 

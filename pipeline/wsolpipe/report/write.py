@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.report import row_pages
 from wsolpipe.report.page import compose
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Written:
     iou_top1: float | None
     iou_centre: float | None
     sections: tuple[str, ...]
+    pages: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -40,7 +42,7 @@ class Written:
 
 
 def write_report(material: Material, out: Path | None = None) -> Written:
-    """Make the page and write it whole or not at all.
+    """Make the page and write it whole or not at all; over 500 rows also the pages of rows beside it.
 
     Parameters
     ----------
@@ -50,8 +52,15 @@ def write_report(material: Material, out: Path | None = None) -> Written:
     Raises
     ------
     ConfigError
-        If `out` cannot be written, or is not given and the store is not a local folder.
+        If `out` cannot be written, or is not given and the store is not a local folder or the rows need pages.
     """
+    pages = 0
+    if len(material.sample) > row_pages.ONE_PAGE:
+        if out is None:
+            msg = f"n={material.n}: over {row_pages.ONE_PAGE} rows lie on pages beside the report, which need a folder"
+            raise ConfigError(msg, hint="name the file with out=FOLDER/report.html")
+        material = replace(material, pages=f"{out.stem}-rows")
+        pages = _write_pages(material, out.absolute())
     page = compose(material)
     data = page.html.encode()
     if out is None:
@@ -81,7 +90,20 @@ def write_report(material: Material, out: Path | None = None) -> Written:
         iou_top1=means.get("top1"),
         iou_centre=means.get("centre"),
         sections=page.sections,
+        pages=pages,
     )
+
+
+def _write_pages(material: Material, out: Path) -> int:
+    """Write the pages of rows; how many. Pages of an earlier, longer report are removed."""
+    folder, written = out.parent / material.pages, set()
+    for name, text in row_pages.write_pages(material, out.name):
+        _replace(folder / name, text.encode())
+        written.add(name)
+    for stale in folder.glob("[0-9][0-9][0-9][0-9].html"):
+        if stale.name not in written:
+            stale.unlink(missing_ok=True)
+    return len(written)
 
 
 def _replace(path: Path, data: bytes) -> None:

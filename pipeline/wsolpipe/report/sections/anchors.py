@@ -9,8 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from wsolpipe.contract.errors import StoreError
+from wsolpipe.pages.pictures import heat
 from wsolpipe.report.page import Section
-from wsolpipe.report.pictures import heat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

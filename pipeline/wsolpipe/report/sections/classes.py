@@ -21,7 +21,7 @@ def _facts(material: Material) -> Mapping[str, Any] | None:
     labels = np.unique(quality.labels[quality.labels >= 0])
     if not len(labels):
         return None
-    lead = next((name for name in ("top1", "otsu") if name in quality.ious), None)
+    lead = quality.lead
     rows = [_line(material, int(label), lead) for label in labels]
     rows.sort(key=lambda item: (item["iou"] is None, item["iou"] or 0.0, -item["rows"], item["label"]))
     return {"first": rows[:OPEN_CLASSES], "rest": rows[OPEN_CLASSES:], "measured": lead is not None, "lead": lead or ""}

@@ -1,4 +1,4 @@
-"""Top of the page: what was labelled, its quality in one sentence, and baselines to compare with."""
+"""Top of the page: what was labelled, its accuracy beside a centred box, and what to try where it is below one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine.clock import now
+from wsolpipe.evaluate.tables import Line, line_of_maps
+from wsolpipe.evaluate.val_boxes import is_val_boxes
+from wsolpipe.metrics.boxes import iou_shares
 from wsolpipe.report.page import Section
 
 if TYPE_CHECKING:
@@ -15,26 +18,26 @@ if TYPE_CHECKING:
 
     from wsolpipe.report.material import Material
 
-#: Lines of the comparison, weakest baseline first.
-STEPS = (
-    ("centre", "Centred box", "0.8 of each side of every image"),
-    ("otsu", "Map alone", "largest Otsu region of the first map"),
-    ("candidates", "Average proposal", "mean over all of a row"),
-    ("top1", "Top proposal", "the one with the best score"),
-    ("best5", "Best of five", "upper bound: the best of the first five"),
-)
+#: What to try where labels are below a centred box, by the stage that was shown.
+ADVICE = {
+    "cls_maps": (
+        "cls_maps.blocks=8-11 cls_maps.scale=log",
+        "attention of several blocks; on one set of photographs it lifted mean IoU from 10.5 to 61.0",
+    ),
+    "proposals": (
+        "cls_maps.blocks=8-11 cls_maps.scale=log",
+        "proposals are regions of these maps: better maps come first",
+    ),
+    "cams": ("cams.methods=layercam,gradcam++", "other methods of the same classifier; look at its accuracy too"),
+    "clip_cams": ("clip_cams.prompts=…", "prompts that name the objects as captions do"),
+}
 
 
 def _facts(material: Material) -> Mapping[str, Any]:
-    quality = material.quality
-    manifest = material.index.manifest
-    means = quality.means()
-    lead = "top1" if "top1" in means else "otsu" if "otsu" in means else None
-    steps = [
-        {"name": name, "label": label, "meaning": meaning, "value": means[name]}
-        for name, label, meaning in STEPS
-        if name in means
-    ]
+    quality, manifest = material.quality, material.index.manifest
+    lines = _lines(material)
+    lead = lines[-1][1] if quality.lead else None
+    centre = lines[0][1] if quality.lead else None
     counts = [
         ("rows", len(quality.status)),
         ("done", int(quality.shown.sum())),
@@ -42,20 +45,56 @@ def _facts(material: Material) -> Mapping[str, Any]:
         ("classes", len(np.unique(quality.labels[quality.labels >= 0]))),
         ("rows with ground truth", manifest.rows_with_truth),
     ]
+    below = lead is not None and centre is not None and (lead.iou or 0.0) < (centre.iou or 0.0)
+    view = material.boxes or material.maps
     return {
         "title": manifest.title or material.dataset,
         "licence": manifest.licence or "not stated",
         "made": now()[:16].replace("T", " ") + " UTC",
         "counts": counts,
         "lead": lead,
-        "lead_name": "Top proposal" if lead == "top1" else "Largest region of the first map",
-        "value": means.get(lead or "", float("nan")),
-        "centre": means.get("centre", float("nan")),
-        "recall": quality.recall(lead) if lead else float("nan"),
+        "centre": centre,
+        "below": below,
+        "advice": ADVICE.get(view.stage if view else "", ADVICE["cls_maps"]) if below else None,
         "scored": int(quality.scored.sum()),
-        "steps": steps,
+        "lines": lines,
         "selection": ", ".join(f"{key}={value}" for key, value in manifest.selection.items()),
     }
+
+
+def _lines(material: Material) -> list[tuple[str, Line]]:
+    """(style, line) of each method on the same rows, the one that leads the page last."""
+    quality = material.quality
+    if not quality.scored.any():
+        return []
+    maps = material.map_slots[0].name if material.map_slots else ""
+    names = {
+        "centre": ("centred box", "0.8 of each side of every image"),
+        "otsu": (f"{maps} map, Otsu", "largest region above the map's own Otsu threshold"),
+        "candidates": ("average box", "mean over all boxes of a row"),
+        "best5": ("best of five", "upper bound: the best of the first five"),
+        "top1": _top_name(material),
+    }
+    lines: list[tuple[str, Line]] = [
+        (key, _line(*names[key], quality.ious[key][quality.scored]))
+        for key in ("centre", "otsu", "candidates", "best5", "top1")
+        if key in quality.ious
+    ]
+    if quality.maps is not None:
+        own = line_of_maps(f"{maps} map, its best threshold", quality.maps, f"{quality.tau:.3f}, chosen on these rows")
+        lines.insert(len(lines) - (quality.lead == "top1"), ("otsu", own))
+    return lines
+
+
+def _top_name(material: Material) -> tuple[str, str]:
+    if material.boxes is not None and is_val_boxes(material.boxes):
+        return "pseudo-box", f"annotator {material.boxes.manifest.params.get('annotator', '')}"
+    return (material.boxes.stage if material.boxes else "box"), "first box of each row"
+
+
+def _line(name: str, meaning: str, ious: Any) -> Line:
+    shares = iou_shares(ious)
+    return Line(name, 100 * shares["50"], 100 * shares["mean"], float(ious.mean()), meaning, rows=len(ious))
 
 
 SECTION = Section(

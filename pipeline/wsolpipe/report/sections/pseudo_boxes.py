@@ -10,9 +10,9 @@ from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.truth import truth_of_index
 from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
-from wsolpipe.report.charts import Series, histogram
+from wsolpipe.pages.charts import Series, histogram
+from wsolpipe.pages.pictures import Photo, photo
 from wsolpipe.report.page import Section
-from wsolpipe.report.pictures import photo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ STEPS = (
     ("iou_centre_one_box", "Centred box", "one box"),
 )
 SHOWN = 12
-LONGEST = 260
+PHOTO = Photo(260)
 
 
 def _facts(material: Material) -> Mapping[str, Any] | None:
@@ -94,7 +94,7 @@ def _card(material: Material, truth: Truth, row: int, box: Array, iou: float) ->
     if material.root is not None:
         try:
             picture = photo(
-                material.root, info["path"], orientation=info["orientation"], sha256=info["sha256"], side=LONGEST
+                material.root, info["path"], orientation=info["orientation"], sha256=info["sha256"], how=PHOTO
             )
         except BadImageError:
             picture = None  # the frame and its boxes still say what they say
@@ -111,49 +111,49 @@ def _card(material: Material, truth: Truth, row: int, box: Array, iou: float) ->
 
 
 TEMPLATE = """
-<p>One box a row, chosen without annotation. Each line of the table says what it averages.</p>
+<p class="hint">One box a row, chosen without annotation. Each line says what it averages; IoU in per cent.</p>
 {% for annotator in annotators %}
 <h3>Annotator {{ annotator.name }} <small>{{ annotator.key }}</small></h3>
 {% if annotator.scored %}
-<table>
-<thead><tr><th>Step</th><th>Estimator</th><th>Mean IoU</th></tr></thead>
-<tbody>
+<div class="charts"><figure><figcaption>Step by step</figcaption><table class="bars">
+<thead><tr><th scope="col">step</th><th scope="col">mean IoU</th><th></th></tr></thead>
 {% for name, label, estimator in steps if annotator.figures[name] is not none %}
-<tr><td>{{ label }}</td><td>{{ estimator }}</td><td>{{ annotator.figures[name]|share }}</td></tr>
+<tr><th scope="row">{{ label }} <small>{{ estimator }}</small></th>
+{% set kind = "top1" if name == "iou_final_one_box" else "centre" if "centre" in name else "otsu" %}
+<td><div class="track"><i class="{{ kind }}"
+ style="width:{{ '%.1f'|format(100 * annotator.figures[name]) }}%"></i></div></td>
+<td class="number">{{ annotator.figures[name]|share }}</td></tr>
 {% endfor %}
-<tr><td>Peak inside ground truth</td><td>share of rows</td>
-<td>{{ annotator.figures["pointing_accuracy"]|share }}</td></tr>
-</tbody>
-</table>
-<figure>{{ annotator.chart }}</figure>
+<tr><th scope="row">Pointing game <small>peak in ground truth, share of rows</small></th><td></td>
+<td class="number">{{ annotator.figures["pointing_accuracy"]|share }}</td></tr>
+</table></figure>
+<figure><figcaption>Rows by IoU</figcaption>{{ annotator.chart }}</figure></div>
 {% else %}
 <p>No row has ground truth, so no figure can be computed.</p>
 {% endif %}
 <div class="pseudo-cards">
 {% for card in annotator.cards %}
-<figure class="pseudo-card">
-<svg viewBox="0 0 {{ card.width }} {{ card.height }}" role="img" aria-label="{{ card.image_id }}">
+<figure class="card">
+<svg class="scene" viewBox="0 0 {{ card.width }} {{ card.height }}" role="img" aria-label="{{ card.image_id }}">
 {% if card.picture %}<image href="{{ card.picture }}" width="{{ card.width }}" height="{{ card.height }}"
  preserveAspectRatio="none"/>{% endif %}
-{% for x0, y0, x1, y1 in card.truth %}
-<rect class="pseudo-truth" x="{{ x0 }}" y="{{ y0 }}" width="{{ x1 - x0 }}" height="{{ y1 - y0 }}"/>
-{% endfor %}
-<rect class="pseudo-box" x="{{ card.box[0] }}" y="{{ card.box[1] }}" width="{{ card.box[2] - card.box[0] }}"
- height="{{ card.box[3] - card.box[1] }}"/>
+<g class="top">{% for style in ("halo", "line") %}<rect class="{{ style }}" x="{{ card.box[0] }}" y="{{ card.box[1] }}"
+ width="{{ card.box[2] - card.box[0] }}" height="{{ card.box[3] - card.box[1] }}"/>{% endfor %}</g>
+<g class="truth">{% for x0, y0, x1, y1 in card.truth %}{% for style in ("halo", "line") %}
+<rect class="{{ style }}" x="{{ x0 }}" y="{{ y0 }}" width="{{ x1 - x0 }}" height="{{ y1 - y0 }}"/>
+{% endfor %}{% endfor %}</g>
 </svg>
-<figcaption>{{ card.class_name }} {{ card.image_id }}: IoU {{ card.iou|share }}</figcaption>
+<figcaption class="text">{{ card.class_name }} <b>{{ card.iou|share }}</b> <code>{{ card.image_id }}</code></figcaption>
 </figure>
 {% endfor %}
 </div>
 {% endfor %}
 """
 STYLE = """
-.pseudo-cards { display: flex; flex-wrap: wrap; gap: 1rem; }
-.pseudo-card { width: 13rem; margin: 0; overflow-wrap: anywhere; }
-.pseudo-card svg { width: 100%; background: #8882; }
-.pseudo-truth, .pseudo-box { fill: none; stroke-width: 3; vector-effect: non-scaling-stroke; }
-.pseudo-truth { stroke: #1a9850; stroke-dasharray: 6 4; }
-.pseudo-box { stroke: #d6604d; }
+.pseudo-cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:14px;margin:18px 0 30px}
+.pseudo-cards .card{content-visibility:visible}.pseudo-cards figcaption{font-weight:400;font-size:13px;margin:0}
+#pseudo-boxes h3{margin:18px 0 8px}#pseudo-boxes .bars th{white-space:normal;width:auto}
+#pseudo-boxes .bars small{display:block}#pseudo-boxes .bars .track{min-width:60px}
 """
 SECTION = Section(
     name="pseudo-boxes",

@@ -74,8 +74,13 @@ def _pairs(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         if isinstance(value, dict) and value:
             found += _pairs(value, f"{prefix}{name}.")
         else:
-            found.append((prefix + name, value if isinstance(value, str) else json.dumps(value)))
+            found.append((prefix + name, value if isinstance(value, str) else json.dumps(_rounded(value))))
     return found
+
+
+def _rounded(value: Any) -> Any:
+    """A number that was measured, to four digits; settings are shorter."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _software(material: Material) -> list[tuple[str, str]]:

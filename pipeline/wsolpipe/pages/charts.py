@@ -100,6 +100,25 @@ class Curve:
     y: Array
 
 
+@dataclass(frozen=True)
+class Plot:
+    """What a chart shows, whichever way it is drawn.
+
+    Attributes
+    ----------
+    title, axis : str
+        Heading, and name of the horizontal axis, which goes from 0 to 1.
+    series : sequence of Series or Curve
+    kind : str
+        ``histogram`` (rows by value), ``success`` (share of rows that reach a value) or ``lines``.
+    """
+
+    title: str
+    axis: str
+    series: Sequence[Series | Curve]
+    kind: str = "lines"
+
+
 def lines(curves: Sequence[Curve], *, title: str, axis: str) -> Markup:
     """Lines over 0..1, as shares; later ones lie below earlier ones."""
     shapes = [_grid([(tick, f"{tick:.1f}") for tick in np.linspace(0, 1, 6)], _percents(1.0), 1.0)]
@@ -110,7 +129,7 @@ def lines(curves: Sequence[Curve], *, title: str, axis: str) -> Markup:
     return _figure(shapes, title=title, axis=axis)
 
 
-def legend(series: Sequence[Series]) -> Markup:
+def legend(series: Sequence[Series | Curve]) -> Markup:
     """Names of the series with their colours, as a list."""
     items = [Markup('<li class="{}">{}</li>').format(item.style, item.label) for item in series]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))

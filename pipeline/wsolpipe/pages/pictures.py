@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,15 +21,30 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-PHOTO_SIDE, PHOTO_QUALITY = 440, 78
 HEAT_SIDE, HEAT_LEVELS = 72, 48
+MASK_SIDE = 112
+#: Of labels 1, 2 …: told apart in any colour vision (after Okabe and Ito, "Color universal design", 2008).
+MASK_COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (0, 114, 178))
+IGNORED = 255
 
 #: From dark violet over teal to yellow, equal steps of lightness (after viridis): no red, which is the boxes' colour.
 HEAT_ANCHORS = ((46, 16, 82), (59, 82, 139), (38, 130, 142), (53, 183, 121), (160, 218, 57), (253, 235, 80))
 
 
-def photo(root: Path, path: str, *, orientation: int | None, sha256: str | None = None, side: int = PHOTO_SIDE) -> str:
-    """An image file as a JPEG data URI, longer side at most `side`.
+@dataclass(frozen=True)
+class Photo:
+    """How a photograph is stored: its longer side at most, quality 0–95, ``JPEG`` or ``WEBP``."""
+
+    side: int = 440
+    quality: int = 78
+    kind: str = "JPEG"
+
+
+FULL = Photo()
+
+
+def photo(root: Path, path: str, *, orientation: int | None, sha256: str | None = None, how: Photo = FULL) -> str:
+    """An image file as a data URI.
 
     Parameters
     ----------
@@ -54,27 +70,50 @@ def photo(root: Path, path: str, *, orientation: int | None, sha256: str | None 
     if sha256 and sha256_bytes(data) != sha256:
         msg = "the file has changed since it was indexed, so it is not shown"
         raise BadImageError(msg)
-    pixels = decode(data, orientation=orientation, draft=(side, side))
-    view = View.fit(pixels.shape[:2], side)
-    if max(pixels.shape[:2]) > side:
+    return encode_photo(decode(data, orientation=orientation, draft=(how.side, how.side)), how)
+
+
+def encode_photo(pixels: Array, how: Photo = FULL) -> str:
+    """Pixels uint8 [H, W, 3] as a data URI."""
+    if max(pixels.shape[:2]) > how.side:
+        view = View.fit(pixels.shape[:2], how.side)
         pixels = resize(pixels, (int(view.resized[0]), int(view.resized[1])))
     sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, "JPEG", quality=PHOTO_QUALITY, optimize=True, progressive=True)
-    return _uri("image/jpeg", sink.getvalue())
+    more = {"optimize": True, "progressive": True} if how.kind == "JPEG" else {}
+    Image.fromarray(pixels).save(sink, how.kind, quality=how.quality, **more)
+    return _uri(f"image/{how.kind.lower()}", sink.getvalue())
 
 
-def heat(levels: Array, *, side: int = HEAT_SIDE) -> str:
-    """A map, uint8 [h, w], as a coloured PNG data URI: low values dark and thin, high ones bright and thick.
+def heat(values: Array, *, side: int = HEAT_SIDE) -> str:
+    """A map [h, w] as a coloured PNG data URI: low values dark and thin, high ones bright and thick.
 
-    The picture is `side` × `side` whatever the map's shape: it is stretched over the whole image, as the map was made.
+    Levels (uint8) are drawn as they are, other values by their own range. The picture is `side` × `side` whatever the
+    map's shape: it is stretched over the whole image, as the map was made.
     """
-    smooth = Image.fromarray(np.ascontiguousarray(levels)).resize((side, side), Image.Resampling.BILINEAR)
+    levels = np.ascontiguousarray(values)
+    if levels.dtype != np.uint8:
+        low, high = float(levels.min()), float(levels.max())
+        levels = np.round(255 * (levels - low) / max(high - low, 1e-12)).astype(np.uint8)
+    smooth = Image.fromarray(levels).resize((side, side), Image.Resampling.BILINEAR)
     steps = np.asarray(smooth).astype(np.uint16) * HEAT_LEVELS // 256
     picture = Image.frombytes("P", (side, side), steps.astype(np.uint8).tobytes())
     colours, opacity = _palette()
     picture.putpalette(colours.tobytes())
     sink = io.BytesIO()
     picture.save(sink, "PNG", transparency=opacity.tobytes(), optimize=True)
+    return _uri("image/png", sink.getvalue())
+
+
+def mask_picture(labels: Array) -> str:
+    """Labels [h, w] as a PNG data URI: 0 clear, others in colours that repeat, 255 (ignored) grey."""
+    image = Image.fromarray(np.ascontiguousarray(labels.astype(np.uint8)))
+    small = np.asarray(image.resize((MASK_SIDE, MASK_SIDE), Image.Resampling.NEAREST)).astype(np.int64)
+    count = len(MASK_COLOURS)
+    kinds = np.where(small == 0, 0, np.where(small == IGNORED, count + 1, (small - 1) % count + 1)).astype(np.uint8)
+    picture = Image.frombytes("P", (MASK_SIDE, MASK_SIDE), kinds.tobytes())
+    picture.putpalette(bytes([0, 0, 0, *(level for colour in MASK_COLOURS for level in colour), 128, 128, 128]))
+    sink = io.BytesIO()
+    picture.save(sink, "PNG", transparency=bytes([0, *[150] * count, 110]), optimize=True)
     return _uri("image/png", sink.getvalue())
 
 

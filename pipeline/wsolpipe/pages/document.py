@@ -1,0 +1,106 @@
+"""The shell of a page: head, style, script, and a policy under which nothing is loaded and only that script runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jinja2 import Environment
+
+FILES = Path(__file__).parent / "files"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rendered part of a page.
+
+    Attributes
+    ----------
+    name : str
+        Anchor on the page.
+    title : str
+        Heading and entry of the menu; empty for a part without one.
+    html : str
+        Escaped already.
+    style : str
+        CSS that only this part needs.
+    """
+
+    name: str
+    title: str
+    html: str
+    style: str = ""
+
+
+def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | None = None) -> str:
+    """One HTML file of rendered parts.
+
+    Parameters
+    ----------
+    title : str
+        Of the window.
+    home : (str, str), optional
+        Address and name of the page that this one lies beside.
+
+    Raises
+    ------
+    ConfigError
+        If jinja2 is not installed.
+    """
+    environment = open_environment()
+    from markupsafe import Markup
+
+    style = "\n".join([_file("style.css"), *(part.style for part in parts if part.style)])
+    script = "\n" + _file("browse.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    body = [{"name": part.name, "title": part.title, "html": Markup(part.html)} for part in parts]  # escaped before
+    shell = environment.get_template("page.html")
+    return shell.render(title=title, parts=body, style=Markup(style), script=Markup(script), digest=digest, home=home)
+
+
+def open_environment(*folders: Path) -> Environment:
+    """Jinja environment that escapes all it prints, with the filters of our figures; templates of `folders` first.
+
+    Shares and IoU are fractions there and printed in per cent with one decimal: ``share`` writes 78.7 for 0.787.
+
+    Raises
+    ------
+    ConfigError
+        If jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        msg = f"pages need jinja2: {error}"
+        raise ConfigError(msg, hint="pip install 'wsolpipe[report]'") from error
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FileSystemLoader([*folders, FILES]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["share"] = share
+    environment.filters["signed"] = lambda value: f"{100 * value:+.1f}".replace("-", "−")
+    environment.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
+    environment.filters["mib"] = lambda value: (
+        f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.0f} KiB"
+    )
+    return environment
+
+
+def share(value: Any) -> str:
+    """A fraction in per cent with one decimal; – where there is none."""
+    return "–" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def _file(name: str) -> str:
+    return (FILES / name).read_text(encoding="utf-8")
