@@ -9,9 +9,9 @@ import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.box_scores import score_boxes, score_centred
-from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import MapScores, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.options import Options
 from wsolpipe.evaluate.otsu_scores import score_otsu
 from wsolpipe.evaluate.truth import truth_of_index
 
@@ -130,7 +130,8 @@ def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Qu
     if maps is not None and 0 < scored.sum() <= MAP_ROWS:
         own = score_otsu(StageMaps(maps, 0, table), truth)
         ious["otsu"] = np.where(scored, np.nan_to_num(_column(own, "iou_top1", count)), np.nan)
-        scores = score_maps(StageMaps(maps, 0, table), truth, Frame(), keep=True, details=False)
+        frame = Options().of_predictions(maps.manifest.params).frame()
+        scores = score_maps(StageMaps(maps, 0, table), truth, frame, keep=True, details=False)
         ious["cut"] = np.where(scored, np.nan_to_num(_at_best(scores, count)), np.nan)
     return Quality(status, labels, sizes, truth, scored, _shares(truth, sizes), source, score, ious, scores)
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
-from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_sources import MapBlock
+from wsolpipe.evaluate.options import Options
 from wsolpipe.metrics.boxes import iou_per_box
+from wsolpipe.metrics.scaling import SIDE
 from wsolpipe.pages.cards import Box, Card, Gallery, Layer, Map
 from wsolpipe.pages.cuts import encode_cuts
 from wsolpipe.pages.pictures import Photo, heat, mask_picture, photo
@@ -152,11 +153,13 @@ def _maps(slots: Sequence[MapSlot], rows: Array, fineness: Fineness) -> dict[int
             wanted = np.sort(rows[rows < slot.view.manifest.rows])
             blocks[id(slot.view)] = wanted, MapBlock(slot.view, wanted)
         wanted, block = blocks[id(slot.view)]
+        frame = Options().of_predictions(slot.view.manifest.params).frame()
+        cuttable = frame.side == SIDE and (fineness.cut_all or slot.place == 0)
         for at, row in enumerate(wanted.tolist()):
             values = block.map(at, slot.place)
             if values is None or not np.isfinite(values).all():
                 continue
-            cuts = encode_cuts(Frame().map(values, str(row))) if fineness.cut_all or slot.place == 0 else ""
+            cuts = encode_cuts(frame.map(values, str(row))) if cuttable else ""
             found.setdefault(row, []).append(Map(number, slot.name, heat(values, side=fineness.heat), cuts))
     return found
 
