@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.evaluate.glossary import GLOSSARY
 from wsolpipe.keys.models import keys_of
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
@@ -36,6 +37,7 @@ def write_pages() -> dict[str, str]:
         "wsoltrain.md": _commands("wsoltrain", TRAINER),
         "stages.md": _stages(),
         "recipes.md": _recipes(),
+        "glossary.md": _glossary(),
     }
 
 
@@ -79,6 +81,17 @@ def _recipes() -> str:
     parts = [NOTE, "# Recipes\n", "Keys of `wsoltrain fit recipe=NAME`, with the values of the recipe.\n"]
     parts += [f"## {name}\n\n{_table(recipe_keys(name))}\n" for name in known_recipes()]
     return "\n".join(parts)
+
+
+def _glossary() -> str:
+    """Figures, how they are printed, and what they mean."""
+    words = (
+        "Printed: IoU and shares in per cent with one decimal, thresholds of 0 to 1 with three, counts whole. With `--json` "
+        "and in files a `fraction` is held as 0 to 1, the rest as printed. `wsolpipe eval glossary=true` shows this table."
+    )
+    rows = [[entry.shown, f"`{entry.name}`", entry.kind, entry.meaning] for entry in GLOSSARY]
+    table = _rows(["in tables", "in JSON", "held as", "meaning"], rows)
+    return f"{NOTE}\n# Figures and what they mean\n\n{words}\n\n{table}\n"
 
 
 def _table(keys: Iterable[Key]) -> str:

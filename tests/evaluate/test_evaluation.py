@@ -355,7 +355,8 @@ def test_masks_of_a_stage_are_scored_pixel_by_pixel_and_every_row_is_accounted_f
     test = place.figures("val_masks", key="abcd000011112222", beside="abcd000011113333")["beside"]["mask_iou"]
     assert test["difference"] != 0
     evaluated = place.score("val_masks", key="abcd000011112222")
-    assert len(write_plots(place.folder / "plots", evaluated)) == 2
+    drawn = write_plots(place.folder / "plots", evaluated)
+    assert [path.suffix for path in drawn] == [".svg", ".pdf", ".png"] * 2
 
 
 def test_masks_of_objectless_rows_are_true_negatives_where_they_are_empty(place):
@@ -462,9 +463,15 @@ def test_curves_and_plots_show_the_figures(place, tmp_path):
     write_csv(tmp_path / "curves.csv", [maps])
     assert (tmp_path / "curves.csv").read_text().startswith("split,tau,")
     paths = write_plots(tmp_path / "plots", maps) + write_plots(tmp_path / "plots", boxes)
-    assert len(paths) == 4
+    assert len(paths) == 12
     for path in paths:
-        assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        elif path.suffix == ".pdf":
+            assert path.read_bytes().startswith(b"%PDF")
+            assert b"/FontFile2" in path.read_bytes()  # embedded, as printers ask
+        else:
+            assert Image.open(path).size == (1050, 720)
 
 
 class RandomMaps:
@@ -547,7 +554,7 @@ def test_eval_of_an_artifact_shows_its_recorded_accuracy_or_says_what_it_is(plac
     assert (found["key"], found["accuracy"], found["mode"]) == ("abcd000011114444", measured, "finetune")
     only = json.loads(call("stage=classifier", "split=val", "--json").stdout)
     assert only["accuracy"] == {"val": measured["val"]}
-    assert "0.500" in call("stage=classifier").stdout
+    assert "50.0" in call("stage=classifier").stdout
     with pytest.raises(ConfigError, match="text_anchors is an artifact of the whole data set"):
         call("stage=text_anchors")
     with pytest.raises(StoreError, match="no classifier with key ffff"):

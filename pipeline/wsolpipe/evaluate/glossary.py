@@ -270,6 +270,42 @@ GLOSSARY = (
         "Maps that are constant or hold NaN: they score 0.",
     ),
     Entry(
+        "rows_objectless",
+        "rows without an object",
+        "count",
+        "Rows of a class that has no object: outside the denominator.",
+    ),
+    Entry(
+        "true_negatives",
+        "rows rightly empty",
+        "count",
+        "Rows without an object on which nothing is found.",
+    ),
+    Entry(
+        "rows_without_mask",
+        "rows without a true mask",
+        "count",
+        "Outside the denominator of pixel figures.",
+    ),
+    Entry(
+        "box_maxboxacc_30",
+        "boxes right at IoU 30",
+        "fraction",
+        "Share of rows whose first box has IoU of at least 30 %.",
+    ),
+    Entry(
+        "box_maxboxacc_50",
+        "boxes right at IoU 50",
+        "fraction",
+        "Share of rows whose first box has IoU of at least 50 %.",
+    ),
+    Entry(
+        "box_maxboxacc_70",
+        "boxes right at IoU 70",
+        "fraction",
+        "Share of rows whose first box has IoU of at least 70 %.",
+    ),
+    Entry(
         "rows_quarantined",
         "rows quarantined",
         "count",
