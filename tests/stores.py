@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from wsolpipe.contract.backends.opening import open_backend
@@ -164,6 +165,20 @@ def build_store(
         checksum=checksum,
     )  # fmt: skip
     return store
+
+
+def write_masks(folder: Path, store: TinyStore, rows: list[int]) -> None:
+    """Replace the ground truth of the split val by masks of the objects of some rows, in the folder masks."""
+    (folder / "masks").mkdir()
+    for row in rows:
+        mask = np.zeros(store.sizes[row], np.uint8)
+        x0, y0, x1, y1 = store.objects[row].astype(int)
+        mask[y0:y1, x0:x1] = 255
+        Image.fromarray(mask).save(folder / "masks" / f"{row}.png")
+    names = [f"{row}.png" for row in rows]
+    edges = {name: np.zeros(len(rows)) for name in ("x0", "y0", "x1", "y1")}
+    (path,) = (folder / "store" / "tiny" / "val" / "index").glob("*/annotations.parquet")
+    pq.write_table(pa.table({"row": rows, "kind": ["mask"] * len(rows), **edges, "path": names}), path)
 
 
 def write_stage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,11 +104,14 @@ def test_one_pass_against_several_truths_equals_a_pass_each(ranked):
     results = StoreResults(tiny.url, DATASET)
     rows = results.rows("val")
     truths = {name: find_truth(results, rows, name) for name in ("gt", "proposals")}
-    source = Given(tiny.maps[:, 0].astype(np.float32) / 255, classes)
+    truths |= {"noisy": truths["gt"].disturbed(0.3, 0), "few": replace(truths["gt"], found={1: truths["gt"].boxes(1)})}
+    noise = np.random.default_rng(0).random(tiny.maps[:, 0].shape)
+    source = Given((tiny.maps[:, 0] / 255 + noise).astype(np.float32), classes)  # many regions, holes among them
     together = score_against(source, truths, Frame(), threads=1)
     for name, truth in truths.items():
         assert together[name].result() == score_maps(source, truth, Frame(), threads=1).result()
-        assert together[name].entry() == score_maps(source, truth, Frame(), threads=1, details=False).entry()
+        assert together[name].entry() == score_maps(source, truth, Frame(), threads=1).entry()
+    assert len({str(each.entry()["all"]) for each in together.values()}) == 4
 
 
 def test_a_further_metric_is_a_class_and_a_line(ranked, monkeypatch):

@@ -13,6 +13,7 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.metrics import protocol
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation
 from wsolpipe.metrics.pixels import PixelEvaluation
+from wsolpipe.metrics.protocol_tables import annotators_of, full_table, protocol_table, wilson
 
 
 def entry(peak, height, *, rows=100, thresholds=10):
@@ -43,17 +44,19 @@ def runs(tmp_path):
         protocol.write_run(tmp_path / name, run)
         # An earlier epoch, worse everywhere.
         weak = {annotator: entry(peak, height - 10) for annotator, (peak, height) in validation.items()}
-        protocol.write_run(tmp_path / name, protocol.Run(name, 1, {"accuracy": 10.0, **weak}, {"gt": entry(1, 20)}))
+        otsu = protocol.figures_of_ious([0.1] * 100)
+        early = protocol.Run(name, 1, {"accuracy": 10.0, **weak}, {"gt": entry(1, 20), "otsu": otsu})
+        protocol.write_run(tmp_path / name, early)
     return protocol.read_runs(tmp_path)
 
 
 def test_table_has_the_answers_known_by_construction(runs):
     cells = {
         (row["annotator"], row["model"], row["threshold"]): (row["run"], row["epoch"], row["tau"], row["MaxBoxAcc"])
-        for row in protocol.protocol_table(runs)
+        for row in protocol_table(runs)
     }
     assert len(cells) == 5 * 4
-    for annotator in ("cls", "gt", "rpn", "clip", "ss"):
+    for annotator in ("gt", "rpn", "clip", "ss"):
         assert cells[annotator, "BT", "TT"] == ("b", 2, 0.6, 80)
     assert cells["gt", "BV", "VT"] == ("b", 2, 0.6, 80)
     assert cells["rpn", "BV", "VT"] == ("a", 2, 0.4, 65)  # right threshold 5, rpn says 4
@@ -62,14 +65,49 @@ def test_table_has_the_answers_known_by_construction(runs):
     assert cells["clip", "BV", "VT"] == ("b", 2, 0.7, 75)
     assert cells["ss", "BV", "VT"] == ("c", 2, 0.1, 30)
     assert cells["ss", "BT", "VT"] == ("b", 2, 0.2, 60)
-    assert cells["cls", "BV", "TT"] == ("c", 2, 0.3, 40)
-    assert cells["cls", "BV", "VT"] == ("c", 2, "otsu", 33)  # classes give no threshold
+    for threshold in ("TT", "VT"):  # classes give no threshold
+        assert cells["cls", "BV", threshold] == ("c", 2, "otsu", 33)
+        assert cells["cls", "BT", threshold] == ("b", 2, "otsu", 33)  # equal at Otsu's: ground truth's breaks the tie
 
 
 def test_iou_stands_beside_the_score_and_oracles_are_named(runs):
-    for row in protocol.protocol_table(runs):
+    for row in protocol_table(runs):
         assert 0 < row["iou"] < 1
-        assert row["oracle"] == (row["model"] == "BT" or row["threshold"] == "TT")
+        assert row["oracle"] == (row["model"] == "BT" or (row["threshold"] == "TT" and row["annotator"] != "cls"))
+
+
+def nine_files(folder):
+    """Three configurations of three epochs. Ground truth likes each last one, rpn each middle one, cls each first."""
+    heights = {"a": (20, 40, 60), "b": (30, 70, 80), "c": (40, 50, 75)}  # on test, by epoch
+    for name, on_test in heights.items():
+        for epoch, height in enumerate(on_test):
+            liked = {"gt": 30 + 20 * epoch, "rpn": 60 - 20 * abs(epoch - 1)}
+            validation = {"accuracy": 90.0 - 10 * epoch, **{key: entry(5, top) for key, top in liked.items()}}
+            test = {"gt": entry(5, height), "otsu": protocol.figures_of_ious([0.6] * (height // 2) + [0.1] * 50)}
+            protocol.write_run(folder, protocol.Run(name, epoch, validation, test))
+    return protocol.read_runs(folder)
+
+
+def test_each_annotator_picks_the_epochs_and_the_test_split_only_the_configuration(tmp_path):
+    runs = nine_files(tmp_path)
+    best = {
+        cell["annotator"]: (cell["run"], cell["epoch"], cell["MaxBoxAcc"])
+        for cell in full_table(runs)
+        if (cell["model"], cell["threshold"]) == ("BT", "TT")
+    }
+    assert best["gt"] == ("b", 2, 80)
+    assert best["rpn"] == ("b", 1, 70)  # the best epoch of all on test is not in rpn's reach
+    assert best["cls, tau of gt"] == ("c", 0, 40)
+    assert best["cls"][:2] == ("c", 0)
+    assert best["cls"][2] == pytest.approx(100 * 20 / 70)  # at each image's own Otsu threshold
+
+
+def test_all_figures_stand_beside_an_interval_that_holds_the_score(runs):
+    for cell in protocol_table(runs, annotators=["gt", "rpn"]):
+        assert cell["low"] < cell["MaxBoxAcc"] < cell["high"]
+        assert cell["MaxBoxAccV2"] == pytest.approx(np.mean([cell[f"IoU-{level}"] for level in (30, 50, 70)]))
+    assert wilson(8, 10) == pytest.approx((49.02, 94.33), abs=0.01)  # Newcombe, Stat. Med. 1998, gives such examples
+    assert annotators_of(runs) == ["cls", "gt", "rpn", "clip", "ss"]
 
 
 def test_other_metrics_choose_by_themselves(runs):
@@ -137,8 +175,9 @@ def test_mask_data_choose_by_pxap_and_carry_the_threshold_of_pixel_iou(tmp_path)
         evaluation.add(metrics.minmax(mask + noise * rng.random(mask.shape)), mask)
         figures = protocol.figures(evaluation)
         protocol.write_run(tmp_path, protocol.Run(name, 1, {"clip": figures}, {"gt": figures}))
-    rows = protocol.protocol_table(protocol.read_runs(tmp_path), metric="PxAP")
+    rows = protocol_table(protocol.read_runs(tmp_path), metric="PxAP")
     assert {row["run"] for row in rows} == {"sharp"}
+    assert protocol.metric_of(protocol.read_runs(tmp_path), "clip") == "PxAP"
     assert rows[0]["PxAP"] == pytest.approx(100)
     assert rows[0]["iou"] == pytest.approx(1)
     with pytest.raises(DataError, match="no 'largest'"):

@@ -22,7 +22,8 @@ from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.tables import baselines
 from wsolpipe.evaluate.tau import Chooser
 from wsolpipe.evaluate.truth import find_truth
-from wsolpipe.metrics.protocol import protocol_table, read_runs
+from wsolpipe.metrics.protocol import read_runs
+from wsolpipe.metrics.protocol_tables import protocol_table
 
 NAMES = ("MaxBoxAcc", "MaxBoxAccV2", "iou")
 ANNOTATORS = ("proposals", "gt")

@@ -50,9 +50,10 @@ THRESHOLD = (
     Key("tau_maps", kinds.file("folder"), "with maps=: the maps of that split"),
     Key(
         "metric",
-        kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP"),
-        "what chooses the best threshold",
-        "MaxBoxAcc",
+        kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP", "all"),
+        "what chooses the best threshold, with runs= models too; all: by the default, every figure shown",
+        None,
+        otherwise="MaxBoxAcc, PxAP of masks",
     ),
     Key("noise", kinds.choice("boxes", "masks"), "what noise in boxes or masks does to the choice, level by level"),
 )
@@ -73,8 +74,8 @@ MORE = (
     Key("glossary", kinds.flag(), "instead of all this: what each figure means", False),
     Key(
         "runs",
-        kinds.file("folder"),
-        "instead of all this: the protocol table of these runs, with metric= and annotators=",
+        kinds.list_of(kinds.file("folder")),
+        "instead of all this: the protocol tables of these runs, one folder a method, with metric= and annotators=",
     ),
     Key("annotators", kinds.list_of(kinds.text("name")), "with runs=: annotators to show", (), otherwise="all"),
 )
@@ -88,13 +89,17 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     Boxes are compared with ground truth or pseudo-labels. Maps need a threshold: without tau= or tau_from= each
     figure takes its own best, as the field does. stage=classifier shows the accuracy measured when it was made.
     """
+    from wsolpipe.cli.run_tables import show_runs
     from wsolpipe.keys.values import split_words
 
     given = split_words(words)
     if given.get("glossary") == "true":
         return _show_glossary(as_json)
     if "runs" in given:
-        return _show_protocol(given, as_json)
+        keys = tuple(key for key in KEYS if key.name in {"runs", "metric", "annotators"})
+        named = [f"{name}={text}" for name, text in given.items()]
+        own = read_keys(named, keys, hint="with runs= only metric= and annotators= make sense")
+        return show_runs(own["runs"], own["metric"], own["annotators"], as_json=as_json)
     config, own = configure(words, KEYS)
     return _score(config, read_options(own, given), own, as_json)
 
@@ -110,6 +115,9 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.evaluate.options import Options
 
+    if own["metric"] == "all":
+        msg = "metric=all shows the figures of runs, and there are none"
+        raise ConfigError(msg, hint="runs=FOLDER metric=all, or one metric")
     if own["tau"] is not None and own["tau_from"]:
         msg = "tau= and tau_from= both say where the threshold is from: give one"
         raise ConfigError(msg)
@@ -228,29 +236,4 @@ def _show_glossary(as_json: bool) -> int:
     else:
         lines = [[entry.shown, entry.name, entry.kind, entry.meaning] for entry in GLOSSARY]
         print_table(["in tables", "in JSON", "held as", "meaning"], lines)
-    return 0
-
-
-def _show_protocol(given: dict[str, str], as_json: bool) -> int:
-    from wsolpipe.evaluate.glossary import format_figure
-    from wsolpipe.metrics.protocol import protocol_table, read_runs
-
-    keys = tuple(key for key in KEYS if key.name in {"runs", "metric", "annotators"})
-    words = [f"{name}={text}" for name, text in given.items()]
-    own = read_keys(words, keys, hint="with runs= only metric= and annotators= make sense")
-    metric, chosen = own["metric"], list(own["annotators"]) or None
-    runs = read_runs(own["runs"])
-    table = protocol_table(runs, annotators=chosen, metric=metric)
-    if as_json:
-        print_json({"runs": len({run.run for run in runs}), "files": len(runs), "metric": metric, "table": table})
-        return 0
-    names = list(dict.fromkeys(name for cell in table for name in cell if name != "oracle"))
-    print_table(
-        [*names, ""],
-        [
-            [*(format_figure(name, cell.get(name)) for name in names), "oracle" if cell["oracle"] else "realistic"]
-            for cell in table
-        ],
-        title=f"{len(runs)} files of runs, chosen by {metric}",
-    )
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from wsolpipe.metrics.maxbox import CONVENTIONS, Convention
 from wsolpipe.metrics.scaling import SIDE, scaled_boxes, standard_boxes, standard_maps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Array = np.ndarray[Any, Any]
 
@@ -85,3 +85,10 @@ class FramedBatch:
     objectless: Array
     predicted: Array | None
     of_label: Mapping[int, Array | None]
+    _shared: dict[str, Any] = field(default_factory=dict)
+
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """What metrics make of these maps whatever they are scored against: made once a batch."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]

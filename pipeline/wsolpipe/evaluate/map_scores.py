@@ -12,20 +12,24 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.frame import FramedBatch
 from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation
+from wsolpipe.metrics.maxbox import iou_curves_of
 from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold, pixel_histograms
 from wsolpipe.metrics.protocol import estimate_tau, figures
 from wsolpipe.metrics.scaling import unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from wsolpipe.evaluate.frame import Frame
     from wsolpipe.evaluate.map_sources import MapBatch, MapSource
     from wsolpipe.evaluate.truth import Truth
+    from wsolpipe.metrics.maxbox import Contours
     from wsolpipe.metrics.protocol import Metric
 
 Array = np.ndarray[Any, Any]
 BINS = 20
+PIXEL_THRESHOLDS = 1000
+"""PxAP depends on their number, so it is the same everywhere."""
 BOX_CURVES = {"largest": (0.5,), "all": (0.3, 0.5, 0.7)}
 
 
@@ -103,6 +107,8 @@ class MapScores:
     def entry(self, metric: Metric | None = None) -> dict[str, Any]:
         """Counts by threshold as `wsolpipe.metrics.protocol` keeps them, of the side that a metric is of.
 
+        ``otsu`` holds the same at each map's own Otsu threshold, where that was counted.
+
         Raises
         ------
         ConfigError
@@ -113,7 +119,11 @@ class MapScores:
         if kind is None:
             msg = f"{self.truth.name} of {self.truth.rows.split} holds nothing that {name} could be computed of"
             raise ConfigError(msg)
-        return figures(kind)
+        made, otsu = figures(kind), self.more.get("otsu")
+        if isinstance(otsu, OtsuScores):
+            area = {"PxAP": made["PxAP"]} if "PxAP" in made else {}
+            made["otsu"] = {**otsu.entry(pixels=kind is self.pixels), **area}
+        return made
 
     def choose_tau(self, metric: Metric | None = None) -> float:
         """Threshold to carry to another split: the middle of the best plateau by a metric.
@@ -175,6 +185,7 @@ def score_against(
     thresholds: int = 1000,
     details: bool = True,
     classes: bool = False,
+    more: Collection[str] | None = None,
 ) -> dict[str, MapScores]:
     """Score all maps of a source against several truths in one pass; memory does not grow with the number of rows.
 
@@ -189,11 +200,13 @@ def score_against(
     keep : bool
         Keep what every row adds, for intervals; this does grow.
     thresholds : int
-        Thresholds 0, 1/n, 2/n …
+        Thresholds 0, 1/n, 2/n … of boxes; pixels always have `PIXEL_THRESHOLDS`.
     details : bool
-        Count `MAP_METRICS` and the histogram of IoU too.
+        Count the histogram of IoU.
     classes : bool
         Keep a curve a class, for CorLoc.
+    more : collection of str, optional
+        Names of the `MAP_METRICS` that are counted; all of them with `details`, else none.
 
     Returns
     -------
@@ -201,24 +214,28 @@ def score_against(
         By the names of `truths`.
     """
     found = {}
+    if more is None:
+        more = MAP_METRICS if details else ()
     for name, truth in truths.items():
         boxes = MaxBoxEvaluation(
             thresholds=thresholds, convention=frame.convention, labels=source.labels, threads=threads, classes=classes
         )
-        scores = MapScores(truth, boxes, PixelEvaluation(thresholds=thresholds) if truth.masks else None)
+        scores = MapScores(truth, boxes, PixelEvaluation(thresholds=PIXEL_THRESHOLDS) if truth.masks else None)
         scores.kept = Kept() if keep else None
+        scores.more = {key: MAP_METRICS[key]() for key in more}
         if details:
-            scores.more = {key: make() for key, make in MAP_METRICS.items()}
             scores.histogram = np.zeros((thresholds, BINS), np.int64)
         found[name] = scores
     with ThreadPoolExecutor(threads) as pool:
         for batch in source.batches():
-            framed: dict[int, FramedBatch] = {}
-            for scores in found.values():
-                rows = scores.truth.rows
-                if id(rows) not in framed:  # truths of one split share their rows
-                    framed[id(rows)] = _framed(batch, scores.truth, frame)
-                _add_batch(scores, framed[id(rows)], frame, pool)
+            together: dict[int, list[MapScores]] = {}
+            for scores in found.values():  # truths of one split share their rows
+                together.setdefault(id(scores.truth.rows), []).append(scores)
+            for group in together.values():
+                framed = _framed(batch, group[0].truth, frame)
+                swept = _sweep(group, framed, frame) if len(group) > 1 else {}
+                for scores in group:
+                    _add_batch(scores, framed, frame, pool, swept.get(id(scores)))
     for scores in found.values():
         scores.boxes.observer = None
         scores.quarantined = source.quarantined
@@ -242,10 +259,49 @@ def _framed(batch: MapBatch, truth: Truth, frame: Frame) -> FramedBatch:
     )
 
 
-def _add_batch(scores: MapScores, batch: FramedBatch, frame: Frame, pool: ThreadPoolExecutor) -> None:
+def _framed_boxes(truth: Truth, batch: FramedBatch, frame: Frame) -> list[Array]:
+    sizes = truth.rows.sizes[batch.rows]
+    return [
+        frame.boxes(truth.boxes(int(row)), (int(width), int(height)))
+        for row, (width, height) in zip(batch.rows, sizes, strict=True)
+    ]
+
+
+def _sweep(group: list[MapScores], batch: FramedBatch, frame: Frame) -> dict[int, dict[Contours, Array]]:
+    """Curves of every truth that has boxes, by the ids of their scores: the thresholds of each map are swept once."""
+    with_boxes = [scores for scores in group if scores.truth.found]
+    sets = [_framed_boxes(scores.truth, batch, frame) for scores in with_boxes]
+    places = [place for place in range(len(batch.rows)) if any(len(boxes[place]) for boxes in sets)]
+    if not places:
+        return {}
+    empty = np.zeros((frame.side, frame.side))
+    maps = [batch.framed[place] for place in places]
+    stack = np.stack([empty if score is None or not np.isfinite(score).all() else score for score in maps])
+    own = [[boxes[place] for place in places] for boxes in sets]
+    curves: dict[int, dict[Contours, Array]] = {id(scores): {} for scores in with_boxes}
+    modes: tuple[Contours, ...] = ("largest", "all")
+    for mode in modes:
+        settings = group[0].boxes
+        found = iou_curves_of(
+            stack, own, thresholds=settings.thresholds, contours=mode, convention=frame.convention,
+            threads=settings.threads,
+        )  # fmt: skip
+        for scores, curve in zip(with_boxes, found, strict=True):
+            whole = np.zeros((len(batch.rows), settings.thresholds))
+            whole[places] = curve
+            curves[id(scores)][mode] = whole
+    return curves
+
+
+def _add_batch(
+    scores: MapScores,
+    batch: FramedBatch,
+    frame: Frame,
+    pool: ThreadPoolExecutor,
+    swept: Mapping[Contours, Array] | None,
+) -> None:
     truth, numbers = scores.truth, [int(row) for row in batch.rows]
-    sizes = [(int(width), int(height)) for width, height in truth.rows.sizes[batch.rows]]
-    boxes = [truth.boxes(row) for row in numbers]
+    boxes = _framed_boxes(truth, batch, frame)
     for score, own, row, empty in zip(batch.framed, boxes, numbers, batch.objectless, strict=True):
         if (len(own) and not empty) or row in truth.masks:
             scores.rows_missing += int(score is None)
@@ -254,11 +310,12 @@ def _add_batch(scores: MapScores, batch: FramedBatch, frame: Frame, pool: Thread
         scores.boxes.observer = lambda mode, places, curves: _observe(scores, batch.rows, mode, places, curves)
     scores.boxes.add(
         batch.framed,
-        [frame.boxes(own, size) for own, size in zip(boxes, sizes, strict=True)],
+        boxes,
         truth=batch.labels.tolist(),
         predicted=batch.predicted,
         objectless=batch.objectless.tolist(),
         of_truth=batch.of_label,
+        swept=swept,
     )
     for metric in scores.more.values():
         metric.add(batch, truth)

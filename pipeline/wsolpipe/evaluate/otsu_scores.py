@@ -12,6 +12,7 @@ from wsolpipe.maps.normalise import minmax, to_uint8
 from wsolpipe.maps.otsu import otsu_threshold
 from wsolpipe.maps.upsample import upsample
 from wsolpipe.metrics.boxes import BoxEvaluation
+from wsolpipe.metrics.protocol import figures_of_ious
 from wsolpipe.metrics.scaling import SIDE
 
 if TYPE_CHECKING:
@@ -25,20 +26,55 @@ Array = np.ndarray[Any, Any]
 
 
 class OtsuScores:
-    """Mean IoU of each map's Otsu box (``iou_otsu``), and of the centred box on the same rows (``iou_centre``)."""
+    """Mean IoU of each map's Otsu box (``iou_otsu``), and of the centred box on the same rows (``iou_centre``).
+
+    Of masks, the pixels above each map's own Otsu threshold.
+    """
 
     def __init__(self) -> None:
         self.boxes = BoxEvaluation()
+        self.ious: list[Array] = []
+        self.pixels = np.zeros(2, np.int64)  # of both, of either
+        self.masks = 0
 
     def add(self, batch: FramedBatch, truth: Truth) -> None:
         """Count a batch of maps."""
         rows, sizes = batch.rows, truth.rows.sizes[batch.rows]
-        self.boxes.add_rows(otsu_boxes(batch.raw, sizes), *truth.stacked(rows), sizes, batch.objectless)
+        if truth.found:
+            boxes = batch.shared("otsu boxes", lambda: otsu_boxes(batch.raw, sizes))
+            seen = self.boxes.add_rows(boxes, *truth.stacked(rows), sizes, batch.objectless)
+            self.ious.append(seen.values["iou_top1"])
+        if truth.masks:
+            for row, above in zip(rows, batch.shared("otsu masks", lambda: _otsu_masks(batch)), strict=True):
+                self._add_pixels(truth, int(row), above)
+
+    def _add_pixels(self, truth: Truth, row: int, above: Array) -> None:
+        mask = truth.mask(row, len(above))
+        if mask is None:
+            return
+        foreground, ignore = mask
+        counted = above if ignore is None else above & (foreground | ~ignore)
+        self.masks += 1
+        self.pixels += ((counted & foreground).sum(), (counted | foreground).sum())
+
+    def entry(self, *, pixels: bool) -> dict[str, Any]:
+        """Figures of boxes or of pixels as `wsolpipe.metrics.protocol` keeps them; PxAP has no threshold."""
+        if pixels:
+            both, either = (int(count) for count in self.pixels)
+            return {"rows": self.masks, "iou": [round(both / max(either, 1), 6)]}
+        return figures_of_ious(np.concatenate([np.zeros(0), *self.ious]))
 
     def result(self, tau: float | None) -> dict[str, Any]:  # noqa: ARG002 - Otsu's threshold is the map's own
         """Figures as fractions, None where no row could be scored."""
         found = self.boxes.result()
         return {"iou_otsu": found["iou_top1"], "iou_centre": found["iou_centre"]}
+
+
+def _otsu_masks(batch: FramedBatch) -> list[Array]:
+    """Pixels of each framed map above its own Otsu threshold; none of a missing map."""
+    side = next((len(score) for score in batch.framed if score is not None), SIDE)
+    levels = [np.zeros((side, side), np.uint8) if score is None else to_uint8(score) for score in batch.framed]
+    return [score > otsu_threshold(score) for score in levels]
 
 
 def score_otsu(source: MapSource, truth: Truth) -> BoxScores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 NO_BOX = np.zeros((0, 4))
+KEPT = 20_000
+"""Masks kept in memory, a bit a pixel (6 kB of 224 x 224), so that each epoch need not decode them again."""
 TRUTH = ("truth", "gt")
 """Words that mean ground truth."""
 MASK_SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff")
@@ -69,10 +71,11 @@ class Truth:
     masks: dict[int, MaskFiles | StoredMask] = field(default_factory=dict)
     noise: float = 0.0
     seed: int = 0
+    _decoded: dict[tuple[int, int], tuple[Array, Array | None]] = field(default_factory=dict, repr=False)
 
     def disturbed(self, level: float, seed: int) -> Truth:
         """Return this truth with noise."""
-        return replace(self, name=f"{self.name}, noise {level:g}", noise=level, seed=seed)
+        return replace(self, name=f"{self.name}, noise {level:g}", noise=level, seed=seed, _decoded={})
 
     def boxes(self, row: int) -> Array:
         """Boxes [M, 4] of a row; M = 0 where it has none."""
@@ -105,6 +108,19 @@ class Truth:
         files = self.masks.get(row)
         if files is None:
             return (np.zeros((side, side), np.bool_), None) if self.masks and self.rows.objectless(row) else None
+        if (row, side) not in self._decoded:
+            made = self._make_mask(files, row, side)
+            if len(self._decoded) >= KEPT:
+                return made
+            self._decoded[row, side] = cast("Any", tuple(None if each is None else np.packbits(each) for each in made))
+        packed = self._decoded[row, side]
+        foreground, skipped = (
+            None if each is None else np.unpackbits(each, count=side * side).view(np.bool_).reshape(side, side)
+            for each in packed
+        )
+        return cast("Array", foreground), skipped
+
+    def _make_mask(self, files: MaskFiles | StoredMask, row: int, side: int) -> tuple[Array, Array | None]:
         if isinstance(files, StoredMask):
             foreground, skipped = _stretched(files.masks[files.row] != 0, side), None
         else:

@@ -41,7 +41,8 @@ from wsolpipe.metrics.maxbox import (
 )
 from wsolpipe.metrics.noise import eroded_mask, noisy_boxes
 from wsolpipe.metrics.pixels import PixelEvaluation, pixel_histograms, pxap, pxap_of
-from wsolpipe.metrics.protocol import estimate_tau, protocol_table, read_runs, select, write_run
+from wsolpipe.metrics.protocol import estimate_tau, read_runs, select, write_run
+from wsolpipe.metrics.protocol_tables import protocol_table
 from wsolpipe.metrics.scaling import minmax, resize_maps, scaled_boxes, standard_boxes, standard_maps, unusable
 from wsolpipe.metrics.scoremaps import ScoreMaps
 

@@ -91,6 +91,7 @@ class MaxBoxEvaluation:
         predicted: ArrayLike | None = None,
         objectless: Sequence[bool] | None = None,
         of_truth: Mapping[int, ArrayLike | None] | None = None,
+        swept: Mapping[Contours, ArrayLike] | None = None,
     ) -> None:
         """Count a batch of rows.
 
@@ -111,6 +112,8 @@ class MaxBoxEvaluation:
             By position in the batch, the map of the row's true class where ``maps`` holds that of another class: Top-k
             localization is right where the true class is among the first k predictions and *its* map gives a right
             box (Russakovsky et al., IJCV 2015, section 4.2). Rows that are not named have one map for both.
+        swept : mapping of "largest" and "all" to float64 [N, thresholds], optional
+            Curves of IoU of these maps and boxes where they are known already (``iou_curves_of``).
         """
         if len(maps) != len(boxes):
             msg = f"{len(maps)} maps but {len(boxes)} sets of boxes: one set an image, possibly empty"
@@ -133,7 +136,10 @@ class MaxBoxEvaluation:
         stack = self._filled([maps[row] for row in scored])
         others = [row for row in scored if row in (of_truth or {})]
         for mode in _MODES:
-            curves = self._curves_of(mode, stack, [targets[row] for row in scored])
+            if swept is None:
+                curves = self._curves_of(mode, stack, [targets[row] for row in scored])
+            else:
+                curves = np.asarray(swept[mode])[scored]
             known = None if truth is None else np.asarray(truth)[scored]
             self._count(mode, curves, known)
             if hits:

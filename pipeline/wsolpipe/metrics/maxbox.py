@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -103,8 +103,36 @@ def iou_curves(
     ConfigError
         If ``contours`` or ``thresholds`` is not legal.
     """
-    curves = list(_in_chunks(maps, boxes, thresholds, contours, convention, threads))
-    return np.concatenate(curves) if curves else np.zeros((0, thresholds))
+    settings: Any = {"thresholds": thresholds, "contours": contours, "convention": convention, "threads": threads}
+    return np.asarray(iou_curves_of(maps, [boxes], **settings)[0])
+
+
+def iou_curves_of(
+    maps: ArrayLike,
+    sets: Sequence[Sequence[ArrayLike]],
+    *,
+    thresholds: int = 1000,
+    contours: Contours = "largest",
+    convention: Convention = STANDARD,
+    threads: int | None = None,
+) -> Floats:
+    """Return the curves of ``iou_curves`` for several sets of boxes, such as several annotators', in one sweep a map.
+
+    Parameters
+    ----------
+    sets : sequence of A sequences of N arrays [M, 4]
+
+    Returns
+    -------
+    float64 [A, N, thresholds]
+        The same numbers as A calls of ``iou_curves``.
+    """
+    if any(len(boxes) != len(sets[0]) for boxes in sets):
+        msg = f"sets of boxes of different numbers of maps: {[len(boxes) for boxes in sets]}"
+        raise DataError(msg)
+    images = list(zip(*sets, strict=True))
+    curves = list(_in_chunks(maps, images, thresholds, contours, convention, threads))
+    return np.concatenate(curves, axis=1) if curves else np.zeros((len(sets), 0, thresholds))
 
 
 def maxbox_counts(
@@ -135,8 +163,8 @@ def maxbox_counts(
     levels = np.asarray(ious, dtype=np.float64).reshape(-1, 1, 1)
     counts = np.zeros((len(levels), thresholds), dtype=np.int64)
     # A chunk at a time: memory does not grow with the number of images.
-    for curves in _in_chunks(maps, boxes, thresholds, contours, convention, threads):
-        counts += (curves >= levels).sum(axis=1)
+    for curves in _in_chunks(maps, [(own,) for own in boxes], thresholds, contours, convention, threads):
+        counts += (curves[0] >= levels).sum(axis=1)
     return counts
 
 
@@ -197,13 +225,13 @@ def checked_map(score: ArrayLike, *, number: int | None = None) -> Floats:
 
 def _in_chunks(
     maps: ArrayLike,
-    boxes: Sequence[ArrayLike],
+    boxes: Sequence[Sequence[ArrayLike]],
     thresholds: int,
     contours: Contours,
     convention: Convention,
     threads: int | None,
 ) -> Iterator[Floats]:
-    """Yield the curves of 64 images a thread at a time."""
+    """Yield the curves [A, n, thresholds] of 64 images a thread at a time; each image has A sets of boxes."""
     array = np.asarray(maps)
     if array.ndim != 3:
         msg = f"maps must have the shape [N, H, W], not {list(array.shape)}"
@@ -218,38 +246,48 @@ def _in_chunks(
     workers = threads or len(os.sched_getaffinity(0))
 
     def curve(number: int) -> Floats:
-        return _curve(array[number], number, as_boxes(boxes[number]), levels, contours, convention)
+        sets = [as_boxes(own) for own in boxes[number]]
+        truth = _Sets(np.concatenate(sets), np.cumsum([0, *map(len, sets)]))
+        return _curve(array[number], number, truth, levels, contours, convention)
 
     step = 64 * workers
     if workers == 1 or len(array) < 2:
         for first in range(0, len(array), step):
-            yield np.stack([curve(number) for number in range(first, min(first + step, len(array)))])
+            yield np.stack([curve(number) for number in range(first, min(first + step, len(array)))], axis=1)
         return
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, len(array), step):
-            yield np.stack(list(pool.map(curve, range(first, min(first + step, len(array))))))
+            yield np.stack(list(pool.map(curve, range(first, min(first + step, len(array))))), axis=1)
+
+
+class _Sets(NamedTuple):
+    """Sets of boxes of an image, one after another (float64 [M, 4]); where each begins, and the end (int64 [A + 1])."""
+
+    boxes: Floats
+    starts: NDArray[np.int64]
 
 
 def _curve(
-    score: Floats, number: int, truth: Floats, levels: Floats, contours: Contours, convention: Convention
+    score: Floats, number: int, truth: _Sets, levels: Floats, contours: Contours, convention: Convention
 ) -> Floats:
-    """Return the best IoU [thresholds] of one map."""
+    """Return the best IoU [A, thresholds] of one map."""
     from wsolpipe.metrics import sweep
 
     if not convention.eight_bit:
         checked = checked_map(score, number=number)
-        return np.concatenate([best for _, best in _clean_blocks(checked, levels, contours, convention, truth)])
+        return np.concatenate([best for _, best in _clean_blocks(checked, levels, contours, convention, truth)], axis=1)
     framed, peak = _quantised(score, number)
     unit = float(convention.inclusive)
     if peak == 0:
-        return np.full(len(levels), sweep.best_iou_of(0.0, 0.0, 0.0, 0.0, truth, unit))
+        empty = [sweep.best_iou_of(0.0, 0.0, 0.0, 0.0, own, unit) for own in np.split(truth.boxes, truth.starts[1:-1])]
+        return np.repeat(np.array(empty)[:, None], len(levels), axis=1)
     cuts = (levels * peak).astype(np.int64)
     best = _best_by_cut(framed, peak, _clip(score, convention), truth, contours, convention)
-    return best[cuts]
+    return best[:, cuts]
 
 
 def _clean_blocks(
-    score: Floats, levels: Floats, contours: Contours, convention: Convention, truth: Floats | None
+    score: Floats, levels: Floats, contours: Contours, convention: Convention, truth: _Sets | None
 ) -> Iterator[tuple[Floats, Floats]]:
     """Yield boxes and IoU for 255 thresholds at a time, on maps of ranks: exact without quantisation."""
     from wsolpipe.metrics import sweep
@@ -257,14 +295,15 @@ def _clean_blocks(
     peak, clip = score.max(), _clip(score, convention)
     for first in range(0, len(levels), 255):
         block = levels[first : first + 255]
-        boxes, best = np.zeros((len(block), 4)), np.zeros(len(block))
+        sets = 1 if truth is None else len(truth.starts) - 1
+        boxes, best = np.zeros((len(block), 4)), np.zeros((sets, len(block)))
         if peak > 0:
             # rank > k exactly where value > block[k] * peak
             framed = sweep.framed(np.searchsorted(block * peak, score, side="left").astype(np.uint8))
             if truth is None:
                 boxes = _boxes_by_cut(framed, len(block), clip)[: len(block)].astype(np.float64)
             else:
-                best = _best_by_cut(framed, len(block), clip, truth, contours, convention)[: len(block)]
+                best = _best_by_cut(framed, len(block), clip, truth, contours, convention)[:, : len(block)]
         yield boxes, best
 
 
@@ -290,24 +329,24 @@ def _best_by_cut(
     framed: NDArray[np.uint8],
     peak: int,
     clip: NDArray[np.int64],
-    truth: Floats,
+    truth: _Sets,
     contours: Contours,
     convention: Convention,
 ) -> Floats:
-    """Return the best IoU at each cut below ``peak`` (float64 [256])."""
+    """Return the best IoU at each cut below ``peak`` (float64 [A, 256])."""
     from wsolpipe.metrics import sweep
 
     unit = float(convention.inclusive)
     if contours == "largest":
-        return np.asarray(sweep.iou_by_cut(_boxes_by_cut(framed, peak, clip), peak, truth, unit))
+        return np.asarray(sweep.iou_by_cut(_boxes_by_cut(framed, peak, clip), peak, *truth, unit))
     level, codes = sweep.main_level(framed), np.empty(framed.shape, np.uint16)
     sweep.ring_codes(framed, codes)
     boxes = np.zeros((256, 4), np.int32)
     sweep.main_boxes(level, peak, clip, boxes)
-    best: Floats = sweep.iou_by_cut(boxes, peak, truth, unit)
-    sweep.raise_by_islands(framed, level, codes, best, clip, truth, unit)
+    best: Floats = sweep.iou_by_cut(boxes, peak, *truth, unit)
+    sweep.raise_by_islands(framed, level, codes, best, clip, *truth, unit)
     if convention.holes:
-        sweep.raise_by_holes(framed, sweep.filled(framed), codes, best, clip, truth, unit)
+        sweep.raise_by_holes(framed, sweep.filled(framed), codes, best, clip, *truth, unit)
     return best
 
 

@@ -17,10 +17,8 @@ A folder holds one small JSON file a run and epoch::
 - Mask data hold ``{"rows", "PxAP": per cent, "iou": pooled pixel IoU at each threshold}`` instead.
 - ``otsu`` (optional): the same with one threshold only, Otsu's of each map.
 
-``figures`` makes such an entry from an evaluation, ``write_run`` the file. Cells of the table are named as in the
-thesis: B is where the best model (run and epoch) was chosen, T where the threshold was; on Test or on Validation.
-BV-VT is the realistic one; a choice on the test split (BT, TT) is an oracle and only shows what is lost.
-Selecting reads ``validation`` entries of the one annotator asked for and nothing else.
+``figures`` makes such an entry from an evaluation, ``write_run`` the file; `wsolpipe.metrics.protocol_tables` compares
+what annotators choose. Selecting reads ``validation`` entries of the one annotator asked for and nothing else.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold, pxap_of
+from wsolpipe.metrics.pixels import PixelEvaluation, pxap_of
 from wsolpipe.metrics.thresholds import FULL, describe_plateau, middle
 
 if TYPE_CHECKING:
@@ -191,21 +189,21 @@ def rank(entry: Mapping[str, Any], metric: Metric, epoch: int) -> tuple[float, .
     Boxes: MaxBoxAccV2, then IoU, then the later epoch. Masks: IoU, then the later epoch.
     """
     ties: tuple[Metric, ...] = ("MaxBoxAccV2", "iou") if "all" in entry else ("iou",)
-    return (_score(entry, metric), *(_score(entry, name) for name in ties), epoch)
+    return (score_of(entry, metric), *(score_of(entry, name) for name in ties), epoch)
 
 
 def doubts(runs: Sequence[Run], annotator: str, choice: Choice, *, metric: Metric = "MaxBoxAcc") -> list[str]:
     """Return what makes a choice less certain than it looks, a sentence each: ties, saturation, a flat curve."""
     if annotator == "cls":
         return []
-    scores = [_score(_entry(run.validation, annotator, run, "validation"), metric) for run in runs]
+    scores = [score_of(entry_of(run.validation, annotator, run, "validation"), metric) for run in runs]
     tied = sum(score == choice.score for score in scores)
     found = []
     if tied > 1:
         found.append(f"{tied} of {len(runs)} epochs tie at {choice.score:.2f}: MaxBoxAccV2, IoU and epoch decided")
     if metric != "iou" and choice.score >= FULL:
         found.append(f"saturated: {annotator} scores {choice.score:.2f}; metric=iou or metric=MaxBoxAccV2 tells more")
-    flat = describe_plateau(curve_of(_entry(choice.run.validation, annotator, choice.run, "validation"), metric))
+    flat = describe_plateau(curve_of(entry_of(choice.run.validation, annotator, choice.run, "validation"), metric))
     return [*found, *([flat] if flat else [])]
 
 
@@ -224,6 +222,14 @@ def annotator_of(runs: Sequence[Run]) -> str:
         )
         raise ConfigError(msg, hint="by=NAME: a stage of pseudo-boxes that all runs were scored against, cls, or gt")
     return str(next(iter(first)))
+
+
+def metric_of(runs: Sequence[Run], annotator: str) -> Metric:
+    """Return the metric that suits an annotator's figures: PxAP of masks, else MaxBoxAcc; of ``cls``, of the test's."""
+    names = ("gt", *runs[0].validation) if annotator == "cls" else (annotator,)
+    places = (runs[0].validation, runs[0].test)
+    entries = [where[name] for where in places for name in names if name in where and name != "accuracy"]
+    return "PxAP" if entries and "PxAP" in entries[0] else "MaxBoxAcc"
 
 
 def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc") -> Choice:
@@ -250,11 +256,11 @@ def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc")
     highest: tuple[float, ...] = ()
     for run in runs:
         if annotator == "cls":
-            choice = Choice(run, None, float(_entry(run.validation, "accuracy", run, "validation")))
+            choice = Choice(run, None, float(entry_of(run.validation, "accuracy", run, "validation")))
             height: tuple[float, ...] = (choice.score, run.epoch)
         else:
-            entry = _entry(run.validation, annotator, run, "validation")
-            choice = Choice(run, estimate_tau(entry, _known(metric)), _score(entry, metric))
+            entry = entry_of(run.validation, annotator, run, "validation")
+            choice = Choice(run, estimate_tau(entry, known_metric(metric)), score_of(entry, metric))
             height = rank(entry, metric, run.epoch)
         if best is None or height > highest:
             best, highest = choice, height
@@ -264,64 +270,7 @@ def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc")
     return best
 
 
-def protocol_table(
-    runs: Sequence[Run], *, annotators: Sequence[str] | None = None, metric: Metric = "MaxBoxAcc"
-) -> list[dict[str, Any]]:
-    """Return the table BT/BV x TT/VT for each annotator, one dict a cell.
-
-    Keys: ``annotator``, ``model`` ("BT" or "BV"), ``threshold`` ("TT" or "VT"), ``oracle`` (looked at the test split),
-    ``run``, ``epoch``, ``tau``, then the test figures at that threshold: ``MaxBoxAcc``, ``MaxBoxAccV2`` (per cent) and
-    ``iou`` (fraction), or ``PxAP`` and ``iou`` for masks. ``cls`` gives no threshold: its VT cells use ``test.otsu``
-    (``tau`` is then "otsu"), or hold None where a run has none.
-
-    Parameters
-    ----------
-    annotators : sequence of str, optional
-        Default: those of ``ANNOTATORS`` that every run has figures of.
-    """
-    _known(metric)
-    if annotators is None:
-        annotators = [name for name in ANNOTATORS if all(_key(name) in run.validation for run in runs)]
-    if not annotators:
-        msg = f"no annotator ({', '.join(ANNOTATORS)}) has validation figures in every run"
-        raise DataError(msg)
-    on_test = max(runs, key=lambda run: rank(_entry(run.test, "gt", run, "test"), metric, run.epoch))
-    table = []
-    for annotator in annotators:
-        on_validation = select(runs, annotator, metric=metric).run
-        for model, run in (("BT", on_test), ("BV", on_validation)):
-            for threshold in ("TT", "VT"):
-                cell = _cell(run, annotator, threshold, metric)
-                oracle = model == "BT" or threshold == "TT"
-                names = {"annotator": annotator, "model": model, "threshold": threshold, "oracle": oracle}
-                table.append({**names, "run": run.run, "epoch": run.epoch, **cell})
-    return table
-
-
-def _cell(run: Run, annotator: str, threshold: str, metric: Metric) -> dict[str, Any]:
-    truth = _entry(run.test, "gt", run, "test")
-    if threshold == "TT":
-        return figures_at(truth, estimate_tau(truth, metric))
-    if annotator != "cls":
-        return figures_at(truth, estimate_tau(_entry(run.validation, annotator, run, "validation"), metric))
-    if "otsu" in run.test:
-        return {**figures_at(run.test["otsu"], 0.0), "tau": "otsu"}
-    return {**dict.fromkeys(figures_at(truth, 0.0)), "tau": None}
-
-
-def figures_at(entry: Mapping[str, Any], tau: float) -> dict[str, Any]:
-    """Return the figures of a test entry at one threshold, IoU always beside the score."""
-    place = nearest_threshold(tau, len(entry["iou"]))
-    iou = float(entry["iou"][place])
-    if "PxAP" in entry:
-        return {"tau": tau, "PxAP": float(entry["PxAP"]), "iou": iou}
-    scores: dict[str, Any] = {"tau": tau, "MaxBoxAcc": float(curve_of(entry, "MaxBoxAcc")[place])}
-    if "all" in entry:
-        scores["MaxBoxAccV2"] = float(curve_of(entry, "MaxBoxAccV2")[place])
-    return {**scores, "iou": iou}
-
-
-def _score(entry: Mapping[str, Any], metric: Metric) -> float:
+def score_of(entry: Mapping[str, Any], metric: Metric) -> float:
     """Return the value that a model is chosen by: the metric at its own best thresholds."""
     if metric == "PxAP":
         return float(_field(entry, "PxAP"))
@@ -331,11 +280,14 @@ def _score(entry: Mapping[str, Any], metric: Metric) -> float:
     return float(curve_of(entry, metric).max())
 
 
-def _key(annotator: str) -> str:
-    return "accuracy" if annotator == "cls" else annotator
+def entry_of(entries: Mapping[str, Any], name: str, run: Run, split: str) -> Any:
+    """Return the figures of one annotator.
 
-
-def _entry(entries: Mapping[str, Any], name: str, run: Run, split: str) -> Any:
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
     try:
         return entries[name]
     except KeyError:
@@ -350,7 +302,14 @@ def _field(entry: Mapping[str, Any], name: str) -> Any:
     return entry[name]
 
 
-def _known(metric: Metric) -> Metric:
+def known_metric(metric: Metric) -> Metric:
+    """Return a metric that there is.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
     if metric not in METRICS:
         msg = f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}"
         raise ConfigError(msg)

@@ -483,9 +483,10 @@ def _raise_by(
     best: Floats,
     clip: Ints,
     truth: Floats,
+    starts: Ints,
     unit: float,
 ) -> None:
-    """Raise ``best`` [256] at each cut to the best IoU of the regions of pixels where ``values`` and ``bound`` differ.
+    """Raise ``best`` [A, 256] at each cut to the best IoU of the regions of pixels where ``values``, ``bound`` differ.
 
     Regions of the superlevel set enter by falling value and live at the cuts from their bound to their highest value;
     regions of its complement enter by rising value and live at the cuts below their bound, their boxes one pixel wider.
@@ -498,7 +499,8 @@ def _raise_by(
     ring, limit = codes.ravel(), bound.ravel()
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
-    ends, iou, stale = np.empty(n + 1, np.uint8), np.empty(n + 1), np.zeros(n + 1, np.bool_)
+    sets = best.shape[0]
+    ends, iou, stale = np.empty(n + 1, np.uint8), np.empty((n + 1, sets)), np.zeros(n + 1, np.bool_)
     alive, living = np.empty(n + 1, np.int32), 0
     for turn in range(255):
         value = turn if rising else 255 - turn
@@ -529,16 +531,18 @@ def _raise_by(
                 if stale[region]:
                     x0, y0 = box[region, 0] - rising, box[region, 1] - rising
                     x1, y1 = min(box[region, 2] + 1 + rising, clip[0]), min(box[region, 3] + 1 + rising, clip[1])
-                    iou[region] = best_iou_of(x0, y0, x1, y1, truth, unit)
+                    for own in range(sets):
+                        iou[region, own] = best_iou_of(x0, y0, x1, y1, truth[starts[own] : starts[own + 1]], unit)
                     stale[region] = False
-                best[cut] = max(best[cut], iou[region])
+                for own in range(sets):
+                    best[own, cut] = max(best[own, cut], iou[region, own])
         living = kept
 
 
 def raise_by_islands(
-    values: Bytes, level: Bytes, codes: Codes, best: Floats, clip: Ints, truth: Floats, unit: float
+    values: Bytes, level: Bytes, codes: Codes, best: Floats, clip: Ints, truth: Floats, starts: Ints, unit: float
 ) -> None:
-    """Raise ``best`` [256] at each cut to the best IoU of the regions that are apart from the main one there.
+    """Raise ``best`` [A, 256] at each cut to the best IoU of the regions that are apart from the main one there.
 
     Parameters
     ----------
@@ -549,17 +553,20 @@ def raise_by_islands(
     clip : int64 [2]
         Largest far edges (x, y).
     truth : float64 [M, 4]
+        The boxes of A sets one after another.
+    starts : int64 [A + 1]
+        Where each set begins in ``truth``, and its end.
     unit : 1.0 or 0.0
         1.0 counts both edges of a box as pixels.
     """
-    _raise_by(values, level, codes, REGION, False, best, clip, truth, unit)
+    _raise_by(values, level, codes, REGION, False, best, clip, truth, starts, unit)
 
 
 def raise_by_holes(
-    values: Bytes, roof: Bytes, codes: Codes, best: Floats, clip: Ints, truth: Floats, unit: float
+    values: Bytes, roof: Bytes, codes: Codes, best: Floats, clip: Ints, truth: Floats, starts: Ints, unit: float
 ) -> None:
-    """Raise ``best`` [256] at each cut to the best IoU of the hole contours there; ``roof`` is the map ``filled``."""
-    _raise_by(values, roof, codes, HOLE, True, best, clip, truth, unit)
+    """Raise ``best`` [A, 256] at each cut to the best IoU of the hole contours; ``roof`` is the map ``filled``."""
+    _raise_by(values, roof, codes, HOLE, True, best, clip, truth, starts, unit)
 
 
 @compiled
@@ -705,11 +712,14 @@ def take_larger_islands(
 
 
 @compiled
-def iou_by_cut(boxes: Indices, peak: int, truth: Floats, unit: float) -> Floats:
-    """Return the best IoU float64 [256] of the box at each cut below ``peak``; 0 from there on."""
-    best = np.zeros(256)
-    for cut in range(peak):
-        best[cut] = best_iou_of(boxes[cut, 0], boxes[cut, 1], boxes[cut, 2], boxes[cut, 3], truth, unit)
+def iou_by_cut(boxes: Indices, peak: int, truth: Floats, starts: Ints, unit: float) -> Floats:
+    """Return the best IoU float64 [A, 256] with each set of the box at each cut below ``peak``; 0 from there on."""
+    best = np.zeros((starts.size - 1, 256))
+    for own in range(starts.size - 1):
+        boxes_of_set = truth[starts[own] : starts[own + 1]]
+        for cut in range(peak):
+            x0, y0, x1, y1 = boxes[cut, 0], boxes[cut, 1], boxes[cut, 2], boxes[cut, 3]
+            best[own, cut] = best_iou_of(x0, y0, x1, y1, boxes_of_set, unit)
     return best
 
 

@@ -11,16 +11,17 @@ from wsoltrain.data.views import maps_to_view, normalise
 
 
 def plain_view(maps: torch.Tensor, window: list[int], size: int) -> torch.Tensor:
-    left, top, side, flip = window
+    left, top, side, flips = window
     whole = interpolate(maps[None], (side, side), mode="bilinear", align_corners=False)[0]
     cut = whole[:, top : top + size, left : left + size]
-    return cut.flip(-1) if flip else cut
+    cut = cut.flip(-1) if flips & 1 else cut
+    return cut.flip(-2) if flips & 2 else cut
 
 
 @pytest.mark.parametrize("grid", [(14, 14), (7, 11), (28, 28), (1, 1), (300, 300)])
 def test_equals_resize_then_crop_then_flip(grid):
     maps = torch.rand(3, *grid, generator=torch.Generator().manual_seed(0))
-    for window in ([0, 0, 224, 0], [0, 0, 256, 1], [32, 5, 256, 0], [3, 32, 256, 1]):
+    for window in ([0, 0, 224, 0], [0, 0, 256, 1], [32, 5, 256, 2], [3, 32, 256, 3]):
         view = maps_to_view(maps, torch.tensor(window), 224)
         assert view.shape == (3, 224, 224)
         torch.testing.assert_close(view, plain_view(maps, window, 224), rtol=0, atol=3e-5)

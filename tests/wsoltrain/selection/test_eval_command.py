@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
 
-from stores import build_store
+from stores import build_store, write_masks
 from wsolpipe.cli.eval import command as pipeline_eval
 from wsolpipe.contract.errors import ConfigError, RunFailed, StoreError
 from wsoltrain.cli import eval as scoring
@@ -54,28 +51,13 @@ def test_quarantined_rows_count_in_both_commands_alike(trained, tmp_path):
     assert (mine["localizer"]["rows"], mine["localizer"]["rows_quarantined"]) == (30, 10)
 
 
-def write_masks(folder, store, rows):
-    """Replace the ground truth of the split val by masks of the objects of some rows, and name them in the YAML."""
-    (folder / "masks").mkdir()
-    for row in rows:
-        mask = np.zeros(store.sizes[row], np.uint8)
-        x0, y0, x1, y1 = store.objects[row].astype(int)
-        mask[y0:y1, x0:x1] = 255
-        Image.fromarray(mask).save(folder / "masks" / f"{row}.png")
-    names = [f"{row}.png" for row in rows]
-    edges = {name: np.zeros(len(rows)) for name in ("x0", "y0", "x1", "y1")}
-    (path,) = (folder / "store" / "tiny" / "val" / "index").glob("*/annotations.parquet")
-    pq.write_table(pa.table({"row": rows, "kind": ["mask"] * len(rows), **edges, "path": names}), path)
-    described = "name: tiny\nlayout: folder\nroot: images\nmasks: masks\nsplit: {val: .}\n"
-    (folder / "tiny.yaml").write_text(described)
-
-
 @pytest.mark.parametrize("masks", [False, True])
 def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(trained, tmp_path, masks):
     store = build_store(tmp_path, rows=24, sizes=(30, 50), split="val", quarantined={3: "truncated"})
     (tmp_path / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nsplit: {val: .}\n")
     if masks:
         write_masks(tmp_path, store, [row for row in range(24) if row % 3])
+        (tmp_path / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nmasks: masks\nsplit: {val: .}\n")
     mine = figures(words_of(trained, store, "split=val"))
     model = load_trained(str(trained), device=torch.device("cpu"))
     labelling = Labelling(store.url, "tiny", "val", maps=None, boxes=None)

@@ -17,6 +17,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli import search as searching
 from wsoltrain.selection.optuna_study import FOLDER, GOES_ON, STARTUP, open_study
 from wsoltrain.selection.search import Search, TrialTracker, run
+from wsoltrain.training.annotators import Annotator
 
 RANGES = {"lr": {"low": 0.001, "high": 0.1, "log": True}, "pixels.n_fg": {"choices": [5, 20]}}
 
@@ -122,7 +123,7 @@ def test_trials_worse_than_the_others_are_cut_short(tmp_path):
 
     def told(*scores: float) -> optuna.Trial:
         trial = study.ask()
-        trainer = SimpleNamespace(settings=SimpleNamespace(annotators=["proposals"]), best={})
+        trainer = SimpleNamespace(settings=SimpleNamespace(first=Annotator("proposals", "proposals")), best={})
         tracker = TrialTracker(trial, trainer)
         for epoch, score in enumerate(scores):
             trainer.best["proposals"] = score

@@ -13,6 +13,7 @@ DEVICE = Key(
     otherwise="cuda if available",
 )
 STAGE = kinds.name("name of a stage", source="stored stage")
+METRIC = kinds.choice("auto", "MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP")
 _SPLIT = kinds.name("name of a split", source="split")
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wsoltrain.training.evaluation import Evaluator
     from wsoltrain.training.settings import Settings
 
-SHARED = ("dataset", "store", "root", "images", "split", "val", "by", "workers", "device", "save_every")
+SHARED = ("dataset", "store", "root", "images", "split", "val", "by", "metric", "workers", "device", "save_every")
 KEYS = (
     Key("recipes", kinds.list_of(kinds.file("name or YAML file", source="recipe")), "recipes, the first one is what "
         "others are tested against"),
@@ -98,9 +98,9 @@ def _score(name: str, settings: Settings, values: dict[str, Any], compared: list
     from wsoltrain.training.evaluation import Evaluator
 
     device = torch.device(settings.device)
-    trained = load_trained(str(settings.out / f"best-{settings.annotators[0]}.safetensors"), device=device)
+    trained = load_trained(str(settings.out / settings.first.file_name), device=device)
     labelling = replace(settings.labelling, split=values["test"])
-    evaluator = Evaluator(trained.recipe, labelling, settings.root, ["gt"], settings.workers)
+    evaluator = Evaluator(trained.recipe, labelling, settings.root, ["gt"], settings.workers, settings.masks)
     rows = pick_rows(evaluator.truths["gt"], values["shown"])
     compared.append(score_method(name, trained.model, trained.tau, evaluator, device, rows))
     return evaluator

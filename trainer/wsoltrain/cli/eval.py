@@ -133,7 +133,7 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     shown = f"{by} of validation" if tau_from == "validation" else tau_from
     own = line_of_maps("localizer", scores, f"{figures['tau']:.3f} by {shown}", tau=tau)
     table = [*lines, own]
-    if values["otsu"] and truth.found:
+    if (values["otsu"] or trained.annotator == "cls") and truth.found:
         source = NetworkMaps(trained.model, evaluator.stream, device, trained.recipe.method)
         table.append(line_of_boxes("localizer", score_otsu(source, truth), "Otsu of each map"))
     return {

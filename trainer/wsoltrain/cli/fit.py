@@ -16,7 +16,7 @@ from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
 from wsolpipe.keys.sweeps import PREFIX
 from wsoltrain.cli.command import loader_count, make_command, read_recipe_words, store_of
-from wsoltrain.cli.common_keys import DEVICE, STAGE, split
+from wsoltrain.cli.common_keys import DEVICE, METRIC, split
 from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
 
 if TYPE_CHECKING:
@@ -36,7 +36,13 @@ KEYS = (
     Key("out", kinds.file("folder"), "folder of the run", otherwise="runs/<recipe>-<dataset>"),
     split("split", "split that is trained on", "train"),
     split("val", "split that chooses epoch and threshold", "val"),
-    Key("by", STAGE, "stage whose first box a row is the pseudo-box of validation", "proposals"),
+    Key(
+        "by", kinds.list_of(kinds.text("annotator", offers=("gt", "cls", "noisy:10"), source="stored stage")),
+        "what chooses on validation, the first one decides: stages of boxes or masks (STAGE, NAME:STAGE@KEY), gt, "
+        "noisy:PERCENT, cls",
+        ("proposals",),
+    ),
+    Key("metric", METRIC, "figure that chooses epochs; auto: PxAP where truth is masks, else MaxBoxAcc", "auto"),
     Key("gt", kinds.flag(), "evaluate against the ground truth of the validation split as well", False),
     split("test", "split scored against its ground truth after each epoch, for the table of select", None),
     Key("workers", kinds.integer(0), "loader processes of each training process", otherwise="one a core of its share"),
@@ -97,7 +103,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(result))
         return
     best = ", ".join(f"{score:.2f} by {name}" for name, score in trainer.best.items())
-    click.echo(f"{settings.out}: {trainer.step} steps; best validation MaxBoxAcc {best}")
+    click.echo(f"{settings.out}: {trainer.step} steps; best validation score {best}")
 
 
 def _settle(words: Iterable[str]) -> tuple[dict[str, Any], Settings]:
@@ -134,6 +140,7 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
+    from wsoltrain.training.annotators import read_annotators
     from wsoltrain.training.recipe_file import load_recipe
     from wsoltrain.training.settings import Settings
 
@@ -145,12 +152,15 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     labelling = Labelling(
         store, dataset.name, values["split"], maps=reads.maps, boxes=reads.boxes, images=values["images"]
     )
+    read_annotators(values["by"])
     settings = Settings(
         labelling,
         root=str(dataset.image_root()),
         out=Path(values["out"] or f"{kind}/{Path(values['recipe']).stem}-{dataset.name}"),
         val=values["val"],
-        annotators=[values["by"], *(["gt"] if values["gt"] else [])],
+        annotators=[*values["by"], *(["gt"] if values["gt"] and "gt" not in values["by"] else [])],
+        metric=values["metric"],
+        masks=dataset.mask_root(),
         test=values["test"],
         workers=loader_count(values["workers"]),
         save_every=values["save_every"],

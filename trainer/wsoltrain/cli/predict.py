@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,7 +46,7 @@ KEYS = (
     Key("every", kinds.integer(1), "read each n-th frame of a video", 1, unit="frames"),
     Key("frames", kinds.integer(1), "stop after as many frames of a film, camera or stream", unit="frames"),
     Key(
-        "maps", kinds.flag(), "write maps/<path>.npy, float32 [S, S], which wsolpipe eval maps= reads",
+        "maps", kinds.flag(), "write maps/<path less ending>.npy, float32 [S, S], as wsolpipe eval maps= reads",
         otherwise="true; of a film false",
     ),
     Key(
@@ -126,6 +126,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
         return _predict_film(values, trained, tau, device)
     broken: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
+    taken: set[str] = set()
     pictures = _readable(read_pictures(values["source"], every=values["every"]), broken)
     with (out / "boxes.csv").open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
@@ -136,7 +137,8 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
             edges = row["box"] or [""] * 4
             size = row["width"], row["height"]
             lines.writerow([row["path"], *size, *edges, row["label"], row["class"], row["probability"]])
-            _write_pictures(found, out, maps=values["maps"] is not False, overlays=values["overlays"])
+            place = {"path": row["path"], "map": _map_name(row["path"], taken)}
+            _write_pictures(found, out, place, maps=values["maps"] is not False, overlays=values["overlays"])
     result = {"checkpoint": str(trained.path), "tau": tau, "rows": rows, "broken": broken}
     (out / "boxes.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
@@ -197,7 +199,15 @@ def _row(found: Prediction, trained: Trained) -> dict[str, Any]:
     }
 
 
-def _write_pictures(found: Prediction, out: Path, *, maps: bool, overlays: bool) -> None:
+def _map_name(name: str, taken: set[str]) -> str:
+    """Name of a picture without its ending, as `wsolpipe eval maps=` reads it; with it for frames and on a clash."""
+    stem = str(PurePosixPath(name).with_suffix("")) if "#" not in name else name
+    stem = name if stem in taken else stem
+    taken.add(stem)
+    return stem
+
+
+def _write_pictures(found: Prediction, out: Path, row: dict[str, str], *, maps: bool, overlays: bool) -> None:
     import numpy as np
 
     from wsoltrain.inference.drawing import draw_found
@@ -205,7 +215,7 @@ def _write_pictures(found: Prediction, out: Path, *, maps: bool, overlays: bool)
     for wanted, folder, suffix in ((maps, "maps", ".npy"), (overlays, "overlays", ".jpg")):
         if not wanted:
             continue
-        path = out / folder / f"{found.picture.name}{suffix}"
+        path = out / folder / f"{row['map'] if folder == 'maps' else row['path']}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if folder == "maps":
             np.save(path, found.map, allow_pickle=False)

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from wsoltrain.training.settings import Settings
 
-SHARED = ("recipe", "dataset", "store", "root", "split", "val", "by", "workers", "device", "save_every")
+SHARED = (
+    "recipe", "dataset", "store", "root", "split", "val", "by", "metric", "gt", "test", "workers", "device",
+    "save_every",
+)  # fmt: skip
 KEYS = (
     *(key for key in fit.KEYS if key.name in SHARED),
     Key("out", kinds.file("folder"), "folder of study and trials", otherwise="searches/<recipe>-<dataset>"),
@@ -43,10 +46,10 @@ KEYS = (
     json_help="Print the result as JSON.",
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """Search the ranges of a recipe's section search for the best MaxBoxAcc on validation, against the boxes of by=.
+    """Search the ranges of a recipe's section search for the best score on validation, against the first of by=.
 
-    Ground truth is not read unless by=gt. Keys of the recipe that are given are not searched. Called again, resume
-    where it stopped.
+    Ground truth is not read unless by=, gt= or test= ask for it. Keys of the recipe that are given are not searched.
+    Called again, resume where it stopped.
     """
     values, changes = read_recipe_words(words, KEYS)
     given = [word for word in words if word.partition("=")[0] in changes]
@@ -76,7 +79,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(result))
         return
     counts = ", ".join(f"{number} {state}" for state, number in result["trials"].items())
-    click.echo(f"{settings.out}: {counts}; best {result['best']:.2f} by {values['by']}")
+    click.echo(f"{settings.out}: {counts}; best {result['best']:.2f} by {settings.first.name}")
     keys = " ".join(f"{name}={json.dumps(value)}" for name, value in result["settings"].items())
     click.echo(f"wsoltrain fit recipe={values['recipe']} dataset={values['dataset']} {' '.join([*given, keys])}")
 

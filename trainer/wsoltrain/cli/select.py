@@ -10,13 +10,14 @@ import click
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, read_keys, require
 from wsoltrain.cli.command import make_command
-from wsoltrain.cli.common_keys import STAGE
+from wsoltrain.cli.common_keys import METRIC, STAGE
 
 KEYS = (
     Key("runs", kinds.file("folder"), "folder of runs, searched with its sub-folders"),
     Key("by", STAGE, "annotator that chooses: stage of pseudo-boxes, cls or gt; by default the one of the training"),
-    Key("metric", kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou"), "figure that chooses", "MaxBoxAcc"),
+    Key("metric", METRIC, "figure that chooses; auto: PxAP where the truth was masks, else MaxBoxAcc", "auto"),
 )
+SHOWN = ("MaxBoxAcc", "MaxBoxAccV2", "PxAP", "iou")
 
 
 @make_command(
@@ -31,19 +32,21 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     Where runs were scored on a test split, show the table of model and threshold chosen there (BT, TT: oracles) or on
     validation (BV, VT).
     """
-    from wsolpipe.metrics.protocol import annotator_of, doubts, protocol_table, read_runs, select
+    from wsolpipe.metrics.protocol import annotator_of, doubts, metric_of, read_runs, select
+    from wsolpipe.metrics.protocol_tables import protocol_table
 
     values = read_keys(words, KEYS)
     require(values, "wsoltrain select", runs="runs/dips-demo")
     runs = read_runs(values["runs"])
     by = values["by"] or annotator_of(runs)
-    choice = select(runs, by, metric=values["metric"])
-    reasons = doubts(runs, by, choice, metric=values["metric"])
+    metric = metric_of(runs, by) if values["metric"] == "auto" else values["metric"]
+    choice = select(runs, by, metric=metric)
+    reasons = doubts(runs, by, choice, metric=metric)
     annotators = [by]
     if by != "gt" and all("gt" in run.validation for run in runs):
         annotators.append("gt")
     tested = all("gt" in run.test for run in runs)
-    cells = protocol_table(runs, annotators=annotators, metric=values["metric"]) if tested else []
+    cells = protocol_table(runs, annotators=annotators, metric=metric) if tested else []
     chosen: dict[str, Any] = {
         "run": choice.run.run,
         "epoch": choice.run.epoch,
@@ -52,10 +55,10 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     }
     if as_json:
         chosen |= {"doubts": reasons, "table": cells}
-        click.echo(json.dumps({"by": by, "metric": values["metric"], **chosen}))
+        click.echo(json.dumps({"by": by, "metric": metric, **chosen}))
         return
     tau = "" if choice.tau is None else f", tau {choice.tau:.3f}"
-    score = f"validation {values['metric']} {choice.score:.2f}"
+    score = f"validation {metric} {choice.score:.2f}"
     click.echo(f"{choice.run.name}{tau}: {score} by {by}, of {len(runs)} epochs")
     for reason in reasons:
         click.echo(f"  note: {reason}")
@@ -66,7 +69,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
 def _line(cell: dict[str, Any]) -> str:
     """One cell of the table in words."""
     tau = cell["tau"] if isinstance(cell["tau"], str) else "none" if cell["tau"] is None else f"{cell['tau']:.3f}"
-    scores = "  ".join(f"{name} {_number(cell[name])}" for name in ("MaxBoxAcc", "MaxBoxAccV2", "iou"))
+    scores = "  ".join(f"{name} {_number(cell[name])}" for name in SHOWN if name in cell)
     oracle = "  (oracle)" if cell["oracle"] else ""
     where = f"{cell['annotator']:<12}{cell['model']}-{cell['threshold']}"
     return f"  {where}  epoch {cell['epoch']:>3}  tau {tau}  {scores}{oracle}"

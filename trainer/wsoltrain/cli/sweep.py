@@ -91,12 +91,13 @@ def _without(words: tuple[str, ...]) -> list[str]:
 
 def _line(point: dict[str, str], place: Path) -> dict[str, Any]:
     """Figures of a run's best epoch by the annotator that chose while it was trained."""
-    from wsolpipe.metrics.protocol import annotator_of, figures_at, read_runs, select
+    from wsolpipe.metrics.protocol import annotator_of, metric_of, read_runs, select
+    from wsolpipe.metrics.protocol_tables import figures_at
 
     runs = read_runs(place / "runs")
     by = annotator_of(runs)
-    metric = "PxAP" if "PxAP" in runs[0].validation[by] else "MaxBoxAcc"
-    choice = select(runs, by, metric=metric)  # type: ignore[arg-type]
+    metric = metric_of(runs, by)
+    choice = select(runs, by, metric=metric)
     line = {**point, "out": str(place), "by": by, "metric": metric, "epoch": choice.run.epoch}
     line |= {"tau": choice.tau, "validation": choice.score, "test": None}
     if "gt" in choice.run.test and choice.tau is not None:

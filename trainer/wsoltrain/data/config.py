@@ -66,6 +66,10 @@ class ItemConfig:
         Side of the square to which the whole image is squashed before it is cropped; not used without `train`.
     flip : float
         Probability of a horizontal flip.
+    vflip : float
+        Probability of a vertical flip: of the whole image, before the crop, so that maps and boxes follow.
+    jitter : four floats
+        Brightness, contrast, saturation and hue by which colours vary (`wsoltrain.data.colours`).
     n_maps, n_boxes : int or None
         M first maps and K first boxes of a row; all that are stored where None. Fewer stored boxes are filled up with
         lost ones; fewer stored maps are an error.
@@ -105,6 +109,8 @@ class ItemConfig:
     size: int = 224
     resize: int = 256
     flip: float = 0.5
+    vflip: float = 0.0
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     n_maps: int | None = None
     n_boxes: int | None = None
     resolution: Literal["grid", "view"] = "grid"
@@ -129,9 +135,10 @@ class ItemConfig:
         if self.size < 1 or (self.train and self.resize < self.size):
             msg = f"resize={self.resize} is smaller than the crop S={self.size}"
             raise ConfigError(msg, hint=f"resize={self.size} or more; resize={self.size * 8 // 7} is usual")
-        if not 0 <= self.flip <= 1:
-            msg = f"flip={self.flip} is not a probability"
-            raise ConfigError(msg)
+        for name, value in (("flip", self.flip), ("vflip", self.vflip)):
+            if not 0 <= value <= 1:
+                msg = f"{name}={value} is not a probability"
+                raise ConfigError(msg)
 
     @property
     def drawn(self) -> int | None:

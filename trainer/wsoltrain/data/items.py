@@ -14,9 +14,10 @@ from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, Window, box_areas
 from wsolpipe.images.video import file_of, open_film, split_frame
 from wsoltrain.data.chunks import ChunkCache
+from wsoltrain.data.colours import jitter_colours
 from wsoltrain.data.order import Pick, beside, generator
 from wsoltrain.data.stored_rows import StoredRows
-from wsoltrain.data.views import maps_to_view, normalise
+from wsoltrain.data.views import UPSIDE_DOWN, maps_to_view, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Item: TypeAlias = "dict[str, Tensor]"
 Made: TypeAlias = "list[tuple[Item | None, list[tuple[int, str]]]]"
 
-_WINDOW, _SPARE = 3, 4  # purposes of random numbers; 1 and 2 belong to the order
+_WINDOW, _SPARE, _TURN, _COLOURS = 3, 4, 5, 6  # purposes of random numbers; 1 and 2 belong to the order
 MAX_SPARES = 16
 
 
@@ -171,8 +172,8 @@ class Items:
 
     def _item(self, pick: Pick, stored: dict[str, NDArray[Any]], near: dict[int, dict[str, NDArray[Any]]]) -> Item:
         config = self.config
-        view = self._draw_view(pick)
-        window = (view.window.left, view.window.top, config.side, view.window.flip)
+        view, turned = self._draw_view(pick), self._draws(pick, _TURN, config.vflip)
+        window = (view.window.left, view.window.top, config.side, view.window.flip + UPSIDE_DOWN * turned)
         item: Item = {
             "window": torch.tensor(window, dtype=torch.int64),
             "row": torch.tensor(pick.row),
@@ -183,12 +184,19 @@ class Items:
             item["rgb"] = self._rgb(pick.row, stored, view)
             if config.window.images:
                 self._add_images(item, others, near, view)
+        if turned:
+            item |= {name: item[name].flip(-2) for name in ("rgb", "rgb_beside") if name in item}
         if config.normalised and "rgb" in item:
-            item["image"] = normalise(item["rgb"], config.mean, config.std)
+            colours = item["rgb"]
+            if config.train and any(config.jitter):
+                colours = jitter_colours(colours, config.jitter, self._generator(pick, _COLOURS))
+            item["image"] = normalise(colours, config.mean, config.std)
         if "maps" in stored:
             self._add_maps(item, stored, [near[row]["maps"] for row in others if row >= 0])
         if "boxes" in stored:
             item["boxes"], item["box_map"] = self._boxes(stored, view)
+            if turned:
+                item["boxes"][:, 1::2] = (config.size - item["boxes"][:, [3, 1]]) * (item["box_map"] >= 0)[:, None]
         return item
 
     def _rgb(self, row: int, stored: dict[str, NDArray[Any]], view: View) -> Tensor:
@@ -208,13 +216,20 @@ class Items:
                 there[place] = True
         item["rgb_beside"], item["beside"] = frames, there
 
+    def _generator(self, pick: Pick, purpose: int) -> np.random.Generator:
+        """Random numbers of one row in one epoch for one purpose: of the seed alone."""
+        return generator(self.config.seed, pick.epoch, purpose, pick.row)
+
+    def _draws(self, pick: Pick, purpose: int, probability: float) -> bool:
+        return self.config.train and probability > 0 and bool(self._generator(pick, purpose).random() < probability)
+
     def _draw_view(self, pick: Pick) -> View:
         """Crop and flip of one row in one epoch: of the seed alone, so that no process and no order changes it."""
         config = self.config
         width, height = (int(value) for value in self.rows.sizes[pick.row])
         if not config.train:
             return View.squash((height, width), (config.size, config.size))
-        rng = generator(config.seed, pick.epoch, _WINDOW, pick.row)
+        rng = self._generator(pick, _WINDOW)
         top, left = (int(value) for value in rng.integers(0, config.side - config.size, 2, endpoint=True))
         flip = bool(rng.random() < config.flip)
         return View((height, width), (config.side, config.side), Window(top, left, config.size, config.size, flip))

@@ -1,7 +1,8 @@
 """From what a store holds to what the trainer sees: maps through crop and flip, pixels to network input.
 
 A window is int64 (left, top, side, flip): the whole image squashed to side × side, cut at (left, top), then mirrored if
-flip is 1. Points count from the outer corner of a pixel, so pixel centres lie at half-integers.
+flip has the bit 1 and turned upside down if it has the bit 2. Points count from the outer corner of a pixel, so pixel
+centres lie at half-integers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEFT, TOP, SIDE, FLIP = range(4)
+MIRRORED, UPSIDE_DOWN = 1, 2
+"""Bits of flip."""
 
 
 def maps_to_view(maps: Tensor, window: Tensor, size: int, *, grid_hw: Tensor | None = None) -> Tensor:
@@ -46,9 +49,9 @@ def maps_to_view(maps: Tensor, window: Tensor, size: int, *, grid_hw: Tensor | N
     window = window.to(maps.device)
     height, width = maps.shape[-2:]
     extent = maps.new_tensor([[height, width]]).expand(len(maps), 2) if grid_hw is None else grid_hw.to(maps)
-    never = torch.zeros_like(window[:, FLIP])
-    down = _hats(window[:, TOP], window[:, SIDE], never, extent[:, 0], height, size)
-    across = _hats(window[:, LEFT], window[:, SIDE], window[:, FLIP], extent[:, 1], width, size)
+    flips = window[:, FLIP]
+    down = _hats(window[:, TOP], window[:, SIDE], flips & UPSIDE_DOWN, extent[:, 0], height, size)
+    across = _hats(window[:, LEFT], window[:, SIDE], flips & MIRRORED, extent[:, 1], width, size)
     view = down[:, None] @ maps @ across[:, None].mT
     return view[0] if single else view
 

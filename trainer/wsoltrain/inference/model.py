@@ -37,6 +37,8 @@ class Trained:
         By label; numbers where the data set names none.
     epoch : int or None
         Of the localizer.
+    annotator : str
+        What chose epoch and threshold.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Trained:
     tau: float | None
     class_names: list[str]
     epoch: int | None
+    annotator: str = ""
 
 
 def load_trained(named: str, *, device: torch.device, anchors: str | None = None) -> Trained:
@@ -81,7 +84,8 @@ def load_trained(named: str, *, device: torch.device, anchors: str | None = None
         Task(len(names), recipe.size, recipe.seed, recipe.mean, recipe.std, artifacts=artifacts, device=device)
     )
     checkpoint.load(path, model)
-    return Trained(path, model.to(device).eval(), recipe, state.get("tau"), names, state.get("epoch"))
+    chosen = state.get("tau"), names, state.get("epoch"), state.get("annotator", "")
+    return Trained(path, model.to(device).eval(), recipe, *chosen)
 
 
 def checkpoint_file(named: str) -> Path:

@@ -36,7 +36,7 @@ class Search:
     changes : mapping
         Keys with a fixed value, which are not searched.
     settings : Settings
-        As of ``fit``; MaxBoxAcc of its first annotator on validation is maximised; `out` holds study and trials.
+        As of ``fit``; the score of its first annotator on validation is maximised; `out` holds study and trials.
     trials : int
         Of the study in all, finished, cut short or failed.
     seed : int
@@ -59,7 +59,7 @@ class TrialTracker:
 
     def __init__(self, trial: optuna.Trial, trainer: Trainer) -> None:
         self.trial, self.trainer = trial, trainer
-        self.annotator = trainer.settings.annotators[0]
+        self.annotator = trainer.settings.first.name
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
         """Take the best figure up to an epoch.
@@ -107,7 +107,8 @@ def run(search: Search, *, worker: int = 0) -> optuna.Study:
     asked = {
         "recipe": fixed.model_dump(mode="json"),
         "ranges": {name: each.model_dump(mode="json") for name, each in ranges.items()},
-        "by": search.settings.annotators[0],
+        "by": search.settings.first.name,
+        **({"metric": search.settings.metric} if search.settings.metric != "auto" else {}),
     }
     study = open_study(folder, asked, prune=search.prune, take_up=worker == 0)
     while True:
@@ -139,6 +140,6 @@ def _train(search: Search, trial: optuna.Trial, chosen: Mapping[str, Any], own: 
         trainer = Trainer(recipe, replace(search.settings, out=own), trackers)
         trainer.trackers.append(TrialTracker(trial, trainer))
         trainer.fit()
-    best = trainer.best[search.settings.annotators[0]]
+    best = trainer.best[search.settings.first.name]
     _log.info("trial %s: %.2f with %s", own.name, best, dict(chosen))
     return best

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,16 +14,18 @@ from wsolpipe.evaluate.map_scores import score_against
 from wsolpipe.evaluate.map_sources import TOP, MapBatch
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.rows import rows_of_index
-from wsolpipe.evaluate.truth import find_truth
+from wsolpipe.evaluate.truth import Truth
 from wsoltrain.data.config import ItemConfig
 from wsoltrain.data.stream import Stream
 from wsoltrain.methods.base import checked
+from wsoltrain.training.annotators import CLS, read_annotators
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from wsolpipe.evaluate.map_scores import MapScores
+    from wsolpipe.metrics.protocol import Metric
     from wsoltrain.data.config import Labelling
     from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
@@ -82,23 +84,27 @@ class Evaluator:
     root : str
         Folder of the image files.
     annotators : sequence of str
-        What to score against: ``gt`` or any word of `wsolpipe.evaluate.truth.find_truth`.
+        What to score against: words of `wsoltrain.training.annotators`.
     workers : int
         Loader processes.
     masks : Path, optional
         Folder of the ground truth's mask files.
+    metric : str
+        Figure that the truth must allow; ``auto`` for whichever it does.
 
     Attributes
     ----------
     truths : dict of str to Truth
-        By annotator.
+        By name of the annotator; ``cls`` has none.
+    choosing : list of str
+        Names of all annotators, in their order.
 
     Raises
     ------
     StoreError
         If a stage is missing; names the command that makes it.
     ConfigError
-        If an annotator has neither a box nor a mask of any row.
+        If an annotator has neither a box nor a mask of any row, or not what the metric is of.
     """
 
     def __init__(
@@ -109,6 +115,7 @@ class Evaluator:
         annotators: list[str],
         workers: int,
         masks: Path | None = None,
+        metric: str = "auto",
     ) -> None:
         plain = replace(labelling, maps=None, boxes=None)
         config = ItemConfig(
@@ -118,14 +125,46 @@ class Evaluator:
         results = StoreResults(plain.store, plain.dataset, masks)
         rows = rows_of_index(self.stream.items.rows.index)
         self.method = recipe.method
-        self.truths = {name: find_truth(results, rows, name) for name in annotators}
+        self.metric = metric
+        known = read_annotators(annotators)
+        self.choosing = [each.name for each in known]
+        self.truths = {each.name: each.find(results, rows) for each in known if each.name != CLS}
         for name, truth in self.truths.items():
-            if not truth.found and not truth.masks:
-                msg = f"split {plain.split} of {plain.dataset} has no {name} box or mask to be scored against"
-                raise ConfigError(msg)
+            self._check(name, truth)
+        self._judged = self.truths or {CLS: Truth("class names", rows)}
 
-    def run(self, model: Method[Any], device: torch.device, *, thresholds: int) -> dict[str, MapScores]:
-        """Score maps against each annotator in one pass; without min-max where they are in 0..1, as in the papers."""
+    def _check(self, name: str, truth: Truth) -> None:
+        where = f"split {truth.rows.split} of {self.stream.config.labelling.dataset}"
+        if not truth.found and not truth.masks:
+            msg = f"{where} has no {name} box or mask to be scored against"
+            raise ConfigError(msg)
+        kind = {"auto": "box or mask", "PxAP": "mask"}.get(self.metric, "box")
+        if (kind == "mask" and not truth.masks) or (kind == "box" and not truth.found):
+            other = "boxes" if kind == "mask" else "masks"
+            msg = f"metric={self.metric}: {truth.name} ({name}) of {where} holds {other} and no {kind}"
+            raise ConfigError(msg, hint="metric=auto scores each annotator by what it holds")
+
+    def metric_of(self, scores: MapScores) -> Metric:
+        """The metric asked for, or the one that suits the truth."""
+        return scores.metric if self.metric == "auto" else cast("Metric", self.metric)
+
+    def run(
+        self, model: Method[Any], device: torch.device, *, thresholds: int, more: Collection[str] = ()
+    ) -> dict[str, MapScores]:
+        """Score maps against each annotator in one pass; without min-max where they are in 0..1, as in the papers.
+
+        Parameters
+        ----------
+        thresholds : int
+            Of boxes.
+        more : collection of str
+            Further metrics (`wsolpipe.evaluate.map_scores.MAP_METRICS`).
+
+        Returns
+        -------
+        dict of str to MapScores
+            By annotator; only that of ``cls`` where there is no other, with the accuracy and no localization.
+        """
         source = NetworkMaps(model, self.stream, device, self.method)
         frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
-        return score_against(source, self.truths, frame, thresholds=thresholds, details=False)
+        return score_against(source, self._judged, frame, thresholds=thresholds, details=False, more=more)

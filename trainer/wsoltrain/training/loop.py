@@ -18,6 +18,7 @@ from wsoltrain.pseudo.missing import describe_missing
 from wsoltrain.pseudo.random import RowDraws
 from wsoltrain.training import checkpoint
 from wsoltrain.training.accumulation import add_up, group_batches
+from wsoltrain.training.annotators import CLS
 from wsoltrain.training.artifacts import read_artifacts
 from wsoltrain.training.average import Average
 from wsoltrain.training.optimisers import plan_phases
@@ -100,11 +101,14 @@ class Trainer:
         self.model.eval()
         with torch.no_grad():
             image = torch.zeros(2, 3, self.recipe.size, self.recipe.size, device=self.device)
-            checked(self.model.predict(image), len(image), self.recipe.method)
+            found = checked(self.model.predict(image), len(image), self.recipe.method)
+        if found.scores is None and CLS in self.settings.annotators:
+            msg = f"by=cls: {self.recipe.method} names no classes, so it has no accuracy to be chosen by"
+            raise ConfigError(msg, hint="by= another annotator")
 
     @property
     def best(self) -> dict[str, float]:
-        """Best validation MaxBoxAcc so far by each annotator; known to the first process."""
+        """Best validation score so far by each annotator; known to the first process."""
         return self.scoreboard.best if self.scoreboard is not None else {}
 
     def fit(self) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Recipe(Keys):
         None, description="Side to which an image is squashed before a random crop of size, pixels; null: 8/7 of size"
     )
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip")
+    vflip: float = Field(0.0, ge=0, le=1, description="Probability of a vertical flip")
+    jitter: tuple[float, float, float, float] = Field(
+        (0.0, 0.0, 0.0, 0.0),
+        description="How far colours vary in training: brightness, contrast, saturation (shares), hue (turns)",
+    )
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406), description="Mean of each colour, 0..1, of the backbone"
     )

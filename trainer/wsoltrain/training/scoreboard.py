@@ -12,6 +12,7 @@ from wsolpipe.contract.writing import writing
 from wsolpipe.metrics.protocol import Run, rank, write_run
 from wsolpipe.networks.saved_state import previous
 from wsoltrain.training import checkpoint
+from wsoltrain.training.annotators import CLS, read_annotators
 from wsoltrain.training.evaluation import Evaluator
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from wsolpipe.evaluate.map_scores import MapScores
     from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
     from wsoltrain.training.settings import Settings
@@ -44,7 +46,7 @@ class Scoreboard:
     Attributes
     ----------
     best : dict of str to float
-        Best score so far by each annotator: MaxBoxAcc, or PxAP of masks.
+        Best score so far by each annotator: the settings' metric; accuracy for ``cls``.
     ranks : dict of str to list of float
         That score and what breaks ties (`wsolpipe.metrics.protocol.rank`).
 
@@ -65,10 +67,14 @@ class Scoreboard:
         splits = {"val": (settings.val, settings.annotators)}
         if settings.test:
             splits["test"] = (settings.test, ["gt"])
+        self.annotators = {each.name: each for each in read_annotators(settings.annotators)}
         self.evaluators = {
-            kind: Evaluator(recipe, replace(settings.labelling, split=split), settings.root, names, settings.workers)
+            kind: Evaluator(
+                recipe, replace(settings.labelling, split=split), settings.root, names, settings.workers,
+                settings.masks, settings.metric,
+            )
             for kind, (split, names) in splits.items()
-        }
+        }  # fmt: skip
         self.ranks: dict[str, list[float]] = {}
 
     @property
@@ -78,7 +84,7 @@ class Scoreboard:
 
     def _weights(self, annotator: str) -> Path:
         """File of the best weights by an annotator."""
-        return self.settings.out / f"best-{annotator}.safetensors"
+        return self.settings.out / self.annotators[annotator].file_name
 
     def restore(self, best: Mapping[str, float], ranks: Mapping[str, list[float]] | None) -> None:
         """Take up the best scores of a run that continues, and what breaks ties, which older checkpoints lack.
@@ -105,29 +111,51 @@ class Scoreboard:
         """Score an epoch; a line of figures on validation for each annotator, the one that chooses first."""
         settings = self.settings
         scores = {
-            kind: each.run(model, device, thresholds=settings.thresholds) for kind, each in self.evaluators.items()
+            kind: each.run(model, device, thresholds=settings.thresholds, more=("otsu",))
+            for kind, each in self.evaluators.items()
         }
-        sums = scores["val"]
-        test = {name: each.entry() for name, each in scores.get("test", {}).items()}
-        entries: dict[str, Any] = {name: each.entry() for name, each in sums.items()}
-        accuracy = next(iter(sums.values())).result()["accuracy_top1"]
-        if accuracy is not None:
-            entries["accuracy"] = accuracy
+        entries, test = (self._entries(kind, scores.get(kind, {})) for kind in ("val", "test"))
+        if "gt" in test:
+            test["otsu"] = test["gt"].pop("otsu")
         parameters = self.recipe.model_dump(mode="json")
         with writing(settings.out / "runs"):
             write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
         lines = []
-        for name, each in sums.items():
-            metric, found = each.metric, each.result()
-            score = float(found[metric])
-            chosen = {"epoch": epoch, "tau": each.choose_tau(), "score": score, "annotator": name}
-            iou = found["iou" if metric == "MaxBoxAcc" else "pixel_iou"]
-            lines.append({"annotator": name, "epoch": epoch, metric: score, "iou": iou, "tau": chosen["tau"]})
-            _log.info("epoch %d: %s %.2f against %s at tau %.3f", epoch, metric, score, name, chosen["tau"])
-            height = [score, *(float(value) for value in rank(entries[name], metric, epoch)[1:])]
+        for name in self.annotators:
+            if name == CLS:
+                height, line = [float(entries["accuracy"]), float(epoch)], {"accuracy": entries["accuracy"]}
+            else:
+                height, line = self._judge(scores["val"][name], entries[name], epoch)
+            chosen = {"epoch": epoch, "tau": line.get("tau"), "score": height[0], "annotator": name}
+            lines.append({"annotator": name, "epoch": epoch, **line})
+            at = "" if chosen["tau"] is None else f" at tau {chosen['tau']:.3f}"
+            _log.info("epoch %d: %s %.2f against %s%s", epoch, next(iter(line)), height[0], name, at)
             if height > self.ranks.get(name, [-1.0]):
                 self.ranks[name] = height
                 state = {**chosen, "recipe": parameters, "classes": len(self.class_names)}
                 state["class_names"] = self.class_names
                 checkpoint.save(self._weights(name), model, state, {}, artifacts=self.artifacts)
         return lines
+
+    def _entries(self, kind: str, scores: Mapping[str, MapScores]) -> dict[str, Any]:
+        """Figures of a split by annotator, and the accuracy of a method that classifies."""
+        if not scores:
+            return {}
+        evaluator = self.evaluators[kind]
+        entries: dict[str, Any] = {
+            name: each.entry(evaluator.metric_of(each)) for name, each in scores.items() if name != CLS
+        }
+        accuracy = next(iter(scores.values())).result()["accuracy_top1"]
+        if accuracy is not None:
+            entries["accuracy"] = accuracy
+        return entries
+
+    def _judge(self, scores: MapScores, entry: Mapping[str, Any], epoch: int) -> tuple[list[float], dict[str, Any]]:
+        """What epochs are compared by, and the line of figures that is logged."""
+        metric = self.evaluators["val"].metric_of(scores)
+        found = scores.result()
+        height = [float(value) for value in rank(entry, metric, epoch)]
+        if metric in ("MaxBoxAcc", "PxAP"):
+            height[0] = float(found[metric])
+        iou = found["pixel_iou" if metric == "PxAP" else "iou"]
+        return height, {metric: height[0], "iou": iou, "tau": scores.choose_tau(metric)}

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.data.config import ItemConfig
 from wsoltrain.data.stream import Stream
+from wsoltrain.training.annotators import read_annotators
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wsoltrain.data.config import Labelling
+    from wsoltrain.training.annotators import Annotator
     from wsoltrain.training.parallel import Group
     from wsoltrain.training.recipe import Recipe
 
@@ -32,7 +34,11 @@ class Settings:
     val : str
         Split that is evaluated after each epoch.
     annotators : list of str
-        Stages whose boxes choose the model, or ``gt``; the first one decides.
+        What chooses the model: words of `wsoltrain.training.annotators`; the first one decides.
+    metric : str
+        Figure that chooses epochs; ``auto`` is PxAP where truth is masks, else MaxBoxAcc.
+    masks : Path or None
+        Folder of the ground truth's mask files; None leaves masks out.
     test : str or None
         Split scored against its ground truth after each epoch, for the table that compares both ways of choosing.
     workers : int
@@ -42,7 +48,7 @@ class Settings:
     device : str
         torch device.
     thresholds : int
-        Of the evaluations.
+        Of the evaluations of boxes after each epoch.
     """
 
     labelling: Labelling
@@ -50,11 +56,18 @@ class Settings:
     out: Path
     val: str = "val"
     annotators: list[str] = field(default_factory=lambda: ["proposals"])
+    metric: str = "auto"
+    masks: Path | None = None
     test: str | None = None
     workers: int = 2
     save_every: int = 200
     device: str = "cpu"
     thresholds: int = 200
+
+    @property
+    def first(self) -> Annotator:
+        """The annotator that decides."""
+        return read_annotators(self.annotators)[0]
 
 
 def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
@@ -71,6 +84,7 @@ def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
             resize=recipe.resize or round(recipe.size * 8 / 7), flip=recipe.flip, seed=recipe.seed,
             one_per_group=recipe.one_per_group, frames_per_group=recipe.frames_per_group,
             window=recipe.reads().window,
+            vflip=recipe.vflip, jitter=recipe.jitter,
         ),
         batch_size=group.share(recipe.batch), workers=settings.workers, rank=group.rank, world=group.world,
         drop_last=True, pin_memory=settings.device.startswith("cuda"),
