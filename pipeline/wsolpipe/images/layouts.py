@@ -28,6 +28,8 @@ LAYOUTS: dict[str, Layout] = {
     "cub": Layout("wsolpipe.images.importers.cub"),
     "ilsvrc": Layout("wsolpipe.images.importers.ilsvrc"),
     "openimages": Layout("wsolpipe.images.importers.openimages"),
+    "coco": Layout("wsolpipe.images.importers.coco"),
+    "voc": Layout("wsolpipe.images.importers.voc"),
     "clips": Layout("wsolpipe.images.importers.clips", upright=True),
     "ytov1": Layout("wsolpipe.images.importers.ytov"),
     "ytov22": Layout("wsolpipe.images.importers.ytov"),
