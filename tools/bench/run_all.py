@@ -126,6 +126,12 @@ BENCHES = {
     "transfer": Bench(
         (Figure("push / copies", r'"push ratio": #', 0.8), Figure("pull / copies", r'"pull ratio": #', 0.8))
     ),
+    "video_frames": Bench(
+        (
+            Figure("rows of a stage / PyAV alone", r"reading #", 0.9),
+            Figure("predict on a film / forward alone", r"predicting #", 0.9),
+        )
+    ),
 }
 
 

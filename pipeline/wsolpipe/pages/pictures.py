@@ -15,6 +15,7 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import View, resize
+from wsolpipe.images.video import open_film, split_frame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ FULL = Photo()
 
 
 def photo(root: Path, path: str, *, orientation: int | None, sha256: str | None = None, how: Photo = FULL) -> str:
-    """An image file as a data URI.
+    """An image file, or a frame of a video, as a data URI.
 
     Parameters
     ----------
@@ -62,14 +63,24 @@ def photo(root: Path, path: str, *, orientation: int | None, sha256: str | None 
     if posixpath.isabs(inside) or inside.split("/")[0] == "..":
         msg = "path leaves the folder of images"
         raise BadImageError(msg)
+    frame = split_frame(inside)
     try:
-        data = root.joinpath(inside).read_bytes()
+        if frame is not None:
+            film = open_film(root / frame[0])
+            found = film.frame_sha256(frame[1])
+        else:
+            data = root.joinpath(inside).read_bytes()
+            found = sha256_bytes(data)
+    except BadImageError:
+        raise
     except (OSError, ValueError) as error:
         msg = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise BadImageError(msg) from error
-    if sha256 and sha256_bytes(data) != sha256:
+    if sha256 and found != sha256:
         msg = "the file has changed since it was indexed, so it is not shown"
         raise BadImageError(msg)
+    if frame is not None:
+        return encode_photo(film.read(frame[1]), how)
     return encode_photo(decode(data, orientation=orientation, draft=(how.side, how.side)), how)
 
 

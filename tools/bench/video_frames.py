@@ -1,0 +1,106 @@
+"""What reading frames for a stage costs beside PyAV alone, and predicting on a film beside the network's forward.
+
+The first pair decodes the same film to RGB: PyAV in a loop, and as a stage reads its rows (opened, counted, hashed, in
+threads, in order). The second pair is the network's forward passes on frames that are ready, and all of
+``wsoltrain predict source=`` (decoding, squashing, boxes and the overlay). Both sides of a pair in turns.
+
+    python tools/bench/video_frames.py [--frames 192] [--repeat 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import ab  # noqa: E402 - after the thread count
+import av  # noqa: E402
+import torch  # noqa: E402
+
+from videos import write_video  # noqa: E402
+from wsolpipe.images.ahead import map_ahead  # noqa: E402
+from wsolpipe.images.video import Film, open_film  # noqa: E402
+from wsoltrain.inference.films import Job, predict_film  # noqa: E402
+from wsoltrain.inference.model import Trained  # noqa: E402
+from wsoltrain.inference.predict import forward, squash  # noqa: E402
+from wsoltrain.methods.base import Task  # noqa: E402
+from wsoltrain.training.recipe import recipe_type  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMIT = 0.9
+SIZE = (360, 640)
+
+
+def decode_bare(path: Path) -> int:
+    """All frames as PyAV gives them."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        return sum(len(frame.to_ndarray(format="rgb24")) > 0 for frame in container.decode(video=0))
+
+
+def decode_rows(path: Path) -> int:
+    """All frames as a stage reads them."""
+    film = Film(str(path), path.stat().st_size)
+    for number in range(len(film)):
+        film.frame_sha256(number)
+    return sum(len(pixels) > 0 for pixels in map_ahead(film.read, range(len(film)), threads=2))
+
+
+def localizer() -> Trained:
+    """TrCAM-V on a ViT-S/16 of random weights."""
+    keys = {"method": "trcam", "backbone": "vit_small_patch16_224", "weights": None, "maps": "cams"}
+    recipe = recipe_type("trcam").model_validate(keys)
+    model = recipe.build(Task(10, recipe.size))
+    return Trained(Path("none"), model.eval(), recipe, 0.5, [str(label) for label in range(10)], None)
+
+
+def predicting(path: Path, trained: Trained, folder: Path) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Forward passes on frames that are ready, and the whole command."""
+    film, device = open_film(path), torch.device("cpu")
+    ready = [squash(film.read(number), trained.recipe.size) for number in range(len(film))]
+
+    def bare() -> None:
+        for start in range(0, len(ready), 16):
+            forward(trained, ready[start : start + 16], device)
+
+    def whole() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        predict_film(Job(trained, 0.5, 16, device, folder), str(path))
+
+    return bare, whole
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print both pairs; 1 if a ratio is under the limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=192)
+    parser.add_argument("--repeat", type=int, default=5)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = write_video(folder / "film.mp4", options.frames, size=SIZE, every_key=48)
+        reading = ab.compare(lambda: decode_bare(path), lambda: decode_rows(path), repetitions=options.repeat)
+        print("\n".join(reading.lines(a="PyAV alone", b="rows of a stage", items=options.frames, unit="frames")))
+        short = write_video(folder / "short.mp4", max(16, options.frames // 4), size=SIZE, every_key=48)
+        bare, whole = predicting(short, localizer(), folder / "out")
+        using = ab.compare(bare, whole, repetitions=max(1, options.repeat // 2))
+        print("\n".join(using.lines(a="forward alone", b="predict", items=max(16, options.frames // 4), unit="frames")))
+    ratios = {"reading": reading.ratio("wall"), "predicting": using.ratio("wall")}
+    print(", ".join(f"{name} {ratio:.3f} (limit {LIMIT})" for name, ratio in ratios.items()))
+    return int(min(ratios.values()) < LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
