@@ -161,7 +161,7 @@ def of_runs(store: str, dataset: Any, folders: list[str], by: str) -> Iterator[t
         trained, seen = load_trained(folder, device=device), []
         for split, word in (("val", by), ("test", "gt")):
             place = Labelling(store, dataset.name, split, maps=None, boxes=None)
-            evaluator = Evaluator(trained.recipe, place, str(dataset.image_root()), [word], 1)
+            evaluator = Evaluator(trained.recipe, place, str(dataset.image_root()), [word], 0)
             source = NetworkMaps(trained.model, evaluator.stream, device, trained.recipe.method)
             seen.append(collect(source, evaluator.truths[word], normalise=not source.has_unit_maps()))
         yield folder, seen[0], seen[1]

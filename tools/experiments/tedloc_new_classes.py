@@ -1,6 +1,6 @@
 """TeD-Loc names classes that it was not trained on: two of the demo's eight left out in turn, all eight named.
 
-    python tools/experiments/tedloc_new_classes.py --store FOLDER [--epochs 10] [--orthogonal auto]
+    python tools/experiments/tedloc_new_classes.py --store FOLDER [--epochs 6] [--orthogonal auto]
 
 Trains as ``tedloc_demo.py`` does, without the rows of two classes and with anchors of the other six, then names the
 test images among all eight as ``predict anchors=FILE`` does. Printed are shares of the images of the six and of the two
@@ -63,7 +63,7 @@ def train(model: TedLoc, views: list[dict[str, torch.Tensor]], recipe: Recipe, l
         order = kept[torch.randperm(len(kept), generator=generator)]
         for step in range(steps):
             at = order[step * recipe.batch : (step + 1) * recipe.batch]
-            batch = {name: value[at] for name, value in views[(epoch + step) % 2].items()}
+            batch = {name: value[at] for name, value in views[epoch % len(views)].items()}
             batch["label"] = torch.tensor([labels.index(label) for label in batch["label"].tolist()])
             optimiser.zero_grad()
             torch.stack(list(model.train().losses(batch, "maps", epoch).parts.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -75,11 +75,11 @@ def main() -> None:
     """Print a line for each two classes, and means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--store", required=True)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--orthogonal", default="auto")
     given = parser.parse_args()
     root = str(load_dataset("demo").image_root())
-    changes = {"epochs": given.epochs, "resize": 96, "flip": 0.0, "orthogonal": given.orthogonal}
+    changes = {"epochs": given.epochs, "orthogonal": given.orthogonal}
     recipe = load_recipe("tedloc", dataset="demo", changes=changes)
     labelling = Labelling(given.store, "demo", "train", maps=recipe.reads().maps)
     with tempfile.TemporaryDirectory() as out:
