@@ -43,7 +43,7 @@ SCORES = "scores.json"
 
 def train(values: dict[str, str], recipe: str, seed: str, extra: list[str]) -> Path:
     """Train a recipe with one seed, or go on with it; the run's folder."""
-    out = Path(values["out"]) / f"{values.get('name', recipe)}-{seed}"
+    out = Path(values["out"]) / f"{values.get('name', Path(recipe).stem)}-{seed}"
     if not (out / SCORES).is_file():
         own = [f"{key}={values[key]}" for key in ("dataset", "store", "by", "gt")]
         run("fit", f"recipe={recipe}", f"out={out}", f"seed={seed}", "workers=0", *own, *extra)
@@ -158,7 +158,7 @@ def main(words: list[str]) -> int:
                 files = {path.stem.removeprefix("best-"): path for path in sorted(out.glob("best-*.safetensors"))}
                 scores = {name: score(values, path) for name, path in files.items()}
                 (out / SCORES).write_text(json.dumps(scores), encoding="utf-8")
-        ceiling = Path(values["out"]) / f"{values.get('name', recipe)}_ceiling"
+        ceiling = Path(values["out"]) / f"{values.get('name', Path(recipe).stem)}_ceiling"
         if values["ceiling"] == "true" and not (ceiling / "ceiling.json").is_file():
             own = [f"{key}={values[key]}" for key in ("dataset", "store")]
             run("ceiling", f"recipe={recipe}", f"out={ceiling}", "workers=0", *own, *extra)

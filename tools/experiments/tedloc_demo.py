@@ -1,6 +1,6 @@
 """TeD-Loc on the demo: ablations of losses and anchors over seeds, beside the clip_cams that it learned from.
 
-    python tools/experiments/tedloc_demo.py --store FOLDER [--seeds 3] [--epochs 6]
+    python tools/experiments/tedloc_demo.py --store FOLDER [--seeds 3] [--variants 'all, qr;kd, qr'] [KEY=VALUE …]
 
 Steps and scores are those of ``wsoltrain fit`` and ``wsoltrain eval``, but epochs take turns in four views of each
 image, the crops and flips of the first four epochs of seed 0, so that the frozen encoder runs once a view and not once
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from wsolpipe.evaluate.frame import Frame
@@ -116,17 +117,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--store", required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--variants", default=";".join(VARIANTS))
+    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args()
+    common = {key: yaml.safe_load(value) for key, value in (word.split("=", 1) for word in given.keys)}
     dataset = load_dataset("demo")
     root = str(dataset.image_root())
     found: dict[str, list[dict[str, Any]]] = {}
     print_seeds(given.store)
     views: list[dict[str, Tensor]] = []
-    for name, changes in VARIANTS.items():
+    for name in given.variants.split(";"):
+        changes = common | VARIANTS[name]
         for seed in range(given.seeds):
-            fixed = {"epochs": given.epochs, "seed": seed}
-            recipe = load_recipe("tedloc", dataset="demo", changes={**fixed, **changes})
+            recipe = load_recipe("tedloc", dataset="demo", changes={"seed": seed, **changes})
             labelling = Labelling(given.store, "demo", "train", maps=recipe.reads().maps)
             with tempfile.TemporaryDirectory() as out:
                 trainer = Trainer(recipe, Settings(labelling, root=root, out=Path(out), workers=0), [])
