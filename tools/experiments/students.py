@@ -64,11 +64,11 @@ def score(values: dict[str, str], weights: Path) -> dict[str, Any]:
     source = NetworkMaps(trained.model, evaluator.stream, device, trained.recipe.method)
     frame = Frame(side=trained.model.frame_side, normalise=not source.has_unit_maps())
     scores = score_against(source, evaluator.truths, frame, keep=True, details=False)["gt"]
-    assert scores.kept is not None  # noqa: S101 - asked for
-    tau = scores.best_tau() if trained.tau is None else trained.tau
+    tau = trained.tau or 0.0
 
-    def column(name: str) -> np.ndarray[Any, Any]:
-        found = scores.kept.get(name)[1]  # type: ignore[union-attr]
+    def column(name: str) -> Any:
+        assert scores.kept is not None  # noqa: S101 - asked for
+        found = scores.kept.get(name)[1]
         return found[:, nearest_threshold(tau, found.shape[1])].astype(float)
 
     v2 = np.mean([column(f"all {level}") for level in LEVELS], 0)

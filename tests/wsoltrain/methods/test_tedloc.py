@@ -346,3 +346,18 @@ def test_the_word_none_is_read_as_text_where_a_key_takes_it():
 
     assert load_recipe("tedloc", dataset="x", changes={"orthogonal": None}).orthogonal == "none"
     assert load_recipe("tedloc", dataset="x", changes={"weights": None}).weights is None
+
+
+def test_background_is_as_many_and_outside_unless_keys_say_otherwise():
+    maps = torch.linspace(0, 0.2, 256).view(1, 1, 16, 16)
+    maps[..., 6:10, 6:10] += 0.8
+    inside = maps[0, 0] > 0.5
+    papers, other = (
+        network(patches=4, bg_share=1.0, **keys).sampler(Pseudo(maps, torch.tensor([0])), seed=0, epoch=0).labels[0]
+        for keys in ({}, {"bg_patches": 100, "background": "anywhere"})
+    )
+    assert (papers == FOREGROUND).sum() == (papers == BACKGROUND).sum() == 4
+    assert not ((papers == BACKGROUND) & inside).any()
+    assert (other == FOREGROUND).any()
+    assert (other == BACKGROUND).sum() > 90  # a place that both sides draw is neither
+    assert ((other == BACKGROUND) & inside).any()

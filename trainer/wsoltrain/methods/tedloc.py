@@ -41,6 +41,12 @@ class TedLocKeys(BackboneKeys):
     bg_share: float = Field(
         0.3, gt=0, le=1, description="Share of the image, its weakest patches outside of it, for background (n-)"
     )
+    bg_patches: int | None = Field(
+        None, ge=1, description="Background patches drawn, however many foreground there is; null: as many (paper)"
+    )
+    background: Literal["outside", "anywhere"] = Field(
+        "outside", description="Whether background keeps out of the seed's Otsu region (paper)"
+    )
     losses: Literal["kd", "kd+pcl", "all"] = Field(
         "all",
         description="kd: patches to anchors; kd+pcl: foreground against background too; all: image class too "
@@ -93,6 +99,10 @@ class TedLoc(Method[TedLocKeys]):
             nn.Conv2d(width, self.anchors.shape[1], 1),
         )
         self.g = nn.Conv2d(self.anchors.shape[1], 1, 1)
+        self.sampler = patches(
+            n=keys.patches, fg_share=keys.fg_share, bg_share=keys.bg_share, n_bg=keys.bg_patches,
+            keep_out=keys.background == "outside",
+        )  # fmt: skip
         nn.init.zeros_(self.g.weight)  # so that training begins with equal weights of all patches in h
         nn.init.zeros_(self.g.bias)  # type: ignore[arg-type]
 
@@ -149,8 +159,7 @@ class TedLoc(Method[TedLocKeys]):
         task.lap("forward")
         seeds = maps_to_view(batch["maps"], batch["window"], task.size, grid_hw=batch.get("grid_hw"))
         seeds = nn.functional.adaptive_avg_pool2d(seeds[:, :1], logits.shape[-2:])
-        sampler = patches(n=keys.patches, fg_share=keys.fg_share, bg_share=keys.bg_share)
-        drawn = sampler(Pseudo(seeds, batch["row"]), seed=task.seed, epoch=epoch)
+        drawn = self.sampler(Pseudo(seeds, batch["row"]), seed=task.seed, epoch=epoch)
         foreground = drawn.labels == FOREGROUND
         known = foreground | (drawn.labels == BACKGROUND)
         parts = {"kd": keys.kd_weight * self._kd(z, foreground, batch["label"])}

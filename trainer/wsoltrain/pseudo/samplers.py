@@ -210,9 +210,15 @@ def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3, dilation: int
     return OtsuRegion(n_fg, n_bg, 1.0, bg_share, False, "all", 11, keep_out=False, balanced=False, dilation=dilation)
 
 
-def patches(*, n: int = 10, fg_share: float = 0.5, bg_share: float = 0.3) -> OtsuRegion:
-    """TeD-Loc (thesis ch. 3), on maps at patch resolution: uniform in both sides, equally many, apart."""
-    return OtsuRegion(n, n, fg_share, bg_share, False, "all")
+def patches(
+    *, n: int = 10, fg_share: float = 0.5, bg_share: float = 0.3, n_bg: int | None = None, keep_out: bool = True
+) -> OtsuRegion:
+    """TeD-Loc (thesis ch. 3), on maps at patch resolution: uniform in both sides, equally many, apart.
+
+    With `n_bg`, that many of background, however many there are of foreground; without `keep_out`, from anywhere.
+    """
+    balanced, n_bg = n_bg is None, n if n_bg is None else n_bg
+    return OtsuRegion(n, n_bg, fg_share, bg_share, False, "all", keep_out=keep_out, balanced=balanced)
 
 
 @dataclass(frozen=True)
