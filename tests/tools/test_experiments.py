@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "experiments"))
+import pytest
 import real_data
+import students
 
 from wsolpipe.images.dataset import load_dataset
+from wsoltrain.training.recipe_file import load_recipe
+
+RECIPES = sorted((Path(real_data.__file__).parent / "photographs").glob("*.yaml"))
 
 LABELS = {f"{label}/{number:03d}.jpg": str(label) for label in range(3) for number in range(20)}
 
@@ -41,3 +46,18 @@ def test_written_set_is_read_by_the_product(tmp_path):
     folder = tmp_path / "out" / "few"
     boxes = [(folder / split / "localization.txt").read_text().splitlines() for split in dataset.splits]
     assert [len(each) for each in boxes] == [72, 18, 30]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_of_photographs_are_valid(path):
+    assert load_recipe(str(path), dataset="photographs", changes={}).size == 128
+
+
+def test_students_are_averaged_over_seeds_and_their_interval_is_over_images():
+    seeds = [{name: [0.0, 1.0, 1.0, 1.0] for name in students.FIGURES} for _ in range(2)]
+    seeds[1]["iou"] = [0.0, 1.0, 0.0, 1.0]
+    accuracy, _, iou = students.student_cells(seeds)
+    assert accuracy.startswith("0.8 ± 0.0 [")
+    assert iou.startswith("0.625 ± 0.177 [")  # means 0.75 and 0.5
+    low, high = map(float, iou[iou.index("[") + 1 : -1].split(","))
+    assert 0 <= low < 0.625 < high <= 1
