@@ -30,7 +30,7 @@ def refused(done, code, *told):
         ("cluster=slurmm", ["unknown cluster 'slurmm'", "dask-local"]),
         ("frame.spred=2", ["unknown parameter of stage frame 'spred'; did you mean 'spread'"]),
         ("fram.spread=2", ["unknown stage 'fram'; did you mean 'frame'"]),
-        ("frame.spread=wide", ["frame.spread='wide'", "number"]),
+        ("frame.spread=wide", ["frame.spread=wide", "number"]),
         ("workers=two", ["workers=two: expected integer"]),
         ("split=tarin", ["unknown split of toy 'tarin'; did you mean 'train'"]),
         ("rows=5", ["rows=start:stop"]),

@@ -39,7 +39,7 @@ def test_a_training_on_an_absent_device_writes_nothing(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         wsoltrain([*given, f"device={ABSENT}", f"out={tmp_path / 'run'}"])
     assert ended.value.code == 3
-    assert f"error: device={ABSENT}: torch sees" in capsys.readouterr().err
+    assert f"wsoltrain: device={ABSENT}: torch sees" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

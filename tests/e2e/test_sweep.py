@@ -50,7 +50,7 @@ def test_a_sweep_from_a_file_shares_what_is_upstream_resumes_and_ends_with_one_t
 
 
 def test_every_combination_is_checked_before_any_is_run_and_other_commands_take_one_value(bench, capsys):  # noqa: F811
-    for command, told in (("run", "frame.spread='wide'"), ("plan", "frame.spread='wide'"), ("eval", "one value a key")):
+    for command, told in (("run", "frame.spread=wide"), ("plan", "frame.spread=wide"), ("eval", "one value a key")):
         with pytest.raises(ConfigError, match=told):
             call(capsys, command, *words(bench, "sweep.frame.spread=2.0,wide"))
     assert not bench.store.exists()

@@ -108,7 +108,7 @@ def test_an_unknown_data_set_split_or_parameter_names_the_nearest(bench):
         bench.go("shade.gian=2")
     with pytest.raises(ConfigError, match="unknown data set 'deom'; did you mean 'demo'"):
         bench.go("dataset=deom")
-    with pytest.raises(ConfigError, match=r"shade.grid='big'.*integer"):
+    with pytest.raises(ConfigError, match=r"shade.grid=big: expected a whole number"):
         bench.go("shade.grid=big")
 
 

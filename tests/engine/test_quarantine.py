@@ -14,7 +14,7 @@ from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.isolation import process_guarded
 from wsolpipe.engine.plan import make_plan
 from wsolpipe.launch.run import budget
-from wsolpipe.stages.base import Rows
+from wsolpipe.stages.base import Context, Rows, Stage, StageParams
 
 
 def spoil(bench, *names):
@@ -69,6 +69,8 @@ def test_a_lone_row_in_its_block_can_be_bad(done):
 class Picky:
     """Raises on the rows named, as a stage would."""
 
+    params = None
+
     def __init__(self, bad, error=None):
         self.bad, self.error, self.calls = set(bad), error or ValueError("bad"), 0
 
@@ -111,6 +113,36 @@ def test_an_image_that_a_stage_loads_itself_and_that_is_bad_is_quarantined():
 
 def test_every_image_of_a_block_may_be_bad():
     guarded(range(64), error=BadImageError("cannot be read"))
+
+
+class Batched(StageParams):
+    batch: int
+
+
+class Hungry(Stage[Batched]):
+    """Runs out of memory with more than 16 rows at once, as a network on a GPU would."""
+
+    def arrays(self):
+        return {"x": ArraySpec(dtype="float32", fill="nan")}
+
+    def process(self, rows, inputs):
+        if self.params.batch > 16:
+            msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
+            raise RuntimeError(msg)
+        rows.quarantine(5, "bad")
+        return {"x": np.arange(len(rows), dtype=np.float32)}
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does():
+    rows, said = Rows(np.arange(64), {}, lambda position: None), []
+    stage = Hungry(Batched(batch=64), Context(dataset="x", warn=said.append))
+    made = process_guarded(stage, rows, {}, {"x": ArraySpec(dtype="float32", fill="nan")})
+    assert np.isnan(made["x"]).nonzero()[0].tolist() == [5]
+    assert said == [
+        "Hungry: cpu ran out of memory with batch=64; going on with batch=32",
+        "Hungry: cpu ran out of memory with batch=32; going on with batch=16",
+    ]
+    assert stage.params.batch == 16
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])

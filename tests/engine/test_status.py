@@ -8,11 +8,11 @@ import shutil
 import pytest
 
 from wsolpipe import open_store
-from wsolpipe.cli.command import shown
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.leases import LONGEST_TTL, Leases
 from wsolpipe.engine.status import last_command, survey
+from wsolpipe.keys.console import shown
 
 NOTES = {
     "a list": "[1]", "a number": "7", "deep": "[" * 100_000, "without time": '{"command": "wsolpipe run"}',

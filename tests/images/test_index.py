@@ -250,14 +250,22 @@ def test_digests_do_not_visit_values_one_by_one():
             "width": pa.array(np.full(count, 500), pa.int32()),
         }
     )
-    started = time.thread_time()
-    column_digests(table)
-    spent, started = time.thread_time() - started, time.thread_time()
-    for name in table.column_names:
-        hasher = hashlib.sha256()
-        for value in table.column(name).to_pylist():
-            hasher.update(repr(value).encode())
-    assert spent < (time.thread_time() - started) / 2
+
+    def value_by_value(table):
+        for name in table.column_names:
+            hasher = hashlib.sha256()
+            for value in table.column(name).to_pylist():
+                hasher.update(repr(value).encode())
+
+    def least(work):
+        spent = []
+        for _ in range(5):
+            started = time.thread_time()
+            work(table)
+            spent.append(time.thread_time() - started)
+        return min(spent)
+
+    assert least(column_digests) < least(value_by_value) / 2
 
 
 def test_exif_decides_whether_boxes_fit_upright_or_stored_pixels(tmp_path, describe):

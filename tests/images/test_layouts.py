@@ -42,7 +42,7 @@ def test_folder_labels_count_over_all_splits_so_that_they_agree(pets):
         ("train/dog/3.jpeg", (1,)),
     ]
     assert [row.labels for row in val.rows] == [(1,), (2,)]
-    assert train.ignored == 1
+    assert train.ignored == {".txt": 1}
     assert config.exif == "apply"
 
 
@@ -363,3 +363,11 @@ def test_another_number_of_synsets_than_described_is_refused(imagenet):
 def test_entities_in_annotations_are_refused():
     bomb = '<!DOCTYPE a [<!ENTITY b "xx"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'
     assert "entities are not allowed" in read_xml(bomb.encode()).fault
+
+
+def test_a_folder_without_images_says_what_it_has(tmp_path, describe):
+    for name in ("cat/a.fits", "cat/b.FITS", "cat/notes"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"only 1 without a suffix, 2 \.fits"):
+        list_split(describe(layout="folder", split={"train": "."}), "train")

@@ -23,7 +23,7 @@ from photographs import make_parser, parse
 
 from wsolpipe.images.decode import decode
 from wsolpipe.stages.base import Context, Rows
-from wsolpipe.stages.regions import RegionsStage, cores
+from wsolpipe.stages.regions import RegionsStage, threads_here
 from wsolpipe.stages.registry import load_registry
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ def main() -> int:
 
     stage.proposer(images[0])
     result = compare(
-        lambda: timed(one_thread, 1), lambda: timed(whole, cores()), repetitions=options.repetitions, warmup=0
+        lambda: timed(one_thread, 1), lambda: timed(whole, threads_here()), repetitions=options.repetitions, warmup=0
     )
-    print(f"selective search {options.mode}, longest side 500, {cores()} threads on {os.cpu_count()} cores")
+    print(f"selective search {options.mode}, longest side 500, {threads_here()} threads on {os.cpu_count()} cores")
     print("\n".join(result.lines(a="one thread", b="stage", items=len(paths), unit="images")))
     waits = [statistics.median(timing.waited / timing.wall for timing in side) for side in (result.a, result.b)]
-    print(f"  by the clock {result.ratio('wall') / cores():.3f} of {cores()} × one thread")
-    print(f"  in the queue of a core: {waits[0]:.0%} of the time with one thread, {waits[1]:.0%} with {cores()}")
-    share = result.ratio("alone") / cores()
-    print(f"{'ok' if share >= WANTED else 'TOO SLOW'}: {share:.3f} of {cores()} × one thread, wanted {WANTED}")
+    print(f"  by the clock {result.ratio('wall') / threads_here():.3f} of {threads_here()} × one thread")
+    print(f"  in the queue of a core: {waits[0]:.0%} of the time with one thread, {waits[1]:.0%} with {threads_here()}")
+    share = result.ratio("alone") / threads_here()
+    print(f"{'ok' if share >= WANTED else 'TOO SLOW'}: {share:.3f} of {threads_here()} × one thread, wanted {WANTED}")
     return int(share < WANTED)
 
 

@@ -21,18 +21,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from wsolpipe.contract.errors import WsolError
+from wsolpipe.contract.extras import command_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LEAST_FREE = 2**30
 CLOCK_TOLERANCE = 5.0
-PACKAGES = {
-    "torch": "pip install 'wsolpipe[pipeline]'",
-    "torchvision": "pip install 'wsolpipe[pipeline]'",
-    "timm": "pip install 'wsolpipe[pipeline]'",
-    "numba": "pip install 'wsolpipe[pipeline]'",
-}
+PACKAGES = ("torch", "torchvision", "timm", "numba")
 FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "TIFF"}
 
 
@@ -74,12 +70,15 @@ def _versions(store: str) -> Found:  # noqa: ARG001
 
 
 def _packages(store: str) -> Found:
-    wanted = dict(PACKAGES)
-    if "://" in store and not store.startswith("file:"):
-        wanted["obstore"] = "pip install 'wsolpipe[s3]'"
+    remote = "://" in store and not store.startswith("file:")
+    wanted = (*PACKAGES, "obstore") if remote else PACKAGES
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
-        return False, f"not installed: {', '.join(missing)}", "; ".join(dict.fromkeys(wanted[name] for name in missing))
+        return (
+            False,
+            f"not installed: {', '.join(missing)}",
+            "; ".join(dict.fromkeys(str(command_for(name)) for name in missing)),
+        )
     return True, ", ".join(f"{name} {metadata.version(name)}" for name in wanted), ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsolpipe.keys.console import shown
 from wsolpipe.keys.run_keys import RUN_KEYS
 from wsolpipe.keys.shell import KeyCommand, Section, words_argument
 from wsolpipe.keys.word_file import CONFIG, expand_words
@@ -17,10 +18,14 @@ from wsolpipe.keys.word_file import CONFIG, expand_words
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from rich.table import Table
+
     from wsolpipe.engine.config import RunConfig
     from wsolpipe.keys.key import Key
 
 Body = Callable[[tuple[str, ...], bool], int]
+_KEY = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8}\b")
+_NOTHING = ("–", "", "0", "0.000", "0 s")
 
 
 @dataclass(frozen=True)
@@ -182,45 +187,61 @@ def make_command(
     return decorate
 
 
-def print_json(value: Any) -> None:
-    """`value` on standard output, NaN as null."""
-    from wsolpipe.contract.canonical import jsonable
+def print_table(columns: list[str], rows: list[list[Any]], *, title: str | None = None, wide: bool = False) -> None:
+    """A table on standard output, numbers to the right.
 
-    print(json.dumps(jsonable(value), indent=1))
+    Where it is wider than the terminal, keys are cut to their first eight digits, and columns in which no row says
+    anything are left out.
 
-
-def print_table(columns: list[str], rows: list[list[Any]], *, title: str | None = None) -> None:
-    """A table on standard output: numbers to the right, as wide as it must be."""
-    from rich import box
+    Parameters
+    ----------
+    wide : bool
+        Show everything, however long the lines.
+    """
     from rich.console import Console
+
+    numeric = [bool(rows) and all(_is_number(row[number]) for row in rows) for number in range(len(columns))]
+    cells = [[_text(value) for value in row] for row in rows]
+    console = Console()
+    width = console.width if console.is_terminal else 160
+    if not wide and _width(columns, cells) > width:
+        cells = [[_KEY.sub(r"\1", text) for text in row] for row in cells]
+        columns, cells, numeric = _without_empty_columns(columns, cells, numeric)
+    if wide:
+        width = max(width, _width(columns, cells))
+    Console(width=width).print(_build_table(columns, cells, numeric, title))
+
+
+def _build_table(columns: list[str], cells: list[list[str]], numeric: list[bool], title: str | None) -> Table:
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
-        numeric = bool(rows) and all(_is_number(row[number]) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(_text(value)) for value in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _width(columns: list[str], cells: list[list[str]]) -> int:
+    """Characters of a line: the longest cell of each column, a space on either side, and one between columns."""
+    return sum(max(map(len, column)) + 3 for column in zip(columns, *cells, strict=True))
+
+
+def _without_empty_columns(
+    columns: list[str], cells: list[list[str]], numeric: list[bool]
+) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Leave out the columns in which every row says nothing."""
+    kept = [at for at in range(len(columns)) if any(row[at] not in _NOTHING for row in cells)]
+    return [columns[at] for at in kept], [[row[at] for at in kept] for row in cells], [numeric[at] for at in kept]
 
 
 def print_skipped(folders: Iterable[str]) -> None:
     """A line on standard error for each folder of a store that is none of its own."""
     for name in folders:
         print(f"skipped: folder {shown(name)}: its name cannot belong to a store", file=sys.stderr)
-
-
-def shown(text: str) -> str:
-    """`text` with control and formatting characters spelled out: names and notes of a store may hold terminal codes."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def _is_number(value: Any) -> bool:

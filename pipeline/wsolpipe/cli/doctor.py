@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_table
+from wsolpipe.keys.console import print_json
 
 
 @make_command("doctor", listed=("store",))

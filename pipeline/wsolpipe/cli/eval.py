@@ -6,8 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_table
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys
 from wsolpipe.keys.run_keys import SPLIT
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import make_command, print_table
 from wsolpipe.cli.transfer import SELECTION_KEYS
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.run_keys import STORE
 
 KEYS = (STORE, *(key for key in SELECTION_KEYS if key.name in {"dataset", "stages", "split"}))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import configure, make_command, print_json
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsolpipe.share.formats.known import FORMATS, find_format
 

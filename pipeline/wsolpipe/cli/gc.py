@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from wsolpipe.cli.command import make_command, print_json
+from wsolpipe.cli.command import make_command
 from wsolpipe.cli.ls import DATASET, RUNS, show
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import STORE
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import configure, make_command, print_json
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import SPLIT, STAGE
 from wsolpipe.share.formats.known import FORMATS, WRITTEN_ONLY, find_format

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsolpipe.cli.command import make_command, print_json, print_table
+from wsolpipe.cli.command import make_command, print_table
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import STORE
 

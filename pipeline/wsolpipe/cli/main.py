@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import importlib
 import os
@@ -11,6 +10,7 @@ import sys
 import click
 
 from wsolpipe import __version__
+from wsolpipe.keys.console import call
 
 COMMANDS = {
     "run": "Run stages, and whatever they need that is missing.",
@@ -79,42 +79,14 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point: errors of the user in one line, with the exit code of their kind."""
+    """Entry point."""
     gc.set_threshold(10_000, 20, 20)  # thousands of small records are read at a time, and none of them in a circle
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look through every installed package
-    from wsolpipe.contract.errors import WsolError
-
     if "_WSOLPIPE_COMPLETE" in os.environ:
         from wsolpipe.keys.bash import register
 
         register()
-    try:
-        sys.exit(cli(prog_name="wsolpipe", standalone_mode=False))
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(3)
-    except (click.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
-    except WsolError as error:
-        if "--debug" in sys.argv:
-            raise
-        from wsolpipe.cli.command import shown
-
-        print(f"wsolpipe: {shown(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if "--debug" in sys.argv or error.errno != errno.ENAMETOOLONG:
-            raise
-        from wsolpipe.contract.nearest import shorten
-
-        print(f"wsolpipe: a name of a file is too long: {shorten(str(error.filename))}", file=sys.stderr)
-        sys.exit(3)
+    sys.exit(call(cli, "wsolpipe", sys.argv[1:]))
 
 
 if __name__ == "__main__":

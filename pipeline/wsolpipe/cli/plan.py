@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_table
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import duration, print_json
 from wsolpipe.keys.key import Key
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 KEYS = (Key("check", kinds.flag(), "exit with 2 if work is pending", False),)
 
 
-@make_command("plan", keys=KEYS, listed=("stage", "dataset", "store", "split", "limit", "rows", "root", "stages"))
+@make_command(
+    "plan", keys=KEYS, listed=("stage", "dataset", "store", "split", "limit", "rows", "root", "stages", "wide")
+)
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Say what `run` with the same words would make, and why; reads no table and no image.
 
@@ -46,23 +49,20 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         print_json({"stages": [line.to_json() for line in lines], "store": config.store, "pending": pending, **total})
     else:
         print_table(
-            ["stage", "split", "key", "rows", "shards", "to make", "why", "hours left", "files", "MiB"],
+            ["stage", "split", "key", "rows", "shards", "to make", "why", "left", "files", "MiB"],
             [
                 [
                     line.stage, line.split or "–", line.key, line.rows or None, line.shards,
                     line.shards - line.shards_done, line.reason,
-                    None if line.remaining_seconds is None else line.remaining_seconds / 3600,
+                    duration(line.remaining_seconds) if line.remaining_seconds else None,
                     line.files, line.bytes / 2**20,
                 ]
                 for line in lines
             ],
+            wide=config.wide,
         )  # fmt: skip
         files, size, left = sum(line.files for line in lines), sum(line.bytes for line in lines), _seconds(lines)
-        time = (
-            "unknown time (some stages have no shard yet)"
-            if left is None
-            else f"{left / 3600:,.2f} hours of one worker"
-        )
+        time = "unknown time (some stages have no shard yet)" if left is None else f"{duration(left)} of one worker"
         print(f"to make: {time}; in the end {files:,} files, {size / 2**20:,.1f} MiB")
     return 2 if pending and own["check"] else 0
 

@@ -1,11 +1,12 @@
-"""How a run shows itself: bars on a terminal, a line a shard in a log. Everything goes to standard error."""
+"""How a run shows itself: bars on a terminal, lines in a log. Everything goes to standard error."""
 
 from __future__ import annotations
 
 import sys
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -18,33 +19,50 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.launch.events import describe
+from wsolpipe.launch.progress import LogLines, RunProgress
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from wsolpipe.launch.progress import StageProgress
+
+STYLES = {"note": "dim", "late": "dim", "warning": "yellow", "failure": "red"}
+
 
 class Display:
-    """Receives the events of a run, from any thread."""
+    """Receives the events of a run, from any thread.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    log : str, optional
+        File to which every line of a log is appended, with its time, whatever is on the terminal.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+    """
+
+    def __init__(self, log: str | None = None) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal
         self.bars = Progress(
             TextColumn("{task.fields[name]:<18}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:>12}"),
+            TextColumn("{task.fields[rate]:>11}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
             transient=False,
         )
-        self.tasks: dict[tuple[str, str | None], TaskID] = {}
-        self.totals: dict[str, int] = {}
-        self.partial: dict[tuple[str, str | None], dict[Any, int]] = {}
-        self.finished: dict[tuple[str, str | None], int] = {}
-        self.began: dict[tuple[str, str | None], float] = {}
+        self.tasks: dict[str, TaskID] = {}
+        self.progress = RunProgress()
+        self.file = _open_log(log)
+        self.lines = LogLines(self._print)
+        self.file_lines = LogLines(self._append)
         self.lock = threading.Lock()
 
     def __enter__(self) -> Display:
@@ -57,73 +75,43 @@ class Display:
     ) -> None:
         if self.live:
             self.bars.stop()
+        if self.file is not None:
+            self.file.close()
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event."""
         with self.lock:
-            handler = getattr(self, f"_on_{event['event']}", None)
-            if handler is not None:
-                handler(event)
+            if self.file is not None:
+                self.file_lines(event)
+            if event["event"] in STYLES:
+                self.console.print(describe(event), style=STYLES[event["event"]], markup=False)
+                if event["event"] == "failure" and "--debug" in sys.argv:
+                    self.console.print(event["traceback"], markup=False)
+            elif not self.live:
+                self.lines(event)
+            elif stage := self.progress.note(event):
+                self._update(stage)
 
-    def already_done(self, stage: str, split: str | None, rows: int) -> None:
-        """Rows that were committed before this run began."""
-        self.finished[stage, split] = rows
+    def _update(self, stage: StageProgress) -> None:
+        if stage.name not in self.tasks:
+            self.tasks[stage.name] = self.bars.add_task(stage.name, name=stage.name, rate="", total=stage.total)
+        rate = stage.rate(self.progress.clock())
+        shown = f"{rate:.1f} img/s" if rate and stage.steps is None else ""
+        self.bars.update(self.tasks[stage.name], completed=stage.done, total=stage.total, rate=shown)
 
-    def _on_index(self, event: dict[str, Any]) -> None:
-        self.totals[event["split"]] = event["rows"]
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)  # plain: a log of thousands of shards must cost nothing
 
-    def _on_note(self, event: dict[str, Any]) -> None:
-        self.console.print(describe(event), style="dim", markup=False)
+    def _append(self, line: str) -> None:
+        assert self.file is not None
+        self.file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
 
-    _on_late = _on_note
 
-    def _on_warning(self, event: dict[str, Any]) -> None:
-        self.console.print(describe(event), style="yellow", markup=False)
-
-    def _on_failure(self, event: dict[str, Any]) -> None:
-        self.console.print(describe(event), style="red", markup=False)
-        if "--debug" in sys.argv:
-            self.console.print(event["traceback"], markup=False)
-
-    def _on_begin(self, event: dict[str, Any]) -> None:
-        self.began.setdefault((event["stage"], event["split"]), time.monotonic())
-        if self.live:
-            self._task(event)
-
-    def _on_rows(self, event: dict[str, Any]) -> None:
-        key = (event["stage"], event["split"])
-        self.partial.setdefault(key, {})[event["shard"]] = event["done"]
-        self._show(event)
-
-    def _on_progress(self, event: dict[str, Any]) -> None:
-        if self.live and event["split"] is None:
-            self.bars.update(self._task(event), completed=event["done"], total=event["total"])
-
-    def _on_shard(self, event: dict[str, Any]) -> None:
-        key = (event["stage"], event["split"])
-        self.partial.setdefault(key, {}).pop(event["shard"], None)
-        self.finished[key] = self.finished.get(key, 0) + event["rows"]
-        if self.live:
-            self._show(event)
-            if event["split"] is None:
-                task = self._task(event)
-                self.bars.update(
-                    task, completed=self.bars.tasks[task].total or 1, total=self.bars.tasks[task].total or 1
-                )
-            return
-        print(describe(event), file=sys.stderr, flush=True)  # plain: a log of thousands of shards must cost nothing
-
-    def _task(self, event: dict[str, Any]) -> TaskID:
-        key = (event["stage"], event["split"])
-        if key not in self.tasks:
-            name = f"{event['stage']} {event['split'] or ''}"
-            self.tasks[key] = self.bars.add_task(name, name=name, rate="", total=self.totals.get(event["split"] or ""))
-        return self.tasks[key]
-
-    def _show(self, event: dict[str, Any]) -> None:
-        if not self.live or event["split"] is None:
-            return
-        key = (event["stage"], event["split"])
-        under_way = sum(self.partial.get(key, {}).values())
-        seconds = time.monotonic() - self.began.setdefault(key, time.monotonic())
-        rate = f"{(self.finished.get(key, 0) + under_way) / seconds:.1f} img/s" if seconds > 1 else ""
-        self.bars.update(self._task(event), completed=self.finished.get(key, 0) + under_way, rate=rate)
+def _open_log(log: str | None) -> TextIO | None:
+    if log is None:
+        return None
+    try:
+        return Path(log).open("a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        msg = f"log={log}: {(error.strerror or str(error)).lower()}"
+        raise ConfigError(msg, hint="name a file in a folder that exists and may be written") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table, shown
+from wsolpipe.cli.command import configure, make_command, print_table
+from wsolpipe.keys.console import print_json, shown
 
 
 @make_command("repair", listed=("store", "dataset", "stage"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from wsolpipe.cli.command import configure, make_command, print_json
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import SPLIT
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_table
+from wsolpipe.cli.command import configure, make_command, print_table
 from wsolpipe.cli.sweeping import run_sweep
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.run_keys import RUN_KEYS
 
 
@@ -61,13 +62,13 @@ def run_words(words: tuple[str, ...], as_json: bool, *, resume: str) -> int:
     try:
         if sweep.axes:
             return run_sweep(sweep, as_json=as_json)
-        with Display() as display:
+        with Display(config.log) as display:
             outcome = run(config, display, threading.Event())
     except WsolError as error:
         if error.exit_code == ConfigError.exit_code or "--debug" in sys.argv:
             raise  # nothing was begun that could be resumed, or the traceback is wanted
-        print(f"wsolpipe: {error}\nresume with: {resume}", file=sys.stderr)
-        return error.exit_code
+        error.hint = "\n  -> ".join(text for text in (error.hint, f"resume with: {resume}") if text)
+        raise
     remember_command(outcome.session, resume)
     if as_json:
         print_json(outcome.to_json(resume))
@@ -76,7 +77,7 @@ def run_words(words: tuple[str, ...], as_json: bool, *, resume: str) -> int:
             [line.stage, line.split or "–", line.key, line.rows or None, line.done, line.quarantined, line.seconds]
             for line in outcome.lines
         ]
-        print_table(["stage", "split", "key", "rows", "done", "quarantined", "seconds"], rows)
+        print_table(["stage", "split", "key", "rows", "done", "quarantined", "seconds"], rows, wide=config.wide)
     if outcome.code:
         if any(line.quarantined for line in outcome.lines):
             print(f"see why: wsolpipe quarantine list dataset={config.dataset} store={config.store}", file=sys.stderr)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from wsolpipe.cli.command import configure, make_command, print_json, print_skipped, print_table, shown
+from wsolpipe.cli.command import configure, make_command, print_skipped, print_table
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import duration, print_json, shown
 from wsolpipe.keys.key import Key
 
 KEYS = (
@@ -15,7 +16,7 @@ KEYS = (
 )
 
 
-@make_command("status", keys=KEYS, listed=("store", "dataset", "stage"))
+@make_command("status", keys=KEYS, listed=("store", "dataset", "stage", "wide"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Show the progress of every stage of a store; needs no cluster and no data set."""
     from wsolpipe import open_store
@@ -32,7 +33,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         if as_json:
             print_json({"stages": lines, "failed": failed, "skipped": skipped, "store": config.store, "resume": resume})
         else:
-            _show(lines, failed, resume)
+            _show(lines, failed, resume, wide=config.wide)
             print_skipped(skipped)
         if not own["watch"]:
             return 0
@@ -48,30 +49,22 @@ def _name_in_store(dataset: str) -> str | None:
     return dataset or None
 
 
-def _show(lines: list[dict[str, Any]], failed: list[dict[str, Any]], resume: str | None) -> None:
-    columns = [
-        "data set",
-        "stage",
-        "split",
-        "key",
-        "rows",
-        "done",
-        "quarantined",
-        "shards",
-        "img/s",
-        "ETA s",
-        "running",
-    ]
+def _show(lines: list[dict[str, Any]], failed: list[dict[str, Any]], resume: str | None, *, wide: bool) -> None:
+    columns = ["stage", "split", "key", "rows", "done", "quarantined", "shards", "img/s", "left", "running"]
     rows = [
         [
-            line["dataset"], line["stage"], line["split"] or "–", line["key"], line["rows"] or None, line["done"],
+            line["stage"], line["split"] or "–", line["key"], line["rows"] or None,
+            f"{line['done']:,}" + (f" (+{line['under_way']:,})" if line["under_way"] else ""),
             line["quarantined"], f"{line['shards_done']}/{line['shards']}", line["rows_per_second"],
-            line["eta_seconds"],
+            duration(line["eta_seconds"]) if line["eta_seconds"] else None,
             f"{line['running']}" + (f" ({line['stale_leases']} stale)" if line["stale_leases"] else ""),
         ]
         for line in lines
     ]  # fmt: skip
-    print_table(columns, rows)
+    names = list(dict.fromkeys(line["dataset"] for line in lines))
+    for name in names:
+        shown_rows = [row for row, line in zip(rows, lines, strict=True) if line["dataset"] == name]
+        print_table(columns, shown_rows, title=shown(name), wide=wide)
     for line in [*lines, *failed]:
         for shard, reason in line["failures"].items():
             unit = f" of {line['split']} shard {shard}" if line["split"] else ""

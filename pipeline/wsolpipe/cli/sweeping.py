@@ -7,7 +7,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import configure, print_json, print_table
+from wsolpipe.cli.command import configure, print_table
+from wsolpipe.keys.console import print_json
 
 if TYPE_CHECKING:
     from wsolpipe.engine.config import RunConfig
@@ -56,7 +57,7 @@ def run_sweep(sweep: Sweep, *, as_json: bool) -> int:
     resume, stop = resume_command(), threading.Event()
     tried: list[Tried] = []
     chosen = configurations(sweep)
-    with Display() as display:
+    with Display(chosen[0][1].log) as display:
         for number, (values, config) in enumerate(chosen, 1):
             print(f"{number} of {len(chosen)}: {_shown(values)}", file=sys.stderr)
             tried.append(Tried(values, config, run(config, display, stop)))
@@ -68,7 +69,7 @@ def run_sweep(sweep: Sweep, *, as_json: bool) -> int:
         print_json({"sweep": {name: list(values) for name, values in sweep.axes.items()}, "lines": lines,
                     "store": chosen[0][1].store, "resume": resume})  # fmt: skip
     else:
-        _print_lines(list(sweep.axes), lines)
+        _print_lines(list(sweep.axes), lines, wide=chosen[0][1].wide)
     code = max((item.outcome.code for item in tried), default=0)
     if code:
         verdicts = dict.fromkeys(
@@ -111,8 +112,8 @@ def _figures(item: Tried, line: Any) -> dict[str, Any]:
     return {name: value["mean"] if isinstance(value, dict) else value for name, value in kept.items()}
 
 
-def _print_lines(axes: list[str], lines: list[dict[str, Any]]) -> None:
+def _print_lines(axes: list[str], lines: list[dict[str, Any]], *, wide: bool) -> None:
     names = [name for name in FIGURES if any(name in line["figures"] for line in lines)]
     columns = [*axes, "stage", "split", "key", "rows", "done", *names]
     rows = [[*(line[name] for name in columns[: len(axes) + 5]), *map(line["figures"].get, names)] for line in lines]
-    print_table(columns, rows)
+    print_table(columns, rows, wide=wide)

@@ -8,9 +8,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import print_json, print_skipped, print_table, shown
+from wsolpipe.cli.command import print_skipped, print_table
 from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json, shown
 from wsolpipe.keys.key import Key, read_keys
 from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT
 

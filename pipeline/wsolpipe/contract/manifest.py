@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import SchemaMismatch, StoreError
 from wsolpipe.contract.schema import SCHEMA_VERSION, ArraySpec, Weights
+from wsolpipe.contract.validation import explain_all
 
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -63,6 +64,7 @@ class IndexManifest(_Record):
     masks: int = 0
     rows_with_truth: int = 0
     clipped_boxes: int = 0
+    ignored: dict[str, int] = Field(default_factory=dict)
     selection: dict[str, Any] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)
     licence: str = ""
@@ -184,6 +186,5 @@ def parse(kind: type[R], data: bytes, where: str) -> R:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        msg = f"{where} is not a valid {kind.__name__}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        msg = f"{where} is not a valid {kind.__name__}: {explain_all(error)}"
         raise StoreError(msg, hint="wsolpipe repair store=… removes what is torn, run remakes it") from error

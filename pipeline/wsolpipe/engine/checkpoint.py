@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.machine import user
 from wsolpipe.engine.image_files import LOST
 from wsolpipe.stages.base import Parts
 
@@ -39,7 +40,7 @@ def scratch_path(config: RunConfig, node: Node, unit: int | None, *inputs: Any) 
     """
     assert node.made_of is not None
     what = [os.path.abspath(config.store), node.folder, unit, node.made_of.fingerprint(), *inputs]  # noqa: PTH100
-    scratch = Path(os.environ.get("WSOLPIPE_SCRATCH") or Path(tempfile.gettempdir()) / f"wsolpipe-{os.getuid()}")
+    scratch = Path(os.environ.get("WSOLPIPE_SCRATCH") or Path(tempfile.gettempdir()) / f"wsolpipe-{user()}")
     return scratch / digest(what)[:32]
 
 

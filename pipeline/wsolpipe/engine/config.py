@@ -60,6 +60,10 @@ class RunConfig:
         Show what would be submitted, and submit nothing.
     wait : bool
         Whether a run that submits jobs stays until they end.
+    wide : bool
+        Show tables whole, however long their lines.
+    log : str or None
+        File to which lines about the run are appended.
     profile_fields : dict
         Fields of the cluster profile given as words.
     params : dict
@@ -91,6 +95,8 @@ class RunConfig:
     profiles: str | None = None
     print: bool = False
     wait: bool = True
+    log: str | None = None
+    wide: bool = False
     run_id: str = ""
     ends_at: float | None = None
     profile_fields: dict[str, Any] = field(default_factory=dict)

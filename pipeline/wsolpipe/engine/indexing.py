@@ -28,7 +28,7 @@ from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.index_damage import is_damaged, note_manifest
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.listing import Annotation, ListedRow
+from wsolpipe.images.listing import Annotation, ListedRow, describe_ignored
 from wsolpipe.images.video import file_of
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
@@ -187,6 +187,7 @@ class IndexWork:
             masks=kinds["mask"],
             rows_with_truth=len(set(truth.column("row").to_pylist())),
             clipped_boxes=checked.clipped,
+            ignored=notes.get("ignored", {}),
             selection=notes["selection"],
             params=notes["params"],
             licence=dataset.licence,
@@ -272,6 +273,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     notes = {
         "fingerprint": fingerprint, "rows": len(rows), "annotations": len(annotations), "classes": listing.classes,
         "class_names": {str(label): name for label, name in listing.class_names.items()},
+        "ignored": listing.ignored,
         "objectless": list(listing.objectless), "selection": session.config.selection(),
         "params": {"exif": dataset.exif}, "previous": present.key if present and present.key != work.key else None,
     }  # fmt: skip
@@ -309,6 +311,8 @@ def index_warnings(index: Index) -> list[str]:
     lines = []
     if made.clipped_boxes:
         lines.append(f"{made.clipped_boxes} boxes of {where} reach over an edge of their image and were clipped to it")
+    if made.ignored:
+        lines.append(f"{where} also has files that are not taken for images: {describe_ignored(made.ignored)}")
     if not made.label_counts:
         lines.append(
             f"no image of {where} has a label: stages that need one quarantine every row "

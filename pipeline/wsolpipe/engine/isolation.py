@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, StoreError, WsolError
+from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.schema import ArraySpec, Status
 
 if TYPE_CHECKING:
@@ -24,11 +25,26 @@ def process_guarded(
 ) -> dict[str, Array]:
     """Run a stage on a block; a row that makes it raise is quarantined and the others go on.
 
+    Where the device runs out of memory, the stage's batch is halved, which changes no result, and it begins anew.
+
     Raises
     ------
     Exception
         The stage's own, if row after row fails: then the stage is broken, not a row.
     """
+    while True:
+        before, reasons = rows.status.copy(), dict(rows.reasons)
+        try:
+            return _process_around_bad_rows(stage, rows, inputs, specs)
+        except Exception as error:
+            if not (_out_of_memory(error) and _halve_batch(stage)):
+                raise
+            rows.status, rows.reasons = before, reasons
+
+
+def _process_around_bad_rows(
+    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], specs: Mapping[str, ArraySpec]
+) -> dict[str, Array]:
     before = rows.status.copy()
     try:
         return _checked(stage.process(rows, inputs), rows, specs)
@@ -78,7 +94,29 @@ def _beyond_rows(error: Exception) -> bool:
     """Whether an error is about the run or the machine, so that no row is to blame."""
     if isinstance(error, WsolError):
         return not isinstance(error, BadImageError)
+    if isinstance(error, ImportError) and missing_package(error):
+        return True
+    return _out_of_memory(error)
+
+
+def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "out of memory" in str(error)
+
+
+def _halve_batch(stage: Stage[Any]) -> bool:
+    """Halve the batch of a stage that has one and say so; False where it cannot be smaller."""
+    batch = getattr(stage.params, "batch", None)
+    if not isinstance(batch, int) or batch < 2:
+        return False
+    stage.params = stage.params.model_copy(update={"batch": batch // 2})
+    device = stage.context.device
+    name = type(stage).__name__
+    stage.context.warn(f"{name}: {device} ran out of memory with batch={batch}; going on with batch={batch // 2}")
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+    return True
 
 
 def _checked(made: dict[str, Array], rows: Rows, specs: Mapping[str, ArraySpec]) -> dict[str, Array]:

@@ -157,14 +157,22 @@ class Leases:
                         fault_point("heartbeat")
                         lease.renew()
 
-    def _content(self, beat: int) -> bytes:
-        fields: dict[str, Any] = {"owner": vars(self.owner), "ttl": self.ttl, "beat": beat, "time": time.time()}
+    def _content(self, beat: int, rows: int = 0) -> bytes:
+        fields: dict[str, Any] = {
+            "owner": vars(self.owner), "ttl": self.ttl, "beat": beat, "time": time.time(), "rows": rows
+        }  # fmt: skip
         return json.dumps(fields, sort_keys=True).encode()
 
 
 @dataclass(eq=False)
 class Lease:
-    """A lease held by this process."""
+    """A lease held by this process.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of its shard done so far; `status` reads it from the next heartbeat on.
+    """
 
     leases: Leases
     name: str
@@ -172,6 +180,7 @@ class Lease:
     lost: bool = False
     beats: int = 0
     kept: bool = True
+    rows: int = 0
     renewing: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
@@ -187,7 +196,7 @@ class Lease:
     def renew(self) -> None:
         """Write a new heartbeat; mark the lease as lost if another worker took it."""
         self.beats += 1
-        content = self.leases._content(self.beats)  # noqa: SLF001 - same module, one idea
+        content = self.leases._content(self.beats, self.rows)  # noqa: SLF001 - same module, one idea
         with contextlib.suppress(OSError):  # store briefly unreachable: the next heartbeat retries
             if self.leases.backend.swap(self.name, self.content, content):
                 self.content = content

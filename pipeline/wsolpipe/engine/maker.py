@@ -135,6 +135,7 @@ class Maker:
         self, node: Node, manifest: StageManifest, shard: int, lease: Lease, generation: int
     ) -> CommitRecord:
         def on_rows(done: int, total: int) -> None:
+            lease.rows = done
             if done < total:  # the commit reports the last block
                 self._report("rows", node, shard=shard, done=done, total=total)
             self.check()

@@ -135,21 +135,25 @@ def _records(backend: Backend, folder: Folder, damaged: list[str]) -> list[Commi
 
 
 def _activity(backend: Backend, folder: str) -> dict[str, Any]:
-    """Leases by whether their holder is known to be dead, and failures with their reason."""
-    running, stale = 0, 0
+    """Leases by whether their holder is known to be dead, rows of their shards done so far, failures with reason."""
+    running, stale, under_way = 0, 0, 0
     for name in backend.names(f"{folder}/leases"):
+        note = _read_note(backend, f"{folder}/leases/{name}")
         try:
-            dead = Owner.of(_read_note(backend, f"{folder}/leases/{name}").get("owner", {})).is_dead()
+            dead = Owner.of(note.get("owner", {})).is_dead()
         except (ValueError, TypeError):
             continue
         stale += dead
         running += not dead
+        rows = note.get("rows", 0)
+        if not dead and isinstance(rows, int) and rows > 0:
+            under_way += rows
     notes = {
         name.removesuffix(".json"): _read_note(backend, f"{folder}/failures/{name}")
         for name in backend.names(f"{folder}/failures")
     }
     failures = {unit: str(note["error"]) for unit, note in notes.items() if "error" in note}
-    return {"running": running, "stale_leases": stale, "failures": failures}
+    return {"running": running, "stale_leases": stale, "under_way": under_way, "failures": failures}
 
 
 def _read_note(backend: Backend, name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import AccessError, StoreError, TornShardError, WsolError
+from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.layout import file_of, lease_name
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.graph import Graph, Node, resolve
@@ -231,6 +232,8 @@ class Worker:
                 raise
             self._note_failure(node, unit, error)
         except Exception as error:
+            if isinstance(error, ImportError) and (missing := missing_package(error)):
+                raise missing from error
             self._note_failure(node, unit, error)
         return Outcome.FAILED if self._has_failed(node, unit) else Outcome.AGAIN, None
 

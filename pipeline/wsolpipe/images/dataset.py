@@ -13,6 +13,7 @@ import wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import check_name
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.validation import explain
 from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.keys.safe_yaml import read_yaml
 
@@ -285,7 +286,7 @@ def _explain(item: ErrorDetails) -> str:
         return f"layout: {unknown('layout', str(item['input']), LAYOUTS)}"
     note = " (quote it: YAML reads a bare yes, no, on or off so)" if isinstance(item["input"], bool) else ""
     key = place[0] if place[0] in ("split", "classes") else ".".join(part for part in place if part != "[key]")
-    return f"{key}: {item['msg']}, not {item['input']!r}{note}"
+    return f"{key}: {explain(item)}, not {item['input']!r}{note}"
 
 
 def _resolve_files(params: dict[str, Any], folder: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from wsolpipe.contract.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 AnnotationKind: TypeAlias = Literal["box", "mask", "ignore"]
 
@@ -75,6 +78,11 @@ class Annotation(NamedTuple):
     where: str = ""
 
 
+def describe_ignored(ignored: Mapping[str, int]) -> str:
+    """Like ``12 .fits, 1 .txt``: files by suffix that are not taken for images."""
+    return ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in sorted(ignored.items()))
+
+
 @dataclass(frozen=True)
 class Listing:
     """A split as its metadata describes it.
@@ -91,8 +99,8 @@ class Listing:
         May name only some of them.
     objectless : tuple of int
         Labels of classes whose images hold no object.
-    ignored : int
-        Files skipped because their name is not that of an image.
+    ignored : dict of str to int
+        Suffix -> files skipped because their name is not that of an image.
     """
 
     rows: list[ListedRow]
@@ -100,7 +108,7 @@ class Listing:
     classes: int | None = None
     class_names: dict[int, str] = field(default_factory=dict)
     objectless: tuple[int, ...] = ()
-    ignored: int = 0
+    ignored: dict[str, int] = field(default_factory=dict)
 
 
 class Problems:

@@ -54,5 +54,7 @@ RUN_KEYS = (
         otherwise="$WSOLPIPE_PROFILES, else ~/.config/wsolpipe/profiles.yaml",
     ),
     Key("print", kinds.flag(), "show what would be submitted, and submit nothing", False),
+    Key("log", kinds.file("file"), "append lines about the run to this file, with the time", None),
+    Key("wide", kinds.flag(), "show tables whole, also on a narrow terminal", False),
     Key("wait", kinds.flag(), "stay until submitted jobs end", True),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ClusterError
 from wsolpipe.launch import slurm
-from wsolpipe.launch.jobs import MAX_UNANSWERED, end_of, quoted
+from wsolpipe.launch.jobs import Patience, end_of, quoted
 
 if TYPE_CHECKING:
     import threading
@@ -57,7 +57,7 @@ class _Crew:
         self.name = f"wsol-{secrets.token_hex(4)}"
         self.waiting, self.running = list(order.commands), dict[str, _Submitted]()
         self.codes: dict[str, int] = {}
-        self.unanswered = 0
+        self.patience = Patience.of(order.profile, emit)
         for name in order.commands:
             self._ending(name).unlink(missing_ok=True)
 
@@ -99,15 +99,7 @@ class _Crew:
 
     def _queue(self) -> dict[str, Job] | None:
         """Jobs by number; None while SLURM does not answer."""
-        try:
-            found = slurm.jobs(self.name)
-        except ClusterError:
-            self.unanswered += 1
-            if self.unanswered > MAX_UNANSWERED:
-                raise
-            return None
-        self.unanswered = 0
-        return found
+        return self.patience.ask(slurm.jobs, self.name)
 
     def _ending(self, name: str) -> Path:
         """File of a command's exit code."""

@@ -16,7 +16,7 @@ from wsolpipe.engine.graph import resolve
 from wsolpipe.launch import slurm
 from wsolpipe.launch.dask import LINK_SECONDS, SETTINGS, Dispatch, dashboard_note, quiet
 from wsolpipe.launch.dask_site import site_order
-from wsolpipe.launch.jobs import MAX_UNANSWERED, Jobs, end_of, quoted
+from wsolpipe.launch.jobs import Jobs, Patience, end_of, quoted
 
 if TYPE_CHECKING:
     import threading
@@ -168,10 +168,12 @@ class Crew:
     began: set[str] = field(default_factory=set)
     false_starts: int = 0
     refused: int = 0
-    unanswered: int = 0
     reported: str = ""
     reported_refusal: str = ""
     asked: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.patience = Patience.of(self.plan.profile, self.emit)
 
     def __call__(self, workers: int) -> None:
         """Look at the queue, every few seconds.
@@ -188,14 +190,9 @@ class Crew:
             return
         self.looked = now
         self.began |= {str(name) for name in self.cluster.observed}
-        try:
-            jobs = slurm.jobs(self.plan.name)
-        except ClusterError:  # a restarting controller does not answer for a while
-            self.unanswered += 1
-            if self.unanswered > MAX_UNANSWERED:
-                raise
+        jobs = self.patience.ask(slurm.jobs, self.plan.name)
+        if jobs is None:
             return
-        self.unanswered = 0
         alive = [job for job in jobs.values() if job.state in slurm.ALIVE]
         self._report_refusals(alive)
         self._replace_ended(jobs)

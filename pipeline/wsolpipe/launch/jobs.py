@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from wsolpipe.contract.errors import ClusterError
 from wsolpipe.launch.profiles import Profile, load_profile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from wsolpipe.engine.session import Session
+    from wsolpipe.launch.events import Emit
 
 LOG_LINES = 12
-MAX_UNANSWERED = 60
-"""Queries of the queue in a row that may go unanswered, as while the controller restarts."""
+UNANSWERED_SECONDS = 300.0
+"""Time for which SLURM may not answer, as while its controller restarts; ``profile.start_seconds=`` overrides it."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,52 @@ class Jobs:
         """The error for a folder that cannot be written."""
         msg = f"cannot write scripts and logs to {self.folder}: {error.strerror}"
         return ClusterError(msg, hint="choose a folder that compute nodes share: profile.logs=FOLDER")
+
+
+@dataclass
+class Patience:
+    """Asks SLURM, and gives up on it once it has not answered for `bound` seconds.
+
+    Attributes
+    ----------
+    since : float or None
+        When the first of the queries in a row without an answer was made.
+    """
+
+    bound: float
+    emit: Emit
+    since: float | None = None
+
+    @classmethod
+    def of(cls, profile: Profile, emit: Emit) -> Self:
+        """As long as the profile's ``start_seconds``."""
+        return cls(profile.start_seconds or UNANSWERED_SECONDS, emit)
+
+    def ask(self, query: Callable[[str], T], name: str) -> T | None:
+        """Answer to a query about the jobs of a name; None without one.
+
+        Raises
+        ------
+        ClusterError
+            If there was none for too long.
+        """
+        began = time.monotonic()
+        try:
+            answer = query(name)
+        except ClusterError as error:
+            if self.since is None:
+                self.since = began
+                self.emit({"event": "warning", "text": f"{error.message}; asking again"})
+            silent = time.monotonic() - self.since
+            if silent > self.bound:
+                msg = f"SLURM has not answered for {silent:.0f} s: {error.message}"
+                hint = (
+                    "everything committed is kept: run again, it resumes; profile.start_seconds= sets how long to wait"
+                )
+                raise ClusterError(msg, hint=hint) from error
+            return None
+        self.since = None
+        return answer
 
 
 def end_of(log: Path) -> str:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.keys.safe_yaml import read_yaml
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "WSOLPIPE_PROFILES"
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+_MEMORY = re.compile(r"(?P<number>\d+)(?P<unit>[KMGTkmgt]?)")
 _BOUNDLESS = {"unlimited", "infinite"}
 
 
@@ -55,6 +57,11 @@ class Profile(BaseModel):
     gpus: Word = Field(default="", description="GPUs a worker, as a number or type:number; empty or 0 for none")
     cpus: Annotated[int, Unit("cores")] = Field(default=1, ge=1, description="cores a worker")
     memory: Word | None = Field(default=None, description="memory a worker as SLURM writes it, such as 32G")
+    most_memory: Word | None = Field(
+        default=None,
+        description="memory up to which a job array's task that ran out of it is submitted again with twice as much, "
+        "such as 128G; null: with as much as before",
+    )
     time: Word | None = Field(
         default=None, description="wall time in SLURM's formats: 90 (minutes), 90:00, 4:00:00, 2-0, 1-12:30, 1-0:0:0"
     )
@@ -108,6 +115,20 @@ class Profile(BaseModel):
         seconds_of(value)
         return value
 
+    @field_validator("memory", "most_memory", mode="after")
+    @classmethod
+    def _readable_memory(cls, value: str | None) -> str | None:
+        if value is not None:
+            megabytes(value)
+        return value
+
+    def more_memory(self, now: str | None) -> str | None:
+        """Twice as much memory as a task had, at most `most_memory`, as SLURM writes it; None: as before."""
+        had = now or self.memory
+        if self.most_memory is None or not had or not megabytes(had):  # 0 is all memory of a node
+            return now
+        return f"{min(2 * megabytes(had), megabytes(self.most_memory))}M"
+
     @property
     def wall_seconds(self) -> int | None:
         """Wall time in seconds, None without a limit."""
@@ -154,6 +175,27 @@ def seconds_of(time: str | None) -> int | None:
     if match["days"] is not None or match["third"] is not None:
         return ((days * 24 + first) * 60 + second) * 60 + third
     return first * 60 + second
+
+
+def megabytes(memory: str) -> int:
+    """Megabytes of a size as SLURM writes it.
+
+    Raises
+    ------
+    ValueError
+        If it has another format.
+
+    Examples
+    --------
+    >>> megabytes("4000"), megabytes("32G"), megabytes("1T")
+    (4000, 32768, 1048576)
+    """
+    match = _MEMORY.fullmatch(memory)
+    if not match:
+        msg = f"{memory!r} is not a size of memory; write megabytes, or a number with K, M, G or T"
+        raise ValueError(msg)
+    factor = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}[(match["unit"] or "M").upper()]
+    return int(int(match["number"]) * factor)
 
 
 def load_profile(config: RunConfig) -> Profile:
@@ -229,7 +271,5 @@ def _check(fields: dict[str, Any], origin: str) -> Profile:
     try:
         return Profile(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        msg = f"{origin}: {where}={fields.get(str(first['loc'][0]))}: {first['msg'].removeprefix('Value error, ')}"
+        msg = f"{origin}: {explain_all(error, values=True)}"
         raise ConfigError(msg) from error

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FAILED, EXIT_PENDING, EXIT_AGAIN, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
 """`EXIT_AGAIN` is EX_TEMPFAIL of sysexits.h: time was up, the same command resumes. Sites name it in RequeueExit."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)  # Windows has no SIGUSR1
 
 
 @dataclass

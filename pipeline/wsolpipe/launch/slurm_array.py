@@ -17,7 +17,7 @@ from wsolpipe.contract.errors import ClusterError
 from wsolpipe.engine.config import for_worker
 from wsolpipe.engine.graph import resolve
 from wsolpipe.launch import slurm
-from wsolpipe.launch.jobs import MAX_UNANSWERED, Jobs, end_of, quoted
+from wsolpipe.launch.jobs import Jobs, Patience, end_of, quoted
 from wsolpipe.launch.task import Order, as_error, read_note
 from wsolpipe.launch.watch import StoreWatch
 
@@ -153,6 +153,7 @@ class Slot:
     made: int = 0
     missed: int = 0
     ended: bool = False
+    memory: str | None = None
 
 
 @dataclass
@@ -163,10 +164,10 @@ class Crew:
     job: str
     emit: Emit
     slots: list[Slot] = field(default_factory=list)
-    unanswered: int = 0
     reported: str = ""
 
     def __post_init__(self) -> None:
+        self.patience = Patience.of(self.array.profile, self.emit)
         self.slots = [Slot((self.job, number)) for number in range(self.array.session.config.workers)]
 
     def watch(self, store: StoreWatch, stop: threading.Event) -> None:
@@ -222,16 +223,9 @@ class Crew:
 
     def _look(self) -> dict[Task, Job] | None:
         """All tasks, and a note where the queue has changed; None while SLURM does not answer, as while it restarts."""
-        try:
-            tasks = slurm.tasks(self.array.name)
-        except ClusterError as error:
-            self.unanswered += 1
-            if self.unanswered > MAX_UNANSWERED:
-                raise
-            if self.unanswered == 1:
-                self.emit({"event": "warning", "text": f"{error.message}; asking again"})
+        tasks = self.patience.ask(slurm.tasks, self.array.name)
+        if tasks is None:
             return None
-        self.unanswered = 0
         summary = _queue_in_words(tasks.values())
         if summary not in {"", self.reported}:
             self.emit({"event": "note", "text": f"queue: {summary}"})
@@ -256,6 +250,8 @@ class Crew:
             self.emit({"event": "warning", "text": f"{name} was cancelled; other tasks take over its work"})
         elif state != "COMPLETED" and not note.get("done"):
             slot.fruitless, slot.made = (slot.fruitless + 1 if made == slot.made else 1), made
+            if state == "OUT_OF_MEMORY":
+                slot.memory = self.array.profile.more_memory(slot.memory)
             self._replace(slot, f"{name} ended: {state or 'gone from the queue'}", began="began" in note)
 
     def _replace(self, slot: Slot, ended: str, *, began: bool) -> None:
@@ -269,9 +265,11 @@ class Crew:
             vain = f", {slot.fruitless} times without progress" if slot.fruitless >= FRUITLESS else ""
             msg = f"{ended}, and was replaced {slot.losses - 1} times already{vain}; {log} ends with\n{end_of(log)}"
             raise ClusterError(msg, hint="everything committed is kept: ask for more memory or time and run again")
-        job = slurm.submit(self.array.script, f"--array={slot.task[1]}")
+        options = [f"--array={slot.task[1]}", *([f"--mem={slot.memory}"] if slot.memory else [])]
+        job = slurm.submit(self.array.script, *options)
         slot.task, slot.ended = (job, slot.task[1]), False
-        self.emit({"event": "warning", "text": f"{ended}; submitted again as job {job}"})
+        more = f" with {slot.memory} of memory" if slot.memory else ""
+        self.emit({"event": "warning", "text": f"{ended}; submitted again as job {job}{more}"})
 
 
 def _queue_in_words(jobs: Iterable[Job]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.session import Session
 from wsolpipe.engine.worker import Worker
 from wsolpipe.launch import slurm
-from wsolpipe.launch.events import describe
+from wsolpipe.launch.progress import LogLines
 from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_INTERRUPTED, stop_on_signals
 from wsolpipe.launch.wall_time import settle_end
 
@@ -96,12 +97,12 @@ def main(words: list[str]) -> int:
     task = (os.environ.get("SLURM_ARRAY_JOB_ID", "0"), int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))
     note = note_path(path.parent, task)
     note.write_text(json.dumps({"began": _moment()}))
-    _say(f"task {task[1]} of job {task[0]} on {os.uname().nodename}")
+    _say(f"task {task[1]} of job {task[0]} on {platform.node()}")
     stop = threading.Event()
     try:
         with stop_on_signals(stop) as received:
             lead = order.lead + min(order.lead, EARLY_SECONDS)
-            worker = Worker(Session.open(settle_end(order.config, lead=lead)), _emit, stop)
+            worker = Worker(Session.open(settle_end(order.config, lead=lead)), _Log(), stop)
             worker.run()
     except WsolError as error:
         failure = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -128,12 +129,16 @@ def _go_on_later(task: Task, order: Order) -> int:
     return EXIT_AGAIN
 
 
-def _emit(event: dict[str, Any]) -> None:
-    line = describe(event)
-    if line is not None:
-        _say(line)
-    if event["event"] == "failure":
-        print(event["traceback"], flush=True)
+class _Log(LogLines):
+    """Lines about this task, with the traceback of a failure."""
+
+    def __init__(self) -> None:
+        super().__init__(_say)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        super().__call__(event)
+        if event["event"] == "failure":
+            print(event["traceback"], flush=True)
 
 
 def _say(line: str) -> None:

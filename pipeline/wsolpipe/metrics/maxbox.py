@@ -9,7 +9,6 @@ included (MaxBoxAccV2). A map without any pixel above zero gives the box (0, 0, 
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.machine import cores
 from wsolpipe.metrics.boxes import as_boxes
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _in_chunks(
         msg = f'contours must be "largest" or "all", not {contours!r}'
         raise ConfigError(msg)
     levels = taus(thresholds)
-    workers = threads or len(os.sched_getaffinity(0))
+    workers = threads or cores()
 
     def curve(number: int) -> Floats:
         sets = [as_boxes(own) for own in boxes[number]]

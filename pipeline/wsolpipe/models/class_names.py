@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.validation import explain
 from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _explain(error: ValidationError) -> str:
     where = [str(part) for part in first["loc"][:2]]
     if first["loc"] and first["loc"][0] in ("names", "background") and len(where) == 2:
         return f"{where[0]} entry {where[1]} is {first['input']!r}, not a word or one `name: prompt`"
-    return f"{'.'.join(where)}: {first['msg']}"
+    return f"{'.'.join(where)}: {explain(first)}"
 
 
 def choose_class_names(path: str | Path | None, names: Mapping[int, str], *, dataset: str) -> ClassNames:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from wsolpipe.contract.machine import cores
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import Stage, StageParams, WeightsSource
@@ -181,7 +182,7 @@ class RegionsStage(Stage[RegionsParams]):
                     yield position, proposer(image)
                 self.context.progress(batch.stop, len(rows))
             return
-        rows.threads = max(rows.threads, cores())
+        rows.threads = max(rows.threads, threads_here())
         for batched in rows.batches(1, lambda image, position: proposer(image)):
             for _, position, found in batched.present():
                 yield position, found
@@ -192,7 +193,7 @@ class RegionsStage(Stage[RegionsParams]):
         return 1
 
 
-def cores() -> int:
-    """Cores of this process: OMP_NUM_THREADS as its launcher set it, else all that it may run on."""
+def threads_here() -> int:
+    """Threads of this process: OMP_NUM_THREADS as its launcher set it, else as many as cores that it may run on."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    return int(threads) if threads.isdecimal() and int(threads) else len(os.sched_getaffinity(0))
+    return int(threads) if threads.isdecimal() and int(threads) else cores()

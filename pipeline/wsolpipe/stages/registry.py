@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import wsolpipe
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
@@ -129,13 +131,7 @@ class Registry:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            lines = []
-            for item in error.errors():
-                # Without a place it is a contradiction between parameters: printing all of them would hide the message.
-                where = f"{name}.{'.'.join(map(str, item['loc']))}={item['input']!r}" if item["loc"] else name
-                lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
-            msg = "; ".join(lines)
-            raise ConfigError(msg) from error
+            raise ConfigError(explain_all(error, values=True, prefix=f"{name}.")) from error
 
 
 @cache
@@ -186,8 +182,7 @@ def _read(path: Path) -> dict[str, StageEntry]:
         msg = f"{path} is not a mapping of stages"
         raise ConfigError(msg) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        msg = f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        msg = f"{path}: {explain_all(error)}"
         raise ConfigError(msg) from error
 
 
@@ -196,9 +191,10 @@ def _load_class(name: str, target: str, source: str) -> type[Stage[Any]] | type[
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
+        if known := missing_package(error):
+            raise known from error
         msg = f"stage {name} ({source}) cannot be imported: {error}"
-        hint = 'pip install "wsolpipe[pipeline]"' if error.name and not error.name.startswith("wsolpipe") else None
-        raise ConfigError(msg, hint=hint) from error
+        raise ConfigError(msg) from error
     except AttributeError as error:
         msg = f"stage {name} ({source}): module {module_name} has no class {class_name!r}"
         raise ConfigError(msg) from error

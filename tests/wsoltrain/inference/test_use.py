@@ -46,7 +46,8 @@ def photos(tmp_path):
 def test_predictions_are_boxes_in_pixels_of_the_upright_picture(trained, photos, tmp_path):
     out = tmp_path / "found"
     told = ask(predicting.command, f"checkpoint={trained}", f"source={photos}", f"out={out}", "device=cpu", "batch=1")
-    assert told == json.loads((out / "boxes.json").read_text())
+    written = json.loads((out / "boxes.json").read_text())
+    assert told == {"schema_version": 1, **written}
     turned, plain = told["rows"]
     assert [row["path"] for row in told["rows"]] == ["deep/turned.png", "plain.png"]
     assert (plain["width"], plain["height"]) == (turned["width"], turned["height"]) == (160, 90)

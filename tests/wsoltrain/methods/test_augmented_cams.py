@@ -152,7 +152,7 @@ def test_keys_that_do_not_fit_the_network_are_refused(method, keys, message):
 
 @pytest.mark.parametrize(("method", "key"), [("has", "hide_rate"), ("cutmix", "mix_rate"), ("adl", "drop_rate")])
 def test_rates_outside_of_0_to_1_are_refused(method, key, trainable, tmp_path):
-    with pytest.raises(ConfigError, match=f"{key}: Input should be less than or equal to 1"):
+    with pytest.raises(ConfigError, match=f"{key}: must be at most 1"):
         train_and_load(method, trainable, tmp_path, **{key: 1.5})
 
 

@@ -186,8 +186,8 @@ def test_cam_with_a_pooling_scores_its_own_maps(pool):
         ("spg", {"guided_parts": ["layer3.0", "layer3.9"]}, "unknown part of the network 'layer3.9'"),
         ("spg", {"sure_b1": [0.1, 0.5]}, r"sure_b1=\[0.1, 0.5\]: foreground is above"),
         ("spg", {"sure_c": [1.7, 0.5]}, r"sure_c=\[1.7, 0.5\]"),
-        ("acol", {"erase_from": 1.2}, "erase_from: Input should be less than or equal to 1"),
-        ("cam", {"pool": "mean"}, "pool: Input should be 'gap', 'max', 'lse' or 'wildcat'"),
+        ("acol", {"erase_from": 1.2}, "erase_from: must be at most 1"),
+        ("cam", {"pool": "mean"}, "pool: expected 'gap', 'max', 'lse' or 'wildcat'"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(method, keys, message, trainable, tmp_path):

@@ -152,7 +152,7 @@ def test_phases_that_cannot_be_trained_are_refused(declare, trainable, tmp_path,
 
 def test_unknown_optimisers_and_schedules_are_refused():
     for key, value in (("optimiser", "adamm"), ("schedule", "linear")):
-        with pytest.raises(ConfigError, match=f"{key}: Input should be"):
+        with pytest.raises(ConfigError, match=f"{key}: expected "):
             load_recipe("dips", dataset="demo", changes={key: value})
     with pytest.raises(ConfigError, match="multi_step needs milestones"):
         load_recipe("dips", dataset="demo", changes={"schedule": "multi_step"})

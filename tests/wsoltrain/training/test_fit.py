@@ -221,7 +221,7 @@ def test_network_of_other_classes_is_refused(store, trained, tmp_path):
 
 def test_head_that_a_network_does_not_have_is_not_trained(store, tmp_path):
     changes = {"method": "dips_workshop", "backbone": "resnet10t", "model_args": {"channels": [8, 8, 8, 8]}}
-    with pytest.raises(ConfigError, match="head_epochs: Input should be 0"):
+    with pytest.raises(ConfigError, match="head_epochs: expected 0"):
         trainer(store, tmp_path, **changes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
 from wsoltrain.cli.command import loader_count, make_command, read_recipe_words, store_of
@@ -49,7 +49,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     require(values, "wsoltrain ceiling", dataset="demo")
     result = _measure(values, changes)
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
         return
     click.echo(
         f"{result['split']}, ceiling of recipe {result['recipe']} after {result['epochs']} epochs on ground truth:"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsoltrain.cli import fit
 from wsoltrain.cli.command import make_command, read_recipe_words
@@ -76,7 +76,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     page = _write(out, compared, evaluator, settings, table)
     result |= {"split": values["test"], "by": values["by"], "page": str(page)}
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
         return
     for line in align(table):
         click.echo(line)

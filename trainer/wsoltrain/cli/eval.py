@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from wsolpipe.contract.errors import RunFailed
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
 from wsoltrain.cli.command import loader_count, make_command, store_of
@@ -60,7 +60,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     require(values, "wsoltrain eval", checkpoint="runs/dips-demo", dataset="demo")
     result = _score(values)
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
         _refuse_worse(result, asked=values["must_beat"])
         return
     click.echo(f"{result['split']}, {result['table'][-1]['rows']} rows against {result['against']}:")

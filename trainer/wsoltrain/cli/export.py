@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ import click
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
 from wsoltrain.cli.command import make_command
 from wsoltrain.cli.common_keys import CHECKPOINT
@@ -54,7 +54,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     out = Path(values["out"] or trained.path.parent / "export")
     written = export(trained, out, formats=formats, seed=values["seed"])
     if as_json:
-        click.echo(json.dumps({"out": str(out), **written}))
+        print_json({"out": str(out), **written})
         return
     for kind, file in written["files"].items():
         click.echo(f"{out / file}: differs from the network by at most {written['differences'][kind]:.2e}")

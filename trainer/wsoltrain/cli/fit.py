@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
 from wsolpipe.keys.sweeps import PREFIX
 from wsoltrain.cli.command import loader_count, make_command, read_recipe_words, store_of
 from wsoltrain.cli.common_keys import DEVICE, METRIC, split
+from wsoltrain.cli.progress import FitProgress
 from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
 
 if TYPE_CHECKING:
@@ -95,12 +96,14 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
             counted = complexity(trainer.model, recipe.size)["heads"]
             size = f"{counted['parameters'] / 1e6:.3f} M parameters, {counted['macs'] / 1e9:.3f} G multiply-accumulates"
             click.echo(f"{recipe.method}: {size} an image, without what is frozen", err=True)
+            shown = FitProgress(trainer.steps, sum(running.epochs for running in trainer.phases.values()))
+            trainer.trackers.append(shown)
         result = {"out": str(settings.out), **trainer.fit()}
     close_group(group)
     if not group.first:
         return
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
         return
     best = ", ".join(f"{score:.2f} by {name}" for name, score in trainer.best.items())
     click.echo(f"{settings.out}: {trainer.step} steps; best validation score {best}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from wsolpipe.contract.errors import WsolError
+from wsolpipe.keys.console import call
 
 COMMANDS = {
     "ceiling": "Train a recipe's network on ground truth: what its tokens could reach.",
@@ -61,40 +61,12 @@ def cli(*, debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    given = sys.argv[1:] if args is None else args
-    debug = "--debug" in given
-    words = [word for word in given if word != "--debug"]  # it is accepted anywhere
     if "_WSOLTRAIN_COMPLETE" in os.environ:
         from wsolpipe.keys.bash import register
 
         register()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        code = cli.main(words, prog_name="wsoltrain", standalone_mode=False)
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except click.UsageError as error:
-        error.show()
-        code = 3
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        code = 130
-    except BrokenPipeError:
-        code = 0
-    except WsolError as error:
-        if debug:
-            raise
-        click.echo(f"error: {error}", err=True)
-        code = error.exit_code
-    except Exception as error:
-        if debug:
-            raise
-        click.echo(f"error: {type(error).__name__}: {error}\n  -> add --debug for the traceback", err=True)
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(call(cli, "wsoltrain", sys.argv[1:] if args is None else args))
 
 
 if __name__ == "__main__":

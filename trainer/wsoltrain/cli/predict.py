@@ -13,6 +13,7 @@ import click
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
 from wsolpipe.keys.values import split_words
 from wsoltrain.cli import predict_dataset
@@ -92,7 +93,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     require(values, "wsoltrain predict", checkpoint="runs/dips-demo", source="photos")
     result = _predict(values)
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
     else:
         empty = sum(row["box"] is None for row in result["rows"])
         counts = f"{len(result['rows'])} pictures, {empty} without a box, {len(result['broken'])} broken"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
 from wsoltrain.cli.command import make_command, store_of
@@ -67,7 +67,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     drawn = {name: values[name] for name in ("epoch", "seed")}
     result = {"out": str(out), "items": described, "counts": stream.counts, **drawn}
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
         return
     left_out = ", ".join(f"{value} {name}" for name, value in stream.counts.items() if name != "rows" and value)
     click.echo(f"{out}: {len(items)} items; {stream.counts['rows']} rows: {left_out}")

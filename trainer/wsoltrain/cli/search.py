@@ -12,6 +12,7 @@ import click
 
 from wsolpipe.contract.errors import RunFailed
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key
 from wsoltrain.cli import fit
 from wsoltrain.cli.command import make_command, read_recipe_words
@@ -76,7 +77,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         raise RunFailed(msg, hint="the same command continues the search; their messages are above")
     result = _result(study, settings.out.name) | {"out": str(settings.out)}
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
         return
     counts = ", ".join(f"{number} {state}" for state, number in result["trials"].items())
     click.echo(f"{settings.out}: {counts}; best {result['best']:.2f} by {settings.first.name}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
 from wsoltrain.cli.command import make_command
 from wsoltrain.cli.common_keys import METRIC, STAGE
@@ -55,7 +55,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     }
     if as_json:
         chosen |= {"doubts": reasons, "table": cells}
-        click.echo(json.dumps({"by": by, "metric": metric, **chosen}))
+        print_json({"by": by, "metric": metric, **chosen})
         return
     tau = "" if choice.tau is None else f", tau {choice.tau:.3f}"
     score = f"validation {metric} {choice.score:.2f}"

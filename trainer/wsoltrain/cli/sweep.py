@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.sweeps import split_sweep
 from wsoltrain.cli.sites import site_of
 from wsoltrain.cli.tables import align
@@ -69,7 +69,7 @@ def run_sweep(
     failed = run_trainings(trainings, site_of(values, profile), out / "logs", lambda each: train(each.words))
     lines = [_line(point, place) for point, place in zip(points, places, strict=True) if place.name not in failed]
     if as_json:
-        click.echo(json.dumps({"out": str(out), "runs": lines, "failed": failed}))
+        print_json({"out": str(out), "runs": lines, "failed": failed})
     elif lines:
         for text in align(_table(lines)):
             click.echo(text)

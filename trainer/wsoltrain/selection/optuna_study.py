@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from wsolpipe.contract.errors import ConfigError
 
@@ -141,13 +140,13 @@ def suggest(trial: optuna.Trial, name: str, given: Range) -> Any:
 @contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock that ends with the process; False where another holds it and waiting is not wanted."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = FileLock(path)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        os.close(handle)
+        lock.release()

@@ -63,6 +63,8 @@ class Trainer:
         What is trained.
     phases : dict of str to Running
         Its phases by name, in their order.
+    step, steps : int
+        Steps done, and steps of the whole run.
 
     Raises
     ------
@@ -86,6 +88,7 @@ class Trainer:
         self._check_prediction()
         self.average = Average(self.model, recipe.ema) if recipe.ema is not None else None
         self.step = 0
+        self.steps = -(-len(self.stream) // recipe.accumulate) * sum(item.epochs for item in self.phases.values())
 
     def _task(self, names: list[str]) -> Task:
         recipe, device = self.recipe, self.device

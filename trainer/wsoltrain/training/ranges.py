@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.training.recipe_file import check_recipe, describe, keys_for, lay_over, read_recipe
+from wsolpipe.contract.validation import explain_all
+from wsoltrain.training.recipe_file import check_recipe, keys_for, lay_over, read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,7 @@ def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
         try:
             ranges[name] = Range.model_validate(given)
         except ValidationError as error:
-            msg = f"recipe {file.name}, search {name}: {describe(error)}"
+            msg = f"recipe {file.name}, search {name}: {explain_all(error)}"
             raise ConfigError(msg, hint="{low: 0.001, high: 0.1, log: true}, or {choices: [1, 10, 100]}") from error
         for value in ranges[name].ends():
             check_recipe(f"{file.name}, search {name}", lay_over(keys, {name: value}))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.methods.registry import known_methods
 from wsoltrain.training.recipe import Recipe, recipe_type, renamed
@@ -172,15 +173,10 @@ def check_recipe(where: str, keys: Mapping[str, Any]) -> Recipe:
     try:
         recipe = kind.model_validate(keys)
     except ValidationError as error:
-        msg = f"recipe {where}: {describe(error)}"
+        msg = f"recipe {where}: {explain_all(error)}"
         raise ConfigError(msg, hint=f"wsoltrain fit recipe={where.partition(',')[0]} --help lists the keys") from error
     recipe.check()
     return recipe
-
-
-def describe(error: ValidationError) -> str:
-    """What pydantic found wrong, in one line."""
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors())
 
 
 def _method(keys: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError, DataError
@@ -58,7 +59,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
         annotations=mask_annotations(config, rows, problems),
         classes=count,
         class_names=names,
-        ignored=ignored,
+        ignored=dict(ignored),
     )
 
 
@@ -99,8 +100,8 @@ def class_folders(top: Path) -> list[str]:
         return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
-def walk(folder: Path | str, prefix: str, *, deep: bool, depth: int = 0) -> tuple[list[str], int]:
-    """Image files of a folder as `prefix` + name, and how many other files were passed over.
+def walk(folder: Path | str, prefix: str, *, deep: bool, depth: int = 0) -> tuple[list[str], Counter[str]]:
+    """Image files of a folder as `prefix` + name, and how many files of other suffixes were passed over.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def walk(folder: Path | str, prefix: str, *, deep: bool, depth: int = 0) -> tupl
         raise DataError(msg)
     paths: list[str] = []
     below: list[str] = []
-    ignored = 0
+    ignored: Counter[str] = Counter()
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
@@ -123,7 +124,7 @@ def walk(folder: Path | str, prefix: str, *, deep: bool, depth: int = 0) -> tupl
             elif entry.is_dir():
                 below.append(name)
             else:
-                ignored += 1
+                ignored[os.path.splitext(name)[1].lower()] += 1
     if deep:
         for name in below:
             more, passed = walk(os.path.join(folder, name), f"{prefix}{name}/", deep=True, depth=depth + 1)

@@ -12,7 +12,7 @@ from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.images.layouts import LAYOUTS
-from wsolpipe.images.listing import Listing, Problems
+from wsolpipe.images.listing import Listing, Problems, describe_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,8 @@ def list_split(config: DatasetConfig, split: str) -> Listing:
         rows = sorted(listing.rows, key=itemgetter(0))
         _check_text(rows, problems)
     if not rows:
-        msg = f"data set {config.name}, split {split}: no image in {config.image_root()}"
+        others = f", only {describe_ignored(listing.ignored)}" if listing.ignored else ""
+        msg = f"data set {config.name}, split {split}: no image in {config.image_root()}{others}"
         raise DataError(msg, hint="look at root, split and files in the YAML")
     return Listing(
         rows=rows,

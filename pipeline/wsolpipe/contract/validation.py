@@ -1,0 +1,67 @@
+"""What is wrong with a value that a pydantic model refuses, in the words of a user."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+_EXPECTED = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list",
+    "tuple": "a list", "dict": "a mapping such as {name: value}", "model": "a mapping such as {name: value}",
+    "none": "null", "finite_number": "a finite number", "decimal": "a number",
+}  # fmt: skip
+"""First word of a pydantic error type -> the kind of value that was expected."""
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"), "greater_than": ("above", "gt"), "less_than_equal": ("at most", "le"),
+    "less_than": ("below", "lt"),
+}  # fmt: skip
+
+
+def explain(item: ErrorDetails | Mapping[str, Any]) -> str:
+    """One error of ``ValidationError.errors()`` without its place: ``expected a whole number``, ``must be above 0``."""
+    kind, context = str(item["type"]), item.get("ctx") or {}
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        return f"must be {words} {context[name]:g}"
+    if kind in {"too_short", "too_long"}:
+        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return f"needs {bound} items"
+    if kind == "literal_error":
+        return f"expected {context['expected']}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return "unknown key"
+    expected = _EXPECTED.get(kind) or _EXPECTED.get(kind.partition("_")[0])
+    if expected is not None:
+        return f"expected {expected}"
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+def explain_all(error: ValidationError, *, values: bool = False, prefix: str = "") -> str:
+    """Every error in one line, each with its place.
+
+    Parameters
+    ----------
+    values : bool
+        Show the value that was refused, as ``key=value``.
+    prefix : str
+        Goes before each place, such as ``cls_maps.``.
+    """
+    lines = []
+    for _, group in groupby(error.errors(), key=lambda item: (item["loc"][:1], repr(item["input"]))):
+        items = list(group)
+        place = ".".join(str(part) for part in commonprefix([item["loc"] for item in items]))
+        texts = list(dict.fromkeys(explain(item) for item in items))  # a key of several kinds: an error for each
+        text = " or ".join([texts[0], *(text.removeprefix("expected ") for text in texts[1:])])
+        shown = f"={items[0]['input']}" if values and place and items[0]["type"] != "missing" else ""
+        where = f"{prefix}{place}{shown}" if place else prefix.rstrip(".")
+        lines.append(f"{where}: {text}" if where else text)
+    return "; ".join(lines)
