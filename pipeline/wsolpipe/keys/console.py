@@ -19,6 +19,7 @@ JSON_VERSION = 1
 
 LINE_SECONDS = 60.0
 """Time between two lines about work under way in a log, which is never silent for longer."""
+_answered = [False]
 _NAMED_WRONGLY = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST)
 
 
@@ -29,6 +30,7 @@ def print_json(value: Any) -> None:
     if isinstance(value, dict):
         value = {"schema_version": JSON_VERSION, **value}
     print(json.dumps(jsonable(value), indent=1))
+    _answered[0] = True
 
 
 def shown(text: str) -> str:
@@ -57,6 +59,7 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
     and ``exit_code`` on standard output. ``--debug`` shows the traceback.
     """
     debug, as_json = "--debug" in words, "--json" in words
+    _answered[0] = False
     _survive_narrow_encodings()
     try:
         code = command.main([word for word in words if word != "--debug"], prog_name=name, standalone_mode=False)
@@ -98,7 +101,7 @@ def _as_known(error: Exception) -> WsolError | None:
 
 
 def _fail(name: str, message: str, hint: str | None, code: int, *, as_json: bool) -> int:
-    if as_json:
+    if as_json and not _answered[0]:  # a result that says what failed stands for itself
         print_json({"error": message, "hint": hint, "exit_code": code})
     more = f"\n  -> {hint}" if hint else ""
     print(f"{name}: {shown(message + more)}", file=sys.stderr)

@@ -65,7 +65,7 @@ def test_again_as_processes_of_their_own_nothing_is_trained_twice(swept, capsys)
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["sweep.lr=0.1,x"], "lr: Input should be a valid number"),
+        (["sweep.lr=0.1,x"], "lr: expected a number"),
         (["sweep.epochs=1,2"], "epochs= is given both by itself"),
         (["sweep.out=a,b"], "sweep.out= cannot be"),
         (["sweep.lrr=1,2"], "unknown key 'lrr'; did you mean 'lr'"),
