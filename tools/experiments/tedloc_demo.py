@@ -149,7 +149,8 @@ def main() -> None:
     print("\n| | " + " | ".join(FIGURES) + " |\n|---|" + "---|" * len(FIGURES))
     for name, runs in found.items():
         columns = [[run[figure] for run in runs if run[figure] is not None] for figure in FIGURES]
-        cells = [f"{statistics.mean(each):.3g} ± {statistics.pstdev(each):.2g}" if each else "" for each in columns]
+        spreads = [statistics.stdev(each) if len(each) > 1 else 0 for each in columns]
+        cells = [f"{statistics.mean(e):.3g} ± {s:.2g}" if e else "" for e, s in zip(columns, spreads, strict=True)]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
