@@ -7,8 +7,8 @@ Every recipe is taken as it stands for the data set, with random images and weig
 store. ``step``: augmentation, losses and backward of the method; ``bare``: forward of its backbone, a mean of its
 features, backward. ``map``: prediction; ``forward``: of the backbone. Ratios are bare / method, so 1 is no cost; both
 are timed in turns, on processor time without a GPU. Wanted: 0.9 of a step for cam, has, cutmix, adl, ts_cam and sat;
-what others are below that is their own branches. Memory is the peak of a step on a GPU, MB. Methods of one network and
-one size of image only: MOLT has several.
+what others are below that is their own branches. Memory is the peak of a step on a GPU, MB. MOLT's ``bare`` runs each
+of its networks at its own size, on images that were resized beforehand.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from ab import compare
 
 from wsoltrain.methods.base import Task
+from wsoltrain.methods.molt import Molt
 from wsoltrain.pseudo.random import RowDraws
 from wsoltrain.training.recipe_file import load_recipe
 
@@ -31,20 +32,22 @@ if TYPE_CHECKING:
 
     from wsoltrain.methods.base import Method
 
-METHODS = ("cam", "has", "cutmix", "adl", "acol", "spg", "nl_ccam", "ts_cam", "sat", "scm")
+METHODS = ("cam", "has", "cutmix", "adl", "acol", "spg", "nl_ccam", "ts_cam", "sat", "scm", "molt")
 JUDGED, WANTED = ("cam", "has", "cutmix", "adl", "ts_cam", "sat"), 0.9
 CLASSES = 8
 
 
-def backbone_of(model: Method[Any]) -> Any:
-    """The part that the method is built on."""
+def backbones_of(model: Method[Any], image: torch.Tensor) -> list[tuple[Any, torch.Tensor]]:
+    """The networks that the method is built on, and the image as each sees it."""
+    if isinstance(model, Molt):
+        return model.levels(image)
     net: Any = model.net
-    return net
+    return [(net, image)]
 
 
 def works(model: Method[Any], batch: dict[str, torch.Tensor], amp: bool) -> dict[str, Callable[[], None]]:
     """What is timed, by name."""
-    net: Any = backbone_of(model)
+    nets = backbones_of(model, batch["image"])
     (phase,) = model.phases()
     mixed = torch.autocast("cuda", torch.bfloat16) if amp else nullcontext()
 
@@ -56,11 +59,12 @@ def works(model: Method[Any], batch: dict[str, torch.Tensor], amp: bool) -> dict
         model.zero_grad()
 
     def bare() -> None:
-        net.train()
-        with mixed:
-            features = net.forward_features(batch["image"])
-        features.float().mean().backward()
-        net.zero_grad()
+        for net, image in nets:
+            net.train()
+            with mixed:
+                features = net.forward_features(image)
+            features.float().mean().backward()
+            net.zero_grad()
 
     @torch.no_grad()
     def find() -> None:
@@ -69,8 +73,9 @@ def works(model: Method[Any], batch: dict[str, torch.Tensor], amp: bool) -> dict
 
     @torch.no_grad()
     def forward() -> None:
-        net.eval()
-        net.forward_features(batch["image"])
+        for net, image in nets:
+            net.eval()
+            net.forward_features(image)
 
     return {"step": step, "bare": bare, "map": find, "forward": forward}
 

@@ -79,7 +79,7 @@ class Molt(Method[MoltKeys]):
         """Return one phase that trains all levels."""
         return [Phase("train", [Weighted(list(self.nets.parameters()))])]
 
-    def _levels(self, image: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    def levels(self, image: Tensor) -> list[tuple[nn.Module, Tensor]]:
         """Each level's network and its image."""
         nets = [self.nets[0]] * len(self.keys.sizes) if self.keys.shared else list(self.nets)
         return [
@@ -91,14 +91,14 @@ class Molt(Method[MoltKeys]):
         """Return the mean of the levels' cross-entropies of the classes."""
         del phase, epoch
         with self.task.autocast():
-            scores = [read_token_maps(net, seen, attention=False).scores for net, seen in self._levels(batch["image"])]
+            scores = [read_token_maps(net, seen, attention=False).scores for net, seen in self.levels(batch["image"])]
         self.task.lap("forward")
         levels = torch.stack([cross_entropy(each.float(), batch["label"]) for each in scores])
         return Losses({"classes": levels.mean()})
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the levels' maps as one at the finest grid, and the logarithm of the mean class probabilities."""
-        levels = [read_token_maps(net, seen, attention=True) for net, seen in self._levels(image)]
+        levels = [read_token_maps(net, seen, attention=True) for net, seen in self.levels(image)]
         likelihood = torch.stack([level.scores.float().softmax(1) for level in levels]).mean(0)
         scores = likelihood.clamp_min(torch.finfo(likelihood.dtype).tiny).log()
         finest, maps = levels[-1].classes.shape[2:], []
