@@ -11,7 +11,7 @@ ORDER: dict[str, list[str]] = {
         "guide/running.md", "guide/clip-maps.md", "guide/validation-boxes.md", "guide/scoring.md", "guide/report.md",
         "guide/sharing.md",
     ],
-    "Training": ["guide/training.md", "guide/comparing.md", "guide/tedloc.md"],
+    "Training": ["guide/training.md", "guide/comparing.md", "guide/tables.md", "guide/tedloc.md"],
     "Scale": ["guide/clusters.md", "guide/costs.md"],
     "Help": ["guide/troubleshooting.md", "guide/alternatives.md", "contributing.md"],
 }  # fmt: skip

@@ -37,6 +37,10 @@ def _map_values(kept: Kept, tau: float | None) -> dict[str, tuple[Array, Array]]
             if tau is not None:
                 values = values[:, nearest_threshold(tau, values.shape[1])]
             found[name] = rows, values * np.float32(scale)
+    levels = [found[f"MaxBoxAccV2_{level * 100:g}"] for level in LEVELS if f"MaxBoxAccV2_{level * 100:g}" in found]
+    if levels:  # each level at its own best threshold where none was chosen beforehand
+        at = [each if each.ndim == 1 else each[:, each.mean(axis=0).argmax()] for _, each in levels]
+        found["MaxBoxAccV2"] = levels[0][0], np.mean(at, axis=0)
     if "PxAP" in kept.values:
         found["PxAP"] = kept.get("PxAP")
     return found

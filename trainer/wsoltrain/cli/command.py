@@ -59,6 +59,10 @@ class TrainerTable:
             from wsoltrain.training.recipe_file import known_recipes
 
             return known_recipes()
+        if source == "table":
+            from wsoltrain.selection.paper_tables import known_tables
+
+            return known_tables()
         from wsolpipe.images import offers
 
         return {

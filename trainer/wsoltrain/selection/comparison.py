@@ -84,12 +84,19 @@ class _Watched(NetworkMaps):
 
 
 def score_method(
-    name: str, model: Method[Any], tau: float | None, evaluator: Evaluator, device: torch.device, rows: Sequence[int]
+    name: str,
+    model: Method[Any],
+    tau: float | None,
+    evaluator: Evaluator,
+    device: torch.device,
+    rows: Sequence[int] = (),
+    *,
+    details: bool = False,
 ) -> Compared:
-    """Score a method against the evaluator's only truth and keep its maps of some rows."""
+    """Score a method against the evaluator's only truth, with all metrics or the main ones; keep maps of some rows."""
     source = _Watched(model, evaluator.stream, device, name, rows=frozenset(rows))
     frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
-    (scores,) = score_against(source, evaluator.truths, frame, keep=True, details=False).values()
+    (scores,) = score_against(source, evaluator.truths, frame, keep=True, details=details).values()
     cut = scores.best_tau() if tau is None else tau
     shown = {row: _show(frame.map(raw, str(row)), cut) for row, raw in source.seen.items()}
     return Compared(name, tau, scores, shown)

@@ -100,7 +100,7 @@ def run_trainings(
 
 def _launch(trainings: Sequence[Training], site: Site, folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
-    order = folder / "order.json"
+    order = folder / "commands.order"
     commands = {each.name: ["-m", "wsoltrain", "fit", *each.words] for each in trainings}
     content = {"cluster": site.cluster, "parallel": site.parallel, "commands": commands, "profile": site.profile}
     order.write_text(json.dumps(content))

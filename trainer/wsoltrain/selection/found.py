@@ -1,0 +1,68 @@
+"""Figures found here for the cells of a table, and their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.metrics.protocol_tables import wilson
+from wsoltrain.selection.paper_tables import FIGURES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+INTERVALS = {"IoU-30": "MaxBoxAccV2_30", "IoU-50": "MaxBoxAccV2_50", "IoU-70": "MaxBoxAccV2_70", "IoU": "iou"}
+"""Figure -> its bootstrap interval, where the two are not named alike."""
+SHARES = ("MaxBoxAcc", "Top-1", "Top-5", "CL", "CorLoc", "LPE", "LME", "MIns")
+"""Figures that are shares of images, whose interval follows from their number (Wilson's)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found for a cell.
+
+    Attributes
+    ----------
+    value : float, str or None
+        In the published unit; None where nothing was found.
+    low, high : float or None
+        Of its 95 % interval.
+    note : str
+        Why there is no value.
+    """
+
+    value: float | str | None = None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+def find_figure(scored: Mapping[str, Any], figure: str) -> Found:
+    """Figure of a result.
+
+    Parameters
+    ----------
+    scored : mapping
+        ``figures``, nested mappings of numbers; ``intervals`` by name, with ``low`` and ``high``; ``rows``.
+    figure : str
+        Of `FIGURES`, or a place in ``figures``.
+    """
+    place, factor = FIGURES.get(figure, (figure, 100.0 if figure.startswith("iou") else 1.0))
+    value: Any = scored["figures"]
+    for name in place.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(value, (int, float)):
+        return Found(note=f"{figure} is not measured of this")
+    number = factor * value
+    known = scored.get("intervals", {}).get(INTERVALS.get(figure, place.partition(".")[0]))
+    if known is not None:
+        return Found(number, factor * known["low"], factor * known["high"])
+    if figure in SHARES and scored.get("rows"):
+        low, high = wilson(number / 100 * scored["rows"], scored["rows"])
+        return Found(number, low, high)
+    return Found(number)
