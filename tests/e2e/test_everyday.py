@@ -236,3 +236,16 @@ def test_a_training_is_a_line_a_minute_in_a_log(caplog):
         "step 161 of 600, epoch 2 of 6, 0.5 steps/s, 14 min 24 s left, loss 0.410",
         "step 191 of 600, epoch 2 of 6, 0.5 steps/s, 13 min 29 s left, loss 0.410",
     ]
+
+
+def test_the_guide_lists_the_fields_of_json(toy, repo):
+    assert toy.run().code == 0
+    guide = (repo / "docs/guide/running.md").read_text()
+    rows = dict(re.findall(r"^\| `(run|plan|status|verify)` \| (.*) \|$", guide, re.MULTILINE))
+    fields = {command: set(re.findall(r"`(\w+)`", text)) - {"run"} for command, text in rows.items()}
+    for command, named in fields.items():
+        done = toy.call(command) if command != "verify" else toy.command_line(["verify", f"store={toy.store}", "--json"])
+        told = done.json
+        assert set(told) - {"schema_version"} <= named, command
+        inner = told.get("stages") or [{}]
+        assert set(inner[0]) <= named | fields["run"], command
