@@ -17,7 +17,7 @@ from stores import DATASET, build_store
 from wsolpipe import open_store
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_file
-from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
 from wsolpipe.engine.leases import Leases
 from wsolpipe.testing import BackendReadTests, BackendTests
 
@@ -304,3 +304,16 @@ def test_a_list_that_names_anything_outside_the_store_is_refused(web, line):
     (folder / "checksums.txt").write_text(line + "\n")
     with pytest.raises(StoreError, match="leaves the store|is not of the form"):
         open_backend(url).names("")
+
+
+@pytest.mark.parametrize("answer", [(403, "AccessDenied"), (401, "Unauthorized")])
+def test_a_store_that_stops_answering_while_it_is_read_is_not_called_damaged(s3, proxy, tmp_path, answer):
+    url, local = s3.store(), build_store(tmp_path, rows=8, images=False)
+    put_store(local.url, url)
+    boxes = open_store(url)[DATASET]["train"]["proposals"]["boxes"]
+    np.testing.assert_array_equal(boxes[:4], local.boxes[:4])
+    other = open_store(url)[DATASET]["train"]["proposals"]["scores"]
+    proxy.plan = Plan(answer=answer)
+    with pytest.raises(AccessError) as caught:
+        other[:4]
+    assert "repair" not in str(caught.value)
