@@ -244,7 +244,9 @@ def test_the_guide_lists_the_fields_of_json(toy, repo):
     rows = dict(re.findall(r"^\| `(run|plan|status|verify)` \| (.*) \|$", guide, re.MULTILINE))
     fields = {command: set(re.findall(r"`(\w+)`", text)) - {"run"} for command, text in rows.items()}
     for command, named in fields.items():
-        done = toy.call(command) if command != "verify" else toy.command_line(["verify", f"store={toy.store}", "--json"])
+        done = (
+            toy.call(command) if command != "verify" else toy.command_line(["verify", f"store={toy.store}", "--json"])
+        )
         told = done.json
         assert set(told) - {"schema_version"} <= named, command
         inner = told.get("stages") or [{}]
