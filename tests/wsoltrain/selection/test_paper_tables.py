@@ -109,8 +109,8 @@ rows: [{name: r, fit: cam, published: [1.0]}]
         ("fit: cam, ", "", "one of absent, fit, stage, search, range, complexity must make it, not none"),
         ("fit: cam", "fit: cam, stage: cams", "must make it, not fit, stage"),
         ("dataset: demo, ", "", "it names no data set"),
-        ("source: a source of figures", "source: x", "source: String should have at least 10 characters"),
-        ("fit: cam", "fitt: cam", "Extra inputs are not permitted"),
+        ("source: a source of figures", "source: x", "source: 'x' does not say where the figures were published"),
+        ("fit: cam", "fitt: cam", "fitt: unknown key"),
         ("fit: cam", "search: cam", "select and an annotator of"),
     ],
 )

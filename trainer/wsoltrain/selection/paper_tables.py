@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.training.ranges import load_ranges
-from wsoltrain.training.recipe_file import describe, load_recipe
+from wsoltrain.training.recipe_file import load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -156,7 +157,7 @@ class PaperTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
-    source: str = Field(min_length=10)
+    source: str
     notes: list[str] = Field(default_factory=list)
     by: str = "gt"
     threshold: Literal["best", "validation"] = "best"
@@ -167,6 +168,9 @@ class PaperTable(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> PaperTable:
+        if len(self.source.split()) < 2:
+            msg = f"source: {self.source!r} does not say where the figures were published"
+            raise ValueError(msg)
         for row in self.rows:
             if len(row.published) != len(self.columns):
                 msg = f"row {row.name} has {len(row.published)} figures for {len(self.columns)} columns"
@@ -226,7 +230,7 @@ def load_table(name: str) -> PaperTable:
     try:
         return PaperTable.model_validate(read_yaml(path))
     except ValidationError as error:
-        msg = f"table {name}: {describe(error)}"
+        msg = f"table {name}: {explain_all(error)}"
         raise ConfigError(msg) from error
 
 
