@@ -109,7 +109,7 @@ def _here(found: Found) -> str:
 
 def _difference(published: float | str | None, found: Found) -> str:
     if _numbers(found.value, published):
-        return f"{found.value - published:+.2f}"  # type: ignore[operator]
+        return f"{round(found.value - published, 2) + 0.0:+.2f}"  # type: ignore[operator]
     if isinstance(published, str) and found.value is not None:
         return "same" if found.value == published else "differs"
     return NONE
