@@ -42,9 +42,11 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_structure.py
+	$(BIN)/python tools/reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP) $(BENCH_STAMP)
-	$(BIN)/python tools/bench/run_all.py
+	$(BIN)/python tools/bench/run_all.py --write docs/benchmarks.md
 
 # Packages that are there only to be compared with: they bring a second OpenCV and other versions of what is used here.
 $(BENCH_STAMP): tools/bench/requirements.txt

@@ -1,6 +1,6 @@
 """Every bench of this folder, one process each, one after the other: ratio, limit, pass.
 
-    python tools/bench/run_all.py [--only NAME …] [--list] [--timeout 1800]
+    python tools/bench/run_all.py [--only NAME …] [--list] [--timeout 1800] [--write docs/benchmarks.md] [--gpu]
 
 Benches compare two things timed in turns in one run, so ratios hold on any machine that is not wildly busy; run this
 alone. A bench that needs the shared folder of images (``WSOLPIPE_SHARED``, default beside the checkout) is skipped
@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from photographs import shared_folder
+from results_page import Measured, read_spread, write_page
 
 FOLDER = Path(__file__).resolve().parent
-NOT_BENCHES = ("ab", "peer_cams", "peer_streams", "photographs", "run_all")
+NOT_BENCHES = ("ab", "peer_cams", "peer_streams", "photographs", "results_page", "run_all")
 #: Environment of packages that are there only to be compared with.
 PEERS = FOLDER.parents[1] / ".venv-bench" / "bin" / "python"
+#: Benches that take --device: those of networks.
+ON_GPU = ("cls_maps", "proposals", "train_step")
 NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
 
 
@@ -137,21 +140,22 @@ BENCHES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a bench went: ``pass``, ``FAIL`` or ``skip``, one (name, value, limit) a figure, and a reason."""
+    """How a bench went: ``pass``, ``FAIL`` or ``skip``, one (name, value, limit) a figure, a reason, and its spread."""
 
     verdict: str
     figures: tuple[tuple[str, str, str], ...] = ()
     reason: str = ""
+    spread: str = ""
 
 
-def run(name: str, *, timeout: float) -> Outcome:
+def run(name: str, *, timeout: float, device: str | None = None) -> Outcome:
     """Run one bench to its end."""
     bench = BENCHES.get(name, Bench())
     if bench.shared and not (shared_folder() / "data").is_dir():
         return Outcome("skip", reason=f"no shared images at {shared_folder()} (set WSOLPIPE_SHARED)")
     if bench.peers and not PEERS.exists():
         return Outcome("skip", reason=f"no {PEERS} (make bench makes it)")
-    command = [sys.executable, str(FOLDER / f"{name}.py"), *bench.arguments]
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *bench.arguments, *(["--device", device] if device else [])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
@@ -164,7 +168,7 @@ def run(name: str, *, timeout: float) -> Outcome:
     if any(value is None for _, value in values):
         return Outcome("FAIL", shown, "printed no figure where one was expected")
     good = all(value is not None and figure.holds(value) for figure, value in values)
-    return Outcome("pass" if good else "FAIL", shown)
+    return Outcome("pass" if good else "FAIL", shown, spread=read_spread(done.stdout))
 
 
 def print_outcome(name: str, outcome: Outcome, seconds: float) -> None:
@@ -181,6 +185,8 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help="may be given several times")
     parser.add_argument("--list", action="store_true", help="names, and nothing else")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds a bench")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="page to write, as docs/benchmarks.md")
+    parser.add_argument("--gpu", action="store_true", help="the benches of networks alone, on the GPU")
     options = parser.parse_args()
     names = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_BENCHES)
     unknown = sorted(set(options.only or ()) - set(names))
@@ -192,11 +198,16 @@ def main() -> int:
         return 0
     print(f"{'bench':<20} {'figure':<32} {'value':>8} {'limit':>8}", flush=True)
     failed = False
-    for name in options.only or names:
+    lines: list[Measured] = []
+    for name in options.only or (ON_GPU if options.gpu else names):
         began = time.perf_counter()
-        outcome = run(name, timeout=options.timeout)
+        outcome = run(name, timeout=options.timeout, device="cuda" if options.gpu else None)
         print_outcome(name, outcome, time.perf_counter() - began)
         failed = failed or outcome.verdict == "FAIL"
+        for figure in outcome.figures or (("", "", ""),):
+            lines.append(Measured(name, *figure, outcome.spread, outcome.verdict, outcome.reason))
+    if options.write:
+        write_page(options.write, lines, kind="GPU" if options.gpu else "CPU")
     return int(failed)
 
 

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from wsolpipe.engine.plan import Line
 
 
-KEYS = (Key("check", kinds.flag(), "exit with 2 if work is pending", False),)
+KEYS = (
+    Key("check", kinds.flag(), "exit with 2 if work is pending", False),
+    Key("cost", kinds.flag(), "hours, GPU-hours, files and bytes of whole stages, at the rates measured here", False),
+    Key("images", kinds.integer(1), "with cost=true: for as many images", unit="rows", otherwise="those of the splits"),
+)
 
 
 @make_command(
@@ -39,6 +43,11 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if not config.stage:
         msg = f"no stage named; valid: {', '.join(['index', *load_registry(config.stages).entries])}"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe plan stage=proposals dataset=demo")
+    if own["cost"]:
+        return _show_cost([found for found, _ in settled], own["images"], as_json)
+    if own["images"]:
+        msg = f"images={own['images']} says for how many images cost=true counts"
+        raise ConfigError(msg, hint="add cost=true, or limit= for a part of the splits")
     lines = _lines(found for found, _ in settled)
     pending = any(line.reason != "done" for line in lines)
     if as_json:
@@ -65,6 +74,41 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         time = "unknown time (some stages have no shard yet)" if left is None else f"{duration(left)} of one worker"
         print(f"to make: {time}; in the end {files:,} files, {size / 2**20:,.1f} MiB")
     return 2 if pending and own["check"] else 0
+
+
+def _show_cost(configs: list[RunConfig], images: int | None, as_json: bool) -> int:
+    """Cost of whole stages, made already or not."""
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.engine.cost import estimate
+    from wsolpipe.engine.graph import resolve
+    from wsolpipe.engine.session import Session
+
+    if len(configs) > 1:
+        msg = "cost=true takes one value of each key"
+        raise ConfigError(msg, hint="plan each value of the sweep by itself")
+    session = Session.open(configs[0], need_root=False)
+    found = estimate(session, resolve(session), images)
+    if as_json:
+        print_json({"costs": [cost.to_json() for cost in found], "store": configs[0].store})
+        return 0
+    print_table(
+        ["stage", "measured on", "rows measured", "images", "images/s", "hours", "GPU-hours", "files", "MiB"],
+        [
+            [
+                f"{cost.stage}{'' if cost.exact or not cost.device else ' *'}", cost.device or "never run here",
+                cost.measured_rows or None, cost.images, cost.rate, cost.hours, cost.gpu_hours, cost.files,
+                None if cost.bytes is None else cost.bytes / 2**20,
+            ]
+            for cost in found
+        ],
+    )  # fmt: skip
+    print("hours of one worker, once for each kind of device that was measured")
+    if any(cost.device and not cost.exact for cost in found):
+        print("* measured with other parameters")
+    missing = [cost.stage for cost in found if not cost.device]
+    if missing:
+        print(f"no rate: {', '.join(missing)}; make some rows first: wsolpipe run stage={missing[0]} limit=500 …")
+    return 0
 
 
 def _lines(configs: Iterable[RunConfig]) -> list[Line]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "fit": "Train a localizer; called again, resume where it stopped.",
     "predict": "Find the object in images and videos.",
     "preview": "Draw what a training step would see.",
+    "report": "Write one HTML page about training runs.",
     "reproduce": "Make a table of the papers: published figures beside those found here.",
     "search": "Search a recipe's ranges for settings that validation pseudo-boxes like.",
     "select": "Choose epoch and threshold by pseudo-boxes, and show what that costs.",

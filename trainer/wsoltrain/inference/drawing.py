@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wsolpipe.pages.pictures import HEAT_ANCHORS
 from wsoltrain.data.views import maps_to_view
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ COLOURS = (
     (80, 255, 190),
 )  # fmt: skip
 """One a map, bright enough on photographs."""
-_RAMP = np.array([[10, 8, 60], [88, 20, 120], [190, 50, 90], [245, 130, 40], [255, 235, 120]], np.float32)
+_RAMP = np.array(HEAT_ANCHORS, np.float32)
 
 
 def draw_sheet(
@@ -66,7 +67,7 @@ def draw_sheet(
 
 
 def draw_found(found: Prediction) -> Image.Image:
-    """Draw a picture under its map, with its box.
+    """Draw a picture under its map, stretched to its own range, with its box.
 
     Parameters
     ----------
@@ -81,7 +82,9 @@ def draw_found(found: Prediction) -> Image.Image:
     rgb = np.asarray(found.picture.pixels)
     height, width = rgb.shape[:2]
     values = np.asarray(Image.fromarray(found.map).resize((width, height), Image.Resampling.BILINEAR))
-    drawn = Image.fromarray(overlay(rgb, values.clip(0, 1)))
+    low, high = float(values.min()), float(values.max())
+    stretched = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    drawn = Image.fromarray(overlay(rgb, stretched))
     if found.box is not None:
         x0, y0, x1, y1 = (round(float(edge)) for edge in found.box)
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
@@ -152,8 +155,8 @@ def _ramp(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def overlay(rgb: NDArray[np.uint8], values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Pixels uint8 [H, W, 3] under the colours of a map [H, W] in 0..1."""
-    share = (0.25 + 0.5 * values)[..., None]
+    """Pixels uint8 [H, W, 3] under the colours of a map [H, W] in 0..1; low values leave the picture as it is."""
+    share = (0.08 + 0.6 * values)[..., None]
     return np.asarray((1 - share) * rgb + share * _ramp(values)).astype(np.uint8)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wsolpipe.pages.document import Part, compose_page, open_environment
 from wsoltrain.inference.drawing import FAINT, GAP, INK, MARGIN, PAPER, overlay
 
 if TYPE_CHECKING:
@@ -20,9 +20,19 @@ if TYPE_CHECKING:
 
     Cell = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 
-TRUTH, PREDICTED = (60, 220, 80), (255, 60, 60)
+TRUTH, PREDICTED = (255, 255, 255), (255, 90, 46)
 SIDE, HEAD = 160, 22
-STYLE = "body{font:14px sans-serif;margin:2em}td,th{padding:2px 10px;text-align:right}td:first-child{text-align:left}"
+STYLE = "#compare img{max-width:100%;height:auto;border-radius:6px}"
+TEMPLATE = """
+<header><p class="kicker">wsoltrain compare</p><h1>{{ title }}</h1></header>
+<div class="scroll" style="margin:24px 0"><table class="plain">
+<thead><tr>{% for cell in head %}<th{% if not loop.first %} class="number"{% endif %}>{{ cell }}</th>
+{% endfor %}</tr></thead>
+{% for line in lines %}<tr>{% for cell in line %}<td{% if not loop.first %} class="number"{% endif %}>{{ cell }}</td>
+{% endfor %}</tr>{% endfor %}</table></div>
+<p class="hint">The same images under the map of each method: ground truth white, prediction vermilion.</p>
+<img alt="images under the maps of each method" src="data:image/png;base64,{{ picture }}">
+"""
 
 
 def draw_side_by_side(
@@ -30,7 +40,7 @@ def draw_side_by_side(
     truths: Sequence[NDArray[np.floating]],
     methods: Mapping[str, Sequence[Cell | None]],
 ) -> Image.Image:
-    """Draw a line for each image: itself, then each method's map with its box; truth green, prediction red.
+    """Draw a line for each image: itself, then each method's map with its box; truth white, prediction vermilion.
 
     Parameters
     ----------
@@ -69,15 +79,17 @@ def _panel(pixels: NDArray[np.uint8], cell: Cell | None, truth: NDArray[np.float
 
 
 def write_page(path: Path, sheet: Image.Image, table: Sequence[Sequence[str]], *, title: str) -> None:
-    """Write a page that needs no other file: the table (first line: titles) and the sheet."""
+    """Write a page that needs no other file: the table (first line: titles) and the sheet.
+
+    Raises
+    ------
+    ConfigError
+        If jinja2 is not installed.
+    """
     stored = io.BytesIO()
     sheet.save(stored, "PNG")
     picture = base64.b64encode(stored.getvalue()).decode()
-    head, *lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in table)
-    rows = f"<tr>{head}</tr>".replace("td>", "th>") + "".join(f"<tr>{line}</tr>" for line in lines)
+    template = open_environment().from_string(TEMPLATE)
+    html = template.render(title=title, head=table[0], lines=table[1:], picture=picture)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><table>{rows}</table><p>Truth green, prediction red.</p>"
-        f'<img alt="images under the maps of each method" src="data:image/png;base64,{picture}"></html>\n'
-    )
+    path.write_text(compose_page(title, [Part("compare", "", html, STYLE)]), encoding="utf-8")

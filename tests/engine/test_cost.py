@@ -1,0 +1,83 @@
+"""Cost of a stage for any number of images: measured seconds, bytes and files, multiplied."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from wsolpipe.cli.plan import command
+from wsolpipe.cli.run import command as run
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.reader import open_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Twelve images of the demo, with their maps."""
+    folder = tmp_path_factory.mktemp("cost")
+    words = ["stage=cls_maps", "dataset=demo", f"store={folder / 's'}", "split=val", "limit=12", "device=cpu"]
+    done = CliRunner().invoke(run, words)
+    assert done.exit_code == 0, done.output
+    return str(folder / "s")
+
+
+def costs(store, *words):
+    given = ["dataset=demo", f"store={store}", "split=val", "limit=12", "cost=true", *words, "--json"]
+    done = CliRunner().invoke(command, given, catch_exceptions=False)
+    assert done.exit_code == 0
+    return {cost["stage"]: cost for cost in json.loads(done.stdout)["costs"]}
+
+
+def test_hours_bytes_and_files_are_those_of_the_records_times_the_images(store):
+    view = open_store(store)["demo"]["val"]["cls_maps"]
+    (record,) = view.committed().values()
+    size = sum(item.bytes for item in record.objects.values())
+    found = costs(store, "stage=cls_maps", "images=1200000")["cls_maps"]
+    assert found["exact"]
+    assert (found["measured_rows"], found["device"], found["images"]) == (12, record.device, 1_200_000)
+    assert found["hours"] == pytest.approx(record.seconds / 12 * 1_200_000 / 3600)
+    assert found["gpu_hours"] == 0
+    assert found["rate"] == pytest.approx(12 / record.seconds)
+    assert found["bytes"] == round(size / 12 * 1_200_000)
+    arrays = len(record.objects)
+    assert found["files"] == 293 * (arrays + 1) + arrays + 1  # 293 shards of 4,096 rows
+    assert costs(store, "stage=cls_maps")["cls_maps"]["images"] == 12
+
+
+def test_other_parameters_lend_their_rate_and_a_stage_that_was_never_run_has_none(store):
+    found = costs(store, "stage=proposals", "cls_maps.scale=log", "images=1000")
+    assert not found["cls_maps"]["exact"]
+    assert found["cls_maps"]["hours"] > 0
+    assert found["proposals"]["device"] == ""
+    assert found["proposals"]["hours"] is None
+    given = ["stage=proposals", "dataset=demo", f"store={store}", "split=val", "cls_maps.scale=log", "cost=true"]
+    told = CliRunner().invoke(command, given, catch_exceptions=False).stdout
+    assert "* measured with other parameters" in told
+    assert "make some rows first: wsolpipe run stage=" in told
+
+
+def test_hours_of_a_gpu_are_gpu_hours(store, tmp_path):
+    shutil.copytree(store, tmp_path / "s")
+    (path,) = (tmp_path / "s" / "demo" / "val" / "cls_maps").glob("*/commits/*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "device": "cuda", "seconds": 3.0}))
+    found = costs(str(tmp_path / "s"), "stage=cls_maps", "images=14400")["cls_maps"]
+    assert found["device"] == "cuda"
+    assert found["hours"] == found["gpu_hours"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["images=5"], "cost=true"),
+        (["cost=true", "images=0"], "images=0"),
+        (["cost=true", "sweep.cls_maps.size=112,224"], "one value of each key"),
+        (["cost=maybe"], "cost=maybe"),
+    ],
+)
+def test_wrong_words_are_said(store, words, told):
+    done = CliRunner().invoke(command, ["stage=cls_maps", "dataset=demo", f"store={store}", *words])
+    assert isinstance(done.exception, ConfigError)
+    assert told in str(done.exception)

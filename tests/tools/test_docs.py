@@ -1,0 +1,77 @@
+"""The guide says what the programs know: commands and keys of its code blocks, its YAML, messages it explains."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.keys.key import Key
+from wsoltrain.cli.main import COMMANDS as TRAINER
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+BLOCK = re.compile(r"(?ms)^```(\w*)\n(.*?)^```")
+KNOWN = {"wsolpipe": PIPELINE, "wsoltrain": TRAINER}
+SOURCE = "\n".join(path.read_text() for half in ("pipeline", "trainer") for path in (ROOT / half).rglob("*.py"))
+
+
+def blocks(kinds: set[str]) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        found += [(page.name, text) for kind, text in BLOCK.findall(page.read_text()) if kind in kinds]
+    return found
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every line that calls one of the programs."""
+    found = []
+    for page, text in blocks({"sh", ""}):
+        for line in text.splitlines():
+            call = re.search(r"(?:^|-m )((?:wsolpipe|wsoltrain) .*)", line.strip())
+            if call:
+                found.append((page, call.group(1)))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_commands_of_the_guide_and_their_keys_exist(page, line):
+    program, *words = shlex.split(line, comments=True)
+    words = [word for word in words if not word.startswith("-")]
+    if not words:
+        return
+    assert words[0] in KNOWN[program]
+    table = importlib.import_module(f"{program}.cli.{words[0]}").command.table
+    given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+    for name in given:
+        start = name.partition(".")[0] + "." if "." in name and not name.startswith("sweep.") else ""
+        wanted = name.removeprefix("sweep.")
+        start = start or (wanted.partition(".")[0] + "." if "." in wanted else "")
+        names = {each.name if isinstance(each, Key) else each for each in table.names(given, start)}
+        assert wanted in names or wanted in {each.removesuffix("=") for each in names}, f"{page}: {line}"
+
+
+@pytest.mark.parametrize(("page", "text"), blocks({"yaml"}))
+def test_yaml_of_the_guide_is_yaml(page, text):
+    assert isinstance(yaml.safe_load(text), (dict, list)), page
+
+
+@pytest.mark.parametrize(("page", "text"), blocks({"python"}))
+def test_python_of_the_guide_is_python(page, text):
+    compile(text, page, "exec")
+
+
+def explained() -> list[str]:
+    page = (ROOT / "docs" / "guide" / "troubleshooting.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")]
+    return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
+
+
+@pytest.mark.parametrize("words", explained())
+def test_messages_that_are_explained_are_those_that_are_printed(words):
+    assert words in SOURCE

@@ -1,0 +1,198 @@
+"""The page of training runs: what was chosen and why, accuracy by epoch and threshold, losses, cost of choosing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import DataError
+from wsolpipe.metrics.protocol import curve_of, doubts, protocol_table, select
+from wsolpipe.pages.charts import Curve, legend, lines
+from wsolpipe.pages.document import Part, compose_page, open_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from wsolpipe.metrics.protocol import Choice, Metric, Run
+
+STYLES = ("top1", "otsu", "cut", "best5", "centre")
+NOT_LOSSES = {"kind", "step", "epoch", "phase"}
+LISTED = 60
+
+HEAD = """
+<header><p class="kicker">wsoltrain report</p>
+<h1>{{ choice.run.run }} <span>epoch {{ choice.run.epoch }}</span></h1></header>
+<div class="hero bare"><div class="verdict">
+<p class="figure"><b>{{ "%.1f"|format(choice.score) }}</b> {{ metric }} on validation, by {{ by }}</p>
+<p>Chosen of {{ runs|length }} epochs of {{ names|length }} run{{ "s" if names|length > 1 }}
+{%- if choice.tau is not none %}, at threshold {{ "%.3f"|format(choice.tau) }}{% endif %};
+ground truth {{ "was read to choose: an oracle" if by == "gt" else "chose nothing" }}.</p>
+{% for reason in reasons %}<p class="note">{{ reason }}</p>{% endfor %}
+</div></div>
+"""
+CHARTS = """
+<div class="charts">{% for title, chart, key in charts %}
+<figure><figcaption>{{ title }}</figcaption>{{ chart }}{{ key }}</figure>{% endfor %}</div>
+"""
+COST = """
+<p class="hint">Rows of the test split. B: where model and epoch were chosen, T: where the threshold was; on test (T, an
+oracle) or on validation (V). Figures in per cent.</p>
+<div class="scroll"><table class="plain"><thead><tr><th>annotator</th><th>choice</th><th class="number">epoch</th>
+<th class="number">threshold</th>{% for name in names %}<th class="number">{{ name }}</th>
+{% endfor %}<th></th></tr></thead>
+{% for cell in table %}<tr><td>{{ cell.annotator }}</td><td>{{ cell.model }}-{{ cell.threshold }}</td>
+<td class="number">{{ cell.epoch }}</td><td class="number">{{ cell.shown_tau }}</td>
+{% for value in cell.figures %}<td class="number">{{ value }}</td>{% endfor %}
+<td>{{ "oracle" if cell.oracle else "realistic" }}</td></tr>{% endfor %}</table></div>
+"""
+EPOCHS = """
+<div class="scroll"><table class="plain"><thead><tr><th>run</th><th class="number">epoch</th>
+{% for name in annotators %}<th class="number">{{ metric }} by {{ name }}</th>{% endfor %}</tr></thead>
+{% for name, epoch, scores in epochs %}<tr><td>{{ name }}</td><td class="number">{{ epoch }}</td>
+{% for score in scores %}<td class="number">{{ "–" if score is none else "%.1f"|format(score) }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
+{% if more %}<p class="more">{{ more }} more epochs: <code>wsoltrain select --json</code></p>{% endif %}
+"""
+
+
+def write_run_page(path: Path, folder: Path, runs: Sequence[Run], *, by: str, metric: Metric) -> Choice:
+    """Write the page of the runs under a folder; the choice that it shows.
+
+    Parameters
+    ----------
+    path : Path
+        HTML file.
+    folder : Path
+        Where the runs were found: their losses are read from ``metrics.jsonl`` beside them.
+    runs : sequence of Run
+        Epochs with their figures.
+    by : str
+        Annotator that chooses.
+
+    Raises
+    ------
+    ConfigError
+        If jinja2 is not installed.
+    DataError
+        If the annotator has no figures in a run.
+    """
+    choice = select(runs, by, metric=metric)
+    names = list(dict.fromkeys(run.run for run in runs))
+    reasons = doubts(runs, by, choice, metric=metric)
+    parts = [_part("head", "", HEAD, choice=choice, metric=metric, by=by, runs=runs, names=names, reasons=reasons)]
+    charts = [*_by_epoch(runs, names, by, metric), *_by_threshold(choice.run), *_losses(folder, choice.run.run)]
+    parts.append(_part("charts", "Curves", CHARTS, charts=charts))
+    if all("gt" in run.test for run in runs):
+        annotators = [by, *(["gt"] if by != "gt" and all("gt" in run.validation for run in runs) else [])]
+        parts.append(_cost(protocol_table(runs, annotators=annotators, metric=metric)))
+    parts.append(_epochs(runs, metric))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(compose_page(f"{choice.run.run} – wsoltrain report", parts), encoding="utf-8")
+    return choice
+
+
+def _part(name: str, title: str, template: str, **facts: Any) -> Part:
+    return Part(name, title, open_environment().from_string(template).render(**facts))
+
+
+def _best(entry: Mapping[str, Any] | None, metric: Metric) -> float | None:
+    """Score of an entry at its own best threshold, per cent; None where it has none."""
+    if entry is None:
+        return None
+    if "PxAP" in entry:
+        return float(entry["PxAP"])
+    found = float(curve_of(entry, metric).max())
+    return 100 * found if metric == "iou" else found
+
+
+def _by_epoch(runs: Sequence[Run], names: Sequence[str], by: str, metric: Metric) -> list[tuple[str, Any, Any]]:
+    last = max(run.epoch for run in runs)
+    curves = []
+    for style, name in zip(STYLES, names, strict=False):
+        mine = sorted((run for run in runs if run.run == name), key=lambda run: run.epoch)
+        scores = np.array([_best(run.validation.get(by), metric) for run in mine], np.float64) / 100
+        curves.append(Curve(style, name, np.array([run.epoch for run in mine]) / max(last, 1), scores))
+    title = f"{metric} on validation by {by}"
+    return [(title, lines(curves, title=title, axis=f"epoch, as a share of {last}"), legend(curves))]
+
+
+def _by_threshold(run: Run) -> list[tuple[str, Any, Any]]:
+    entries = {f"validation, {name}": entry for name, entry in run.validation.items() if isinstance(entry, dict)}
+    entries |= {f"test, {name}": entry for name, entry in run.test.items() if isinstance(entry, dict)}
+    known = [(name, np.asarray(entry["iou"], np.float64)) for name, entry in entries.items() if "iou" in entry]
+    curves = [
+        Curve(style, name, np.arange(len(ious)) / len(ious), ious)
+        for style, (name, ious) in zip(STYLES, known, strict=False)
+    ]
+    if not curves:
+        return []
+    title = "IoU of the chosen epoch against the threshold"
+    return [(title, lines(curves, title=title, axis="threshold"), legend(curves))]
+
+
+def _losses(folder: Path, name: str) -> list[tuple[str, Any, Any]]:
+    """Each loss by step, as a share of its highest value."""
+    files = sorted(folder.rglob("metrics.jsonl"))
+    path = next((each for each in files if each.parent.name == name), files[0] if len(files) == 1 else None)
+    if path is None:
+        return []
+    try:
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        msg = f"cannot read {path}: {error}"
+        raise DataError(msg) from error
+    steps = [line for line in found if line.get("kind") == "step"]
+    losses = [
+        key for key in dict.fromkeys(key for line in steps for key in line)
+        if key not in NOT_LOSSES and not key.startswith("count ")
+    ]  # fmt: skip
+    curves = []
+    for style, key in zip(STYLES, losses, strict=False):
+        mine = [(line["step"], float(line[key])) for line in steps if key in line]
+        values = np.array([value for _, value in mine])
+        top = max(float(np.abs(values).max()), 1e-12)
+        places = np.array([step for step, _ in mine]) / steps[-1]["step"]
+        curves.append(Curve(style, f"{key} (highest {top:.3g})", places, values.clip(0) / top))
+    if not curves:
+        return []
+    chart = lines(curves, title="Losses", axis=f"step, as a share of {steps[-1]['step']}")
+    return [("Losses, each as a share of its highest value", chart, legend(curves))]
+
+
+def _cost(table: Sequence[Mapping[str, Any]]) -> Part:
+    names = [name for name in ("MaxBoxAcc", "MaxBoxAccV2", "PxAP", "iou") if any(name in cell for cell in table)]
+    shown = []
+    for cell in table:
+        tau = cell["tau"]
+        figures = [_shown(name, cell.get(name)) for name in names]
+        shown.append(
+            {
+                **cell,
+                "figures": figures,
+                "shown_tau": "–" if tau is None else tau if isinstance(tau, str) else f"{tau:.3f}",
+            }
+        )
+    words = {"iou": "mean IoU"}
+    return _part("cost", "What choosing cost", COST, table=shown, names=[words.get(name, name) for name in names])
+
+
+def _shown(name: str, value: Any) -> str:
+    from wsolpipe.evaluate.glossary import format_figure
+
+    return "–" if value is None else str(format_figure(name, float(value)))
+
+
+def _epochs(runs: Sequence[Run], metric: Metric) -> Part:
+    annotators = list(
+        dict.fromkeys(name for run in runs for name, entry in run.validation.items() if isinstance(entry, dict))
+    )
+    ordered = sorted(runs, key=lambda run: (run.run, run.epoch))
+    rows = [
+        (run.run, run.epoch, [_best(run.validation.get(name), metric) for name in annotators])
+        for run in ordered[:LISTED]
+    ]
+    more = max(len(ordered) - LISTED, 0)
+    return _part("epochs", "Epochs", EPOCHS, epochs=rows, annotators=annotators, metric=metric, more=more)
