@@ -15,10 +15,14 @@ from wsolpipe.keys.key import Key
 from wsoltrain.cli.main import COMMANDS as TRAINER
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+GENERATED = ROOT / "docs" / "reference"
+PAGES = sorted([*(path for path in (ROOT / "docs").rglob("*.md") if GENERATED not in path.parents), ROOT / "README.md"])
 BLOCK = re.compile(r"(?ms)^```(\w*)\n(.*?)^```")
 KNOWN = {"wsolpipe": PIPELINE, "wsoltrain": TRAINER}
-SOURCE = "\n".join(path.read_text() for half in ("pipeline", "trainer") for path in (ROOT / half).rglob("*.py"))
+FILES = [
+    path for half in ("pipeline", "trainer") for path in (ROOT / half).rglob("*.*") if path.suffix in {".py", ".html"}
+]
+SOURCE = "\n".join(path.read_text() for path in FILES)
 
 
 def blocks(kinds: set[str]) -> list[tuple[str, str]]:
@@ -32,7 +36,7 @@ def commands() -> list[tuple[str, str]]:
     """(page, command) of every line that calls one of the programs."""
     found = []
     for page, text in blocks({"sh", ""}):
-        for line in text.splitlines():
+        for line in text.replace("\\\n", " ").splitlines():
             call = re.search(r"(?:^|-m )((?:wsolpipe|wsoltrain) .*)", line.strip())
             if call:
                 found.append((page, call.group(1)))
