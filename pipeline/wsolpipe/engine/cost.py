@@ -66,7 +66,7 @@ def estimate(session: Session, graph: Graph, images: int | None = None) -> list[
     -----
     An artifact (a classifier) is made once: its measured seconds are taken as they are, whatever `images` is.
     """
-    found = []
+    found: list[Cost] = []
     for stage in dict.fromkeys(node.stage for node in graph.nodes):
         nodes = [node for node in graph.nodes if node.stage == stage]
         rows = images if images is not None else sum(node.shards.rows for node in nodes)

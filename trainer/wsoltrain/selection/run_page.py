@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.metrics.protocol import curve_of, doubts, protocol_table, select
+from wsolpipe.metrics.protocol import curve_of, doubts, select
+from wsolpipe.metrics.protocol_tables import protocol_table
 from wsolpipe.pages.charts import Curve, legend, lines
 from wsolpipe.pages.document import Part, compose_page, open_environment
 
