@@ -63,7 +63,7 @@ def test_page_shows_the_choice_of_select_and_the_table_of_what_it_cost(finished,
     [
         (["runs=nowhere"], "nowhere"),
         (["by=ss"], "ss"),
-        (["metric=acc"], "metric=acc"),
+        (["metric=acc"], "did you mean 'MaxBoxAcc'"),
         (["outt=x"], "did you mean 'out'"),
         ([], "runs="),
     ],

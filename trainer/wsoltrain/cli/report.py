@@ -27,7 +27,7 @@ KEYS = (
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
     """Write one HTML page about runs: what was chosen, curves, losses, epochs, and what choosing cost."""
-    from wsolpipe.metrics.protocol import annotator_of, read_runs
+    from wsolpipe.metrics.protocol import annotator_of, metric_of, read_runs
     from wsoltrain.selection.run_page import write_run_page
 
     values = read_keys(words, KEYS)
@@ -35,9 +35,10 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     folder = Path(values["runs"])
     runs = read_runs(folder)
     by = values["by"] or annotator_of(runs)
+    metric = metric_of(runs, by) if values["metric"] == "auto" else values["metric"]
     out = Path(values["out"] or folder / "report.html")
     try:
-        choice = write_run_page(out, folder, runs, by=by, metric=values["metric"])
+        choice = write_run_page(out, folder, runs, by=by, metric=metric)
     except OSError as error:
         msg = f"cannot write {out}: {error.strerror}"
         raise ConfigError(msg, hint="choose another place with out=FILE.html") from error
