@@ -17,6 +17,10 @@ def open_store(url: str) -> Store:
     return opener(url)
 
 
+def __dir__() -> list[str]:
+    return ["__version__", "metrics", "open_store"]
+
+
 def __getattr__(name: str) -> Any:
     if name == "metrics":
         import importlib

@@ -64,6 +64,37 @@ class RowsStage(Protocol):
         """Records of every shard that exists."""
 
 
+class IndexedStage(RowsStage, Protocol):
+    """What tables and pictures of a stage need to know of it besides."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+
+    @property
+    def key(self) -> str:
+        """Key of the result."""
+
+    def index(self) -> Any:
+        """The `Index` whose rows these are."""
+
+    def status(self) -> np.ndarray[Any, Any]:
+        """Status of every row."""
+
+    def rows(self) -> np.ndarray[Any, Any]:
+        """Numbers of the rows that hold a result."""
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """The rows without a result."""
+
+    def __getitem__(self, array: str) -> ArrayView:
+        """An array by name."""
+
+
 @dataclass(frozen=True)
 class ArrayView(Named):
     """One array of a stage. ``view[index]`` reads what numpy would return for this index.
@@ -112,6 +143,10 @@ class ArrayView(Named):
 
     def __len__(self) -> int:
         return self.stage.manifest.rows
+
+    def __repr__(self) -> str:
+        spec = STATUS_SPEC if self.name == "status" else self.stage.manifest.arrays[self.name]
+        return f"{self.name} of {self.stage.folder}: {spec.dtype} {(len(self), *spec.shape)} {spec.meaning}".rstrip()
 
     def __getitem__(self, index: Any) -> Any:
         """Rows, or parts of rows, by numpy's rules.

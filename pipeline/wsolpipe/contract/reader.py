@@ -14,14 +14,17 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
+from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.records import read_manifest, read_record
 from wsolpipe.contract.schema import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import pyarrow as pa
+    from PIL.Image import Image
 
     from wsolpipe.contract.backends.base import Backend
 
@@ -50,7 +53,7 @@ def open_store(url: str) -> Store:
 
 
 @dataclass(frozen=True)
-class Store(Named):
+class Store(Named, Keyed):
     """A store by its URL; ``store[dataset][split][stage][array][rows]`` reads."""
 
     url: str
@@ -69,6 +72,13 @@ class Store(Named):
         """Names of the data sets in this store."""
         return subfolders(self.backend.names(""))
 
+    def names(self) -> list[str]:
+        """As `datasets`."""
+        return self.datasets()
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r}) with {', '.join(self.names()) or 'nothing'}"
+
     def __getitem__(self, dataset: str) -> Dataset:
         if dataset not in self.datasets():
             msg = f"no data set {dataset!r} in store {self.url}; it holds: {', '.join(self.datasets()) or 'nothing'}"
@@ -77,7 +87,7 @@ class Store(Named):
 
 
 @dataclass(frozen=True)
-class Dataset(Named):
+class Dataset(Named, Keyed):
     """The splits and artifacts of one data set."""
 
     store: Store
@@ -88,6 +98,13 @@ class Dataset(Named):
         backend = self.store.backend
         names = subfolders(backend.names(self.name))
         return [name for name in names if name != "artifacts" and backend.names(f"{self.name}/{name}/index")]
+
+    def names(self) -> list[str]:
+        """As `splits`."""
+        return self.splits()
+
+    def __repr__(self) -> str:
+        return f"{self.name} in {self.store.url} with {', '.join(self.names()) or 'nothing'}"
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits():
@@ -147,7 +164,7 @@ class Artifact(Named):
 
 
 @dataclass(frozen=True)
-class Split(Named):
+class Split(Named, Keyed):
     """One split: its index and its stages."""
 
     store: Store
@@ -163,6 +180,13 @@ class Split(Named):
         """Names of the stages with at least one manifest."""
         names = subfolders(self.store.backend.names(self.folder))
         return [name for name in names if name != "index" and self.keys(name)]
+
+    def names(self) -> list[str]:
+        """As `stages`."""
+        return self.stages()
+
+    def __repr__(self) -> str:
+        return f"{self.dataset}/{self.name} in {self.store.url} with {', '.join(self.names()) or 'nothing'}"
 
     def keys(self, stage: str) -> list[str]:
         """Keys of `stage` that have a manifest, oldest first."""
@@ -235,7 +259,7 @@ class Index(Named):
 
 
 @dataclass(frozen=True)
-class StageView(Named):
+class StageView(Named, Keyed):
     """One rows stage of one split under one key."""
 
     store: Store
@@ -291,6 +315,28 @@ class StageView(Named):
             )
             raise StoreError(msg)
         return ArrayView(self, array)
+
+    def names(self) -> list[str]:
+        """Names of the arrays."""
+        return [*sorted(self.manifest.arrays), "status"]
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+    def show(self, row: int, root: str | Path | None = None) -> Image:
+        """Picture of a row; see `wsolpipe.contract.notebook.picture`."""
+        return picture(self, row, root)
+
+    def to_pandas(self) -> Any:
+        """Frame with a line a box, or a row; see `wsolpipe.contract.notebook.to_pandas`."""
+        return to_pandas(self)
+
+    def to_xarray(self, start: int = 0, stop: int | None = None) -> Any:
+        """Data set of the arrays; see `wsolpipe.contract.notebook.to_xarray`."""
+        return to_xarray(self, start, stop)
 
     def status(self) -> np.ndarray[Any, Any]:
         """Status of every row, uint8 [rows]; rows of shards that do not exist are 0."""

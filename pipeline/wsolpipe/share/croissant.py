@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.box_table import BOX_SCHEMA, TABLE
 from wsolpipe.contract.manifest import IndexManifest, StageManifest
 from wsolpipe.images.index_tables import INDEX_SCHEMA
-from wsolpipe.share.box_table import BOX_SCHEMA, TABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.contract.box_table import TABLE, box_table, has_boxes
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import Shards, check_name, commit_name, shard_of
@@ -17,7 +18,6 @@ from wsolpipe.contract.manifest import IndexManifest
 from wsolpipe.contract.reader import StageView, Store
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine import commit, zarr_metadata
-from wsolpipe.share.box_table import TABLE, box_table, has_boxes
 from wsolpipe.share.card import Figures, card, figures
 from wsolpipe.share.croissant import croissant
 from wsolpipe.share.selection import Selection, select

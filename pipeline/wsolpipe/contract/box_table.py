@@ -11,9 +11,11 @@ import pyarrow as pa
 from wsolpipe.contract.schema import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsolpipe.contract.arrays import IndexedStage
     from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.contract.parquet import ParquetRows
-    from wsolpipe.contract.reader import StageView
 
 TABLE = "boxes.parquet"
 #: Boxes are half-open, in pixels of the original image. ``rank`` counts from 0, best first; ``label`` and ``name`` are
@@ -36,29 +38,39 @@ BOX_SCHEMA = pa.schema(
 )
 
 
-def has_boxes(view: StageView) -> bool:
+def has_boxes(view: IndexedStage) -> bool:
     """Whether a stage has an array ``boxes`` of boxes."""
     spec = view.manifest.arrays.get("boxes")
     return spec is not None and len(spec.shape) == 2 and spec.shape[1] == 4
 
 
-def box_table(view: StageView) -> bytes:
+def box_table(view: IndexedStage) -> bytes:
     """Boxes of the finished shards as the bytes of a Parquet file, `BOX_SCHEMA`, a row group a shard.
 
     Boxes of rows that have no result, and slots without a box, are left out.
     """
     import pyarrow.parquet as pq
 
-    spans = view.index().spans()
-    names = {int(label): name for label, name in view.index().manifest.class_names.items()}
     file = io.BytesIO()
     with pq.ParquetWriter(file, BOX_SCHEMA, compression="zstd") as writer:
-        for record in view.committed().values():
-            writer.write_table(_of_shard(view, record, spans, names))
+        for table in _shards(view):
+            writer.write_table(table)
     return file.getvalue()
 
 
-def _of_shard(view: StageView, record: CommitRecord, spans: ParquetRows, names: dict[int, str]) -> pa.Table:
+def read_box_table(view: IndexedStage) -> pa.Table:
+    """As `box_table`, in memory."""
+    return pa.concat_tables([BOX_SCHEMA.empty_table(), *_shards(view)])
+
+
+def _shards(view: IndexedStage) -> Iterator[pa.Table]:
+    spans = view.index().spans()
+    names = {int(label): name for label, name in view.index().manifest.class_names.items()}
+    for record in view.committed().values():
+        yield _of_shard(view, record, spans, names)
+
+
+def _of_shard(view: IndexedStage, record: CommitRecord, spans: ParquetRows, names: dict[int, str]) -> pa.Table:
     def values(array: str) -> np.ndarray[Any, Any]:
         return np.asarray(view[array][record.start : record.stop])
 
