@@ -90,3 +90,31 @@ def test_six_programs_and_two_readers_read_what_wsolpipe_reads(python, published
         assert {line[1] for line in lines} == {"butterfly"}
         assert [json.loads(line[2]) for line in lines] == boxes[:, 0].tolist()
         assert [float(line[3]) for line in lines] == pytest.approx(regions["scores"][:, 0].tolist())
+
+
+def test_the_wheel_works_outside_the_repository(python, published, tmp_path):
+    """Built, installed with what it needs, and used: commands, shipped data, and frames of xarray and pandas."""
+    made = subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT],
+                          capture_output=True, text=True)  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    (wheel,) = tmp_path.glob("wsolpipe-*.whl")
+    done = subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile",
+                           "--disable-pip-version-check", wheel], capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    code = """
+import sys, wsolpipe, wsoltrain
+from pathlib import Path
+place = Path(wsolpipe.__file__).parent
+assert "site-packages" in place.parts, place
+assert (place / "py.typed").is_file() and (place / "stages.yaml").is_file() and (place / "data/demo.yaml").is_file()
+assert (Path(wsoltrain.__file__).parent / "py.typed").is_file()
+val = wsolpipe.open_store(sys.argv[1])["demo"]["val"]
+maps = val["cls_maps"].to_xarray(1, 3)
+assert dict(maps.sizes) == {"row": 2, "map": 5, "y": 12, "x": 12, "bound": 2}, maps.sizes
+assert (maps["maps"].values == val["cls_maps"]["maps"][1:3]).all()
+print(len(val["regions"].to_pandas()))
+"""
+    assert int(outside(python, "-c", code, published)) > 6
+    listed = outside(python, python.parent / "wsolpipe", "ls", f"store={published}", "--json")
+    assert {line["stage"] for line in json.loads(listed)["results"]} == {"index", "cls_maps", "regions"}
+    assert "cls_maps" in outside(python, python.parent / "wsolpipe", "stages")
