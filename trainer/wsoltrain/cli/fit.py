@@ -80,6 +80,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     from wsoltrain.inference.complexity import complexity
     from wsoltrain.training.loop import Trainer
     from wsoltrain.training.parallel import close_group, open_group
+    from wsoltrain.training.run_record import record_run
     from wsoltrain.training.tracker import open_trackers
 
     group = open_group(settings.device)
@@ -97,7 +98,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
             size = f"{counted['parameters'] / 1e6:.3f} M parameters, {counted['macs'] / 1e9:.3f} G multiply-accumulates"
             click.echo(f"{recipe.method}: {size} an image, without what is frozen", err=True)
             shown = FitProgress(trainer.steps, sum(running.epochs for running in trainer.phases.values()))
-            trainer.trackers.append(shown)
+            trainer.trackers += [shown, record_run(trainer)]
         result = {"out": str(settings.out), **trainer.fit()}
     close_group(group)
     if not group.first:
