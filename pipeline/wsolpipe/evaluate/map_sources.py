@@ -82,7 +82,8 @@ class StageMaps:
             msg = f"map={slot}: stage {view.stage} holds {slots} maps, numbered from 0"
             raise ConfigError(msg)
         self.view, self.slot, self.rows, self.quarantined = view, slot, rows, 0
-        self.labels = "true" if "class_ids" not in view.manifest.arrays else self._labels()
+        named = "class_ids" in view.manifest.arrays or "classes" in view.manifest.arrays
+        self.labels = self._labels() if named else "true"
         # Slots of one method are its likeliest classes, best first.
         methods = view.manifest.params.get("methods")
         count = slots // len(methods) if methods else slots

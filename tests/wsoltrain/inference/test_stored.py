@@ -91,12 +91,13 @@ def test_the_stage_scores_as_the_network_does_to_the_digit(predicted):
 
 
 def test_levels_alone_score_within_their_steps(predicted, tmp_path):
-    assert predicted.predict("exact=false", store=tmp_path).exit_code == 0
+    assert predicted.predict("exact=false", "target=predicted", store=tmp_path).exit_code == 0
     exact, levels = (
         figures(pipeline_eval, "stage=predictions", *predicted.words("threads=1", store=store))
         for store in (predicted.store, tmp_path)
     )
     assert levels["iou"] == pytest.approx(exact["iou"], abs=0.01)
+    assert (exact["labels"], levels["labels"]) == ("true", "predicted")
     held = open_store(str(tmp_path))["boxed"]["val"]["predictions"]
     assert "values" not in held.manifest.arrays
 
