@@ -8,8 +8,8 @@ from typing import Any
 ORDER: dict[str, list[str]] = {
     "Start": ["index.md", "guide/first-hour.md", "guide/concepts.md", "guide/demo.md"],
     "Labels": [
-        "guide/running.md", "guide/clip-maps.md", "guide/validation-boxes.md", "guide/scoring.md", "guide/report.md",
-        "guide/sharing.md",
+        "guide/running.md", "guide/clip-maps.md", "guide/validation-boxes.md", "guide/scoring.md",
+        "guide/selecting.md", "guide/report.md", "guide/sharing.md",
     ],
     "Training": ["guide/training.md", "guide/comparing.md", "guide/tables.md", "guide/tedloc.md"],
     "Scale": ["guide/clusters.md", "guide/costs.md"],

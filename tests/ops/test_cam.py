@@ -206,3 +206,12 @@ def test_dead_features_and_vanished_gradients_give_zeros_and_never_nan():
     ):
         assert maps.shape == (1, T, H, W)
         assert (maps == 0).all()
+
+
+def test_ranks_of_nl_ccam_can_be_split_where_the_released_code_splits_them():
+    weights = ops.rank_weights(200, "quadratic", 100)
+    assert torch.equal(weights, ops.rank_weights(200, "quadratic"))  # half of 200 classes are its 100
+    weights = ops.rank_weights(1000, "quadratic", 100)
+    assert (weights[:99] > 0).all()
+    assert (weights[101:] < 0).all()
+    assert (ops.rank_weights(10, "quadratic", 100) >= 0).all()

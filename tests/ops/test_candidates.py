@@ -127,3 +127,10 @@ def test_order_does_not_depend_on_the_order_of_boxes():
     shuffled = np.random.default_rng(0).permutation(5)
     again = boxes[shuffled][rank(scores[shuffled], source[shuffled], boxes[shuffled])]
     assert again.tolist() == expected
+
+
+def test_a_fixed_threshold_takes_the_place_of_otsus():
+    ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))[None]
+    for share in (0.25, 0.5, 0.75):
+        (box,) = find_candidates(ramp, size=64, threshold=share).boxes
+        assert box.tolist() == [int(np.argmax(ramp[0, 0] > int(255 * share))), 0, 64, 64]

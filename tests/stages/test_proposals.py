@@ -96,13 +96,15 @@ def reference_candidates(maps, *, min_area, size=224):
     return first
 
 
-def reference(image, maps, label, classifier, *, min_area=0.0, score="class", top_k=10):
+def reference(image, maps, label, classifier, *, min_area=0.0, score="class", top_k=10, perturb="blur"):
     """(box in original pixels, score, map) from best to worst, one box and one step at a time, in float64."""
     record = classifier.record
     side = record.size
     small = resize(image, (side, side)).astype(np.float64)
     half = round(32 * side / 224)
     blurred = cv2.GaussianBlur(small, (2 * half + 1,) * 2, 20 * side / 224)
+    if perturb != "blur":
+        blurred = np.zeros_like(small) + (0 if perturb == "black" else 255 * np.array(record.mean))
     candidates = reference_candidates(maps, min_area=min_area)
     areas = np.array([(x1 - x0) * (y1 - y0) / 224**2 for x0, y0, x1, y1 in candidates])
     density = norm.pdf(areas, areas.mean(), areas.std()) if areas.std() > 1e-9 else np.ones(len(areas))
@@ -164,6 +166,36 @@ def test_boxes_equal_the_slow_reference(folder, drawn, maps, score, min_area):
             top_k=40,
         )
         assert_row_equals(arrays, position, expected)
+
+
+@pytest.mark.parametrize("perturb", ["black", "mean"])
+def test_outside_may_be_black_or_the_mean_colour(folder, drawn, maps, perturb):
+    made = stage(folder, maps="all", top_k=40, batch=7, images=4, perturb=perturb)
+    arrays = made.process(drawn.rows(), upstream(maps))
+    classifier = load_classifier(folder).double()
+    for position in range(4):
+        image, label = drawn.images[position], drawn.labels[position]
+        expected = reference(image, maps[position], label, classifier, top_k=40, perturb=perturb)
+        assert_row_equals(arrays, position, expected)
+
+
+def test_boxes_below_the_least_score_are_dropped_but_for_the_best(folder, drawn, maps):
+    plain = stage(folder, maps="all", top_k=40).process(drawn.rows(), upstream(maps))
+    floor = float(np.nanmedian(plain["scores"]))
+    kept = stage(folder, maps="all", top_k=40, min_score=floor).process(drawn.rows(), upstream(maps))
+    for position in range(len(maps)):
+        passing = max(1, int((plain["scores"][position] >= floor).sum()))
+        assert kept["count"][position] == passing
+        assert np.array_equal(kept["boxes"][position, :passing], plain["boxes"][position, :passing])
+    alone = stage(folder, maps="all", top_k=40, min_score=1.0).process(drawn.rows(), upstream(maps))
+    assert (alone["count"] == 1).all()
+
+
+def test_parameters_that_were_added_later_leave_the_key_as_it_was(folder):
+    added = {"min_score": 0.2, "threshold": 0.3, "perturb": "black"}
+    assert not added.keys() & parameters().in_key().keys()
+    for name, value in added.items():
+        assert parameters(**{name: value}).in_key()[name] == value
 
 
 @pytest.mark.slow

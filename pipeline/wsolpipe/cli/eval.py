@@ -36,7 +36,13 @@ SUBJECT = (
         "standard: as the field's evaluator; clean: half-open boxes, maps not rounded to 8 bits",
         "standard",
     ),
-    Key("resolution", kinds.integer(8, 4096), "side of the frame with convention=clean", 224, unit="pixels"),
+    Key(
+        "resolution",
+        kinds.integer(8, 4096),
+        "side of the frame of maps, boxes and masks; some papers take 256",
+        224,
+        unit="pixels",
+    ),
     Key("normalise", kinds.flag(), "min-max each map; false: maps must lie in 0 to 1", True),
     Key("labels", kinds.choice("true", "predicted"), "with maps=: the class that they are of", "true"),
 )
@@ -122,9 +128,6 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
     if own["tau"] is not None and own["tau_from"]:
         msg = "tau= and tau_from= both say where the threshold is from: give one"
         raise ConfigError(msg)
-    if own["resolution"] != 224 and own["convention"] != "clean":
-        msg = "the standard evaluator's frame is 224 pixels wide"
-        raise ConfigError(msg, hint="add convention=clean for another resolution")
     fields = {key.name for key in KEYS} - {"map", "csv", "plots", "glossary", "runs", "annotators"}
     values = {name: own[name] for name in fields if name in given and own[name] is not None}
     return Options(**values, **({"slot": own["map"]} if "map" in given else {}))

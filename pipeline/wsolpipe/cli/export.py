@@ -127,15 +127,16 @@ def _subject(results: SessionResults, view: Any, chosen: Format, given: dict[str
 
 
 def _write_ious(view: Any, rows: Any, chosen: Chosen, folder: Path) -> list[Path]:
-    """``localization_iou.txt`` of the field's layout, where rows have ground truth."""
+    """``localization_iou.txt`` as released, one line, and the IoU of each row; where rows have ground truth."""
     from wsolpipe.evaluate.truth import truth_of_index
     from wsolpipe.evaluate.val_boxes import first_box_ious
-    from wsolpipe.images.pseudo import iou_lines
+    from wsolpipe.images.pseudo import iou_lines, mean_iou_line
 
     ious = first_box_ious(view, truth_of_index(rows))
     kept = {name: value for name, value in ious.items() if chosen.rows[rows.places[name]]}
     if not kept:
         return []
-    path = folder / "localization_iou.txt"
-    path.write_text(iou_lines(kept), encoding="utf-8")
-    return [path]
+    paths = [folder / "localization_iou.txt", folder / "localization_iou_rows.txt"]
+    for path, text in zip(paths, (mean_iou_line(kept), iou_lines(kept)), strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths

@@ -64,6 +64,32 @@ GLOSSARY = (
         "threshold to choose.",
     ),
     Entry(
+        "MaxBoxAcc_area",
+        "MaxBoxAcc, all thresholds",
+        "per cent",
+        "Mean of that share over all thresholds: how little it matters which one is taken.",
+    ),
+    Entry(
+        "errors",
+        "errors",
+        "fraction",
+        "Shares of rows by outcome, in this order: wrong class; right (IoU above 50 %); multi-instance, MIE (the box "
+        "covers over 30 % of two objects); then, of the object that fits best, part, LPE (over half of the box lies in "
+        "it) and more, LME (70 % of it lies in the box); wrong (Gao et al., ICCV 2021).",
+    ),
+    Entry(
+        "values_inside",
+        "values inside",
+        "fraction",
+        "Shares of pixels inside objects by the value of the map, in ten bins from 0 to 1.",
+    ),
+    Entry(
+        "values_outside",
+        "values outside",
+        "fraction",
+        "The same for pixels outside.",
+    ),
+    Entry(
         "PxAP",
         "PxAP",
         "per cent",

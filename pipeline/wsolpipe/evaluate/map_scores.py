@@ -10,6 +10,8 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.frame import FramedBatch
+from wsolpipe.evaluate.map_errors import ErrorDissection
+from wsolpipe.evaluate.map_values import ValueHistograms
 from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation
 from wsolpipe.metrics.maxbox import iou_curves_of
@@ -46,6 +48,8 @@ class MapMetric(Protocol):
 #: Further metrics: adding one is a class in a file of its own and a line here.
 MAP_METRICS: dict[str, Callable[[], MapMetric]] = {
     "otsu": OtsuScores,
+    "values": ValueHistograms,
+    "errors": ErrorDissection,
 }
 
 

@@ -62,8 +62,13 @@ def box_lines(boxes: Mapping[str, NDArray[np.floating[Any]]]) -> str:
 
 
 def iou_lines(ious: Mapping[str, float]) -> str:
-    """Text of ``localization_iou.txt``: ``image_id,iou`` a line."""
+    """Text of ``localization_iou_rows.txt``: ``image_id,iou`` a line."""
     return "".join(f"{_quoted(name)},{value:.6f}\n" for name, value in ious.items())
+
+
+def mean_iou_line(ious: Mapping[str, float]) -> str:
+    """Text of ``localization_iou.txt`` as the released files have it: one line with the mean."""
+    return f"IoU Performance: {sum(ious.values()) / len(ious)}\n"
 
 
 def _quoted(name: str) -> str:

@@ -266,6 +266,7 @@ class MaxBoxEvaluation:
             "rows_scored": scored,
             "MaxBoxAcc": score("largest 0.5"),
             "MaxBoxAccV2": over_levels(""),
+            "MaxBoxAcc_area": 100 * float(self.curve("largest 0.5").mean()) if scored else None,
             "iou": score("largest iou", 1.0),
             "iou_at_tau": float(mean_iou[nearest_threshold(at, self.thresholds)]) if scored else None,
             "tau": at if scored else None,

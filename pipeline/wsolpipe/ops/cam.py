@@ -33,6 +33,7 @@ class Seen:
     weight : Tensor [K, C] or None
         Of the linear layer after global average pooling; None if the network does not end so.
     combination : "quadratic" or "linear"
+    positive : int or None
         Of NL-CCAM.
     noisy : Tensor [S, N, T, C, h, w] or None
         Gradients of S noisy copies of the input, for Smooth-Grad-CAM++.
@@ -44,6 +45,7 @@ class Seen:
     classes: Tensor
     weight: Tensor | None = None
     combination: Combination = "quadratic"
+    positive: int | None = None
     noisy: Tensor | None = None
 
 
@@ -103,7 +105,12 @@ def layercam(features: Tensor, gradients: Tensor) -> Tensor:
 
 
 def nl_ccam(
-    features: Tensor, weight: Tensor, logits: Tensor, classes: Tensor, combination: Combination = "quadratic"
+    features: Tensor,
+    weight: Tensor,
+    logits: Tensor,
+    classes: Tensor,
+    combination: Combination = "quadratic",
+    positive: int | None = None,
 ) -> Tensor:
     """NL-CCAM's combination of the CAMs of all classes, from likely to unlikely (Yang et al., WACV 2020, section 3.2).
 
@@ -116,29 +123,36 @@ def nl_ccam(
     logits : Tensor [N, K]
     classes : int64 Tensor [N, T]
     combination : "quadratic" or "linear"
-        See `rank_weights`.
+    positive : int or None
+        See `rank_weights` for both.
     """
     order = logits.argsort(dim=1, descending=True, stable=True)  # [N, K]
     others = order[:, None].expand(-1, classes.shape[1], -1)
     ahead = (others == classes[..., None]).to(torch.int8).argsort(dim=2, descending=True, stable=True)
     ranked = others.gather(2, ahead)  # [N, T, K], the target first
-    by_rank = rank_weights(logits.shape[1], combination).to(features).expand(ranked.shape)
+    by_rank = rank_weights(logits.shape[1], combination, positive).to(features).expand(ranked.shape)
     by_class = torch.zeros_like(by_rank).scatter(2, ranked, by_rank)
     return torch.einsum("ntc,nchw->nthw", by_class @ weight, features)
 
 
-def rank_weights(count: int, combination: Combination) -> Tensor:
+def rank_weights(count: int, combination: Combination, positive: int | None = None) -> Tensor:
     """How much the class of each rank counts in NL-CCAM.
+
+    Parameters
+    ----------
+    positive : int, optional
+        Classes that count positively in the quadratic combination: half of them by default; 100 in the released code,
+        or all where there are fewer.
 
     Returns
     -------
     float32 Tensor [count]
-        ``linear``: evenly from 1 to −1; ``quadratic``: squares, from 1 to 0 over the first half and from 0 to −1 over
-        the second.
+        ``linear``: evenly from 1 to −1; ``quadratic``: squares, from 1 to 0 over the first part and from 0 to −1 over
+        the rest.
     """
     if combination == "linear":
         return torch.linspace(1, -1, count)
-    half = count // 2
+    half = count // 2 if positive is None else min(positive, count)
     first, second = torch.linspace(1, 0, half), torch.linspace(0, -1, count - half)
     return torch.cat([first.square(), -second.square()])
 

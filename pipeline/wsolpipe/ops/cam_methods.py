@@ -50,6 +50,8 @@ METHODS = {
     "xgradcam": CamMethod(f"{_CAM}:xgradcam", ("features", "gradients")),
     "layercam": CamMethod(f"{_CAM}:layercam", ("features", "gradients")),
     "nl-ccam": CamMethod(
-        f"{_CAM}:nl_ccam", ("features", "weight", "logits", "classes", "combination"), ("combination",)
+        f"{_CAM}:nl_ccam",
+        ("features", "weight", "logits", "classes", "combination", "positive"),
+        ("combination", "positive"),
     ),
 }

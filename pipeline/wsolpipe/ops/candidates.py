@@ -63,8 +63,10 @@ def stretch_levels(maps: NDArray[Any], size: int) -> NDArray[np.uint8]:
     return levels
 
 
-def find_candidates(maps: NDArray[Any], *, size: int = 224, min_area: float = 0.0) -> Candidates:
-    """Tight boxes of the connected regions above Otsu's threshold of each map.
+def find_candidates(
+    maps: NDArray[Any], *, size: int = 224, min_area: float = 0.0, threshold: float | None = None
+) -> Candidates:
+    """Tight boxes of the connected regions above Otsu's threshold of each map, or above a fixed one.
 
     Parameters
     ----------
@@ -74,6 +76,8 @@ def find_candidates(maps: NDArray[Any], *, size: int = 224, min_area: float = 0.
         Side of the grid to which maps are stretched before anything is thresholded.
     min_area : float
         A box passes where its area is more than this share of the image.
+    threshold : float, optional
+        Share of each map's span, instead of Otsu's threshold.
 
     Returns
     -------
@@ -83,7 +87,8 @@ def find_candidates(maps: NDArray[Any], *, size: int = 224, min_area: float = 0.
         with the first map as its source.
     """
     levels = stretch_levels(maps, size)
-    above = levels > otsu_thresholds(levels)[:, None, None]
+    cuts = otsu_thresholds(levels) if threshold is None else np.full(len(levels), int(255 * threshold))
+    above = levels > cuts[:, None, None]
     found = [tight_boxes(mask)[0].astype(np.int64) for mask in above]
     boxes = np.concatenate(found)
     source = np.repeat(np.arange(len(found)), [len(part) for part in found])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ class ScoringModel(Protocol):
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logits of its input, [N, classes]."""
         ...
+
+
+Outside = Literal["blur", "black", "mean"]
 
 
 class PartStore(Protocol):
@@ -69,6 +72,8 @@ class BoxScorer:
         Where the scores of finished batches are kept across a restart of the process.
     check : callable
         Called after every batch; may raise.
+    outside : "blur", "black" or "mean"
+        What stands outside of a box: the blurred image, black, or the mean colour of the normalisation.
     """
 
     def __init__(
@@ -82,8 +87,9 @@ class BoxScorer:
         batch: int,
         parts: PartStore | None = None,
         check: Callable[[], None] = lambda: None,
+        outside: Outside = "blur",
     ) -> None:
-        self.classifier = classifier
+        self.classifier, self.outside = classifier, outside
         self.batch = batch
         self.device = device
         self._matrix = blur_matrix(size, *scale_blur(kernel, sigma, size)).to(self.device)
@@ -142,7 +148,7 @@ class BoxScorer:
         with torch.inference_mode():
             # The blur's weights sum to 1, so it commutes with normalisation: both are done once an image, not a crop.
             images = self.classifier.normalise(torch.from_numpy(pixels).to(self.device))
-            blurred = blur(images, self._matrix, self._matrix).contiguous(memory_format=self.classifier.memory_format)
+            blurred = self._outside(images).contiguous(memory_format=self.classifier.memory_format)
             if not self._index or self._images is None or self._blurred is None:
                 self._images, self._blurred = images, blurred
                 return 0
@@ -152,6 +158,15 @@ class BoxScorer:
             self._images = torch.cat([self._images[unused:], images])
             self._blurred = torch.cat([self._blurred[unused:], blurred])
             return held
+
+    def _outside(self, images: torch.Tensor) -> torch.Tensor:
+        """What stands outside of boxes, normalised like `images` [n, 3, S, S]."""
+        if self.outside == "blur":
+            return blur(images, self._matrix, self._matrix)
+        if self.outside == "mean":
+            return torch.zeros_like(images)
+        black = torch.zeros(1, *images.shape[2:], 3, dtype=torch.uint8, device=images.device)
+        return self.classifier.normalise(black).expand_as(images)
 
     def _score(self) -> None:
         taken = min(self.batch, len(self._index))

@@ -32,14 +32,18 @@ Array = np.ndarray[Any, Any]
 
 
 class ExecutionOnly:
-    """Marks a parameter that changes how work is done but not its result: ``Annotated[int, ExecutionOnly()]``.
-
-    Such a parameter is not in the key.
-    """
+    """Marks a parameter that changes how work is done, not its result nor key: ``Annotated[int, ExecutionOnly()]``."""
 
 
 class WeightsSource(NamesFile):
     """Marks a parameter that says where weights come from; the key holds the sha256 of the file instead."""
+
+
+@dataclass(frozen=True)
+class AsBefore:
+    """Marks a parameter that was added later: with this value, results are those made before, and so is their key."""
+
+    value: Any
 
 
 class StageParams(BaseModel):
@@ -62,7 +66,9 @@ class StageParams(BaseModel):
     def in_key(self) -> dict[str, Any]:
         """The parameters that change results, as JSON."""
         hidden = self.names_marked(ExecutionOnly) | self.names_marked(WeightsSource)
-        return self.model_dump(mode="json", exclude=hidden)
+        values = self.model_dump(mode="json", exclude=hidden)
+        fields = type(self).model_fields
+        return {name: value for name, value in values.items() if AsBefore(value) not in fields[name].metadata}
 
 
 @dataclass(frozen=True)

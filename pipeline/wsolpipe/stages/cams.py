@@ -10,7 +10,7 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.ops.cam_methods import METHODS
-from wsolpipe.stages.base import ExecutionOnly, StageParams
+from wsolpipe.stages.base import AsBefore, ExecutionOnly, StageParams
 from wsolpipe.stages.map_stage import MapStage, map_arrays
 from wsolpipe.stages.param_types import Distinct, OneOrMore, TargetWord
 
@@ -50,6 +50,9 @@ class CamsParams(StageParams):
     )
     combination: Literal["quadratic", "linear"] = Field(
         description="How nl-ccam weighs classes by rank: quadratic or linear"
+    )
+    positive: Annotated[int | None, Field(ge=1), AsBefore(None), Unit("classes")] = Field(
+        description="Classes that count positively in nl-ccam's quadratic combination; null: half; 100: released code"
     )
     seed: Annotated[int, Field(ge=0)] = Field(description="Seed of the noise, drawn for each row from (seed, row)")
     batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
@@ -153,6 +156,7 @@ class Cams(MapStage[CamsParams]):
             classes=classes,
             weight=self.maker.weight,
             combination=self.params.combination,
+            positive=self.params.positive,
             noisy=self._noisy(images, classes, numbers) if "noisy" in needed else None,
         )
         with torch.no_grad():

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.base import AsBefore, ExecutionOnly, Stage, StageParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +44,15 @@ class ProposalsParams(StageParams):
     score: Literal["class", "size", "product"] = Field(
         description="Score of a box: class (posterior of the row's label), size (density of its area among the "
         "image's candidates) or the product of both"
+    )
+    min_score: Annotated[float, Field(ge=0, le=1), AsBefore(0.0)] = Field(
+        description="Score that a box must reach to be kept; the best one of a row is kept whatever its score"
+    )
+    threshold: Annotated[float | None, Field(ge=0, lt=1), AsBefore(None)] = Field(
+        description="Threshold of all maps as a share of their span, beside their own Otsu threshold; null: Otsu's"
+    )
+    perturb: Annotated[Literal["blur", "black", "mean"], AsBefore("blur")] = Field(
+        description="What is outside a box when it is scored: the blurred image, black, or the classifier's mean colour"
     )
     top_k: Annotated[int, Field(ge=1, le=255), Unit("boxes")] = Field(description="Boxes kept a row")
     batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")
@@ -186,7 +195,9 @@ class Proposals(Stage[ProposalsParams]):
     def _candidates(self, maps: Array) -> Candidates:
         from wsolpipe.ops.candidates import find_candidates
 
-        return find_candidates(maps, size=self.params.size, min_area=self.params.min_area)
+        return find_candidates(
+            maps, size=self.params.size, min_area=self.params.min_area, threshold=self.params.threshold
+        )
 
     def _scored(self, rows: Rows, maps: Array, positions: Array) -> tuple[dict[int, Candidates], dict[int, Array]]:
         """Candidates and float32 scores of every usable row."""
@@ -217,6 +228,7 @@ class Proposals(Stage[ProposalsParams]):
             kernel=params.blur_kernel,
             sigma=params.blur_sigma,
             batch=params.batch,
+            outside=params.perturb,
             parts=rows.parts,
             check=self.context.check,
         )
@@ -255,6 +267,7 @@ class Proposals(Stage[ProposalsParams]):
 
         source = positions[found.source]
         best = rank(scores, source, found.boxes)[: self.params.top_k]
+        best = best[: max(1, int((scores[best] >= self.params.min_score).sum()))]
         height, width = image_size
         limit = np.array([width, height, width, height], np.float64)
         boxes = np.clip(found.boxes[best] * (limit / self.params.size), 0, limit)
