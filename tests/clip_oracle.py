@@ -134,25 +134,25 @@ class Oracle:
         return cam, refine(cam, torch.stack(shares[-blocks:]).mean(0), threshold)
 
 
-def stretch(values):
-    """Twice min-max with 1e-7; a map with (almost) no span is 0."""
+def stretch(values, times=2):
+    """Min-max with 1e-7, so many times; a map with (almost) no span is 0."""
     if values.max() - values.min() <= 1e-5 * values.max():
         return torch.zeros_like(values)
-    for _ in range(2):
+    for _ in range(times):
         values = values - values.min()
         values = values / (1e-7 + values.max())
     return values
 
 
 def refine(cam, affinity, threshold):
-    """Divide, symmetrise, square, mask, multiply, min-max."""
+    """Divide, symmetrise, square, mask, multiply, min-max once."""
     w = affinity
     for _ in range(3):
         w = w / w.sum(dim=0, keepdim=True)
         w = w / w.sum(dim=1, keepdim=True)
     w = (w + w.T) / 2
     w = w @ w
-    return stretch((w * boxes(cam, threshold).reshape(1, -1)) @ cam.reshape(-1)).reshape(cam.shape)
+    return stretch((w * boxes(cam, threshold).reshape(1, -1)) @ cam.reshape(-1), times=1).reshape(cam.shape)
 
 
 def boxes(cam, threshold):

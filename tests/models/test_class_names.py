@@ -92,7 +92,7 @@ def test_prompt_without_slot_is_refused() -> None:
         fill_templates([], "x")
 
 
-COUNTS = {"ilsvrc": (1000, 25), "cub": (200, 25), "voc": (20, 25), "demo": (8, 8)}
+COUNTS = {"ilsvrc": (1000, 25), "cub": (200, 25), "voc": (20, 25), "coco": (80, 23), "ytov": (10, 25), "demo": (8, 8)}
 
 
 @pytest.mark.parametrize("dataset", COUNTS)
@@ -127,3 +127,21 @@ def test_background_words_and_renamings_of_clip_es_are_there(repo: Path) -> None
         "tvmonitor": "tvmonitor screen",
     }
     assert (voc.background[0], voc.background[-1]) == ("ground", "sign")
+    coco = read_class_names(repo / "data/coco/classes.yaml")
+    # The names of COCO's own annotations files, by the word of CLIP-ES.
+    words = {"bird": "bird avian", "chair": "chair seat", "tv": "tvmonitor screen", "tie": "necktie", "couch": "sofa"}
+    assert {name: coco.prompt(coco.label(name)) for name in words} == words
+    assert (coco.names[0], coco.names[11], coco.names[79]) == ("person", "stop sign", "toothbrush")
+    assert set(voc.background) - set(coco.background) == {"keyboard", "sign"}
+
+
+def test_the_list_of_birds_has_the_names_of_cub_and_one_word(repo: Path) -> None:
+    birds, species = (read_class_names(repo / "data/cub" / name) for name in ("bird.yaml", "classes.yaml"))
+    assert (birds.names, birds.background) == (species.names, species.background)
+    assert set(birds.prompts.values()) == {"bird"}
+
+
+def test_the_list_of_youtube_objects_has_the_order_of_its_labels(repo: Path) -> None:
+    lines = (repo / "data/ytov/classes.txt").read_text().split()
+    own = {int(number): name for number, name in (line.split(",") for line in lines)}
+    assert choose_class_names(repo / "data/ytov/classes.yaml", own, dataset="ytov1").prompt(1) == "bird avian"

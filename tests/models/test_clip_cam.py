@@ -13,6 +13,8 @@ from clip_oracle import Oracle, random_state, refine, stretch
 from wsolpipe.models.clip import load_clip
 from wsolpipe.models.clip_cam import ClipCam
 from wsolpipe.models.weight_sources import resolve
+from wsolpipe.ops.affinity import box_masks
+from wsolpipe.ops.affinity import refine as refine_here
 
 SIZES = {"square": (64, 64), "wide": (48, 96), "tall": (80, 32)}
 
@@ -78,6 +80,19 @@ def test_one_class_of_one_image_equals_the_definition_with_other_blocks_and_boxe
     assert wanted.max() > 0.99
     torch.testing.assert_close(maps[0, 0].double(), wanted.flatten(), atol=1e-5, rtol=0)
     torch.testing.assert_close(cam.refined(opened, maps)[0, 0].double(), spread.flatten(), atol=1e-5, rtol=0)
+
+
+def test_a_refined_map_is_stretched_once_as_the_released_code_does(model):
+    """Stretched twice, the highest would be 1 - 1e-7 whatever the height of the refined map."""
+    clip, _ = model
+    cam = ClipCam(clip, unit(3, 5).float())
+    opened = cam.open(images((64, 96), count=1, seed=3).float())
+    maps = cam.maps(opened, unit(1, 4).float()[None], torch.ones(1, 1, dtype=torch.bool), 1)
+    masks = torch.from_numpy(box_masks(maps.reshape(1, 1, *opened.grid).numpy(), 0.4)).reshape(maps.shape)
+    raw = refine_here(maps, opened.attention, masks)
+    span = float(raw.max() - raw.min())
+    assert 0 < span < 0.9
+    assert abs(float(cam.refined(opened, maps).max()) - span / (span + 1e-7)) < 1e-11
 
 
 def test_the_class_token_and_the_mean_of_patches_are_those_of_the_definition(model):

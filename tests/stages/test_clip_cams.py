@@ -22,6 +22,7 @@ from wsolpipe.images.geometry import resize
 from wsolpipe.launch.run import run
 from wsolpipe.maps import dequantise
 from wsolpipe.models.weight_sources import resolve
+from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, save_classifier
 from wsolpipe.networks.preprocessing import IMAGENET
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.clip_cams import ClipCams
@@ -44,10 +45,13 @@ def params_of(weights, **given):
     return load_registry().params("clip_cams", options)
 
 
-def stage(weights, *, names=NAMES, classes=3, warn=lambda text: None, **given):
+def stage(weights, *, names=NAMES, classes=3, warn=lambda text: None, artifacts=None, **given):
     params = params_of(weights, **given)
     needed = {name: resolve(spec) for name, spec in ClipCams.weights_needed(params).items()}
-    made = ClipCams(params, Context(dataset="d", classes=classes, class_names=names, weights=needed, warn=warn))
+    context = Context(
+        dataset="d", classes=classes, class_names=names, weights=needed, warn=warn, artifacts=artifacts or {}
+    )
+    made = ClipCams(params, context)
     made.setup()
     return made
 
@@ -127,6 +131,48 @@ def test_predicted_classes_are_the_nearest_names_of_the_class_token(weights):
     labels = arrays["class_ids"][0].tolist()
     _, wanted = expected(made, 0, labels[0], labels, (64, 64), (made.clip.mean, made.clip.std))
     assert np.abs(dequantise(arrays["maps"][0, 0], arrays["range"][0, 0]) - wanted.numpy()).max() <= 0.5 / 255 + 1e-5
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A classifier of three classes, and its folder."""
+    folder = tmp_path_factory.mktemp("classifier")
+    record = ClassifierRecord(model="resnet10t", outputs=3, size=48, mean=(0.5,) * 3, std=(0.25,) * 3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        made = ImageClassifier(record).eval()
+        torch.nn.init.normal_(made.last_layer().weight, std=0.3)
+    pixels = torch.from_numpy(np.stack([resize(image, (48, 48)) for image in IMAGES]))
+    made.last_layer().bias.data.sub_(made.logits(pixels).mean(0))  # so that it does not say the same of all
+    for name, content in save_classifier(made).items():
+        (folder / name).write_bytes(content)
+    return made, folder
+
+
+@pytest.mark.parametrize("geometry", ["square", "keep"])
+def test_the_classifier_says_whose_maps_are_made(weights, classifier, geometry):
+    net, folder = classifier
+    given = {"slots": 2, "geometry": geometry, "size": 64, "artifacts": {"classifier": folder}}
+    made = stage(weights, target="classifier", **given)
+    rows = rows_of([*IMAGES, IMAGES[0]], [*LABELS, []])  # a row without a label has a map too
+    arrays = made.process(rows, {})
+    pixels = np.stack([resize(image, (48, 48)) for image in [*IMAGES, IMAGES[0]]])
+    likely = net.logits(torch.from_numpy(pixels)).argsort(dim=1, descending=True)[:, :2].numpy()
+    np.testing.assert_array_equal(arrays["class_ids"], likely)
+    assert len(np.unique(likely[:, 0])) > 1
+    assert (rows.status == Status.OK).all()
+    same = stage(weights, slots=2, geometry=geometry, size=64).process(rows_of(labels=likely[:5].tolist()), {})
+    np.testing.assert_array_equal(arrays["maps"][:5], same["maps"])
+
+
+def test_only_the_target_classifier_reads_a_classifier_which_has_to_fit(weights, classifier):
+    declared = load_registry()["clip_cams"].needs
+    for target, needs in (("true", ()), ("predicted", ()), ("classifier", ("classifier",))):
+        assert ClipCams.needs(params_of(weights, target=target), tuple(declared)) == needs
+    with pytest.raises(ConfigError, match="3 outputs, and data set d has 4 classes"):
+        stage(
+            weights, target="classifier", names=NAMES | {3: "dot"}, classes=4, artifacts={"classifier": classifier[1]}
+        )
 
 
 @pytest.mark.parametrize("geometry", ["square", "keep"])

@@ -134,11 +134,11 @@ class ClipCam:
 
     @torch.no_grad()
     def refined(self, opened: Opened, maps: Tensor) -> Tensor:
-        """Maps [B, T, hw] spread by the attention between patches, min-max again."""
+        """Maps [B, T, hw] spread by the attention between patches, min-max once more."""
         assert opened.attention is not None
         on_grid = maps.reshape(*maps.shape[:2], *opened.grid)
         masks = torch.from_numpy(box_masks(on_grid.cpu().numpy(), self.threshold)).to(maps.device)
-        return stretch(refine(maps, opened.attention, masks.reshape(maps.shape)))
+        return stretch(refine(maps, opened.attention, masks.reshape(maps.shape)), times=1)
 
 
 def _gradients(scores: Tensor, at: Tensor) -> Tensor:

@@ -81,13 +81,15 @@ def class_maps(features: Tensor, weights: Tensor) -> Tensor:
     return (weights @ features.double().mT).relu()
 
 
-def stretch(maps: Tensor) -> Tensor:
-    """Min-max over the last axis, as the authors have it: twice, with 1e-7 in the denominator; flat maps become 0.
+def stretch(maps: Tensor, *, times: int = 2) -> Tensor:
+    """Min-max over the last axis, as the authors have it: with 1e-7 in the denominator; flat maps become 0.
 
     Parameters
     ----------
     maps : float tensor [..., N]
         Not negative.
+    times : int
+        How often: the authors' code does it twice with a class activation map, once with a refined one.
 
     Returns
     -------
@@ -97,6 +99,6 @@ def stretch(maps: Tensor) -> Tensor:
     low, high = maps.amin(dim=-1, keepdim=True), maps.amax(dim=-1, keepdim=True)
     flat = high - low <= FLAT * high.abs()
     stretched = (maps - low) / (high - low + EPSILON)
-    # The lowest is 0 now: the second time only the height changes.
-    stretched = stretched / (stretched.amax(dim=-1, keepdim=True) + EPSILON)
+    for _ in range(times - 1):  # the lowest is 0 now: only the height changes
+        stretched = stretched / (stretched.amax(dim=-1, keepdim=True) + EPSILON)
     return stretched.masked_fill(flat, 0)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wsolpipe.models.clip import Clip
     from wsolpipe.models.clip_cam import ClipCam
     from wsolpipe.models.clip_names import NameVectors
+    from wsolpipe.networks.classifier import ImageClassifier
     from wsolpipe.stages.base import Array, Batch, Rows
 
 #: Longest side of images that keep their aspect where none is given; all of PASCAL VOC fits.
@@ -39,9 +40,9 @@ class ClipCamsParams(ClipParams):
     background: Annotated[tuple[str, ...] | None, OneOrMore] = Field(
         description="Words that compete in the softmax, one or a list; null: those of the class list"
     )
-    target: Annotated[Literal["true", "predicted"], TargetWord] = Field(
-        description="Classes whose maps are made: true (the row's labels) or predicted (the likeliest by CLIP's own"
-        " embedding of the image)"
+    target: Annotated[Literal["true", "predicted", "classifier"], TargetWord] = Field(
+        description="Classes whose maps are made: true (the row's labels), predicted (the likeliest by CLIP's own"
+        " embedding of the image) or classifier (the likeliest by the scoring classifier)"
     )
     slots: Annotated[int, Field(ge=1), Unit("maps")] = Field(
         description="Maps a row: of its first labels, or of the likeliest classes"
@@ -107,6 +108,12 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
     clip: Clip
     cam: ClipCam
     vectors: NameVectors
+    classifier: ImageClassifier
+
+    @classmethod
+    def needs(cls, params: ClipCamsParams, declared: tuple[str, ...]) -> tuple[str, ...]:
+        """The classifier where it says which classes."""
+        return declared if params.target == "classifier" else ()
 
     def setup(self) -> None:
         """Load the CLIP and encode the background words.
@@ -114,7 +121,8 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
         Raises
         ------
         ConfigError
-            If the model, the class list or its names do not fit, or the patches do not tile the size.
+            If the model, the class list or its names do not fit, the patches do not tile the size, or the classifier's
+            classes are not the data set's.
         WeightsError
             If the weights do not fit the model.
         """
@@ -134,6 +142,8 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
             require_tiling(self.side, self.clip.patch, parameter="clip_cams.size", model=self.clip.name)
         self.vectors = NameVectors(self.clip, self.names, params.prompts, background)
         self.targets = min(params.slots, len(self.names)) if params.target == "predicted" else params.slots
+        if params.target == "classifier":
+            self._load_classifier()
         self.cam = ClipCam(
             self.clip,
             self.vectors.background,
@@ -142,6 +152,15 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
             attention_blocks=params.attention_blocks if params.affinity else 0,
             threshold=params.box_threshold,
         )
+
+    def _load_classifier(self) -> None:
+        from wsolpipe.models.classes import refuse_misfit
+        from wsolpipe.networks.classifier import load_classifier
+
+        context = self.context
+        self.classifier = load_classifier(context.artifacts["classifier"], context.device)
+        refuse_misfit(self.classifier.record, context.dataset, context.classes, context.class_names)
+        self.targets = min(self.params.slots, self.classifier.record.outputs)
 
     def _warn_of_one_text(self, background: int) -> None:
         if self.params.softmax and not background and self.params.slots == 1:
@@ -203,7 +222,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
         pixels : uint8 array [B, H, W, 3]
             RGB, tiled by patches.
         targets : sequence of B sequences of int
-            Present classes, used where ``target`` is ``true``; may be empty.
+            Present classes, not used where ``target`` is ``predicted``; may be empty.
 
         Returns
         -------
@@ -213,7 +232,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
             -1 where there is none.
         """
         opened = self.cam.open(self.clip.normalise(pixels))
-        present = targets if self.params.target == "true" else self._likeliest(opened.image)
+        present = self._likeliest(opened.image) if self.params.target == "predicted" else targets
         names, there = self.vectors.rows(present, at_least=self.targets)
         maps = self.cam.maps(opened, names, there, self.targets)
         if self.params.affinity:
@@ -246,10 +265,27 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
 
     def targets_of(self, rows: Rows) -> list[list[int]]:
         """Labels of each row, without repeats; rows that need one and have none are quarantined."""
-        if self.params.target != "true":
+        if self.params.target == "predicted":
             return [[] for _ in range(len(rows))]
+        if self.params.target == "classifier":
+            return self._classified(rows)
         found = [list(dict.fromkeys(int(label) for label in labels)) for labels in rows.columns["labels"]]
         for position, labels in enumerate(found):
             if rows.usable(position) and not labels:
                 rows.quarantine(position, "no label: the map is that of the true class (or clip_cams.target=predicted)")
         return [labels if rows.usable(position) else [] for position, labels in enumerate(found)]
+
+    def _classified(self, rows: Rows) -> list[list[int]]:
+        """Likeliest classes of each row by the classifier, best first; unreadable rows are quarantined."""
+        import torch
+
+        side = self.classifier.record.size
+        found: list[list[int]] = [[] for _ in range(len(rows))]
+        for batch in rows.batches(self.batch_size(), lambda image, _: resize(image, (side, side))):
+            if batch.present():
+                logits = self.classifier.logits(torch.from_numpy(batch.stack(side, side, 3)).to(self.context.device))
+                order = logits.argsort(dim=1, descending=True, stable=True)[:, : self.targets].tolist()
+                for slot, position, _ in batch.present():
+                    found[position] = order[slot]
+            self.context.check()
+        return found

@@ -61,15 +61,3 @@ def background_larger(prob: Tensor, t: float) -> Tensor:
     """Barrier of ``foreground area - background area <= 0``, mean over the batch."""
     areas = prob.sum((2, 3))
     return barrier(areas[:, 1] - areas[:, 0], t).mean()
-
-
-def size_near(prob: Tensor, prior: Tensor, t: float, *, margin: float) -> Tensor:
-    """Barriers of a foreground share within `margin` of a prior share [B]: both sides, halved, mean over the batch."""
-    share = prob[:, 1].mean((1, 2))
-    low, high = barrier(prior - margin - share, t), barrier(share - prior - margin, t)
-    return (0.5 * (low + high)).mean()
-
-
-def empty_outside(prob: Tensor, inside: Tensor, t: float) -> Tensor:
-    """Barrier of no foreground outside of a box: area of the foreground where `inside` [B, H, W] is false."""
-    return barrier((prob[:, 1] * ~inside).sum((1, 2)), t).mean()
