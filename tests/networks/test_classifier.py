@@ -22,7 +22,7 @@ from wsolpipe.networks.classifier import (
     save_classifier,
     stored_record,
 )
-from wsolpipe.stages.base import Unfinished
+from wsolpipe.stages.kept_work import Unfinished
 
 TINY_VIT = {"embed_dim": 48, "depth": 5, "num_heads": 4, "patch_size": 8}
 

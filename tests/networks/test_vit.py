@@ -74,6 +74,8 @@ def assert_rows_are_those_of_the_full_matrix(vit, size, blocks, batch=2):
         ("eva02_tiny_patch14_224", {}, 112),
         ("eva02_tiny_patch14_224", {"qkv_fused": True}, 112),
         ("vit_small_patch16_dinov3", {}, 96),
+        ("beit_base_patch16_224", {}, 96),
+        ("beit_base_patch16_224", {"use_abs_pos_emb": True, "init_values": None}, 96),
     ],
 )
 def test_rows_equal_the_full_softmax_of_the_same_block(model, options, size):
@@ -189,7 +191,7 @@ def test_unknown_models_and_arguments_name_what_is_known():
     [
         ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg"}, "no class token"),
         ("vit_tiny_patch16_224", {"attn_layer": "diff"}, "DiffAttention"),
-        ("beit_base_patch16_224", {}, "not"),
+        ("beit_base_patch16_224", {"use_shared_rel_pos_bias": True}, "share one table"),
     ],
 )
 def test_models_without_a_plain_class_token_row_are_refused(model, options, reason):

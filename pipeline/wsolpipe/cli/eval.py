@@ -71,7 +71,11 @@ MORE = (
         "CorLoc of maps, pooled and by class: at one threshold, or (an oracle) at each class's own best",
     ),
     Key("interval", kinds.flag(), "bootstrap intervals", False),
-    Key("beside", kinds.file("beginning of a key, or folder of maps"), "result to compare with, in a paired test"),
+    Key(
+        "beside",
+        kinds.file("beginning of a key, STAGE, STAGE:KEY, or folder of maps"),
+        "result to compare with, in a paired test",
+    ),
     Key("csv", kinds.file(), "file to write the curves to"),
     Key(
         "plots",
@@ -163,7 +167,7 @@ def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) 
 
 
 def _show_artifact(session: Session, key: str | None, as_json: bool) -> int:
-    """Show the accuracy that an artifact recorded; refuse one that has none."""
+    """Show the accuracy or the curve that an artifact recorded; refuse one that has neither."""
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.lookup import find_artifact
     from wsolpipe.evaluate.glossary import format_figure, shown_name
@@ -171,6 +175,8 @@ def _show_artifact(session: Session, key: str | None, as_json: bool) -> int:
     stage, asked = session.config.stage[0], session.config.split
     artifact = find_artifact(session, stage, key=key)
     summary = dict(artifact.record.summary) if artifact.record else {}
+    if isinstance(summary.get("curve"), list):
+        return _show_curve({"stage": stage, "dataset": artifact.dataset, "key": artifact.key, **summary}, as_json)
     accuracy = summary.get("accuracy")
     if not isinstance(accuracy, dict):
         msg = f"stage {stage} is an artifact of the whole data set: it has neither boxes, maps nor masks to score"
@@ -182,6 +188,18 @@ def _show_artifact(session: Session, key: str | None, as_json: bool) -> int:
     names = list(dict.fromkeys(name for figures in accuracy.values() for name in figures))
     rows = [[split, *(format_figure(name, figures.get(name)) for name in names)] for split, figures in accuracy.items()]
     print_table([f"{stage} {artifact.key}", *(shown_name(name) for name in names)], rows)
+    return 0
+
+
+def _show_curve(found: dict[str, Any], as_json: bool) -> int:
+    """Show what a weight was chosen by."""
+    if as_json:
+        print_json(found)
+        return 0
+    points = found["curve"]
+    title = f"{found['stage']} {found['key']}: w {found['w']:g} by {found['metric']} on {found['rows']} rows"
+    names = sorted(points[0], key=lambda name: name != "w")
+    print_table(names, [[point[name] for name in names] for point in points], title=f"{title}, {found['against']}")
     return 0
 
 

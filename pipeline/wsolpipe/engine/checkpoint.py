@@ -17,7 +17,7 @@ import numpy as np
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.machine import user
 from wsolpipe.engine.image_files import LOST
-from wsolpipe.stages.base import Parts
+from wsolpipe.stages.kept_work import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

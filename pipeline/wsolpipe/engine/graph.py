@@ -89,17 +89,41 @@ def stage_order(session: Session) -> list[str]:
     """The stages asked for and their upstream stages with these parameters, upstream first."""
     order: list[str] = []
 
-    def visit(stage: str) -> None:
+    def visit(stage: str, path: tuple[str, ...]) -> None:
+        if stage in path:
+            msg = f"stages need each other in a circle: {' -> '.join([*path, stage])}"
+            raise ConfigError(msg)
         for need in session.needs(stage):
-            visit(need)
+            visit(need, (*path, stage))
         if stage not in order:
             order.append(stage)
 
-    asked = [stage for stage in session.config.stage if stage != "index"]
-    session.registry.closure(asked)  # reports a cycle, which would recurse without end
-    for stage in asked:
-        visit(stage)
+    for stage in session.config.stage:
+        if stage != "index":
+            visit(stage, ())
     return order
+
+
+def split_read(session: Session, stage: str) -> str | None:
+    """Split in which an artifact reads the rows stages that it needs; None where it reads no split."""
+    kind: type[ArtifactStage[Any]] = session.stage_class(stage)  # type: ignore[assignment]
+    return next(iter(kind.splits_needed(session.params(stage))), None)
+
+
+def splits_by_stage(session: Session, order: list[str]) -> dict[str, list[str]]:
+    """Splits that each rows stage is made of: those to work on, where it was asked for or is read there, and those in
+    which an artifact reads it.
+    """
+    wanted: dict[str, dict[str, None]] = {stage: {} for stage in order}
+    for stage in reversed(order):
+        artifact = session.registry[stage].kind == "artifact"
+        if stage in session.config.stage:
+            wanted[stage] |= dict.fromkeys(session.splits)
+        read = split_read(session, stage) if artifact else None
+        splits = dict.fromkeys([read] if read else []) if artifact else wanted[stage]
+        for need in session.needs(stage):
+            wanted[need] |= splits
+    return {stage: list(splits) for stage, splits in wanted.items()}
 
 
 def wanted_splits(session: Session, order: list[str]) -> list[str]:
@@ -128,14 +152,15 @@ def resolve(session: Session, *, fetch: bool = False) -> Graph:
     """
     order = stage_order(session)
     indexes = {split: session.index_of(split) for split in wanted_splits(session, order)}
-    nodes: list[Node] = []
+    splits, nodes = splits_by_stage(session, order), []
     by_name: dict[tuple[str, str | None], Node] = {}
     for stage in order:
         artifact = session.registry[stage].kind == "artifact"
-        for split in [None] if artifact else session.splits:
-            needs = session.needs(stage)
+        for split in [None] if artifact else splits[stage]:
+            where = split_read(session, stage) if artifact else split
             upstream = tuple(
-                by_name[need, None if session.registry[need].kind == "artifact" else split] for need in needs
+                by_name[need, None if session.registry[need].kind == "artifact" else where]
+                for need in session.needs(stage)
             )
             node = _make_node(session, stage, split, upstream, indexes, fetch=fetch)
             nodes.append(node)

@@ -10,6 +10,7 @@ from wsolpipe.contract.canonical import sha256_file
 from wsolpipe.contract.errors import TornShardError
 from wsolpipe.contract.layout import commit_name, file_of, lease_name
 from wsolpipe.contract.manifest import CommitRecord
+from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit, zarr_metadata
@@ -19,14 +20,15 @@ from wsolpipe.engine.graph import existing_manifest, node_manifest
 from wsolpipe.engine.markers import GC, is_marked
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
 from wsolpipe.engine.shard import Memory, ShardJob, older_views
-from wsolpipe.stages.base import ArtifactStage, Context, Stage, Unfinished
+from wsolpipe.stages.base import ArtifactStage, Context, Stage
+from wsolpipe.stages.kept_work import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from wsolpipe.contract.manifest import StageManifest
-    from wsolpipe.contract.reader import Index, StageView
+    from wsolpipe.contract.reader import Index
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.leases import Lease, Leases
     from wsolpipe.engine.session import Session
@@ -233,6 +235,12 @@ class Maker:
         index = node.index or next((self.session.index_of(split) for split in self.session.splits), None)
         known = index.manifest if index else None
         files = {need.stage: self._artifact_files(need) for need in node.upstream if need.split is None}
+        store = self.session.store
+        views = {
+            need.stage: StageView(store, need.dataset, need.split, need.stage, str(need.key))
+            for need in node.upstream
+            if need.split is not None
+        }
         return Context(
             dataset=node.dataset,
             classes=known.classes if known else None,
@@ -243,6 +251,7 @@ class Maker:
             seed=self.session.config.seed,
             weights=node.weights,
             artifacts=files,
+            upstream=views,
             warn=self._warn,
             progress=lambda done, total: self._progress(node, done, total),
             check=self.check,

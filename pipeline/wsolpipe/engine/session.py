@@ -92,10 +92,14 @@ class Session:
         return self.registry.load(stage)
 
     def params(self, stage: str) -> StageParams:
-        """Resolved parameters: ``stages.yaml``, then the data set's YAML, then the command line."""
+        """Resolved parameters: ``stages.yaml``, then the stage that is followed, then the data set's YAML, then the
+        command line.
+        """
         if stage not in self._params:
             over = merge(self.dataset.stages.get(stage, {}), self.config.params.get(stage, {}))
-            self._params[stage] = self.registry.params(stage, over)
+            follows = self.registry[stage].follows
+            followed = {name: getattr(self.params(other), name) for name, other in follows.items()}
+            self._params[stage] = self.registry.params(stage, followed, over)
         return self._params[stage]
 
     def needs(self, stage: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from wsolpipe.engine.isolation import process_guarded
 from wsolpipe.engine.pace import Pace
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.images.index_tables import rows_digest
-from wsolpipe.stages.base import Parts, Rows, Stage, Upstream
+from wsolpipe.stages.base import Rows, Stage, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
+    from wsolpipe.stages.kept_work import Parts
 
 Array = np.ndarray[Any, Any]
 READ_ALWAYS = ("row", "image_id", "path", "labels", "width", "height", "orientation", "sha256", "reason")

@@ -55,21 +55,32 @@ def map_intervals(scores: MapScores, tau: float | None) -> dict[str, Any]:
 def compare_maps(
     results: Results, scores: MapScores, tau: float | None, options: Options, view: StageView | None
 ) -> dict[str, Any]:
-    """Paired test against another result of the same stage, or another folder, with a threshold chosen alike."""
+    """Paired test against another result of the same stage, another stage of maps or another folder.
+
+    Its threshold is chosen alike.
+    """
     word, table = str(options.beside), scores.truth.rows
     if view is None:
         other: MapSource = folder_source(options, table, word)
         twin, name = None, {"maps": word}
     else:
-        twin = results.view(view.stage, view.split, word)
+        twin = other_view(results, view, word)
         check_rows(twin, table)
-        other, name = StageMaps(twin, options.slot, table), {"key": twin.key}
+        other, name = StageMaps(twin, options.slot, table), {"stage": twin.stage, "key": twin.key}
     tau_2 = tau
     if options.tau_from is not None:
         own = replace(options, maps=word, tau_maps=None) if view is None else options
         tau_2, _ = select_tau(make_chooser(results, own, twin))
     theirs = score_maps(other, scores.truth, options.frame(), threads=options.threads, keep=True, details=False)
     return {**name, "tau": tau_2, **paired_tests(scores, tau, theirs, tau_2)}
+
+
+def other_view(results: Results, view: StageView, word: str) -> StageView:
+    """The result that ``beside=`` names: the beginning of a key of the same stage, or ``STAGE`` or ``STAGE:KEY``."""
+    stage, colon, key = word.partition(":")
+    if not colon and set(word) <= set("0123456789abcdef"):
+        stage, key = view.stage, word
+    return results.view(stage, view.split, key or None)
 
 
 def paired_tests(first: MapScores, tau_1: float | None, second: MapScores, tau_2: float | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.evaluate.bootstrap import compare_maps, map_intervals, plain
+from wsolpipe.evaluate.bootstrap import compare_maps, map_intervals, other_view, plain
 from wsolpipe.evaluate.box_scores import BoxScores, score_boxes
 from wsolpipe.evaluate.map_scores import MapScores, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
@@ -128,7 +128,11 @@ def _score_boxes(
     if options.beside:
         other = _other(results, view, rows, options.beside)
         second = score_boxes(other, truth)
-        result["beside"] = {"key": other.key, **_paired(found.rows, found.values(), second.rows, second.values())}
+        result["beside"] = {
+            "stage": other.stage,
+            "key": other.key,
+            **_paired(found.rows, found.values(), second.rows, second.values()),
+        }
     ious = {name: found.ious[name] for name in ("iou_top1", "iou_best5", "iou_centre")}
     return Evaluated(result, ious=ious)
 
@@ -147,13 +151,13 @@ def _score_masks(
         other = _other(results, view, rows, options.beside)
         _, second = score_masks(other, truth)
         tests = _paired(np.array(found.rows), ious, np.array(second.rows), {"mask_iou": np.array(second.ious)})
-        result["beside"] = {"key": other.key, **tests}
+        result["beside"] = {"stage": other.stage, "key": other.key, **tests}
     return Evaluated(result, ious={**ious, "mask_iou_centre": np.array(found.centre)})
 
 
 def _other(results: Results, view: StageView, rows: RowTable, key: str) -> StageView:
-    """Another result of the same stage and rows."""
-    other = results.view(view.stage, view.split, key)
+    """Another result of the same stage, or another stage, and the same rows."""
+    other = other_view(results, view, key)
     check_rows(other, rows)
     return other
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from wsolpipe.contract.canonical import short_key
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.layout import stage_folder
 from wsolpipe.contract.schema import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.rows import RowTable
@@ -82,18 +84,19 @@ class StageMaps:
             msg = f"map={slot}: stage {view.stage} holds {slots} maps, numbered from 0"
             raise ConfigError(msg)
         self.view, self.slot, self.rows, self.quarantined = view, slot, rows, 0
+        self.params = made_with(view)
         named = "class_ids" in view.manifest.arrays or "classes" in view.manifest.arrays
         self.labels = self._labels() if named else "true"
         # Slots of one method are its likeliest classes, best first.
-        methods = view.manifest.params.get("methods")
+        methods = self.params.get("methods")
         count = slots // len(methods) if methods else slots
         self.first = slot // count * count
         self.ranked = slice(self.first, self.first + count)
 
     def _labels(self) -> str:
         """By the parameter that says so, else by the classes themselves."""
-        if "target" in self.view.manifest.params:
-            return "true" if self.view.manifest.params["target"] == "true" else "predicted"
+        if "target" in self.params:
+            return "true" if self.params["target"] == "true" else "predicted"
         for record in self.view.committed().values():
             classes = self.view["class_ids"][record.start : record.stop].reshape(record.stop - record.start, -1)
             for row, label in enumerate(classes[:, self.slot], start=record.start):
@@ -125,6 +128,17 @@ class StageMaps:
                 of_label[place] = block.map(int(at), self.first + int(ranks[0]))
         enough = classes.shape[1] >= min(TOP, self.rows.classes or TOP)
         return MapBatch(start + kept, maps, classes if enough else classes[:, :1], of_label)
+
+
+def made_with(view: StageView) -> Mapping[str, Any]:
+    """Parameters of the network's stage: those of the stage whose maps this one refined, where the store holds it."""
+    params, upstream = view.manifest.params, view.manifest.upstream
+    source = upstream.get(str(params.get("maps")))
+    if source is None or not view.backend.names(
+        stage_folder(view.dataset, view.split, params["maps"], short_key(source))
+    ):
+        return params
+    return replace(view, stage=params["maps"], key=short_key(source)).manifest.params
 
 
 class MapBlock:

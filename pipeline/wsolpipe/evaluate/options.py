@@ -45,7 +45,7 @@ class Options:
     interval : bool
         Bootstrap intervals; memory grows with the rows then.
     beside : str or None
-        Another key (or folder of maps) for a paired test.
+        For a paired test: another key, another stage (``STAGE`` or ``STAGE:KEY``), or another folder of maps.
     noise : str or None
         ``boxes`` or ``masks``: what thresholds become when what they are chosen by (`tau_from`, else `against`) is
         disturbed.

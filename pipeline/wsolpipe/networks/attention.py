@@ -1,7 +1,8 @@
 """Access to the parts of attention layers: q, k and v, softmax(scale · q·kᵀ), and the class token's row of it.
 
-Fused attention returns no weights, so q and k are taken explicitly. timm's ``Attention``, ``AttentionRope`` and
-``EvaAttention`` are known here; tokens are float [B, N, C], heads [B, H, N, d].
+Fused attention returns no weights, so q and k are taken explicitly. timm's ``Attention`` (of BEiT too, with its
+relative positions), ``AttentionRope``, ``EvaAttention`` and ``WindowAttention`` are known here; tokens are float
+[B, N, C], heads [B, H, N, d].
 """
 
 from __future__ import annotations
@@ -25,9 +26,16 @@ def split_heads(joint: Tensor, heads: int) -> Heads:
     return query, key, value
 
 
-def attention_weights(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """softmax(scale · q·kᵀ), [B, H, N, N]; rows sum to one."""
-    return ((query * scale) @ key.mT).softmax(dim=-1)
+def attention_weights(query: Tensor, key: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+    """softmax(scale · q·kᵀ + bias), [B, H, N, N]; rows sum to one."""
+    scores = (query * scale) @ key.mT
+    return (scores if bias is None else scores + bias).softmax(dim=-1)
+
+
+def relative_positions(layer: Any) -> Tensor | None:
+    """What a layer adds to its scores by the places of two tokens, float [1, H, N, N]; None where it adds nothing."""
+    table = getattr(layer, "relative_position_bias_table", None)
+    return None if table is None else layer._get_rel_pos_bias()
 
 
 def joint_weight(layer: Any) -> Tensor:
@@ -93,12 +101,41 @@ def class_token_row(attention: Any, tokens: Tensor, *, rope: Tensor | None = Non
         Rows sum to one.
     """
     query, key = _query_and_keys(attention, tokens)
-    query, key = attention.q_norm(query), attention.k_norm(key)
+    if hasattr(attention, "q_norm"):
+        query, key = attention.q_norm(query), attention.k_norm(key)
     if rope is not None:
         key = turn(attention, key, rope, prefix=attention.num_prefix_tokens)
     if key.shape[1] != query.shape[1]:  # grouped-query attention: head h uses key head h // group
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    return _row(attention, query, key)
+    places = relative_positions(attention)
+    return _row(attention, query, key, None if places is None else places[:, :, :1])
+
+
+def shares_of_windows(layer: Any, windows: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Share of attention that each token of a window receives, averaged over the window's queries, head by head.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        timm's ``WindowAttention``.
+    windows : float tensor [W, N, C]
+        Input of the layer: the windows of each image after one another.
+    mask : float tensor [windows of an image, N, N], optional
+        What the block adds to scores of tokens that are not neighbours, where windows are shifted.
+
+    Returns
+    -------
+    float32 tensor [W, heads, N]
+        Sums to one over a window.
+    """
+    query, key, _ = split_heads(layer.qkv(windows), layer.num_heads)
+    places = relative_positions(layer)
+    with torch.autocast(windows.device.type, enabled=False):  # these numbers are the result
+        bias = places if places is None else places.float()
+        if mask is not None:
+            around = mask[:, None].float().repeat(len(windows) // len(mask), 1, 1, 1)
+            bias = around if bias is None else bias + around
+        return attention_weights(query.float(), key.float(), layer.scale, bias).mean(dim=-2)
 
 
 def class_token_row_of(attention: Any, joint: Tensor) -> Tensor:
@@ -122,10 +159,11 @@ def class_token_row_of(attention: Any, joint: Tensor) -> Tensor:
     return _row(attention, attention.q_norm(query), attention.k_norm(key))
 
 
-def _row(attention: Any, query: Tensor, key: Tensor) -> Tensor:
+def _row(attention: Any, query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
     """Weights [B, heads, N] of one query [B, heads, 1, d] on all keys [B, heads, N, d]."""
     with torch.autocast(key.device.type, enabled=False):  # these numbers are the result
-        return attention_weights(query.float(), key.float(), attention.scale).squeeze(-2)
+        bias = None if bias is None else bias.float()
+        return attention_weights(query.float(), key.float(), attention.scale, bias).squeeze(-2)
 
 
 def _query_and_keys(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import nn
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import create
 from wsolpipe.networks.attention import attention_weights, class_token_row, heads_of, joint_projection
+from wsolpipe.networks.windows import is_windowed, require_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,9 @@ ATTENTIONS = ("Attention", "AttentionRope", "EvaAttention")
 PRE_NORM, POST_NORM = ("Block", "EvaBlock"), ("ResPostBlock", "EvaBlockPostNorm")
 
 
-def build_vit(model: str, *, size: int, model_args: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
+def build_vit(
+    model: str, *, size: int, model_args: Mapping[str, Any] | None = None, seed: int = 0, windows: bool = False
+) -> nn.Module:
     """Build a timm vision transformer with a class token, without head, in evaluation mode, with random weights.
 
     Parameters
@@ -41,6 +44,8 @@ def build_vit(model: str, *, size: int, model_args: Mapping[str, Any] | None = N
         Further arguments of ``timm.create_model``, such as ``patch_size``.
     seed : int
         Of the initialisation; torch's own generator is left as it was.
+    windows : bool
+        Whether a Swin transformer will do too, which attends in windows and has no class token.
 
     Returns
     -------
@@ -63,9 +68,21 @@ def build_vit(model: str, *, size: int, model_args: Mapping[str, Any] | None = N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vit = create(model, options, **fixed)
-    require_class_token(vit, model)
-    require_tiling(vit, model, size)
+    if windows and is_windowed(vit):
+        require_windows(vit, model, size)
+    else:
+        require_class_token(vit, model)
+        require_tiling(vit, model, size)
+    if _is_beit(vit):
+        cast("Any", vit).norm = cast("Any", vit).fc_norm = (
+            nn.Identity()
+        )  # after all blocks, one or the other, as trained
     return vit.eval().requires_grad_(requires_grad=False)
+
+
+def unread_keys(vit: nn.Module) -> tuple[str, ...]:
+    """Prefixes of tensors of a weights file that no map reads and a network of `build_vit` does not have."""
+    return ("norm.",) if _is_beit(vit) else ()
 
 
 def require_tiling(vit: Any, model: str, size: int, *, key: str = "size") -> None:
@@ -186,9 +203,7 @@ class ClassTokenAttention(nn.Module):
             registers are left out, so a map sums to less than one.
         """
         vit, (height, width) = self.vit, self.grid((images.shape[-2], images.shape[-1]))
-        embedded = vit._pos_embed(vit.patch_embed(images))
-        tokens, rope = embedded if isinstance(embedded, tuple) else (embedded, None)
-        tokens = vit.norm_pre(tokens)
+        tokens, rope = _embed(vit, images)
         rows = []
         for number, block in enumerate(vit.blocks):
             turned = rope[number] if rope is not None and getattr(vit, "rope_mixed", False) else rope
@@ -202,6 +217,22 @@ class ClassTokenAttention(nn.Module):
         return patches.reshape(*patches.shape[:-1], height, width)
 
 
+def _embed(vit: Any, images: Tensor) -> tuple[Tensor, Any]:
+    """Tokens that the first block reads, and the rotary embedding where there is one."""
+    tokens = vit.patch_embed(images)
+    if _is_beit(vit):
+        tokens = torch.cat([vit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        return (tokens if vit.pos_embed is None else tokens + vit.pos_embed), None
+    embedded = vit._pos_embed(tokens)
+    tokens, rope = embedded if isinstance(embedded, tuple) else (embedded, None)
+    return vit.norm_pre(tokens), rope
+
+
+def _is_beit(vit: nn.Module) -> bool:
+    """Whether a network is BEiT's, whose relative positions are added to the scores of each block."""
+    return type(vit).__name__ == "Beit"
+
+
 def require_class_token(vit: nn.Module, model: str) -> None:
     """Refuse a network that is not a vision transformer whose class token attends to patches.
 
@@ -213,7 +244,11 @@ def require_class_token(vit: nn.Module, model: str) -> None:
     reason = None
     if getattr(vit, "cls_token", None) is None or not getattr(vit, "num_prefix_tokens", 0):
         reason = "it has no class token"
-    elif not all(hasattr(vit, part) for part in ("_pos_embed", "norm_pre", "blocks", "patch_embed")):
+    elif _is_beit(vit) and getattr(vit, "rel_pos_bias", None) is not None:
+        reason = "its blocks share one table of relative positions"
+    elif not _is_beit(vit) and not all(
+        hasattr(vit, part) for part in ("_pos_embed", "norm_pre", "blocks", "patch_embed")
+    ):
         reason = f"{type(vit).__name__} is not built as timm's VisionTransformer"
     else:
         for number, block in enumerate(cast("Any", vit).blocks):
@@ -264,6 +299,8 @@ def require_tokens(vit: Any, model: str, *, attention: bool = False) -> None:
         reason = "is not a vision transformer with one class token"
     elif attention and (getattr(vit, "rope", None) is not None or getattr(layer, "num_kv_groups", 1) != 1):
         reason = "turns or groups its keys, so the attention of all queries cannot be read"
+    elif attention and _is_beit(vit):
+        reason = "adds relative positions to its scores, so the attention of all queries cannot be read"
     elif not hasattr(layer, "num_heads"):
         reason = "has blocks without attention heads"
     if reason:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,10 @@ ENCODER = "encoder."
 #: First words of names that belong to what pretraining adds to a network.
 HEADS = ("decoder", "head", "mask_token", "predictor", "projector")
 #: Prefixes of tensors that a network without classifier does not have.
-HEAD_KEYS = ("head.", "head_dist.", "fc_norm.", "mask_token", "AuxLogits.")
+HEAD_KEYS = ("head.", "head_dense.", "head_dist.", "fc_norm.", "mask_token", "masked_embed", "decoder", "AuxLogits.")
 
 
-def load_state(weights: Weights, *, unwrap: bool = True) -> dict[str, Tensor]:
+def load_state(weights: Weights, *, unwrap: bool = True, part: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a weights file under the network's own names.
 
     Official DINO checkpoints hold ``{"teacher": {"backbone.blocks.0…": …, "head.…": …}, …}`` or the bare backbone;
@@ -51,6 +52,8 @@ def load_state(weights: Weights, *, unwrap: bool = True) -> dict[str, Tensor]:
         A resolved file.
     unwrap : bool
         Whether nestings and prefixes are removed; a detector's ``backbone.`` is not a wrapper.
+    part : str, optional
+        Network that is taken of a file that holds several: ``teacher``, ``student``, ``base_encoder`` …
 
     Returns
     -------
@@ -60,13 +63,17 @@ def load_state(weights: Weights, *, unwrap: bool = True) -> dict[str, Tensor]:
     Raises
     ------
     WeightsError
-        If the file is not a checkpoint, is truncated, or holds objects other than tensors and plain values.
+        If the file is not a checkpoint, is truncated, holds objects other than tensors and plain values, or holds no
+        such part.
     """
     if weights.path is None:
         msg = f"{weights.source} is an initialisation, not a file with tensors"
         raise WeightsError(msg)
     loaded = _read(weights.path)
-    names = _unwrap(loaded) if unwrap else loaded
+    names = _unwrap(loaded, part) if unwrap else loaded
+    if part is not None and not names:
+        msg = f"{weights.path} holds no part {part}"
+        raise WeightsError(msg, hint="leave out weights_part for a file of one network")
     state = {key: value for key, value in names.items() if _is_tensor(value)}
     if not state:
         msg = f"{weights.path} holds no tensors at its top level or under {', '.join(NESTINGS)}"
@@ -108,24 +115,29 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _unwrap(loaded: Any) -> dict[str, Any]:
+def _unwrap(loaded: Any, part: str | None) -> dict[str, Any]:
+    """The network's own names; nothing where the file has no such `part`."""
+    found = part is None
     while isinstance(loaded, Mapping):
-        inner = next((loaded[name] for name in NESTINGS if isinstance(loaded.get(name), Mapping)), None)
-        if inner is None:
+        name = next((name for name in (part, *NESTINGS) if name and isinstance(loaded.get(name), Mapping)), None)
+        if name is None:
             break
-        loaded = inner
+        loaded, found = loaded[name], found or name == part
     if not isinstance(loaded, Mapping):
         return {}
     state = {str(key): value for key, value in loaded.items()}
-    while (prefix := _prefix(state)) is not None:
+    while (prefix := _prefix(state, None if found else part)) is not None:
+        found = found or prefix == f"{part}."
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
+    return state if found else {}
 
 
-def _prefix(state: Mapping[str, Any]) -> str | None:
-    """Prefix to be removed; names without it belong to something else."""
+def _prefix(state: Mapping[str, Any], wanted: str | None) -> str | None:
+    """Prefix to be removed, that of the `wanted` part before others; names without it belong to something else."""
     if not state:
         return None
+    if wanted is not None and any(key.startswith(f"{wanted}.") for key in state):
+        return f"{wanted}."
     for wrapper in WRAPPERS:
         if all(key.startswith(wrapper) for key in state):
             return wrapper
@@ -230,7 +242,9 @@ def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not wanted or adapt is None:
         return dict(state)
     try:
-        adapted = adapt(dict(state), model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of timm's own indexing, where it stretches tables of relative positions
+            adapted = adapt(dict(state), model)
     except Exception:  # noqa: BLE001 - each architecture fails in its own way on tensors of another
         # Not what timm knows either: the comparison of keys that follows says where they differ.
         return dict(state)

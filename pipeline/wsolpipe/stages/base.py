@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,11 +16,13 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.keys.kinds import NamesFile
 from wsolpipe.keys.models import spell_none
+from wsolpipe.stages.kept_work import Parts, Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from wsolpipe.contract.reader import StageView
     from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.networks.sources import Weights
 
@@ -95,6 +96,8 @@ class Context:
         Resolved weights, by the names of `Stage.weights_needed`.
     artifacts : mapping of str to Path
         Folder of files of each upstream artifact, by stage name.
+    upstream : mapping of str to StageView
+        The rows stages that are read, in the store: their arrays and parameters, and for an artifact their values.
     warn : callable
         Shows the user one line, once.
     progress : callable
@@ -116,54 +119,12 @@ class Context:
     seed: int = 0
     weights: Mapping[str, Weights] = field(default_factory=dict)
     artifacts: Mapping[str, Path] = field(default_factory=dict)
+    upstream: Mapping[str, StageView] = field(default_factory=dict)
     warn: Callable[[str], None] = lambda text: None
     progress: Callable[[int, int], None] = lambda done, total: None
     check: Callable[[], None] = lambda: None
     lists_any: Callable[[Collection[str]], bool] = lambda names: True
-    unfinished: Unfinished = field(default_factory=lambda: Unfinished())
-
-
-class Parts:
-    """Named results of parts of a block, which the engine keeps where a kill cannot reach; this one keeps nothing."""
-
-    def get(self, name: str) -> Array | None:
-        """The part `name` as an earlier attempt at the same block kept it."""
-
-    def due(self) -> bool:
-        """Whether it is time to keep what was made since the last time."""
-        return False
-
-    def keep(self, parts: Mapping[str, Array]) -> None:
-        """Keep these parts too."""
-
-
-class Unfinished:
-    """Where an artifact stage keeps work that is not done, so that a kill costs a minute and not all of it.
-
-    Parameters
-    ----------
-    path : Path, optional
-        File that only this stage writes, removed once the artifact is committed; its name holds everything that the
-        result depends on. None keeps nothing.
-    every : float
-        Seconds between two savings.
-    stopping : callable
-        Whether this process was asked to stop: then it is time to save.
-    """
-
-    def __init__(
-        self, path: Path | None = None, *, every: float = 30.0, stopping: Callable[[], bool] = lambda: False
-    ) -> None:
-        self.path = path
-        self._every, self._stopping = every, stopping
-        self._last = time.monotonic()
-
-    def due(self) -> bool:
-        """Whether it is time to save; counted from the last time that it was."""
-        if self.path is None or not (self._stopping() or time.monotonic() - self._last >= self._every):
-            return False
-        self._last = time.monotonic()
-        return True
+    unfinished: Unfinished = field(default_factory=Unfinished)
 
 
 class Rows:
@@ -376,7 +337,10 @@ class Made:
 
 
 class ArtifactStage(_Configured[P]):
-    """A stage that makes files from whole splits, once for a data set."""
+    """A stage that makes files from whole splits, once for a data set.
+
+    Rows stages that it needs are read in the first split of `splits_needed`, by ``context.upstream``.
+    """
 
     @classmethod
     def splits_needed(cls, params: P) -> tuple[str, ...]:  # noqa: ARG003

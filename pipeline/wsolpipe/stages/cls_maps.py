@@ -16,24 +16,32 @@ from wsolpipe.stages.base import ExecutionOnly, StageParams, WeightsSource
 from wsolpipe.stages.map_stage import MapStage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
 
     from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.vit import ClassTokenAttention
+    from wsolpipe.networks.windows import WindowAttentionShares
     from wsolpipe.stages.base import Array, Rows
 
 
 class ClsMapsParams(StageParams):
     """Parameters of `ClsMaps`."""
 
-    model: str = Field(description="Name of a timm vision transformer with a class token")
+    model: str = Field(
+        description="Name of a timm vision transformer with a class token (ViT, DeiT, BEiT, EVA), or of a Swin, whose "
+        "windows are read"
+    )
     model_args: dict[str, Any] = Field(
         description="Arguments of timm.create_model, such as cls_maps.model_args.dynamic_img_size=true"
     )
     weights: Annotated[str | None, WeightsSource()] = Field(
         description="File, timm:NAME or random:SEED; null: timm's weights of the model"
+    )
+    weights_part: Literal["teacher", "student", "base_encoder", "momentum_encoder"] | None = Field(
+        description="Network of a training checkpoint that holds several; null: the teacher of a self-distilled pair, "
+        "the base encoder of MoCo v3"
     )
     mean: float | tuple[float, float, float] | None = Field(
         description="Mean of the input, (rgb / 255 - mean) / std, one number or three; null: what the weights "
@@ -52,7 +60,7 @@ class ClsMapsParams(StageParams):
     )
     blocks: int | str | tuple[int, ...] | None = Field(
         description="Blocks whose attention is read: null for the last, a number from 0 (negative: from the end), a"
-        " list, or a range such as 8-11; several are averaged head by head after scaling"
+        " list, or a range such as 8-11; several are averaged head by head after scaling; of a Swin in its last stage"
     )
     heads: int | tuple[int, ...] | None = Field(
         description="Heads that are stored and averaged: null for all, a count for the first ones, or a list of "
@@ -71,8 +79,10 @@ class ClsMapsParams(StageParams):
     )
 
     def in_key(self) -> dict[str, Any]:
-        """``positions`` only where another way than timm's changes the maps: stores of before have no such word."""
+        """``positions`` and ``weights_part`` only where they change the maps: stores of before have no such words."""
         values = super().in_key()
+        if self.weights_part is None:
+            del values["weights_part"]
         values["positions"] = self.chosen_positions()
         if values["positions"] == "timm" or self.size == trained_size(self.timm_name()):
             del values["positions"]
@@ -116,13 +126,15 @@ class ClsMapsParams(StageParams):
 class ClsMaps(MapStage[ClsMapsParams]):
     """Class-token attention maps: the mean of the scaled heads, then each head, at the model's own resolution.
 
+    A Swin has no class token: its maps are the shares of attention that cells receive in the windows of its last stage.
+
     A row whose maps are not finite (overflow in half precision, broken weights) is quarantined.
     """
 
     Params: ClassVar[type[StageParams]] = ClsMapsParams
     maps_are = "attention maps"
 
-    reader: ClassTokenAttention
+    reader: ClassTokenAttention | WindowAttentionShares
     _heads: list[int]
     _mean: torch.Tensor
     _std: torch.Tensor
@@ -145,24 +157,27 @@ class ClsMaps(MapStage[ClsMapsParams]):
         import torch
 
         from wsolpipe.networks.preprocessing import choose_preprocessing
-        from wsolpipe.networks.vit import ClassTokenAttention, block_numbers, build_vit
+        from wsolpipe.networks.vit import build_vit, unread_keys
         from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state, stretches
 
         params, weights = self.params, self.context.weights["model"]
         self.side = params.size
-        vit = build_vit(params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0)
-        blocks = block_numbers(params.blocks, len(vit.blocks))  # type: ignore[arg-type]
-        self.reader = ClassTokenAttention(vit, blocks, model=params.model)
+        vit = build_vit(
+            params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0, windows=True
+        )
+        self.reader = self._reader_of(vit)
         self._heads = params.chosen_heads(self.reader.heads)
         if weights.path is not None:
-            state = load_state(weights)
+            state = load_state(weights, part=params.weights_part)
+            self._look_for_moco(vit, state)
             if params.positions is None and not params.timm_name() and stretches(vit, state):
                 self.context.warn(
                     f"position embeddings of {weights.source} are stretched to {params.size} pixels as timm does; if "
                     "the file is DINO's own, set cls_maps.positions=dino, else cls_maps.positions=timm"
                 )
             positions = params.chosen_positions()
-            load_into(vit, state, what=params.model, ignore=HEAD_KEYS, positions=positions)
+            ignored = (*HEAD_KEYS, *unread_keys(vit))
+            load_into(vit, state, what=params.model, ignore=ignored, positions=positions)
         chosen = choose_preprocessing(
             weights, model=params.model, mean=params.mean, std=params.std, stage="cls_maps", warn=self.context.warn
         )
@@ -171,6 +186,24 @@ class ClsMaps(MapStage[ClsMapsParams]):
         # uint8 levels in, so the mean and deviation are kept on the scale 0..255.
         self._mean = torch.tensor(chosen.mean, device=device).view(3, 1, 1) * 255
         self._std = torch.tensor(chosen.std, device=device).view(3, 1, 1) * 255
+
+    def _reader_of(self, vit: Any) -> ClassTokenAttention | WindowAttentionShares:
+        from wsolpipe.networks.vit import ClassTokenAttention, block_numbers
+        from wsolpipe.networks.windows import WindowAttentionShares, is_windowed
+
+        if is_windowed(vit):
+            return WindowAttentionShares(vit, block_numbers(self.params.blocks, len(vit.layers[-1].blocks)))
+        return ClassTokenAttention(vit, block_numbers(self.params.blocks, len(vit.blocks)), model=self.params.model)
+
+    def _look_for_moco(self, vit: Any, state: Mapping[str, torch.Tensor]) -> None:
+        """Say so where a file of MoCo v3's small transformer meets timm's, whose tensors have the same shapes."""
+        table = state.get("pos_embed")
+        sincos = table is not None and not bool(table[0, 0].any())  # fixed, so the class token's are zeros
+        if sincos and self.reader.heads == 6 and getattr(vit, "embed_dim", 0) == 384:
+            self.context.warn(
+                "these weights look like MoCo v3's ViT-S, which has 12 heads where timm's has 6; if they are, set "
+                "cls_maps.model_args.num_heads=12"
+            )
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps and their range; see the class."""

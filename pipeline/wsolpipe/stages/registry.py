@@ -45,6 +45,8 @@ class StageEntry(BaseModel):
         Index columns it reads; ``image`` means the columns that decide which pixels are seen.
     params : dict
         Default of every parameter.
+    follows : dict
+        Parameter -> stage whose parameter of that name it takes, where nothing else is given.
     outputs : dict
         Name of each output -> what it means.
     block : int
@@ -60,6 +62,7 @@ class StageEntry(BaseModel):
     needs: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     params: dict[str, Any] = Field(default_factory=dict)
+    follows: dict[str, str] = Field(default_factory=dict)
     outputs: dict[str, str] = Field(default_factory=dict)
     block: int = Field(default=256, ge=1)
 
@@ -95,23 +98,6 @@ class Registry:
             As `load`.
         """
         return keys_of(self.load(name).Params, self[name].params, prefix=f"{name}.")
-
-    def closure(self, stages: list[str]) -> list[str]:
-        """`stages` and whatever they need, needs first."""
-        order: list[str] = []
-
-        def visit(name: str, path: tuple[str, ...]) -> None:
-            if name in path:
-                msg = f"stages need each other in a circle: {' -> '.join([*path, name])}"
-                raise ConfigError(msg)
-            for need in self[name].needs:
-                visit(need, (*path, name))
-            if name not in order:
-                order.append(name)
-
-        for stage in stages:
-            visit(stage, ())
-        return order
 
     def params(self, name: str, *overrides: dict[str, Any]) -> StageParams:
         """Resolved parameters of a stage: the defaults of its entry, then each of `overrides` over them.

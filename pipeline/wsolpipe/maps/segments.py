@@ -1,0 +1,117 @@
+"""Maps refined by segments of the image: r = (1 - w) · m + w · (mean of m over the pixel's segment).
+
+Segments are labels of pixels, from 0. One segment alone leaves a map as it is, since its mean would wipe out every
+place; a constant map stays constant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsolpipe.contract.errors import DataError
+from wsolpipe.maps.compilation import compiled
+from wsolpipe.maps.upsample import upsample
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Labels = NDArray[np.integer[Any]]
+
+
+@compiled
+def _mean(one: NDArray[np.float32], labels: NDArray[np.uint16], means: NDArray[np.float32]) -> None:
+    """Mean of a map [P] over each label; 0 for a label without pixels."""
+    lanes = 4  # pixels go to four tables in turn: one table would wait for its own last addition
+    sums, sizes = np.zeros((lanes, len(means))), np.zeros((lanes, len(means)), np.int32)
+    whole = len(one) // lanes * lanes
+    for start in range(0, whole, lanes):
+        for lane in range(lanes):
+            label = labels[start + lane]
+            sums[lane, label] += one[start + lane]
+            sizes[lane, label] += 1
+    for pixel in range(whole, len(one)):
+        sums[0, labels[pixel]] += one[pixel]
+        sizes[0, labels[pixel]] += 1
+    for label in range(len(means)):
+        size = sizes[0, label] + sizes[1, label] + sizes[2, label] + sizes[3, label]
+        total = sums[0, label] + sums[1, label] + sums[2, label] + sums[3, label]
+        means[label] = np.float32(total / max(size, 1))
+
+
+@compiled
+def _mix(one: NDArray[np.float32], means: NDArray[np.float32], labels: NDArray[np.uint16], w: float) -> None:
+    mine, its = np.float32(1 - w), np.float32(w)
+    for pixel in range(len(one)):
+        one[pixel] = mine * one[pixel] + its * means[labels[pixel]]
+
+
+@compiled
+def _round(one: NDArray[np.float32], low: np.float32, scale: np.float32, out: NDArray[np.uint8]) -> None:
+    half = np.float32(0.5)
+    for pixel in range(len(one)):
+        out[pixel] = np.uint8((one[pixel] - low) * scale + half)
+
+
+def mix_segments(maps: NDArray[np.floating[Any]], labels: Labels, w: float) -> NDArray[np.float32]:
+    """Mix each pixel of a map with the mean over its segment.
+
+    Parameters
+    ----------
+    maps : float array [..., h, w]
+        Finite; stretched bilinearly to the size of the labels.
+    labels : unsigned integer array [H, W]
+        Segment of each pixel, below 65,536.
+    w : float
+        Weight of the mean, 0 to 1.
+
+    Returns
+    -------
+    float32 array [..., H, W]
+        Not scaled; with one segment alone the stretched maps.
+
+    Raises
+    ------
+    DataError
+        If the labels are not one plane of small whole numbers.
+    """
+    if labels.ndim != 2 or not labels.size or not 0 <= int(labels.min()) <= int(labels.max()) < 1 << 16:
+        msg = f"segments are whole numbers from 0 to 65535 [H, W], not {labels.dtype} {list(labels.shape)}"
+        raise DataError(msg)
+    wide = upsample(maps, (labels.shape[0], labels.shape[1]))
+    flat, count = np.ascontiguousarray(labels, np.uint16).ravel(), int(labels.max()) + 1
+    if w and int(labels.min()) != int(labels.max()):
+        means = np.empty(count, np.float32)
+        for one in wide.reshape(-1, flat.size):
+            _mean(one, flat, means)
+            _mix(one, means, flat, w)
+    return wide
+
+
+def to_levels(maps: NDArray[np.float32], limits: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Store maps that were computed from levels of other maps, such as `mix_segments` of stored levels.
+
+    Parameters
+    ----------
+    maps : float32 array [T, H, W]
+        On the scale of those levels, 0 to 255.
+    limits : float32 array [T, 2]
+        ``range`` of those other maps.
+
+    Returns
+    -------
+    levels : uint8 array [T, H, W]
+        Min-max per map; 0 where a map is constant.
+    range : float32 array [T, 2]
+        Low and high of each map in the unit of `limits`.
+    """
+    levels, found = np.zeros(maps.shape, np.uint8), np.empty((len(maps), 2), np.float32)
+    for one, own, out, between in zip(maps, limits, levels, found, strict=True):
+        low, high = one.min(), one.max()
+        if high > low:
+            _round(one.ravel(), low, np.float32(255) / (high - low), out.ravel())
+        between[:] = own[0] + np.array([low, high]) * ((np.float64(own[1]) - own[0]) / 255)
+    return levels, found

@@ -1,0 +1,137 @@
+"""Maps of any stage of the store, refined by the image: r = (1 - w) · m + w · (what the image makes of m)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.images.geometry import resize
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.refine_params import RefinementParams, require_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from wsolpipe.stages.base import Array, Rows, Upstream
+
+_BATCH = 16  # images decoded side by side; results do not depend on it
+WEIGHT = "weight.json"
+
+
+class RefineParams(RefinementParams):
+    """Parameters of `Refine`."""
+
+    w: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        description="Share of what the image makes of a map, 0 to 1; auto: chosen on validation pseudo-boxes by the "
+        "artifact refine_weight, 0 allowed"
+    )
+
+
+class Refine(Stage[RefineParams]):
+    """Refines every map of a row; which ones and how many is up to the stage that they come from.
+
+    A row that has no segments is quarantined with their reason. One segment alone leaves maps as they are; a map
+    without contrast stays so; a slot without a map stays empty. All are counted in the record of a shard.
+    """
+
+    Params: ClassVar[type[StageParams]] = RefineParams
+
+    w: float
+    _counts: tuple[Rows | None, dict[str, int]] = (None, {})
+
+    @classmethod
+    def needs(cls, params: RefineParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
+        """The stage of maps, the segments, and the chosen weight, as far as they are read."""
+        return (*params.read_stages("refine"), *(("refine_weight",) if params.w == "auto" else ()))
+
+    def setup(self) -> None:
+        """Read the weight.
+
+        Raises
+        ------
+        ConfigError
+            If the stage holds no maps, or the segments have another size.
+        """
+        upstream, params = self.context.upstream, self.params
+        self.source = upstream[params.maps].manifest
+        require_maps(upstream[params.maps], params, upstream.get("segments"))
+        if params.w == "auto":
+            found = json.loads((self.context.artifacts["refine_weight"] / WEIGHT).read_text(encoding="utf-8"))
+            self.w = float(found["w"])
+        else:
+            self.w = params.w
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Maps, their range, and the classes of the stage that they come from."""
+        size, source = self.params.size, self.source.arrays
+        slots = source["maps"].shape[0]
+        how = f"{self.source.stage} refined by {self.params.by}, w {self.w:g}"
+        made = {
+            "maps": ArraySpec(
+                dtype="uint8",
+                shape=(slots, size, size),
+                unit="1/255 of the map's range",
+                meaning=f"{how}: {source['maps'].meaning}",
+            ),
+            "range": ArraySpec(
+                dtype="float32",
+                shape=(slots, 2),
+                fill="nan",
+                unit=source["range"].unit if "range" in source else "",
+                meaning="low and high of each map: levels 0 and 255; NaN where there is no map",
+            ),
+        }
+        return made | ({"class_ids": source["class_ids"]} if "class_ids" in source else {})
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
+        """Refine the maps of these rows."""
+        from wsolpipe.maps.segments import to_levels
+
+        maps, plan = inputs[self.params.maps].arrays, self.params.plan()
+        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        counts = dict.fromkeys(("rows_of_one_segment", "maps_without_contrast", "slots_without_map"), 0)
+        for position, seen in self._seen(rows, inputs):
+            levels, limits = maps["maps"][position], maps["range"][position] if "range" in maps else None
+            if "grid_hw" in maps:
+                height, width = maps["grid_hw"][position]
+                levels = levels[:, :height, :width]
+            if limits is None:
+                limits = np.tile(np.array([0, 255], np.float32), (len(levels), 1))
+            present = np.isfinite(limits).all(axis=1)
+            refined = plan.refine(levels[present].astype(np.float32), seen, self.w, self.context.device)
+            made["maps"][position, present], made["range"][position, present] = to_levels(refined, limits[present])
+            counts["slots_without_map"] += int((~present).sum())
+            counts["maps_without_contrast"] += int((np.ptp(levels[present], axis=(1, 2)) == 0).sum())
+            counts["rows_of_one_segment"] += int(self.params.by == "segments" and seen.max() == 0)
+            if "class_ids" in made:
+                made["class_ids"][position] = maps["class_ids"][position]
+        self._counts = rows, counts
+        return made
+
+    def _seen(self, rows: Rows, inputs: Mapping[str, Upstream]) -> Iterator[tuple[int, Array]]:
+        """Each usable row with its labels of segments, or its image."""
+        size = self.params.size
+        if self.params.by == "segments":
+            labels = inputs["segments"].arrays["labels"]
+            for position in range(len(rows)):
+                if rows.usable(position):
+                    yield position, labels[position]
+            return
+        for batch in rows.batches(_BATCH, lambda image, _: resize(image, (size, size))):
+            for _, position, image in batch.present():
+                self.context.check()
+                yield position, image
+            self.context.progress(batch.stop, len(rows))
+
+    def grain(self) -> int:
+        """Whole batches."""
+        return _BATCH
+
+    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
+        """What was left as it is: see the class."""
+        last, counts = self._counts
+        return dict(counts) if last is rows else {}

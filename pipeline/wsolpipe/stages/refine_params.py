@@ -1,0 +1,96 @@
+"""What the stages ``refine`` and ``refine_weight`` have in common: which maps, and how they are refined."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.keys.kinds import Unit
+from wsolpipe.ops.refinement import Refinement
+from wsolpipe.stages.base import StageParams
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.reader import StageView
+
+#: Parameters that each way reads, beside `size`.
+READS = {
+    "segments": (),
+    "guided": ("guided_radius", "guided_eps"),
+    "crf": ("crf_size", "crf_iterations", "crf_xy", "crf_rgb", "crf_weight", "crf_smooth_xy", "crf_smooth_weight"),
+}
+#: Stages that hold no maps of their own to refine.
+NOT_MAPS = ("refine", "refine_weight", "segments")
+
+
+class RefinementParams(StageParams):
+    """Which maps are refined, and how."""
+
+    maps: str = Field(description="Stage of maps that is refined, such as cams, cls_maps or one of your own")
+    by: Literal["segments", "guided", "crf"] = Field(
+        description="What maps follow: segments (mean over each segment of the stage segments), guided (guided filter "
+        "on the image) or crf (dense CRF on the image)"
+    )
+    size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")] = Field(
+        description="Side of the refined maps; with by=segments that of segments.size"
+    )
+    guided_radius: Annotated[int, Field(ge=1), Unit("pixels")] = Field(description="guided: half side of the window")
+    guided_eps: Annotated[float, Field(gt=0)] = Field(
+        description="guided: variance of colours in 0..1 below which a window is smoothed"
+    )
+    crf_size: Annotated[int, Field(ge=8, le=112), Unit("pixels")] = Field(
+        description="crf: side at which it runs; time and memory grow with its fourth power"
+    )
+    crf_iterations: Annotated[int, Field(ge=0), Unit("steps")] = Field(description="crf: steps of mean-field inference")
+    crf_xy: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+        description="crf: spatial standard deviation of the appearance kernel"
+    )
+    crf_rgb: Annotated[float, Field(gt=0), Unit("levels")] = Field(
+        description="crf: colour standard deviation of the appearance kernel"
+    )
+    crf_weight: Annotated[float, Field(ge=0)] = Field(description="crf: weight of the appearance kernel")
+    crf_smooth_xy: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+        description="crf: standard deviation of the smoothness kernel"
+    )
+    crf_smooth_weight: Annotated[float, Field(ge=0)] = Field(description="crf: weight of the smoothness kernel")
+
+    def in_key(self) -> dict[str, Any]:
+        """Without what the other ways read."""
+        values = super().in_key()
+        unread = {name for by, names in READS.items() if by != self.by for name in names}
+        return {name: value for name, value in values.items() if name not in unread}
+
+    def plan(self) -> Refinement:
+        """How maps are refined."""
+        return Refinement(**{name: getattr(self, name) for name in Refinement.__dataclass_fields__})
+
+    def read_stages(self, stage: str) -> tuple[str, ...]:
+        """The stage of maps, and the segments where maps follow them.
+
+        Raises
+        ------
+        ConfigError
+            If `maps` names a stage that holds no maps.
+        """
+        if self.maps in NOT_MAPS:
+            msg = f"{stage}.maps={self.maps} is no stage of maps"
+            raise ConfigError(msg, hint=f"{stage}.maps=cams, cls_maps, clip_cams, clipseg_cams, text_maps or your own")
+        return (self.maps, "segments") if self.by == "segments" else (self.maps,)
+
+
+def require_maps(view: StageView, params: RefinementParams, segments: StageView | None) -> None:
+    """Refuse a stage without maps, and segments of another size.
+
+    Raises
+    ------
+    ConfigError
+        Says what the stage holds, or both sizes.
+    """
+    if "maps" not in view.manifest.arrays:
+        msg = f"stage {view.stage} holds no maps to refine, but {', '.join(sorted(view.manifest.arrays))}"
+        raise ConfigError(msg, hint="refine.maps=cams, cls_maps, clip_cams, clipseg_cams, text_maps or your own")
+    if segments is not None and segments.manifest.params["size"] != params.size:
+        own = segments.manifest.params["size"]
+        msg = f"refine.size={params.size}, but the segments have {own} pixels a side"
+        raise ConfigError(msg, hint=f"leave refine.size out, or set segments.size={params.size}")

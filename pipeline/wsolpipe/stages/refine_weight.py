@@ -1,0 +1,178 @@
+"""The weight of a refinement, chosen on a validation split by pseudo-boxes, for each kind of map; 0 is a choice."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.schema import Status
+from wsolpipe.images.geometry import resize
+from wsolpipe.metrics.boxes import LEVELS
+from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.refine import WEIGHT
+from wsolpipe.stages.refine_params import RefinementParams, require_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from wsolpipe.evaluate.map_scores import MapScores
+    from wsolpipe.evaluate.map_sources import MapBatch
+    from wsolpipe.stages.base import Array, Rows
+
+BATCH = 128
+
+
+def _weights(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values or min(values) < 0 or max(values) > 1 or len(set(values)) < len(values):
+        msg = "weights are different numbers from 0 to 1"
+        raise ValueError(msg)
+    return tuple(sorted(values))
+
+
+class RefineWeightParams(RefinementParams):
+    """Parameters of `RefineWeight`; those that refine has too follow it."""
+
+    map: Annotated[int, Field(ge=0)] = Field(
+        description="Slot of the maps that the weight is chosen by, for all of them"
+    )
+    split: str = Field(description="Split that it is chosen on")
+    against: str = Field(
+        description="Stage of pseudo-boxes there: val_boxes (with val_boxes.annotator=file released ones), or proposals"
+    )
+    metric: Literal["MaxBoxAcc", "MaxBoxAccV2", "iou"] = Field(
+        description="Figure that decides, at the threshold that is best for each weight: the lowest weight counts that "
+        "is within a standard error of the best"
+    )
+    weights: Annotated[tuple[float, ...], AfterValidator(_weights)] = Field(
+        description="Weights to choose from, 0 to 1"
+    )
+    rows: Annotated[int, Field(ge=1)] = Field(
+        description="Rows of the split that take part, evenly spread; they are kept in memory, about 100 kB each"
+    )
+
+
+class RefineWeight(ArtifactStage[RefineWeightParams]):
+    """Scores maps at every weight against pseudo-boxes of another split; ground truth is not read."""
+
+    Params: ClassVar[type[StageParams]] = RefineWeightParams
+
+    @classmethod
+    def needs(cls, params: RefineWeightParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
+        """The stage of maps, the segments where they are read, and the pseudo-boxes."""
+        return (*params.read_stages("refine_weight"), params.against)
+
+    @classmethod
+    def splits_needed(cls, params: RefineWeightParams) -> tuple[str, ...]:
+        """The split that the weight is chosen on."""
+        return (params.split,)
+
+    @classmethod
+    def without_split(cls, params: RefineWeightParams, split: str) -> str | None:  # noqa: ARG003
+        """A weight of one's own, or another split."""
+        return "give the weight, refine.w=0.7, or a split with pseudo-boxes, refine_weight.split=NAME"
+
+    def produce(self, splits: Mapping[str, Rows]) -> Made:
+        """Score each weight.
+
+        Raises
+        ------
+        ConfigError
+            If a stage holds no maps, no such slot, or no boxes.
+        DataError
+            If no row has a map and a pseudo-box.
+        """
+        from wsolpipe.evaluate.frame import Frame
+        from wsolpipe.evaluate.map_scores import score_maps
+        from wsolpipe.evaluate.rows import rows_of_index
+        from wsolpipe.evaluate.truth import truth_of_stage
+
+        params, upstream = self.params, self.context.upstream
+        source, boxes = upstream[params.maps], upstream[params.against]
+        require_maps(source, params, upstream.get("segments"))
+        slots = source.manifest.arrays["maps"].shape[0]
+        if params.map >= slots:
+            msg = f"refine_weight.map={params.map}: stage {source.stage} holds {slots} maps, numbered from 0"
+            raise ConfigError(msg)
+        truth = truth_of_stage(boxes, rows_of_index(source.index()))
+        usable = np.flatnonzero(source.status() == Status.OK)
+        usable = usable[np.isin(usable, list(truth.found))]
+        if not len(usable):
+            msg = f"no row of {params.split} has both a map of {source.stage} and a box of {boxes.stage}"
+            raise DataError(msg, hint="give the weight: refine.w=0.7")
+        chosen = usable[np.unique(np.linspace(0, len(usable) - 1, params.rows).round().astype(np.int64))]
+        ends = self._ends(splits[params.split], chosen)
+        curve, values = [], []
+        for w in params.weights:
+            self.context.check()
+            mixed = _Mixed(chosen, *ends, w)
+            scores = score_maps(mixed, truth, Frame(), threads=self.context.threads, details=False, keep=True)
+            found = scores.result()
+            v2 = found["MaxBoxAccV2"]["mean"]
+            curve.append({"w": w, "MaxBoxAcc": found["MaxBoxAcc"], "MaxBoxAccV2": v2, "iou": found["iou"]})
+            values.append(_by_row(scores, params.metric))
+        w = params.weights[lowest_equal(np.array(values))]
+        summary = {"w": w, "metric": params.metric, "against": truth.name, "rows": len(chosen), "curve": curve}
+        text = json.dumps({"maps": params.maps, "by": params.by, "split": params.split, **summary}, indent=1)
+        return Made(files={WEIGHT: f"{text}\n".encode()}, summary=summary)
+
+    def _ends(self, rows: Rows, chosen: Array) -> tuple[Array, Array]:
+        """Maps at weight 0 and at weight 1 of the chosen rows, uint8 [n, size, size]: of one scale each row."""
+        from wsolpipe.maps import to_uint8
+
+        params, plan = self.params, self.params.plan()
+        view = self.context.upstream[params.maps]
+        plain, made = (np.zeros((len(chosen), params.size, params.size), np.uint8) for _ in range(2))
+        for start in range(0, len(chosen), BATCH):
+            numbers = chosen[start : start + BATCH]
+            levels = view["maps"][numbers, params.map].astype(np.float32)
+            grids = view["grid_hw"][numbers] if "grid_hw" in view.manifest.arrays else None
+            labels = self.context.upstream["segments"]["labels"][numbers] if params.by == "segments" else None
+            for at, number in enumerate(numbers.tolist()):
+                self.context.check()
+                one = levels[at] if grids is None else levels[at, : grids[at, 0], : grids[at, 1]]
+                seen = resize(rows.load(number), (params.size, params.size)) if labels is None else labels[at]
+                for target, w in ((plain, 0.0), (made, 1.0)):
+                    target[start + at] = to_uint8(plan.refine(one[None], seen, w, self.context.device)[0] / 255)
+            self.context.progress(start + len(numbers), len(chosen))
+        return plain, made
+
+
+def lowest_equal(values: Array) -> int:
+    """First line of values [W, n] whose mean is within a standard error of the best line's, row by row.
+
+    The error is that of the mean of paired differences (Breiman et al., "Classification and regression trees", 1984,
+    section 3.4.3): a weight that gains nothing but noise is not taken.
+    """
+    best = values[int(values.mean(axis=1).argmax())]
+    gaps = best - values
+    errors = gaps.std(axis=1, ddof=1) / np.sqrt(values.shape[1]) if values.shape[1] > 1 else np.zeros(len(values))
+    return int((gaps.mean(axis=1) <= errors).argmax())
+
+
+def _by_row(scores: MapScores, metric: str) -> Array:
+    """What each row adds to a figure at that figure's best thresholds, float64 [n]."""
+    assert scores.kept is not None
+    names = {"MaxBoxAcc": ["largest 0.5"], "iou": ["iou"], "MaxBoxAccV2": [f"all {level}" for level in LEVELS]}[metric]
+    curves = [scores.kept.get(name)[1].astype(np.float64) for name in names]
+    return np.asarray(np.mean([curve[:, int(curve.mean(axis=0).argmax())] for curve in curves], axis=0))
+
+
+class _Mixed:
+    """Maps of some rows at one weight, as the evaluator reads them."""
+
+    labels, quarantined = "true", 0
+
+    def __init__(self, rows: Array, plain: Array, made: Array, w: float) -> None:
+        self.rows, self.plain, self.made, self.w = rows, plain, made, np.float32(w)
+
+    def batches(self) -> Iterator[MapBatch]:
+        from wsolpipe.evaluate.map_sources import MapBatch
+
+        for start in range(0, len(self.rows), BATCH):
+            part = slice(start, start + BATCH)
+            mixed: list[Any] = list((1 - self.w) * self.plain[part] + self.w * self.made[part])
+            yield MapBatch(self.rows[part], mixed)

@@ -1,0 +1,176 @@
+"""Segments of the image: regions of like pixels, which refine any map of a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
+from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from wsolpipe.ops.deep_clusters import Clustering
+    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+
+_LEVEL = 9  # labels are read often and written once: a third less room than at zstd's default, in under 1 ms a row
+_BATCH = 16  # images decoded side by side; results do not depend on it
+_STREAM = 23  # of random draws
+#: Parameters that each method reads, beside `size`.
+READS = {
+    "felzenszwalb": ("scale", "sigma", "min_size"),
+    "slic": ("pieces", "compactness"),
+    "dic": (
+        "compactness", "dic_size", "dic_superpixels", "dic_width", "dic_labels", "dic_bases", "dic_rounds", "dic_steps",
+        "dic_least", "dic_lr", "dic_momentum", "dic_seed",
+    ),
+}  # fmt: skip
+
+
+class SegmentsParams(StageParams):
+    """Parameters of `Segments`."""
+
+    method: Literal["felzenszwalb", "slic", "dic"] = Field(
+        description="How regions are found: felzenszwalb (graph of colour differences), slic (superpixels of equal "
+        "size) or dic (a small network trained on each image; hundreds of times slower, for a GPU)"
+    )
+    size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")] = Field(
+        description="Side of the label maps, to which the whole image is squashed"
+    )
+    scale: Annotated[float, Field(gt=0)] = Field(description="felzenszwalb: higher values give larger segments")
+    sigma: Annotated[float, Field(ge=0), Unit("pixels")] = Field(
+        description="felzenszwalb: standard deviation of the Gaussian that smooths the image first"
+    )
+    min_size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
+        description="felzenszwalb: smaller segments are merged into a neighbour"
+    )
+    pieces: Annotated[int, Field(ge=1)] = Field(description="slic: about how many superpixels")
+    compactness: Annotated[float, Field(gt=0)] = Field(
+        description="slic, and the superpixels of dic: higher values give squarer superpixels"
+    )
+    dic_size: Annotated[int, Field(ge=8, le=1024), Unit("pixels")] = Field(
+        description="dic: side of the image that the network sees, an even number"
+    )
+    dic_superpixels: Annotated[int, Field(ge=1)] = Field(
+        description="dic: superpixels inside which the most frequent label counts"
+    )
+    dic_width: Annotated[int, Field(ge=1), Unit("channels")] = Field(
+        description="dic: channels of the first level; the others have twice as many"
+    )
+    dic_labels: Annotated[int, Field(ge=2, le=1024)] = Field(description="dic: channels of the output")
+    dic_bases: Annotated[int, Field(ge=1)] = Field(description="dic: centres of expectation and maximisation")
+    dic_rounds: Annotated[int, Field(ge=0)] = Field(description="dic: rounds of their estimation")
+    dic_steps: Annotated[int, Field(ge=1), Unit("steps")] = Field(description="dic: steps of training at most")
+    dic_least: Annotated[int, Field(ge=1)] = Field(description="dic: training ends once there are fewer labels")
+    dic_lr: Annotated[float, Field(gt=0)] = Field(description="dic: learning rate of SGD")
+    dic_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="dic: momentum of SGD")
+    dic_seed: Annotated[int, Field(ge=0)] = Field(description="dic: seed of the first weights, with the row")
+    dic_images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
+        description="dic: networks trained side by side; about 6 of 224 pixels fit in each 4 GiB of a GPU"
+    )
+
+    @model_validator(mode="after")
+    def _even(self) -> SegmentsParams:
+        if self.dic_size % 2:
+            msg = "dic_size is an even number of pixels"
+            raise ValueError(msg)
+        return self
+
+    def in_key(self) -> dict[str, Any]:
+        """What the method reads."""
+        values = super().in_key()
+        return {name: values[name] for name in ("method", "size", *READS[self.method])}
+
+
+class Segments(Stage[SegmentsParams]):
+    """A label a pixel, and how many segments there are.
+
+    Nothing is asked of the image but its pixels, so one run serves every stage of maps, whatever network made it.
+    """
+
+    Params: ClassVar[type[StageParams]] = SegmentsParams
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Labels and their number; see the class."""
+        size = self.params.size
+        return {
+            "labels": ArraySpec(
+                dtype="uint16",
+                shape=(size, size),
+                level=_LEVEL,
+                meaning="segment of each pixel, from 0; the whole image, squashed",
+            ),
+            "count": ArraySpec(dtype="uint16", meaning="segments of the row; 0 without a result"),
+        }
+
+    def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:  # noqa: ARG002
+        """Segment these rows; a broken image is quarantined."""
+        made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        side = self.params.dic_size if self.params.method == "dic" else self.params.size
+        find = self._networks if self.params.method == "dic" else self._one_by_one
+        for batch in rows.batches(self.grain(), lambda image, _: resize(image, (side, side))):
+            for position, labels in find(batch, rows) if batch.present() else ():
+                made["labels"][position] = labels
+                made["count"][position] = int(labels.max()) + 1
+            self.context.progress(batch.stop, len(rows))
+        return made
+
+    def grain(self) -> int:
+        """Whole batches."""
+        return self.params.dic_images if self.params.method == "dic" else _BATCH
+
+    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
+        """Segments in all, and rows that are one segment, which refines nothing."""
+        return {"segments": int(arrays["count"].sum()), "rows_of_one_segment": int((arrays["count"] == 1).sum())}
+
+    def _one_by_one(self, batch: Batch[Array], rows: Rows) -> list[tuple[int, Array]]:  # noqa: ARG002
+        segment = self._segmenter()
+        found = []
+        for _, position, image in batch.present():
+            self.context.check()
+            found.append((position, segment(image)))
+        return found
+
+    def _segmenter(self) -> Callable[[Array], Array]:
+        from wsolpipe.ops.segmentation import felzenszwalb, slic
+
+        params = self.params
+        if params.method == "slic":
+            return lambda image: slic(image, pieces=params.pieces, compactness=params.compactness)
+        return lambda image: felzenszwalb(image, scale=params.scale, sigma=params.sigma, min_size=params.min_size)
+
+    def _networks(self, batch: Batch[Array], rows: Rows) -> list[tuple[int, Array]]:
+        """As many networks as slots, so that a row's labels do not depend on which others are usable."""
+        from wsolpipe.ops.deep_clusters import cluster_images
+        from wsolpipe.ops.segmentation import slic
+
+        params, side = self.params, self.params.dic_size
+        images = batch.stack(side, side, 3)
+        pieces = [slic(image, pieces=params.dic_superpixels, compactness=params.compactness) for image in images]
+        seeds = [(_STREAM, params.dic_seed, number) for number in batch.pick(rows.numbers.tolist())]
+        found = cluster_images(
+            images, pieces, seeds, self._plan(), device=self.context.device, check=self.context.check
+        )
+        at = (np.arange(params.size) + 0.5) * side / params.size
+        nearest = at.astype(np.int64)
+        return [(position, found[slot][nearest[:, None], nearest]) for slot, position, _ in batch.present()]
+
+    def _plan(self) -> Clustering:
+        from wsolpipe.ops.deep_clusters import Clustering
+
+        params = self.params
+        return Clustering(
+            width=params.dic_width,
+            labels=params.dic_labels,
+            bases=params.dic_bases,
+            rounds=params.dic_rounds,
+            steps=params.dic_steps,
+            least=params.dic_least,
+            lr=params.dic_lr,
+            momentum=params.dic_momentum,
+        )

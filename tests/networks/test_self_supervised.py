@@ -1,0 +1,262 @@
+"""Every self-supervised transformer of the tables: maps by the model's own attention, files by the official names.
+
+The files are written here with random tensors under the names and nestings of the released ones.
+"""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from networks.checkpoints import dino_state
+from networks.test_vit import TINY, stirred
+from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.models.weight_sources import resolve
+from wsolpipe.networks.vit import build_vit
+from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
+from wsolpipe.networks.windows import WindowAttentionShares
+from wsolpipe.stages.base import Context
+from wsolpipe.stages.cls_maps import ClsMaps
+from wsolpipe.stages.registry import load_registry
+
+SWIN = {"embed_dim": 16, "depths": [1, 1, 1, 2], "num_heads": [1, 1, 2, 4]}
+
+
+def small_swin(size=224, seed=0, **options):
+    return stirred(build_vit("swin_tiny_patch4_window7_224", size=size, model_args=SWIN | options, windows=True), seed)
+
+
+def own_attention(swin, images, block):
+    """What timm's own unfused forward drops out in a block of the last stage: float [windows, heads, N, N]."""
+    layer, seen = swin.layers[-1].blocks[block].attn, {}
+    layer.fused_attn = False
+    hook = layer.attn_drop.register_forward_pre_hook(lambda module, args: seen.update(found=args[0]))
+    with torch.inference_mode():
+        swin.forward_features(images)
+    hook.remove()
+    return seen["found"]
+
+
+@pytest.mark.parametrize(("size", "block"), [(224, 1), (448, 0), (448, 1), (96, 1)])
+def test_window_shares_are_the_models_own_attention_averaged_over_queries_and_stitched(size, block):
+    swin = small_swin(size)
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    reader = WindowAttentionShares(swin, (block,))
+    with torch.inference_mode():
+        maps = reader(images)[:, 0]
+    side, last = size // 32, swin.layers[-1].blocks[block]
+    shift, window = last.shift_size[0], last.window_size[0]
+    assert shift == (3 if (size, block) == (448, 1) else 0)
+    assert maps.shape == (2, 4, side, side) == (2, 4, *reader.grid((size, size)))
+    full, per_row = own_attention(swin, images, block), side // window
+    wanted = np.zeros(maps.shape)
+    for number, attention in enumerate(full.numpy()):
+        image, place = divmod(number, per_row**2)
+        top, left = divmod(place, per_row)
+        for cell in range(window**2):
+            y, x = top * window + cell // window + shift, left * window + cell % window + shift
+            wanted[image, :, y % side, x % side] = attention[:, :, cell].mean(axis=1)
+    np.testing.assert_allclose(maps.numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose(maps.sum(dim=(2, 3)), per_row**2, atol=1e-4)
+    assert wanted.max() > 1.5 * wanted.mean()
+
+
+def microsofts(swin):
+    """State under the official names: a stage ends with the downsampling that timm's next one begins with."""
+    names = {
+        re.sub(r"layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) - 1}.downsample", name): value
+        for name, value in swin.state_dict().items()
+    }
+    buffers = {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64)}
+    return names | buffers
+
+
+def write(path, content):
+    torch.save(content, path)
+    return resolve(str(path))
+
+
+def test_esvit_files_give_the_teachers_swin_whatever_their_heads(tmp_path):
+    swin = small_swin(seed=3)
+    state = microsofts(swin)
+    heads = {"head.mlp.0.weight": torch.zeros(2, 2), "head_dense.last_layer.weight_g": torch.zeros(2, 1)}
+    official = {
+        "teacher": {f"backbone.{name}": value for name, value in state.items()} | heads,
+        "student": {f"module.backbone.{name}": value + 1 for name, value in state.items() if value.is_floating_point()},
+        "epoch": 300,
+    }
+    for number, content in enumerate((official, {"state_dict": state | heads})):
+        back = small_swin(seed=4)
+        load_into(back, load_state(write(tmp_path / f"{number}.pth.tar", content)), what="swin", ignore=HEAD_KEYS)
+        assert all(torch.equal(value, swin.state_dict()[name]) for name, value in back.state_dict().items())
+
+
+def test_tables_of_relative_positions_are_stretched_to_another_window(tmp_path):
+    beit = {**TINY, "use_abs_pos_emb": False}
+    for small, large in (
+        (small_swin(224), small_swin(384, window_size=12)),
+        tuple(build_vit("beit_base_patch16_224", size=size, model_args=beit) for size in (96, 160)),
+    ):
+        state = load_state(write(tmp_path / "w.pth", small.state_dict()))
+        load_into(large, state, what="the model", ignore=HEAD_KEYS)
+        tables = [name for name in state if name.endswith("relative_position_bias_table")]
+        assert tables
+        changed = [large.state_dict()[name].shape != state[name].shape for name in tables]
+        assert any(changed)
+
+
+def test_simmim_files_give_their_encoder(tmp_path):
+    vit = stirred(build_vit("beit_base_patch16_224", size=96, model_args=TINY))
+    state = {name: value for name, value in vit.state_dict().items()}
+    encoder = {f"encoder.{name}": value for name, value in state.items()}
+    encoder |= {"encoder.mask_token": torch.zeros(1, 1, 48), "encoder.norm.weight": torch.ones(48)}
+    official = {"model": encoder | {"decoder.0.weight": torch.zeros(3, 48, 1, 1)}, "epoch": 799}
+    back = build_vit("beit_base_patch16_224", size=96, model_args=TINY, seed=9)
+    with pytest.raises(WeightsError, match="unexpected norm.weight"):
+        load_into(back, load_state(write(tmp_path / "s.pth", official)), what="BEiT", ignore=HEAD_KEYS)
+    maps = maps_of(tmp_path / "s.pth", "beit_base_patch16_224", 96, TINY)
+    load_into(back, state, what="BEiT")
+    assert np.array_equal(
+        maps, maps_of(write(tmp_path / "plain.pth", back.state_dict()).path, "beit_base_patch16_224", 96, TINY)
+    )
+
+
+def stage_of(path, model, size, model_args, warnings=None, **given):
+    params = {"model": model, "size": size, "model_args": model_args, "weights": str(path), "mean": 0.5, "std": 0.5}
+    chosen = load_registry().params("cls_maps", params | {"positions": "timm"} | given)
+    context = Context(dataset="d", weights={"model": resolve(str(path))}, warn=(warnings or []).append)
+    made = ClsMaps(chosen, context)
+    made.setup()
+    return made
+
+
+def maps_of(path, model, size, model_args, **given):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3)).astype(np.uint8)
+    return stage_of(path, model, size, model_args, **given).attend(pixels)
+
+
+VIT = ("vit_tiny_patch16_224", 96, TINY)
+STATE = dino_state(grid=6)
+OTHER = {name: value + 0.1 for name, value in STATE.items()}
+MODULE = {f"module.base_encoder.{name}": value for name, value in STATE.items()}
+MOMENTUM = {f"module.momentum_encoder.{name}": value for name, value in OTHER.items()}
+FILES = {
+    "moco v3": {"arch": "vit_small", "state_dict": MODULE | MOMENTUM | {
+        "module.base_encoder.head.0.weight": torch.zeros(2, 2), "module.predictor.0.weight": torch.zeros(2, 2),
+    }},
+    "mae": {"model": STATE | {
+        "mask_token": torch.zeros(1, 1, 8), "decoder_pos_embed": torch.zeros(1, 37, 8),
+        "decoder_blocks.0.norm1.weight": torch.zeros(8), "decoder_embed.weight": torch.zeros(8, 48),
+    }},
+    "ibot": {"state_dict": STATE | {"masked_embed": torch.zeros(1, 48), "head.last_layer.weight_v": torch.zeros(2, 2)}},
+    "ibot's pair": {
+        "student": {f"module.backbone.{name}": value for name, value in OTHER.items()},
+        "teacher": {f"backbone.{name}": value for name, value in STATE.items()},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_official_files_of_vits_give_the_network_that_is_evaluated(tmp_path, name):
+    plain = maps_of(write(tmp_path / "plain.pth", STATE).path, *VIT)
+    found = maps_of(write(tmp_path / "official.pth.tar", FILES[name]).path, *VIT)
+    np.testing.assert_array_equal(found, plain)
+
+
+@pytest.mark.parametrize(("name", "part"), [("moco v3", "momentum_encoder"), ("ibot's pair", "student")])
+def test_another_part_of_a_checkpoint_is_taken_by_name(tmp_path, name, part):
+    path = write(tmp_path / "official.pth", FILES[name]).path
+    other = maps_of(write(tmp_path / "other.pth", OTHER).path, *VIT)
+    np.testing.assert_array_equal(maps_of(path, *VIT, weights_part=part), other)
+    assert not np.array_equal(maps_of(path, *VIT), other)
+    with pytest.raises(WeightsError, match="holds no part"):
+        maps_of(write(tmp_path / "plain.pth", STATE).path, *VIT, weights_part=part)
+
+
+def test_the_part_is_in_the_key_where_it_is_given():
+    params = load_registry().params
+    assert "weights_part" not in params("cls_maps").in_key()
+    assert params("cls_maps", {"weights_part": "student"}).in_key()["weights_part"] == "student"
+
+
+def test_dinov2_and_v3_with_registers_are_read_by_their_official_names(tmp_path):
+    v2 = stirred(build_vit("vit_small_patch14_reg4_dinov2", size=112, model_args=TINY))
+    official = {name.replace("reg_token", "register_tokens"): value for name, value in v2.state_dict().items()}
+    official["pos_embed"] = torch.cat([torch.randn(1, 1, 48), official["pos_embed"]], dim=1)  # one for the class token
+    official["cls_token"] = official["cls_token"] - official["pos_embed"][:, :1]  # which timm adds to the token itself
+    official["mask_token"] = torch.zeros(1, 48)
+    found = maps_of(write(tmp_path / "v2.pth", official).path, "vit_small_patch14_reg4_dinov2", 112, TINY)
+    plain = maps_of(write(tmp_path / "v2p.pth", v2.state_dict()).path, "vit_small_patch14_reg4_dinov2", 112, TINY)
+    np.testing.assert_allclose(found, plain, atol=1e-6)
+    v3 = stirred(build_vit("vit_small_patch16_dinov3", size=96, model_args=TINY))
+    names = (("reg_token", "storage_tokens"), ("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma"))
+    official = {}
+    for name, value in v3.state_dict().items():
+        for own, theirs in names:
+            name = name.replace(own, theirs)
+        official[name] = value
+    official |= {"mask_token": torch.zeros(1, 48), "rope_embed.periods": torch.ones(3)}
+    found = maps_of(write(tmp_path / "v3.pth", official).path, "vit_small_patch16_dinov3", 96, TINY)
+    plain = maps_of(write(tmp_path / "v3p.pth", v3.state_dict()).path, "vit_small_patch16_dinov3", 96, TINY)
+    np.testing.assert_array_equal(found, plain)
+
+
+def test_mocos_small_transformer_in_timms_is_said():
+    said = []
+    stage = SimpleNamespace(reader=SimpleNamespace(heads=6), context=SimpleNamespace(warn=said.append))
+    fixed = torch.ones(1, 197, 384)
+    fixed[0, 0] = 0
+    for heads, table in ((6, torch.ones(1, 197, 384)), (12, fixed), (6, fixed)):
+        stage.reader.heads = heads
+        ClsMaps._look_for_moco(stage, SimpleNamespace(embed_dim=384), {"pos_embed": table})
+    assert len(said) == 1
+    assert "num_heads=12" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "options", "words"),
+    [
+        ("vit_tiny_patch16_224", 96, {"class_token": False, "global_pool": "avg"}, "no class token"),
+        ("swin_tiny_patch4_window7_224", 288, SWIN, "set size=224 or 448"),
+        ("swinv2_tiny_window8_256", 256, {}, "no class token"),
+        ("resnet18", 96, {}, "cannot build resnet18"),
+    ],
+)
+def test_what_gives_no_maps_says_what_is_missing(model, size, options, words):
+    with pytest.raises(ConfigError) as raised:
+        build_vit(model, size=size, model_args=options, windows=True)
+    assert words in f"{raised.value} {raised.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("state", "model_args", "words"),
+    [
+        (dino_state(patch=8, grid=12), TINY, r"patch_embed.proj.weight is \[48, 3, 8, 8\]"),
+        (
+            {f"net.{name}": value for name, value in STATE.items()},
+            TINY,
+            "missing cls_token .* unexpected net.cls_token",
+        ),
+        ({name: value for name, value in STATE.items() if name != "cls_token"}, TINY, "missing cls_token"),
+    ],
+)
+def test_files_that_do_not_fit_name_the_tensor(tmp_path, state, model_args, words):
+    with pytest.raises(WeightsError, match=words):
+        maps_of(write(tmp_path / "w.pth", state).path, "vit_tiny_patch16_224", 96, model_args)
+
+
+def test_a_swin_in_the_stage_gives_a_map_a_head_and_their_mean():
+    made = load_registry().params(
+        "cls_maps", {"model": "swin_tiny_patch4_window7_224", "model_args": SWIN, "mean": 0.5, "std": 0.5}
+    )
+    stage = ClsMaps(made, Context(dataset="d", weights={"model": resolve("random:0")}))
+    stage.setup()
+    assert stage.arrays()["maps"].shape == (5, 7, 7)
+    maps = stage.attend(np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype(np.uint8))
+    np.testing.assert_allclose(maps[:, 0], maps[:, 1:].mean(axis=1), rtol=1e-5)
+    assert isinstance(stage.reader, nn.Module)
