@@ -121,6 +121,17 @@ BENCHES = {
     ),
     "proposals": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.85),), shared=True),
     "pxap": Bench((Figure("PxAP / numpy", r'"ratio": #', 5),), True, arguments=("--json",)),
+    "segments": Bench(
+        (
+            Figure("refine / numpy", "refine / numpy #,", 5),
+            Figure("felzenszwalb, stage / library", "felzenszwalb: stage / library #,", 0.95),
+            Figure("slic, stage / library", "slic: stage / library #,", 0.95),
+            Figure("felzenszwalb, bytes a row", "felzenszwalb: .* # bytes a row", 4096, at_least=False),
+            Figure("slic, bytes a row", "slic: .* # bytes a row", 4096, at_least=False),
+            Figure("dic, many / one", "one at a time #"),
+        ),
+        shared=True,
+    ),
     "selective_search": Bench((Figure("stage / one thread a core", "(?:ok|TOO SLOW): # of", 0.95),), shared=True),
     "stream": Bench((Figure("stream / plain loop", r'"ratio": #'),), arguments=("json=true",)),
     "train_step": Bench(

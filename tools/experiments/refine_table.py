@@ -1,7 +1,8 @@
 """What refinement does to the maps of a data set: each way and weight beside the maps themselves, in paired tests.
 
     python tools/experiments/refine_table.py packs=FOLDER weights=FOLDER out=work [pack=ilsvrc_val_acuity]
-    python tools/experiments/refine_table.py dataset=work/ilsvrc_val_acuity.yaml store=STORE maps=cams,cls_maps
+    python tools/experiments/refine_table.py dataset=work/ilsvrc_val_acuity.yaml store=STORE maps=cams,cls_maps \
+        [ways=segments,guided,crf] [STAGE.parameter=value …]
 
 The first form cuts a pack into two halves by the sha256 of its file names, without a training split, and writes the
 YAML of both: a pretrained MobileNetV2 and a supervised ViT-Ti make the maps. The second chooses the weight on the split
@@ -62,12 +63,12 @@ def wsolpipe(*words: str) -> Any:
     return json.loads(done.stdout)
 
 
-def table(dataset: str, store: str, maps: str, extra: list[str]) -> list[str]:
+def table(dataset: str, store: str, maps: str, ways: list[str], extra: list[str]) -> list[str]:
     """Lines of one stage of maps: as it is, then every way and weight."""
     common = [f"dataset={dataset}", f"store={store}", *extra]
     wsolpipe("run", f"stage={maps}", "split=test", *common)
     lines = [f"| {maps} | | {figures(wsolpipe('eval', f'stage={maps}', 'split=test', *common))} | |"]
-    for way in WAYS:
+    for way in ways:
         for weight in ("auto", "0.5", "1.0"):
             words = [*common, f"refine.maps={maps}", f"refine.by={way}", f"refine.w={weight}"]
             wsolpipe("run", "stage=refine", "split=test", *words)
@@ -91,7 +92,7 @@ def figures(found: dict[str, Any]) -> str:
 
 def main(words: list[str]) -> int:
     """Write halves, or print the table."""
-    values = {"pack": "ilsvrc_val_acuity", "maps": "cams,cls_maps"}
+    values = {"pack": "ilsvrc_val_acuity", "maps": "cams,cls_maps", "ways": ",".join(WAYS)}
     values |= dict(word.split("=", 1) for word in words if "." not in word.partition("=")[0])
     if "packs" in values:
         pack, out = Path(values["packs"]) / values["pack"], Path(values["out"])
@@ -101,7 +102,7 @@ def main(words: list[str]) -> int:
     print("| maps | w | MaxBoxAcc / V2 / IoU | after − before |")
     print("|---|---|---|---|")
     for maps in values["maps"].split(","):
-        print("\n".join(table(values["dataset"], values["store"], maps, extra)), flush=True)
+        print("\n".join(table(values["dataset"], values["store"], maps, values["ways"].split(","), extra)), flush=True)
     return 0
 
 

@@ -1,0 +1,145 @@
+"""Segments and refinement beside plain code, in turns on the same rows; bytes of label maps; many networks beside one.
+
+refine: 14 x 14 maps refined to 224² and stored as levels, beside numpy (np.bincount over segments, and the package's
+own stretching and rounding). segments: the stage beside a loop that decodes, squashes and calls scikit-image, by the
+time of one thread's processor. dic: as many networks as images at once beside one image at a time, labels compared.
+
+    python tools/bench/segments.py [--images FOLDER] [--rows 48]
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import skimage.segmentation
+import torch
+from ab import compare
+from photographs import make_parser, parse
+
+from wsolpipe.contract.layout import Shards
+from wsolpipe.contract.schema import CHECKSUM
+from wsolpipe.engine.encoding import encode_shard
+from wsolpipe.images.decode import decode
+from wsolpipe.images.geometry import resize
+from wsolpipe.maps import quantise, upsample
+from wsolpipe.maps.segments import mix_segments, to_levels
+from wsolpipe.ops.deep_clusters import Clustering, cluster_images
+from wsolpipe.ops.segmentation import slic
+from wsolpipe.stages.base import Context, Rows
+from wsolpipe.stages.registry import load_registry
+from wsolpipe.stages.segments import Segments
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Array = np.ndarray[Any, Any]
+SIDE, W = 224, 0.5
+REFINE, SEGMENTS, BYTES = 5.0, 0.95, 4096
+
+
+def plain(maps: Array, limits: Array, labels: Array) -> tuple[Array, Array]:
+    """One row's maps refined and stored by numpy alone."""
+    low, high = (limits[:, side, None, None] for side in (0, 1))
+    wide = upsample(low + maps * ((high - low) / 255), (SIDE, SIDE))
+    flat = labels.ravel()
+    sizes = np.maximum(np.bincount(flat), 1)
+    means = np.stack([np.bincount(flat, one.ravel()) / sizes for one in wide])
+    return quantise((1 - W) * wide + W * means[:, labels])
+
+
+def bench_refine(labels: Array, repetitions: int) -> float:
+    """Ratio of the seconds of numpy to ours."""
+    maps = np.random.default_rng(0).integers(0, 256, (len(labels), 1, 14, 14)).astype(np.uint8)
+    limits = np.tile(np.array([-1, 3], np.float32), (len(labels), 1, 1))
+
+    def ours() -> None:
+        for row in range(len(labels)):
+            to_levels(mix_segments(maps[row].astype(np.float32), labels[row], W), limits[row])
+
+    def numpys() -> None:
+        for row in range(len(labels)):
+            plain(maps[row], limits[row], labels[row])
+
+    result = compare(numpys, ours, repetitions=repetitions)
+    print("\n".join(result.lines(a="numpy", b="refine", items=len(labels), unit="rows")))
+    rate = len(labels) / result.median("b", "cpu")
+    print(f"refine: {rate:.0f} rows/s of one core; refine / numpy {result.ratio('cpu'):.2f}, wanted {REFINE}")
+    return result.ratio("cpu")
+
+
+def bench_segments(files: list[Path], method: str, repetitions: int) -> tuple[float, float]:
+    """Ratio of the plain call's seconds to the stage's, and bytes a row in a store."""
+    params = load_registry().params("segments", {"method": method})
+    stage = Segments(params, Context(dataset="bench"))  # type: ignore[arg-type]
+    made: dict[str, Array] = {}
+
+    def call(image: Array) -> Array:
+        if method == "slic":
+            found = skimage.segmentation.slic(image, n_segments=100, compactness=10.0, start_label=0)
+        else:
+            found = skimage.segmentation.felzenszwalb(image, scale=100.0, sigma=0.8, min_size=200)
+        return np.asarray(found, np.uint16)
+
+    def plainly() -> None:
+        for file in files:
+            call(resize(decode(file.read_bytes()), (SIDE, SIDE)))
+
+    def staged() -> None:
+        rows = Rows(np.arange(len(files)), {}, lambda position: decode(files[position].read_bytes()), threads=1)
+        made.update(stage.process(rows, {}))
+
+    result = compare(plainly, staged, repetitions=repetitions)
+    shards, specs = Shards(len(files), len(files)), stage.arrays()
+    size = sum(len(encode_shard(specs[name], shards, 0, made[name], CHECKSUM)) for name in specs) / len(files)
+    print("\n".join(result.lines(a=f"{method}, library", b=f"{method}, stage", items=len(files))))
+    share = f"{method}: stage / library {result.ratio('cpu'):.3f}, wanted {SEGMENTS}"
+    print(f"{share}; {size:.0f} bytes a row, at most {BYTES}")
+    return result.ratio("cpu"), size
+
+
+def bench_dic(files: list[Path], repetitions: int) -> None:
+    """Print the ratio of one at a time to all at once, and refuse labels that differ."""
+    side, plan = 64, Clustering(width=16, steps=20)
+    images = np.stack([resize(decode(file.read_bytes()), (side, side)) for file in files])
+    pieces = [slic(image, pieces=800, compactness=10.0) for image in images]
+    seeds = [(0, row) for row in range(len(images))]
+    found: dict[str, Array] = {}
+
+    def one_by_one() -> None:
+        made = [cluster_images(images[row : row + 1], pieces[row : row + 1], seeds[row : row + 1], plan)[0]
+                for row in range(len(images))]  # fmt: skip
+        found["one"] = np.stack(made)
+
+    def together() -> None:
+        found["many"] = cluster_images(images, pieces, seeds, plan)
+
+    result = compare(one_by_one, together, repetitions=repetitions)
+    if (found["one"] != found["many"]).any():
+        sys.exit("dic: labels differ between one image at a time and many at once")
+    print(f"dic: labels equal; many at once / one at a time {result.ratio('cpu'):.3f} on this processor")
+
+
+def main() -> int:
+    """Run all three; 1 if a limit is missed."""
+    parser = make_parser(__doc__, rows=48, repetitions=5)
+    options = parse(parser)
+    torch.set_num_threads(1)
+    names = (options.images / "image_ids.txt").read_text(encoding="utf-8").split()[: options.rows]
+    files = [options.images / "images" / name for name in names]
+    images = [resize(decode(file.read_bytes()), (SIDE, SIDE)) for file in files]
+    labels = [
+        skimage.segmentation.felzenszwalb(image, scale=100.0, sigma=0.8, min_size=200).astype(np.uint16)
+        for image in images
+    ]
+    missed = bench_refine(np.stack(labels), options.repetitions) < REFINE
+    for method in ("felzenszwalb", "slic"):
+        ratio, size = bench_segments(files, method, options.repetitions)
+        missed = missed or ratio < SEGMENTS or size > BYTES
+    bench_dic(files[:4], options.repetitions)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
