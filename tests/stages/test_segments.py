@@ -74,8 +74,8 @@ def test_the_key_holds_what_the_method_reads_and_nothing_else():
     [
         ({"method": "quickshift"}, "felzenszwalb"),
         ({"dic_size": 33}, "even number"),
-        ({"scale": 0.0}, "greater than 0"),
-        ({"dic_momentum": 1.0}, "less than 1"),
+        ({"scale": 0.0}, "must be above 0"),
+        ({"dic_momentum": 1.0}, "must be below 1"),
     ],
 )
 def test_a_wrong_parameter_is_refused_with_what_is_right(given, words):
