@@ -12,10 +12,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed
-from wsolpipe.metrics import ScoreMaps, iou_matrix
+from wsolpipe.evaluate.otsu_scores import otsu_box
+from wsolpipe.metrics import ScoreMaps, iou_matrix, standard_maps
 from wsoltrain.cli import export as exporting
 from wsoltrain.cli import predict as predicting
 from wsoltrain.inference.pictures import read_pictures
+from wsoltrain.inference.predict import find_region
 
 SIDEWAYS = 6
 
@@ -157,3 +159,15 @@ def test_exported_programs_say_what_the_network_says(trained, tmp_path):
 def test_unknown_format_is_named(trained):
     with pytest.raises(ConfigError, match="did you mean 'onnx'"):
         ask(exporting.command, f"checkpoint={trained}", "formats=onxx")
+
+
+def test_a_checkpoint_without_a_threshold_cuts_each_map_at_its_own_otsu_threshold():
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(12, 12)).astype(np.float32)
+    raw[3:8, 2:9] += 6
+    framed = standard_maps(raw[None], side=96, normalise=True)[0]
+    box, score = find_region(raw, framed, (60, 120), None)
+    np.testing.assert_array_equal(box, otsu_box(raw, 120, 60)[0])
+    assert iou_matrix([box], [[20, 15, 90, 40]])[0, 0] > 0.7
+    assert 0.5 < score <= 1
+    assert find_region(np.ones((12, 12), np.float32), framed, (60, 120), None) is None

@@ -39,7 +39,10 @@ KEYS = (
         "folder, image, video, a quoted pattern such as 'photos/**/*.jpg', a camera (/dev/video0) or a stream's URL",
     ),
     Key("out", kinds.file("folder"), "folder to write", "predictions"),
-    Key("tau", kinds.number(0, 1), "threshold of the map", otherwise="chosen on validation, from the checkpoint"),
+    Key(
+        "tau", kinds.number(0, 1), "threshold of the map",
+        otherwise="chosen on validation, from the checkpoint; each map's own, by Otsu, where it has none",
+    ),
     Key(
         "anchors", kinds.file(),
         "anchors.safetensors of a stage text_anchors of other classes, to name these without training (tedloc)", None,
@@ -99,7 +102,8 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         counts = f"{len(result['rows'])} pictures, {empty} without a box, {len(result['broken'])} broken"
         pace = result.get("pace", {}).get("frames_per_second")
         speed = f"; {pace:.1f} frames/s" if pace else ""
-        click.echo(f"{values['out']}: {counts}; at tau {result['tau']:.3f}{speed}")
+        tau = "each map's own (Otsu)" if result["tau"] is None else f"{result['tau']:.3f}"
+        click.echo(f"{values['out']}: {counts}; at tau {tau}{speed}")
     if not result["rows"]:
         first = result["broken"][0]
         msg = f"none of {len(result['broken'])} pictures can be read; {first['path']}: {first['reason']}"
@@ -118,7 +122,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     device = torch.device(choose_device(values["device"]))
     trained = load_trained(values["checkpoint"], device=device, anchors=values["anchors"])
     tau = values["tau"] if values["tau"] is not None else trained.tau
-    if tau is None or not 0 <= tau < 1:
+    if tau is not None and not 0 <= tau < 1:
         msg = f"tau={tau} is not a threshold of a map in 0..1"
         raise ConfigError(msg, hint="tau=0.3, or a checkpoint with one that was chosen on validation")
     out = Path(values["out"])
@@ -145,7 +149,7 @@ def _predict(values: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _predict_film(values: dict[str, Any], trained: Trained, tau: float, device: torch.device) -> dict[str, Any]:
+def _predict_film(values: dict[str, Any], trained: Trained, tau: float | None, device: torch.device) -> dict[str, Any]:
     from wsoltrain.inference.films import Job, predict_film
 
     out = Path(values["out"])

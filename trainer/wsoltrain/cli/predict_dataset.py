@@ -67,7 +67,7 @@ def predict_dataset(values: Mapping[str, Any], given: Mapping[str, str], *, as_j
 
     trained = load_trained(values["checkpoint"], device=torch.device("cpu"))
     tau = values["tau"] if values["tau"] is not None else trained.tau
-    if tau is None or not 0 <= tau < 1:
+    if tau is not None and not 0 <= tau < 1:
         msg = f"tau={tau} is not a threshold of a map in 0..1"
         raise ConfigError(msg, hint="tau=0.3, or a checkpoint with one that was chosen on validation")
     size = trained.recipe.size

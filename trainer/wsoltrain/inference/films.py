@@ -55,7 +55,7 @@ class Job:
     ----------
     trained : Trained
         The localizer.
-    tau : float
+    tau : float or None
         Threshold of the map.
     batch : int
         Frames at once.
@@ -74,7 +74,7 @@ class Job:
     """
 
     trained: Trained
-    tau: float
+    tau: float | None
     batch: int
     device: torch.device
     out: Path

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.images.geometry import View, resize
 from wsolpipe.metrics import Convention, largest_box, standard_maps
 from wsoltrain.data.views import normalise
@@ -52,7 +53,7 @@ class Prediction:
 
 
 def predict(
-    trained: Trained, pictures: Iterable[Picture], *, tau: float, batch: int, device: torch.device
+    trained: Trained, pictures: Iterable[Picture], *, tau: float | None, batch: int, device: torch.device
 ) -> Iterator[Prediction]:
     """Predict on pictures that have pixels, in their order.
 
@@ -62,7 +63,7 @@ def predict(
         The localizer.
     pictures : iterable of Picture
         With pixels.
-    tau : float
+    tau : float or None
         Threshold of the map in 0..1, relative to its peak as in the evaluation.
     batch : int
         Pictures at once.
@@ -105,16 +106,37 @@ def forward(trained: Trained, squashed: Sequence[NDArray[np.uint8]], device: tor
         )
 
 
-def read_out(trained: Trained, found: Forwarded, pictures: Sequence[Picture], *, tau: float) -> Iterator[Prediction]:
-    """Boxes and classes of what the network said, a picture each."""
+def read_out(
+    trained: Trained, found: Forwarded, pictures: Sequence[Picture], *, tau: float | None
+) -> Iterator[Prediction]:
+    """Boxes and classes of what the network said, a picture each; without `tau` at each map's own Otsu threshold."""
     framed = standard_maps(found.maps, side=trained.model.frame_side, normalise=not found.unit)
     for number, picture in enumerate(pictures):
         label = probability = None
         if found.labels is not None and found.probabilities is not None:
             label, probability = int(found.labels[number]), float(found.probabilities[number])
         assert picture.pixels is not None  # noqa: S101 - only such are predicted on
-        region = cut_box(framed[number], (picture.pixels.shape[0], picture.pixels.shape[1]), tau)
+        size = (picture.pixels.shape[0], picture.pixels.shape[1])
+        region = find_region(found.maps[number], framed[number], size, tau)
         yield Prediction(picture, found.scaled[number], None if region is None else region[0], label, probability)
+
+
+def find_region(
+    raw: NDArray[np.floating], framed: NDArray[np.floating], size: tuple[int, int], tau: float | None
+) -> tuple[NDArray[np.float64], float] | None:
+    """Box of the largest region above τ, or above the map's own Otsu threshold where `tau` is None; see `cut_box`.
+
+    `raw` is the map as the network gave it, of which `wsolpipe.evaluate.otsu_scores` takes the threshold too.
+    """
+    if tau is not None:
+        return cut_box(framed, size, tau)
+    height, width = size
+    found = otsu_box(raw, width, height).astype(np.float64)
+    if not len(found):
+        return None
+    scale = np.array([framed.shape[1] / width, framed.shape[0] / height] * 2)
+    x0, y0, x1, y1 = (found[0] * scale).round().astype(int)
+    return found[0], float(np.clip(framed, 0, 1)[y0:y1, x0:x1].mean())
 
 
 def cut_box(

@@ -32,7 +32,9 @@ class PredictionsParams(StageParams):
     """Parameters of `Predictions`; ``wsoltrain predict`` takes `tau`, `unit`, `side`, `batch` from the checkpoint."""
 
     checkpoint: Annotated[str | None, WeightsSource()] = Field(description="best-….safetensors of a run")
-    tau: float | None = Field(ge=0, lt=1, description="Threshold of the map, at which boxes are cut")
+    tau: float | None = Field(
+        ge=0, lt=1, description="Threshold of the map, at which boxes are cut; null: each map's own, by Otsu's rule"
+    )
     unit: bool | None = Field(
         description="Whether the method's maps are in 0..1 and taken as they are; else each is scaled by its own range"
     )
@@ -110,8 +112,6 @@ class Predictions(Stage[PredictionsParams]):
         self._slots = None if found.classes is None else found.classes.shape[1]
         own = {"unit": found.unit, "side": self.trained.model.frame_side}
         wrong = [f"{STAGE}.{name}={value}" for name, value in own.items() if getattr(self.params, name) != value]
-        if self.params.tau is None:
-            wrong.append(f"{STAGE}.tau=0.3")
         if wrong:
             msg = f"the maps of {path} are read with {' '.join(wrong)}"
             raise ConfigError(msg, hint="wsoltrain predict checkpoint=RUN dataset=NAME store=STORE fills this in")
@@ -189,9 +189,9 @@ class Predictions(Stage[PredictionsParams]):
     def _keep(self, rows: Rows, made: dict[str, Array], batch: Batch[Array], found: _Found) -> None:
         from wsolpipe.maps import quantise
         from wsolpipe.metrics import standard_maps
-        from wsoltrain.inference.predict import cut_box
+        from wsoltrain.inference.predict import find_region
 
-        sizes, tau = rows.sizes(), float(self.params.tau or 0)
+        sizes = rows.sizes()
         for slot, position, _ in batch.present():
             values = found.maps[slot]
             if not np.isfinite(values).all():
@@ -204,7 +204,7 @@ class Predictions(Stage[PredictionsParams]):
                 made["classes"][position] = found.classes[slot]
                 made["probabilities"][position] = found.probabilities[slot]
             framed = standard_maps(values[None], side=self.params.side or 1, normalise=not found.unit)[0]
-            region = cut_box(framed, sizes[position], tau)
+            region = find_region(values, framed, sizes[position], self.params.tau)
             if region is not None:
                 made["boxes"][position, 0], made["scores"][position, 0] = region
                 made["count"][position], made["source"][position, 0] = 1, 0
