@@ -134,7 +134,7 @@ def test_the_protocol_table_names_the_model_and_threshold_that_each_annotator_wo
 def test_words_that_contradict_each_other_are_refused_before_anything_is_read(tmp_path):
     for words, text in (
         (["stage=cls_maps", "dataset=demo", "tau=0.2", "tau_from=val_boxes"], "both say where the threshold is from"),
-        (["stage=cls_maps", "dataset=demo", "resolution=448"], "convention=clean"),
+        (["stage=cls_maps", "dataset=demo", "select=classifier", "map=1"], "both say which map"),
         (["stage=cls_maps", "maps=.", "dataset=demo"], "one stage, or one folder of maps"),
         (["stage=cls_maps", "dataset=demo", "metric=MaxBoxAc"], "did you mean 'MaxBoxAcc'"),
     ):

@@ -23,6 +23,12 @@ SCORED_SPLIT = replace(SPLIT, meaning="splits to score", otherwise="test, else v
 SUBJECT = (
     Key("maps", kinds.file("folder"), "score maps <image_id>.npy or .npz, instead of a stage"),
     Key("map", kinds.integer(0), "which map of a stage of maps", 0),
+    Key(
+        "select",
+        kinds.text("classifier or classifier:KEY"),
+        "instead of map=: of each image the map inside whose Otsu mask, with the rest blurred, the classifier sees the "
+        "class best; reads the images",
+    ),
     Key("key", kinds.text("beginning of a key"), "result to use", otherwise="that of the words given, else the newest"),
     Key(
         "against",
@@ -44,7 +50,12 @@ SUBJECT = (
         unit="pixels",
     ),
     Key("normalise", kinds.flag(), "min-max each map; false: maps must lie in 0 to 1", True),
-    Key("labels", kinds.choice("true", "predicted"), "with maps=: the class that they are of", "true"),
+    Key(
+        "labels",
+        kinds.choice("true", "predicted"),
+        "with maps=: the class that they are of; with select=: the class whose posterior chooses",
+        "true",
+    ),
 )
 THRESHOLD = (
     Key("tau", kinds.number(0, 1), "this threshold"),
@@ -132,13 +143,17 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
     if own["tau"] is not None and own["tau_from"]:
         msg = "tau= and tau_from= both say where the threshold is from: give one"
         raise ConfigError(msg)
-    fields = {key.name for key in KEYS} - {"map", "csv", "plots", "glossary", "runs", "annotators"}
+    if own["select"] and ("map" in given or own["maps"]):
+        msg = f"select= and {'map' if 'map' in given else 'maps'}= both say which map: give one"
+        raise ConfigError(msg)
+    fields = {key.name for key in KEYS} - {"map", "select", "csv", "plots", "glossary", "runs", "annotators"}
     values = {name: own[name] for name in fields if name in given and own[name] is not None}
     return Options(**values, **({"slot": own["map"]} if "map" in given else {}))
 
 
 def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) -> int:
     from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.engine.chosen_maps import choose_by
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.engine.session import Session
     from wsolpipe.evaluate.evaluation import evaluate
@@ -147,13 +162,15 @@ def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) 
     if (len(config.stage) != 1) == (options.maps is None) or (options.maps is not None and config.stage):
         msg = "eval scores one stage, or one folder of maps"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe eval stage=proposals dataset=demo, or maps=FOLDER")
-    session = Session.open(config, need_root=False)
+    session = Session.open(config, need_root=bool(given["select"]))
     if config.stage and session.registry[config.stage[0]].kind == "artifact":
         return _show_artifact(session, given.get("key"), as_json)
     known = session.dataset.splits
     splits = config.split or (next((name for name in PREFERRED_SPLITS if name in known), known[0]),)
     stage = config.stage[0] if config.stage else None
     options = replace(options, threads=config.threads or None, seed=config.seed)
+    if given["select"]:
+        options = replace(options, source=choose_by(session, given["select"], options.labels))
     found = [evaluate(SessionResults(session), stage, split, options) for split in splits]
     if given.get("csv"):
         write_csv(Path(given["csv"]), found)

@@ -66,7 +66,9 @@ def compare_maps(
     else:
         twin = other_view(results, view, word)
         check_rows(twin, table)
-        other, name = StageMaps(twin, options.slot, table), {"stage": twin.stage, "key": twin.key}
+        if twin.stage != view.stage:
+            options = replace(options, source=StageMaps)
+        other, name = options.source(twin, options.slot, table), {"stage": twin.stage, "key": twin.key}
     tau_2 = tau
     if options.tau_from is not None:
         own = replace(options, maps=word, tau_maps=None) if view is None else options

@@ -22,7 +22,7 @@ from wsolpipe.metrics.confidence import compare, interval
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.evaluate.map_sources import MapSource
+    from wsolpipe.evaluate.map_sources import StoredSource
     from wsolpipe.evaluate.options import Options
     from wsolpipe.evaluate.results import Results
     from wsolpipe.evaluate.rows import RowTable
@@ -85,7 +85,7 @@ def evaluate(results: Results, stage: str | None, split: str, options: Options) 
     if "boxes" in arrays:
         return _score_boxes(results, view, rows, options, head)
     if "maps" in arrays:
-        return _score_maps(results, StageMaps(view, options.slot, rows), rows, options, head, view)
+        return _score_maps(results, options.source(view, options.slot, rows), rows, options, head, view)
     if "masks" in arrays:
         return _score_masks(results, view, rows, options, head)
     msg = f"stage {stage} holds neither boxes nor maps nor masks, but {', '.join(sorted(arrays))}"
@@ -94,7 +94,7 @@ def evaluate(results: Results, stage: str | None, split: str, options: Options) 
 
 def _score_both(results: Results, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]) -> Evaluated:
     """Figures of the maps, at the stage's own threshold unless another is asked for, and beside them of its boxes."""
-    found = _score_maps(results, StageMaps(view, options.slot, rows), rows, options, head, view)
+    found = _score_maps(results, options.source(view, options.slot, rows), rows, options, head, view)
     if found.figures.get("tau_from") == "given" and options.tau == view.manifest.params.get("tau"):
         found.figures["tau_from"] = f"the stage {view.stage}"
     truth = find_truth(results, rows, options.against)
@@ -171,6 +171,7 @@ def _paired(rows: Array, mine: dict[str, Array], rows_2: Array, theirs: dict[str
 
 def _refuse_threshold(view: StageView, options: Options, kind: str) -> None:
     given = {name for name in ("tau", "tau_from", "noise", "metric", "corloc") if getattr(options, name) is not None}
+    given |= {"select"} if options.source is not StageMaps else set()
     if given:
         msg = f"{', '.join(sorted(given))}: {view.stage} holds {kind}, which have no threshold"
         raise ConfigError(msg, hint="these words are for maps")
@@ -178,7 +179,7 @@ def _refuse_threshold(view: StageView, options: Options, kind: str) -> None:
 
 def _score_maps(
     results: Results,
-    source: MapSource,
+    source: StoredSource,
     rows: RowTable,
     options: Options,
     head: dict[str, Any],
@@ -191,7 +192,7 @@ def _score_maps(
     keep = options.interval or options.beside is not None
     by_class = options.corloc is not None
     scores = score_maps(source, truth, options.frame(), threads=options.threads, keep=keep, classes=by_class)
-    result = {**head, "against": truth.name, **({"map": options.slot} if view is not None else {})}
+    result = {**head, "against": truth.name, **source.origin}
     result |= {**scores.result(tau), **chosen}
     if options.corloc == "class" and "CorLoc" in result:
         result["CorLoc"] = scores.boxes.corloc(class_oracle=True)

@@ -63,6 +63,18 @@ class MapSource(Protocol):
         """Every row that is not quarantined."""
 
 
+class StoredSource(MapSource, Protocol):
+    """Maps that are kept somewhere.
+
+    Attributes
+    ----------
+    origin : dict
+        Which of a stage's maps these are, as results state it.
+    """
+
+    origin: dict[str, Any]
+
+
 class StageMaps:
     """One slot of a stage of maps.
 
@@ -85,6 +97,7 @@ class StageMaps:
             raise ConfigError(msg)
         self.view, self.slot, self.rows, self.quarantined = view, slot, rows, 0
         self.params = made_with(view)
+        self.origin: dict[str, Any] = {"map": slot}
         named = "class_ids" in view.manifest.arrays or "classes" in view.manifest.arrays
         self.labels = self._labels() if named else "true"
         # Slots of one method are its likeliest classes, best first.
@@ -188,6 +201,7 @@ class FolderMaps:
 
     def __init__(self, maps: ScoreMaps, rows: RowTable, labels: str) -> None:
         self.maps, self.rows, self.labels, self.quarantined = maps, rows, labels, 0
+        self.origin: dict[str, Any] = {}
         if len(rows) and all(maps.path(name) is None for name in rows.ids):
             msg = f"{maps.root} holds no map of any of the {len(rows)} images of {rows.split}"
             raise ConfigError(msg, hint=f"for {rows.ids[0]} it would be {maps.root / rows.ids[0]}.npy or .npz")

@@ -6,10 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.metrics.maxbox import CONVENTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from wsolpipe.contract.reader import StageView
+    from wsolpipe.evaluate.map_sources import StoredSource
+    from wsolpipe.evaluate.rows import RowTable
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Options:
         Threads that score maps and read masks; one a core by default.
     seed : int
         Of the noise.
+    source : callable
+        From a stage of maps, a slot and the rows to a `StoredSource`: `StageMaps`, or one that chooses among slots.
     """
 
     slot: int = 0
@@ -74,6 +81,7 @@ class Options:
     noise: str | None = None
     threads: int | None = None
     seed: int = 0
+    source: Callable[[StageView, int, RowTable], StoredSource] = StageMaps
 
     def frame(self) -> Frame:
         """How maps and boxes meet."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.map_scores import score_maps
-from wsolpipe.evaluate.map_sources import FolderMaps, StageMaps
+from wsolpipe.evaluate.map_sources import FolderMaps
 from wsolpipe.evaluate.results import counterpart
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import TRUTH, find_truth
@@ -77,7 +77,7 @@ def make_chooser(results: Results, options: Options, view: StageView | None) -> 
     else:
         twin = counterpart(results, view, options.tau_split)
         rows = rows_of_index(results.index_of(twin))
-        source = StageMaps(twin, options.slot, rows)
+        source = options.source(twin, options.slot, rows)
     truth = find_truth(results, rows, word)
     return Chooser(source, truth, options.frame(), cast("Metric | None", options.metric), options.threads)
 
