@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from wsolpipe.contract.errors import BadImageError
+from wsolpipe.images.members import read_member, split_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,9 @@ class Probe:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Bytes of an image file; a pipe or device is refused, since reading it might never return.
+    """Bytes of an image file, or of a member of an archive (`wsolpipe.images.members`).
+
+    A pipe or device is refused, since reading it might never return.
 
     Raises
     ------
@@ -77,6 +80,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     BadImageError
         If it is not a regular file.
     """
+    if "#" in (name := os.fspath(path)) and (member := split_member(name)) and not os.path.exists(name):
+        return read_member(*member)
     with open(path, "rb", opener=_open_at_once) as file:  # noqa: PTH123 - called once a row; pathlib doubles its cost
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             msg = "is not a regular file"

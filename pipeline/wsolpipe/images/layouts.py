@@ -30,6 +30,8 @@ LAYOUTS: dict[str, Layout] = {
     "openimages": Layout("wsolpipe.images.importers.openimages"),
     "coco": Layout("wsolpipe.images.importers.coco"),
     "voc": Layout("wsolpipe.images.importers.voc"),
+    "tar": Layout("wsolpipe.images.importers.tar_archives", upright=True),
+    "parquet": Layout("wsolpipe.images.importers.parquet_images", upright=True),
     "clips": Layout("wsolpipe.images.importers.clips", upright=True),
     "ytov1": Layout("wsolpipe.images.importers.ytov"),
     "ytov22": Layout("wsolpipe.images.importers.ytov"),

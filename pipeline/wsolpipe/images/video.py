@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.images.members import split_member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +53,8 @@ def split_frame(path: str) -> tuple[str, int] | None:
 
 def file_of(path: str) -> str:
     """File in which a row's pixels are."""
-    frame = split_frame(path)
-    return path if frame is None else frame[0]
+    inside = split_frame(path) or split_member(path)
+    return path if inside is None else inside[0]
 
 
 def is_video(name: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.images.video import split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -52,13 +53,18 @@ class Subject:
         ConfigError
             If the images are not there.
         """
+        from PIL import Image
+
         from wsolpipe.images.decode import read_file
+        from wsolpipe.images.video import open_film
 
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        source = f"{self.root}/{image.path}"
+        source, frame = f"{self.root}/{image.path}", split_frame(image.path)
         try:
-            if not os.path.isfile(source):
+            if frame is not None:
+                Image.fromarray(open_film(f"{self.root}/{frame[0]}").read(frame[1])).save(target)
+            elif not os.path.isfile(source):
                 target.write_bytes(read_file(source))  # a member of an archive
             elif self.images == "link":
                 try:
@@ -144,14 +150,14 @@ def class_list(names: Mapping[int, str]) -> list[str]:
 
 
 def stem_of(path: str) -> str:
-    """A relative path without its ending; an archive's member keeps the archive's name as a folder."""
-    inside = path.replace("#", "/")
-    return str(PurePosixPath(inside).with_suffix("")) if PurePosixPath(inside).suffix else inside
+    """A relative path without its ending; a member of an archive and a frame of a video lie in a folder of its name."""
+    inside = PurePosixPath(path.replace("#", "/"))
+    return str(inside.with_suffix("") if inside.suffix else inside)
 
 
 def placed_name(path: str) -> str:
-    """Where an image goes below a folder of images."""
-    return path.replace("#", "/")
+    """Where an image goes below a folder of images; a frame of a video becomes a PNG."""
+    return f"{stem_of(path)}.png" if split_frame(path) else path.replace("#", "/")
 
 
 def find_file(path: Path, *names: str) -> Path:
