@@ -20,6 +20,7 @@ from wsolpipe.images.dataset import load_dataset
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.importers import list_split, source_stamp
 from wsolpipe.images.scan import scan_rows
+from wsolpipe.pages.pictures import photo
 
 
 def picture(seed, size=(20, 16)):
@@ -70,6 +71,12 @@ def test_samples_of_archives_are_rows_with_the_bytes_of_their_members(shards, tm
     before = source_stamp(config, "train")
     pack(shards / "train-002.tar", {"9.png": picture(9)[0]})
     assert source_stamp(config, "train") != before
+
+
+def test_a_report_shows_an_image_inside_an_archive(shards):
+    assert photo(shards, "train-000.tar#a/0.png", orientation=1).startswith("data:image/")
+    with pytest.raises(BadImageError):
+        photo(shards, "train-000.tar#a/7.png", orientation=1)
 
 
 def test_class_folders_in_an_archive_are_labels(tmp_path):

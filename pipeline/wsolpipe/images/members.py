@@ -82,7 +82,7 @@ def tar_members(archive: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _read_cell(archive: str, member: str, stamp: int) -> bytes:
-    """Bytes of an image in a table: of a binary cell, or of the field ``bytes`` of a struct, as `datasets` writes it."""
+    """Bytes of an image in a table: a binary cell, or the field ``bytes`` of a struct, as `datasets` writes it."""
     import pyarrow as pa
 
     column, _, row = member.rpartition("/")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError
-from wsolpipe.images.decode import decode
+from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, resize
 from wsolpipe.images.video import open_film, split_frame
 
@@ -69,7 +69,7 @@ def photo(root: Path, path: str, *, orientation: int | None, sha256: str | None 
             film = open_film(root / frame[0])
             found = film.frame_sha256(frame[1])
         else:
-            data = root.joinpath(inside).read_bytes()
+            data = read_file(root / inside)
             found = sha256_bytes(data)
     except BadImageError:
         raise

@@ -50,8 +50,8 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     named = all(own_names) and len(set(own_names)) == len(own_names)
     listed: list[ListedRow] = []
     annotations: list[Annotation] = []
-    for (path, where, line), own_name in zip(rows, own_names, strict=True):
-        image_id = own_name if named else path
+    for (place, where, line), own_name in zip(rows, own_names, strict=True):
+        image_id = own_name if named else place
         given = line.get("labels") if line.get("labels") is not None else line.get("label")
         given = [] if given is None else given if isinstance(given, list) else [given]
         try:
@@ -60,7 +60,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
         except ValueError as error:
             problems.add(where, str(error))
             continue
-        listed.append(ListedRow(image_id, path, found_labels))
+        listed.append(ListedRow(image_id, place, found_labels))
         annotations += [Annotation(image_id, "box", *box, "", where) for box in boxes]
     return Listing(rows=listed, annotations=annotations, classes=count, class_names=names)
 
@@ -107,10 +107,10 @@ def _read(config: DatasetConfig, path: Path, problems: Problems) -> tuple[list[d
         msg = f"{path}: column {image!r} holds {kind}, not the bytes of images"
         raise ConfigError(msg, hint="columns: {image: NAME} in the YAML names the column of images")
     inner = [f"{image}.path"] if packed and kind.get_field_index("path") >= 0 else []
-    lines = []
-    table = file.read(columns=[*there.values(), *inner]) if there or inner else None
-    for row in range(file.metadata.num_rows) if table is None else table.to_pylist():
-        line = {} if table is None else {ours: row[theirs] for ours, theirs in there.items()}
+    lines: list[dict[str, Any]] = []
+    wanted = [*there.values(), *inner]
+    for row in file.read(columns=wanted).to_pylist() if wanted else [{}] * file.metadata.num_rows:
+        line = {ours: row[theirs] for ours, theirs in there.items()}
         lines.append({**line, "path": (row[image] or {}).get("path")} if inner else line)
     return lines, _described(schema, there.get("label", there.get("labels", "")))
 
@@ -127,10 +127,7 @@ def _described(schema: Any, column: str) -> list[str]:
 
 def _boxes(line: dict[str, Any], *, sized: bool) -> list[tuple[float, float, float, float]]:
     objects = line.get("objects") or {}
-    if isinstance(objects, list):
-        edges = [item.get("bbox") for item in objects]
-    else:
-        edges = objects.get("bbox") or []
+    edges = [item.get("bbox") for item in objects] if isinstance(objects, list) else objects.get("bbox") or []
     found = []
     for item in edges:
         box = parse_box([str(edge) for edge in item or ()], sized=sized)
