@@ -91,8 +91,9 @@ def test_boxes_are_made_scored_exported_taken_back_and_shown(place, capsys):
     assert "Pseudo-boxes" in page
     assert "Annotator ss" in page
     assert "Annotator file" in page
-    assert page.count('class="pseudo-card"') == 2 * COUNT
-    assert page.count('class="pseudo-truth"') == 2 * COUNT
+    shown = [part.split("</div>")[0] for part in page.split('<div class="pseudo-cards">')[1:]]
+    assert [part.count('<figure class="card">') for part in shown] == [COUNT, COUNT]
+    assert [part.count('<g class="truth">') for part in shown] == [COUNT, COUNT]
 
 
 def test_pseudo_masks_are_scored_and_verify_finds_nothing_wrong_with_them_nor_with_boxes(place, capsys):
