@@ -32,6 +32,11 @@ demo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/wsoltrain fit workers=1 recipe=dips_workshop dataset=demo store=$(DEMO_STORE) out=$(DEMO_RUN)
 	$(BIN)/wsoltrain select runs=$(DEMO_RUN)
 	OMP_NUM_THREADS=1 $(BIN)/wsoltrain eval workers=1 checkpoint=$(DEMO_RUN) dataset=demo store=$(DEMO_STORE) maps=cams must_beat=true
+	@echo
+	@echo "Next:"
+	@echo "  1. open $(DEMO_STORE)/demo/report.html in a browser: sort rows by IoU, move the threshold, choose a layer"
+	@echo "  2. open $(DEMO_STORE)/preview.png: what a training step sees"
+	@echo "  3. your own images: docs/guide/first-hour.md, after . $(BIN)/activate"
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,28 @@ def shorten(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
+def guess(given: str, valid: Iterable[str]) -> str:
+    """``; did you mean 'NAME'?`` with the nearest of `valid`, empty where none is near.
+
+    Examples
+    --------
+    >>> guess("lables", ["labels", "photos"]), guess("x", ["photos"])
+    ("; did you mean 'labels'?", '')
+    """
+    close = difflib.get_close_matches(given, sorted(set(valid)), n=1, cutoff=0.5) if len(given) <= LONGEST else []
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def guess_path(given: str | Path, pattern: str = "*") -> str:
+    """As `guess`, among what lies in the same folder and matches `pattern`."""
+    path = Path(given)
+    try:
+        names = [entry.name for entry in path.parent.glob(pattern)]
+    except OSError:
+        return ""
+    return guess(path.name, names)
+
+
 def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     """Say that `given` is not a known `kind`, name the nearest of `valid` and list them all.
 
@@ -32,6 +55,4 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     "unknown stage 'proposal'; did you mean 'proposals'? Valid: cls_maps, proposals"
     """
     names = sorted(set(valid))
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5) if len(given) <= LONGEST else []
-    guess = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown {kind} {shorten(given)!r}{guess} Valid: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {shorten(given)!r}{guess(given, names) or '.'} Valid: {', '.join(names) or 'none'}"

@@ -14,6 +14,7 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
+from wsolpipe.contract.nearest import guess_path
 from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.records import read_manifest, read_record
@@ -47,7 +48,7 @@ def open_store(url: str) -> Store:
     """
     store = Store(url)
     if not store.backend.names(""):
-        msg = f"no store at {url}: the folder is missing or empty"
+        msg = f"no store at {url}: the folder is missing or empty{guess_path(url)}"
         raise StoreError(msg, hint=f"wsolpipe run stage=proposals dataset=… store={url}")
     return store
 

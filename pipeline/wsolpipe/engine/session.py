@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.opening import open_backend
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Index, Store
@@ -112,7 +113,12 @@ class Session:
             from wsolpipe.models.weight_sources import resolve
 
             wanted = self.stage_class(stage).weights_needed(self.params(stage))
-            found = {name: resolve(spec, fetch=fetch) for name, spec in wanted.items()}
+            try:
+                found = {name: resolve(spec, fetch=fetch) for name, spec in wanted.items()}
+            except WeightsError as error:  # what finds files knows no stages, and users write stage.weights=
+                hint = error.hint and re.sub(r"(?<![\w.])weights=", f"{stage}.weights=", error.hint)
+                msg = f"{stage}: {error.message}"
+                raise WeightsError(msg, hint=hint) from error
             complete = {name: item for name, item in found.items() if item is not None}
             self._weights[stage, fetch] = complete if len(complete) == len(found) else None
         return self._weights[stage, fetch]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 import wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import check_name
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.nearest import guess_path, unknown
 from wsolpipe.contract.validation import explain
 from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.keys.safe_yaml import read_yaml
@@ -241,7 +241,7 @@ def _find(name_or_path: str) -> Path:
         path = Path(name_or_path).expanduser().absolute()
         if path.is_file():
             return path
-        msg = f"no data set description {path}"
+        msg = f"no data set description {path}{guess_path(path, '*.y*ml')}"
         raise ConfigError(msg, hint="dataset= takes a YAML file or one of " + ", ".join(known_datasets()))
     path = data_folder() / f"{name_or_path}.yaml"
     if path.is_file():

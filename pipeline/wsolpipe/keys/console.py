@@ -66,10 +66,9 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        if not as_json:
-            error.show()
-            return 3
-        return _fail(name, error.format_message(), None, 3, as_json=as_json)
+        place = getattr(error, "ctx", None)
+        hint = f"{place.command_path if place else name} --help lists what it takes; arguments are key=value"
+        return _fail(name, error.format_message(), hint, 3, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130

@@ -62,7 +62,7 @@ def split_words(words: Iterable[str]) -> dict[str, str]:
         key, separator, value = word.partition("=")
         if not separator or not key:
             msg = f"{shorten(word)!r} is not of the form key=value"
-            raise ConfigError(msg)
+            raise ConfigError(msg, hint="write key=value, as in stage=cls_maps; --help lists the keys")
         if key in values:
             msg = f"{shorten(key)}= is given twice: {shorten(values[key])} and {shorten(value)}"
             raise ConfigError(msg)

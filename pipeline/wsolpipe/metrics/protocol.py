@@ -157,8 +157,8 @@ def read_runs(folder: str | Path) -> list[Run]:
             raise DataError(msg)
         runs[key] = Run(*key, content["validation"], content.get("test", {}), content.get("parameters", {}))
     if not runs:
-        msg = f"there is no run in {folder}: want one JSON file a run and epoch"
-        raise DataError(msg)
+        msg = f"there is no run in {folder}: no JSON file of an epoch"
+        raise DataError(msg, hint="name the folder of a training: the out= of wsoltrain fit")
     return [runs[key] for key in sorted(runs)]
 
 
