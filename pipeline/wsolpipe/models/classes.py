@@ -47,9 +47,7 @@ def refuse_misfit(record: ClassifierRecord, dataset: str, classes: int | None, c
     ConfigError
         Says what differs.
     """
-    hint = (
-        "import a classifier of these classes, or train one from the file: classifier.start=FILE alone"
-    )
+    hint = "import a classifier of these classes, or train one from the file: classifier.start=FILE alone"
     if classes is not None and classes != record.outputs:
         msg = (
             f"the classifier {record.model} has {record.outputs} outputs, and data set {dataset} has {classes} classes"
