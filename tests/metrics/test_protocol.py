@@ -190,6 +190,7 @@ def test_figures_survive_the_file(tmp_path):
     score[2:6, 2:6] = 1
     evaluation.add([score], [[[2, 2, 5, 5]]])
     protocol.write_run(tmp_path, protocol.Run("x", 3, {"gt": protocol.figures(evaluation)}))
+    (tmp_path / "run.json").write_text('{"command": "wsoltrain fit"}')  # what a training leaves beside them
     (run,) = protocol.read_runs(tmp_path)
     assert run.validation["gt"] == protocol.figures(evaluation)
     assert (run.run, run.epoch, run.test) == ("x", 3, {})

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     Metric = Literal["MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP"]
 
+RUN_FILE = "run.json"
+"""Name of what a training says about itself: where it ran, what of the store it read, its hours."""
 FORMAT = "wsolpipe-run/1"
 ANNOTATORS = ("cls", "gt", "rpn", "clip", "ss")
 CEILING = "wsolpipe-ceiling/1"
@@ -129,13 +131,15 @@ def write_ceiling(folder: str | Path, figures: Mapping[str, Any]) -> Path:
 def read_runs(folder: str | Path) -> list[Run]:
     """Return all runs and epochs of a folder and its sub-folders, by run and epoch.
 
+    What trainings say about themselves, ``run.json`` beside their weights, is no epoch and is passed over.
+
     Raises
     ------
     DataError
         If there is none, or a file is not JSON of this format, or two files are of one run and epoch.
     """
     runs: dict[tuple[str, int], Run] = {}
-    for path in sorted(Path(folder).rglob("*.json")):
+    for path in sorted(path for path in Path(folder).rglob("*.json") if path.name != RUN_FILE):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

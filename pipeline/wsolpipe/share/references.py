@@ -12,14 +12,12 @@ from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import IndexManifest
+from wsolpipe.metrics.protocol import RUN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.share.found import Found
-
-#: File in the folder of a training run that names the keys of the store that it reads.
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)

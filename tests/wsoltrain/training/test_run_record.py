@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 from trained import words
 from wsolpipe import open_store
-from wsolpipe.share.references import RUN_FILE as READ_FROM
+from wsolpipe.metrics.protocol import RUN_FILE
 from wsolpipe.share.references import keys_of_runs
 from wsoltrain.cli.main import cli
-from wsoltrain.training.run_record import RUN_FILE, RunRecord
+from wsoltrain.training.run_record import RunRecord
 
 
 def test_hours_grow_over_the_starts_of_a_run_and_a_damaged_file_is_written_anew(tmp_path, monkeypatch):
@@ -32,7 +32,6 @@ def test_hours_grow_over_the_starts_of_a_run_and_a_damaged_file_is_written_anew(
 
 
 def test_a_training_names_what_it_reads_and_where_it_ran(trainable, tmp_path, monkeypatch):
-    assert READ_FROM == RUN_FILE
     out = tmp_path / "runs" / "one"
     given = [*words(trainable, epochs=1, head_epochs=0), f"out={out}", "workers=0", "val=val"]
     monkeypatch.setattr("sys.argv", ["wsoltrain", *given])
