@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.maps import quantise, upsample
+from wsolpipe.maps import quantise
+from wsolpipe.maps.bicubic import stretch
 from wsolpipe.maps.segments import mix_segments, to_levels
+from wsolpipe.metrics.scaling import resize_maps
 
 
 def plain(maps, labels, w):
     """The formula, in float64, one segment at a time."""
-    wide = upsample(maps, labels.shape).astype(np.float64)
+    wide = resize_maps(maps.astype(np.float64), labels.shape)
     if len(np.unique(labels)) == 1:
         return wide
     out = wide.copy()
@@ -46,7 +48,7 @@ def test_labels_may_have_gaps_and_be_many():
 def test_one_segment_alone_leaves_a_map_and_no_contrast_stays_none():
     maps = np.random.default_rng(0).random((1, 7, 7)).astype(np.float32)
     same = np.full((21, 21), 3, np.uint16)
-    np.testing.assert_array_equal(mix_segments(maps, same, 1.0), upsample(maps, (21, 21)))
+    np.testing.assert_array_equal(mix_segments(maps, same, 1.0), stretch(maps, (21, 21)))
     zeros = mix_segments(np.zeros((1, 7, 7)), np.arange(441).reshape(21, 21) // 50, 0.5)
     assert not zeros.any()
     levels, limits = to_levels(zeros, np.float32([[2, 5]]))
@@ -69,3 +71,16 @@ def test_levels_are_those_of_the_stored_values():
 def test_labels_that_are_none_are_refused(labels):
     with pytest.raises(DataError, match="whole numbers from 0 to 65535"):
         mix_segments(np.zeros((1, 3, 3), np.float32), labels, 0.5)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((14, 14), (224, 224)), ((5, 9), (23, 4)), ((1, 3), (6, 3))])
+def test_maps_are_stretched_as_the_evaluator_stretches_them(size, wanted):
+    maps = np.random.default_rng(2).normal(0, 50, (2, 3, *size)).astype(np.float32)
+    np.testing.assert_allclose(stretch(maps, wanted), resize_maps(maps, wanted), atol=1e-4)
+    constant = stretch(np.full((1, *size), np.float32(0.1)), wanted)
+    assert np.ptp(constant) == 0  # not the rounding of weights, which min-max would make a map of
+
+
+def test_maps_without_a_pixel_are_refused():
+    with pytest.raises(DataError, match="at least one pixel"):
+        stretch(np.zeros((1, 0, 3)), (4, 4))

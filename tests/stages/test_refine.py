@@ -21,6 +21,7 @@ from wsolpipe.stages.base import Context, Upstream
 from wsolpipe.stages.refine import Refine
 from wsolpipe.stages.refine_weight import lowest_equal
 from wsolpipe.stages.registry import load_registry
+from wsoltrain.data.stream import ItemConfig, Labelling, Stream
 
 SIDE, COUNT = 28, 6
 
@@ -86,6 +87,18 @@ def test_every_map_of_a_row_is_mixed_and_keeps_its_scale_and_class(inputs):
     assert not arrays["maps"][2, 0].any()
     assert made.summary(arrays, rows) == {"rows_of_one_segment": 1, "maps_without_contrast": 1, "slots_without_map": 1}
     assert set(arrays) == set(made.arrays())
+
+
+def test_with_weight_0_maps_are_kept_at_their_own_grid(inputs):
+    cams = inputs["cams"].arrays
+    cams |= {"grid_hw": np.tile(np.uint16([5, 7]), (COUNT, 1)), "values": np.zeros((COUNT, 2, 7, 7), np.float32)}
+    specs = {"grid_hw": ArraySpec(dtype="uint16", shape=(2,)), "values": ArraySpec(dtype="float32", shape=(2, 7, 7))}
+    made, rows = stage(maps_view(**specs), w=0.0), draw(COUNT).rows()
+    arrays = made.process(rows, inputs)
+    assert set(arrays) == {"maps", "range", "grid_hw", "values"}
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(values, cams[name])
+    assert made.summary(arrays, rows) == {"rows_of_one_segment": 1, "maps_without_contrast": 1, "slots_without_map": 1}
 
 
 def test_maps_that_keep_the_aspect_are_cut_to_their_grid_first(inputs):
@@ -163,7 +176,7 @@ def test_a_run_chooses_the_weight_on_the_validation_split_alone(finished):
     refined = store["test"].stage("refine")
     assert f"w {chosen['w']:g}" in refined.manifest.arrays["maps"].meaning
     assert set(refined.manifest.artifacts) == {"refine_weight"}
-    assert refined["maps"].shape[2:] == (56, 56)
+    assert refined["maps"].shape[2:] == ((56, 56) if chosen["w"] else store["test"].stage("cls_maps")["maps"].shape[2:])
 
 
 def test_the_refined_maps_are_scored_beside_their_source(finished):
@@ -179,6 +192,34 @@ def test_the_refined_maps_are_scored_beside_their_source(finished):
     assert "MaxBoxAccV2" in shown.output
     twice = CliRunner().invoke(run.command, ["stage=refine", "split=test", "--json", *words])
     assert all(line["seconds"] >= 0 and line["done"] for line in json.loads(twice.output)["stages"] if line["split"])
+
+
+def test_with_weight_0_nothing_is_lost_or_gained(finished):
+    words, store = finished
+    curve = store.artifact("refine_weight").record.summary["curve"]
+    on_val = ["stage=cls_maps", "split=val", "against=val_boxes", "--json"]
+    source = json.loads(CliRunner().invoke(cli_eval.command, [*on_val, *words]).output)
+    assert curve[0]["iou"] == pytest.approx(source["iou"])
+    assert curve[0]["MaxBoxAcc"] == source["MaxBoxAcc"]
+    done = CliRunner().invoke(run.command, ["stage=refine", "split=test", "refine.w=0", *words])
+    assert done.exit_code == 0, done.output
+    same = ["stage=refine", "split=test", "refine.w=0", "beside=cls_maps", "--json"]
+    beside = json.loads(CliRunner().invoke(cli_eval.command, [*same, *words]).output)["beside"]
+    for figure in ("MaxBoxAcc", "iou"):
+        assert (beside[figure]["difference"], beside[figure]["low"], beside[figure]["high"]) == (0, 0, 0)
+
+
+def test_the_trainer_reads_refined_maps(finished, repo):
+    words, store = finished
+    url = words[-1].removeprefix("store=")
+    maps = Labelling(url, "demo", "test", maps="refine", boxes=None)
+    stream = Stream(ItemConfig(maps, root=str(repo / "data/demo/images"), size=96, train=False), batch_size=None)
+    items = list(stream)
+    view = store["test"].stage("refine")
+    assert [int(item["row"]) for item in items] == list(range(12))
+    stored = dequantise(view["maps"][:], view["range"][:])[3]
+    low, high = stored.min((1, 2), keepdims=True), stored.max((1, 2), keepdims=True)
+    np.testing.assert_allclose(items[3]["maps"], (stored - low) / (high - low), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,13 @@ def test_views_are_drawn_alike_from_the_same_seed_and_pasting_keeps_the_object()
     assert np.abs(pasted[outside].astype(int) - pool.backgrounds[1][outside]).max() <= 1
 
 
+def test_the_same_seed_trains_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "BATCH", 4)
+    first, again = (trainer.train(3, steps=2, scenes=6).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert first["norm.bias"].any()  # zero before training
+
+
 def test_loss_falls_when_the_two_views_of_a_scene_agree() -> None:
     near = torch.nn.functional.normalize(torch.eye(8).repeat(2, 1), dim=1)
     apart = torch.nn.functional.normalize(torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), dim=1)

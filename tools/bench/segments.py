@@ -1,7 +1,7 @@
 """Segments and refinement beside plain code, in turns on the same rows; bytes of label maps; many networks beside one.
 
-refine: 14 x 14 maps refined to 224² and stored as levels, beside numpy (np.bincount over segments, and the package's
-own stretching and rounding). segments: the stage beside a loop that decodes, squashes and calls scikit-image, by the
+refine: 14 x 14 maps refined to 224² and stored as levels, beside plain numpy: two matrix products stretch, np.bincount
+sums over segments. segments: the stage beside a loop that decodes, squashes and calls scikit-image, by the
 time of one thread's processor. dic: as many networks as images at once beside one image at a time, labels compared.
 
     python tools/bench/segments.py [--images FOLDER] [--rows 48]
@@ -23,8 +23,8 @@ from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
-from wsolpipe.maps import quantise, upsample
 from wsolpipe.maps.segments import mix_segments, to_levels
+from wsolpipe.metrics.scaling import resize_maps
 from wsolpipe.ops.deep_clusters import Clustering, cluster_images
 from wsolpipe.ops.segmentation import slic
 from wsolpipe.stages.base import Context, Rows
@@ -41,12 +41,14 @@ REFINE, SEGMENTS, BYTES = 5.0, 0.95, 4096
 
 def plain(maps: Array, limits: Array, labels: Array) -> tuple[Array, Array]:
     """One row's maps refined and stored by numpy alone."""
-    low, high = (limits[:, side, None, None] for side in (0, 1))
-    wide = upsample(low + maps * ((high - low) / 255), (SIDE, SIDE))
+    low, high = limits[:, :1, None], limits[:, 1:, None]
+    wide = resize_maps(low + maps * ((high - low) / 255), (SIDE, SIDE))
     flat = labels.ravel()
     sizes = np.maximum(np.bincount(flat), 1)
-    means = np.stack([np.bincount(flat, one.ravel()) / sizes for one in wide])
-    return quantise((1 - W) * wide + W * means[:, labels])
+    means = np.stack([np.bincount(flat, one.ravel()) / sizes for one in wide]).astype(np.float32)
+    mixed = (1 - W) * wide + W * means[:, labels]
+    low, high = mixed.min(axis=(1, 2), keepdims=True), mixed.max(axis=(1, 2), keepdims=True)
+    return np.rint((mixed - low) * (255 / (high - low))).astype(np.uint8), np.concatenate([low, high], 2)[:, 0]
 
 
 def bench_refine(labels: Array, repetitions: int) -> float:
@@ -54,15 +56,21 @@ def bench_refine(labels: Array, repetitions: int) -> float:
     maps = np.random.default_rng(0).integers(0, 256, (len(labels), 1, 14, 14)).astype(np.uint8)
     limits = np.tile(np.array([-1, 3], np.float32), (len(labels), 1, 1))
 
+    made: dict[str, list[Array]] = {}
+
     def ours() -> None:
-        for row in range(len(labels)):
-            to_levels(mix_segments(maps[row].astype(np.float32), labels[row], W), limits[row])
+        made["ours"] = [
+            to_levels(mix_segments(maps[row].astype(np.float32), labels[row], W), limits[row])[0]
+            for row in range(len(labels))
+        ]
 
     def numpys() -> None:
-        for row in range(len(labels)):
-            plain(maps[row], limits[row], labels[row])
+        made["numpy"] = [plain(maps[row], limits[row], labels[row])[0] for row in range(len(labels))]
 
     result = compare(numpys, ours, repetitions=repetitions)
+    apart = np.abs(np.stack(made["ours"]).astype(int) - np.stack(made["numpy"])).max()
+    if apart > 1:
+        sys.exit(f"refine: levels differ from numpy's by {apart}")
     print("\n".join(result.lines(a="numpy", b="refine", items=len(labels), unit="rows")))
     rate = len(labels) / result.median("b", "cpu")
     print(f"refine: {rate:.0f} rows/s of one core; refine / numpy {result.ratio('cpu'):.2f}, wanted {REFINE}")

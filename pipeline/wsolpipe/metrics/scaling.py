@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
+from wsolpipe.maps.bicubic import bicubic_taps
 from wsolpipe.metrics.boxes import as_boxes
 
 if TYPE_CHECKING:
@@ -22,28 +23,15 @@ if TYPE_CHECKING:
 
 SIDE = 224
 """Side of the evaluator's frame in pixels."""
-SHARPNESS = -0.75
-"""Parameter a of OpenCV's bicubic kernel."""
 
 
 @lru_cache(maxsize=64)
 def _bicubic_matrix(source: int, target: int) -> NDArray[np.float32]:
-    """Return the weights [target, source] of one axis: half-pixel centres, replicated border, no antialias."""
-    a = np.float32(SHARPNESS)
-    centre = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
-    first = np.floor(centre).astype(np.int64)
-    x = (centre - first).astype(np.float32)
-    one = np.float32(1)
-    far = x + one
-    weights = np.empty((target, 4), np.float32)
-    weights[:, 0] = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
-    weights[:, 1] = ((a + 2) * x - (a + 3)) * x * x + one
-    weights[:, 2] = ((a + 2) * (one - x) - (a + 3)) * (one - x) * (one - x) + one
-    weights[:, 3] = one - weights[:, 0] - weights[:, 1] - weights[:, 2]
+    """Return the weights [target, source] of one axis."""
+    places, weights = bicubic_taps(source, target)
     matrix = np.zeros((target, source), np.float32)
     for tap in range(4):
-        place = np.clip(first - 1 + tap, 0, source - 1)
-        np.add.at(matrix, (np.arange(target), place), weights[:, tap])
+        np.add.at(matrix, (np.arange(target), places[:, tap]), weights[:, tap])
     return matrix
 
 

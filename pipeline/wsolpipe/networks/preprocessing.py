@@ -11,7 +11,7 @@ from wsolpipe.contract.errors import WeightsError
 from wsolpipe.networks.weights import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from wsolpipe.networks.sources import Weights
@@ -34,8 +34,8 @@ def recorded_preprocessing(weights: Weights) -> Preprocessing | None:
     Returns
     -------
     Preprocessing or None
-        From the metadata ``mean`` and ``std`` of a safetensors file, or timm's configuration of ``timm:`` weights;
-        None where neither says.
+        From the metadata ``mean`` and ``std`` of a safetensors file, the recipe of a training's checkpoint, or timm's
+        configuration of ``timm:`` weights; None where none of them says.
 
     Raises
     ------
@@ -48,6 +48,7 @@ def recorded_preprocessing(weights: Weights) -> Preprocessing | None:
         known = configuration(weights.source.removeprefix("timm:"))
         return Preprocessing(triple(known.mean, "mean"), triple(known.std, "std"))
     metadata = _metadata(weights.path)
+    metadata |= _trained_with(metadata)
     if "mean" not in metadata or "std" not in metadata:
         return None
     where = f"the metadata of {weights.path}"
@@ -139,6 +140,15 @@ def _metadata(path: Path | None) -> dict[str, str]:
     except (SafetensorError, OSError) as error:
         msg = f"cannot read {path} as weights: {first_line(error)}"
         raise WeightsError(msg, hint="fetch or copy the file again; it may be truncated") from error
+
+
+def _trained_with(metadata: Mapping[str, str]) -> dict[str, str]:
+    """``mean`` and ``std`` of the recipe that a checkpoint of a training holds, as metadata spells them."""
+    try:
+        recipe = json.loads(metadata.get("state", "{}")).get("recipe") or {}
+        return {name: json.dumps(recipe[name]) for name in ("mean", "std") if name in recipe}
+    except (ValueError, AttributeError, TypeError):
+        return {}
 
 
 def _numbers(text: str, what: str) -> list[float]:

@@ -1,7 +1,7 @@
 """Tensors of weights files: read without running code, freed from the wrappers of training scripts, loaded whole.
 
 Names of files and wrappers that are understood: official DINO, iBOT and MoCo v3 checkpoints, SimMIM's, those of
-`DataParallel` and `torch.compile`, and plain state dicts.
+wsoltrain, `DataParallel` and `torch.compile`, and plain state dicts.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ NESTINGS = ("state_dict", "model", "teacher", "student")
 #: Wrappers of every name of a checkpoint.
 WRAPPERS = ("module.", "_orig_mod.")
 #: Prefixes of the network that is wanted; names beside it belong to its training partner or its projection head. The
-#: first that occurs is taken: the teacher of a self-distilled pair, and MoCo's base encoder as its own evaluation does.
-PARTS = ("teacher.", "student.", "base_encoder.", "momentum_encoder.", "backbone.")
+#: first that occurs is taken: what was trained (wsoltrain keeps its optimiser beside it), the teacher of a
+#: self-distilled pair, and MoCo's base encoder as its own evaluation does.
+PARTS = ("model.", "teacher.", "student.", "base_encoder.", "momentum_encoder.", "backbone.")
 #: SimMIM's prefix; some networks have an own part of this name, so it counts only beside nothing but heads.
 ENCODER = "encoder."
 #: First words of names that belong to what pretraining adds to a network.

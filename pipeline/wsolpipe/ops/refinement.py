@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.maps import minmax, upsample
+from wsolpipe.maps.bicubic import stretch
 from wsolpipe.maps.segments import mix_segments
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Refinement:
         """
         if self.by == "segments":
             return mix_segments(maps, seen, w)
-        wide = upsample(maps, (self.size, self.size))
+        wide = stretch(maps, (self.size, self.size))
         if w == 0:
             return wide
         made = np.stack(

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _BATCH = 16  # images decoded side by side; results do not depend on it
 WEIGHT = "weight.json"
+#: What is said of the maps of a row and holds of refined ones too.
+SAID = ("class_ids", "classes")
+#: What a map is read from, beside its levels; with weight 0 all of it stays as it is.
+READ = ("range", "grid_hw", "values")
 
 
 class RefineParams(RefinementParams):
@@ -34,8 +38,9 @@ class RefineParams(RefinementParams):
 class Refine(Stage[RefineParams]):
     """Refines every map of a row; which ones and how many is up to the stage that they come from.
 
-    A row that has no segments is quarantined with their reason. One segment alone leaves maps as they are; a map
-    without contrast stays so; a slot without a map stays empty. All are counted in the record of a shard.
+    With weight 0 the maps of that stage are kept at their own grid, so that they score as they do there. A row that has
+    no segments is quarantined with their reason. One segment alone leaves maps as they are; a map without contrast
+    stays so; a slot without a map stays empty. All are counted in the record of a shard.
     """
 
     Params: ClassVar[type[StageParams]] = RefineParams
@@ -70,6 +75,10 @@ class Refine(Stage[RefineParams]):
         size, source = self.params.size, self.source.arrays
         slots = source["maps"].shape[0]
         how = f"{self.source.stage} refined by {self.params.by}, w {self.w:g}"
+        said = {name: source[name] for name in SAID if name in source}
+        if not self.w:
+            same = source["maps"].model_copy(update={"meaning": f"{how}: {source['maps'].meaning}"})
+            return {"maps": same} | {name: source[name] for name in READ if name in source} | said
         made = {
             "maps": ArraySpec(
                 dtype="uint8",
@@ -85,7 +94,7 @@ class Refine(Stage[RefineParams]):
                 meaning="low and high of each map: levels 0 and 255; NaN where there is no map",
             ),
         }
-        return made | ({"class_ids": source["class_ids"]} if "class_ids" in source else {})
+        return made | said
 
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
         """Refine the maps of these rows."""
@@ -93,6 +102,7 @@ class Refine(Stage[RefineParams]):
 
         maps, plan = inputs[self.params.maps].arrays, self.params.plan()
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
+        same = [name for name in made if name in SAID or not self.w]
         counts = dict.fromkeys(("rows_of_one_segment", "maps_without_contrast", "slots_without_map"), 0)
         for position, seen in self._seen(rows, inputs):
             levels, limits = maps["maps"][position], maps["range"][position] if "range" in maps else None
@@ -102,13 +112,14 @@ class Refine(Stage[RefineParams]):
             if limits is None:
                 limits = np.tile(np.array([0, 255], np.float32), (len(levels), 1))
             present = np.isfinite(limits).all(axis=1)
-            refined = plan.refine(levels[present].astype(np.float32), seen, self.w, self.context.device)
-            made["maps"][position, present], made["range"][position, present] = to_levels(refined, limits[present])
+            if self.w:
+                refined = plan.refine(levels[present].astype(np.float32), seen, self.w, self.context.device)
+                made["maps"][position, present], made["range"][position, present] = to_levels(refined, limits[present])
+            for name in same:
+                made[name][position] = maps[name][position]
             counts["slots_without_map"] += int((~present).sum())
             counts["maps_without_contrast"] += int((np.ptp(levels[present], axis=(1, 2)) == 0).sum())
             counts["rows_of_one_segment"] += int(self.params.by == "segments" and seen.max() == 0)
-            if "class_ids" in made:
-                made["class_ids"][position] = maps["class_ids"][position]
         self._counts = rows, counts
         return made
 

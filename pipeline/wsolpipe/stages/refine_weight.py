@@ -51,7 +51,7 @@ class RefineWeightParams(RefinementParams):
         description="Weights to choose from, 0 to 1"
     )
     rows: Annotated[int, Field(ge=1)] = Field(
-        description="Rows of the split that take part, evenly spread; they are kept in memory, about 100 kB each"
+        description="Rows of the split that take part, evenly spread; they are kept in memory, about 200 kB each"
     )
 
 
@@ -104,11 +104,11 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
             msg = f"no row of {params.split} has both a map of {source.stage} and a box of {boxes.stage}"
             raise DataError(msg, hint="give the weight: refine.w=0.7")
         chosen = usable[np.unique(np.linspace(0, len(usable) - 1, params.rows).round().astype(np.int64))]
-        ends = self._ends(splits[params.split], chosen)
+        maps, ends = self._ends(splits[params.split], chosen)
         curve, values = [], []
         for w in params.weights:
             self.context.check()
-            mixed = _Mixed(chosen, *ends, w)
+            mixed = _Mixed(chosen, maps, ends, w)
             scores = score_maps(mixed, truth, Frame(), threads=self.context.threads, details=False, keep=True)
             found = scores.result()
             v2 = found["MaxBoxAccV2"]["mean"]
@@ -119,13 +119,12 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         text = json.dumps({"maps": params.maps, "by": params.by, "split": params.split, **summary}, indent=1)
         return Made(files={WEIGHT: f"{text}\n".encode()}, summary=summary)
 
-    def _ends(self, rows: Rows, chosen: Array) -> tuple[Array, Array]:
-        """Maps at weight 0 and at weight 1 of the chosen rows, uint8 [n, size, size]: of one scale each row."""
-        from wsolpipe.maps import to_uint8
-
+    def _ends(self, rows: Rows, chosen: Array) -> tuple[list[Array], Array]:
+        """Levels of the chosen rows as they are stored, and at weight 0 and 1 in float16 [2, n, size, size]."""
         params, plan = self.params, self.params.plan()
         view = self.context.upstream[params.maps]
-        plain, made = (np.zeros((len(chosen), params.size, params.size), np.uint8) for _ in range(2))
+        maps: list[Array] = []
+        ends = np.zeros((2, len(chosen), params.size, params.size), np.float16)
         for start in range(0, len(chosen), BATCH):
             numbers = chosen[start : start + BATCH]
             levels = view["maps"][numbers, params.map].astype(np.float32)
@@ -135,10 +134,11 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
                 self.context.check()
                 one = levels[at] if grids is None else levels[at, : grids[at, 0], : grids[at, 1]]
                 seen = resize(rows.load(number), (params.size, params.size)) if labels is None else labels[at]
-                for target, w in ((plain, 0.0), (made, 1.0)):
-                    target[start + at] = to_uint8(plan.refine(one[None], seen, w, self.context.device)[0] / 255)
+                maps.append(one)
+                for w in (0, 1):
+                    ends[w, start + at] = plan.refine(one[None], seen, float(w), self.context.device)[0]
             self.context.progress(start + len(numbers), len(chosen))
-        return plain, made
+        return maps, ends
 
 
 def lowest_equal(values: Array) -> int:
@@ -166,13 +166,16 @@ class _Mixed:
 
     labels, quarantined = "true", 0
 
-    def __init__(self, rows: Array, plain: Array, made: Array, w: float) -> None:
-        self.rows, self.plain, self.made, self.w = rows, plain, made, np.float32(w)
+    def __init__(self, rows: Array, maps: list[Array], ends: Array, w: float) -> None:
+        self.rows, self.maps, self.ends, self.w = rows, maps, ends, np.float32(w)
 
     def batches(self) -> Iterator[MapBatch]:
         from wsolpipe.evaluate.map_sources import MapBatch
 
         for start in range(0, len(self.rows), BATCH):
             part = slice(start, start + BATCH)
-            mixed: list[Any] = list((1 - self.w) * self.plain[part] + self.w * self.made[part])
-            yield MapBatch(self.rows[part], mixed)
+            maps: list[Any] = self.maps[part]
+            if self.w:
+                plain, made = self.ends[:, part].astype(np.float32)
+                maps = list((1 - self.w) * plain + self.w * made)
+            yield MapBatch(self.rows[part], maps)

@@ -1,8 +1,7 @@
 """What a method is: one network with its keys, phases, losses, and how its map is read.
 
-A method is one file with one subclass of `Method`, one line in `wsoltrain.methods.registry` (or an entry point of the
-group ``wsoltrain.methods`` in another package) and one recipe. The training loop, evaluation, export and prediction
-know methods by this interface alone.
+A method is one file with a subclass of `Method`, a line in `wsoltrain.methods.registry` (or an entry point of the group
+``wsoltrain.methods`` in another package) and a recipe. Training, evaluation, export and prediction know it by these.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from wsoltrain.data.config import Labelling
     from wsoltrain.pseudo.random import RowDraws
 
-    Batch = Mapping[str, Tensor]
-    """One batch of `wsoltrain.data.stream.Stream`, on the training device."""
+    Batch = Mapping[str, Tensor]  # one of `wsoltrain.data.stream.Stream`, on the training device
 
 K = TypeVar("K", bound=BaseKeys)
 
@@ -62,12 +60,15 @@ class Reads:
         needs no store.
     window : Window
         Frames of a video whose maps, and pixels, come with each frame.
+    labels : bool
+        Whether an image without a label is left out.
     """
 
     maps: str | None = None
     boxes: str | None = None
     artifacts: tuple[ArtifactFile, ...] = ()
     window: Window = field(default_factory=Window)
+    labels: bool = True
 
 
 class Processes(Protocol):
@@ -393,8 +394,7 @@ def checked(prediction: Prediction, images: int, name: str, *, rows: Iterable[in
     finite = maps.isfinite().flatten(1).all(1)
     if not bool(finite.all()):
         where = [str(row) for row, good in zip(rows, finite.tolist(), strict=False) if not good]
-        msg = (
-            f"method {name} predicts maps with NaN or infinite values{' for rows ' if where else ''}{', '.join(where)}"
-        )
+        rows_of_them = f" for rows {', '.join(where)}" if where else ""
+        msg = f"method {name} predicts maps with NaN or infinite values{rows_of_them}"
         raise RunFailed(msg, hint="a lower lr, or clip=1; checkpoints written before are intact")
     return prediction

@@ -20,6 +20,7 @@ METHODS = {
     "adl": "wsoltrain.methods.adl:Adl",
     "cam": "wsoltrain.methods.cam:Cam",
     "cutmix": "wsoltrain.methods.cutmix:CutMix",
+    "dino": "wsoltrain.methods.dino:Dino",
     "dips": "wsoltrain.methods.dips:Dips",
     "dips_workshop": "wsoltrain.methods.dips_workshop:DipsWorkshop",
     "fcam": "wsoltrain.methods.fcam:FCam",

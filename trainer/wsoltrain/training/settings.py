@@ -78,12 +78,13 @@ def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
     WsolError
         As `Stream`; also if a batch is larger than the data set, or cannot be shared by the processes.
     """
+    reads = recipe.reads()
     stream = Stream(
         ItemConfig(
             settings.labelling, root=settings.root, size=recipe.size, mean=recipe.mean, std=recipe.std,
             resize=recipe.resize or round(recipe.size * 8 / 7), flip=recipe.flip, seed=recipe.seed,
             one_per_group=recipe.one_per_group, frames_per_group=recipe.frames_per_group,
-            window=recipe.reads().window,
+            window=reads.window, need_label=reads.labels,
             vflip=recipe.vflip, jitter=recipe.jitter,
         ),
         batch_size=group.share(recipe.batch), workers=settings.workers, rank=group.rank, world=group.world,

@@ -1,0 +1,206 @@
+"""DINO (Caron et al., ICCV 2021): a vision transformer adapts to a data set by teaching itself, without labels.
+
+A student sees all views of an image, a teacher its two global ones. Each answers with a distribution over many outputs,
+and the student learns to give the teacher's answer to another view. The teacher is a moving average of the student; its
+answers are centred and sharpened, so that they do not all become one. Temperatures and momenta stay constant, since a
+trained transformer is what training starts from. The map of an image is the teacher's class-token attention;
+``cls_maps.weights=FOLDER/last.safetensors`` reads a checkpoint as it is.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.networks.backbones import build_backbone
+from wsolpipe.networks.vit import ClassTokenAttention, require_tiling
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Reads, Task, Weighted
+from wsoltrain.networks.backbone import BackboneKeys
+
+if TYPE_CHECKING:
+    from wsoltrain.methods.base import Batch
+    from wsoltrain.pseudo.random import RowDraws
+
+_DRAWS = 6  # of a view: area, aspect, two of its place, flip, brightness
+
+
+class DinoKeys(BackboneKeys):
+    """Keys of DINO."""
+
+    local_views: int = Field(8, ge=0, description="Small views of an image, beside its two global ones")
+    local_size: int = Field(96, ge=8, description="Side of local views, pixels; a multiple of the patch")
+    global_area: tuple[float, float] = Field(
+        (0.5, 1.0), description="Least and greatest share of the image in a global view"
+    )
+    local_area: tuple[float, float] = Field(
+        (0.05, 0.5), description="Least and greatest share of the image in a local view"
+    )
+    brightness: float = Field(0.4, ge=0, lt=1, description="Views are made up to this share brighter or darker")
+    outputs: int = Field(65536, ge=2, description="Outputs of the heads")
+    hidden: int = Field(2048, ge=1, description="Width of the heads' hidden layers")
+    bottleneck: int = Field(256, ge=1, description="Width before the last layer of the heads")
+    student_temperature: float = Field(0.1, gt=0, description="Temperature of the student's answers")
+    teacher_temperature: float = Field(0.04, gt=0, description="Temperature of the teacher's answers")
+    momentum_teacher: float = Field(0.996, ge=0, le=1, description="Share of the teacher that a step keeps")
+    momentum_centre: float = Field(0.9, ge=0, le=1, description="Share of the centre that a step keeps")
+
+    @model_validator(mode="after")
+    def _areas(self) -> DinoKeys:
+        for name in ("global_area", "local_area"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                msg = f"{name} is two shares of the image, the lower one first, above 0 and up to 1"
+                raise ValueError(msg)
+        return self
+
+
+class Head(nn.Module):
+    """Two hidden layers, a bottleneck of unit length, and a last layer whose rows have unit length."""
+
+    def __init__(self, width: int, keys: DinoKeys) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, keys.hidden),
+            nn.GELU(),
+            nn.Linear(keys.hidden, keys.hidden),
+            nn.GELU(),
+            nn.Linear(keys.hidden, keys.bottleneck),
+        )
+        self.last = nn.Parameter(torch.randn(keys.outputs, keys.bottleneck) * 0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Class tokens [n, D] -> cosines [n, outputs]."""
+        return F.linear(F.normalize(self.layers(tokens), dim=1), F.normalize(self.last, dim=1))
+
+
+class Dino(Method[DinoKeys]):
+    """Self-distillation of a vision transformer with a class token."""
+
+    Keys = DinoKeys
+
+    teacher: Any
+    reader: list[ClassTokenAttention]
+    centre: Tensor
+
+    def __init__(self, keys: DinoKeys, task: Task) -> None:
+        super().__init__(keys, task)
+        self.student: Any = build_backbone(
+            keys.backbone, weights=keys.weights, model_args=keys.model_args, img_size=task.size, dynamic_img_size=True
+        )
+        what = f"backbone={keys.backbone}"
+        require_tiling(self.student, what, task.size)
+        if keys.local_views:
+            require_tiling(self.student, what, keys.local_size, key="local_size")
+        self.student_head = Head(self.student.embed_dim, keys)
+        self.teacher, self.teacher_head = (
+            deepcopy(part).requires_grad_(requires_grad=False) for part in (self.student, self.student_head)
+        )
+        self.reader = [ClassTokenAttention(self.teacher, (len(self.teacher.blocks) - 1,), model=what)]  # no submodule
+        self.register_buffer("centre", torch.zeros(keys.outputs))
+
+    @classmethod
+    def reads(cls, keys: DinoKeys) -> Reads:  # noqa: ARG003
+        """Return nothing of the store, labels neither."""
+        return Reads(labels=False)
+
+    def phases(self) -> list[Phase]:
+        """Return one phase that trains the student."""
+        groups = [Weighted([*self.student.parameters(), *self.student_head.parameters()])]
+        return [Phase("distil", groups, frozen=(self.teacher, self.teacher_head))]
+
+    def augment(self, batch: Batch, draws: RowDraws) -> Batch:
+        """Cut the views: ``views0`` and ``views1`` global, those after them local, each [B, 3, s, s]."""
+        keys, image = self.keys, batch["image"]
+        kinds = [(keys.global_area, self.task.size)] * 2 + [(keys.local_area, keys.local_size)] * keys.local_views
+        numbers = draws.uniform(_DRAWS * len(kinds)).to(image).view(len(image), len(kinds), _DRAWS)
+        views = {
+            f"views{number}": cut_views(image, numbers[:, number], area, side, keys.brightness)
+            for number, (area, side) in enumerate(kinds)
+        }
+        return {**batch, **views}
+
+    def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
+        """Return the cross-entropy of the teacher's answers and the student's to other views of an image."""
+        del phase, epoch
+        keys, views = self.keys, [batch[f"views{number}"] for number in range(2 + self.keys.local_views)]
+        self._follow()
+        with torch.no_grad(), self.task.autocast():
+            answers = [self.teacher_head(class_tokens(self.teacher, view)).float() for view in views[:2]]
+        shares = [((answer - self.centre) / keys.teacher_temperature).softmax(1) for answer in answers]
+        with self.task.autocast():
+            tokens = [class_tokens(self.student, torch.cat(part)) for part in (views[:2], views[2:]) if part]
+            logits = self.student_head(torch.cat(tokens)).float() / keys.student_temperature
+        self.task.lap("forward")
+        students = logits.log_softmax(1).chunk(len(views))
+        pairs = [
+            -(share * student).sum(1).mean()
+            for place, share in enumerate(shares)
+            for other, student in enumerate(students)
+            if other != place
+        ]
+        self._move_centre(torch.cat(answers))
+        return Losses({"distillation": torch.stack(pairs).mean()})
+
+    def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:  # noqa: ARG002 - one map for all
+        """Return the teacher's class-token attention in its last block, averaged over heads."""
+        return Prediction(self.reader[0](image)[:, 0].mean(1), False, None)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the teacher towards the student, as the last step left it."""
+        for mine, its in ((self.teacher, self.student), (self.teacher_head, self.student_head)):
+            for own, other in zip(mine.parameters(), its.parameters(), strict=True):
+                own.lerp_(other.detach(), 1 - self.keys.momentum_teacher)
+
+    @torch.no_grad()
+    def _move_centre(self, answers: Tensor) -> None:
+        """Move the centre towards the mean answer of all processes."""
+        total, count = self.task.processes.sum(answers.sum(0)), len(answers) * self.task.processes.world
+        self.centre.lerp_(total / count, 1 - self.keys.momentum_centre)
+
+
+def class_tokens(vit: Any, images: Tensor) -> Tensor:
+    """Class tokens [n, D] after the last norm."""
+    tokens: Tensor = vit.forward_features(images)
+    if tokens.ndim != 3 or not vit.num_prefix_tokens:
+        msg = "the network gives no class token"
+        raise ConfigError(msg, hint="backbone=vit_small_patch16_224.dino, or another plain vision transformer")
+    return tokens[:, 0]
+
+
+def cut_views(images: Tensor, draws: Tensor, area: tuple[float, float], side: int, brightness: float) -> Tensor:
+    """Cut one view of each image: a part of it, of some aspect, perhaps mirrored, perhaps brighter.
+
+    Parameters
+    ----------
+    images : float Tensor [B, 3, H, W]
+        Normalised; brightness is a factor on the normalised values.
+    draws : float Tensor [B, 6]
+        Uniform in 0..1.
+    area : two floats
+        Range of the share of the image that it holds.
+    side : int
+        Of the view, pixels.
+    brightness : float
+        Largest change.
+
+    Returns
+    -------
+    float Tensor [B, 3, side, side]
+    """
+    share = area[0] + (area[1] - area[0]) * draws[:, 0]
+    stretched = (4 / 3) ** (2 * draws[:, 1] - 1)  # aspects from 3:4 to 4:3, on a log scale
+    wide, high = ((share * ratio).sqrt().clamp(max=1) for ratio in (stretched, 1 / stretched))
+    mirrored = torch.where(draws[:, 4] < 0.5, -1.0, 1.0)
+    matrix = torch.zeros(len(images), 2, 3, dtype=images.dtype, device=images.device)
+    matrix[:, 0, 0], matrix[:, 1, 1] = wide * mirrored, high
+    matrix[:, 0, 2], matrix[:, 1, 2] = (1 - wide) * (2 * draws[:, 2] - 1), (1 - high) * (2 * draws[:, 3] - 1)
+    grid = F.affine_grid(matrix, [len(images), 3, side, side], align_corners=False)
+    views = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return views * (1 + brightness * (2 * draws[:, 5] - 1)).view(-1, 1, 1, 1)
