@@ -43,7 +43,7 @@ def test_a_training_on_an_absent_device_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("model", ["swin_tiny_patch4_window7_224", "resnet18"])
+@pytest.mark.parametrize("model", ["swinv2_cr_tiny_224", "resnet18"])
 def test_a_network_without_a_class_token_is_not_tried_again(toy, model):
     done = toy.run(f"cls_maps.model={model}", "cls_maps.weights=random:0", stage="cls_maps")
     assert done.code == 3, done.err

@@ -1,7 +1,7 @@
 """Maps refined by segments of the image: r = (1 - w) · m + w · (mean of m over the pixel's segment).
 
 Segments are labels of pixels, from 0. One segment alone leaves a map as it is, since its mean would wipe out every
-place; a constant map stays constant. Pixels are taken in runs of one label, in raster order, which an image has few of.
+place; a constant map stays constant.
 """
 
 from __future__ import annotations
@@ -23,44 +23,28 @@ if TYPE_CHECKING:
 
 
 @compiled
-def _find_runs(labels: NDArray[np.uint16], starts: NDArray[np.int32]) -> int:
-    """First pixel of each run of labels [P]; returns how many. `starts` holds P + 1, the end after the last one."""
-    count = 1
-    starts[0] = 0
-    for pixel in range(1, len(labels)):
-        starts[count] = pixel
-        count += labels[pixel] != labels[pixel - 1]
-    starts[count] = len(labels)
-    return count
-
-
-@compiled
-def _mix(
-    maps: NDArray[np.float32], labels: NDArray[np.uint16], starts: NDArray[np.int32], names: int, w: float
-) -> None:
-    """Mix maps [T, P] in place; `starts` of the runs and the end after the last one."""
-    mine, its = np.float32(1 - w), np.float32(w)
-    sizes = np.zeros(names, np.int32)
-    for run in range(len(starts) - 1):
-        sizes[labels[starts[run]]] += starts[run + 1] - starts[run]
-    sums = np.empty(names)
+def _mix(maps: NDArray[np.float32], labels: NDArray[np.uint16], names: int, w: float) -> None:
+    """Mix maps [T, P] in place with their means over labels [P] below `names`."""
+    lanes = 4  # pixels go to four tables in turn: one table would wait for its own last addition
+    sums, sizes = np.empty((lanes, names)), np.empty((lanes, names), np.int32)
+    means, mine = np.empty(names, np.float32), np.float32(1 - w)
+    whole = len(labels) // lanes * lanes
     for one in maps:
-        sums[:] = 0
-        for run in range(len(starts) - 1):
-            pixel, end = starts[run], starts[run + 1]
-            total, beside = 0.0, 0.0  # two sums, since an addition waits for the one before it
-            while pixel + 1 < end:
-                total += one[pixel]
-                beside += one[pixel + 1]
-                pixel += 2
-            if pixel < end:
-                total += one[pixel]
-            sums[labels[starts[run]]] += total + beside
-        for run in range(len(starts) - 1):
-            label = labels[starts[run]]
-            mean = its * np.float32(sums[label] / sizes[label])
-            for pixel in range(starts[run], starts[run + 1]):
-                one[pixel] = mine * one[pixel] + mean
+        sums[:], sizes[:] = 0, 0
+        for start in range(0, whole, lanes):
+            for lane in range(lanes):
+                label = labels[start + lane]
+                sums[lane, label] += one[start + lane]
+                sizes[lane, label] += 1
+        for pixel in range(whole, len(labels)):
+            sums[0, labels[pixel]] += one[pixel]
+            sizes[0, labels[pixel]] += 1
+        for label in range(names):
+            size = sizes[0, label] + sizes[1, label] + sizes[2, label] + sizes[3, label]
+            total = sums[0, label] + sums[1, label] + sums[2, label] + sums[3, label]
+            means[label] = w * total / max(size, 1)
+        for pixel in range(len(labels)):
+            one[pixel] = mine * one[pixel] + means[labels[pixel]]
 
 
 @compiled
@@ -97,11 +81,9 @@ def mix_segments(maps: NDArray[np.floating[Any]], labels: Labels, w: float) -> N
         msg = f"segments are whole numbers from 0 to 65535 [H, W], not {labels.dtype} {list(labels.shape)}"
         raise DataError(msg)
     wide = stretch(maps, (labels.shape[0], labels.shape[1]))
-    flat = np.ascontiguousarray(labels, np.uint16).ravel()
-    starts = np.empty(len(flat) + 1, np.int32)
-    runs = _find_runs(flat, starts)
-    if w and runs > 1:
-        _mix(wide.reshape(-1, flat.size), flat, starts[: runs + 1], last + 1, w)
+    if w and int(labels.min()) < last:
+        flat = np.ascontiguousarray(labels, np.uint16).ravel()
+        _mix(wide.reshape(-1, flat.size), flat, last + 1, w)
     return wide
 
 
