@@ -48,7 +48,8 @@ def by_taps(maps: Array) -> Array:
         places, weights = bicubic_taps(maps.shape[axis], SIDE)
         shape = [1, 1, 1]
         shape[axis] = SIDE
-        maps = sum(maps.take(places[:, tap], axis) * weights[:, tap].reshape(shape) for tap in range(4))
+        one, two, three, four = (maps.take(places[:, tap], axis) * weights[:, tap].reshape(shape) for tap in range(4))
+        maps = one + two + three + four
     return maps
 
 
@@ -63,7 +64,7 @@ def plain(maps: Array, limits: Array, labels: Array, stretch: Callable[[Array], 
     wide = stretch(low + maps * ((high - low) / 255))
     flat = labels.ravel()
     sizes = np.maximum(np.bincount(flat), 1)
-    means = np.stack([np.bincount(flat, one.ravel()) / sizes for one in wide]).astype(np.float32)
+    means = np.stack([np.bincount(flat, one.ravel()) / sizes for one in wide])
     mixed = (1 - W) * wide + W * means[:, labels]
     low, high = mixed.min(axis=(1, 2), keepdims=True), mixed.max(axis=(1, 2), keepdims=True)
     return np.rint((mixed - low) * (255 / (high - low))).astype(np.uint8), np.concatenate([low, high], 2)[:, 0]

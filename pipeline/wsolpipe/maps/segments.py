@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @compiled
 def _mix(maps: NDArray[np.float32], labels: NDArray[np.uint16], names: int, w: float) -> None:
-    """Mix maps [T, P] in place with their means over labels [P] below `names`."""
+    """Mix maps [T, P] in place with their means over labels [P] below `names`, unless there is one label alone."""
     lanes = 4  # pixels go to four tables in turn: one table would wait for its own last addition
     sums, sizes = np.empty((lanes, names)), np.empty((lanes, names), np.int32)
     means, mine = np.empty(names, np.float32), np.float32(1 - w)
@@ -39,10 +39,14 @@ def _mix(maps: NDArray[np.float32], labels: NDArray[np.uint16], names: int, w: f
         for pixel in range(whole, len(labels)):
             sums[0, labels[pixel]] += one[pixel]
             sizes[0, labels[pixel]] += 1
+        found = 0
         for label in range(names):
             size = sizes[0, label] + sizes[1, label] + sizes[2, label] + sizes[3, label]
             total = sums[0, label] + sums[1, label] + sums[2, label] + sums[3, label]
             means[label] = w * total / max(size, 1)
+            found += size > 0
+        if found == 1:
+            return
         for pixel in range(len(labels)):
             one[pixel] = mine * one[pixel] + means[labels[pixel]]
 
@@ -81,7 +85,7 @@ def mix_segments(maps: NDArray[np.floating[Any]], labels: Labels, w: float) -> N
         msg = f"segments are whole numbers from 0 to 65535 [H, W], not {labels.dtype} {list(labels.shape)}"
         raise DataError(msg)
     wide = stretch(maps, (labels.shape[0], labels.shape[1]))
-    if w and int(labels.min()) < last:
+    if w:
         flat = np.ascontiguousarray(labels, np.uint16).ravel()
         _mix(wide.reshape(-1, flat.size), flat, last + 1, w)
     return wide
