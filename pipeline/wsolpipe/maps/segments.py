@@ -108,10 +108,11 @@ def to_levels(maps: NDArray[np.float32], limits: NDArray[np.float32]) -> tuple[N
     range : float32 array [T, 2]
         Low and high of each map in the unit of `limits`.
     """
-    levels, found = np.zeros(maps.shape, np.uint8), np.empty((len(maps), 2), np.float32)
-    for one, own, out, between in zip(maps, limits, levels, found, strict=True):
+    levels, found = np.empty(maps.shape, np.uint8), np.empty((len(maps), 2), np.float32)
+    for one, (start, end), out, between in zip(maps, limits.tolist(), levels, found, strict=True):
         low, high = one.min(), one.max()
-        if high > low:
-            _round(one.ravel(), low, np.float32(255) / (high - low), out.ravel())
-        between[:] = own[0] + np.array([low, high]) * ((np.float64(own[1]) - own[0]) / 255)
+        scale = np.float32(255) / (high - low) if high > low else np.float32(0)
+        _round(one.ravel(), low, scale, out.ravel())
+        step = (end - start) / 255
+        between[0], between[1] = start + float(low) * step, start + float(high) * step
     return levels, found
