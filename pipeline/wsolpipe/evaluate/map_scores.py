@@ -190,6 +190,7 @@ def score_against(
     details: bool = True,
     classes: bool = False,
     more: Collection[str] | None = None,
+    watch: Callable[[FramedBatch], None] | None = None,
 ) -> dict[str, MapScores]:
     """Score all maps of a source against several truths in one pass; memory does not grow with the number of rows.
 
@@ -211,6 +212,8 @@ def score_against(
         Keep a curve a class, for CorLoc.
     more : collection of str, optional
         Names of the `MAP_METRICS` that are counted; all of them with `details`, else none.
+    watch : callable, optional
+        Called once with each batch of maps in the frame.
 
     Returns
     -------
@@ -235,8 +238,10 @@ def score_against(
             together: dict[int, list[MapScores]] = {}
             for scores in found.values():  # truths of one split share their rows
                 together.setdefault(id(scores.truth.rows), []).append(scores)
-            for group in together.values():
+            for number, group in enumerate(together.values()):
                 framed = _framed(batch, group[0].truth, frame)
+                if watch is not None and not number:
+                    watch(framed)
                 swept = _sweep(group, framed, frame) if len(group) > 1 else {}
                 for scores in group:
                     _add_batch(scores, framed, frame, pool, swept.get(id(scores)))

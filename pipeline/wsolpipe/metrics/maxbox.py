@@ -202,6 +202,16 @@ def box_at_level(score: ArrayLike, level: int, *, convention: Convention = STAND
     return np.asarray(_boxes_by_cut(framed, peak, _clip(array, convention))[level], dtype=np.float64)
 
 
+def boxes_by_cut(score: ArrayLike) -> NDArray[np.int32]:
+    """Return the box of the largest contour of a map [H, W] at each cut below its peak (int32 [peak, 4]).
+
+    Of ``trunc(255 * map) > cut``, by `STANDARD`; empty for a map without any pixel above zero.
+    """
+    array = np.asarray(score)
+    framed, peak = _quantised(array)
+    return _boxes_by_cut(framed, peak, _clip(array, STANDARD))[:peak] if peak else np.zeros((0, 4), np.int32)
+
+
 def checked_map(score: ArrayLike, *, number: int | None = None) -> Floats:
     """Return a score map as contiguous float64 [H, W] or say what is wrong with it.
 

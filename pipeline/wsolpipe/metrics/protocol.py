@@ -96,6 +96,13 @@ def figures(evaluation: MaxBoxEvaluation | PixelEvaluation) -> dict[str, Any]:
     }
 
 
+def figures_of_curves(curves: ArrayLike) -> dict[str, Any]:
+    """Return the JSON entry of curves [N, T] of the largest contour's IoU, without MaxBoxAccV2's levels."""
+    values = np.asarray(curves, dtype=np.float64)
+    largest = (values >= 0.5).sum(axis=0).tolist()
+    return {"rows": len(values), "largest": {"50": largest}, "iou": values.mean(axis=0).round(6).tolist()}
+
+
 def figures_of_ious(ious: ArrayLike) -> dict[str, Any]:
     """Return the JSON entry of boxes that have no threshold, such as Otsu's: one IoU a scored row."""
     values = np.asarray(ious, dtype=np.float64).ravel()

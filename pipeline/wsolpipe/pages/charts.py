@@ -5,6 +5,7 @@ A series is (CSS class, label, values); its colour is the CSS variable of that n
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,17 +112,28 @@ class Plot:
     series : sequence of Series or Curve
     kind : str
         ``histogram`` (rows by value), ``success`` (share of rows that reach a value) or ``lines``.
+    span : int
+        Of ``lines``, what 1 on the horizontal axis stands for, such as the last epoch.
     """
 
     title: str
     axis: str
     series: Sequence[Series | Curve]
     kind: str = "lines"
+    span: int = 1
 
 
-def lines(curves: Sequence[Curve], *, title: str, axis: str) -> Markup:
-    """Lines over 0..1, as shares; later ones lie below earlier ones."""
-    shapes = [_grid([(tick, f"{tick:.1f}") for tick in np.linspace(0, 1, 6)], _percents(1.0), 1.0)]
+def ticks(span: int) -> list[tuple[float, str]]:
+    """Places in 0..1 of an axis and what is written there: five tenths for a span of 1, else whole numbers."""
+    if span == 1:
+        return [(tick, f"{tick:.1f}") for tick in np.linspace(0, 1, 6).tolist()]
+    step = next(each for ten in itertools.count() for each in (10**ten, 2 * 10**ten, 5 * 10**ten) if 6 * each >= span)
+    return [(number / span, str(number)) for number in range(0, span + 1, step)]
+
+
+def lines(curves: Sequence[Curve], *, title: str, axis: str, span: int = 1) -> Markup:
+    """Lines over 0..1 (labelled 0..`span`), as shares; later ones lie below earlier ones."""
+    shapes = [_grid(ticks(span), _percents(1.0), 1.0)]
     for item in reversed(curves):
         known = np.isfinite(item.x) & np.isfinite(item.y)
         points = zip(item.x[known].tolist(), item.y[known].tolist(), strict=True)

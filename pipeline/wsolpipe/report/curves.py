@@ -1,36 +1,25 @@
-"""Curves of an evaluation as CSV, and as SVG files that stand alone."""
+"""Curves of an evaluation as CSV and as plots."""
 
 from __future__ import annotations
 
 import csv
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.map_scores import BINS
-from wsolpipe.pages.charts import HEIGHT, WIDTH, Curve, Plot, Series, histogram, lines, success
-from wsolpipe.report.print_plots import can_print, print_plot
+from wsolpipe.pages.charts import Curve, Plot, Series
+from wsolpipe.pages.plot_files import STYLES, save_plots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from wsolpipe.evaluate.evaluation import Evaluated
     from wsolpipe.evaluate.map_scores import MapScores
 
 Array = np.ndarray[Any, Any]
-
-HEAD = 44.0
-STYLES = ("first", "second", "third", "fourth")
-COLOURS = dict(zip(STYLES, ("#d8401a", "#2f8f83", "#3b5fae", "#7b8492"), strict=True))
-SHEET = (
-    "svg{font:12px system-ui,sans-serif;fill:#5a6370}.rule{stroke:#dfe3e8}.line{fill:none;stroke-width:2}"
-    ".title{font-size:15px;font-weight:650;fill:#15181d}"
-    + "".join(f".line.{name}{{stroke:{colour}}}.{name}{{fill:{colour}}}" for name, colour in COLOURS.items())
-    + ".line{fill:none}"
-)
 
 
 def curve_rows(evaluated: Evaluated) -> list[dict[str, float]]:
@@ -82,18 +71,6 @@ def write_csv(path: Path, found: Sequence[Evaluated]) -> None:
         raise ConfigError(msg) from error
 
 
-def draw_svg(plot: Plot) -> str:
-    """A plot as an SVG file that stands alone."""
-    chart: Markup
-    if plot.kind == "histogram":
-        chart = histogram(cast("Sequence[Series]", plot.series), bins=BINS, title=plot.title, axis=plot.axis)
-    elif plot.kind == "success":
-        chart = success(cast("Sequence[Series]", plot.series), title=plot.title, axis=plot.axis)
-    else:
-        chart = lines(cast("Sequence[Curve]", plot.series), title=plot.title, axis=plot.axis)
-    return standalone(chart, plot.title, plot.series)
-
-
 def write_plots(folder: Path, evaluated: Evaluated) -> list[Path]:
     """Write accuracy against tau, an IoU histogram and precision-recall, as far as there is something to draw.
 
@@ -109,22 +86,6 @@ def write_plots(folder: Path, evaluated: Evaluated) -> list[Path]:
     stem = subject if "stage" in figures else f"maps-{subject}"
     drawn = _box_plots(evaluated) if evaluated.maps is None else _map_plots(evaluated.maps, figures["tau"])
     return save_plots(folder, {f"{stem}-{name}": plot for name, plot in drawn.items()})
-
-
-def save_plots(folder: Path, plots: Mapping[str, Plot]) -> list[Path]:
-    """Write plots by the stems of their files; see `write_plots`."""
-    paths: list[Path] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, plot in plots.items():
-            paths.append(folder / f"{name}.svg")
-            paths[-1].write_text(draw_svg(plot), encoding="utf-8")
-            if can_print():
-                paths += print_plot(plot, folder / name)
-    except OSError as error:
-        msg = f"plots={folder}: {error}"
-        raise ConfigError(msg) from error
-    return paths
 
 
 def _map_plots(scores: MapScores, tau: float | None) -> dict[str, Plot]:
@@ -163,22 +124,3 @@ def _box_plots(evaluated: Evaluated) -> dict[str, Plot]:
         "iou": Plot("Rows by IoU", "IoU", [series[0], series[-1]], "histogram"),
         "success": Plot("Rows that reach an IoU", "IoU", series, "success"),
     }
-
-
-def standalone(chart: Markup, title: str, series: Sequence[Series | Curve]) -> str:
-    """An SVG file of a chart, with title, legend and colours of its own."""
-    # Markup.replace would escape what it puts in.
-    inner = str(chart).replace("<svg ", f'<svg y="{HEAD:g}" width="{WIDTH:g}" height="{HEIGHT:g}" ', 1)
-    marks, left = Markup(""), 54.0
-    for item in series:
-        marks += Markup(
-            '<rect class="{}" x="{:.0f}" y="28" width="14" height="4"/><text x="{:.0f}" y="34">{}</text>'
-        ).format(item.style, left, left + 20, item.label)
-        left += 36 + 7 * len(item.label)
-    return str(
-        Markup(
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {:g} {:g}" width="{:g}" height="{:g}">'
-            '<style>{}</style><rect width="100%" height="100%" fill="#fff"/>'
-            '<text class="title" x="54" y="20">{}</text>{}{}</svg>\n'
-        ).format(WIDTH, HEIGHT + HEAD, 1.5 * WIDTH, 1.5 * (HEIGHT + HEAD), Markup(SHEET), title, marks, Markup(inner))
-    )

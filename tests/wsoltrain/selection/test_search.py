@@ -116,6 +116,25 @@ def test_command_searches_and_names_the_fit(trainable, recipe, tmp_path):
         CliRunner().invoke(searching.command, [word for word in words if word != "lr=0.02"], catch_exceptions=False)
 
 
+def test_shared_configurations_are_trained_and_shown_in_one_table(trainable, recipe, tmp_path):
+    words = [
+        f"recipe={recipe}", f"dataset={trainable.root}/../tiny.yaml", f"store={trainable.url}", f"out={tmp_path}",
+        "workers=0", "device=cpu", "shared=1", "each=2", "by=gt,noisy:10", "test=val", "outcomes=true",
+    ]  # fmt: skip
+    told = json.loads(CliRunner().invoke(searching.command, [*words, "--json"], catch_exceptions=False).stdout)
+    first, second = told["runs"]
+    assert [first["configuration"], second["configuration"]] == ["c000-00", "c000-01"]
+    assert first["lr"] == second["lr"]  # of the configuration; pixels.n_fg is the method's own
+    assert {path.name for path in tmp_path.glob("c*/outcomes/*")} == {"0000.npz"}
+    assert first["test"] is not None
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("best-*")}
+    shown = CliRunner().invoke(searching.command, words, catch_exceptions=False).output
+    assert shown.splitlines()[0].split()[:3] == ["configuration", "lr", "pixels.n_fg"]
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("best-*")}  # nothing is trained twice
+    with pytest.raises(ConfigError, match="cluster=dask-local runs trainings that are drawn beforehand"):
+        CliRunner().invoke(searching.command, [*words[:6], "cluster=dask-local"], catch_exceptions=False)
+
+
 def test_trials_worse_than_the_others_are_cut_short(tmp_path):
     import optuna
 

@@ -46,6 +46,10 @@ KEYS = (
     Key("metric", METRIC, "figure that chooses epochs; auto: PxAP where truth is masks, else MaxBoxAcc", "auto"),
     Key("gt", kinds.flag(), "evaluate against the ground truth of the validation split as well", False),
     split("test", "split scored against its ground truth after each epoch, for the table of select", None),
+    Key(
+        "outcomes", kinds.flag(),
+        "keep the boxes of all validation maps, some 10 kB an epoch for 100 images, for wsoltrain noise", False,
+    ),
     Key("workers", kinds.integer(0), "loader processes of each training process", otherwise="one a core of its share"),
     Key("save_every", kinds.integer(1), "steps between checkpoints", 200, unit="steps"),
     DEVICE,
@@ -166,6 +170,7 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
         metric=values["metric"],
         masks=dataset.mask_root(),
         test=values["test"],
+        outcomes=values["outcomes"],
         workers=loader_count(values["workers"]),
         save_every=values["save_every"],
         device=choose_device(values["device"]),

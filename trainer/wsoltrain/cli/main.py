@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": "Score a trained localizer on a split, beside the boxes it learned from.",
     "export": "Write a trained localizer as a torch program and as ONNX, and check both.",
     "fit": "Train a localizer; called again, resume where it stopped.",
+    "noise": "Choose again by noisy validation boxes: how much noise a selection tolerates.",
     "predict": "Find the object in images and videos.",
     "preview": "Draw what a training step would see.",
     "report": "Write one HTML page about training runs.",

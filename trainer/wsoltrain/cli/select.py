@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +17,11 @@ KEYS = (
     Key("runs", kinds.file("folder"), "folder of runs, searched with its sub-folders"),
     Key("by", STAGE, "annotator that chooses: stage of pseudo-boxes, cls or gt; by default the one of the training"),
     Key("metric", METRIC, "figure that chooses; auto: PxAP where the truth was masks, else MaxBoxAcc", "auto"),
-)
+    Key(
+        "plots", kinds.or_null(kinds.file("folder")),
+        "folder for plots of the chosen run by epoch and threshold: SVG, and PDF and PNG for papers", None,
+    ),
+)  # fmt: skip
 SHOWN = ("MaxBoxAcc", "MaxBoxAccV2", "PxAP", "iou")
 
 
@@ -47,6 +52,13 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         annotators.append("gt")
     tested = all("gt" in run.test for run in runs)
     cells = protocol_table(runs, annotators=annotators, metric=metric) if tested else []
+    files = []
+    if values["plots"]:
+        from wsolpipe.pages.plot_files import save_plots
+        from wsoltrain.selection.epoch_plots import run_plots
+
+        epochs = [run for run in runs if run.run == choice.run.run]
+        files = save_plots(Path(values["plots"]), run_plots(epochs, choice.run, metric))
     chosen: dict[str, Any] = {
         "run": choice.run.run,
         "epoch": choice.run.epoch,
@@ -64,6 +76,8 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"  note: {reason}")
     for cell in cells:
         click.echo(_line(cell))
+    for path in files:
+        click.echo(path)
 
 
 def _line(cell: dict[str, Any]) -> str:

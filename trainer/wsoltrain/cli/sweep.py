@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,20 @@ from wsoltrain.cli.sites import site_of
 from wsoltrain.cli.tables import align
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from wsoltrain.selection.trainings import Site
     from wsoltrain.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of several trainings: what tells it from the others, its folder, and words of ``fit`` without ``out=``."""
+
+    point: Mapping[str, str]
+    place: Path
+    words: tuple[str, ...]
+
 
 PLACES = ("cluster", "parallel", "out")
 
@@ -49,8 +61,6 @@ def run_sweep(
     RunFailed
         If a training failed, after the others have ended.
     """
-    from wsoltrain.selection.trainings import Training, run_trainings
-
     sweep = split_sweep(words)
     swept = [name for name in sweep.axes if name in PLACES]
     if swept:
@@ -62,12 +72,22 @@ def run_sweep(
     if sweep.axes:
         out = Path(values["out"] or f"sweeps/{out.name}")
     places = [out / _name(point) if point else out for point in points]
-    trainings = [
-        Training(place.name, (*_without(sweep.words_of(point)), f"out={place}"))
+    variants = [
+        Variant(point, place, tuple(_without(sweep.words_of(point))))
         for point, place in zip(points, places, strict=True)
     ]
-    failed = run_trainings(trainings, site_of(values, profile), out / "logs", lambda each: train(each.words))
-    lines = [_line(point, place) for point, place in zip(points, places, strict=True) if place.name not in failed]
+    run_variants(variants, out, site_of(values, profile), train, as_json=as_json)
+
+
+def run_variants(
+    variants: Sequence[Variant], out: Path, site: Site, train: Callable[[Sequence[str]], None], *, as_json: bool
+) -> None:
+    """Train variants of a recipe and show the best epoch of each; raises as `run_sweep`."""
+    from wsoltrain.selection.trainings import Training, run_trainings
+
+    trainings = [Training(each.place.name, (*each.words, f"out={each.place}")) for each in variants]
+    failed = run_trainings(trainings, site, out / "logs", lambda each: train(each.words))
+    lines = [_line(each.point, each.place) for each in variants if each.place.name not in failed]
     if as_json:
         print_json({"out": str(out), "runs": lines, "failed": failed})
     elif lines:
@@ -89,7 +109,7 @@ def _without(words: tuple[str, ...]) -> list[str]:
     return [word for word in words if word.partition("=")[0] not in PLACES]
 
 
-def _line(point: dict[str, str], place: Path) -> dict[str, Any]:
+def _line(point: Mapping[str, str], place: Path) -> dict[str, Any]:
     """Figures of a run's best epoch by the annotator that chose while it was trained."""
     from wsolpipe.metrics.protocol import annotator_of, metric_of, read_runs, select
     from wsolpipe.metrics.protocol_tables import figures_at

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsoltrain.training.recipe import Recipe
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from wsoltrain.training.ranges import Range
 
@@ -26,6 +28,36 @@ def draw(ranges: Mapping[str, Range], number: int, *, seed: int = 0) -> dict[str
         Of all configurations.
     """
     return {name: _value(each, _share(name, number, seed)) for name, each in ranges.items()}
+
+
+def shared_configurations(
+    ranges: Mapping[str, Range], shared: int, each: int, *, seed: int = 0
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Configurations drawn for all methods alike, crossed with draws of the method's own keys (thesis, table 4.4).
+
+    Parameters
+    ----------
+    ranges : mapping of str to Range
+        Keys that every recipe has (lr, weight_decay …) are shared, the others the method's own.
+    shared : int
+        Draws of the shared keys.
+    each : int
+        Draws of the method's own keys with each of them; without such keys one is enough.
+    seed : int
+        Of all draws.
+
+    Yields
+    ------
+    str, dict
+        Name, and the value of each key. With ``each=1`` configuration n is that of `draw`.
+    """
+    common = {name: one for name, one in ranges.items() if name.partition(".")[0] in Recipe.model_fields}
+    own = {name: one for name, one in ranges.items() if name not in common}
+    for number in range(shared):
+        for other in range(each if own else 1):
+            name = f"c{number:03d}" if each == 1 or not own else f"c{number:03d}-{other:02d}"
+            values = draw(common, number, seed=seed) | draw(own, number * each + other, seed=seed)
+            yield name, {key: values[key] for key in ranges}
 
 
 def _share(name: str, number: int, seed: int) -> float:

@@ -21,9 +21,10 @@ from wsoltrain.methods.base import checked
 from wsoltrain.training.annotators import CLS, read_annotators
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+    from wsolpipe.evaluate.frame import FramedBatch
     from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.metrics.protocol import Metric
     from wsoltrain.data.config import Labelling
@@ -149,7 +150,13 @@ class Evaluator:
         return scores.metric if self.metric == "auto" else cast("Metric", self.metric)
 
     def run(
-        self, model: Method[Any], device: torch.device, *, thresholds: int, more: Collection[str] = ()
+        self,
+        model: Method[Any],
+        device: torch.device,
+        *,
+        thresholds: int,
+        more: Collection[str] = (),
+        watch: Callable[[FramedBatch], None] | None = None,
     ) -> dict[str, MapScores]:
         """Score maps against each annotator in one pass; without min-max where they are in 0..1, as in the papers.
 
@@ -159,6 +166,8 @@ class Evaluator:
             Of boxes.
         more : collection of str
             Further metrics (`wsolpipe.evaluate.map_scores.MAP_METRICS`).
+        watch : callable, optional
+            Called once with each batch of maps in the frame.
 
         Returns
         -------
@@ -167,4 +176,4 @@ class Evaluator:
         """
         source = NetworkMaps(model, self.stream, device, self.method)
         frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
-        return score_against(source, self._judged, frame, thresholds=thresholds, details=False, more=more)
+        return score_against(source, self._judged, frame, thresholds=thresholds, details=False, more=more, watch=watch)

@@ -7,8 +7,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.writing import writing
+from wsolpipe.metrics.cut_boxes import CutBoxes
 from wsolpipe.metrics.protocol import Run, rank, write_run
 from wsolpipe.networks.saved_state import previous
 from wsoltrain.training import checkpoint
@@ -21,12 +24,15 @@ if TYPE_CHECKING:
 
     import torch
 
+    from wsolpipe.evaluate.frame import FramedBatch
     from wsolpipe.evaluate.map_scores import MapScores
     from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
     from wsoltrain.training.settings import Settings
 
 _log = logging.getLogger(__name__)
+OUTCOMES = "outcomes"
+"""Folder of a run with `CutBoxes` of the validation split, a file an epoch."""
 
 
 class Scoreboard:
@@ -110,10 +116,19 @@ class Scoreboard:
     def score(self, model: Method[Any], device: torch.device, epoch: int) -> list[dict[str, Any]]:
         """Score an epoch; a line of figures on validation for each annotator, the one that chooses first."""
         settings = self.settings
+        kept: list[CutBoxes] = []
+
+        def keep(batch: FramedBatch) -> None:
+            maps = [np.zeros((model.frame_side,) * 2) if each is None else each for each in batch.framed]
+            kept.append(CutBoxes.of_maps(batch.rows, model.frame_side, maps))
+
+        watches = {"val": keep} if settings.outcomes else {}
         scores = {
-            kind: each.run(model, device, thresholds=settings.thresholds, more=("otsu",))
+            kind: each.run(model, device, thresholds=settings.thresholds, more=("otsu",), watch=watches.get(kind))
             for kind, each in self.evaluators.items()
         }
+        if kept:
+            CutBoxes.joined(kept).write(settings.out / OUTCOMES / f"{epoch:04d}.npz")
         entries, test = (self._entries(kind, scores.get(kind, {})) for kind in ("val", "test"))
         if "gt" in test:
             test["otsu"] = test["gt"].pop("otsu")

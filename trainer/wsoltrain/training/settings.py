@@ -49,6 +49,8 @@ class Settings:
         torch device.
     thresholds : int
         Of the evaluations of boxes after each epoch.
+    outcomes : bool
+        Keep the boxes of all validation maps at all thresholds, a file an epoch in ``outcomes``.
     """
 
     labelling: Labelling
@@ -63,6 +65,7 @@ class Settings:
     save_every: int = 200
     device: str = "cpu"
     thresholds: int = 200
+    outcomes: bool = False
 
     @property
     def first(self) -> Annotator:

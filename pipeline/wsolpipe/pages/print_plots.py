@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.pages.charts import Series
+from wsolpipe.pages.charts import Series, ticks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WIDE, HIGH = 3.5, 2.4  # inches: one column of a two-column paper
 BINS = 20
-COLOURS = ("#d55e00", "#009e73", "#0072b2", "#7b8492")
+COLOURS = ("#d55e00", "#009e73", "#0072b2", "#7b8492", "#8a5aa8", "#c99700", "#56b4e9", "#15181d")
 DASHES = ("-", "--", "-.", ":")
 
 
@@ -43,6 +43,9 @@ def print_plot(plot: Plot, stem: Path) -> list[Path]:
         for place, item in enumerate(plot.series):
             _draw(axes, plot.kind, item, COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)])
         axes.set(xlim=(0, 1), ylim=(0, None), xlabel=plot.axis, ylabel="per cent", title=plot.title)
+        if plot.span != 1:
+            places, labels = zip(*ticks(plot.span), strict=True)
+            axes.set_xticks(places, labels)
         axes.legend(frameon=False, fontsize=7)
         paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".pdf", ".png")]
         for path in paths:

@@ -1,0 +1,179 @@
+"""The boxes of score maps at every threshold, few bytes a map: kept, they are scored against any boxes later on.
+
+A map cut to 8 bits has at most 255 thresholds, and neighbouring ones mostly give one box. So a map is kept as its peak
+and, for each box of the largest contour, the first cut at which it appears. `CutBoxes.curves` gives the very numbers of
+`wsolpipe.metrics.maxbox.iou_curves` on the maps (largest contour, the standard convention).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.writing import writing
+from wsolpipe.metrics.boxes import as_boxes
+from wsolpipe.metrics.maxbox import STANDARD, boxes_by_cut, taus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import ArrayLike
+
+    Array = np.ndarray[Any, Any]
+
+DAMAGED = "train again with outcomes=true, or remove the file to leave its epoch out"
+FIELDS = ("rows", "side", "peaks", "starts", "cuts", "boxes")
+
+
+@dataclass(frozen=True)
+class CutBoxes:
+    """Boxes of N maps at all cuts.
+
+    Attributes
+    ----------
+    rows : int64 [N]
+        Row of each map in its split.
+    side : int
+        Of the frame, pixels.
+    peaks : uint8 [N]
+        Highest value of each map; 0 where it is empty.
+    starts : int64 [N + 1]
+        Where the boxes of each map begin, and the end.
+    cuts : uint8 [K]
+        First cut of each box; a map's first is 0.
+    boxes : uint16 [K, 4]
+        (x0, y0, x1, y1) in pixels of the frame.
+    """
+
+    rows: Array
+    side: int
+    peaks: Array
+    starts: Array
+    cuts: Array
+    boxes: Array
+
+    @classmethod
+    def of_maps(cls, rows: Iterable[int], side: int, maps: Iterable[ArrayLike]) -> CutBoxes:
+        """Take the boxes of maps [side, side] in 0..1.
+
+        Raises
+        ------
+        DataError
+            If a map holds NaN or leaves 0..1.
+        """
+        peaks, cuts, boxes = [], [], []
+        for score in maps:
+            found = boxes_by_cut(score)
+            fresh = (
+                np.flatnonzero(np.append(True, (found[1:] != found[:-1]).any(1))) if len(found) else np.zeros(0, int)
+            )
+            peaks.append(len(found))
+            cuts.append(fresh.astype(np.uint8))
+            boxes.append(found[fresh].astype(np.uint16))
+        return cls(
+            np.fromiter(rows, np.int64),
+            side,
+            np.array(peaks, np.uint8),
+            np.cumsum([0, *map(len, cuts)]),
+            np.concatenate([np.zeros(0, np.uint8), *cuts]),
+            np.concatenate([np.zeros((0, 4), np.uint16), *boxes]),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[CutBoxes]) -> CutBoxes:
+        """Several, one after the other; all of one side."""
+        ends = np.cumsum([0, *(each.starts[-1] for each in parts)])
+        starts = [each.starts[:-1] + end for each, end in zip(parts, ends[:-1], strict=True)]
+        return cls(
+            np.concatenate([each.rows for each in parts]),
+            parts[0].side,
+            np.concatenate([each.peaks for each in parts]),
+            np.concatenate([*starts, ends[-1:]]),
+            np.concatenate([each.cuts for each in parts]),
+            np.concatenate([each.boxes for each in parts]),
+        )
+
+    def curves(self, sets: Sequence[Sequence[ArrayLike]], *, thresholds: int = 1000) -> Array:
+        """IoU of each map's box at each threshold with sets of boxes, such as several annotators'.
+
+        Parameters
+        ----------
+        sets : sequence of A sequences of N arrays [M, 4]
+            Boxes in pixels of the frame, in the order of `rows`. Without a box an image scores 0.
+
+        Returns
+        -------
+        float64 [A, N, thresholds]
+            The numbers of ``iou_curves_of`` on the maps themselves.
+
+        Raises
+        ------
+        DataError
+            If a set is not of N images.
+        """
+        from wsolpipe.metrics import sweep  # numba takes a second to import
+
+        if any(len(each) != len(self.rows) for each in sets):
+            msg = f"boxes of {len(self.rows)} maps, but sets of {[len(each) for each in sets]}"
+            raise DataError(msg)
+        unit, levels = float(STANDARD.inclusive), taus(thresholds)
+        found = np.zeros((len(sets), len(self.rows), thresholds))
+        for number, peak in enumerate(self.peaks.tolist()):
+            own = [as_boxes(each[number]) for each in sets]
+            place = slice(self.starts[number], self.starts[number + 1])
+            boxes = self.boxes[place].astype(np.int32) if peak else np.zeros((1, 4), np.int32)
+            truth, starts = np.concatenate(own), np.cumsum([0, *map(len, own)])
+            best = sweep.iou_by_cut(boxes, len(boxes), truth, starts, unit)
+            cuts = (levels * peak).astype(np.int64)
+            found[:, number] = best[:, np.searchsorted(self.cuts[place], cuts, side="right") - 1 if peak else cuts]
+        return found
+
+    def write(self, path: Path) -> None:
+        """Write a compressed npz file, whole or not at all.
+
+        Raises
+        ------
+        AccessError
+            If it cannot be written.
+        """
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half = path.with_name(f".{path.name}.half")
+            with half.open("wb") as file:
+                np.savez_compressed(
+                    file,
+                    rows=self.rows,
+                    side=self.side,
+                    peaks=self.peaks,
+                    starts=self.starts,
+                    cuts=self.cuts,
+                    boxes=self.boxes,
+                )
+            half.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> CutBoxes:
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        DataError
+            If the file is damaged or of another kind.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in FIELDS}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            msg = f"{path} holds no boxes of a validation split: {error}"
+            raise DataError(msg, hint=DAMAGED) from error
+        made = cls(**{**found, "side": int(found["side"])})
+        whole = len(made.rows) == len(made.peaks) == len(made.starts) - 1
+        if not whole or made.starts[-1] != len(made.cuts) or len(made.cuts) != len(made.boxes):
+            msg = f"{path} is damaged: its parts are of different lengths"
+            raise DataError(msg, hint=DAMAGED)
+        return made
