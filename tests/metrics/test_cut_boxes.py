@@ -58,7 +58,11 @@ def test_damaged_files_and_other_files_are_refused(maps, sets, tmp_path):
         path.write_bytes(damage)
         with pytest.raises(DataError, match=r"x\.npz holds no boxes"):
             CutBoxes.read(path)
-    for wrong in ({"rows": np.array([{}], object)}, {"starts": parts["starts"][1:]}, {"cuts": parts["cuts"][1:]}):
+    for wrong in (
+        {"rows": np.array([{}], object)},
+        {"starts": parts["starts"][1:]},
+        {"cut_steps": parts["cut_steps"][1:]},
+    ):
         np.savez(path, **{**parts, **wrong})
         with pytest.raises(DataError, match=r"x\.npz"):
             CutBoxes.read(path)

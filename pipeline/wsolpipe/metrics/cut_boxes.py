@@ -8,6 +8,7 @@ and, for each box of the largest contour, the first cut at which it appears. `Cu
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 DAMAGED = "train again with outcomes=true, or remove the file to leave its epoch out"
-FIELDS = ("rows", "side", "peaks", "starts", "cuts", "boxes")
+FIELDS = ("rows", "side", "peaks", "starts", "cut_steps", "box_steps")
+"""Of a file; steps are from one box to the next, which compress to a quarter."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,10 @@ class CutBoxes:
             half = path.with_name(f".{path.name}.half")
             with half.open("wb") as file:
                 np.savez_compressed(
-                    file,
-                    rows=self.rows,
-                    side=self.side,
-                    peaks=self.peaks,
-                    starts=self.starts,
-                    cuts=self.cuts,
-                    boxes=self.boxes,
-                )
+                    file, rows=self.rows, side=self.side, peaks=self.peaks, starts=self.starts,
+                    cut_steps=np.diff(self.cuts, prepend=np.uint8(0)),
+                    box_steps=np.diff(self.boxes.T.astype(np.int16), prepend=np.int16(0)),
+                )  # fmt: skip
             half.replace(path)
 
     @classmethod
@@ -168,10 +166,14 @@ class CutBoxes:
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = {name: file[name] for name in FIELDS}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            made = cls(
+                found["rows"], int(found["side"]), found["peaks"], found["starts"],
+                np.cumsum(found["cut_steps"], dtype=np.uint8),
+                np.cumsum(found["box_steps"], axis=1, dtype=np.int16).T.astype(np.uint16),
+            )  # fmt: skip
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             msg = f"{path} holds no boxes of a validation split: {error}"
             raise DataError(msg, hint=DAMAGED) from error
-        made = cls(**{**found, "side": int(found["side"])})
         whole = len(made.rows) == len(made.peaks) == len(made.starts) - 1
         if not whole or made.starts[-1] != len(made.cuts) or len(made.cuts) != len(made.boxes):
             msg = f"{path} is damaged: its parts are of different lengths"

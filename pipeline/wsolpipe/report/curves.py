@@ -95,7 +95,7 @@ def _map_plots(scores: MapScores, tau: float | None) -> dict[str, Plot]:
         every = np.arange(scores.boxes.thresholds) / scores.boxes.thresholds
         curves = [
             Curve(style, label, every, scores.boxes.curve(name))
-            for style, (name, label) in zip(STYLES, names.items(), strict=True)
+            for style, (name, label) in zip(STYLES, names.items(), strict=False)
         ]
         drawn["accuracy"] = Plot("Accuracy against threshold", "threshold", curves)
         middles = (np.arange(BINS) + 0.5) / BINS

@@ -91,7 +91,7 @@ def test_what_a_study_lacks_is_said(kept, trainable, tmp_path):
         each.unlink()
     refused(f"runs={tmp_path}", match="holds no epoch")
     np.savez(file, rows=np.array([900]), side=224, peaks=np.zeros(1, np.uint8), starts=np.zeros(2, int),
-             cuts=np.zeros(0, np.uint8), boxes=np.zeros((0, 4), np.uint16))  # fmt: skip
+             cut_steps=np.zeros(0, np.uint8), box_steps=np.zeros((4, 0), np.int16))  # fmt: skip
     refused(f"runs={tmp_path}", match="other rows")
     first = read_runs(copy / "runs")[0]
     write_run(copy / "runs", Run(first.run, first.epoch, first.validation))
