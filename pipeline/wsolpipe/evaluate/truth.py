@@ -72,18 +72,21 @@ class Truth:
     noise: float = 0.0
     seed: int = 0
     _decoded: dict[tuple[int, int], tuple[Array, Array | None]] = field(default_factory=dict, repr=False)
+    _noisy: dict[int, Array] = field(default_factory=dict, repr=False)
 
     def disturbed(self, level: float, seed: int) -> Truth:
         """Return this truth with noise."""
-        return replace(self, name=f"{self.name}, noise {level:g}", noise=level, seed=seed, _decoded={})
+        return replace(self, name=f"{self.name}, noise {level:g}", noise=level, seed=seed, _decoded={}, _noisy={})
 
     def boxes(self, row: int) -> Array:
         """Boxes [M, 4] of a row; M = 0 where it has none."""
         boxes = self.found.get(row, NO_BOX)
         if not self.noise or not len(boxes):
             return boxes
-        width, height = (int(side) for side in self.rows.sizes[row])
-        return noisy_boxes(boxes, (width, height), self.noise, seed=self.seed, row=row)
+        if row not in self._noisy:  # each epoch asks for them several times
+            width, height = (int(side) for side in self.rows.sizes[row])
+            self._noisy[row] = noisy_boxes(boxes, (width, height), self.noise, seed=self.seed, row=row)
+        return self._noisy[row]
 
     def stacked(self, rows: Iterable[int]) -> tuple[Array, Array]:
         """Boxes of many rows: positions int64 [A] in `rows` of the row that each belongs to, and boxes [A, 4]."""
