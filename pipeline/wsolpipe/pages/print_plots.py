@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def print_plot(plot: Plot, stem: Path) -> list[Path]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every step of embedding a font
     settings: Any = {"pdf.fonttype": 42, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(settings):
         figure = Figure(figsize=(WIDE, HIGH), layout="constrained")

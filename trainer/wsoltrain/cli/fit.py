@@ -48,7 +48,7 @@ KEYS = (
     split("test", "split scored against its ground truth after each epoch, for the table of select", None),
     Key(
         "outcomes", kinds.flag(),
-        "keep the boxes of all validation maps, some 10 kB an epoch for 100 images, for wsoltrain noise", False,
+        "keep the boxes of all validation maps, some 15 kB an epoch for 100 images, for wsoltrain noise", False,
     ),
     Key("workers", kinds.integer(0), "loader processes of each training process", otherwise="one a core of its share"),
     Key("save_every", kinds.integer(1), "steps between checkpoints", 200, unit="steps"),
