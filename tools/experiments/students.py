@@ -5,9 +5,11 @@
 
 Other words go to ``wsoltrain fit``. A run's folder is ``<recipe or name>-<seed>`` below `out`; called again, the script
 goes on where it stopped, and without ``recipes=`` it only shows the table of what is there. Epoch and threshold are
-chosen on the validation split by the first boxes of `by`; with ``gt=true`` a line more shows what ground truth would
-have chosen. Figures are of the test split: mean and standard deviation over seeds, and in brackets the 95 % interval of
-that mean over images (bootstrap). ``ceiling=true`` adds the recipe's network trained on ground truth, one seed.
+chosen on the validation split by the first boxes of `by`, a line for each word of it; an epoch that accuracy chose
+(``cls``) is scored at each map's own threshold by Otsu's rule. With ``gt=true`` a line more shows what ground truth
+would have chosen. Figures are of the test split: mean and standard deviation over seeds, and in brackets the 95 %
+interval of that mean over images (bootstrap). ``ceiling=true`` adds the recipe's network trained on ground truth, one
+seed.
 """
 
 from __future__ import annotations
@@ -22,19 +24,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from wsolpipe.evaluate.bootstrap import box_values, map_values
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_against
 from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.tables import baselines
 from wsolpipe.evaluate.tau import Chooser
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import load_dataset
-from wsolpipe.metrics.boxes import LEVELS
 from wsolpipe.metrics.confidence import interval
-from wsolpipe.metrics.pixels import nearest_threshold
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
+from wsoltrain.training.annotators import CLS
 from wsoltrain.training.evaluation import Evaluator, NetworkMaps
 
 FIGURES = ("MaxBoxAcc", "MaxBoxAccV2", "iou")
@@ -63,21 +66,17 @@ def score(values: dict[str, str], weights: Path) -> dict[str, Any]:
     evaluator = Evaluator(trained.recipe, labelling, str(dataset.image_root()), ["gt"], 0)
     source = NetworkMaps(trained.model, evaluator.stream, device, trained.recipe.method)
     frame = Frame(side=trained.model.frame_side, normalise=not source.has_unit_maps())
-    scores = score_against(source, evaluator.truths, frame, keep=True, details=False)["gt"]
-    tau = trained.tau or 0.0
-
-    def column(name: str) -> Any:
-        assert scores.kept is not None  # noqa: S101 - asked for
-        found = scores.kept.get(name)[1]
-        return found[:, nearest_threshold(tau, found.shape[1])].astype(float)
-
-    v2 = np.mean([column(f"all {level}") for level in LEVELS], 0)
-    rows = [100 * column("largest 0.5"), 100 * v2, column("iou")]
+    scores = score_against(source, evaluator.truths, frame, keep=True, details=False, more=("otsu",))["gt"]
+    otsu, found = scores.more["otsu"], scores.result(trained.tau)
+    assert isinstance(otsu, OtsuScores)  # noqa: S101 - asked for
+    own = otsu.scores(scores.quarantined)
+    added = map_values(scores, trained.tau) if trained.tau is not None else box_values(own)
+    share = own.figures.get("top1_loc")
+    top1 = found.get("top1_loc") if trained.tau is not None or share is None else 100 * share
     reads = trained.recipe.reads()
-    result = scores.result(tau)
-    more = {name: result.get(key) for name, key in (("accuracy", "accuracy_top1"), ("top1", "top1_loc"))}
-    about = {"tau": tau, "epoch": trained.epoch, "maps": reads.maps, "boxes": reads.boxes}
-    return about | more | dict(zip(FIGURES, (row.round(6).tolist() for row in rows), strict=True))
+    about = {"tau": trained.tau, "epoch": trained.epoch, "maps": reads.maps, "boxes": reads.boxes}
+    about |= {"accuracy": found.get("accuracy_top1"), "top1": top1}
+    return about | {name: added[name][1].astype(float).round(6).tolist() for name in FIGURES}
 
 
 def beside(values: dict[str, str], maps: str | None, boxes: str | None, by: str) -> dict[str, list[float]]:
@@ -85,11 +84,11 @@ def beside(values: dict[str, str], maps: str | None, boxes: str | None, by: str)
     results = StoreResults(values["store"], load_dataset(values["dataset"]).name)
     test, val = (results.rows(name) for name in ("test", "val"))
     chooser = None
-    if maps is not None:
+    if maps is not None and by != CLS:
         chooser = Chooser(StageMaps(results.view(maps, "val"), 0, val), find_truth(results, val, by), Frame())
     views = [] if boxes is None else [results.view(boxes, "test")]
     shown = None if maps is None else results.view(maps, "test")
-    lines = baselines(find_truth(results, test, "gt"), boxes=views, maps=shown, chooser=chooser)
+    lines = baselines(find_truth(results, test, "gt"), boxes=views, maps=shown, chooser=chooser, otsu=by == CLS)
     return {
         f"{line.name} {line.threshold}".strip(): [float(each or 0) for each in (line.accuracy, line.v2, line.iou)]
         for line in lines

@@ -17,16 +17,24 @@ from wsolpipe.metrics.pixels import nearest_threshold
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.evaluate.map_scores import Kept, MapScores
+    from wsolpipe.evaluate.box_scores import BoxScores
+    from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.evaluate.map_sources import MapSource
     from wsolpipe.evaluate.options import Options
     from wsolpipe.evaluate.results import Results
 
 Array = np.ndarray[Any, Any]
+Values = dict[str, tuple[Array, Array]]
+"""Rows [n] and what each adds [n, ...], by figure."""
 
 
-def _map_values(kept: Kept, tau: float | None) -> dict[str, tuple[Array, Array]]:
-    """Rows and what each adds, by figure; at one threshold where that was chosen beforehand."""
+def map_values(scores: MapScores, tau: float | None) -> Values:
+    """Rows of maps and what each adds, by figure; at one threshold where that was chosen beforehand.
+
+    Scored with ``keep``.
+    """
+    kept = scores.kept
+    assert kept is not None
     names = {"MaxBoxAcc": "largest 0.5", "iou": "iou"}
     names |= {f"MaxBoxAccV2_{level * 100:g}": f"all {level}" for level in LEVELS}
     found = {}
@@ -46,10 +54,20 @@ def _map_values(kept: Kept, tau: float | None) -> dict[str, tuple[Array, Array]]
     return found
 
 
-def map_intervals(scores: MapScores, tau: float | None) -> dict[str, Any]:
+def box_values(scores: BoxScores) -> Values:
+    """Rows of first boxes and what each adds, by the names of figures of maps."""
+    own = scores.values()
+    found = {
+        "MaxBoxAcc": 100 * own["recall50_top1"],
+        "MaxBoxAccV2": 100 * own["box_maxboxacc_v2"],
+        "iou": own["iou_top1"],
+    }
+    return {name: (scores.rows, values) for name, values in found.items()}
+
+
+def intervals_of(values: Values) -> dict[str, Any]:
     """Bootstrap interval of each figure; of the best over thresholds where none was chosen beforehand."""
-    assert scores.kept is not None
-    return {name: plain(interval(values)) for name, (_, values) in _map_values(scores.kept, tau).items()}
+    return {name: plain(interval(each)) for name, (_, each) in values.items()}
 
 
 def compare_maps(
@@ -74,7 +92,7 @@ def compare_maps(
         own = replace(options, maps=word, tau_maps=None) if view is None else options
         tau_2, _ = select_tau(make_chooser(results, own, twin))
     theirs = score_maps(other, scores.truth, options.frame(), threads=options.threads, keep=True, details=False)
-    return {**name, "tau": tau_2, **paired_tests(scores, tau, theirs, tau_2)}
+    return {**name, "tau": tau_2, **paired_tests(map_values(scores, tau), map_values(theirs, tau_2))}
 
 
 def other_view(results: Results, view: StageView, word: str) -> StageView:
@@ -85,15 +103,14 @@ def other_view(results: Results, view: StageView, word: str) -> StageView:
     return results.view(stage, view.split, key or None)
 
 
-def paired_tests(first: MapScores, tau_1: float | None, second: MapScores, tau_2: float | None) -> dict[str, Any]:
-    """Paired test of each figure of two results on the rows that both have; scored with ``keep``."""
-    assert first.kept is not None
-    assert second.kept is not None
-    theirs = _map_values(second.kept, tau_2)
+def paired_tests(first: Values, second: Values) -> dict[str, Any]:
+    """Paired test of each figure that both results have, on the rows that both have."""
     tests: dict[str, Any] = {}
-    for figure, (rows, values) in _map_values(first.kept, tau_1).items():
-        common, mine, its = np.intersect1d(rows, theirs[figure][0], return_indices=True)
-        tests[figure] = {**plain(compare(values[mine], theirs[figure][1][its])), "rows": len(common)}
+    for figure, (rows, values) in first.items():
+        if figure not in second:
+            continue
+        common, mine, its = np.intersect1d(rows, second[figure][0], return_indices=True)
+        tests[figure] = {**plain(compare(values[mine], second[figure][1][its])), "rows": len(common)}
     return tests
 
 

@@ -84,9 +84,14 @@ def score_blocks(blocks: Iterable[tuple[Array, Array, Array]], truth: Truth) -> 
         seen = found.add_rows(boxes[kept], *truth.stacked(mine), truth.rows.sizes[mine], objectless)
         rows.append(mine[seen.places])
         ious.append(seen.values)
+    return gather_scores({**found.result(), "rows_quarantined": quarantined}, rows, ious)
+
+
+def gather_scores(figures: dict[str, Any], rows: list[Array], ious: list[dict[str, Array]]) -> BoxScores:
+    """Scores of blocks of rows; `ious` as `wsolpipe.metrics.boxes.RowIous.values`."""
     names = ("iou_top1", "iou_best5", "iou_candidates", "iou_upper", "iou_centre")
     columns = {name: np.concatenate([np.zeros(0), *(each[name] for each in ious)]) for name in names}
-    return BoxScores({**found.result(), "rows_quarantined": quarantined}, np.concatenate(rows), columns)
+    return BoxScores(figures, np.concatenate(rows), columns)
 
 
 def _stored(view: StageView, truth: Truth) -> Iterator[tuple[Array, Array, Array]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.evaluate.bootstrap import compare_maps, map_intervals, other_view, plain
+from wsolpipe.evaluate.bootstrap import compare_maps, intervals_of, map_values, other_view, plain
 from wsolpipe.evaluate.box_scores import BoxScores, score_boxes
 from wsolpipe.evaluate.map_scores import MapScores, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
@@ -197,7 +197,7 @@ def _score_maps(
     if options.corloc == "class" and "CorLoc" in result:
         result["CorLoc"] = scores.boxes.corloc(class_oracle=True)
     if options.interval:
-        result["intervals"] = map_intervals(scores, tau)
+        result["intervals"] = intervals_of(map_values(scores, tau))
     if options.beside is not None:
         result["beside"] = compare_maps(results, scores, tau, options, view)
     if options.noise is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.evaluate.box_scores import BoxScores, score_blocks
+from wsolpipe.evaluate.box_scores import BoxScores, gather_scores, score_blocks
 from wsolpipe.maps.components import largest_region_box
 from wsolpipe.maps.normalise import minmax, to_uint8
 from wsolpipe.maps.otsu import otsu_threshold
@@ -33,7 +33,9 @@ class OtsuScores:
 
     def __init__(self) -> None:
         self.boxes = BoxEvaluation()
-        self.ious: list[Array] = []
+        self.rows: list[Array] = [np.zeros(0, np.int64)]
+        self.ious: list[dict[str, Array]] = []
+        self.named: list[Array] = []  # of each scored row, whether its class was predicted
         self.pixels = np.zeros(2, np.int64)  # of both, of either
         self.masks = 0
 
@@ -43,7 +45,10 @@ class OtsuScores:
         if truth.found:
             boxes = batch.shared("otsu boxes", lambda: otsu_boxes(batch.raw, sizes))
             seen = self.boxes.add_rows(boxes, *truth.stacked(rows), sizes, batch.objectless)
-            self.ious.append(seen.values["iou_top1"])
+            self.rows.append(rows[seen.places])
+            self.ious.append(seen.values)
+            if batch.predicted is not None:
+                self.named.append(batch.predicted[seen.places, 0] == batch.labels[seen.places])
         if truth.masks:
             for row, above in zip(rows, batch.shared("otsu masks", lambda: _otsu_masks(batch)), strict=True):
                 self._add_pixels(truth, int(row), above)
@@ -62,7 +67,23 @@ class OtsuScores:
         if pixels:
             both, either = (int(count) for count in self.pixels)
             return {"rows": self.masks, "iou": [round(both / max(either, 1), 6)]}
-        return figures_of_ious(np.concatenate([np.zeros(0), *self.ious]))
+        return figures_of_ious(np.concatenate([np.zeros(0), *(each["iou_top1"] for each in self.ious)]))
+
+    def scores(self, quarantined: int) -> BoxScores:
+        """Figures of these boxes and what each row adds, as of a stage of boxes.
+
+        Where classes were predicted, ``top1_loc`` is the share of rows whose class is right and whose box has IoU 0.5.
+
+        Parameters
+        ----------
+        quarantined : int
+            Rows whose image cannot be read.
+        """
+        found = gather_scores({**self.boxes.result(), "rows_quarantined": quarantined}, self.rows, self.ious)
+        if self.named:
+            hits = np.concatenate(self.named) & (found.ious["iou_top1"] >= 0.5)
+            found.figures["top1_loc"] = float(hits.mean()) if len(hits) else None
+        return found
 
     def result(self, tau: float | None) -> dict[str, Any]:  # noqa: ARG002 - Otsu's threshold is the map's own
         """Figures as fractions, None where no row could be scored."""

@@ -9,6 +9,7 @@ from wsolpipe.evaluate.box_scores import score_boxes, score_centred
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.otsu_scores import score_otsu
 from wsolpipe.evaluate.rows import check_rows
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.evaluate.tau import Chooser
     from wsolpipe.evaluate.truth import Truth
+
+OTSU = "Otsu of each map"
+"""What a line says of boxes for which nothing was chosen."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,12 @@ def line_of_maps(name: str, scores: MapScores, threshold: str, *, tau: float | N
 
 
 def baselines(
-    truth: Truth, *, boxes: Sequence[StageView] = (), maps: StageView | None = None, chooser: Chooser | None = None
+    truth: Truth,
+    *,
+    boxes: Sequence[StageView] = (),
+    maps: StageView | None = None,
+    chooser: Chooser | None = None,
+    otsu: bool = False,
 ) -> list[Line]:
     """Lines of a centred box, of the first map of a stage and of stages of boxes.
 
@@ -84,6 +93,8 @@ def baselines(
         Finished stages of the rows of `truth`.
     chooser : Chooser, optional
         What chooses the threshold of the maps; a second line shows them at their best.
+    otsu : bool
+        Whether a line more shows the maps' boxes at each one's own Otsu threshold.
 
     Raises
     ------
@@ -100,6 +111,9 @@ def baselines(
             by = f"{tau:.3f} by {chooser.truth.name} of {chooser.truth.rows.split}"
             lines.append(line_of_maps(maps.stage, scores, by, tau=tau))
         lines.append(line_of_maps(maps.stage, scores, "its best on these images"))
+        if otsu and truth.found:
+            own = score_otsu(StageMaps(maps, 0, truth.rows), truth)
+            lines.append(line_of_boxes(maps.stage, own, OTSU))
     if truth.found:
         lines += [line_of_boxes(view.stage, score_boxes(view, truth)) for view in boxes]
     return lines

@@ -57,6 +57,34 @@ def test_figures_are_those_of_eval_and_nothing_is_trained_twice(trainable, finis
         assert interval["value"] == pytest.approx(line["MaxBoxAcc"], abs=1e-4)
 
 
+def test_a_recipe_chosen_by_accuracy_is_scored_at_each_maps_own_threshold_in_both_commands(
+    trainable, finished, tmp_path, capsys
+):
+    (tmp_path / "mine.yaml").write_text("method: cam\nby: cls\n")
+    runs = words(trainable, tmp_path, f"{tmp_path / 'cam.yaml'},{tmp_path / 'mine.yaml'}")
+    (tmp_path / "cam.yaml").write_text("method: cam\n")
+    code, text, _ = call(capsys, "compare", *runs, "test=val", "--json")
+    assert code == 0
+    first, mine = json.loads(text)["methods"]
+    assert [first["by"], mine["by"], mine["tau"]] == ["proposals", "cls", None]
+    place = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "device=cpu", "workers=0"]
+    _, text, _ = call(capsys, "eval", f"checkpoint={tmp_path / 'mine'}", *place, "split=val", "maps=cls_maps", "--json")
+    told = json.loads(text)
+    lines = [line for line in told["table"] if line["threshold"] == "Otsu of each map"]
+    assert [line["name"] for line in lines] == ["cls_maps", "localizer"]  # what it learned from is cut alike
+    own = lines[1]
+    assert (own["accuracy"], own["v2"], own["iou"]) == pytest.approx(
+        (mine["MaxBoxAcc"], mine["MaxBoxAccV2"], mine["iou"]), abs=1e-4
+    )
+    best = told["localizer"]
+    assert own["iou"] < best["iou"]  # the threshold that these very images like best decides nothing
+    assert told["beats"]["proposals"] == (own["v2"] > told["table"][3]["v2"] and own["iou"] > told["table"][3]["iou"])
+    assert 100 * told["otsu"]["top1_loc"] <= min(best["accuracy_top1"], own["accuracy"]) + 1e-6
+    assert mine["intervals"]["iou"]["value"] == pytest.approx(mine["iou"])
+    difference = mine["against_first"]["MaxBoxAcc"]["difference"]
+    assert difference == pytest.approx(mine["MaxBoxAcc"] - first["MaxBoxAcc"], abs=1e-4)
+
+
 def test_paired_test_is_of_the_difference_to_the_first(trainable, finished, capsys):
     _, text, _ = call(capsys, "compare", *words(trainable, finished), "test=val", "--json")
     first, second = json.loads(text)["methods"]

@@ -84,6 +84,16 @@ def test_wrong_ranges_are_named(written, given, told):
         load_ranges(path, dataset="birds", changes={})
 
 
+def test_a_file_says_what_chooses_unless_somebody_does(written):
+    file = read_recipe(written(WRITTEN.replace("birds: {", "birds: {by: [cls, gt], ")))
+    assert [file.annotators(name) for name in ("birds", "cells")] == [["cls", "gt"], ["proposals"]]
+    assert "by" not in file.datasets["birds"]
+    assert read_recipe(written(f"by: noisy:10\n{WRITTEN}")).annotators("cells") == ["noisy:10"]
+    for wrong, told in (("noisy:0", "percentage"), ("3", "not a list of annotators"), ("[a, a]", "second annotator")):
+        with pytest.raises(ConfigError, match=told):
+            read_recipe(written(f"by: {wrong}\n{WRITTEN}"))
+
+
 def test_unknown_key_of_a_search_is_named(written):
     path = written(WRITTEN.replace("  crf_weight:", "  crf_wait:"))
     with pytest.raises(ConfigError, match="crf_weight"):

@@ -45,6 +45,9 @@ KEYS = (
 def command(words: tuple[str, ...], as_json: bool) -> None:
     """Train recipes one after another, choose epoch and threshold of each by validation pseudo-boxes, and compare them.
 
+    A recipe whose file says what chooses it is chosen by that, unless by= is given; where that is accuracy (cls), boxes
+    are those of each map's own Otsu threshold.
+
     Further keys are given to every recipe. Called again, resume where it stopped; recipes that are trained are only
     scored. cluster= trains them elsewhere, all at once; they are scored here. Prints one table with 95 % intervals and
     paired tests, and writes a page with the same images side by side.
@@ -74,7 +77,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         evaluator = _score(training.name, settings, values, compared)
     result, table = _table(compared, evaluator)
     page = _write(out, compared, evaluator, settings, table)
-    result |= {"split": values["test"], "by": values["by"], "page": str(page)}
+    result |= {"split": values["test"], "page": str(page)}
     if as_json:
         print_json(result)
         return
@@ -102,7 +105,8 @@ def _score(name: str, settings: Settings, values: dict[str, Any], compared: list
     labelling = replace(settings.labelling, split=values["test"])
     evaluator = Evaluator(trained.recipe, labelling, settings.root, ["gt"], settings.workers, settings.masks)
     rows = pick_rows(evaluator.truths["gt"], values["shown"])
-    compared.append(score_method(name, trained.model, trained.tau, evaluator, device, rows))
+    by = trained.annotator
+    compared.append(score_method(name, trained.model, trained.tau, evaluator, device, rows, by=by))
     return evaluator
 
 
@@ -139,10 +143,16 @@ def _cells(line: dict[str, Any]) -> list[str]:
         f"{line['MaxBoxAccV2']:.2f}",
         f"{line['iou']:.3f}",
         f"{iou['low']:.3f} to {iou['high']:.3f}",
-        "" if line["tau"] is None else f"{line['tau']:.3f}",
+        _threshold(line),
         f"{test['difference']:+.2f} ({test['low']:+.1f} to {test['high']:+.1f})" if test else "",
         f"{test['p']:.4f}" if test else "",
     ]
+
+
+def _threshold(line: dict[str, Any]) -> str:
+    if line["tau"] is None:
+        return "Otsu" if line["by"] == "cls" else ""
+    return f"{line['tau']:.3f}"
 
 
 def _write(

@@ -40,7 +40,7 @@ KEYS = (
     Key(
         "otsu",
         kinds.flag(),
-        "score the boxes at each map's own Otsu threshold as well: no split chooses it (a second pass over the images)",
+        "score boxes at each map's own Otsu threshold as well, which no split chooses; always of a run chosen by cls",
         False,
     ),
     Key("workers", kinds.integer(0), "loader processes", otherwise="one a core"),
@@ -84,10 +84,10 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     from wsolpipe.evaluate.box_scores import score_boxes
     from wsolpipe.evaluate.frame import Frame
     from wsolpipe.evaluate.map_sources import StageMaps
-    from wsolpipe.evaluate.otsu_scores import score_otsu
+    from wsolpipe.evaluate.otsu_scores import OtsuScores
     from wsolpipe.evaluate.results import StoreResults, counterpart
     from wsolpipe.evaluate.rows import rows_of_index
-    from wsolpipe.evaluate.tables import baselines, beats, line_of_boxes, line_of_maps
+    from wsolpipe.evaluate.tables import OTSU, baselines, beats, line_of_boxes, line_of_maps
     from wsolpipe.evaluate.tau import Chooser
     from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.images.dataset import load_dataset
@@ -95,7 +95,8 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     from wsoltrain.data.config import Labelling
     from wsoltrain.inference.model import load_trained
     from wsoltrain.training import checkpoint
-    from wsoltrain.training.evaluation import Evaluator, NetworkMaps
+    from wsoltrain.training.annotators import CLS
+    from wsoltrain.training.evaluation import Evaluator
 
     device = torch.device(choose_device(values["device"]))
     trained = load_trained(values["checkpoint"], device=device)
@@ -111,7 +112,9 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     maps = results.view(values["maps"], split) if values["maps"] else None
     by = checkpoint.state_of(trained.path).get("annotator", "proposals")
     chooser = None
-    if maps is not None:
+    unchosen = by == CLS and tau is None  # boxes are those of each map's own Otsu threshold
+    at_otsu = values["otsu"] or unchosen
+    if maps is not None and by != CLS:
         twin = counterpart(results, maps, values["val"])
         rows = rows_of_index(results.index_of(twin))
         chooser = Chooser(StageMaps(twin, 0, rows), find_truth(results, rows, by), Frame())
@@ -126,22 +129,25 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
         dataset.mask_root(),
     )
     truth = evaluator.truths[against]
-    lines = baselines(truth, boxes=[boxes] if boxes else [], maps=maps, chooser=chooser)
-    scores = evaluator.run(trained.model, device, thresholds=1000)[against]
+    lines = baselines(truth, boxes=[boxes] if boxes else [], maps=maps, chooser=chooser, otsu=at_otsu)
+    more = ("otsu",) if at_otsu and truth.found else ()
+    scores = evaluator.run(trained.model, device, thresholds=1000, more=more)[against]
     figures = scores.result(tau)
     tau_from = "given" if values["tau"] is not None else "these very images" if tau is None else "validation"
     shown = f"{by} of validation" if tau_from == "validation" else tau_from
     own = line_of_maps("localizer", scores, f"{figures['tau']:.3f} by {shown}", tau=tau)
-    table = [*lines, own]
-    if (values["otsu"] or trained.annotator == "cls") and truth.found:
-        source = NetworkMaps(trained.model, evaluator.stream, device, trained.recipe.method)
-        table.append(line_of_boxes("localizer", score_otsu(source, truth), "Otsu of each map"))
+    table, found, otsu = [*lines, own], scores.more.get("otsu"), None
+    if isinstance(found, OtsuScores):
+        otsu = found.scores(scores.quarantined)
+        table.append(line_of_boxes("localizer", otsu, OTSU))
+        own = table[-1] if unchosen else own
     return {
         "checkpoint": str(trained.path),
         "split": split,
         "against": against,
         "tau_from": tau_from,
         "localizer": figures,
+        "otsu": None if otsu is None else otsu.figures,
         "beside": beside,
         "boxes": score_boxes(boxes, truth).figures if boxes is not None and truth.found else None,
         "table": [asdict(line) for line in table],

@@ -41,7 +41,7 @@ KEYS = (
         "by", kinds.list_of(kinds.text("annotator", offers=("gt", "cls", "noisy:10"), source="stored stage")),
         "what chooses on validation, the first one decides: stages of boxes or masks (STAGE, NAME:STAGE@KEY), gt, "
         "noisy:PERCENT, cls",
-        ("proposals",),
+        otherwise="that of the recipe's file, else proposals",
     ),
     Key("metric", METRIC, "figure that chooses epochs; auto: PxAP where truth is masks, else MaxBoxAcc", "auto"),
     Key("gt", kinds.flag(), "evaluate against the ground truth of the validation split as well", False),
@@ -149,7 +149,7 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
     from wsoltrain.training.annotators import read_annotators
-    from wsoltrain.training.recipe_file import load_recipe
+    from wsoltrain.training.recipe_file import load_recipe, read_recipe
     from wsoltrain.training.settings import Settings
 
     require(values, "wsoltrain fit", dataset="demo")
@@ -160,13 +160,14 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     labelling = Labelling(
         store, dataset.name, values["split"], maps=reads.maps, boxes=reads.boxes, images=values["images"]
     )
-    read_annotators(values["by"])
+    by = values["by"] or read_recipe(values["recipe"]).annotators(dataset.name)
+    read_annotators(by)
     settings = Settings(
         labelling,
         root=str(dataset.image_root()),
         out=Path(values["out"] or f"{kind}/{Path(values['recipe']).stem}-{dataset.name}"),
         val=values["val"],
-        annotators=[*values["by"], *(["gt"] if values["gt"] and "gt" not in values["by"] else [])],
+        annotators=[*by, *(["gt"] if values["gt"] and "gt" not in by else [])],
         metric=values["metric"],
         masks=dataset.mask_root(),
         test=values["test"],

@@ -55,7 +55,7 @@ def score_training(settings: Settings, weights: str, split: str, *, own_threshol
 def _score(settings: Settings, path: Path, split: str, *, own_threshold: bool) -> dict[str, Any]:
     import torch
 
-    from wsolpipe.evaluate.bootstrap import map_intervals
+    from wsolpipe.evaluate.bootstrap import intervals_of, map_values
     from wsoltrain.inference.model import load_trained
     from wsoltrain.selection.comparison import score_method
     from wsoltrain.training.evaluation import Evaluator
@@ -66,9 +66,8 @@ def _score(settings: Settings, path: Path, split: str, *, own_threshold: bool) -
     evaluator = Evaluator(trained.recipe, labelling, settings.root, ["gt"], settings.workers, settings.masks)
     tau = trained.tau if own_threshold else None
     scores = score_method(path.stem, trained.model, tau, evaluator, device, details=True).scores
-    return {
-        "figures": scores.result(tau), "intervals": map_intervals(scores, tau), "rows": scores.boxes.rows_scored
-    }  # fmt: skip
+    intervals = intervals_of(map_values(scores, tau))
+    return {"figures": scores.result(tau), "intervals": intervals, "rows": scores.boxes.rows_scored}
 
 
 def measure_network(recipe: Recipe, classes: int, device_name: str) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.evaluate.bootstrap import map_intervals, paired_tests
+from wsolpipe.evaluate.bootstrap import box_values, intervals_of, map_values, paired_tests
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_against
+from wsolpipe.evaluate.otsu_scores import OtsuScores, otsu_box
 from wsolpipe.metrics import Convention, largest_box
+from wsoltrain.training.annotators import CLS
 from wsoltrain.training.evaluation import NetworkMaps
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from wsolpipe.evaluate.bootstrap import Values
+    from wsolpipe.evaluate.box_scores import BoxScores
     from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.evaluate.map_sources import MapBatch
     from wsolpipe.evaluate.truth import Truth
@@ -46,26 +50,38 @@ class Compared:
     ----------
     name : str
         Of the recipe.
+    by : str
+        What chose epoch and threshold.
     tau : float or None
         Threshold chosen on validation.
     scores : MapScores
         With what single rows add.
+    own : BoxScores or None
+        Of boxes at each map's own Otsu threshold, where accuracy chose the epoch and nothing a threshold.
     shown : dict of int to Shown
         By row.
     """
 
     name: str
+    by: str
     tau: float | None
     scores: MapScores
+    own: BoxScores | None = None
     shown: dict[int, Shown] = field(default_factory=dict)
 
     def line(self, first: Compared) -> dict[str, Any]:
         """Figures, intervals, and the paired test against the first method (None for that one itself)."""
         found = self.scores.result(self.tau)
-        intervals = map_intervals(self.scores, self.tau)
-        tests = None if first is self else paired_tests(self.scores, self.tau, first.scores, first.tau)
         figures = {name: found[name] for name in FIGURES} | {"MaxBoxAccV2": found["MaxBoxAccV2"]["mean"]}
-        return {"name": self.name, "tau": self.tau, **figures, "intervals": intervals, "against_first": tests}
+        if self.own is not None:
+            figures |= {name: float(each.mean()) for name, (_, each) in self.values().items()}
+        tests = None if first is self else paired_tests(self.values(), first.values())
+        about = {"name": self.name, "by": self.by, "tau": self.tau}
+        return {**about, **figures, "intervals": intervals_of(self.values()), "against_first": tests}
+
+    def values(self) -> Values:
+        """What single rows add to each figure."""
+        return map_values(self.scores, self.tau) if self.own is None else box_values(self.own)
 
 
 class _Watched(NetworkMaps):
@@ -91,20 +107,36 @@ def score_method(
     device: torch.device,
     rows: Sequence[int] = (),
     *,
+    by: str = "",
     details: bool = False,
 ) -> Compared:
-    """Score a method against the evaluator's only truth, with all metrics or the main ones; keep maps of some rows."""
+    """Score a method against the evaluator's only truth, with all metrics or the main ones; keep maps of some rows.
+
+    `by` chose epoch and threshold; ``cls`` has none, so that boxes are those of each map's own Otsu threshold.
+    """
     source = _Watched(model, evaluator.stream, device, name, rows=frozenset(rows))
     frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
-    (scores,) = score_against(source, evaluator.truths, frame, keep=True, details=details).values()
+    more = ("otsu",) if by == CLS and tau is None else ()
+    (scores,) = score_against(
+        source, evaluator.truths, frame, keep=True, details=details, more=None if details else more
+    ).values()
+    own = scores.more["otsu"] if more else None
+    if isinstance(own, OtsuScores):
+        shown = {row: _show_own(frame.map(raw, str(row)), raw) for row, raw in source.seen.items()}
+        return Compared(name, by, tau, scores, own.scores(scores.quarantined), shown)
     cut = scores.best_tau() if tau is None else tau
     shown = {row: _show(frame.map(raw, str(row)), cut) for row, raw in source.seen.items()}
-    return Compared(name, tau, scores, shown)
+    return Compared(name, by, tau, scores, None, shown)
 
 
 def _show(framed: Array, tau: float | None) -> Shown:
     box = largest_box(np.clip(framed, 0, 1), tau or 0.0, convention=SHOWN)
     return Shown(framed, box if box[2] > box[0] and box[3] > box[1] else None)
+
+
+def _show_own(framed: Array, raw: Array) -> Shown:
+    boxes = otsu_box(raw, framed.shape[1], framed.shape[0])
+    return Shown(framed, boxes[0] if len(boxes) else None)
 
 
 def pick_rows(truth: Truth, count: int) -> list[int]:

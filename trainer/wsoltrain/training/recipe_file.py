@@ -13,12 +13,15 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.methods.registry import known_methods
+from wsoltrain.training.annotators import read_annotators
 from wsoltrain.training.recipe import Recipe, recipe_type, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FOLDER = Path(__file__).parents[1] / "recipes"
+BY = "by"
+"""What chooses epoch and threshold unless by= is given; no key of the recipe, as no weight depends on it."""
 CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
 """Keys by which labels made during training might be asked for."""
 
@@ -39,6 +42,8 @@ class RecipeFile:
         Keys laid over those where ``profile=NAME`` is given, such as the values of another paper.
     search : dict of str to dict
         Key, or ``pixels.key`` -> `Range`.
+    by : dict of str to list of str
+        What chooses epoch and threshold where nobody says: by data set, and under ``""`` for all others.
     """
 
     name: str
@@ -46,6 +51,11 @@ class RecipeFile:
     datasets: dict[str, dict[str, Any]]
     profiles: dict[str, dict[str, Any]]
     search: dict[str, Any]
+    by: dict[str, list[str]]
+
+    def annotators(self, dataset: str) -> list[str]:
+        """What chooses epoch and threshold on a data set: as the file says, else proposals."""
+        return self.by.get(dataset) or self.by.get("") or ["proposals"]
 
 
 def known_recipes() -> list[str]:
@@ -64,7 +74,7 @@ def read_recipe(name_or_path: str) -> RecipeFile:
     Raises
     ------
     ConfigError
-        If there is no such recipe, or a section is not a mapping.
+        If there is no such recipe, a section is not a mapping, or `by` is no word of an annotator.
     """
     path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
@@ -78,7 +88,17 @@ def read_recipe(name_or_path: str) -> RecipeFile:
     if not all(isinstance(section, dict) for section in sections):
         msg = f"{path}: the file, datasets and profiles, each section in them, and search must be mappings of keys"
         raise ConfigError(msg)
-    return RecipeFile(name_or_path, keys, datasets, profiles, search)
+    by = {name: _annotators(path, section.pop(BY)) for name, section in {"": keys, **datasets}.items() if BY in section}
+    return RecipeFile(name_or_path, keys, datasets, profiles, search, by)
+
+
+def _annotators(path: Path, given: Any) -> list[str]:
+    words = given if isinstance(given, list) else [given]
+    if not all(isinstance(word, str) for word in words):
+        msg = f"{path}: by={given} is not a list of annotators"
+        raise ConfigError(msg, hint="by: cls, or by: [proposals, gt]")
+    read_annotators(words)
+    return words
 
 
 def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> Recipe:
