@@ -10,7 +10,7 @@ here=$(realpath "$(dirname "$0")")
     python "$here/random_anchors.py" dataset="$set.yaml" store=labels out="anchors-$set.safetensors"
 for recipe in "$@"; do
     own=()
-    [ "$recipe" != tedloc ] || own=("anchors=anchors-$set.safetensors")
+    [ "$recipe" != tedloc ] || own=("anchors=anchors-$set.safetensors" by=proposals,cls)
     python "$here/students.py" dataset="$set.yaml" store=labels out="runs/$set" seeds="$seeds" gt=true \
         recipes="$here/photographs/$recipe.yaml" "${own[@]}"
 done

@@ -138,25 +138,22 @@ def shares_of_windows(layer: Any, windows: Tensor, mask: Tensor | None = None) -
         return attention_weights(query.float(), key.float(), layer.scale, bias).mean(dim=-2)
 
 
-def class_token_row_of(attention: Any, joint: Tensor) -> Tensor:
-    """First row of softmax(scale · q·kᵀ) from the output of a layer's joint projection, which is not computed again.
+def class_token_row_of(attention: Any, query: Tensor, key: Tensor) -> Tensor:
+    """First row of softmax(scale · q·kᵀ) from the heads that a layer multiplies, which are not computed again.
 
     Parameters
     ----------
     attention : nn.Module
         timm's ``Attention``.
-    joint : float tensor [B, N, 3C]
-        Output of its ``qkv``, the class token first.
+    query, key : float tensor [B, heads, N, d]
+        Outputs of its ``q_norm`` and ``k_norm``, the class token first.
 
     Returns
     -------
     float32 tensor [B, heads, N]
         Rows sum to one.
     """
-    width = joint.shape[-1] // 3
-    query, key = joint[:, :1, :width], joint[..., width : 2 * width]
-    query, key = (part.reshape(*part.shape[:2], attention.num_heads, -1).transpose(1, 2) for part in (query, key))
-    return _row(attention, attention.q_norm(query), attention.k_norm(key))
+    return _row(attention, query[:, :, :1], key)
 
 
 def _row(attention: Any, query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:

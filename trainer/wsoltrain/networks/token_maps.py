@@ -139,7 +139,7 @@ def read_token_maps(net: Any, images: Tensor, *, attention: bool) -> TokenMaps:
     images : float Tensor [B, 3, H, W]
         Normalised.
     attention : bool
-        Give the class token's attention too. Of each block's attention only that row is computed a second time.
+        Give the class token's attention too, from the queries and keys that each block multiplies.
     """
     if not attention:
         return TokenMaps(net.head(patch_grid(net, images, net.forward_features(images))), None)
@@ -161,11 +161,16 @@ def patch_grid(net: Any, images: Tensor, tokens: Tensor) -> Tensor:
 def _class_token_rows(net: Any) -> Iterator[list[Tensor]]:
     """Collect the class token's attention [B, heads, N] of each block that runs meanwhile."""
     rows: list[Tensor] = []
+    queries: list[Tensor] = []
 
-    def collector(layer: Any) -> Callable[..., None]:
-        return lambda _, given, joint: rows.append(class_token_row_of(layer, joint))  # noqa: ARG005 - torch's names
+    def keep_query(_layer: Any, _given: Any, query: Tensor) -> None:
+        queries.append(query)
 
-    hooks = [block.attn.qkv.register_forward_hook(collector(block.attn)) for block in net.blocks]
+    def collector(layer: Any) -> Callable[..., None]:  # the layer norms its query first, then its key
+        return lambda _, given, key: rows.append(class_token_row_of(layer, queries.pop(), key))  # noqa: ARG005 - torch's
+
+    hooks = [block.attn.q_norm.register_forward_hook(keep_query) for block in net.blocks]
+    hooks += [block.attn.k_norm.register_forward_hook(collector(block.attn)) for block in net.blocks]
     try:
         yield rows
     finally:
