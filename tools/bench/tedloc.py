@@ -129,7 +129,7 @@ def share(whole: Callable[[], object], bare: Callable[[], object], given: argpar
 
 def measure(given: argparse.Namespace) -> dict[str, float]:
     """All figures of the parts that are asked for."""
-    found = {}
+    found: dict[str, float] = {}
     model, batch = build(given, given.classes), batch_of(given, given.classes)
     image, single = batch["image"], batch["image"][:1]
 
