@@ -71,7 +71,10 @@ def _stages() -> str:
     parts = [NOTE, "# Stages\n", "Written `stage.parameter=value` on the command line.\n"]
     for name, entry in registry.entries.items():
         needs = ", ".join(f"`{need}`" for need in entry.needs) or "the index alone"
-        parts.append(f"## {name}\n\nMakes: {entry.about}. Reads {needs}.\n\n{_table(registry.keys(name))}\n")
+        parts.append(f"## {name}\n\nMakes: {entry.about}. Reads {needs}.\n")
+        if (FOLDER.parent / "images" / "stages" / f"{name}.webp").is_file():  # drawn by tools/demo/stage_pictures.py
+            parts.append(f"![{name} of four images of the demo](../images/stages/{name}.webp)\n")
+        parts.append(f"{_table(registry.keys(name))}\n")
         outputs = [[f"`{output}`", meaning] for output, meaning in entry.outputs.items()]
         parts.append(_rows(["output", "meaning"], outputs) + "\n")
     return "\n".join(parts)

@@ -20,7 +20,7 @@ from wsolpipe.contract.errors import BadImageError, ConfigError, StoreError, Wso
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.metrics import largest_box
 from wsolpipe.pages.cuts import HALF_OPEN
-from wsolpipe.pages.pictures import heat, photo
+from wsolpipe.pages.pictures import DRAWN_COLOURS, drawn_picture, edges_picture, heat, photo
 from wsolpipe.report import row_pages
 from wsolpipe.report.material import gather
 from wsolpipe.report.page import Section, all_sections, compose
@@ -297,6 +297,25 @@ def test_a_page_of_24_large_rows_stays_below_four_megabytes(make_example):
     written = write_report(gather(example.config, n=24))
     assert written.shown == 24
     assert written.bytes < 4 * 2**20
+
+
+def test_segments_are_drawn_as_borders():
+    labels = np.zeros((224, 224), np.uint16)
+    labels[:, 100:] = 256  # equal to 0 in eight bits
+    picture = Image.open(io.BytesIO(base64.b64decode(edges_picture(labels).partition(",")[2]))).convert("RGBA")
+    alpha = np.asarray(picture)[..., 3]
+    assert (alpha[:, 100] > 0).all()
+    assert not np.delete(alpha, 100, axis=1).any()
+
+
+@pytest.mark.parametrize(("side", "drawn_as"), [(224, 9), (14, 64)])
+def test_drawn_pixels_are_seen_and_patches_keep_their_size(side, drawn_as):
+    sides = np.zeros((2, side, side), bool)
+    sides[0, 5, 6] = sides[1, 10, 12] = True
+    data = drawn_picture(*sides).partition(",")[2]
+    colours = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
+    for colour in DRAWN_COLOURS:
+        assert ((colours[..., :3] == colour).all(-1) & (colours[..., 3] > 0)).sum() == drawn_as
 
 
 def test_overlays_are_switched_by_style_alone(example):

@@ -75,7 +75,7 @@ class Card:
     Attributes
     ----------
     boxes : dict of str to list of Box
-        By layer; those of ``top`` and ``other`` are listed with their scores.
+        By layer.
     overlays : dict of str to str
         Pictures by layer: masks, segments, sampled pixels; data URIs stretched over the image.
     status : str
@@ -86,6 +86,10 @@ class Card:
         Fractions; `beside` is the IoU of the result that it is compared with.
     size : float or None
         Share of the image that its largest object takes.
+    part : str
+        Word of a–z before its address on the page, where rows of several splits have the same numbers.
+    listing : sequence of str
+        Layers whose boxes its table lists.
     """
 
     row: int
@@ -109,6 +113,8 @@ class Card:
     score: float | None = None
     beside: float | None = None
     size: float | None = None
+    part: str = ""
+    listing: Sequence[str] = ("top", "other")
 
     @property
     def difference(self) -> float | None:
@@ -118,7 +124,12 @@ class Card:
     @property
     def listed(self) -> list[Box]:
         """Boxes of its table."""
-        return [*self.boxes.get("top", ()), *self.boxes.get("other", ())]
+        return [box for layer in self.listing for box in self.boxes.get(layer, ())]
+
+    @property
+    def address(self) -> str:
+        """Its anchor on the page."""
+        return f"{self.part}r{self.row}"
 
     @property
     def words(self) -> str:
@@ -175,7 +186,7 @@ def render_gallery(gallery: Gallery) -> Part:
     """
     cards = gallery.cards
     template = open_environment().get_template("cards.html")
-    cuts = {f"r{card.row}": {each.slot: each.cuts for each in card.maps if each.cuts} for card in cards}
+    cuts = {card.address: {each.slot: each.cuts for each in card.maps if each.cuts} for card in cards}
     from markupsafe import Markup
 
     html = template.render(
@@ -184,6 +195,7 @@ def render_gallery(gallery: Gallery) -> Part:
         groups=[name for name in gallery.titles if any(card.group == name for card in cards)],
         layers=gallery.layers,
         has_truth=any(card.truth for card in cards),
+        has_scores=any(card.score is not None for card in cards),
         statuses=sorted({card.status for card in cards}),
         stages=sorted({card.stage for card in cards if card.stage}),
         classes=sorted({name or f"class {label}" for card in cards for label, name in card.classes}),

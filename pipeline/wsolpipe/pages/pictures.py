@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError
@@ -18,15 +18,19 @@ from wsolpipe.images.geometry import View, resize
 from wsolpipe.images.video import open_film, split_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Array = np.ndarray[Any, Any]
 
 HEAT_SIDE, HEAT_LEVELS = 72, 48
 MASK_SIDE = 112
+EDGE_SIDE = 224
 #: Of labels 1, 2 …: told apart in any colour vision (after Okabe and Ito, "Color universal design", 2008).
 MASK_COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (0, 114, 178))
 IGNORED = 255
+#: Background and foreground pixels that were drawn: blue and yellow, told apart in any colour vision.
+DRAWN_COLOURS = ((86, 180, 233), (240, 228, 66))
 
 #: From dark violet over teal to yellow, equal steps of lightness (after viridis): no red, which is the boxes' colour.
 HEAT_ANCHORS = ((46, 16, 82), (59, 82, 139), (38, 130, 142), (53, 183, 121), (160, 218, 57), (253, 235, 80))
@@ -125,6 +129,37 @@ def mask_picture(labels: Array) -> str:
     picture.putpalette(bytes([0, 0, 0, *(level for colour in MASK_COLOURS for level in colour), 128, 128, 128]))
     sink = io.BytesIO()
     picture.save(sink, "PNG", transparency=bytes([0, *[150] * count, 110]), optimize=True)
+    return _uri("image/png", sink.getvalue())
+
+
+def edges_picture(labels: Array) -> str:
+    """Borders between regions of labels [h, w] as a PNG data URI: white lines, clear inside the regions."""
+    side = min(EDGE_SIDE, max(labels.shape))
+    rows, columns = (np.arange(side) * length // side for length in labels.shape)
+    small = labels[rows[:, None], columns]
+    border = np.zeros(small.shape, bool)
+    border[1:] |= small[1:] != small[:-1]
+    border[:, 1:] |= small[:, 1:] != small[:, :-1]
+    return _palette_picture(border.astype(np.uint8), ((255, 255, 255),), 215)
+
+
+def drawn_picture(foreground: Array, background: Array) -> str:
+    """Pixels drawn for training, bool [h, w] each, as a PNG data URI; dots of three pixels, so that one can be seen."""
+    kinds = np.where(background, 1, np.where(foreground, 2, 0)).astype(np.uint8)
+    side = max(MASK_SIDE, max(kinds.shape))
+    if min(kinds.shape) < MASK_SIDE:  # patches: squares of their size
+        image = Image.fromarray(kinds).resize((side, side), Image.Resampling.NEAREST)
+    else:
+        image = Image.fromarray(kinds).filter(ImageFilter.MaxFilter(3))
+    return _palette_picture(np.asarray(image), DRAWN_COLOURS, 225)
+
+
+def _palette_picture(kinds: Array, colours: Sequence[tuple[int, int, int]], opacity: int) -> str:
+    """Kinds uint8 [h, w] as a PNG data URI: 0 clear, the others in their colours."""
+    picture = Image.frombytes("P", (kinds.shape[1], kinds.shape[0]), np.ascontiguousarray(kinds).tobytes())
+    picture.putpalette(bytes([0, 0, 0, *(level for colour in colours for level in colour)]))
+    sink = io.BytesIO()
+    picture.save(sink, "PNG", transparency=bytes([0, *[opacity] * len(colours)]), optimize=True)
     return _uri("image/png", sink.getvalue())
 
 

@@ -15,7 +15,7 @@ from wsolpipe.metrics.boxes import iou_per_box
 from wsolpipe.metrics.scaling import SIDE
 from wsolpipe.pages.cards import Box, Card, Gallery, Layer, Map
 from wsolpipe.pages.cuts import encode_cuts
-from wsolpipe.pages.pictures import Photo, heat, mask_picture, photo
+from wsolpipe.pages.pictures import Photo, edges_picture, heat, mask_picture, photo
 from wsolpipe.report.sample import RANKED, Pick
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ STATUSES = {
     Status.QUARANTINED: "quarantined",
     Status.ABSENT: "not made",
 }
-MASKS = ("masks", "segments")
+OVERLAYS = {"masks": mask_picture, "labels": edges_picture}
+"""Arrays of label images, and how they are drawn: masks in colours, segments by their borders."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,13 @@ def _overlays(material: Material, rows: Array) -> dict[int, dict[str, str]]:
     """Pictures of masks and segments by row and layer."""
     found: dict[int, dict[str, str]] = {}
     for view in (*material.views, *material.others):
-        name = next((each for each in MASKS if each in view.manifest.arrays), None)
+        name = next((each for each in OVERLAYS if each in view.manifest.arrays), None)
         if name is None or len(view.manifest.arrays[name].shape) != 2:
             continue
         wanted = np.sort(rows[rows < view.manifest.rows])
         for row, status, mask in zip(wanted.tolist(), view["status"][wanted], view[name][wanted], strict=True):
             if status == Status.OK:
-                found.setdefault(row, {})[layer_name(view)] = mask_picture(mask)
+                found.setdefault(row, {})[layer_name(view)] = OVERLAYS[name](mask)
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from small_cnns import SMALL
@@ -104,8 +106,42 @@ def test_table_and_page_show_every_method_and_what_is_below_a_centred_box(traina
     below = json.loads(told)["below_centred_box"]
     assert ("below a centred box" in text) == bool(below)
     page = (finished / "compare.html").read_text()
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count('<article class="card') == 3
     assert all(f"<td>{name}</td>" in page for name in ("cam", "has"))
+    assert all(page.count(f"<span>{name}</span>") == 3 for name in ("cam", "has"))  # a map of each on every card
+    assert '<option value="difference">difference to has</option>' in page
+
+
+def test_figures_of_the_cards_are_those_of_the_evaluation(trainable):
+    """IoU at the threshold of each row, of random maps: the card's half-open box against the evaluator's own."""
+    from wsolpipe.evaluate.frame import Frame
+    from wsolpipe.evaluate.map_scores import score_maps
+    from wsolpipe.evaluate.map_sources import MapBatch
+    from wsolpipe.evaluate.truth import truth_of_index
+    from wsoltrain.data.config import Labelling
+    from wsoltrain.data.stored_rows import StoredRows
+    from wsoltrain.selection.comparison import show
+    from wsoltrain.selection.method_cards import make_cards
+
+    stored = StoredRows(Labelling(trainable.url, "tiny", "val", maps=None, boxes=None))
+    truth, rows = truth_of_index(stored.index), np.arange(40)
+    rng = np.random.default_rng(0)
+    maps = [np.asarray(each, np.float32) for each in rng.random((40, 7, 7))]
+
+    class Source:
+        labels, quarantined = "true", 0
+
+        def batches(self):
+            yield MapBatch(rows, maps, None)
+
+    scores = score_maps(Source(), truth, Frame(), keep=True, details=False)
+    numbers, curves = scores.kept.get("iou")
+    seen = {row: show(maps[row], Frame(), 0.55) for row in rows.tolist()}
+    cards = make_cards(stored, Path(trainable.root), {"one": seen, "two": seen}, truth)
+    column = round(0.55 * scores.boxes.thresholds)
+    wanted = dict(zip(numbers.tolist(), curves[:, column].tolist(), strict=True))
+    assert {card.row: card.iou for card in cards} == pytest.approx(wanted, abs=1e-6)
+    assert all(card.difference == 0 for card in cards)
 
 
 @pytest.mark.parametrize(

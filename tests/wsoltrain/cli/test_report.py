@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from chromium import PROGRAM, Browser
+from trained import words as words_of_fit
+from wsolpipe import open_store
 from wsolpipe.metrics.protocol import Run, write_run
-from wsoltrain.cli.main import main
+from wsoltrain.cli.main import cli, main
+from wsoltrain.inference.model import load_trained
+from wsoltrain.pseudo.samplers import Pseudo
+from wsoltrain.selection.run_rows import find_place, run_gallery
 
 EVIL = "<script>alert(1)</script>"
 
@@ -58,12 +70,104 @@ def test_page_shows_the_choice_of_select_and_the_table_of_what_it_cost(finished,
     assert "&lt;script&gt;" in page
 
 
+@pytest.fixture(scope="module")
+def looked(trainable, tmp_path_factory):
+    """A short run of the command line, and its page of six rows of each split."""
+    out = tmp_path_factory.mktemp("looked")
+    given = [*words_of_fit(trainable, epochs=1, head_epochs=0), f"out={out}", "workers=0", "val=val"]
+    cli.main(given, standalone_mode=False)
+    cli.main(["report", f"runs={out}", "shown=6", "device=cpu"], standalone_mode=False)
+    return out
+
+
+def test_rows_show_what_is_found_and_the_pixels_that_the_sampler_draws(looked, trainable):
+    page = (looked / "report.html").read_text()
+    assert page.count('<article class="card validation') == page.count('<article class="card training') == 6
+    anchors = re.findall(r'<article class="card \w+" id="(\w+)"', page)
+    assert len(set(anchors)) == 12  # rows of both splits share numbers
+    assert "Rows are not shown" not in page
+    # The drawn pixels are those of the method's own sampler on the whole image.
+    trained = load_trained(str(looked), device=torch.device("cpu"))
+    place = find_place(looked, trained.recipe)
+    assert place.labelling.maps_key
+    given = trained.model, trained.recipe, trained.tau, place
+    gallery = run_gallery(*given, by="proposals", count=6, device=torch.device("cpu"))
+    card = next(card for card in gallery.cards if card.group == "training")
+    stored = open_store(trainable.url)["tiny"]["train"]
+    size = trained.recipe.size
+    maps = torch.from_numpy(trainable.maps[card.row].astype(np.float32) / 255)[None]
+    maps = torch.nn.functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
+    width, height = card.width, card.height
+    boxes = np.nan_to_num(stored["proposals"]["boxes"][card.row] * size / np.array([width, height] * 2, np.float32))
+    source = torch.from_numpy(trainable.source[card.row].astype(np.int64))
+    boxes = torch.from_numpy(boxes * (source >= 0).numpy()[:, None])
+    pseudo = Pseudo(maps, torch.tensor([card.row]), boxes[None], source[None])
+    drawn = trained.recipe.pixel_sampler()(pseudo, seed=trained.recipe.seed, epoch=0).labels[0].numpy()
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(card.overlays["drawn"].partition(",")[2]))))
+    side = len(picture)
+    places = ((np.arange(side) + 0.5) * size / side).astype(int)
+    kinds = np.where(drawn == 1, 2, np.where(drawn == 0, 1, 0))
+    assert np.array_equal(picture, kinds[places][:, places])
+    assert {1, 2} <= set(np.unique(picture))
+    assert card.boxes["other"]
+
+
+@pytest.mark.browser
+def test_rows_are_filtered_sorted_and_cut_in_a_browser(looked, tmp_path):
+    if not PROGRAM:
+        pytest.skip("no chromium on this machine (apt-get install chromium)")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(looked / "report.html", "sort=iou")
+        ious = browser.run("[...document.querySelectorAll('.card')].map(card => card.dataset.iou)")
+        known = [float(iou) for iou in ious if iou]
+        assert len(known) == 6  # of validation; those of training come last
+        assert known == sorted(known, reverse=True)
+        told = "[...document.querySelectorAll('.card.training .cut-iou')].map(part => part.textContent)"
+        assert not any(browser.run(told))  # ground truth of training images is not read
+        boxes = "[...document.querySelectorAll('.card')].map(card => card.dataset.box)"
+        before = browser.run(boxes)
+        script = "document.getElementById('tau').value = 900;"
+        browser.run(f"{script} document.getElementById('tau').dispatchEvent(new Event('input', {{bubbles: true}}))")
+        assert all(before)
+        assert browser.run(boxes) != before
+        shown = "getComputedStyle(document.querySelector('.card.training .scene .drawn')).display"
+        assert browser.run(shown) == "inline"
+        browser.run("document.getElementById('layer-drawn').click()")
+        assert browser.run(shown) == "none"
+        browser.run("document.getElementById('group-validation').click()")
+        display = "getComputedStyle(document.querySelector('.card.training')).display"
+        assert browser.run(display) == "none"
+        assert browser.errors == []
+        assert len(browser.requests) == 1
+    finally:
+        browser.close()
+
+
+def test_rows_that_cannot_be_shown_are_explained(looked, capsys, tmp_path):
+    shutil.copytree(looked, tmp_path / "run")
+    code, told, errors = call(capsys, "report", f"runs={tmp_path / 'run'}", f"root={tmp_path}")
+    assert code == 0, errors
+    assert "rows are not shown: images of tiny not found under root=" in told
+    record = tmp_path / "run" / "run.json"
+    record.write_text(json.dumps({"store": "x", "dataset": "tiny"}))
+    _, told, _ = call(capsys, "report", f"runs={tmp_path / 'run'}")
+    assert "does not say where the run read (split, val, root)" in told
+    assert "wsoltrain fit" in (tmp_path / "run" / "report.html").read_text()
+    (tmp_path / "run" / "best-proposals.safetensors").unlink()
+    _, told, _ = call(capsys, "report", f"runs={tmp_path / 'run'}")
+    assert "best-proposals.safetensors" in told
+    _, told, _ = call(capsys, "report", f"runs={tmp_path / 'run'}", "shown=0")
+    assert "not shown" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["runs=nowhere"], "nowhere"),
         (["by=ss"], "ss"),
         (["metric=acc"], "did you mean 'MaxBoxAcc'"),
+        (["shown=some"], "shown=some"),
         (["outt=x"], "did you mean 'out'"),
         ([], "runs="),
     ],

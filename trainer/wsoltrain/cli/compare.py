@@ -31,7 +31,7 @@ KEYS = (
     *(key for key in fit.KEYS if key.name in SHARED),
     split("test", "split on which all are scored, against its ground truth", "test"),
     Key("out", kinds.file("folder"), "folder of all runs and of the page", otherwise="compare/<dataset>"),
-    Key("shown", kinds.integer(1), "images on the page", 8),
+    Key("shown", kinds.integer(1), "images on the page", 24),
     *SITE_KEYS,
 )  # fmt: skip
 
@@ -50,7 +50,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
 
     Further keys are given to every recipe. Called again, resume where it stopped; recipes that are trained are only
     scored. cluster= trains them elsewhere, all at once; they are scored here. Prints one table with 95 % intervals and
-    paired tests, and writes a page with the same images side by side.
+    paired tests, and writes a page of the same images under each, to sort and to filter.
     """
     rest, profile = split_site(words)
     values, changes = read_recipe_words(rest, KEYS)
@@ -158,24 +158,9 @@ def _threshold(line: dict[str, Any]) -> str:
 def _write(
     out: Path, compared: list[Compared], evaluator: Evaluator, settings: Settings, table: list[list[str]]
 ) -> Path:
-    import numpy as np
+    from wsoltrain.selection.compare_page import write_compare_page
 
-    from wsolpipe.images.decode import decode, read_file
-    from wsolpipe.images.geometry import resize
-    from wsoltrain.inference.side_by_side import SIDE, draw_side_by_side, write_page
-
-    truth, items = evaluator.truths["gt"], evaluator.stream.items
-    rows = sorted(compared[0].shown)
-    pictures = [resize(decode(read_file(items.path(row))), (SIDE, SIDE)) for row in rows]
-    truths = [truth.boxes(row) / np.tile(truth.rows.sizes[row], 2) for row in rows]
-    methods = {}
-    for each in compared:
-        cells = [each.shown.get(row) for row in rows]
-        methods[each.name] = [
-            None if cell is None else (cell.map, None if cell.box is None else cell.box / len(cell.map))
-            for cell in cells
-        ]
     page = out / "compare.html"
-    title = f"{', '.join(methods)} on {settings.labelling.dataset}"
-    write_page(page, draw_side_by_side(pictures, truths, methods), table, title=title)
+    title = f"{', '.join(each.name for each in compared)} on {settings.labelling.dataset}"
+    write_compare_page(page, compared, evaluator, Path(settings.root), table, title=title)
     return page

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, read_keys, require
 from wsoltrain.cli import select
 from wsoltrain.cli.command import make_command
+from wsoltrain.cli.common_keys import DEVICE
+
+if TYPE_CHECKING:
+    from wsolpipe.pages.cards import Gallery
 
 KEYS = (
     *select.KEYS,
+    Key("shown", kinds.integer(0), "rows of validation, and as many of training, on the page; 0 for none", 24),
+    Key(
+        "root", kinds.file("folder"), "folder of the image files, if they are no longer where they were",
+        otherwise="that of the training",
+    ),
+    DEVICE,
     Key("out", kinds.file("HTML file"), "file to write", otherwise="<runs>/report.html"),
-)
+)  # fmt: skip
 
 
 @make_command(
@@ -26,8 +37,13 @@ KEYS = (
     json_help="Print the choice and the path of the page as JSON.",
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """Write one HTML page about runs: what was chosen, curves, losses, epochs, and what choosing cost."""
+    """Write one HTML page about runs: what was chosen, curves, losses, epochs, what choosing cost, and rows.
+
+    Rows are those of the chosen run: its map and box on validation beside ground truth and pseudo-boxes, and on
+    training images the pixels that its sampler draws.
+    """
     from wsolpipe.metrics.protocol import annotator_of, metric_of, read_runs
+    from wsolpipe.metrics.protocol import select as choose
     from wsoltrain.selection.run_page import write_run_page
 
     values = read_keys(words, KEYS)
@@ -37,8 +53,10 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     by = values["by"] or annotator_of(runs)
     metric = metric_of(runs, by) if values["metric"] == "auto" else values["metric"]
     out = Path(values["out"] or folder / "report.html")
+    choice = choose(runs, by, metric=metric)
+    rows = _rows(folder, choice.run.run, by, values) if values["shown"] else ""
     try:
-        choice = write_run_page(out, folder, runs, by=by, metric=metric)
+        write_run_page(out, folder, runs, choice, by=by, metric=metric, rows=rows)
     except OSError as error:
         msg = f"cannot write {out}: {error.strerror}"
         raise ConfigError(msg, hint="choose another place with out=FILE.html") from error
@@ -47,3 +65,29 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(told))
     else:
         click.echo(f"{out}: {choice.run.name}, chosen by {by} of {len(runs)} epochs")
+        if isinstance(rows, str) and rows:
+            click.echo(f"  note: rows are not shown: {rows}")
+
+
+def _rows(folder: Path, name: str, by: str, values: dict[str, Any]) -> Gallery | str:
+    """Rows of the chosen run, or why they cannot be shown."""
+    import torch
+
+    from wsolpipe.networks.devices import choose_device
+    from wsoltrain.inference.model import load_trained
+    from wsoltrain.selection.run_page import find_run
+    from wsoltrain.selection.run_rows import find_place, run_gallery
+    from wsoltrain.training.annotators import read_annotators
+
+    device = torch.device(choose_device(values["device"]))
+    run = find_run(folder, name)
+    if run is None:
+        return f"no folder {name} with its weights lies under {folder}"
+    try:
+        trained = load_trained(str(run / read_annotators([by])[0].file_name), device=device)
+        place = find_place(run, trained.recipe, values["root"])
+        return run_gallery(
+            trained.model, trained.recipe, trained.tau, place, by=by, count=values["shown"], device=device
+        )
+    except WsolError as error:
+        return f"{error.message}{f' ({error.hint})' if error.hint else ''}"

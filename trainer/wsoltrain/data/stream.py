@@ -18,6 +18,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
@@ -29,7 +30,7 @@ from wsoltrain.data.items import Item, Items
 from wsoltrain.data.order import BatchOrder, Shuffle, Uneven, draw_frames, epoch_order, rank_share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from wsoltrain.data.items import Made
 
@@ -158,6 +159,11 @@ class Stream:
             if loaded.batch:
                 yield loaded.batch
         self._enter(order.epoch + 1, 0)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Stream these rows alone, from the beginning of an epoch; those that cannot be used are left out."""
+        self.rows = np.intersect1d(self.rows, np.asarray(rows, np.int64))
+        self._enter(0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""

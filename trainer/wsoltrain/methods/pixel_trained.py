@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsoltrain.methods.base import Batch
+    from wsoltrain.pseudo.samplers import Drawn
 
 
 class PixelTrainedKeys(PixelKeys, CrfKeys, SizeKeys, MaskedClassificationKeys, WindowKeys, Keys):
@@ -65,11 +66,8 @@ class PixelTrained(Method[K]):
             Current epoch of the run, and the one from which barriers grow steeper.
         """
         keys, task = self.keys, self.task
-        maps = maps_to_view(batch["maps"], batch["window"], task.size, grid_hw=batch.get("grid_hw"))
-        if keys.maps_normalised == "crop":
-            maps = _spread(maps)
-        pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
-        drawn = self.sampler(pseudo, seed=task.seed, epoch=epoch)
+        maps = self._pseudo_maps(batch)
+        drawn = self._draw(maps, batch, epoch)
         labelled = task.processes.sum((drawn.labels != IGNORE).sum()).float() / task.processes.world
         parts = {"pixels": keys.pixel_weight * partial_cross_entropy(logits, drawn.labels, labelled=labelled)}
         prob = logits.softmax(1)
@@ -95,6 +93,19 @@ class PixelTrained(Method[K]):
             parts["joint_crf"] = keys.joint_crf_weight * self._joint_crf(prob, batch)
             task.lap("joint_crf")
         return Losses(parts, drawn.counts)
+
+    def draw_pixels(self, batch: Batch, epoch: int) -> Drawn:
+        """Draw the labels of `map_losses`."""
+        return self._draw(self._pseudo_maps(batch), batch, epoch)
+
+    def _draw(self, maps: Tensor, batch: Batch, epoch: int) -> Drawn:
+        pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
+        return self.sampler(pseudo, seed=self.task.seed, epoch=epoch)
+
+    def _pseudo_maps(self, batch: Batch) -> Tensor:
+        """Maps of the pseudo-labels in the crop, [B, M, S, S]."""
+        maps = maps_to_view(batch["maps"], batch["window"], self.task.size, grid_hw=batch.get("grid_hw"))
+        return _spread(maps) if self.keys.maps_normalised == "crop" else maps
 
     def _joint_crf(self, prob: Tensor, batch: Batch) -> Tensor:
         """CRF energy of the frames and those beside; the maps of these have gradients too."""

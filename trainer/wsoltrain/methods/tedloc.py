@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsoltrain.methods.base import Batch
+    from wsoltrain.pseudo.samplers import Drawn
 
 
 class TedLocKeys(BackboneKeys):
@@ -157,9 +158,7 @@ class TedLoc(Method[TedLocKeys]):
         with task.autocast():
             z, logits = self(batch["image"])
         task.lap("forward")
-        seeds = maps_to_view(batch["maps"], batch["window"], task.size, grid_hw=batch.get("grid_hw"))
-        seeds = nn.functional.adaptive_avg_pool2d(seeds[:, :1], logits.shape[-2:])
-        drawn = self.sampler(Pseudo(seeds, batch["row"]), seed=task.seed, epoch=epoch)
+        drawn = self._draw(batch, logits.shape[-2:], epoch)
         foreground = drawn.labels == FOREGROUND
         known = foreground | (drawn.labels == BACKGROUND)
         parts = {"kd": keys.kd_weight * self._kd(z, foreground, batch["label"])}
@@ -169,6 +168,15 @@ class TedLoc(Method[TedLocKeys]):
             parts["icl"] = keys.icl_weight * cross_entropy(self.scores(pooled(z, logits)), batch["label"])
         task.lap("losses")
         return Losses(parts, drawn.counts)
+
+    def draw_pixels(self, batch: Batch, epoch: int) -> Drawn:
+        """Draw the patches of `losses`."""
+        return self._draw(batch, self(batch["image"])[1].shape[-2:], epoch)
+
+    def _draw(self, batch: Batch, grid: torch.Size, epoch: int) -> Drawn:
+        seeds = maps_to_view(batch["maps"], batch["window"], self.task.size, grid_hw=batch.get("grid_hw"))
+        seeds = nn.functional.adaptive_avg_pool2d(seeds[:, :1], grid)
+        return self.sampler(Pseudo(seeds, batch["row"]), seed=self.task.seed, epoch=epoch)
 
     def _kd(self, z: Tensor, foreground: Tensor, label: Tensor) -> Tensor:
         """Eq. 3.1: cross-entropy of drawn foreground patches with the image's class."""

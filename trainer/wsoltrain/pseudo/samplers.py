@@ -9,7 +9,7 @@ background never grows into what it must keep out of.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -66,6 +66,14 @@ class Sampler(Protocol):
 
     def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
         """Draw labels for a batch."""
+
+
+@runtime_checkable
+class DrawsPixels(Protocol):
+    """A method that is trained on drawn pixels, and can show them."""
+
+    def draw_pixels(self, batch: Mapping[str, Tensor], epoch: int) -> Drawn:
+        """Draw the labels on which the losses of this batch would be taken in this epoch."""
 
 
 @dataclass(frozen=True)

@@ -122,21 +122,21 @@ def score_method(
     ).values()
     own = scores.more["otsu"] if more else None
     if isinstance(own, OtsuScores):
-        shown = {row: _show_own(frame.map(raw, str(row)), raw) for row, raw in source.seen.items()}
+        shown = {row: show(raw, frame, None) for row, raw in source.seen.items()}
         return Compared(name, by, tau, scores, own.scores(scores.quarantined), shown)
     cut = scores.best_tau() if tau is None else tau
-    shown = {row: _show(frame.map(raw, str(row)), cut) for row, raw in source.seen.items()}
+    shown = {row: show(raw, frame, cut) for row, raw in source.seen.items()}
     return Compared(name, by, tau, scores, None, shown)
 
 
-def _show(framed: Array, tau: float | None) -> Shown:
-    box = largest_box(np.clip(framed, 0, 1), tau or 0.0, convention=SHOWN)
+def show(raw: Array, frame: Frame, tau: float | None) -> Shown:
+    """A map in the frame and its box at a threshold; at the map's own, by Otsu, where that is None."""
+    framed = frame.map(raw, "a row")
+    if tau is None:
+        found = otsu_box(raw, frame.side, frame.side)
+        return Shown(framed, found[0] if len(found) else None)
+    box = largest_box(np.clip(framed, 0, 1), tau, convention=SHOWN)
     return Shown(framed, box if box[2] > box[0] and box[3] > box[1] else None)
-
-
-def _show_own(framed: Array, raw: Array) -> Shown:
-    boxes = otsu_box(raw, framed.shape[1], framed.shape[0])
-    return Shown(framed, boxes[0] if len(boxes) else None)
 
 
 def pick_rows(truth: Truth, count: int) -> list[int]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.metrics.protocol import curve_of, doubts, select
+from wsolpipe.metrics.protocol import curve_of, doubts
 from wsolpipe.metrics.protocol_tables import protocol_table
+from wsolpipe.pages.cards import render_gallery
 from wsolpipe.pages.charts import Curve, legend, lines
 from wsolpipe.pages.document import Part, compose_page, open_environment
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.metrics.protocol import Choice, Metric, Run
+    from wsolpipe.pages.cards import Gallery
 
 STYLES = ("top1", "otsu", "cut", "best5", "centre")
 NOT_LOSSES = {"kind", "step", "epoch", "phase"}
 LISTED = 60
+LOG = "metrics.jsonl"
 
 HEAD = """
 <header><p class="kicker">wsoltrain report</p>
@@ -58,9 +61,13 @@ EPOCHS = """
 {% if more %}<p class="more">{{ more }} more epochs: <code>wsoltrain select --json</code></p>{% endif %}
 """
 
+NO_ROWS = """<p class="note">Rows are not shown: {{ why }}</p>"""
 
-def write_run_page(path: Path, folder: Path, runs: Sequence[Run], *, by: str, metric: Metric) -> Choice:
-    """Write the page of the runs under a folder; the choice that it shows.
+
+def write_run_page(
+    path: Path, folder: Path, runs: Sequence[Run], choice: Choice, *, by: str, metric: Metric, rows: Gallery | str = ""
+) -> None:
+    """Write the page of the runs under a folder.
 
     Parameters
     ----------
@@ -70,8 +77,12 @@ def write_run_page(path: Path, folder: Path, runs: Sequence[Run], *, by: str, me
         Where the runs were found: their losses are read from ``metrics.jsonl`` beside them.
     runs : sequence of Run
         Epochs with their figures.
+    choice : Choice
+        What is chosen of them.
     by : str
         Annotator that chooses.
+    rows : Gallery or str
+        Rows of the chosen run, or why there are none.
 
     Raises
     ------
@@ -80,7 +91,6 @@ def write_run_page(path: Path, folder: Path, runs: Sequence[Run], *, by: str, me
     DataError
         If the annotator has no figures in a run.
     """
-    choice = select(runs, by, metric=metric)
     names = list(dict.fromkeys(run.run for run in runs))
     reasons = doubts(runs, by, choice, metric=metric)
     parts = [_part("head", "", HEAD, choice=choice, metric=metric, by=by, runs=runs, names=names, reasons=reasons)]
@@ -90,9 +100,10 @@ def write_run_page(path: Path, folder: Path, runs: Sequence[Run], *, by: str, me
         annotators = [by, *(["gt"] if by != "gt" and all("gt" in run.validation for run in runs) else [])]
         parts.append(_cost(protocol_table(runs, annotators=annotators, metric=metric)))
     parts.append(_epochs(runs, metric))
+    if rows:
+        parts.append(_part("rows", "Rows", NO_ROWS, why=rows) if isinstance(rows, str) else render_gallery(rows))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(compose_page(f"{choice.run.run} – wsoltrain report", parts), encoding="utf-8")
-    return choice
 
 
 def _part(name: str, title: str, template: str, **facts: Any) -> Part:
@@ -134,18 +145,25 @@ def _by_threshold(run: Run) -> list[tuple[str, Any, Any]]:
     return [(title, lines(curves, title=title, axis="threshold"), legend(curves))]
 
 
+def find_run(folder: Path, name: str) -> Path | None:
+    """Folder of a run by its name, or the only one, among those under a folder; None where neither is there."""
+    files = sorted(folder.rglob(LOG))
+    path = next((each for each in files if each.parent.name == name), files[0] if len(files) == 1 else None)
+    return None if path is None else path.parent
+
+
 def _losses(folder: Path, name: str) -> list[tuple[str, Any, Any]]:
     """Each loss by step, as a share of its highest value."""
-    files = sorted(folder.rglob("metrics.jsonl"))
-    path = next((each for each in files if each.parent.name == name), files[0] if len(files) == 1 else None)
-    if path is None:
+    found = find_run(folder, name)
+    if found is None:
         return []
+    path = found / LOG
     try:
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         msg = f"cannot read {path}: {error}"
         raise DataError(msg) from error
-    steps = [line for line in found if line.get("kind") == "step"]
+    steps = [line for line in logged if line.get("kind") == "step"]
     losses = [
         key for key in dict.fromkeys(key for line in steps for key in line)
         if key not in NOT_LOSSES and not key.startswith("count ")

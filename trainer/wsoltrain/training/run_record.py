@@ -42,7 +42,7 @@ class RunRecord:
 
     def __init__(self, out: Path, about: Mapping[str, Any], *, gpus: int) -> None:
         self.path, self.gpus, self.since = out / RUN_FILE, gpus, time.monotonic()
-        before = _read(self.path)
+        before = read_record(self.path)
         self.spent = {name: float(before.get(name, 0.0)) for name in ("hours", "gpu_hours")}
         self.fields = {
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -84,6 +84,10 @@ def record_run(trainer: Trainer) -> RunRecord:
     about = {
         "store": labelling.store,
         "dataset": labelling.dataset,
+        "split": labelling.split,
+        "val": settings.val,
+        "root": str(Path(settings.root).absolute()),
+        **({"images": labelling.images} if labelling.images else {}),
         "keys": keys,
         "device": _device_name(device),
         "processes": trainer.group.world,
@@ -107,8 +111,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The record of an earlier start; empty where there is none that can be read."""
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a run; empty where there is none that can be read."""
     with suppress(OSError, ValueError):
         found = json.loads(path.read_bytes())
         if isinstance(found, dict):

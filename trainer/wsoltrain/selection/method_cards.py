@@ -1,0 +1,162 @@
+"""Rows under trained localizers as cards of a page: photograph, map and box of each method, ground truth, IoU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsolpipe.contract.errors import BadImageError
+from wsolpipe.metrics.boxes import best_iou, centred_box
+from wsolpipe.metrics.scaling import SIDE, standard_boxes
+from wsolpipe.pages.cards import Box, Card, Gallery, Layer, Map
+from wsolpipe.pages.cuts import encode_cuts
+from wsolpipe.pages.pictures import Photo, heat, photo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from wsolpipe.evaluate.truth import Truth
+    from wsoltrain.data.stored_rows import StoredRows
+    from wsoltrain.selection.comparison import Shown
+
+Array = np.ndarray[Any, Any]
+PHOTO, HEAT = Photo(360, 72, "WEBP"), 48
+COLUMNS = ("image_id", "path", "labels", "width", "height", "orientation", "sha256")
+
+
+def make_cards(
+    stored: StoredRows,
+    root: Path,
+    methods: Mapping[str, Mapping[int, Shown]],
+    truth: Truth | None = None,
+    *,
+    group: str = "",
+    part: str = "",
+) -> list[Card]:
+    """A card for each row that the first method has a map of.
+
+    Parameters
+    ----------
+    stored : StoredRows
+        Where the rows' names, labels and sizes are.
+    root : Path
+        Folder of the image files.
+    methods : mapping of str to mapping of int to Shown
+        Maps and boxes by method and row. IoU and headline are those of the first, the difference is to the second.
+    truth : Truth, optional
+        Boxes by which IoU is measured, as the standard evaluator counts.
+    group, part : str
+        As of `wsolpipe.pages.cards.Card`.
+    """
+    rows = sorted(next(iter(methods.values())))
+    if not rows:
+        return []
+    table = stored.index.table(list(COLUMNS), start=rows[0], stop=rows[-1] + 1)
+    found = table.take([row - rows[0] for row in rows]).to_pylist()
+    return [
+        _card(stored, root, row, info, {name: seen[row] for name, seen in methods.items() if row in seen}, truth, group,
+              part, list(methods))
+        for row, info in zip(rows, found, strict=True)
+    ]  # fmt: skip
+
+
+def method_layers(names: Sequence[str]) -> list[str]:
+    """Word of CSS for the boxes of each method: one colour for the first, one for the second, one for the others."""
+    others = ["of-" + "".join(sign if sign.isalnum() else "-" for sign in name) for name in names]
+    return ["top", "beside", *others[2:]][: len(names)]
+
+
+def method_gallery(
+    cards: Sequence[Card],
+    names: Sequence[str],
+    *,
+    tau: float | None,
+    titles: Mapping[str, str] | None = None,
+    layers: Sequence[Layer] = (),
+    more_maps: Sequence[str] = (),
+) -> Gallery:
+    """Cards with the switches of their methods.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the methods.
+    tau : float or None
+        Threshold at which the page opens its cut box, of the first method's map.
+    titles : mapping of str to str, optional
+        Names of the groups of cards.
+    layers : sequence of Layer
+        What else is drawn.
+    more_maps : sequence of str
+        Maps after those of the methods.
+    """
+    shown = [Layer(word, f"box of {name}") for word, name in zip(method_layers(names), names, strict=True)]
+    if any(card.truth for card in cards):
+        shown.append(Layer("truth", "ground truth"))
+    present = {name for card in cards for name in (*card.boxes, *card.overlays)}
+    shown += [layer for layer in layers if layer.name in present]
+    shown += [Layer("cut", "cut box of the map", shown=False), Layer("heat", f"map of {names[0]}", shown=False)]
+    return Gallery(
+        cards, shown, dict(titles or {}), lead=names[0], beside=names[1] if len(names) > 1 else "",
+        map_names=dict(enumerate([*names, *more_maps])), cut=(0, 0.5 if tau is None else tau),
+    )  # fmt: skip
+
+
+def _card(
+    stored: StoredRows,
+    root: Path,
+    row: int,
+    info: Mapping[str, Any],
+    seen: Mapping[str, Shown],
+    truth: Truth | None,
+    group: str,
+    part: str,
+    names: Sequence[str],
+) -> Card:
+    size = max(int(info["width"] or 0), 1), max(int(info["height"] or 0), 1)
+    own = truth.boxes(row) if truth is not None else np.zeros((0, 4))
+    maps, boxes, ious = [], {}, {}
+    for slot, (name, layer) in enumerate(zip(names, method_layers(names), strict=True)):
+        if name not in seen:
+            continue
+        shown = seen[name]
+        cuts = encode_cuts(np.clip(shown.map, 0, 1)) if shown.map.shape == (SIDE, SIDE) else ""
+        maps.append(Map(slot, name, heat(shown.map, side=HEAT), cuts))
+        if len(own):
+            ious[name] = frame_iou(shown.box, own, size, len(shown.map))
+        if shown.box is not None:
+            boxes[layer] = [image_box(shown.box, size, len(shown.map), slot=slot, name=name, iou=ious.get(name))]
+    image, missing = None, ""
+    try:
+        image = photo(root, info["path"], orientation=info["orientation"], sha256=info["sha256"] or None, how=PHOTO)
+    except BadImageError as error:
+        missing = error.message
+    areas = (own[:, 2:] - own[:, :2]).prod(1) if len(own) else np.zeros(0)
+    return Card(
+        row, group, info["image_id"], *size, image=image, missing=missing,
+        classes=[(int(label), stored.index.manifest.class_names.get(str(label), "")) for label in info["labels"] or []],
+        truth=[image_box(box, size, None) for box in own], boxes=boxes, maps=maps,
+        iou=ious.get(names[0]), beside=ious.get(names[1]) if len(names) > 1 else None,
+        centre=best_iou(centred_box(*size), own) if len(own) else None,
+        size=float(areas.max() / (size[0] * size[1])) if len(own) else None,
+        part=part, listing=method_layers(names) if len(names) > 1 else (),
+    )  # fmt: skip
+
+
+def frame_iou(box: Array | None, truth: Array, size: tuple[int, int], side: int) -> float:
+    """Best IoU of a half-open box of the frame with true boxes of the image, as the standard evaluator counts."""
+    if box is None:
+        return 0.0
+    inclusive = np.minimum(np.asarray(box, np.float64), side - 1)[None]
+    return best_iou(inclusive, standard_boxes(truth, size, side=side), inclusive=True)
+
+
+def image_box(
+    box: Array, size: tuple[int, int], side: int | None, *, slot: int = -1, name: str = "", iou: float | None = None
+) -> Box:
+    """A box of a square frame, or with `side` None of the image, in pixels of the image (width, height)."""
+    scale = np.tile(np.asarray(size, np.float64) / (side or size), 2)
+    x0, y0, x1, y1 = (np.asarray(box, np.float64) * scale).tolist()
+    return Box(x0, y0, x1 - x0, y1 - y0, source=slot, source_name=name, iou=iou)
