@@ -100,7 +100,7 @@ def _layers(material: Material, cards: Sequence[Card]) -> Iterable[Layer]:
         yield Layer("top", name)
         if "other" in present:
             yield Layer("other", "other boxes")
-    if material.rival is not None:
+    if "beside" in present:
         yield Layer("beside", _rival_name(material))
     if material.map_slots:
         yield Layer("cut", "cut box of the map", shown=material.boxes is None)

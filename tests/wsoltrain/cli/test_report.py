@@ -15,9 +15,10 @@ from PIL import Image
 
 from chromium import PROGRAM, Browser
 from trained import words as words_of_fit
-from wsolpipe import open_store
 from wsolpipe.metrics.protocol import Run, write_run
 from wsoltrain.cli.main import cli, main
+from wsoltrain.data.stream import ItemConfig, Stream
+from wsoltrain.data.views import maps_to_view
 from wsoltrain.inference.model import load_trained
 from wsoltrain.pseudo.samplers import Pseudo
 from wsoltrain.selection.run_rows import find_place, run_gallery
@@ -93,20 +94,17 @@ def test_rows_show_what_is_found_and_the_pixels_that_the_sampler_draws(looked, t
     given = trained.model, trained.recipe, trained.tau, place
     gallery = run_gallery(*given, by="proposals", count=6, device=torch.device("cpu"))
     card = next(card for card in gallery.cards if card.group == "training")
-    stored = open_store(trainable.url)["tiny"]["train"]
     size = trained.recipe.size
-    maps = torch.from_numpy(trainable.maps[card.row].astype(np.float32) / 255)[None]
-    maps = torch.nn.functional.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
-    width, height = card.width, card.height
-    boxes = np.nan_to_num(stored["proposals"]["boxes"][card.row] * size / np.array([width, height] * 2, np.float32))
-    source = torch.from_numpy(trainable.source[card.row].astype(np.int64))
-    boxes = torch.from_numpy(boxes * (source >= 0).numpy()[:, None])
-    pseudo = Pseudo(maps, torch.tensor([card.row]), boxes[None], source[None])
-    drawn = trained.recipe.pixel_sampler()(pseudo, seed=trained.recipe.seed, epoch=0).labels[0].numpy()
+    items = Stream(ItemConfig(place.labelling, root=trainable.root, size=size, train=False), batch_size=40)
+    batch = next(iter(items))
+    maps = maps_to_view(batch["maps"], batch["window"], size)
+    pseudo = Pseudo(maps, batch["row"], batch["boxes"], batch["box_map"])
+    drawn = trained.recipe.pixel_sampler()(pseudo, seed=trained.recipe.seed, epoch=0)
+    labels = drawn.labels[batch["row"].tolist().index(card.row)].numpy()
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(card.overlays["drawn"].partition(",")[2]))))
     side = len(picture)
     places = ((np.arange(side) + 0.5) * size / side).astype(int)
-    kinds = np.where(drawn == 1, 2, np.where(drawn == 0, 1, 0))
+    kinds = np.where(labels == 1, 2, np.where(labels == 0, 1, 0))
     assert np.array_equal(picture, kinds[places][:, places])
     assert {1, 2} <= set(np.unique(picture))
     assert card.boxes["other"]

@@ -14,6 +14,7 @@ from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.rows import rows_of_index
+from wsolpipe.metrics.protocol import RUN_FILE
 from wsolpipe.pages.cards import Layer, Map
 from wsolpipe.pages.pictures import drawn_picture, heat
 from wsoltrain.data.config import ItemConfig, Labelling
@@ -24,7 +25,7 @@ from wsoltrain.selection.comparison import pick_rows, show
 from wsoltrain.selection.method_cards import HEAT, image_box, make_cards, method_gallery
 from wsoltrain.training.annotators import read_annotators
 from wsoltrain.training.evaluation import NetworkMaps
-from wsoltrain.training.run_record import RUN_FILE, read_record
+from wsoltrain.training.run_record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,9 +101,9 @@ def run_gallery(
     validation = _validation(model, recipe, tau, place, by, count, device)
     training = _training(model, recipe, tau, place, count, device)
     layers = [
-        Layer("beside", f"box of {by}"),
-        Layer("other", f"boxes of {place.labelling.boxes}"),
-        Layer(DRAWN, "pixels drawn for training (yellow: foreground, blue: background)"),
+        Layer("beside", f"validation: pseudo-box of {by}"),
+        Layer("other", f"training: boxes of {place.labelling.boxes}"),
+        Layer(DRAWN, "training: pixels drawn (yellow foreground, blue background)"),
     ]
     titles = {"validation": f"validation ({place.val})", "training": f"training ({place.labelling.split})"}
     stage = place.labelling.maps

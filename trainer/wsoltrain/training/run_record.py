@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.writing import writing
+from wsolpipe.metrics.protocol import RUN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsoltrain.training.loop import Trainer
 
-RUN_FILE = "run.json"
 PACKAGES = ("wsolpipe", "torch", "torchvision", "timm", "numpy", "zarr")
 #: Events after which the hours are written: what a kill loses of them is less than an epoch.
 KEPT_AT = frozenset({"speed", "val"})
