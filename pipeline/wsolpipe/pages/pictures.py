@@ -134,9 +134,7 @@ def mask_picture(labels: Array) -> str:
 
 def edges_picture(labels: Array) -> str:
     """Borders between regions of labels [h, w] as a PNG data URI: white lines, clear inside the regions."""
-    side = min(EDGE_SIDE, max(labels.shape))
-    rows, columns = (np.arange(side) * length // side for length in labels.shape)
-    small = labels[rows[:, None], columns]
+    small = _nearest(labels, min(EDGE_SIDE, max(labels.shape)))
     border = np.zeros(small.shape, bool)
     border[1:] |= small[1:] != small[:-1]
     border[:, 1:] |= small[:, 1:] != small[:, :-1]
@@ -146,12 +144,17 @@ def edges_picture(labels: Array) -> str:
 def drawn_picture(foreground: Array, background: Array) -> str:
     """Pixels drawn for training, bool [h, w] each, as a PNG data URI; dots of three pixels, so that one can be seen."""
     kinds = np.where(background, 1, np.where(foreground, 2, 0)).astype(np.uint8)
-    side = max(MASK_SIDE, max(kinds.shape))
     if min(kinds.shape) < MASK_SIDE:  # patches: squares of their size
-        image = Image.fromarray(kinds).resize((side, side), Image.Resampling.NEAREST)
+        kinds = _nearest(kinds, MASK_SIDE)
     else:
-        image = Image.fromarray(kinds).filter(ImageFilter.MaxFilter(3))
-    return _palette_picture(np.asarray(image), DRAWN_COLOURS, 225)
+        kinds = np.asarray(Image.fromarray(kinds).filter(ImageFilter.MaxFilter(3)))
+    return _palette_picture(kinds, DRAWN_COLOURS, 225)
+
+
+def _nearest(values: Array, side: int) -> Array:
+    """Values [h, w] under the centres of `side` × `side` pixels."""
+    rows, columns = ((2 * np.arange(side) + 1) * length // (2 * side) for length in values.shape)
+    return np.asarray(values[rows[:, None], columns])
 
 
 def _palette_picture(kinds: Array, colours: Sequence[tuple[int, int, int]], opacity: int) -> str:

@@ -75,7 +75,7 @@ def test_page_shows_the_choice_of_select_and_the_table_of_what_it_cost(finished,
 def looked(trainable, tmp_path_factory):
     """A short run of the command line, and its page of six rows of each split."""
     out = tmp_path_factory.mktemp("looked")
-    given = [*words_of_fit(trainable, epochs=1, head_epochs=0), f"out={out}", "workers=0", "val=val"]
+    given = [*words_of_fit(trainable, epochs=4, head_epochs=0, lr=0.05), f"out={out}", "workers=0", "val=val"]
     cli.main(given, standalone_mode=False)
     cli.main(["report", f"runs={out}", "shown=6", "device=cpu"], standalone_mode=False)
     return out
