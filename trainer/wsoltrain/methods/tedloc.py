@@ -158,7 +158,7 @@ class TedLoc(Method[TedLocKeys]):
         with task.autocast():
             z, logits = self(batch["image"])
         task.lap("forward")
-        drawn = self._draw(batch, logits.shape[-2:], epoch)
+        drawn = self._draw(batch, logits, epoch)
         foreground = drawn.labels == FOREGROUND
         known = foreground | (drawn.labels == BACKGROUND)
         parts = {"kd": keys.kd_weight * self._kd(z, foreground, batch["label"])}
@@ -171,11 +171,12 @@ class TedLoc(Method[TedLocKeys]):
 
     def draw_pixels(self, batch: Batch, epoch: int) -> Drawn:
         """Draw the patches of `losses`."""
-        return self._draw(batch, self(batch["image"])[1].shape[-2:], epoch)
+        return self._draw(batch, self(batch["image"])[1], epoch)
 
-    def _draw(self, batch: Batch, grid: torch.Size, epoch: int) -> Drawn:
+    def _draw(self, batch: Batch, logits: Tensor, epoch: int) -> Drawn:
+        """Draw patches of the grid of logits [B, h, w]."""
         seeds = maps_to_view(batch["maps"], batch["window"], self.task.size, grid_hw=batch.get("grid_hw"))
-        seeds = nn.functional.adaptive_avg_pool2d(seeds[:, :1], grid)
+        seeds = nn.functional.adaptive_avg_pool2d(seeds[:, :1], logits.shape[-2:])
         return self.sampler(Pseudo(seeds, batch["row"]), seed=self.task.seed, epoch=epoch)
 
     def _kd(self, z: Tensor, foreground: Tensor, label: Tensor) -> Tensor:
