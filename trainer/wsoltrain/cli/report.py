@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wsolpipe.pages.cards import Gallery
 
 KEYS = (
-    *select.KEYS,
+    *(key for key in select.KEYS if key.name in ("runs", "by", "metric")),
     Key("shown", kinds.integer(0), "rows of validation, and as many of training, on the page; 0 for none", 24),
     Key(
         "root", kinds.file("folder"), "folder of the image files, if they are no longer where they were",
