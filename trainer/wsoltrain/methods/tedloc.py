@@ -176,7 +176,7 @@ class TedLoc(Method[TedLocKeys]):
     def _draw(self, batch: Batch, logits: Tensor, epoch: int) -> Drawn:
         """Draw patches of the grid of logits [B, h, w]."""
         seeds = maps_to_view(batch["maps"], batch["window"], self.task.size, grid_hw=batch.get("grid_hw"))
-        seeds = nn.functional.adaptive_avg_pool2d(seeds[:, :1], logits.shape[-2:])
+        seeds = nn.functional.adaptive_avg_pool2d(seeds[:, :1], (logits.shape[-2], logits.shape[-1]))
         return self.sampler(Pseudo(seeds, batch["row"]), seed=self.task.seed, epoch=epoch)
 
     def _kd(self, z: Tensor, foreground: Tensor, label: Tensor) -> Tensor:
