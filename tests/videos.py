@@ -39,3 +39,16 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def tear(path: Path, after: int) -> None:
+    """Overwrite the first key frame past packet `after` of a file with zeros."""
+    import av
+
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    broken = next(packet for packet in packets[after:] if packet.is_keyframe)
+    start = broken.pos + 4
+    data[start : start + broken.size - 4] = bytes(broken.size - 4)
+    path.write_bytes(data)

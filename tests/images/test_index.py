@@ -14,21 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from whole_index import build_tables, check_listing, scan_rows
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.schema import INDEX_COLUMNS
 from wsolpipe.images.importers import list_split
-from wsolpipe.images.index import check_listing, order_rows
+from wsolpipe.images.index import order_rows
 from wsolpipe.images.index_tables import (
     ANNOTATION_SCHEMA,
     INDEX_SCHEMA,
-    build_tables,
     column_digests,
     read_parquet,
     rows_digest,
     write_parquet,
+    write_parts,
 )
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
-from wsolpipe.images.scan import Scan, scan_rows
+from wsolpipe.images.scan import Scan
 
 GOOD = Scan(100, "ab", 12, 10, 1)
 
@@ -184,8 +185,10 @@ def test_parquet_bytes_repeat_and_read_back_the_same():
 def test_row_groups_hold_a_shard():
     rows = [ListedRow(f"{n:05d}", "p") for n in range(5000)]
     index, _ = build_tables(rows, [GOOD] * 5000, [])
-    layout = pq.read_metadata(io.BytesIO(write_parquet(index)))
+    data = write_parquet(index)
+    layout = pq.read_metadata(io.BytesIO(data))
     assert [layout.row_group(n).num_rows for n in range(layout.num_row_groups)] == [4096, 904]
+    assert write_parts([index.slice(0, 4096), index.slice(4096)], index.schema) == data
 
 
 def test_digests_follow_values_and_order_only():

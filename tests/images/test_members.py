@@ -13,13 +13,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from whole_index import scan_rows
 from wsolpipe.cli.main import cli
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
 from wsolpipe.engine.image_files import is_readable
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.scan import scan_rows
 from wsolpipe.pages.pictures import photo
 
 

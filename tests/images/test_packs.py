@@ -7,10 +7,10 @@ import json
 
 import pytest
 
+from whole_index import build_tables, check_listing, scan_rows
 from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.index import check_listing, order_rows
-from wsolpipe.images.index_tables import build_tables, column_digests
-from wsolpipe.images.scan import scan_rows
+from wsolpipe.images.index import order_rows
+from wsolpipe.images.index_tables import column_digests
 
 
 def lines(path):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from videos import write_video
+from videos import tear, write_video
 from wsolpipe.contract.errors import BadImageError, DataError
 from wsolpipe.images import video
 from wsolpipe.images.importers import list_split, source_stamp
@@ -68,14 +68,9 @@ def test_a_reader_of_the_second_half_does_not_decode_the_first(film_file, monkey
 
 
 def test_a_broken_stretch_costs_its_frames_alone(film_file, tmp_path):
-    data = bytearray(film_file.read_bytes())
-    with av.open(str(film_file)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-    broken = next(packet for packet in packets[20:] if packet.is_keyframe)
-    start = broken.pos + 4
-    data[start : start + broken.size - 4] = bytes(broken.size - 4)
     torn = tmp_path / "torn.mp4"
-    torn.write_bytes(data)
+    torn.write_bytes(film_file.read_bytes())
+    tear(torn, after=20)
     film = open_film(torn)
     good, bad = [], []
     for number in range(60):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
@@ -14,8 +16,11 @@ from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
+from wsolpipe.images.groups import beside
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from wsolpipe.contract.reader import Index
     from wsolpipe.engine.session import Session
     from wsolpipe.networks.sources import Weights
@@ -41,6 +46,7 @@ class Node:
     upstream: tuple[Node, ...] = ()
     weights: dict[str, Weights] = field(default_factory=dict)
     dataset: str = ""
+    frames_beside: int = 0
 
     @cached_property
     def key(self) -> str | None:
@@ -61,7 +67,15 @@ class Node:
         """Units of `need` that this node's `unit` reads."""
         if need.split is None or unit is None:
             return need.units
-        return list(need.shards.covering(*self.shards.span(unit)))
+        span = self.shards.span(unit)
+        near = self.beside(*span)
+        return sorted({*need.shards.covering(*span), *np.unique(near[near >= 0] // need.shards.shard_rows).tolist()})
+
+    def beside(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Rows beside rows `start` … `stop` − 1 that are read with them, int64 [n, 2 · frames_beside], −1 for none."""
+        if not self.frames_beside or self.index is None:
+            return np.empty((stop - start, 0), np.int64)
+        return _beside(self.index, self.frames_beside)[start:stop]
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -71,6 +85,17 @@ class Node:
             if node.split is not None:
                 mine.update(node.columns)
         return tuple(sorted(mine))
+
+
+@lru_cache(maxsize=4)
+def _beside(index: Index, count: int) -> NDArray[np.int64]:
+    """Rows beside each row of an index, which never changes under its key."""
+    table = index.table(["group", "frame"])
+    names = table.column("group").fill_null("").to_numpy(zero_copy_only=False)
+    groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    groups[names == ""] = -1
+    frames = table.column("frame").fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return beside(groups, frames, count, count)
 
 
 @dataclass(frozen=True)
@@ -178,7 +203,10 @@ def _make_node(
     fetch: bool,
 ) -> Node:
     entry, params = session.registry[stage], session.params(stage)
-    bare = Node(stage, split, entry, params, upstream=upstream, dataset=session.dataset.name)
+    kind, near = session.stage_class(stage), 0
+    if entry.kind == "rows":
+        near = kind.frames_beside(params)  # type: ignore[union-attr]
+    bare = Node(stage, split, entry, params, upstream=upstream, dataset=session.dataset.name, frames_beside=near)
     splits = [split] if split is not None else list(session.stage_class(stage).splits_needed(params))  # type: ignore[union-attr]
     for name in splits:
         if indexes[name] is None:

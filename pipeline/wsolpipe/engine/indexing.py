@@ -7,19 +7,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import digest, sha256_bytes, short_key
 from wsolpipe.contract.errors import ConfigError, SchemaMismatch, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
-from wsolpipe.contract.parquet import read_parquet
+from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.reader import Index
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.clock import now
@@ -28,19 +30,19 @@ from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.index_damage import is_damaged, note_manifest
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.listing import Annotation, ListedRow, describe_ignored
+from wsolpipe.images.listing import Annotation, describe_ignored
 from wsolpipe.images.video import file_of
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     import pyarrow as pa
 
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
-    from wsolpipe.images.listing import Listing
+    from wsolpipe.images.listing import ListedRow, Listing
     from wsolpipe.images.scan import Scan
 
 VERSION = 1
@@ -84,27 +86,31 @@ class IndexWork:
         `check` is called after every file and may raise to end the scan.
         """
         from wsolpipe.images.index_tables import write_parquet
+        from wsolpipe.images.listing_tables import listed_rows, scan_table
         from wsolpipe.images.scan import scan_rows
 
         began = time.perf_counter()
         start, stop = self.shards().span(shard)
-        rows = [ListedRow(**row) for row in _read(self.session, f"{self.folder}/listing.parquet", start, stop)]
-        rows = [row._replace(labels=tuple(row.labels)) for row in rows]
+        listed = read_parquet(self.session.backend, f"{self.folder}/listing.parquet", start=start, stop=stop)
         root, exif = self.session.root, self.session.dataset.exif
-        known = self._known_scans(shard, rows)
-        unknown_rows = [row for position, row in enumerate(rows) if position not in known]
-        fresh = iter(scan_rows(root, unknown_rows, exif=exif, threads=self.session.threads(), check=check))
-        scans = [known[position] if position in known else next(fresh) for position in range(len(rows))]
-        stamps = [_modified(root / row.path) for row in rows]
-        table = [
-            {**asdict(scan), "path": row.path, "modified": t} for scan, row, t in zip(scans, rows, stamps, strict=True)
-        ]
-        data = write_parquet(_table(table))
-        seconds = time.perf_counter() - began
-        bad = sum(1 for scan in scans if scan.reason)
+        known = self._known_scans(shard, listed)
+        unknown = (row for position, row in enumerate(listed_rows(listed)) if position not in known)
+        scans = scan_rows(root, unknown, exif=exif, threads=self.session.threads(), check=check)
+        bad = 0
+
+        def found() -> Iterator[tuple[ListedRow, Scan, int]]:
+            nonlocal bad
+            for position, row in enumerate(listed_rows(listed)):
+                scan = known.get(position) or next(scans)
+                bad += bool(scan.reason)
+                yield row, scan, _modified(root / row.path)
+
+        with contextlib.closing(scans):
+            data = write_parquet(scan_table(found()))
+        seconds, rows = time.perf_counter() - began, stop - start
         record = CommitRecord(
-            shard=shard, start=start, stop=stop, objects={}, ok=len(rows) - bad, seconds=round(seconds, 3),
-            rows_per_second=round(len(rows) / max(seconds, 1e-9), 2), host=socket.gethostname(), time=now(),
+            shard=shard, start=start, stop=stop, objects={}, ok=rows - bad, seconds=round(seconds, 3),
+            rows_per_second=round(rows / max(seconds, 1e-9), 2), host=socket.gethostname(), time=now(),
         )  # fmt: skip
         put(self.session.backend, self.folder, record, {"scan": (f"{self.folder}/scan/{shard}.parquet", data)}, lease)
         standing = read_record(self.session.backend, self.folder, shard)
@@ -113,23 +119,22 @@ class IndexWork:
             raise StoreError(msg)
         return standing
 
-    def _known_scans(self, shard: int, rows: list[ListedRow]) -> dict[int, Scan]:
+    def _known_scans(self, shard: int, listed: pa.Table) -> dict[int, Scan]:
         """Scans of the index before this one whose file has the same path, size and time of change."""
-        from wsolpipe.images.scan import Scan
+        from wsolpipe.images.listing_tables import stored_scans
 
-        previous = self.notes().get("previous")
+        previous, backend = self.notes().get("previous"), self.session.backend
         if not previous:
             return {}
         name = f"{stage_folder(self.session.dataset.name, self.split, 'index', previous)}/scan/{shard}.parquet"
-        if self.session.backend.size(name) is None:
+        if backend.size(name) is None:
             return {}
         known = {}
-        old_rows = _read(self.session, name, 0, SCAN_ROWS)
-        for position, (row, old) in enumerate(zip(rows, old_rows, strict=False)):
-            modified = old.pop("modified")
-            same = old.pop("path") == row.path and modified and modified == _modified(self.session.root / row.path)
-            if same and not old["reason"]:
-                known[position] = Scan(**old)
+        before = stored_scans(read_parquet(backend, name, start=0, stop=SCAN_ROWS))
+        for position, (here, (scan, path, modified)) in enumerate(zip(listed["path"], before, strict=False)):
+            same = path == here.as_py() and modified and modified == _modified(self.session.root / path)
+            if same and not scan.reason:
+                known[position] = scan
         return known
 
     def assemble(self) -> Index:
@@ -142,40 +147,25 @@ class IndexWork:
         TornShardError
             If scans were damaged; they are discarded and pending again.
         """
-        from wsolpipe.images.index import check_listing
-        from wsolpipe.images.index_tables import build_tables, column_digests, write_parquet
-        from wsolpipe.images.scan import Scan
+        from wsolpipe.images.index_tables import column_digests, write_parquet
 
         if self._discard_damaged_scans():
             msg = f"scans of {self.folder} were damaged and are made again"
             raise TornShardError(msg, hint="run again: it resumes")
         backend, dataset, notes = self.session.backend, self.session.dataset, self.notes()
-        rows = [
-            ListedRow(**{**row, "labels": tuple(row["labels"])})
-            for row in _read(self.session, f"{self.folder}/listing.parquet", 0, notes["rows"])
-        ]
-        annotations = [
-            Annotation(**row)
-            for row in _read(self.session, f"{self.folder}/listing_annotations.parquet", 0, notes["annotations"])
-        ]
-        scans: list[Scan] = []
-        for shard in range(len(self.shards())):
-            for row in _read(self.session, f"{self.folder}/scan/{shard}.parquet", 0, SCAN_ROWS):
-                scans.append(Scan(**{name: value for name, value in row.items() if name not in {"path", "modified"}}))
-        checked = check_listing(rows, scans, annotations, subject=f"{dataset.name}, split {self.split}")
-        index, truth = build_tables(rows, scans, checked.annotations)
+        index, truth, clipped = self._tables(notes["annotations"])
         tables = {"index.parquet": write_parquet(index), "annotations.parquet": write_parquet(truth)}
         for name, data in tables.items():
             backend.replace(f"{self.folder}/{name}", data)
         kinds = Counter(truth.column("kind").to_pylist())
-        labels = Counter(label for row in rows for label in row.labels)
+        labels = Counter(label for part in index.column("labels").chunks for label in part.flatten().to_pylist())
         manifest = IndexManifest(
             dataset=dataset.name,
             split=self.split,
             key=self.key,
             fingerprint=notes["fingerprint"],
-            rows=len(rows),
-            quarantined=sum(1 for reason in index.column("reason").to_pylist() if reason),
+            rows=len(index),
+            quarantined=sum(1 for reason in index.column("reason") if reason.as_py()),
             shard_rows=SCAN_ROWS,
             objects={name: StoredObject(sha256=sha256_bytes(data), bytes=len(data)) for name, data in tables.items()},
             digests=column_digests(index),
@@ -186,7 +176,7 @@ class IndexWork:
             boxes=kinds["box"],
             masks=kinds["mask"],
             rows_with_truth=len(set(truth.column("row").to_pylist())),
-            clipped_boxes=checked.clipped,
+            clipped_boxes=clipped,
             ignored=notes.get("ignored", {}),
             selection=notes["selection"],
             params=notes["params"],
@@ -197,6 +187,32 @@ class IndexWork:
         if backend.create(f"{self.folder}/manifest.json", manifest.to_bytes()):
             note_manifest(self.session, self.folder, sha256_bytes(manifest.to_bytes()))
         return Index(self.session.store, dataset.name, self.split, self.key)
+
+    def _tables(self, annotated: int) -> tuple[pa.Table, pa.Table, int]:
+        """Index and annotations, checked against each other, and the number of boxes that were clipped."""
+        import pyarrow as pa
+
+        from wsolpipe.images.index import ListingCheck
+        from wsolpipe.images.index_tables import index_part, truth_table
+        from wsolpipe.images.listing_tables import PART_ROWS, listed_rows, stored_scans
+
+        backend, shards = self.session.backend, self.shards()
+        truth = read_parquet(backend, f"{self.folder}/listing_annotations.parquet", start=0, stop=annotated)
+        check = ListingCheck(
+            [Annotation(**row) for row in truth.to_pylist()], subject=f"{self.session.dataset.name}, split {self.split}"
+        )
+        listing, parts = ParquetRows(backend, f"{self.folder}/listing.parquet"), []
+        for shard in range(len(shards)):
+            start, stop = shards.span(shard)
+            scans = read_parquet(backend, f"{self.folder}/scan/{shard}.parquet", start=0, stop=SCAN_ROWS)
+            found = zip(listed_rows(listing.table(start=start, stop=stop)), stored_scans(scans), strict=True)
+            while part := list(islice(found, PART_ROWS)):
+                rows, made = [row for row, _ in part], [scan for _, (scan, *_) in part]
+                check.add(rows, made)
+                parts.append(index_part(start, rows, made))
+                start += len(rows)
+        checked = check.finish()
+        return pa.concat_tables(parts), truth_table(checked.annotations, checked.numbers), checked.clipped
 
     def _discard_damaged_scans(self) -> int:
         """Forget scans whose bytes are not those of their record; return how many."""
@@ -234,6 +250,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     """
     from wsolpipe.images.index import order_rows
     from wsolpipe.images.index_tables import write_parquet
+    from wsolpipe.images.listing_tables import annotation_table, write_listing
 
     dataset, backend = session.dataset, session.backend
     base = f"{split_folder(dataset.name, split)}/index"
@@ -277,8 +294,8 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
         "objectless": list(listing.objectless), "selection": session.config.selection(),
         "params": {"exif": dataset.exif}, "previous": present.key if present and present.key != work.key else None,
     }  # fmt: skip
-    backend.create(f"{work.folder}/listing.parquet", write_parquet(_listing_table(rows)))
-    backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(_annotation_table(annotations)))
+    backend.create(f"{work.folder}/listing.parquet", write_listing(rows))
+    backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(annotation_table(annotations)))
     backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
     note = {**last_seen(backend, work.folder), "stamp": stamp, "time": now()}
     backend.replace(f"{work.folder}/seen.json", json.dumps(note).encode())
@@ -354,39 +371,10 @@ def _select(session: Session, rows: list[ListedRow]) -> list[ListedRow]:
 
 
 def _listing_digest(rows: Iterable[ListedRow], annotations: Iterable[Annotation]) -> str:
-    lines = [json.dumps([*row[:5], *row[6:]], ensure_ascii=False) for row in rows]
-    lines += [json.dumps(item[:7], ensure_ascii=False) for item in annotations]
-    return sha256_bytes("\n".join(lines).encode())
-
-
-def _listing_table(rows: list[ListedRow]) -> pa.Table:
-    import pyarrow as pa
-
-    types = {
-        "image_id": pa.string(), "path": pa.string(), "labels": pa.list_(pa.int32()), "width": pa.int32(),
-        "height": pa.int32(), "size_where": pa.string(), "group": pa.string(), "frame": pa.int32(),
-        "reason": pa.string(),
-    }  # fmt: skip
-    return pa.table({name: pa.array([getattr(row, name) for row in rows], kind) for name, kind in types.items()})
-
-
-def _annotation_table(annotations: list[Annotation]) -> pa.Table:
-    import pyarrow as pa
-
-    kinds = {name: pa.float64() if name in {"x0", "y0", "x1", "y1"} else pa.string() for name in Annotation._fields}
-    return pa.table(
-        {name: pa.array([getattr(item, name) for item in annotations], kind) for name, kind in kinds.items()}
-    )
-
-
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(rows)
-
-
-def _read(session: Session, name: str, start: int, stop: int) -> list[dict[str, Any]]:
-    return list(read_parquet(session.backend, name, start=start, stop=stop).to_pylist())
+    text = hashlib.sha256()
+    for number, values in enumerate(chain(([*row[:5], *row[6:]] for row in rows), (item[:7] for item in annotations))):
+        text.update(("\n" * bool(number) + json.dumps(values, ensure_ascii=False)).encode())
+    return text.hexdigest()
 
 
 def _modified(path: Path) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.canonical import digest, sha256_bytes
 from wsolpipe.contract.errors import StoreError, TornShardError
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
@@ -29,7 +29,7 @@ from wsolpipe.images.index_tables import rows_digest
 from wsolpipe.stages.base import Rows, Stage, Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -104,14 +104,14 @@ class ShardJob:
         assert self.node.index is not None
         columns = [*READ_ALWAYS, *(name for name in self.node.columns if name not in READ_ALWAYS)]
         table = self.memory.spans(self.node.index).table(columns, start=start, stop=stop)
-        digest = rows_digest(table, self.node.columns)
+        found_rows = digest_of_rows(self.node, table, start)
         contents = upstream_contents(self.session, self.node, self.shard)
         upstream = self._read_upstream(start, stop)
         if upstream_contents(self.session, self.node, self.shard) != contents:
             msg = f"what shard {self.shard} of {self.node.stage} reads was remade meanwhile"
             raise TornShardError(msg)
         checkpoint = Checkpoint.of(
-            self.session.config, self.node, self.shard, digest, contents, self.generation, self.stage.grain()
+            self.session.config, self.node, self.shard, found_rows, contents, self.generation, self.stage.grain()
         )
         arrays, status, reasons = self._run_blocks(table, start, stop, upstream, checkpoint)
         seconds = checkpoint.spent + time.perf_counter() - began
@@ -120,7 +120,7 @@ class ShardJob:
             shard=self.shard,
             start=start,
             stop=stop,
-            rows_digest=digest,
+            rows_digest=found_rows,
             objects={},
             upstream=contents,
             ok=int((status == Status.OK).sum()),
@@ -150,8 +150,8 @@ class ShardJob:
             record = view.record(self.shard)
             if record is None or (record.start, record.stop) != (start, stop):
                 continue
-            digest = rows_digest(node.index.table(node.columns, start=start, stop=stop), node.columns)
-            if record.rows_digest != digest or record.upstream != upstream_contents(
+            found_rows = digest_of_rows(node, node.index.table(node.columns, start=start, stop=stop), start)
+            if record.rows_digest != found_rows or record.upstream != upstream_contents(
                 self.session, self.node, self.shard
             ):
                 continue
@@ -173,19 +173,20 @@ class ShardJob:
             if node.split is None:
                 continue
             view = StageView(self.session.store, node.dataset, node.split, node.stage, str(node.key))
-            reasons = self._check_upstream(view, node.shards.covering(start, stop))
+            reasons = self._check_upstream(view, self.node.reads(node, self.shard))
             arrays = {name: view[name][start:stop] for name in [*view.manifest.arrays, "status"]}
             upstream = Upstream(arrays, arrays.pop("status"), view.manifest.params)
             found[node.stage] = (view, upstream, reasons)
         return found
 
-    def _check_upstream(self, view: StageView, numbers: range) -> dict[int, str]:
+    def _check_upstream(self, view: StageView, numbers: Iterable[int | None]) -> dict[int, str]:
         """Check every shard that is read against its record; return why rows of it are quarantined.
 
         Zarr alone would not notice: a missing object reads as fill values, and a changed byte often decodes.
         """
         reasons: dict[int, str] = {}
         for number in numbers:
+            assert number is not None
             record = view.record(number)
             if record is None:
                 msg = f"shard {number} of {view.stage} is needed and missing"
@@ -281,8 +282,15 @@ class ShardJob:
 
         numbers = np.arange(start + first, start + last, dtype=np.int64)
         return Rows(
-            numbers, part, load, status=status, reasons=reasons, threads=self.stage.context.threads, parts=parts
-        )
+            numbers, part, load, status=status, reasons=reasons, threads=self.stage.context.threads, parts=parts,
+            beside=self.node.beside(start + first, start + last),
+        )  # fmt: skip
+
+
+def digest_of_rows(node: Node, table: pa.Table, start: int) -> str:
+    """Digest of the index rows from `start` on that a shard is made of, and of which rows are beside them."""
+    found, near = rows_digest(table, node.columns), node.beside(start, start + len(table))
+    return digest([found, sha256_bytes(near.astype("<i8").tobytes())]) if near.size else found
 
 
 def older_views(session: Session, node: Node, manifest: StageManifest) -> list[StageView]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from wsolpipe.contract.schema import INDEX_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from wsolpipe.images.listing import Annotation, ListedRow
     from wsolpipe.images.scan import Scan
@@ -53,20 +53,23 @@ ANNOTATION_SCHEMA = pa.schema(
 )
 
 
-def build_tables(
-    rows: Sequence[ListedRow], scans: Sequence[Scan], annotations: Sequence[Annotation]
-) -> tuple[pa.Table, pa.Table]:
-    """The index and the annotations of a split as tables, rows numbered from 0 in the order given.
+def index_part(first: int, rows: Sequence[ListedRow], scans: Sequence[Scan]) -> pa.Table:
+    """Some rows of the index of a split as a table.
+
+    Parameters
+    ----------
+    first : int
+        Number of the first of them.
+    rows, scans : sequences of one length
+        Rows in index order and the scans of their files.
 
     Returns
     -------
-    index : pyarrow.Table
+    pyarrow.Table
         `INDEX_SCHEMA`; ``reason`` is empty for good rows, ``frame`` null outside groups.
-    annotations : pyarrow.Table
-        `ANNOTATION_SCHEMA`, sorted by row; annotations of one image keep their order.
     """
     values = {
-        "row": range(len(rows)),
+        "row": range(first, first + len(rows)),
         "image_id": [row.image_id for row in rows],
         "path": [row.path for row in rows],
         "labels": [row.labels for row in rows],
@@ -79,8 +82,24 @@ def build_tables(
         "frame": [row.frame for row in rows],
         "reason": [scan.reason for scan in scans],
     }
-    index = pa.table({name: pa.array(values[name], INDEX_SCHEMA.field(name).type) for name in INDEX_COLUMNS})
-    numbers = {row.image_id: number for number, row in enumerate(rows)}
+    return pa.table({name: pa.array(values[name], INDEX_SCHEMA.field(name).type) for name in INDEX_COLUMNS})
+
+
+def truth_table(annotations: Sequence[Annotation], numbers: Mapping[str, int]) -> pa.Table:
+    """The annotations of a split as a table.
+
+    Parameters
+    ----------
+    annotations : sequence of Annotation
+        In any order.
+    numbers : mapping of str to int
+        Row of each image that they name.
+
+    Returns
+    -------
+    pyarrow.Table
+        `ANNOTATION_SCHEMA`, sorted by row; annotations of one image keep their order.
+    """
     ordered = sorted(annotations, key=lambda item: numbers[item.image_id])
     truth = {
         "row": [numbers[item.image_id] for item in ordered],
@@ -92,8 +111,7 @@ def build_tables(
         "y1": [item.y1 for item in ordered],
         "path": [item.path for item in ordered],
     }
-    arrays = {field.name: pa.array(truth[field.name], field.type) for field in ANNOTATION_SCHEMA}
-    return index, pa.table(arrays)
+    return pa.table({field.name: pa.array(truth[field.name], field.type) for field in ANNOTATION_SCHEMA})
 
 
 def column_digests(table: pa.Table) -> dict[str, str]:
@@ -114,16 +132,24 @@ def rows_digest(table: pa.Table, columns: Sequence[str]) -> str:
 
 def write_parquet(table: pa.Table) -> bytes:
     """Parquet bytes that are the same for the same table: no metadata of ours, row groups of 4,096 rows."""
+    return write_parts([table], table.schema)
+
+
+def write_parts(parts: Iterable[pa.Table], schema: pa.Schema) -> bytes:
+    """The bytes of `write_parquet` of a table that comes in parts, all but the last of whole row groups."""
     sink = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata(None).combine_chunks(),
+    with pq.ParquetWriter(
         sink,
-        row_group_size=PARQUET_GROUP_ROWS,
+        schema.remove_metadata(),
         compression="zstd",
         store_schema=False,
         use_dictionary=["kind", "group", "reason"],
         write_statistics=True,
-    )
+    ) as writer:
+        for part in parts:
+            for start in range(0, max(len(part), 1), PARQUET_GROUP_ROWS):
+                group = part.slice(start, PARQUET_GROUP_ROWS).replace_schema_metadata(None).combine_chunks()
+                writer.write_table(group, row_group_size=PARQUET_GROUP_ROWS)
     return sink.getvalue()
 
 

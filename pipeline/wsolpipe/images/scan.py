@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from wsolpipe.images.decode import decode_oriented, read_file
 from wsolpipe.images.video import open_film, split_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
     from wsolpipe.images.listing import ListedRow
@@ -51,12 +52,12 @@ class Scan:
 
 def scan_rows(
     root: Path,
-    rows: Sequence[ListedRow],
+    rows: Iterable[ListedRow],
     *,
     exif: Literal["apply", "ignore"],
     threads: int = 2,
     check: Callable[[], None] = lambda: None,
-) -> list[Scan]:
+) -> Generator[Scan]:
     """Hash and fully decode the files of `rows`, in threads; only a full decode finds a truncated file.
 
     Parameters
@@ -64,9 +65,9 @@ def scan_rows(
     check : callable
         Called after every file; may raise to end the scan.
 
-    Returns
-    -------
-    list of Scan
+    Yields
+    ------
+    Scan
         One a row, in order. A bad file raises no error: its scan has a reason.
 
     Raises
@@ -85,11 +86,10 @@ def scan_rows(
             raise DataError(msg, hint="nothing was committed of these rows: run again once it is back")
         return found
 
-    scans = []
-    for found in map_ahead(scan, rows, threads=threads):
-        scans.append(found)
-        check()
-    return scans
+    with closing(map_ahead(scan, rows, threads=threads)) as results:
+        for found in results:
+            check()
+            yield found
 
 
 def scan_file(path: str, *, exif: Literal["apply", "ignore"]) -> Scan:

@@ -13,7 +13,7 @@ from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.graph import Node, existing_manifest, node_manifest, resolve
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.plan import upstream_contents
-from wsolpipe.images.index_tables import rows_digest
+from wsolpipe.engine.shard import digest_of_rows
 
 if TYPE_CHECKING:
     from wsolpipe.contract.manifest import CommitRecord, StageManifest
@@ -150,7 +150,7 @@ def _renamed(session: Session, node: Node, old: StageView, record: CommitRecord,
     table = node.index.table(node.columns, start=record.start, stop=record.stop)
     return record.model_copy(
         update={
-            "rows_digest": rows_digest(table, node.columns),
+            "rows_digest": digest_of_rows(node, table, record.start),
             "upstream": upstream_contents(session, node, record.shard),
             "taken_over_from": old.key,
             "adopted": reason,

@@ -146,6 +146,9 @@ class Rows:
         Threads that decode images.
     parts : Parts, optional
         Where a stage keeps what it finished of this block, if a block takes longer than a minute.
+    beside : int64 array [n, 2k], optional
+        Row numbers of the k frames before and after each row in its group, earliest first, −1 past its ends; k is
+        `Stage.frames_beside`.
     """
 
     def __init__(
@@ -158,8 +161,10 @@ class Rows:
         reasons: Mapping[int, str] | None = None,
         threads: int = 2,
         parts: Parts | None = None,
+        beside: Array | None = None,
     ) -> None:
         self.numbers = numbers
+        self.beside = np.empty((len(numbers), 0), np.int64) if beside is None else beside
         self.columns = columns
         self.load = load
         self.status = np.full(len(numbers), Status.OK, np.uint8) if status is None else status.copy()
@@ -322,6 +327,14 @@ class Stage(_Configured[P]):
         The engine hands a slow stage less than a block at a time then, so that a kill costs seconds of work.
         """
         return None
+
+    @classmethod
+    def frames_beside(cls, params: P) -> int:  # noqa: ARG003
+        """Frames before and after each row, in its group, whose rows of other stages are read too; 0 for none.
+
+        A stage of these declares the columns group and frame; `stages.beside` reads the rows.
+        """
+        return 0
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
         """Counts worth keeping in the commit record of a shard, summed over its blocks; numbers only."""

@@ -9,8 +9,9 @@ import torch
 from stores import build_store
 from trained import SMALL, settings, tensors
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.images.groups import beside
 from wsoltrain.data.config import ItemConfig, Labelling
-from wsoltrain.data.order import Window, beside, draw_frames
+from wsoltrain.data.order import Window, draw_frames
 from wsoltrain.data.stream import Stream
 from wsoltrain.losses.crf import crf_loss
 from wsoltrain.losses.window import joint_crf
@@ -47,9 +48,9 @@ def test_a_few_frames_of_each_group_are_drawn_without_repeats():
 def test_neighbours_are_of_the_same_group_in_the_order_of_frames():
     groups = np.array([0, 1, 0, 0, -1, 1])
     frames = np.array([2, 0, 0, 1, -1, 1])
-    found = beside(groups, frames, Window(before=1, after=1))
+    found = beside(groups, frames, 1, 1)
     assert found.tolist() == [[3, -1], [-1, 5], [-1, 3], [2, 0], [-1, -1], [1, -1]]
-    assert beside(groups, frames, Window(before=2)).tolist()[0] == [2, 3]
+    assert beside(groups, frames, 2, 0).tolist()[0] == [2, 3]
 
 
 def items(store, **more):

@@ -12,10 +12,11 @@ from PIL import Image
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, Window, box_areas
+from wsolpipe.images.groups import beside
 from wsolpipe.images.video import file_of, open_film, split_frame
 from wsoltrain.data.chunks import ChunkCache
 from wsoltrain.data.colours import jitter_colours
-from wsoltrain.data.order import Pick, beside, generator
+from wsoltrain.data.order import Pick, generator
 from wsoltrain.data.stored_rows import StoredRows
 from wsoltrain.data.views import UPSIDE_DOWN, maps_to_view, normalise
 
@@ -141,7 +142,8 @@ class Items:
     def _rows_beside(self, row: int) -> list[int]:
         """Frames beside a row, −1 where there is none; see `wsoltrain.data.order.beside`."""
         if self._beside is None:
-            self._beside = beside(self.rows.groups, self.rows.frames, self.config.window)
+            window = self.config.window
+            self._beside = beside(self.rows.groups, self.rows.frames, window.before, window.after)
         found: list[int] = self._beside[row].tolist()
         return found
 

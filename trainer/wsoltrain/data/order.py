@@ -117,32 +117,6 @@ class Window:
         return self.before + self.after
 
 
-def beside(groups: NDArray[np.int64], frames: NDArray[np.int64], window: Window) -> Rows:
-    """Rows of the frames beside each row.
-
-    Parameters
-    ----------
-    groups, frames : int64 [N]
-        Group of each row, −1 for plain images, and position in it.
-    window : Window
-
-    Returns
-    -------
-    int64 [N, before + after]
-        Row numbers, earliest first; −1 past the ends of a group.
-    """
-    order = np.lexsort((frames, groups))
-    steps = [*range(-window.before, 0), *range(1, window.after + 1)]
-    found = np.full((len(groups), len(steps)), -1, np.int64)
-    for column, step in enumerate(steps):
-        near = np.arange(len(order)) + step
-        there = (near >= 0) & (near < len(order))
-        other = order[np.where(there, near, 0)]
-        same = there & (groups[order] == groups[other]) & (groups[order] >= 0)
-        found[order, column] = np.where(same, other, -1)
-    return found
-
-
 def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: Shuffle | None) -> Rows:
     """Order in which all ranks together visit `rows` in one epoch.
 
