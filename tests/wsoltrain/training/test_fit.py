@@ -152,6 +152,16 @@ def test_damaged_best_weights_stop_a_run_that_could_not_write_them_again(store, 
         trainer(store, tmp_path).fit()
 
 
+def test_a_run_goes_on_with_fewer_annotators_and_not_with_one_that_saw_none_of_its_epochs(store, tmp_path):
+    trainer(store, tmp_path, more={"annotators": ["proposals", "gt"]}, epochs=1).fit()
+    with pytest.raises(ConfigError, match=r"judged by proposals,gt; noisy:10 has seen none"):
+        trainer(store, tmp_path, more={"annotators": ["noisy:10", "gt"]}, epochs=2).fit()
+    kept = (tmp_path / "best-proposals.safetensors").read_bytes()
+    found = trainer(store, tmp_path, more={"annotators": ["gt"]}, epochs=2).fit()
+    assert found["best"].keys() == {"proposals", "gt"}
+    assert (tmp_path / "best-proposals.safetensors").read_bytes() == kept
+
+
 def test_a_full_disk_names_the_file_and_the_next_step_and_keeps_the_checkpoint(store, tmp_path, monkeypatch):
     from wsolpipe.contract.errors import AccessError
 

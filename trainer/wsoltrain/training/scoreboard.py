@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.writing import writing
 from wsolpipe.metrics.cut_boxes import CutBoxes
 from wsolpipe.metrics.protocol import Run, rank, write_run
@@ -95,12 +95,23 @@ class Scoreboard:
     def restore(self, best: Mapping[str, float], ranks: Mapping[str, list[float]] | None) -> None:
         """Take up the best scores of a run that continues, and what breaks ties, which older checkpoints lack.
 
+        Weights and scores of annotators that are not asked for now stay as they are.
+
         Raises
         ------
+        ConfigError
+            If the annotator that decides now has seen no epoch so far, and others have.
         DataError
             If the weights with one of these scores are damaged or gone: no later epoch brings them back.
         """
+        first = self.settings.first.name
+        if best and first not in best:
+            was = ",".join(best)
+            msg = f"the epochs of {self.settings.out} so far were judged by {was}; {first} has seen none of them"
+            raise ConfigError(msg, hint=f"by={was} to go on, or out=FOLDER for a new run")
         for name, score in best.items():
+            if name not in self.annotators:
+                continue
             path = self._weights(name)
             try:
                 found = checkpoint.read_last(path).state["score"]
