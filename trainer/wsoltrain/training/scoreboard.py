@@ -106,9 +106,9 @@ class Scoreboard:
         """
         first = self.settings.first.name
         if best and first not in best:
-            was = ",".join(best)
+            was = " and ".join(sorted(best))
             msg = f"the epochs of {self.settings.out} so far were judged by {was}; {first} has seen none of them"
-            raise ConfigError(msg, hint=f"by={was} to go on, or out=FOLDER for a new run")
+            raise ConfigError(msg, hint="by= as before to go on, or out=FOLDER for a new run")
         for name, score in best.items():
             if name not in self.annotators:
                 continue
