@@ -82,6 +82,7 @@ def main() -> None:
     """Entry point."""
     gc.set_threshold(10_000, 20, 20)  # thousands of small records are read at a time, and none of them in a circle
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look through every installed package
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps what it once took: memory would grow
     if "_WSOLPIPE_COMPLETE" in os.environ:
         from wsolpipe.keys.bash import register
 
