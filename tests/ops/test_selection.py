@@ -67,7 +67,7 @@ def test_no_region_at_all_is_told():
     ("boxes", "share", "kept"), [(1, 0.2, 1), (5, 0.2, 1), (6, 0.2, 2), (200, 0.2, 40), (10, 1, 10)]
 )
 def test_a_share_is_rounded_up_and_ties_go_to_the_earlier_box(boxes, share, kept):
-    marked = highest(np.ones(boxes), np.ones(boxes, bool), share)
+    marked = highest(np.ones(boxes), np.ones(boxes, bool), share, np.ones(boxes, bool))
     assert np.flatnonzero(marked).tolist() == list(range(kept))
 
 

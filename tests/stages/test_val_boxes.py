@@ -25,6 +25,7 @@ from wsolpipe.stages.cams import Cams
 from wsolpipe.stages.regions import RegionsStage
 from wsolpipe.stages.registry import load_registry
 from wsolpipe.stages.val_boxes import ValBoxes
+from wsolpipe.stages.val_boxes_params import DETECTOR_FLOOR
 
 COUNT, SLOTS = 11, 24
 RECORD = ClassifierRecord(model="resnet10t", outputs=4, size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -115,7 +116,7 @@ def posteriors(folder, drawn, upstream):
 @pytest.mark.parametrize("top_by", [None, "classifier", "objectness"])
 def test_boxes_equal_a_choice_made_one_box_at_a_time(folder, drawn, upstream, posteriors, annotator, order, top_by):
     inputs = as_detector(upstream) if annotator == "rpn" else upstream
-    made = stage(folder, annotator=annotator, order=order, top_by=top_by, batch=7, images=4)
+    made = stage(folder, annotator=annotator, order=order, top_by=top_by, floor=0, batch=7, images=4)
     arrays = made.process(drawn.rows(), inputs)
     first = top_by or {"ss": "classifier", "rpn": "objectness"}[annotator]
     for row in range(COUNT):
@@ -147,7 +148,7 @@ def test_the_last_step_may_take_objectness_or_its_product_with_the_posterior(
     folder, drawn, upstream, posteriors, final
 ):
     inputs = as_detector(upstream)
-    arrays = stage(folder, annotator="rpn", final=final).process(drawn.rows(), inputs)
+    arrays = stage(folder, annotator="rpn", floor=0, final=final).process(drawn.rows(), inputs)
     for row in range(COUNT):
         left = np.flatnonzero(arrays["steps"][row] & 4)
         scores = inputs["regions"].arrays["scores"][row, left]
@@ -212,6 +213,40 @@ def test_a_classifier_that_finds_its_class_nowhere_falls_back_to_the_score_befor
         best = left[np.argmax(inputs["regions"].arrays["scores"][row, left])]
         assert np.array_equal(arrays["boxes"][row, 0], arrays["candidates"][row, best])
     assert made.summary(arrays, rows)["fallback_no_score"] >= len(zero)
+
+
+@pytest.mark.parametrize("order", ["filter-first", "pointing-first"])
+def test_regions_below_the_floor_take_no_part_unless_none_reaches_it(folder, drawn, upstream, order):
+    inputs, keep = as_detector(upstream), 0.5
+    inputs["regions"].arrays["scores"][3] *= 0.1
+    made, rows = stage(folder, annotator="rpn", order=order, keep=keep, floor=0.6, final="objectness"), drawn.rows()
+    arrays = made.process(rows, inputs)
+    for row in range(COUNT):
+        count = int(inputs["regions"].arrays["count"][row])
+        scores, (x, y) = inputs["regions"].arrays["scores"][row, :count], arrays["peak"][row]
+        boxes = inputs["regions"].arrays["boxes"][row, :count]
+        enough = {n for n in range(count) if scores[n] >= 0.6}
+        assert bool(enough) == (row != 3) == (not arrays["fallback"][row] & Fallback.BELOW_FLOOR)
+        enough = enough or set(range(count))
+        pointed = {n for n, (x0, y0, x1, y1) in enumerate(boxes) if x0 <= x < x1 and y0 <= y < y1}
+        ranked = sorted(enough, key=lambda n, scores=scores: (-scores[n], n))
+        if order == "filter-first":  # the share is counted as if all regions took part
+            top = ranked[: -(-count // 2)]
+            left = [n for n in top if n in pointed] or top
+        else:
+            held = [n for n in ranked if n in pointed]
+            left = (held or ranked)[: -(-(len(pointed) if held else count) // 2)]
+        assert np.flatnonzero(arrays["steps"][row] & 4).tolist() == sorted(left), row
+    assert made.summary(arrays, rows)["fallback_below_floor"] == 1
+
+
+def test_a_detector_has_a_floor_by_default_and_a_floor_of_zero_the_key_of_before():
+    before = {"annotator", "slots", "keep", "top_by", "order", "final", "map", "size", "blur_kernel", "blur_sigma"}
+    assert parameters().in_key().keys() == parameters(annotator="rpn", floor=0).in_key().keys() == before
+    assert parameters(annotator="rpn").in_key()["floor"] == DETECTOR_FLOOR
+    assert parameters(floor=0.2).in_key()["floor"] == 0.2
+    with pytest.raises((ConfigError, ValidationError), match="floor"):
+        parameters(floor=1.5)
 
 
 def test_rows_without_object_label_or_regions_are_marked(folder, drawn, upstream):
@@ -331,7 +366,7 @@ def test_eval_gives_each_row_of_the_table_with_its_estimator(folder, drawn, upst
     arrays = stage(folder).process(drawn.rows(), upstream)
     assert set(ARRAYS) <= set(arrays)
     figures = score_val_boxes(*scored_of(arrays, drawn)).figures
-    pointing, both, upper, top, hits = [], [], [], [], []
+    pointing, both, upper, finalists, top, hits = [], [], [], [], [], []
     for row in range(COUNT):
         truth = drawn.boxes[row : row + 1]
         count = upstream["regions"].arrays["count"][row]
@@ -340,6 +375,7 @@ def test_eval_gives_each_row_of_the_table_with_its_estimator(folder, drawn, upst
         pointing += [ious[bits & 2 > 0].mean()] if (bits & 2).any() else []
         both += [ious[bits & 3 == 3].mean()] if (bits & 3 == 3).any() else []
         upper.append(ious.max())
+        finalists.append(ious[bits & 4 > 0].max())
         top.append(best_iou(arrays["top_box"][row], truth))
         x, y = arrays["peak"][row]
         hits.append(truth[0, 0] <= x < truth[0, 2] and truth[0, 1] <= y < truth[0, 3])
@@ -348,6 +384,7 @@ def test_eval_gives_each_row_of_the_table_with_its_estimator(folder, drawn, upst
     assert figures["iou_top_pointing_mean_of_boxes"] == pytest.approx(np.mean(both))
     assert figures["rows_top_pointing"] == len(both)
     assert figures["iou_upper_best_box"] == pytest.approx(np.mean(upper))
+    assert figures["iou_upper_finalists"] == pytest.approx(np.mean(finalists)) < figures["iou_upper_best_box"]
     assert figures["iou_top_one_box"] == pytest.approx(np.mean(top))
     assert figures["iou_final_one_box"] == pytest.approx(
         np.mean([best_iou(arrays["boxes"][row], drawn.boxes[row : row + 1]) for row in range(COUNT)])

@@ -21,16 +21,16 @@ SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 KINDS = ("image_ids", "class_labels", "image_sizes", "localization")
 
 
-def split_ids(labels: dict[str, str]) -> dict[str, set[str]]:
-    """Ids of each split: within a class by the sha256 of the id, in the order of `SHARES`."""
+def split_ids(labels: dict[str, str], shares: dict[str, float] = SHARES) -> dict[str, set[str]]:
+    """Ids of each split: within a class by the sha256 of the id, in the order of `shares`; what is over is in none."""
     classes = defaultdict(list)
     for name, label in labels.items():
         classes[label].append(name)
-    splits: dict[str, set[str]] = {name: set() for name in SHARES}
+    splits: dict[str, set[str]] = {name: set() for name in shares}
     for names in classes.values():
         ordered = sorted(names, key=lambda name: sha256(name.encode()).hexdigest())
         start, so_far = 0, 0.0
-        for split, share in SHARES.items():
+        for split, share in shares.items():
             so_far += share
             stop = round(so_far * len(ordered))
             splits[split].update(ordered[start:stop])
@@ -38,12 +38,12 @@ def split_ids(labels: dict[str, str]) -> dict[str, set[str]]:
     return splits
 
 
-def write_set(pack: Path, weights: Path, out: Path) -> Path:
+def write_set(pack: Path, weights: Path, out: Path, shares: dict[str, float] = SHARES) -> Path:
     """Write the metadata of the splits of one pack below `out`, and its YAML; returns that."""
     folder = out / pack.name
     lines = {kind: (pack / f"{kind}.txt").read_text(encoding="utf-8").splitlines() for kind in KINDS}
     labels = dict(line.rsplit(",", 1) for line in lines["class_labels"] if line)
-    for split, names in split_ids(labels).items():
+    for split, names in split_ids(labels, shares).items():
         target = folder / split
         target.mkdir(parents=True, exist_ok=True)
         for kind, of_all in lines.items():

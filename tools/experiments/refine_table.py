@@ -26,8 +26,8 @@ WAYS = ("segments", "guided", "crf")
 FIGURES = ("MaxBoxAcc", "iou")
 
 
-def write_halves(pack: Path, weights: Path, out: Path) -> Path:
-    """Write the metadata of both halves below `out`, and their YAML; returns that."""
+def write_halves(pack: Path, weights: Path, out: Path, count: int | None = None) -> Path:
+    """Write the metadata of both halves, `count` rows of each, below `out`, and their YAML; returns that."""
     folder = out / pack.name
     lines = {kind: (pack / f"{kind}.txt").read_text(encoding="utf-8").splitlines() for kind in KINDS}
     stored = pack / "localization_stored227.txt"  # boxes in pixels of the files, where these were squashed
@@ -36,7 +36,7 @@ def write_halves(pack: Path, weights: Path, out: Path) -> Path:
     names = sorted(filter(None, lines["image_ids"]), key=lambda name: sha256(name.encode()).hexdigest())
     for number, split in enumerate(("val", "test")):
         (folder / split).mkdir(parents=True, exist_ok=True)
-        own = set(names[number::2])
+        own = set(names[number::2][:count])
         for kind, of_all in lines.items():
             kept = "".join(f"{line}\n" for line in of_all if line.split(",", 1)[0] in own)
             (folder / split / f"{kind}.txt").write_text(kept, encoding="utf-8")

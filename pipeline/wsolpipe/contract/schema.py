@@ -54,6 +54,7 @@ class Fallback(IntFlag):
     PEAK_OUTSIDE = 2
     NO_SCORE = 4
     NO_PEAK = 8
+    BELOW_FLOOR = 16
 
 
 class ArraySpec(BaseModel):

@@ -36,7 +36,8 @@ def score_val_boxes(view: StageView, truth: Truth) -> BoxScores:
 
     Each key says its estimator. ``…_mean_of_boxes``: mean IoU of a row's boxes that are left, then over the rows that
     have any (``rows_…`` of them); ``…_one_box``: IoU of one box a row; ``iou_upper_best_box``: of the region that fits
-    the ground truth best. ``pointing_accuracy``: share of rows whose peak lies in a ground-truth box.
+    the ground truth best; ``iou_upper_finalists``: of the best of those that the last step could choose.
+    ``pointing_accuracy``: share of rows whose peak lies in a ground-truth box.
     """
     scores, sums, fallbacks = score_boxes(view, truth), _Sums(), dict.fromkeys(Fallback, 0)
     scored = set(scores.rows.tolist())
@@ -54,6 +55,7 @@ def score_val_boxes(view: StageView, truth: Truth) -> BoxScores:
         "iou_top_one_box": sums.mean("top"),
         "iou_final_one_box": result["iou_top1"],
         "iou_upper_best_box": sums.mean("upper"),
+        "iou_upper_finalists": sums.mean("finalists"),
         "iou_centre_one_box": result["iou_centre"],
         "pointing_accuracy": sums.mean("pointing"),
         **{f"rows_{name.removeprefix('iou_').removesuffix('_mean_of_boxes')}": sums.rows(name) for name in MEANS},
@@ -85,6 +87,7 @@ def _add_row(sums: _Sums, truth: Array, top: Array, candidates: Array, steps: Ar
     if len(boxes):
         ious = iou_per_box(boxes, truth)
         sums.add("upper", float(ious.max()))
+        sums.add("finalists", float(ious[passed & int(Step.FINALIST) > 0].max()))
         for name, bits in MEANS.items():
             left = (passed & int(bits)) == int(bits)
             if left.any():

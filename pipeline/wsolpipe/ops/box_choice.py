@@ -40,7 +40,13 @@ class Shortlist:
 
 
 def shortlist(
-    boxes: NDArray[Any], scores: NDArray[Any], peak: NDArray[Any] | None, *, keep: float, order: Order
+    boxes: NDArray[Any],
+    scores: NDArray[Any],
+    peak: NDArray[Any] | None,
+    *,
+    keep: float,
+    order: Order,
+    enough: NDArray[np.bool_] | None = None,
 ) -> Shortlist:
     """Keep a share of the boxes by score and those that hold the peak, in either order.
 
@@ -55,12 +61,14 @@ def shortlist(
         Share of the boxes kept by score, rounded up.
     order : "filter-first" or "pointing-first"
         Whether the share is taken of all boxes or of those that hold the peak.
+    enough : bool array [B], optional
+        Boxes whose objectness reaches the floor; no other takes part, and the share is counted as if all did.
 
     Returns
     -------
     Shortlist
-        If no remaining box holds the peak, the pointing game is skipped; scores that are all zero keep the order
-        in which boxes came.
+        If no remaining box holds the peak, the pointing game is skipped; so is the floor where no box reaches it.
+        Scores that are all zero keep the order in which boxes came.
     """
     steps = np.zeros(len(boxes), np.uint8)
     if not len(boxes):
@@ -69,23 +77,27 @@ def shortlist(
     pointed = np.ones(len(boxes), bool) if peak is None else holds(boxes, peak)
     fallback |= Fallback.NO_PEAK if peak is None else Fallback(0)
     everything = np.ones(len(boxes), bool)
+    allowed = everything if enough is None or not enough.any() else enough
+    fallback |= Fallback(0) if enough is None or enough.any() else Fallback.BELOW_FLOOR
     if order == "filter-first":
-        top = highest(scores, everything, keep)
+        top = highest(scores, allowed, keep, everything)
         left = top & pointed
         fallback |= Fallback(0) if left.any() else Fallback.PEAK_OUTSIDE
         left = left if left.any() else top
     else:
-        fallback |= Fallback(0) if pointed.any() else Fallback.PEAK_OUTSIDE
-        top = left = highest(scores, pointed if pointed.any() else everything, keep)
+        held = (pointed & allowed).any()
+        fallback |= Fallback(0) if held else Fallback.PEAK_OUTSIDE
+        pool = pointed if held else everything
+        top = left = highest(scores, pool & allowed, keep, pool)
     for step, passed in ((Step.TOP, top), (Step.POINTED, pointed), (Step.FINALIST, left)):
         steps[passed] |= np.uint8(step)
     return Shortlist(steps, fallback)
 
 
-def highest(scores: NDArray[Any], among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """Mark the best `share`, rounded up, of the boxes that `among` [B] marks."""
+def highest(scores: NDArray[Any], among: NDArray[np.bool_], share: float, of: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark the best of the boxes that `among` [B] marks: a `share`, rounded up, of the number of `of`."""
     positions = np.flatnonzero(among)
-    count = max(1, int(np.ceil(share * len(positions) - 1e-9)))
+    count = max(1, int(np.ceil(share * int(of.sum()) - 1e-9)))
     marked = np.zeros(len(among), bool)
     marked[positions[np.argsort(-scores[positions], kind="stable")[:count]]] = True
     return marked

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Fallback, Status, boxes_spec
-from wsolpipe.keys.kinds import NamesFile, Unit
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.val_boxes_params import METHODS, NEEDS, ValBoxesParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,106 +18,13 @@ if TYPE_CHECKING:
     from wsolpipe.ops.box_choice import Shortlist
     from wsolpipe.stages.base import Array, Rows, Upstream
 
-Annotator = Literal["ss", "rpn", "clip", "file", "human"]
-#: What each annotator reads, and the region methods that it takes.
-NEEDS = {
-    "ss": ("regions", "cams", "classifier"), "rpn": ("regions", "cams", "classifier"), "clip": ("clip_cams",),
-    "human": ("human_boxes",),
-}  # fmt: skip
-METHODS = {"ss": ("selective_search",), "rpn": ("rpn", "onnx")}
-
-
-class ValBoxesParams(StageParams):
-    """Parameters of `ValBoxes`."""
-
-    annotator: Annotator = Field(
-        description="Where the box comes from: ss (selective search), rpn (regions of a detector: "
-        "regions.method=rpn or onnx), clip (the largest Otsu region of the map of clip_cams), file "
-        "(released boxes) or human (the first box of human_boxes)"
-    )
-    slots: Annotated[int, Field(ge=1), Unit("regions")] = Field(
-        description="Regions of a row that take part, best first"
-    )
-    keep: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="Share of the regions that the first step keeps by score, rounded up"
-    )
-    top_by: Literal["classifier", "objectness"] | None = Field(
-        description="Score of the first step: classifier (posterior of the row's label with the rest blurred) or "
-        "objectness; null: classifier with ss, objectness with rpn"
-    )
-    order: Literal["filter-first", "pointing-first"] = Field(
-        description="filter-first: keep a share, then play the pointing game; pointing-first: the other way round"
-    )
-    final: Literal["classifier", "objectness", "product"] = Field(
-        description="Score of the last step: classifier, objectness, or the product of both, which keeps fragments "
-        "out where objectness falls steeply"
-    )
-    map: Annotated[int, Field(ge=0)] = Field(
-        description="Slot of the maps of cams whose peak counts; of clip_cams, the slot used if none is of the "
-        "row's label"
-    )
-    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
-        description="Side of the grid to which a map is stretched"
-    )
-    blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
-        description="Width of the Gaussian that blurs what is outside a region, at 224 pixels; scaled with the "
-        "classifier's input"
-    )
-    blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
-        description="Standard deviation of that Gaussian, at 224 pixels; scaled likewise"
-    )
-    file: Annotated[str | None, NamesFile()] = Field(
-        description="Boxes of annotator=file, in the localization.txt layout; the key holds its sha256"
-    )
-    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")
-    images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(description="Images blurred at once")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ValBoxesParams:
-        if self.blur_kernel % 2 == 0:
-            msg = "blur_kernel is an odd number of pixels"
-            raise ValueError(msg)
-        if (self.annotator == "file") != (self.file is not None):
-            msg = "annotator=file and file=FILE belong together"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def first_score(self) -> Literal["classifier", "objectness"]:
-        """`top_by` with its default settled."""
-        return self.top_by or ("classifier" if self.annotator == "ss" else "objectness")
-
-    def in_key(self) -> dict[str, Any]:
-        """What the annotator uses; a file by its content.
-
-        Raises
-        ------
-        ConfigError
-            If the file is not there.
-        """
-        values = super().in_key()
-        if self.annotator == "clip":
-            return {name: values[name] for name in ("annotator", "map", "size")}
-        if self.annotator == "human":
-            return {"annotator": "human"}
-        if self.annotator == "file":
-            from wsolpipe.networks.digests import file_sha256
-
-            try:
-                return {"annotator": "file", "file": file_sha256(Path(str(self.file)).expanduser())}
-            except OSError as error:
-                msg = f"cannot read the box file {self.file}: {error.strerror}"
-                raise ConfigError(msg, hint="val_boxes.file=FILE in the localization.txt layout") from error
-        del values["file"]
-        return {**values, "top_by": self.first_score}
-
 
 class ValBoxes(Stage[ValBoxesParams]):
     """Makes one box a row, and keeps what each step left, so that every step can be scored afterwards.
 
     Where a step leaves nothing it is skipped and counted in the summary: no region at all, or a map of CLIP without
-    contrast, gives the whole image; a peak outside all regions that are left, or a map without a peak, skips the
-    pointing game; scores that are all zero leave the order of the step before.
+    contrast, gives the whole image; a floor that no region reaches is not applied; a peak outside all regions that are
+    left, or a map without a peak, skips the pointing game; scores that are all zero leave the order of the step before.
     """
 
     Params: ClassVar[type[StageParams]] = ValBoxesParams
@@ -160,7 +66,7 @@ class ValBoxes(Stage[ValBoxesParams]):
                 msg = f"{params.file} holds boxes of {example!r}, and of no image of this split of {context.dataset}"
                 raise ConfigError(msg, hint="val_boxes.file=FILE of the same data set and split")
         elif params.annotator in METHODS:
-            from wsolpipe.models.classes import refuse_misfit
+            from wsolpipe.networks.classes import refuse_misfit
             from wsolpipe.networks.classifier import load_classifier
 
             self.classifier = load_classifier(context.artifacts["classifier"], context.device)
@@ -185,7 +91,8 @@ class ValBoxes(Stage[ValBoxesParams]):
                 dtype="float32", shape=(2,), fill="nan", unit="pixel of the original image", meaning="x, y of the peak"
             ),
             "fallback": ArraySpec(
-                dtype="uint8", meaning="bits: 1 no region, 2 peak outside all boxes, 4 scores all zero, 8 no peak"
+                dtype="uint8",
+                meaning="bits: 1 no region, 2 peak outside all boxes, 4 scores all zero, 8 no peak, 16 all below floor",
             ),
         }
 
@@ -260,7 +167,7 @@ class ValBoxes(Stage[ValBoxesParams]):
                 made["count"][position], made["fallback"][position] = 1, fallback
 
     def _select(self, rows: Rows, made: dict[str, Array], regions: Upstream, cams: Upstream) -> None:
-        from wsolpipe.models.classes import refuse_label
+        from wsolpipe.networks.classes import refuse_label
 
         params = self.params
         method = regions.params.get("method")
@@ -299,6 +206,7 @@ class ValBoxes(Stage[ValBoxesParams]):
             None if np.isnan(peak).any() else peak,
             keep=self.params.keep,
             order=self.params.order,
+            enough=made["objectness"][position, :count] >= self.params.least if self.params.least else None,
         )
         made["steps"][position, :count] = found.steps
         made["fallback"][position] = found.fallback

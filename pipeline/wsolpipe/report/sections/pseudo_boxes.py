@@ -29,6 +29,7 @@ STEPS = (
     ("iou_top_pointing_mean_of_boxes", "Best share, then pointing game", "mean of the boxes left"),
     ("iou_top_one_box", "Best box by score", "one box"),
     ("iou_final_one_box", "The pseudo-box", "one box"),
+    ("iou_upper_finalists", "Upper bound, finalists", "of the regions left to the last step, the one that fits best"),
     ("iou_upper_best_box", "Upper bound", "the region that fits ground truth best"),
     ("iou_centre_one_box", "Centred box", "one box"),
 )

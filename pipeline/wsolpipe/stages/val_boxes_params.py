@@ -1,0 +1,117 @@
+"""Parameters of the stage `val_boxes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.keys.kinds import NamesFile, Unit
+from wsolpipe.stages.base import ExecutionOnly, StageParams
+
+Annotator = Literal["ss", "rpn", "clip", "file", "human"]
+#: What each annotator reads, and the region methods that it takes.
+NEEDS = {
+    "ss": ("regions", "cams", "classifier"), "rpn": ("regions", "cams", "classifier"), "clip": ("clip_cams",),
+    "human": ("human_boxes",),
+}  # fmt: skip
+METHODS = {"ss": ("selective_search",), "rpn": ("rpn", "onnx")}
+#: Objectness that a detector's region must reach by default; chosen on other rows than those on which it was shown.
+DETECTOR_FLOOR = 0.15
+
+
+class ValBoxesParams(StageParams):
+    """Parameters of `ValBoxes`."""
+
+    annotator: Annotator = Field(
+        description="Where the box comes from: ss (selective search), rpn (regions of a detector: "
+        "regions.method=rpn or onnx), clip (the largest Otsu region of the map of clip_cams), file "
+        "(released boxes) or human (the first box of human_boxes)"
+    )
+    slots: Annotated[int, Field(ge=1), Unit("regions")] = Field(
+        description="Regions of a row that take part, best first"
+    )
+    keep: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="Share of the regions that the first step keeps by score, rounded up"
+    )
+    top_by: Literal["classifier", "objectness"] | None = Field(
+        description="Score of the first step: classifier (posterior of the row's label with the rest blurred) or "
+        "objectness; null: classifier with ss, objectness with rpn"
+    )
+    order: Literal["filter-first", "pointing-first"] = Field(
+        description="filter-first: keep a share, then play the pointing game; pointing-first: the other way round"
+    )
+    floor: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        description="Objectness below which a region takes no part, unless none of the row reaches it; the share of "
+        f"keep is counted as if all did. null: 0 with ss, {DETECTOR_FLOOR:g} with rpn"
+    )
+    final: Literal["classifier", "objectness", "product"] = Field(
+        description="Score of the last step: classifier, objectness, or the product of both, which keeps fragments "
+        "out where objectness falls steeply"
+    )
+    map: Annotated[int, Field(ge=0)] = Field(
+        description="Slot of the maps of cams whose peak counts; of clip_cams, the slot used if none is of the "
+        "row's label"
+    )
+    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
+        description="Side of the grid to which a map is stretched"
+    )
+    blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
+        description="Width of the Gaussian that blurs what is outside a region, at 224 pixels; scaled with the "
+        "classifier's input"
+    )
+    blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+        description="Standard deviation of that Gaussian, at 224 pixels; scaled likewise"
+    )
+    file: Annotated[str | None, NamesFile()] = Field(
+        description="Boxes of annotator=file, in the localization.txt layout; the key holds its sha256"
+    )
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")
+    images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(description="Images blurred at once")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ValBoxesParams:
+        if self.blur_kernel % 2 == 0:
+            msg = "blur_kernel is an odd number of pixels"
+            raise ValueError(msg)
+        if (self.annotator == "file") != (self.file is not None):
+            msg = "annotator=file and file=FILE belong together"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def first_score(self) -> Literal["classifier", "objectness"]:
+        """`top_by` with its default settled."""
+        return self.top_by or ("classifier" if self.annotator == "ss" else "objectness")
+
+    @property
+    def least(self) -> float:
+        """`floor` with its default settled."""
+        return (DETECTOR_FLOOR if self.annotator == "rpn" else 0.0) if self.floor is None else self.floor
+
+    def in_key(self) -> dict[str, Any]:
+        """What the annotator uses; a file by its content. A floor of 0 changes nothing, so it is not there.
+
+        Raises
+        ------
+        ConfigError
+            If the file is not there.
+        """
+        values = super().in_key()
+        if self.annotator == "clip":
+            return {name: values[name] for name in ("annotator", "map", "size")}
+        if self.annotator == "human":
+            return {"annotator": "human"}
+        if self.annotator == "file":
+            from wsolpipe.networks.digests import file_sha256
+
+            try:
+                return {"annotator": "file", "file": file_sha256(Path(str(self.file)).expanduser())}
+            except OSError as error:
+                msg = f"cannot read the box file {self.file}: {error.strerror}"
+                raise ConfigError(msg, hint="val_boxes.file=FILE in the localization.txt layout") from error
+        del values["file"], values["floor"]
+        floor = {"floor": self.least} if self.least else {}
+        return {**values, **floor, "top_by": self.first_score}
