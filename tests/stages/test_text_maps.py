@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load
+from safetensors.torch import save_file
 
 from models.test_clipseg import save_tiny
 from stages.drawn import draw
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import Status
 from wsolpipe.maps import dequantise
+from wsolpipe.models.clip_texts import load_texts
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.stages.base import Context
 from wsolpipe.stages.clipseg_cams import ClipsegCams
@@ -162,6 +164,40 @@ def test_anchors_are_orthonormal_in_the_order_of_the_labels_on_the_side_of_their
     turned, _ = anchors(model, dict(enumerate(reversed(NAMES.values()))))
     assert np.allclose(turned["plain"], tensors["plain"][::-1], atol=1e-6)
     assert not np.allclose(turned["anchors"], tensors["anchors"][::-1], atol=1e-2)
+
+
+TEXTS = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+TOWERS = {
+    "resnet": {
+        "embed_dim": 1024,
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+    },
+    "timm": {
+        "embed_dim": 24, "custom_text": True,
+        "vision_cfg": {"timm_model_name": "resnet10t", "image_size": 32, "timm_pool": "avg", "timm_proj": "linear"},
+    },
+    "captioner": {
+        "embed_dim": 24, "vision_cfg": {**CONFIG["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 2},
+        "multimodal_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_any_text_tower_makes_anchors_whatever_the_images_go_through(tower: str, tmp_path: Path) -> None:
+    text = {**TEXTS, **({"embed_cls": True, "output_tokens": True} if tower == "captioner" else {})}
+    path = tmp_path / f"{tower}.json"
+    path.write_text(json.dumps({**TOWERS[tower], "text_cfg": text}))
+    tensors, about = anchors(str(path))
+    assert tensors["anchors"].shape == (4, TOWERS[tower]["embed_dim"])
+    assert about["dimensions"] == TOWERS[tower]["embed_dim"]
+    assert np.abs(tensors["anchors"] @ tensors["anchors"].T - np.eye(4)).max() < 1e-5
+    kept = load_texts(str(path), resolve("random:2"))  # the file of the same network gives the same vectors
+    save_file(kept.model.state_dict(), tmp_path / "own.safetensors")
+    again = load_texts(str(path), resolve(str(tmp_path / "own.safetensors")), quick_gelu=False)
+    assert torch.equal(again.encode_text(["red box"]), kept.encode_text(["red box"]))
+    with pytest.raises(ConfigError):
+        text_maps(str(path))  # patches need a vision transformer with a class token
 
 
 def test_plain_vectors_are_means_over_templates_of_unit_vectors(model: str) -> None:

@@ -134,7 +134,7 @@ def decide_gelu(config: ClipConfig, state: ClipState | None, weights: Weights, w
     return False
 
 
-def build_clip(config: ClipConfig, *, quick_gelu: bool, seed: int = 0) -> nn.Module:
+def build_clip(config: ClipConfig, *, quick_gelu: bool, seed: int = 0, captioner: bool = False) -> nn.Module:
     """Build open_clip's network with random weights, without gradients, in evaluation mode.
 
     Parameters
@@ -144,17 +144,21 @@ def build_clip(config: ClipConfig, *, quick_gelu: bool, seed: int = 0) -> nn.Mod
         Of both towers; timm's towers have their own activation.
     seed : int
         Of the initialisation; torch's own generator is left as it was.
+    captioner : bool
+        Whether it may have a text decoder (CoCa).
 
     Raises
     ------
     ConfigError
         If open_clip cannot build it.
     """
+    from open_clip.coca_model import CoCa
     from open_clip.model import CLIP, CustomTextCLIP
 
     parts = copy.deepcopy(config.parts)
     custom = parts.pop("custom_text", False) or "hf_model_name" in parts["text_cfg"]
-    if "multimodal_cfg" in parts:
+    decodes = "multimodal_cfg" in parts
+    if decodes and not captioner:
         msg = f"{config.name} is a captioner with a text decoder, not a plain CLIP"
         raise ConfigError(msg, hint="name a plain CLIP, such as ViT-B-16")
     # Towers would fetch weights of their own otherwise.
@@ -166,7 +170,7 @@ def build_clip(config: ClipConfig, *, quick_gelu: bool, seed: int = 0) -> nn.Mod
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model: nn.Module = (CustomTextCLIP if custom else CLIP)(**parts)
+            model: nn.Module = (CoCa if decodes else CustomTextCLIP if custom else CLIP)(**parts)
     except Exception as error:  # each part of a configuration fails in its own way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         msg = f"open_clip cannot build {config.name}: {reason}"

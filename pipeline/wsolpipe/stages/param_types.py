@@ -15,6 +15,7 @@ from wsolpipe.stages.base import StageParams, WeightsSource
 if TYPE_CHECKING:
     from wsolpipe.models.class_names import ClassNames
     from wsolpipe.models.clip import Clip
+    from wsolpipe.models.clip_texts import ClipTexts
     from wsolpipe.networks.positions import Positions
     from wsolpipe.stages.base import Context
 
@@ -79,8 +80,8 @@ class ClipParams(NamedParams):
     """Parameters of a stage that asks a CLIP."""
 
     model: str | None = Field(
-        description="open_clip's name of a CLIP with a vision transformer, or a JSON configuration; null: what the "
-        "file of OpenAI's layout says"
+        description="open_clip's name of a CLIP (with a vision transformer, where images are seen), or a JSON "
+        "configuration; null: what the file of OpenAI's layout says"
     )
     weights: Annotated[str | None, WeightsSource()] = Field(
         description="File, open_clip:TAG or random:SEED; null: OpenAI's weights of the model, or its first "
@@ -112,6 +113,12 @@ class ClipParams(NamedParams):
 
         weights = context.weights["model"]
         return load_clip(self.model, weights, device=context.device, quick_gelu=self.quick_gelu, positions=positions)
+
+    def load_texts(self, context: Context) -> ClipTexts:
+        """Load the CLIP for its texts alone; errors as of `load_clip`."""
+        from wsolpipe.models.clip_texts import load_texts
+
+        return load_texts(self.model, context.weights["model"], device=context.device, quick_gelu=self.quick_gelu)
 
 
 class ReadsNames:

@@ -54,7 +54,7 @@ class TextAnchors(AsksClip, ArtifactStage[TextAnchorsParams]):
 
         params, context = self.params, self.context
         names = params.names(context)
-        clip = params.load_clip(context)
+        clip = params.load_texts(context)
         labels = sorted(names.prompts)
         prompts = [names.prompt(label) for label in labels]
         plain = clip.encode_names(prompts, params.prompts).double().cpu().numpy()
