@@ -1,4 +1,4 @@
-"""``eval select=classifier``: the map inside whose mask the classifier sees the class best, by hand."""
+"""What ``eval`` asks a classifier, by hand: which map shows the class best, and which class an image is of."""
 
 from __future__ import annotations
 
@@ -140,6 +140,9 @@ def test_the_threshold_of_chosen_maps_can_be_chosen_on_a_split_and_they_can_be_c
         (("stage=cls_maps", "select=classifier", "map=1"), ConfigError, "both say which map"),
         (("maps=x", "select=classifier"), ConfigError, "both say which map"),
         (("stage=cams", "select=classifier"), ConfigError, "of a class already"),
+        (("stage=cls_maps", "classifier=cls_maps"), ConfigError, "holds no classes of images"),
+        (("stage=cls_maps", "classifier=classifier:ffff"), StoreError, "classifier"),
+        (("stage=cls_maps", "classifier=detector"), ConfigError, "unknown stage"),
     ],
 )
 def test_wrong_words_are_told(place, capsys, words, kind, told):
@@ -150,17 +153,50 @@ def test_wrong_words_are_told(place, capsys, words, kind, told):
         cli.main(["eval", f"dataset={folder / 'd.yaml'}", f"store={folder / 'store'}", *words], standalone_mode=False)
 
 
+def test_top_1_takes_the_classes_of_another_network_for_maps_of_a_stage_and_of_a_folder(place, capsys, tmp_path):
+    folder, drawn = place
+    whole, _, maps = by_hand(place)
+    labels, fixed = np.array(drawn.labels), ("tau=0.3", "map=1")
+    right = whole.argmax(1) == labels
+    assert 0 < right.sum() < COUNT
+    plain = figures(place, capsys, "stage=cls_maps", *fixed)
+    found = figures(place, capsys, "stage=cls_maps", *fixed, "classifier=classifier")
+    assert (plain["top1_loc"], plain["CL"]) == (None, None)
+    assert found["MaxBoxAccV2"] == plain["MaxBoxAccV2"]
+    assert found["CL"] == found["accuracy_top1"] == pytest.approx(100 * right.mean())
+    assert found["accuracy_top5"] == 100  # of four classes
+    assert found["top5_loc_v2"] == plain["MaxBoxAccV2"]
+    alone = [
+        figures(place, capsys, f"maps={folder_of(tmp_path / str(row), row, maps)}", "tau=0.3") for row in range(COUNT)
+    ]
+    hits = np.array([each["MaxBoxAccV2"]["30"] > 0 for each in alone])
+    assert found["top1_loc_v2"]["30"] == pytest.approx(100 * (hits & right).mean())
+    assert (hits & right).any()
+    assert found["classifier"].startswith("classifier ")
+    saved = save_chosen(tmp_path / "maps", [0] * COUNT, maps)
+    again = figures(place, capsys, f"maps={saved}", "tau=0.3", f"classifier={found['classifier'].replace(' ', ':')}")
+    assert [again[name] for name in ("top1_loc_v2", "CL")] == [found[name] for name in ("top1_loc_v2", "CL")]
+
+
+def folder_of(folder, row, maps):
+    """The map of one row alone: the others score as empty maps."""
+    folder.mkdir()
+    np.save(folder / f"drawn_{row}.npy", maps[row, 1].astype(np.float32))
+    return folder
+
+
 def test_an_image_that_is_gone_is_told(place):
     folder = place[0]
     path = folder / "drawn_3.png"
     data = path.read_bytes()
     path.unlink()
     try:
-        with pytest.raises(DataError, match=r"drawn_3\.png that select= needs"):
-            cli.main(
-                ["eval", f"dataset={folder / 'd.yaml'}", f"store={folder / 'store'}", "stage=cls_maps",
-                 "select=classifier"],
-                standalone_mode=False,
-            )  # fmt: skip
+        for word in ("select", "classifier"):
+            with pytest.raises(DataError, match=rf"drawn_3\.png that {word}= needs"):
+                cli.main(
+                    ["eval", f"dataset={folder / 'd.yaml'}", f"store={folder / 'store'}", "stage=cls_maps",
+                     f"{word}=classifier"],
+                    standalone_mode=False,
+                )  # fmt: skip
     finally:
         path.write_bytes(data)

@@ -30,7 +30,7 @@ from wsolpipe.evaluate.evaluation import evaluate
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_maps
 from wsolpipe.evaluate.map_sources import BATCH, MapBatch
-from wsolpipe.evaluate.mask_scores import MaskEvaluation
+from wsolpipe.evaluate.mask_scores import MaskEvaluation, compare_masks
 from wsolpipe.evaluate.options import Options
 from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import MaskFiles, Truth
@@ -373,6 +373,26 @@ def test_masks_of_objectless_rows_are_true_negatives_where_they_are_empty(place)
     assert (figures["rows_scored"], figures["rows_objectless"], figures["true_negatives"]) == (1, 2, 1)
     assert figures["mask_iou"] == figures["pixel_iou"] == 1
     assert figures["mask_iou_centre"] == pytest.approx(49 / 81)
+
+
+def test_the_error_of_an_eroded_mask_is_half_of_the_area_it_lost(tmp_path):
+    disc = (np.hypot(*np.mgrid[-100:100, -90:110]) < 60).astype(np.uint8)
+    Image.fromarray(255 * disc).save(tmp_path / "disc.png")
+    ignored = np.zeros_like(disc)
+    ignored[:, :40] = 255
+    Image.fromarray(ignored).save(tmp_path / "ignored.png")
+    files = MaskFiles((tmp_path / "disc.png",), (tmp_path / "ignored.png",))
+    rows = row_table(["a", "b", "c"], [[0], [0], [1]], 200, silent={1})
+    truth = Truth("x", rows, masks={0: files, 2: files})
+    for percent in (5, 20, 50, 90):
+        figures = compare_masks(truth.disturbed(percent / 100, 0), truth)
+        assert figures["mask_error"] == pytest.approx(percent / 200, abs=1e-3)
+    everything = Image.fromarray(np.full((9, 9), 255, np.uint8))
+    everything.save(tmp_path / "all.png")
+    whole = Truth("y", rows, masks={0: MaskFiles((tmp_path / "all.png",))})
+    assert compare_masks(whole, truth)["mask_error"] == 0.5  # nothing missed, all of the rest taken
+    with pytest.raises(ConfigError, match="x of test holds no masks to compare"):
+        compare_masks(truth, Truth("x", rows))
 
 
 def test_masks_need_masks_and_no_threshold(place):

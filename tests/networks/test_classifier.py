@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from wsolpipe.contract.errors import ConfigError, StoreError, WeightsError
-from wsolpipe.models.classes import count_outputs, refuse_label, refuse_misfit
 from wsolpipe.models.training import Recipe, augment, fine_tune, fit_head
+from wsolpipe.networks.classes import count_outputs, refuse_label, refuse_misfit
 from wsolpipe.networks.classifier import (
     ClassifierRecord,
     ImageClassifier,

@@ -73,6 +73,13 @@ THRESHOLD = (
         None,
         otherwise="MaxBoxAcc, PxAP of masks",
     ),
+    Key(
+        "classifier",
+        kinds.text("classifier, STAGE or either with :KEY"),
+        "for Top-1 and Top-5 figures of maps, the classes by another network: the scoring classifier, which reads the "
+        "images, or a stage that holds classes, as predictions",
+        otherwise="those of the network that made the maps, where it has any",
+    ),
     Key("noise", kinds.choice("boxes", "masks"), "what noise in boxes or masks does to the choice, level by level"),
 )
 MORE = (
@@ -146,31 +153,40 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
     if own["select"] and ("map" in given or own["maps"]):
         msg = f"select= and {'map' if 'map' in given else 'maps'}= both say which map: give one"
         raise ConfigError(msg)
-    fields = {key.name for key in KEYS} - {"map", "select", "csv", "plots", "glossary", "runs", "annotators"}
+    fields = {key.name for key in KEYS} - {
+        "map",
+        "select",
+        "classifier",
+        "csv",
+        "plots",
+        "glossary",
+        "runs",
+        "annotators",
+    }
     values = {name: own[name] for name in fields if name in given and own[name] is not None}
     return Options(**values, **({"slot": own["map"]} if "map" in given else {}))
 
 
 def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) -> int:
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.chosen_maps import choose_by
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.engine.session import Session
+    from wsolpipe.evaluate.class_ranks import CLASSIFIER
     from wsolpipe.evaluate.evaluation import evaluate
     from wsolpipe.report.curves import write_csv, write_plots
 
     if (len(config.stage) != 1) == (options.maps is None) or (options.maps is not None and config.stage):
         msg = "eval scores one stage, or one folder of maps"
         raise ConfigError(msg, hint="add stage=…, as in wsolpipe eval stage=proposals dataset=demo, or maps=FOLDER")
-    session = Session.open(config, need_root=bool(given["select"]))
+    reads_images = bool(given["select"]) or (given["classifier"] or "").partition(":")[0] == CLASSIFIER
+    session = Session.open(config, need_root=reads_images)
     if config.stage and session.registry[config.stage[0]].kind == "artifact":
         return _show_artifact(session, given.get("key"), as_json)
     known = session.dataset.splits
     splits = config.split or (next((name for name in PREFERRED_SPLITS if name in known), known[0]),)
     stage = config.stage[0] if config.stage else None
     options = replace(options, threads=config.threads or None, seed=config.seed)
-    if given["select"]:
-        options = replace(options, source=choose_by(session, given["select"], options.labels))
+    options = _asking(session, options, given)
     found = [evaluate(SessionResults(session), stage, split, options) for split in splits]
     if given.get("csv"):
         write_csv(Path(given["csv"]), found)
@@ -181,6 +197,24 @@ def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) 
     else:
         _show(results)
     return 0
+
+
+def _asking(session: Session, options: Options, given: dict[str, Any]) -> Options:
+    """Options that ask a classifier which map to take, and which class an image is of."""
+    from wsolpipe.engine.chosen_maps import choose_by
+    from wsolpipe.engine.lookup import SessionResults
+    from wsolpipe.evaluate.class_ranks import find_ranks
+
+    if given["select"]:
+        options = replace(options, source=choose_by(session, given["select"], options.labels))
+    if given["classifier"] is None:
+        return options
+    results, device, threads = SessionResults(session), session.device(), session.threads()
+    root = session.dataset.image_root
+    return replace(
+        options,
+        ranks=lambda rows: find_ranks(results, given["classifier"], rows, root, device=device, threads=threads),
+    )
 
 
 def _show_artifact(session: Session, key: str | None, as_json: bool) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine.lookup import find_artifact
+from wsolpipe.evaluate.class_ranks import CLASSIFIER, read_classifier
 from wsolpipe.evaluate.map_sources import BATCH, TOP, MapBatch, MapBlock, made_with
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ChosenMaps:
         labels: str,
         origin: dict[str, Any],
     ) -> None:
-        from wsolpipe.models.classes import refuse_misfit
+        from wsolpipe.networks.classes import refuse_misfit
 
         arrays = view.manifest.arrays
         if {"class_ids", "classes"} & arrays.keys():
@@ -127,7 +128,7 @@ class ChosenMaps:
             If an image cannot be read.
         """
         from wsolpipe.images.geometry import resize
-        from wsolpipe.models.classes import refuse_label
+        from wsolpipe.networks.classes import refuse_label
         from wsolpipe.ops.mask_choice import mask_posteriors, otsu_masks
         from wsolpipe.stages.base import Rows
 
@@ -180,15 +181,11 @@ def choose_by(session: Session, word: str, labels: str) -> Callable[[StageView, 
     StoreError
         If there is no such classifier, or its files are not what was stored.
     """
-    from wsolpipe.networks.classifier import load_classifier
-
     name, _, key = word.partition(":")
-    if name != "classifier":
+    if name != CLASSIFIER:
         msg = f"select={word}: maps are chosen by the classifier"
         raise ConfigError(msg, hint="select=classifier, or select=classifier:KEY")
     artifact = find_artifact(session, name, key=key or None)
-    for file in artifact.record.objects if artifact.record else ():
-        artifact.read(file)  # refuses other bytes than were recorded
-    classifier = load_classifier(session.backend.fetch_folder(f"{artifact.folder}/files"), session.device())
+    classifier = read_classifier(artifact, session.device())
     origin = {"select": f"classifier {artifact.key}"}
     return lambda view, _, rows: ChosenMaps(session, classifier, view, rows, labels=labels, origin=origin)

@@ -104,6 +104,10 @@ class SessionResults:
         require_complete(view)
         return view
 
+    def artifact(self, stage: str, key: str | None = None) -> Artifact:
+        """A finished artifact: of the key given, else as `find_artifact` chooses."""
+        return find_artifact(self.session, stage, key=key)
+
     def index_of(self, view: StageView) -> Index:
         """Index of a stage's rows, with the newest ground truth."""
         return index_of(self.session, view)

@@ -10,6 +10,7 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.bootstrap import compare_maps, intervals_of, map_values, other_view, plain
 from wsolpipe.evaluate.box_scores import BoxScores, score_boxes
+from wsolpipe.evaluate.class_ranks import RankedMaps
 from wsolpipe.evaluate.map_scores import MapScores, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.mask_scores import score_masks
@@ -22,7 +23,7 @@ from wsolpipe.metrics.confidence import compare, interval
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.evaluate.map_sources import StoredSource
+    from wsolpipe.evaluate.map_sources import MapSource, StoredSource
     from wsolpipe.evaluate.options import Options
     from wsolpipe.evaluate.results import Results
     from wsolpipe.evaluate.rows import RowTable
@@ -172,6 +173,7 @@ def _paired(rows: Array, mine: dict[str, Array], rows_2: Array, theirs: dict[str
 def _refuse_threshold(view: StageView, options: Options, kind: str) -> None:
     given = {name for name in ("tau", "tau_from", "noise", "metric", "corloc") if getattr(options, name) is not None}
     given |= {"select"} if options.source is not StageMaps else set()
+    given |= {"classifier"} if options.ranks is not None else set()
     if given:
         msg = f"{', '.join(sorted(given))}: {view.stage} holds {kind}, which have no threshold"
         raise ConfigError(msg, hint="these words are for maps")
@@ -191,8 +193,10 @@ def _score_maps(
     truth = find_truth(results, rows, options.against)
     keep = options.interval or options.beside is not None
     by_class = options.corloc is not None
-    scores = score_maps(source, truth, options.frame(), threads=options.threads, keep=keep, classes=by_class)
-    result = {**head, "against": truth.name, **source.origin}
+    ranks = None if options.ranks is None else options.ranks(rows)
+    shown: MapSource = source if ranks is None else RankedMaps(source, ranks)
+    scores = score_maps(shown, truth, options.frame(), threads=options.threads, keep=keep, classes=by_class)
+    result = {**head, "against": truth.name, **source.origin, **({"classifier": ranks.name} if ranks else {})}
     result |= {**scores.result(tau), **chosen}
     if options.corloc == "class" and "CorLoc" in result:
         result["CorLoc"] = scores.boxes.corloc(class_oracle=True)

@@ -206,6 +206,12 @@ GLOSSARY = (
         "Share of rows whose label is among the first five predictions.",
     ),
     Entry(
+        "CL",
+        "CL",
+        "per cent",
+        "Top-1 accuracy of the rows that have ground truth, as the papers on video report beside CorLoc.",
+    ),
+    Entry(
         "CorLoc",
         "CorLoc",
         "per cent",
@@ -234,6 +240,13 @@ GLOSSARY = (
         "IoU of masks, centred box",
         "fraction",
         "The same for a centred box in the mask's place.",
+    ),
+    Entry(
+        "mask_error",
+        "error of masks",
+        "fraction",
+        "1 - AUC of a binary mask, mean over rows: half of what it misses of the object plus half of what it takes of "
+        "the rest; of an eroded mask, half of the area lost.",
     ),
     Entry(
         "mask_iou_50",

@@ -31,6 +31,8 @@ class MaskEvaluation:
         Scored rows, in the order of `ious`.
     ious, centre : list of float
         IoU of each of these rows, and of a centred box of 0.8 of each side in the place of its mask.
+    errors : list of float
+        1 - AUC of each of these rows' masks: half of the object's share that it misses and of the rest that it takes.
     pooled : int array [3]
         Pixels of all these rows: of both, of the mask, of the reference.
     """
@@ -38,6 +40,7 @@ class MaskEvaluation:
     rows: list[int] = field(default_factory=list)
     ious: list[float] = field(default_factory=list)
     centre: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
     pooled: Array = field(default_factory=lambda: np.zeros(3, np.int64))
     empty: int = 0
     objectless: int = 0
@@ -56,6 +59,8 @@ class MaskEvaluation:
         self.rows.append(row)
         self.ious.append(_iou(mask & counted, truth))
         self.centre.append(_iou(middle & counted, truth))
+        missed, taken = (_share(mask_of, of) for mask_of, of in ((~mask, truth), (mask, counted & ~truth)))
+        self.errors.append((missed + taken) / 2)
         self.empty += int(not mask.any())
         self.pooled += ((mask & truth).sum(), (mask & counted).sum(), truth.sum())
 
@@ -69,6 +74,7 @@ class MaskEvaluation:
             "true_negatives": self.true_negatives,
             "mask_iou": float(np.mean(self.ious)) if self.rows else None,
             "mask_iou_centre": float(np.mean(self.centre)) if self.rows else None,
+            "mask_error": float(np.mean(self.errors)) if self.rows else None,
             "mask_iou_50": float(np.mean(np.array(self.ious) >= 0.5)) if self.rows else None,
             "pixel_iou": both / max(found + wanted - both, 1) if self.rows else None,
             "pixel_precision": both / found if found else None,
@@ -111,6 +117,35 @@ def score_masks(view: StageView, truth: Truth) -> tuple[dict[str, Any], MaskEval
     rows = without + len(found.rows) + found.objectless
     counted = {"rows": rows, "rows_without_mask": without, "rows_missing": missing}
     return {**counted, **found.result(), "rows_quarantined": quarantined}, found
+
+
+def compare_masks(found: Truth, truth: Truth, side: int = 224) -> dict[str, Any]:
+    """Figures of the masks of an annotator, such as noisy ground truth, in a frame of `side`² pixels.
+
+    Rows of which either has no mask are left out.
+
+    Raises
+    ------
+    ConfigError
+        If one of the two has no masks.
+    BadImageError, DataError
+        If a mask file cannot be read.
+    """
+    for each in (found, truth):
+        if not each.masks:
+            msg = f"{each.name} of {each.rows.split} holds no masks to compare"
+            raise ConfigError(msg)
+    evaluation = MaskEvaluation()
+    for row in sorted(truth.masks.keys() & found.masks.keys()):
+        mine, wanted = found.mask(row, side), truth.mask(row, side)
+        if mine is not None and wanted is not None and wanted[0].any():
+            evaluation.add(row, mine[0], *wanted, objectless=truth.rows.objectless(row))
+    return evaluation.result()
+
+
+def _share(mask: Array, of: Array) -> float:
+    whole = int(of.sum())
+    return int((mask & of).sum()) / whole if whole else 0.0
 
 
 def _iou(mask: Array, truth: Array) -> float:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from wsolpipe.contract.reader import StageView
+    from wsolpipe.evaluate.class_ranks import Ranks
     from wsolpipe.evaluate.map_sources import StoredSource
     from wsolpipe.evaluate.rows import RowTable
 
@@ -60,6 +61,8 @@ class Options:
         Of the noise.
     source : callable
         From a stage of maps, a slot and the rows to a `StoredSource`: `StageMaps`, or one that chooses among slots.
+    ranks : callable or None
+        From the rows to their classes by another network, for Top-1 and Top-5 figures; None for what the maps say.
     """
 
     slot: int = 0
@@ -82,6 +85,7 @@ class Options:
     threads: int | None = None
     seed: int = 0
     source: Callable[[StageView, int, RowTable], StoredSource] = StageMaps
+    ranks: Callable[[RowTable], Ranks] | None = None
 
     def frame(self) -> Frame:
         """How maps and boxes meet."""

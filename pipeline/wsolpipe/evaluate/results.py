@@ -14,7 +14,7 @@ from wsolpipe.evaluate.rows import rows_of_index
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsolpipe.contract.reader import Index, StageView
+    from wsolpipe.contract.reader import Artifact, Index, StageView
     from wsolpipe.evaluate.rows import RowTable
 
 
@@ -32,6 +32,15 @@ class Results(Protocol):
         ------
         ConfigError, StoreError
             If there is no such stage, or it is unfinished; names the command that makes it.
+        """
+
+    def artifact(self, stage: str, key: str | None = None) -> Artifact:
+        """A finished artifact of the data set.
+
+        Raises
+        ------
+        StoreError
+            If there is none; names the command that makes it.
         """
 
     def index_of(self, view: StageView) -> Index:
@@ -79,6 +88,14 @@ class StoreResults:
         view = here.stage(stage, key)
         require_complete(view)
         return view
+
+    def artifact(self, stage: str, key: str | None = None) -> Artifact:
+        """See `Results.artifact`."""
+        try:
+            return open_store(self.store)[self.dataset].artifact(stage, key)
+        except StoreError as error:
+            hint = f"wsolpipe run stage={stage} dataset={self.dataset} store={self.store}"
+            raise StoreError(error.message, hint=hint) from error
 
     @cached_property
     def _indexes(self) -> dict[str, Index]:

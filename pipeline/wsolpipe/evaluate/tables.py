@@ -41,6 +41,8 @@ class Line:
         Threshold of its boxes and where it comes from.
     pxap : float or None
         PxAP, per cent.
+    top1, top5, accuracy_top1 : float or None
+        Top-1 and Top-5 localization and accuracy, per cent, where classes are predicted.
     rows, rows_quarantined : int
         Scored rows, and rows left out because their image cannot be read.
     """
@@ -53,6 +55,9 @@ class Line:
     pxap: float | None = None
     rows: int = 0
     rows_quarantined: int = 0
+    top1: float | None = None
+    top5: float | None = None
+    accuracy_top1: float | None = None
 
 
 def line_of_boxes(name: str, scores: BoxScores, threshold: str = "") -> Line:
@@ -72,6 +77,7 @@ def line_of_maps(name: str, scores: MapScores, threshold: str, *, tau: float | N
     return Line(
         name, found["MaxBoxAcc"], found["MaxBoxAccV2"]["mean"], found["iou"] if boxes else found["pixel_iou"],
         threshold, found["PxAP"], rows, found["rows_quarantined"],
+        found["top1_loc"], found["top5_loc"], found["accuracy_top1"],
     )  # fmt: skip
 
 

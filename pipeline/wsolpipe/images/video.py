@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.members import split_member
 
 if TYPE_CHECKING:
@@ -55,6 +56,30 @@ def file_of(path: str) -> str:
     """File in which a row's pixels are."""
     inside = split_frame(path) or split_member(path)
     return path if inside is None else inside[0]
+
+
+def read_picture(path: str, *, orientation: int | None = None, draft: tuple[int, int] | None = None) -> Pixels:
+    """Decode an image file, upright, or a frame of a video file: uint8 [H, W, 3].
+
+    Parameters
+    ----------
+    path : str
+    orientation, draft
+        Of an image file; see `wsolpipe.images.decode.decode`.
+
+    Raises
+    ------
+    BadImageError
+        If it cannot be read or decoded.
+    """
+    frame = split_frame(path)
+    try:
+        if frame is not None:
+            return open_film(frame[0]).read(frame[1])
+        return decode(read_file(path), orientation=orientation, draft=draft)
+    except OSError as error:
+        msg = f"cannot be read: {error.strerror}"
+        raise BadImageError(msg) from error
 
 
 def is_video(name: str) -> bool:

@@ -35,6 +35,8 @@ _ROWS = (
     "right_top1",
     "right_top5",
     "rows_with_one_prediction",
+    "rows_judged",
+    "right_judged",
 )
 
 
@@ -79,6 +81,8 @@ class MaxBoxEvaluation:
     right_top1: int = 0
     right_top5: int = 0
     rows_with_one_prediction: int = 0
+    rows_judged: int = 0
+    right_judged: int = 0
     _curves: dict[str, Counts] = field(default_factory=dict)
     _class_rows: dict[int, int] = field(default_factory=dict)
 
@@ -131,6 +135,8 @@ class MaxBoxEvaluation:
         hits: dict[str, NDArray[np.bool_]] = {}
         if top is not None and truth is not None:
             hits = self._count_ranks(top, np.asarray(truth))
+            self.rows_judged += int((np.asarray(truth)[scored] >= 0).sum())
+            self.right_judged += int(hits["top1"][scored].sum())
         if not scored:
             return
         stack = self._filled([maps[row] for row in scored])
@@ -277,6 +283,7 @@ class MaxBoxEvaluation:
             "top5_loc_v2": over_levels(" top5"),
             "accuracy_top1": 100 * self.right_top1 / counted if counted else None,
             "accuracy_top5": 100 * self.right_top5 / counted if counted and not self.rows_with_one_prediction else None,
+            "CL": 100 * self.right_judged / self.rows_judged if self.rows_judged else None,
             "labels": self.labels,
             "convention": self.convention.name,
             **({"CorLoc": self.corloc(tau=tau)} if self.classes and scored else {}),

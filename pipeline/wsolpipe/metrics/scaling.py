@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.maps.bicubic import bicubic_taps
 from wsolpipe.metrics.boxes import as_boxes
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ SIDE = 224
 @lru_cache(maxsize=64)
 def _bicubic_matrix(source: int, target: int) -> NDArray[np.float32]:
     """Return the weights [target, source] of one axis."""
+    from wsolpipe.maps.bicubic import bicubic_taps  # whose neighbours load a compiler
+
     places, weights = bicubic_taps(source, target)
     matrix = np.zeros((target, source), np.float32)
     for tap in range(4):

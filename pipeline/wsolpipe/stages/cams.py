@@ -87,7 +87,7 @@ class Cams(MapStage[CamsParams]):
         ConfigError
             If the layer is not there, a method is not defined for this network, or the classes are not the data set's.
         """
-        from wsolpipe.models.classes import refuse_misfit
+        from wsolpipe.networks.classes import refuse_misfit
         from wsolpipe.networks.classifier import load_classifier
         from wsolpipe.networks.features import FeatureMaps
 
@@ -166,7 +166,7 @@ class Cams(MapStage[CamsParams]):
 
     def targets_of(self, rows: Rows) -> list[int]:
         """Label of each row, 0 where it does not matter; rows that need one and have none are quarantined."""
-        from wsolpipe.models.classes import refuse_label
+        from wsolpipe.networks.classes import refuse_label
 
         if self.params.target != "true":
             return [0] * len(rows)

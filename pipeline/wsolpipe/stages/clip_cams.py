@@ -154,7 +154,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
         )
 
     def _load_classifier(self) -> None:
-        from wsolpipe.models.classes import refuse_misfit
+        from wsolpipe.networks.classes import refuse_misfit
         from wsolpipe.networks.classifier import load_classifier
 
         context = self.context

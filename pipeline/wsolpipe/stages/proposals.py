@@ -120,7 +120,7 @@ class Proposals(Stage[ProposalsParams]):
         self._counted: tuple[Rows | None, dict[str, Any]] = (None, {})
         if self.params.score == "size":
             return
-        from wsolpipe.models.classes import refuse_misfit
+        from wsolpipe.networks.classes import refuse_misfit
         from wsolpipe.networks.classifier import load_classifier
 
         context = self.context
@@ -177,7 +177,7 @@ class Proposals(Stage[ProposalsParams]):
 
     def _settle(self, rows: Rows, maps: Upstream) -> None:
         """Mark the rows that can have no proposals."""
-        from wsolpipe.models.classes import refuse_label
+        from wsolpipe.networks.classes import refuse_label
 
         for position, label in enumerate(rows.labels()):
             if not rows.usable(position):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from small_cnns import SMALL
+from stores import build_store, write_masks
 from wsoltrain.cli.main import main
 
 
@@ -142,6 +143,29 @@ def test_figures_of_the_cards_are_those_of_the_evaluation(trainable):
     wanted = dict(zip(numbers.tolist(), curves[:, column].tolist(), strict=True))
     assert {card.row: card.iou for card in cards} == pytest.approx(wanted, abs=1e-6)
     assert all(card.difference == 0 for card in cards)
+
+
+def test_masks_alone_are_compared_by_pxap(tmp_path, capsys):
+    store = build_store(tmp_path, rows=16, sizes=(30, 40), split="val")
+    write_masks(tmp_path, store, list(range(14)))
+    (tmp_path / "tiny.yaml").write_text(
+        "name: tiny\nlayout: folder\nroot: images\nmasks: masks\nsplit: {train: ., val: .}\n"
+    )
+    given = [*words(store, tmp_path / "out"), "split=val", "test=val", "by=gt", "shown=2", "fast=[]"]
+    code, text, _ = call(capsys, "compare", *given)
+    assert code == 0
+    head, cam, has = (line.split() for line in text.splitlines()[:3])
+    assert head[:4] == ["PxAP", "95", "%", "pixel"]
+    assert (cam[0], has[0]) == ("cam", "has")
+    code, text, _ = call(capsys, "compare", *given, "--json")
+    found = json.loads(text)
+    first, second = found["methods"]
+    assert (found["baselines"], first["MaxBoxAcc"], first["iou"]) == ({}, None, None)
+    assert float(cam[1]) == pytest.approx(first["PxAP"], abs=0.006)
+    assert first["intervals"]["PxAP"]["low"] <= first["PxAP"] <= first["intervals"]["PxAP"]["high"]
+    assert second["against_first"]["PxAP"]["difference"] == pytest.approx(second["PxAP"] - first["PxAP"], abs=1e-3)
+    assert 0 < second["pixel_iou"] < 1
+    assert (tmp_path / "out" / "compare.html").read_text().count("data:image/png;base64,") == 1
 
 
 @pytest.mark.parametrize(

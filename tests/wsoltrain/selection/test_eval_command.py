@@ -9,9 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from stores import build_store, write_masks
+from stores import build_store, write_masks, write_stage
 from wsolpipe.cli.eval import command as pipeline_eval
 from wsolpipe.contract.errors import ConfigError, RunFailed, StoreError
+from wsolpipe.contract.schema import ArraySpec
 from wsoltrain.cli import eval as scoring
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
@@ -51,6 +52,16 @@ def test_quarantined_rows_count_in_both_commands_alike(trained, tmp_path):
     assert (mine["localizer"]["rows"], mine["localizer"]["rows_quarantined"]) == (30, 10)
 
 
+def store_classes(store):
+    """A stage that says of each image five classes, the right one first in two rows of three."""
+    labels = np.array(store.labels)
+    classes = (labels[:, None] + np.arange(5) + (np.arange(len(labels)) % 3 == 0)[:, None]) % 5
+    arrays = {"classes": (ArraySpec(dtype="int32", shape=(5,), fill=-1), classes.astype(np.int32))}
+    status = np.ones(len(labels), np.uint8)
+    write_stage(store.url, "predictions", "abcd000011112222", arrays, status=status, split="val")
+    return classes
+
+
 @pytest.mark.parametrize("masks", [False, True])
 def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(trained, tmp_path, masks):
     store = build_store(tmp_path, rows=24, sizes=(30, 50), split="val", quarantined={3: "truncated"})
@@ -58,7 +69,9 @@ def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(t
     if masks:
         write_masks(tmp_path, store, [row for row in range(24) if row % 3])
         (tmp_path / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nmasks: masks\nsplit: {val: .}\n")
-    mine = figures(words_of(trained, store, "split=val"))
+    judge = store_classes(store)
+    asked = ("classifier=predictions", "corloc=class")
+    mine = figures(words_of(trained, store, "split=val", *asked))
     model = load_trained(str(trained), device=torch.device("cpu"))
     labelling = Labelling(store.url, "tiny", "val", maps=None, boxes=None)
     if masks:
@@ -71,12 +84,19 @@ def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(t
             np.save(tmp_path / "maps" / f"{store.paths[row]}.npy", values)
     words = [
         f"maps={tmp_path}/maps", f"dataset={tmp_path}/tiny.yaml", f"store={store.url}", "split=val", "threads=1",
-        "normalise=false", f"tau={mine['localizer']['tau']}", "--json",
+        "normalise=false", f"tau={mine['localizer']['tau']}", *asked, "--json",
     ]  # fmt: skip
     theirs = json.loads(CliRunner().invoke(pipeline_eval, words, catch_exceptions=False).stdout)
-    names = ["MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP", "pixel_iou", "rows", "rows_quarantined", "rows_missing"]
+    names = [
+        "MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP", "pixel_iou", "rows", "rows_quarantined", "rows_missing", "CL",
+        "top1_loc", "top5_loc", "accuracy_top1", "errors", "values_inside", "MaxBoxAcc_area",
+    ]  # fmt: skip
     assert {name: mine["localizer"][name] for name in names} == {name: theirs[name] for name in names}
     assert theirs["rows_quarantined"] == 1
+    assert mine["classifier"] == theirs["classifier"] == "predictions abcd000011112222"
+    right = np.delete(judge[:, 0] == store.labels, 3)
+    assert theirs["accuracy_top1"] == pytest.approx(100 * right.mean())
+    assert mine["localizer"].get("CorLoc") == theirs.get("CorLoc")
     own = mine["table"][-1]
     if masks:
         assert theirs["MaxBoxAcc"] is None
@@ -84,6 +104,13 @@ def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(t
         assert (own["rows"], mine["boxes"], [line["name"] for line in mine["table"]]) == (16, None, ["localizer"])
     else:
         assert (own["accuracy"], own["pxap"], own["rows"]) == (theirs["MaxBoxAcc"], None, 23)
+        assert (own["top1"], own["accuracy_top1"]) == (theirs["top1_loc"], theirs["accuracy_top1"])
+        assert theirs["top1_loc"] < theirs["top5_loc"] <= theirs["MaxBoxAcc"]
+        assert theirs["CorLoc"]["oracle"]
+        assert theirs["CorLoc"]["pooled"] >= theirs["MaxBoxAcc"]
+        shown = CliRunner().invoke(scoring.command, words_of(trained, store, "split=val", *asked)).output
+        for told in ("Top-1", "Top-5", "each class's own best threshold, an oracle", "class 0: ", "LPE "):
+            assert told in shown
 
 
 def test_an_image_that_cannot_be_read_counts_as_quarantined(trained, tmp_path):
@@ -95,7 +122,7 @@ def test_an_image_that_cannot_be_read_counts_as_quarantined(trained, tmp_path):
 
 
 def test_stages_that_are_not_there_are_refused_by_their_nearest_name(trained, trainable):
-    for word in ("maps=cls_mapz", "beside=proposal", "against=proposels"):
+    for word in ("maps=cls_mapz", "beside=proposal", "against=proposels", "classifier=cls_mapz"):
         with pytest.raises(StoreError, match=r"unknown stage of tiny val .*; did you mean"):
             figures(words_of(trained, trainable, "split=val", word))
 

@@ -106,7 +106,7 @@ rows: [{name: r, fit: cam, published: [1.0]}]
     ("old", "new", "message"),
     [
         ("published: [1.0]", "published: [1.0, 2.0]", "row r has 2 figures for 1 columns"),
-        ("fit: cam, ", "", "one of absent, fit, stage, search, range, complexity must make it, not none"),
+        ("fit: cam, ", "", "one of absent, fit, stage, search, range, complexity, labels must make it, not none"),
         ("fit: cam", "fit: cam, stage: cams", "must make it, not fit, stage"),
         ("dataset: demo, ", "", "it names no data set"),
         ("source: a source of figures", "source: x", "source: 'x' does not say where the figures were published"),

@@ -15,13 +15,16 @@ from wsolpipe.cli.eval import command as pipeline_eval
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.metrics.protocol import annotator_of, read_runs
 from wsoltrain.cli import eval as scoring
+from wsoltrain.cli import fit
 from wsoltrain.cli import predict as predicting
 from wsoltrain.cli import select as selecting
+from wsoltrain.cli.command import read_recipe_words
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
 from wsoltrain.methods.pixel_trained import PixelTrained
 from wsoltrain.training.annotators import Annotator, read_annotators
 from wsoltrain.training.evaluation import Evaluator
+from wsoltrain.training.scoreboard import Scoreboard
 
 CPU = torch.device("cpu")
 
@@ -79,6 +82,19 @@ def test_one_pass_of_five_annotators_equals_five_passes(trainable, trained):
     best = [max(together[name]["largest"]["50"]) for name in ("gt", "noisy:30", "noisy:50")]
     assert best == sorted(best, reverse=True)
     assert best[0] > best[2]  # noise costs
+
+
+def test_the_first_rows_of_each_class_may_be_all_that_chooses(trainable, trained):
+    place = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "by=gt", "val=val", "device=cpu"]
+    words = [*place, "test=val", "val_rows_per_class=2"]
+    recipe, settings = fit.prepare(*read_recipe_words(words, fit.KEYS))
+    chosen, shown = (Scoreboard(recipe, settings, []).evaluators[kind].stream for kind in ("val", "test"))
+    labels = chosen.items.rows.labels
+    assert chosen.rows.tolist() == sorted(row for label in set(labels) for row in np.flatnonzero(labels == label)[:2])
+    assert len(shown.rows) == len(labels) == len(chosen.rows) + chosen.counts["beyond"] > len(chosen.rows)
+    model, labelling = load_trained(str(trained), device=CPU), Labelling(trainable.url, "tiny", "val", None, None)
+    evaluator = Evaluator(model.recipe, labelling, trainable.root, ["gt"], 0, per_class=2)
+    assert evaluator.run(model.model, CPU, thresholds=10)["gt"].entry()["rows"] == len(chosen.rows)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -19,12 +19,17 @@ from wsoltrain.cli.tables import align
 from wsoltrain.selection.trainings import Training, run_trainings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from wsolpipe.evaluate.tables import Line
     from wsoltrain.selection.comparison import Compared
     from wsoltrain.training.evaluation import Evaluator
     from wsoltrain.training.settings import Settings
 
-SHARED = ("dataset", "store", "root", "images", "split", "val", "by", "metric", "workers", "device", "save_every")
+SHARED = (
+    "dataset", "store", "root", "images", "split", "val", "val_rows_per_class", "by", "metric", "workers", "device",
+    "save_every",
+)  # fmt: skip
 KEYS = (
     Key("recipes", kinds.list_of(kinds.file("name or YAML file", source="recipe")), "recipes, the first one is what "
         "others are tested against"),
@@ -111,13 +116,15 @@ def _score(name: str, settings: Settings, values: dict[str, Any], compared: list
 
 
 def _table(compared: list[Compared], evaluator: Evaluator) -> tuple[dict[str, Any], list[list[str]]]:
-    """Figures for scripts, and the table as text."""
+    """Figures for scripts, and the table as text: of boxes, or of masks where the truth holds nothing else."""
     from wsolpipe.evaluate.tables import baselines
 
     lines = [each.line(compared[0]) for each in compared]
     centred = baselines(evaluator.truths["gt"])
-    head = ["", "MaxBoxAcc", "95 %", "MaxBoxAccV2", "iou", "95 %", "tau", f"MaxBoxAcc minus {compared[0].name}", "p"]
-    table = [head, *(_centred_cells(line) for line in centred), *(_cells(line) for line in lines)]
+    main = compared[0].scores.metric
+    columns = BOX_COLUMNS if main == "MaxBoxAcc" else MASK_COLUMNS
+    head = ["", *(title for each in columns for title in each.titles), "tau", f"{main} minus {compared[0].name}", "p"]
+    table = [head, *(_centred_cells(line) for line in centred), *(_cells(line, columns, main) for line in lines)]
     below = [
         line["name"]
         for line in lines
@@ -129,20 +136,42 @@ def _table(compared: list[Compared], evaluator: Evaluator) -> tuple[dict[str, An
     return {"methods": lines, "baselines": figures, "below_centred_box": below}, table
 
 
+class _Column(NamedTuple):
+    """A figure, its title, decimals, and those of its interval, None where there is none."""
+
+    figure: str
+    title: str
+    decimals: int
+    of_interval: int | None = None
+
+    @property
+    def titles(self) -> list[str]:
+        return [self.title, *(["95 %"] if self.of_interval is not None else [])]
+
+    def cells(self, line: Mapping[str, Any]) -> list[str]:
+        """The figure, and its interval."""
+        shown = [f"{line[self.figure]:.{self.decimals}f}"]
+        if self.of_interval is not None:
+            low, high = (line["intervals"][self.figure][end] for end in ("low", "high"))
+            shown.append(f"{low:.{self.of_interval}f} to {high:.{self.of_interval}f}")
+        return shown
+
+
+BOX_COLUMNS = (
+    _Column("MaxBoxAcc", "MaxBoxAcc", 2, 1), _Column("MaxBoxAccV2", "MaxBoxAccV2", 2), _Column("iou", "iou", 3, 3),
+)  # fmt: skip
+MASK_COLUMNS = (_Column("PxAP", "PxAP", 2, 1), _Column("pixel_iou", "pixel IoU", 3))
+
+
 def _centred_cells(line: Line) -> list[str]:
     return [line.name, f"{line.accuracy:.2f}", "", f"{line.v2:.2f}", f"{line.iou:.3f}", "", "", "", ""]
 
 
-def _cells(line: dict[str, Any]) -> list[str]:
-    shares, iou, tests = line["intervals"]["MaxBoxAcc"], line["intervals"]["iou"], line["against_first"]
-    test = tests["MaxBoxAcc"] if tests else None
+def _cells(line: dict[str, Any], columns: Sequence[_Column], main: str) -> list[str]:
+    test = line["against_first"][main] if line["against_first"] else None
     return [
         line["name"],
-        f"{line['MaxBoxAcc']:.2f}",
-        f"{shares['low']:.1f} to {shares['high']:.1f}",
-        f"{line['MaxBoxAccV2']:.2f}",
-        f"{line['iou']:.3f}",
-        f"{iou['low']:.3f} to {iou['high']:.3f}",
+        *(cell for each in columns for cell in each.cells(line)),
         _threshold(line),
         f"{test['difference']:+.2f} ({test['low']:+.1f} to {test['high']:+.1f})" if test else "",
         f"{test['p']:.4f}" if test else "",

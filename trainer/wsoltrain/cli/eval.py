@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
 from wsoltrain.cli.command import loader_count, make_command, store_of
 from wsoltrain.cli.common_keys import CHECKPOINT, DEVICE, STAGE, split
 from wsoltrain.cli.tables import format_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 KEYS = (
     CHECKPOINT,
@@ -36,6 +39,18 @@ KEYS = (
     ),
     split("val", "split on which the threshold of these maps is chosen, by the annotator of the run", "val"),
     Key("must_beat", kinds.flag(), "exit with 1 unless the localizer beats all that is beside it", False),
+    Key(
+        "classifier",
+        kinds.text("classifier, STAGE or either with :KEY"),
+        "for Top-1 and Top-5 figures, the classes by another network: the scoring classifier of the store, which reads "
+        "the images, or a stage that holds classes, as predictions",
+        otherwise="the localizer's own, where it classifies",
+    ),
+    Key(
+        "corloc",
+        kinds.choice("pooled", "class"),
+        "CorLoc, pooled and by class: at one threshold, or (an oracle) at each class's own best",
+    ),
     Key("tau", kinds.number(0, 1), "threshold", otherwise="chosen on validation, from the checkpoint"),
     Key(
         "otsu",
@@ -66,9 +81,24 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"{result['split']}, {result['table'][-1]['rows']} rows against {result['against']}:")
     for line in format_lines(result["table"]):
         click.echo(line)
+    for line in _format_more(result["localizer"]):
+        click.echo(line)
     for name, better in result["beats"].items():
         click.echo(f"the localizer {'beats' if better else 'does NOT beat'} {name}")
     _refuse_worse(result, asked=values["must_beat"])
+
+
+def _format_more(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of figures that have no column."""
+    errors, corloc = figures.get("errors"), figures.get("CorLoc")
+    if errors:
+        named = (f"{name} {100 * errors[name]:.2f}" for name in ("LPE", "LME", "MIE", "wrong class"))
+        yield f"  errors of the localizer, per cent of rows: {', '.join(named)}"
+    if corloc:
+        at = "each class's own best threshold, an oracle" if corloc["oracle"] else f"threshold {corloc['tau']:.3f}"
+        yield f"  CorLoc {corloc['pooled']:.2f}, mean of classes {corloc['mean']:.2f}, at {at}"
+        for label, value in corloc["per_class"].items():
+            yield f"    class {label}: {value:.2f}"
 
 
 def _refuse_worse(result: dict[str, Any], *, asked: bool) -> None:
@@ -81,7 +111,9 @@ def _refuse_worse(result: dict[str, Any], *, asked: bool) -> None:
 def _score(values: dict[str, Any]) -> dict[str, Any]:
     import torch
 
+    from wsolpipe.contract.machine import cores
     from wsolpipe.evaluate.box_scores import score_boxes
+    from wsolpipe.evaluate.class_ranks import find_ranks
     from wsolpipe.evaluate.frame import Frame
     from wsolpipe.evaluate.map_sources import StageMaps
     from wsolpipe.evaluate.otsu_scores import OtsuScores
@@ -130,9 +162,18 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
     )
     truth = evaluator.truths[against]
     lines = baselines(truth, boxes=[boxes] if boxes else [], maps=maps, chooser=chooser, otsu=at_otsu)
-    more = ("otsu",) if at_otsu and truth.found else ()
-    scores = evaluator.run(trained.model, device, thresholds=1000, more=more)[against]
+    ranks = None
+    if values["classifier"]:
+        ranks = find_ranks(
+            results, values["classifier"], truth.rows, dataset.image_root, device=str(device), threads=cores()
+        )
+    more = ("errors", "values", *(["otsu"] if at_otsu and truth.found else []))
+    scores = evaluator.run(
+        trained.model, device, thresholds=1000, more=more, classes=bool(values["corloc"]), ranks=ranks
+    )[against]
     figures = scores.result(tau)
+    if values["corloc"] == "class" and "CorLoc" in figures:
+        figures["CorLoc"] = scores.boxes.corloc(class_oracle=True)
     tau_from = "given" if values["tau"] is not None else "these very images" if tau is None else "validation"
     shown = f"{by} of validation" if tau_from == "validation" else tau_from
     own = line_of_maps("localizer", scores, f"{figures['tau']:.3f} by {shown}", tau=tau)
@@ -145,6 +186,7 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
         "checkpoint": str(trained.path),
         "split": split,
         "against": against,
+        "classifier": None if ranks is None else ranks.name,
         "tau_from": tau_from,
         "localizer": figures,
         "otsu": None if otsu is None else otsu.figures,

@@ -38,6 +38,10 @@ KEYS = (
     split("split", "split that is trained on", "train"),
     split("val", "split that chooses epoch and threshold", "val"),
     Key(
+        "val_rows_per_class", kinds.integer(1), "images of each class of val= that choose, the first ones",
+        otherwise="all", unit="images",
+    ),
+    Key(
         "by", kinds.list_of(kinds.text("annotator", offers=("gt", "cls", "noisy:10"), source="stored stage")),
         "what chooses on validation, the first one decides: stages of boxes or masks (STAGE, NAME:STAGE@KEY), gt, "
         "noisy:PERCENT, cls",
@@ -170,6 +174,7 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
         annotators=[*by, *(["gt"] if values["gt"] and "gt" not in by else [])],
         metric=values["metric"],
         masks=dataset.mask_root(),
+        val_rows_per_class=values["val_rows_per_class"],
         test=values["test"],
         outcomes=values["outcomes"],
         workers=loader_count(values["workers"]),

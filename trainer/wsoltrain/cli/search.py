@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from wsoltrain.training.settings import Settings
 
 SHARED = (
-    "recipe", "dataset", "store", "root", "split", "val", "by", "metric", "gt", "test", "workers", "device",
-    "save_every", "outcomes", "cluster",
+    "recipe", "dataset", "store", "root", "split", "val", "val_rows_per_class", "by", "metric", "gt", "test", "workers",
+    "device", "save_every", "outcomes", "cluster",
 )  # fmt: skip
 KEYS = (
     *(key for key in fit.KEYS if key.name in SHARED),

@@ -16,7 +16,10 @@ def align(table: Sequence[Sequence[str]]) -> list[str]:
 
 def format_lines(lines: list[dict[str, Any]]) -> list[str]:
     """The table as text, a line a method; columns without a figure are left out."""
-    columns = {"accuracy": ("MaxBoxAcc", ".2f"), "v2": ("MaxBoxAccV2", ".2f"), "pxap": ("PxAP", ".2f")}
+    columns = {
+        "accuracy": ("MaxBoxAcc", ".2f"), "v2": ("MaxBoxAccV2", ".2f"), "pxap": ("PxAP", ".2f"),
+        "top1": ("Top-1", ".2f"), "top5": ("Top-5", ".2f"), "accuracy_top1": ("CL", ".2f"),
+    }  # fmt: skip
     columns = {name: column for name, column in columns.items() if any(line[name] is not None for line in lines)}
     columns |= {"iou": ("iou", ".3f"), "rows": ("rows", "d")}
     cells = [["", *(title for title, _ in columns.values()), "threshold"]]

@@ -90,6 +90,8 @@ class ItemConfig:
         Number of classes that the model has; that of the data set where None.
     need_label : bool
         Leave out rows without a label; else their label is −1.
+    rows_per_class : int or None
+        Only as many rows of each class, the first that can be used; all where None.
     one_per_group : bool
         One random frame of each group an epoch.
     frames_per_group : int or None
@@ -122,6 +124,7 @@ class ItemConfig:
     train: bool = True
     classes: int | None = None
     need_label: bool = True
+    rows_per_class: int | None = None
     one_per_group: bool = False
     frames_per_group: int | None = None
     window: Window = field(default_factory=Window)

@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
-from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, Window, box_areas
 from wsolpipe.images.groups import beside
-from wsolpipe.images.video import file_of, open_film, split_frame
+from wsolpipe.images.video import file_of, read_picture, split_frame
 from wsoltrain.data.chunks import ChunkCache
 from wsoltrain.data.colours import jitter_colours
 from wsoltrain.data.order import Pick, generator
@@ -245,16 +244,10 @@ class Items:
             If the file is missing, broken, or not of the size that the index recorded, to which the boxes refer.
         """
         config = self.config
-        frame = split_frame(str(self.path(row)))
-        draft = (config.side, config.side) if config.draft and config.train and frame is None else None
-        try:
-            if frame is not None:
-                image = open_film(frame[0]).read(frame[1])
-            else:
-                image = decode(read_file(self.path(row)), orientation=int(self.rows.orientations[row]), draft=draft)
-        except OSError as error:
-            msg = f"cannot be read: {error.strerror}"
-            raise BadImageError(msg) from error
+        path = str(self.path(row))
+        drafted = config.draft and config.train and split_frame(path) is None
+        draft = (config.side, config.side) if drafted else None
+        image = read_picture(path, orientation=int(self.rows.orientations[row]), draft=draft)
         height, width = image.shape[:2]
         reductions = (1,) if draft is None else (1, 2, 4, 8)  # a draft's sides are rounded up
         if (height, width) not in {tuple(-(-int(edge) // by) for edge in view.original) for by in reductions}:

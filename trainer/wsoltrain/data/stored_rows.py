@@ -186,7 +186,9 @@ class StoredRows:
                     here[(theirs == status) & (here != Status.QUARANTINED)] = status
         return found
 
-    def usable(self, *, classes: int | None, need_label: bool) -> tuple[NDArray[np.int64], dict[str, int]]:
+    def usable(
+        self, *, classes: int | None, need_label: bool, per_class: int | None = None
+    ) -> tuple[NDArray[np.int64], dict[str, int]]:
         """Rows that can be trained on, and how many cannot.
 
         Parameters
@@ -195,13 +197,16 @@ class StoredRows:
             Number of classes that labels must stay below; that of the data set where None.
         need_label : bool
             Whether rows without a label are left out.
+        per_class : int, optional
+            Only as many rows of each class, the first ones; rows without a label count as a class.
 
         Returns
         -------
         rows : int64 [n]
             Ascending.
         counts : dict of str to int
-            Rows that are streamed, quarantined, no_object, absent, unlabelled; they add up to rows.
+            Rows that are streamed, quarantined, no_object, absent, unlabelled and, with `per_class`, beyond; they add
+            up to rows.
 
         Raises
         ------
@@ -212,7 +217,10 @@ class StoredRows:
         status = self.status()
         self._check_labels(self.classes if classes is None else classes, status)
         unlabelled = (status == Status.OK) & (self.labels < 0) & need_label
-        rows = np.flatnonzero((status == Status.OK) & ~unlabelled)
+        rows = every = np.flatnonzero((status == Status.OK) & ~unlabelled)
+        if per_class is not None:
+            first = [every[self.labels[every] == label][:per_class] for label in np.unique(self.labels[every])]
+            rows = np.sort(np.concatenate([every[:0], *first]))
         counts = {
             "rows": len(status),
             "streamed": len(rows),
@@ -220,6 +228,7 @@ class StoredRows:
             "no_object": int((status == Status.NO_OBJECT).sum()),
             "absent": int((status == Status.ABSENT).sum()),
             "unlabelled": int(unlabelled.sum()),
+            **({} if per_class is None else {"beyond": len(every) - len(rows)}),
         }
         if len(rows) == 0:
             listed = ", ".join(f"{value} {name}" for name, value in counts.items() if name not in {"rows", "streamed"})

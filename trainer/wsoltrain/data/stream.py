@@ -119,7 +119,9 @@ class Stream:
         self.uneven: Uneven = uneven or ("drop" if config.train else "pad")
         self.items = Items(config)
         self.items.arrays()  # raises where they do not fit the configuration
-        self.rows, self.counts = self.items.rows.usable(classes=config.classes, need_label=config.need_label)
+        self.rows, self.counts = self.items.rows.usable(
+            classes=config.classes, need_label=config.need_label, per_class=config.rows_per_class
+        )
         self.items.check_images(int(self.rows[0]))
         self.counts["broken"] = 0
         self._broken: set[int] = set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import WsolError
 from wsoltrain.selection.paper_tables import facts_of
+from wsoltrain.selection.reproduction import STORED
 from wsoltrain.selection.scoring import build_bare, call_pipeline
 from wsoltrain.training import checkpoint
 from wsoltrain.training.recipe_file import load_recipe
@@ -56,7 +57,7 @@ def make_plan(work: Reproduction) -> list[Planned]:
     """Every stage and training that the cells of a request need, each once; nothing is made."""
     found: dict[str, Planned] = {}
     for _, _, cell in work.request.cells():
-        if cell.kind not in ("fit", "search", "stage"):
+        if cell.kind not in STORED:
             continue
         reason = work.missing(cell)
         if reason:

@@ -33,10 +33,11 @@ FIGURES: dict[str, tuple[str, float]] = {
     "Top-5": ("top5_loc", 1.0),
     "CL": ("accuracy_top1", 1.0),
     "CorLoc": ("MaxBoxAcc", 1.0),
-    "LPE": ("dissection.LPE", 100.0),
-    "LME": ("dissection.LME", 100.0),
-    "MIns": ("dissection.MIE", 100.0),
+    "LPE": ("errors.LPE", 100.0),
+    "LME": ("errors.LME", 100.0),
+    "MIns": ("errors.MIE", 100.0),
     "box IoU": ("iou_top1", 100.0),
+    "mask error": ("mask_error", 100.0),
     "parameters": ("parameters", 1e-6),
     "milliseconds": ("milliseconds", 1.0),
 }
@@ -46,7 +47,7 @@ FIGURES: dict[str, tuple[str, float]] = {
 class Cell(BaseModel):
     """How cells are made: what a row says goes over what their column says.
 
-    Exactly one of `fit`, `stage`, `search`, `range`, `complexity` and `absent` makes a cell.
+    Exactly one of `fit`, `stage`, `search`, `range`, `complexity`, `labels` and `absent` makes a cell.
 
     Attributes
     ----------
@@ -68,6 +69,8 @@ class Cell(BaseModel):
         Recipe whose range of the key `figure` is shown.
     complexity : str
         Recipe whose parameters and time an image are shown.
+    labels : str
+        Split of which the masks of the annotator `by` are held against ground truth.
     absent : str
         Why the row is not made here.
     stages : dict
@@ -92,6 +95,7 @@ class Cell(BaseModel):
     annotator: str = ""
     range: str = ""
     complexity: str = ""
+    labels: str = ""
     absent: str = ""
     stages: dict[str, Any] = Field(default_factory=dict)
     store: str = ""
@@ -118,7 +122,7 @@ class Cell(BaseModel):
 
 CLS_AT_TRUTH = "cls, tau of gt"
 """What accuracy chooses, at the threshold that suits the scored images best."""
-KINDS = ("absent", "fit", "stage", "search", "range", "complexity")
+KINDS = ("absent", "fit", "stage", "search", "range", "complexity", "labels")
 
 
 class Column(Cell):

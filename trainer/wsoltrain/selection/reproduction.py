@@ -9,6 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsolpipe.contract.errors import WsolError
+from wsolpipe.evaluate.mask_scores import compare_masks
+from wsolpipe.evaluate.results import StoreResults
+from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import known_datasets, load_dataset
 from wsolpipe.metrics.protocol import read_runs
 from wsolpipe.metrics.protocol_tables import full_table
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 GROUND_TRUTH = "gt"
+STORED = ("fit", "search", "stage", "labels")
+"""Kinds of cells that need stages."""
 
 
 class Trains(Protocol):
@@ -144,7 +149,7 @@ class Reproduction:
         except WsolError as error:
             first = error.message.splitlines()[0]
             return f"{first} ({error.hint}); {get}" if error.hint else f"{first}; {get}"
-        needed = [cell.split] if cell.kind == "stage" else SPLITS
+        needed = {"stage": (cell.split,), "labels": (cell.labels,)}.get(cell.kind, SPLITS)
         lacking = [split for split in needed if split not in config.splits]
         if lacking:
             return f"data set {dataset} has no split {' and '.join(lacking)}: {get}"
@@ -238,16 +243,21 @@ class Reproduction:
     def stage_runs(self, cell: Cell) -> Iterator[tuple[str, list[str]]]:
         """Name and words of each ``wsolpipe run`` that a cell needs."""
         request = self.request
-        if cell.kind not in ("fit", "search", "stage"):
+        if cell.kind not in STORED:
             return
         place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}", *_cluster(request.site)]
         params = [f"{name}={spell(value)}" for name, value in cell.stages.items()]
         base = f"{cell.dataset}{cell.store}"
         if cell.kind == "stage":
-            named: dict[str, tuple[str, ...]] = {cell.stage: (cell.split,)}
+            asks = {"select", "classifier"} & cell.words.keys()
+            named: dict[str, tuple[str, ...]] = {"classifier": ("train",)} if asks else {}
+            named[cell.stage] = (cell.split,)
             if request.threshold == "validation":
                 named[cell.stage] = tuple(dict.fromkeys((cell.split, "val")))
                 named |= {stage: ("val",) for stage in _stages_of([request.by])}
+        elif cell.kind == "labels":
+            stages = _stages_of([cell.by or request.by])
+            named = dict.fromkeys(["index", *stages], (cell.labels,))
         else:
             keys = {**cell.changes(), **request.changes}
             reads = load_recipe(cell.fit or cell.search, dataset=cell.dataset, changes=keys).reads()
@@ -286,7 +296,7 @@ class Reproduction:
         try:
             return {
                 "fit": self._trained, "stage": self._stage, "search": self._chosen, "range": self._range,
-                "complexity": self._complexity,
+                "complexity": self._complexity, "labels": self._labels,
             }[cell.kind](cell)  # fmt: skip
         except WsolError as error:
             return Found(note=_one_line(error))
@@ -322,6 +332,14 @@ class Reproduction:
             if (line["annotator"], line["model"], line["threshold"]) == (wanted, *(cell.select or ())):
                 return _of_line(line, cell.figure)
         return Found(note=f"runs of {folder} hold no {wanted}, {'-'.join(cell.select or ())}")
+
+    def _labels(self, cell: Cell) -> Found:
+        config = load_dataset(self.request.word(cell.dataset))
+        results = StoreResults(self.request.store_of(cell), config.name, config.mask_root())
+        rows = results.rows(cell.labels)
+        annotator = read_annotators([cell.by or self.request.by])[0]
+        figures = compare_masks(annotator.find(results, rows), find_truth(results, rows, GROUND_TRUTH))
+        return find_figure({"figures": figures}, cell.figure)
 
     def _range(self, cell: Cell) -> Found:
         ranges = load_ranges(cell.range, dataset=cell.dataset, changes=cell.changes())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.evaluate.class_ranks import RankedMaps
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_against
 from wsolpipe.evaluate.map_sources import TOP, MapBatch
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+    from wsolpipe.evaluate.class_ranks import Ranks
     from wsolpipe.evaluate.frame import FramedBatch
     from wsolpipe.evaluate.map_scores import MapScores
+    from wsolpipe.evaluate.map_sources import MapSource
     from wsolpipe.metrics.protocol import Metric
     from wsoltrain.data.config import Labelling
     from wsoltrain.methods.base import Method
@@ -92,6 +95,8 @@ class Evaluator:
         Folder of the ground truth's mask files.
     metric : str
         Figure that the truth must allow; ``auto`` for whichever it does.
+    per_class : int, optional
+        Rows of each class that are evaluated, the first ones; default all.
 
     Attributes
     ----------
@@ -117,11 +122,13 @@ class Evaluator:
         workers: int,
         masks: Path | None = None,
         metric: str = "auto",
+        per_class: int | None = None,
     ) -> None:
         plain = replace(labelling, maps=None, boxes=None)
         config = ItemConfig(
-            plain, root=root, size=recipe.size, mean=recipe.mean, std=recipe.std, train=False, need_label=False
-        )
+            plain, root=root, size=recipe.size, mean=recipe.mean, std=recipe.std, train=False, need_label=False,
+            rows_per_class=per_class,
+        )  # fmt: skip
         self.stream = Stream(config, batch_size=recipe.batch, workers=workers)
         results = StoreResults(plain.store, plain.dataset, masks)
         rows = rows_of_index(self.stream.items.rows.index)
@@ -157,6 +164,8 @@ class Evaluator:
         thresholds: int,
         more: Collection[str] = (),
         watch: Callable[[FramedBatch], None] | None = None,
+        classes: bool = False,
+        ranks: Ranks | None = None,
     ) -> dict[str, MapScores]:
         """Score maps against each annotator in one pass; without min-max where they are in 0..1, as in the papers.
 
@@ -168,6 +177,10 @@ class Evaluator:
             Further metrics (`wsolpipe.evaluate.map_scores.MAP_METRICS`).
         watch : callable, optional
             Called once with each batch of maps in the frame.
+        classes : bool
+            Keep a curve a class, for CorLoc.
+        ranks : Ranks, optional
+            Classes by another network, for Top-1 and Top-5 figures.
 
         Returns
         -------
@@ -176,4 +189,8 @@ class Evaluator:
         """
         source = NetworkMaps(model, self.stream, device, self.method)
         frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
-        return score_against(source, self._judged, frame, thresholds=thresholds, details=False, more=more, watch=watch)
+        shown: MapSource = source if ranks is None else RankedMaps(source, ranks)
+        return score_against(
+            shown, self._judged, frame,
+            thresholds=thresholds, details=False, classes=classes, more=more, watch=watch,
+        )  # fmt: skip

@@ -77,7 +77,7 @@ class Scoreboard:
         self.evaluators = {
             kind: Evaluator(
                 recipe, replace(settings.labelling, split=split), settings.root, names, settings.workers,
-                settings.masks, settings.metric,
+                settings.masks, settings.metric, settings.val_rows_per_class if kind == "val" else None,
             )
             for kind, (split, names) in splits.items()
         }  # fmt: skip

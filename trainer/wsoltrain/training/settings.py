@@ -39,6 +39,8 @@ class Settings:
         Figure that chooses epochs; ``auto`` is PxAP where truth is masks, else MaxBoxAcc.
     masks : Path or None
         Folder of the ground truth's mask files; None leaves masks out.
+    val_rows_per_class : int or None
+        Rows of each class of `val` that choose, the first ones; None: all.
     test : str or None
         Split scored against its ground truth after each epoch, for the table that compares both ways of choosing.
     workers : int
@@ -60,6 +62,7 @@ class Settings:
     annotators: list[str] = field(default_factory=lambda: ["proposals"])
     metric: str = "auto"
     masks: Path | None = None
+    val_rows_per_class: int | None = None
     test: str | None = None
     workers: int = 2
     save_every: int = 200
