@@ -87,7 +87,9 @@ def _add_row(sums: _Sums, truth: Array, top: Array, candidates: Array, steps: Ar
     if len(boxes):
         ious = iou_per_box(boxes, truth)
         sums.add("upper", float(ious.max()))
-        sums.add("finalists", float(ious[passed & int(Step.FINALIST) > 0].max()))
+        finalists = ious[passed & int(Step.FINALIST) > 0]
+        if len(finalists):  # no step chooses among boxes of a file or of a map
+            sums.add("finalists", float(finalists.max()))
         for name, bits in MEANS.items():
             left = (passed & int(bits)) == int(bits)
             if left.any():
