@@ -180,7 +180,7 @@ def _cells(line: dict[str, Any], columns: Sequence[_Column], main: str) -> list[
 
 def _threshold(line: dict[str, Any]) -> str:
     if line["tau"] is None:
-        return "Otsu" if line["by"] == "cls" else ""
+        return "Otsu" if line["by"] == "cls" and line["MaxBoxAcc"] is not None else ""
     return f"{line['tau']:.3f}"
 
 

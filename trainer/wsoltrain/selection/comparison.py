@@ -118,7 +118,8 @@ def score_method(
     """
     source = _Watched(model, evaluator.stream, device, name, rows=frozenset(rows))
     frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
-    more = ("otsu",) if by == CLS and tau is None else ()
+    (truth,) = evaluator.truths.values()
+    more = ("otsu",) if by == CLS and tau is None and truth.found else ()
     (scores,) = score_against(
         source, evaluator.truths, frame, keep=True, details=details, more=None if details else more
     ).values()
