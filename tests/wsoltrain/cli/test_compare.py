@@ -151,7 +151,7 @@ def test_masks_alone_are_compared_by_pxap(tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(
         "name: tiny\nlayout: folder\nroot: images\nmasks: masks\nsplit: {train: ., val: .}\n"
     )
-    given = [*words(store, tmp_path / "out"), "split=val", "test=val", "by=gt", "shown=2", "fast=[]"]
+    given = [*words(store, tmp_path / "out"), "split=val", "test=val", "by=gt", "shown=2"]
     code, text, _ = call(capsys, "compare", *given)
     assert code == 0
     head, cam, has = (line.split() for line in text.splitlines()[:3])
