@@ -165,7 +165,9 @@ def test_masks_alone_are_compared_by_pxap(tmp_path, capsys):
     assert first["intervals"]["PxAP"]["low"] <= first["PxAP"] <= first["intervals"]["PxAP"]["high"]
     assert second["against_first"]["PxAP"]["difference"] == pytest.approx(second["PxAP"] - first["PxAP"], abs=1e-3)
     assert 0 < second["pixel_iou"] < 1
-    assert (tmp_path / "out" / "compare.html").read_text().count("data:image/png;base64,") == 1
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count('<article class="card') == 2
+    assert page.count('<g class="truth">') == 2
     given = [*words(store, tmp_path / "cls", "cam"), "split=val", "test=val", "by=cls", "shown=1"]
     code, text, _ = call(capsys, "compare", *given)
     assert (code, text.splitlines()[1].split()[0], "Otsu" in text) == (0, "cam", False)

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 SHOWN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
 """Thresholds as the evaluation cuts, boxes half-open: what is drawn."""
-OUTLINE = 224
-"""Side of the frame in which masks are outlined."""
 FIGURES = ("MaxBoxAcc", "iou", "PxAP", "pixel_iou")
 
 
@@ -148,15 +146,3 @@ def pick_rows(truth: Truth, count: int) -> list[int]:
     rows = sorted(row for row in known if not truth.rows.quarantined[row])
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
     return [rows[place] for place in places]
-
-
-def outlines(truth: Truth, row: int) -> Array:
-    """Boxes [M, 4] of a row in shares of both sides; of a row that has a mask alone, the box around it."""
-    boxes = truth.boxes(row)
-    if len(boxes):
-        return np.asarray(boxes / np.tile(truth.rows.sizes[row], 2))
-    mask = truth.mask(row, OUTLINE)
-    if mask is None or not mask[0].any():
-        return boxes
-    down, across = (np.flatnonzero(mask[0].any(axis=axis)) for axis in (1, 0))
-    return np.array([[across[0], down[0], across[-1] + 1, down[-1] + 1]]) / OUTLINE

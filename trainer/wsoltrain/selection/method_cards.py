@@ -137,12 +137,22 @@ def _card(
     return Card(
         row, group, info["image_id"], *size, image=image, missing=missing,
         classes=[(int(label), stored.index.manifest.class_names.get(str(label), "")) for label in info["labels"] or []],
-        truth=[image_box(box, size, None) for box in own], boxes=boxes, maps=maps,
+        truth=[image_box(box, size, None) for box in _outlines(truth, row, own, size)], boxes=boxes, maps=maps,
         iou=ious.get(names[0]), beside=ious.get(names[1]) if len(names) > 1 else None,
         centre=best_iou(centred_box(*size), own) if len(own) else None,
         size=float(areas.max() / (size[0] * size[1])) if len(own) else None,
         part=part, listing=method_layers(names) if len(names) > 1 else (),
     )  # fmt: skip
+
+
+def _outlines(truth: Truth | None, row: int, boxes: Array, size: tuple[int, int]) -> Array:
+    """The true boxes [M, 4] of a row; of a row that has a mask alone, the box around it."""
+    mask = None if truth is None or len(boxes) else truth.mask(row, SIDE)
+    if mask is None or not mask[0].any():
+        return boxes
+    down, across = (np.flatnonzero(mask[0].any(axis=axis)) for axis in (1, 0))
+    edges = np.array([[across[0], down[0], across[-1] + 1, down[-1] + 1]])
+    return np.asarray(edges * np.tile(size, 2) / SIDE)
 
 
 def frame_iou(box: Array | None, truth: Array, size: tuple[int, int], side: int) -> float:
