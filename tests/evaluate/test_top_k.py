@@ -106,11 +106,15 @@ def test_one_pass_against_several_truths_equals_a_pass_each(ranked):
     truths = {name: find_truth(results, rows, name) for name in ("gt", "proposals")}
     truths |= {"noisy": truths["gt"].disturbed(0.3, 0), "few": replace(truths["gt"], found={1: truths["gt"].boxes(1)})}
     noise = np.random.default_rng(0).random(tiny.maps[:, 0].shape)
-    source = Given((tiny.maps[:, 0] / 255 + noise).astype(np.float32), classes)  # many regions, holes among them
+    maps = (tiny.maps[:, 0] / 255 + noise).astype(np.float32)  # many regions, holes among them
+    maps[1], maps[2, 0, 0] = 0.5, np.nan
+    source = Given(maps, classes)
     together = score_against(source, truths, Frame(), threads=1)
     for name, truth in truths.items():
-        assert together[name].result() == score_maps(source, truth, Frame(), threads=1).result()
-        assert together[name].entry() == score_maps(source, truth, Frame(), threads=1).entry()
+        alone = score_maps(source, truth, Frame(), threads=1)
+        assert together[name].result() == alone.result()
+        assert together[name].entry() == alone.entry()
+        assert together[name].boxes.rows_unusable == alone.boxes.rows_unusable == (1 if name == "few" else 2)
     assert len({str(each.entry()["all"]) for each in together.values()}) == 4
 
 

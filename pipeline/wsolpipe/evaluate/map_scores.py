@@ -311,10 +311,11 @@ def _add_batch(
 ) -> None:
     truth, numbers = scores.truth, [int(row) for row in batch.rows]
     boxes = _framed_boxes(truth, batch, frame)
-    for score, own, row, empty in zip(batch.framed, boxes, numbers, batch.objectless, strict=True):
+    flawed = batch.shared("flawed", lambda: [score is not None and bool(unusable(score)) for score in batch.framed])
+    for place, (own, row, empty) in enumerate(zip(boxes, numbers, batch.objectless, strict=True)):
         if (len(own) and not empty) or row in truth.masks:
-            scores.rows_missing += int(score is None)
-            scores.rows_unusable += int(score is not None and bool(unusable(score)))
+            scores.rows_missing += int(batch.framed[place] is None)
+            scores.rows_unusable += int(flawed[place])
     if len(scores.histogram) or scores.kept is not None:
         scores.boxes.observer = lambda mode, places, curves: _observe(scores, batch.rows, mode, places, curves)
     scores.boxes.add(
@@ -325,6 +326,7 @@ def _add_batch(
         objectless=batch.objectless.tolist(),
         of_truth=batch.of_label,
         swept=swept,
+        flawed=flawed,
     )
     for metric in scores.more.values():
         metric.add(batch, truth)

@@ -96,6 +96,7 @@ class MaxBoxEvaluation:
         objectless: Sequence[bool] | None = None,
         of_truth: Mapping[int, ArrayLike | None] | None = None,
         swept: Mapping[Contours, ArrayLike] | None = None,
+        flawed: Sequence[bool] | None = None,
     ) -> None:
         """Count a batch of rows.
 
@@ -118,6 +119,8 @@ class MaxBoxEvaluation:
             box (Russakovsky et al., IJCV 2015, section 4.2). Rows that are not named have one map for both.
         swept : mapping of "largest" and "all" to float64 [N, thresholds], optional
             Curves of IoU of these maps and boxes where they are known already (``iou_curves_of``).
+        flawed : sequence of N bool, optional
+            Maps that are constant or hold NaN, needed with ``swept``: then the maps themselves are not looked at.
         """
         if len(maps) != len(boxes):
             msg = f"{len(maps)} maps but {len(boxes)} sets of boxes: one set an image, possibly empty"
@@ -139,7 +142,12 @@ class MaxBoxEvaluation:
             self.right_judged += int(hits["top1"][scored].sum())
         if not scored:
             return
-        stack = self._filled([maps[row] for row in scored])
+        stack = np.zeros((0, 0, 0))
+        if swept is None or flawed is None:
+            stack = self._filled([maps[row] for row in scored])
+        else:
+            self.rows_missing += sum(maps[row] is None for row in scored)
+            self.rows_unusable += sum(flawed[row] for row in scored if maps[row] is not None)
         others = [row for row in scored if row in (of_truth or {})]
         for mode in _MODES:
             if swept is None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wsolpipe.pages.charts import Plot
 
 WIDE, HIGH = 3.5, 2.4  # inches: one column of a two-column paper
-BINS = 20
+BINS, CROWDED = 20, 6
 COLOURS = ("#d55e00", "#009e73", "#0072b2", "#7b8492", "#8a5aa8", "#c99700", "#56b4e9", "#15181d")
 DASHES = ("-", "--", "-.", ":")
 
@@ -48,7 +48,7 @@ def print_plot(plot: Plot, stem: Path) -> list[Path]:
         if plot.span != 1:
             places, labels = zip(*ticks(plot.span), strict=True)
             axes.set_xticks(places, labels)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7 if len(plot.series) < CROWDED else 5.5)
         paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".pdf", ".png")]
         for path in paths:
             figure.savefig(path, dpi=300, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)

@@ -114,7 +114,7 @@ class Study:
             Curve(style, f"{percent} %", steps / far, np.mean(np.array(self.distances(percent))[:, None] <= steps, 0))
             for style, percent in zip(STYLES, shown, strict=False)
         ]
-        apart = Plot("Runs whose epoch is at most so far from ground truth's", "epochs apart", near, span=far)
+        apart = Plot("Epochs at most so far from ground truth's", "epochs apart", near, span=far)
         return {"noise-figures": figure, "noise-epochs": apart}
 
 
