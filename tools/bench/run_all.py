@@ -84,6 +84,7 @@ class Bench:
 
 
 BENCHES = {
+    "annotators": Bench((Figure("five annotators / one", "five / one #,", 1.2, at_least=False),), shared=True),
     "cams": Bench((Figure("stage / bare forward-backward", "(?:ok|TOO SLOW): #, wanted", 0.8),), shared=True),
     "cams_beside_grad_cam": Bench(
         (Figure("stage / grad-cam", "(?:ok|TOO SLOW): # times", 3),), shared=True, peers=True
