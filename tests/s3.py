@@ -66,7 +66,8 @@ def request(method: str, host: str, port: int, path: str) -> int:
 class Plan:
     """What happens to the n-th request through a proxy: every `fail`-th fails, every `slow`-th waits, `cut` are torn.
 
-    `answer` (status, S3 error code) replaces every answer.
+    `answer` (status, S3 error code) replaces every answer, `unheard` names headers that are not passed on, and
+    `unknown` one whose requests are answered 501.
     """
 
     fail: int = 0
@@ -74,6 +75,8 @@ class Plan:
     seconds: float = 0.3
     cut: tuple[int, ...] = ()
     answer: tuple[int, str] | None = None
+    unheard: tuple[str, ...] = ()
+    unknown: str = ""
     down: bool = False
 
 
@@ -122,6 +125,9 @@ class Proxy:
         if plan.answer:
             self._answer(handler, *plan.answer)
             return
+        if plan.unknown and plan.unknown in handler.headers:
+            self._answer(handler, 501, "NotImplemented")
+            return
         if plan.fail and number % plan.fail == 0:
             self.done["failed"] += 1
             self._answer(handler, 500, "InternalError")
@@ -134,7 +140,8 @@ class Proxy:
     def _relay(self, handler: BaseHTTPRequestHandler, host: str, port: int, body: bytes, *, cut: bool) -> None:
         connection = http.client.HTTPConnection(host, port, timeout=60)
         try:
-            connection.request(handler.command, handler.path, body, dict(handler.headers))
+            kept = {name: value for name, value in handler.headers.items() if name.lower() not in self.plan.unheard}
+            connection.request(handler.command, handler.path, body, kept)
             answer = connection.getresponse()
             data = answer.read()
         finally:

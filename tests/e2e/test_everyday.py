@@ -145,6 +145,12 @@ def test_a_table_fits_a_terminal_of_80_columns(capsys, monkeypatch):
     wide = capsys.readouterr().out
     assert "0123456789abcdef" in wide
     assert "quarantined" in wide
+    state = "read by proposals 76543210, val_boxes 89abcdef and 3 more; replaced by fedcba98"
+    columns = ["stage", "split", "key", "rows", "MiB", "days", "state"]
+    print_table(columns, [["text_anchors", "train", "0123456789abcdef", 1_281_167, 12_345.678, "12.5", state]])
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(all(word in line for word in ("text_anchors", "train", "01234567", "1,281,167")) for line in lines)
 
 
 def test_a_terminal_of_another_encoding_is_no_traceback(toy):

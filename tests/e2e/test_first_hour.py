@@ -84,6 +84,14 @@ WRONG = [
     ("wsolpipe ls store=lables", 4, "did you mean 'labels'"),
     ("wsolpipe gc store=lables", 4, "did you mean 'labels'"),
     ("wsolpipe push store=labels", 3, "add to="),
+    ("wsolpipe push store=lables to=there", 4, "did you mean 'labels'"),
+    ("wsolpipe pull from=lables store=there", 4, "did you mean 'labels'"),
+    ("wsolpipe publish store=lables to=there dataset=birds", 4, "did you mean 'labels'"),
+    ("wsolpipe push store=labels to=ftp://there", 3, "stores of scheme 'ftp' are not supported"),
+    ("wsolpipe run config=none.yaml", 3, "none.yaml"),
+    (f"wsolpipe run config=birds.yaml {MINE}", 3, "unknown key 'name'"),
+    (f"wsolpipe run stage=cls_maps {MINE} sweep.cls_maps.blokcs=1,2", 3, "did you mean 'blocks'"),
+    (f"wsolpipe import stage=human_boxes {MINE} format=coco in=none.json", 3, "none.json"),
     ("wsolpipe pull store=labels", 3, "add from="),
     ("wsolpipe publish store=labels to=x", 3, "add dataset="),
     ("wsolpipe quarantine lst store=labels", 3, "did you mean 'list'"),
@@ -113,3 +121,11 @@ def test_a_slip_of_the_first_hour_is_answered_in_one_message(at_home, capsys, li
     assert printed.err.startswith(f"{line.split()[0]}: ")
     assert "Usage:" not in printed.err
     assert printed.out == ""
+    assert "resume with" not in printed.err
+
+
+def test_keys_of_a_stage_are_named_as_they_are_written(at_home, capsys):
+    assert end_of(f"wsolpipe run stage=cls_maps {MINE} split=val {TINY} cls_maps.blocks=15 device=cpu") == 3
+    told = capsys.readouterr().err
+    assert "cls_maps.blocks=15 names no blocks" in told
+    assert "write cls_maps.blocks=11, cls_maps.blocks=[10,11] or cls_maps.blocks=0-11" in told

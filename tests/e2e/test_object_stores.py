@@ -17,6 +17,8 @@ from s3 import Plan, Proxy
 from stores import DATASET, build_store
 from wsolpipe import open_store
 from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.share.selection import Selection
+from wsolpipe.share.transfer import pull
 from wsoltrain.stream import ItemConfig, Labelling, Shuffle, Stream
 
 pytestmark = pytest.mark.s3
@@ -122,6 +124,25 @@ def test_expired_credentials_end_a_run_with_what_to_do_and_the_command_that_resu
     assert "renew them" in done.err
     assert done.err.rstrip().splitlines()[-1].startswith("resume with: wsolpipe run")
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("plan", [Plan(unheard=("if-none-match",)), Plan(unknown="If-None-Match")])
+def test_a_service_without_conditional_puts_is_refused_for_runs_and_read_by_pulls(
+    toy, undisturbed, s3, tmp_path, monkeypatch, plan
+):
+    url, there = s3.store(), open_backend(str(undisturbed.store))
+    with Proxy(s3.endpoint, plan) as proxy:
+        refused = toy.run(f"store={url}", stage="palette", AWS_ENDPOINT_URL=proxy.endpoint)
+        assert refused.code == 3, refused.err
+        assert f"the service behind {url} has no conditional puts" in refused.err
+        assert "run in a folder, store=FOLDER" in refused.err
+        assert "Traceback" not in refused.err
+        assert list(open_backend(url).walk("")) == []
+        for name, _ in there.walk(""):  # as other programs copy
+            open_backend(url).replace(name, there.get(name))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        pull(url, str(tmp_path / "pulled"), Selection(), trust=url)
+    assert object_bytes(tmp_path / "pulled") == object_bytes(undisturbed.store)
 
 
 def test_no_credential_is_written_anywhere(toy, s3):

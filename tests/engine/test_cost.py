@@ -59,6 +59,17 @@ def test_other_parameters_lend_their_rate_and_a_stage_that_was_never_run_has_non
     assert "make some rows first: wsolpipe run stage=" in told
 
 
+def test_a_split_that_is_not_indexed_has_a_rate_and_no_cost(store):
+    given = ["stage=cls_maps", "dataset=demo", f"store={store}", "split=train", "cost=true"]
+    told = json.loads(CliRunner().invoke(command, [*given, "--json"], catch_exceptions=False).stdout)["costs"]
+    cost = {line["stage"]: line for line in told}["cls_maps"]
+    assert (cost["images"], cost["hours"], cost["files"], cost["bytes"]) == (None, None, None, None)
+    assert cost["rate"] > 0
+    said = CliRunner().invoke(command, given, catch_exceptions=False).stdout
+    assert "rows are not counted yet: add images=N" in said
+    assert "measured on" in said
+
+
 def test_hours_of_a_gpu_are_gpu_hours(store, tmp_path):
     shutil.copytree(store, tmp_path / "s")
     (path,) = (tmp_path / "s" / "demo" / "val" / "cls_maps").glob("*/commits/*.json")

@@ -9,6 +9,7 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import mlcroissant
+import pyarrow.parquet as pq
 import pytest
 
 from e2e.toy import object_bytes
@@ -71,6 +72,16 @@ def test_croissant_is_valid_and_its_records_can_be_read(team, caplog):
     assert [item[f"{rows}/sha256"].decode() for item in found] == table.column("sha256").to_pylist()
     made = next(record.id for record in described.metadata.record_sets if "shade" in record.id)
     assert [item[f"{made}/rows"] for item in described.records(made)] == [72]
+
+
+def test_published_boxes_are_read_by_datasets(team, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    out(team, ABOUT)
+    tables = sorted(team.target.rglob("boxes.parquet"))
+    assert tables
+    for table in tables:
+        read = datasets.Dataset.from_parquet(str(table), cache_dir=str(tmp_path / "cache"))
+        assert read.to_list() == pq.read_table(table).to_pylist()
 
 
 def test_the_card_says_what_how_how_good_on_which_terms(tmp_path):

@@ -161,16 +161,13 @@ def _store(store: str) -> Found:
 
     backend = open_backend(store)
     fresh = _folder(store) is not None and not _folder(store).exists()  # type: ignore[union-attr]
-    name = f"doctor-{os.getpid()}"
     try:
-        first, second = backend.create(name, b"1"), backend.create(name, b"2")
-        intact = backend.get(name) == b"1"
+        good = backend.first_wins()
     finally:
-        with contextlib.suppress(WsolError, OSError):
-            backend.delete(name)
-            if fresh:
+        if fresh:
+            with contextlib.suppress(OSError):
                 Path(store).rmdir()
-    if first and not second and intact:
+    if good:
         return True, f"{store}: writable, and one of two writers wins", ""
     advice = "choose a file system with hard links, or an object store with conditional puts"
     return False, f"{store}: two writers of one object both believe that they made it", advice

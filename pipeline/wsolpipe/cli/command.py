@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Body = Callable[[tuple[str, ...], bool], int]
 _KEY = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8}\b")
+#: Characters that a column of text keeps beside columns of single words.
+LEAST_TEXT = 14
 _NOTHING = ("–", "", "0", "0.000", "0 s")
 
 
@@ -209,20 +211,30 @@ def print_table(columns: list[str], rows: list[list[Any]], *, title: str | None 
         columns, cells, numeric = _without_empty_columns(columns, cells, numeric)
     if wide:
         width = max(width, _width(columns, cells))
-    Console(width=width).print(_build_table(columns, cells, numeric, title))
+    Console(width=width).print(_build_table(columns, cells, numeric, title, width))
 
 
-def _build_table(columns: list[str], cells: list[list[str]], numeric: list[bool], title: str | None) -> Table:
+def _build_table(
+    columns: list[str], cells: list[list[str]], numeric: list[bool], title: str | None, width: int
+) -> Table:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, right in zip(columns, numeric, strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for name, right, whole in zip(columns, numeric, _unbroken(columns, cells, width), strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=whole)
     for row in cells:
         table.add_row(*map(escape, row))
     return table
+
+
+def _unbroken(columns: list[str], cells: list[list[str]], width: int) -> list[bool]:
+    """Columns of single words, which stay on one line where that leaves the others `LEAST_TEXT` characters each."""
+    words = [not any(" " in cell for cell in column) for column in zip(columns, *cells, strict=True)]
+    own = [max(map(len, column)) + 3 for column in zip(columns, *cells, strict=True)]
+    needed = sum(size if whole else min(size, LEAST_TEXT + 3) for size, whole in zip(own, words, strict=True))
+    return words if needed <= width else [False] * len(columns)
 
 
 def _width(columns: list[str], cells: list[list[str]]) -> int:

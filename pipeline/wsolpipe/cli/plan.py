@@ -105,6 +105,8 @@ def _show_cost(configs: list[RunConfig], images: int | None, as_json: bool) -> i
     print("hours of one worker, once for each kind of device that was measured")
     if any(cost.device and not cost.exact for cost in found):
         print("* measured with other parameters")
+    if any(cost.images is None for cost in found):
+        print("rows are not counted yet: add images=N, or list them first: wsolpipe run stage=index …")
     missing = [cost.stage for cost in found if not cost.device]
     if missing:
         print(f"no rate: {', '.join(missing)}; make some rows first: wsolpipe run stage={missing[0]} limit=500 …")

@@ -57,4 +57,4 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         print(f"published {done.files} files; others trust them with trust={done.digest}", file=sys.stderr)
         return code
 
-    return transfer.resumable(act)
+    return transfer.resumable(given["store"], act)

@@ -45,4 +45,4 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
             )  # fmt: skip
         return transfer.show(moved, {"from": given["from"], "to": given["store"]}, as_json=as_json)
 
-    return transfer.resumable(act)
+    return transfer.resumable(given["from"], act)

@@ -38,4 +38,4 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
             )  # fmt: skip
         return transfer.show(moved, {"from": given["store"], "to": given["to"]}, as_json=as_json)
 
-    return transfer.resumable(act)
+    return transfer.resumable(given["store"], act)

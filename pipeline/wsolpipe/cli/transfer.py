@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import print_skipped, print_table
-from wsolpipe.contract.errors import ConfigError, WsolError
+from wsolpipe.contract.errors import AccessError, ConfigError, WsolError
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, shown
 from wsolpipe.keys.key import Key, read_keys
@@ -69,8 +70,18 @@ def selection_of(given: dict[str, Any]) -> Selection:
     )
 
 
-def resumable(act: Callable[[], int]) -> int:
-    """Run `act`; on failure the last line is the command that resumes."""
+def resumable(source: str, act: Callable[[], int]) -> int:
+    """Run `act`, which reads the store `source`; on failure the last line is the command that resumes.
+
+    Raises
+    ------
+    StoreError
+        If there is no store at `source`: then there is nothing to resume.
+    """
+    from wsolpipe import open_store
+
+    with suppress(AccessError):  # out of reach now, which `act` meets too
+        open_store(source)
     resume = shlex.join(["wsolpipe", *sys.argv[1:]])
     try:
         code = act()

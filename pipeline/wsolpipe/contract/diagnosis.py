@@ -18,6 +18,7 @@ _ACCESS = {
     "hf": "HF_TOKEN",
 }
 _SERVICES = {"s3": "S3", "gs": "Google Cloud Storage", "az": "Azure"}
+NOT_IMPLEMENTED = 501
 _PASSING = {408, 409, 425, 429}
 
 
@@ -32,7 +33,7 @@ def may_pass(error: Exception) -> bool:
     if "169.254.169.254" in text or "builder error" in text:
         return False
     status = re.search(r"status code: (\d{3})", text)
-    return status is None or int(status[1]) >= 500 or int(status[1]) in _PASSING
+    return status is None or (int(status[1]) >= 500 and int(status[1]) != NOT_IMPLEMENTED) or int(status[1]) in _PASSING
 
 
 def diagnose(error: Exception, url: str) -> tuple[str, str | None]:

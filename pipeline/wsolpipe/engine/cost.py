@@ -26,14 +26,14 @@ class Cost:
         Device as the records name it; empty for a stage that was never run here.
     measured_rows : int
         Rows behind the rate, of every split and key with these parameters, else of any key.
-    images : int
-        Rows that the cost is of.
+    images : int or None
+        Rows that the cost is of; None where a split is not indexed and no number was given.
     rate : float or None
         Images a second of one worker.
     hours, gpu_hours : float or None
-        Of one worker; GPU-hours are 0 on a CPU. None without a rate.
+        Of one worker; GPU-hours are 0 on a CPU. None without a rate or a number of rows.
     files, bytes : int or None
-        Of the finished stage. None without a shard to measure.
+        Of the finished stage. None without a shard to measure or a number of rows.
     exact : bool
         Whether the rate is that of these very parameters.
     """
@@ -41,7 +41,7 @@ class Cost:
     stage: str
     device: str
     measured_rows: int
-    images: int
+    images: int | None
     rate: float | None
     hours: float | None
     gpu_hours: float | None
@@ -69,12 +69,18 @@ def estimate(session: Session, graph: Graph, images: int | None = None) -> list[
     found: list[Cost] = []
     for stage in dict.fromkeys(node.stage for node in graph.nodes):
         nodes = [node for node in graph.nodes if node.stage == stage]
-        rows = images if images is not None else sum(node.shards.rows for node in nodes)
-        found += _of_stage(session, nodes, rows)
+        found += _of_stage(session, nodes, _rows(graph, nodes) if images is None else images)
     return found
 
 
-def _of_stage(session: Session, nodes: list[Node], images: int) -> Iterator[Cost]:
+def _rows(graph: Graph, nodes: list[Node]) -> int | None:
+    """Rows of the splits of some nodes, whose keys may not be known yet; None where one is not indexed."""
+    indexes = [graph.indexes[node.split] for node in nodes if node.split is not None]
+    known = [index.manifest.rows for index in indexes if index is not None]
+    return sum(known) if len(known) == len(indexes) else None
+
+
+def _of_stage(session: Session, nodes: list[Node], images: int | None) -> Iterator[Cost]:
     first = nodes[0]
     records = list(_records(session, first, {node.key for node in nodes}))
     exact = bool(records)
@@ -90,14 +96,17 @@ def _of_stage(session: Session, nodes: list[Node], images: int) -> Iterator[Cost
         seconds = sum(record.seconds for record in mine)
         size = sum(item.bytes for record in mine for item in record.objects.values())
         objects = max(len(record.objects) for record in mine)
+        rate = None if whole or not seconds else rows / seconds
         if whole:
             seconds, size, files = seconds / len(mine), round(size / len(mine)), objects + 2
+        elif images is None:
+            yield Cost(first.stage, device, rows, None, rate, None, None, None, None, exact=exact)
+            continue
         else:
             seconds, size = seconds / max(rows, 1) * images, round(size / max(rows, 1) * images)
             shard_rows = session.config.shard_rows or DEFAULT_SHARD_ROWS
             files = -(-images // shard_rows) * (objects + 1) + objects + 1
         gpu = seconds / 3600 if device.startswith("cuda") else 0.0
-        rate = None if whole or not seconds else images / seconds
         yield Cost(first.stage, device, rows, images, rate, seconds / 3600, gpu, files, size, exact=exact)
 
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.opening import open_backend
-from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.contract.errors import ConfigError, WeightsError, WsolError
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Index, Store
@@ -115,10 +115,10 @@ class Session:
             wanted = self.stage_class(stage).weights_needed(self.params(stage))
             try:
                 found = {name: resolve(spec, fetch=fetch) for name, spec in wanted.items()}
-            except WeightsError as error:  # what finds files knows no stages, and users write stage.weights=
-                hint = error.hint and re.sub(r"(?<![\w.])weights=", f"{stage}.weights=", error.hint)
-                msg = f"{stage}: {error.message}"
-                raise WeightsError(msg, hint=hint) from error
+            except WeightsError as error:
+                name_keys(error, stage, self.params(stage))
+                error.message = f"{stage}: {error.message}"
+                raise
             complete = {name: item for name, item in found.items() if item is not None}
             self._weights[stage, fetch] = complete if len(complete) == len(found) else None
         return self._weights[stage, fetch]
@@ -157,6 +157,13 @@ class Session:
     def threads(self) -> int:
         """Threads that decode ahead of the model."""
         return self.config.threads or max(1, min(8, (os.cpu_count() or 1) // self.config.workers))
+
+
+def name_keys(error: WsolError, stage: str, params: StageParams) -> None:
+    """Name the keys of a stage in an error as users write them, ``stage.key=``: models know no stages."""
+    keys = rf"(?<![\w.-])({'|'.join(type(params).model_fields)})="
+    error.message = re.sub(keys, rf"{stage}.\1=", error.message)
+    error.hint = error.hint and re.sub(keys, rf"{stage}.\1=", error.hint)
 
 
 def last_seen(backend: Backend, folder: str) -> dict[str, str]:

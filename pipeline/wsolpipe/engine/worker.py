@@ -24,6 +24,7 @@ from wsolpipe.engine.indexing import IndexWork, index_warnings
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.maker import Abandoned, Maker, failure_name
 from wsolpipe.engine.plan import State, Units, examine
+from wsolpipe.engine.session import name_keys
 from wsolpipe.engine.time_left import TimeLeft
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ class Worker:
         except WsolError as error:
             if lease.lost:
                 return Outcome.HELD, None
+            name_keys(error, node.stage, node.params)
             if not isinstance(error, StoreError) or isinstance(error, AccessError):
                 raise
             self._note_failure(node, unit, error)

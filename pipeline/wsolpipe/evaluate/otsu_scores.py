@@ -62,6 +62,15 @@ class OtsuScores:
         self.masks += 1
         self.pixels += ((counted & foreground).sum(), (counted | foreground).sum())
 
+    def ranked(self) -> tuple[Array, Array]:
+        """Rows [n] with a true box, worst first, and the IoU [n] of each."""
+        rows, ious = (
+            np.concatenate([np.zeros(0, np.int64), *self.rows]),
+            np.concatenate([np.zeros(0), *(seen["iou_top1"] for seen in self.ious)]),
+        )
+        order = np.lexsort((rows, ious))
+        return rows[order], ious[order]
+
     def entry(self, *, pixels: bool) -> dict[str, Any]:
         """Figures of boxes or of pixels as `wsolpipe.metrics.protocol` keeps them; PxAP has no threshold."""
         if pixels:

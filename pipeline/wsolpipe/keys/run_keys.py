@@ -16,6 +16,7 @@ _SPLITS = kinds.list_of(kinds.name("name of a split", source="split"))
 SPLIT = Key("split", _SPLITS, "splits to work on", (), otherwise="all splits")
 ROOT = Key("root", kinds.file("folder"), "folder of the image files, instead of the one in the YAML")
 ROWS = Key("rows", kinds.text("start:stop"), "only these rows of each split, from 0, stop left out", unit="rows")
+WIDE = Key("wide", kinds.flag(), "show tables whole, also on a narrow terminal", False)
 
 RUN_KEYS = (
     STAGE,
@@ -55,6 +56,6 @@ RUN_KEYS = (
     ),
     Key("print", kinds.flag(), "show what would be submitted, and submit nothing", False),
     Key("log", kinds.file("file"), "append lines about the run to this file, with the time", None),
-    Key("wide", kinds.flag(), "show tables whole, also on a narrow terminal", False),
+    WIDE,
     Key("wait", kinds.flag(), "stay until submitted jobs end", True),
 )  # fmt: skip

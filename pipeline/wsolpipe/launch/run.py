@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.backends.base import require_first_wins
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.engine.graph import resolve
@@ -68,6 +69,7 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
     session = Session.open(settle_end(config) if find_cluster(config.cluster).workers == "here" else config)
     if find_cluster(config.cluster).workers == "here" and config.device != "auto":
         session.device()  # a device that is missing is reported before anything is indexed
+    require_first_wins(session.backend)
     late = threading.Event()
 
     def receive(event: dict[str, Any]) -> None:

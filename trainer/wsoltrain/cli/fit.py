@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
+    from wsoltrain.training.loop import Trainer
     from wsoltrain.training.recipe import Recipe
     from wsoltrain.training.settings import Settings
     from wsoltrain.training.tracker import Tracker
@@ -58,8 +59,9 @@ KEYS = (
     Key("save_every", kinds.integer(1), "steps between checkpoints", 200, unit="steps"),
     DEVICE,
     Key(
-        "track", kinds.list_of(kinds.text("tracker", offers=("jsonl", "tensorboard", "wandb"))),
-        "where figures go: jsonl, tensorboard, wandb", ("jsonl",),
+        "track", kinds.list_of(kinds.text("tracker", offers=("jsonl", "tensorboard", "wandb", "mlflow"))),
+        "where figures go: jsonl, tensorboard, wandb, mlflow; all but jsonl show pictures and the recipe too",
+        ("jsonl",),
     ),
     *SITE_KEYS,
 )  # fmt: skip
@@ -88,7 +90,6 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     from wsoltrain.inference.complexity import complexity
     from wsoltrain.training.loop import Trainer
     from wsoltrain.training.parallel import close_group, open_group
-    from wsoltrain.training.run_record import record_run
     from wsoltrain.training.tracker import open_trackers
 
     group = open_group(settings.device)
@@ -106,7 +107,8 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
             size = f"{counted['parameters'] / 1e6:.3f} M parameters, {counted['macs'] / 1e9:.3f} G multiply-accumulates"
             click.echo(f"{recipe.method}: {size} an image, without what is frozen", err=True)
             shown = FitProgress(trainer.steps, sum(running.epochs for running in trainer.phases.values()))
-            trainer.trackers += [shown, record_run(trainer)]
+            trainer.trackers.append(shown)
+            _follow(trainer)
         result = {"out": str(settings.out), **trainer.fit()}
     close_group(group)
     if not group.first:
@@ -138,7 +140,20 @@ def train(words: Iterable[str]) -> None:
     values, changes = read_recipe_words(words, KEYS)
     recipe, settings = prepare(values, changes)
     with open_trackers(",".join(values["track"]), settings.out, recipe.model_dump(mode="json")) as trackers:
-        Trainer(recipe, settings, trackers).fit()
+        trainer = Trainer(recipe, settings, trackers)
+        _follow(trainer)
+        trainer.fit()
+
+
+def _follow(trainer: Trainer) -> None:
+    """Keep the record of a run in its folder, and give pictures to the trackers that show any."""
+    from wsoltrain.inference.panels import Panels
+    from wsoltrain.training.run_record import record_run
+    from wsoltrain.training.tracker import PictureTracker
+
+    trainer.trackers.append(record_run(trainer))
+    if shown := [tracker for tracker in trainer.trackers if isinstance(tracker, PictureTracker)]:
+        trainer.trackers.append(Panels(trainer, shown))
 
 
 def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "runs") -> tuple[Recipe, Settings]:

@@ -133,12 +133,13 @@ def run(search: Search, *, worker: int = 0) -> optuna.Study:
 
 def _train(search: Search, trial: optuna.Trial, chosen: Mapping[str, Any], own: Path) -> float:
     from wsoltrain.training.loop import Trainer
+    from wsoltrain.training.run_record import record_run
     from wsoltrain.training.tracker import open_trackers
 
     recipe = load_recipe(search.recipe, dataset=search.dataset, changes={**search.changes, **chosen})
     with open_trackers("jsonl", own, recipe.model_dump(mode="json")) as trackers:
         trainer = Trainer(recipe, replace(search.settings, out=own), trackers)
-        trainer.trackers.append(TrialTracker(trial, trainer))
+        trainer.trackers += [record_run(trainer), TrialTracker(trial, trainer)]
         trainer.fit()
     best = trainer.best[search.settings.first.name]
     _log.info("trial %s: %.2f with %s", own.name, best, dict(chosen))

@@ -55,6 +55,8 @@ class Scoreboard:
         Best score so far by each annotator: the settings' metric; accuracy for ``cls``.
     ranks : dict of str to list of float
         That score and what breaks ties (`wsolpipe.metrics.protocol.rank`).
+    latest : dict of str to MapScores
+        Scores of the last epoch on validation, by annotator.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class Scoreboard:
             for kind, (split, names) in splits.items()
         }  # fmt: skip
         self.ranks: dict[str, list[float]] = {}
+        self.latest: dict[str, MapScores] = {}
 
     @property
     def best(self) -> dict[str, float]:
@@ -140,6 +143,7 @@ class Scoreboard:
         }
         if kept:
             CutBoxes.joined(kept).write(settings.out / OUTCOMES / f"{epoch:04d}.npz")
+        self.latest = scores["val"]
         entries, test = (self._entries(kind, scores.get(kind, {})) for kind in ("val", "test"))
         if "gt" in test:
             test["otsu"] = test["gt"].pop("otsu")

@@ -1,12 +1,15 @@
-"""Trackers of a run's figures: JSON lines, and TensorBoard or Weights & Biases if chosen."""
+"""Trackers of a run: figures as JSON lines; TensorBoard, Weights & Biases and MLflow, with pictures, if chosen."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
+import sys
+import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
@@ -16,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-TRACKERS = ("jsonl", "tensorboard", "wandb")
+    from PIL import Image
+
+TRACKERS = ("jsonl", "tensorboard", "wandb", "mlflow")
+MLFLOW_BATCH = 100
+"""Hyper-parameters that MLflow takes at once."""
 
 
 class Tracker(Protocol):
@@ -27,6 +34,14 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Finish what is still being written."""
+
+
+@runtime_checkable
+class PictureTracker(Tracker, Protocol):
+    """A tracker that shows pictures beside the figures."""
+
+    def show(self, name: str, step: int, picture: Image.Image) -> None:
+        """Keep a picture (RGB) of a step."""
 
 
 class JsonLines:
@@ -51,28 +66,53 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Numbers as scalars of a TensorBoard folder."""
+    """Numbers and pictures in a TensorBoard folder, and the recipe on its page of hyper-parameters.
 
-    def __init__(self, folder: Path) -> None:
+    The page compares runs by the figures of their first validation, so it is written with those; without any, in the
+    end.
+    """
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             msg = "tensorboard"
             raise _missing(msg) from error
         self.writer = SummaryWriter(str(folder))
+        self.parameters: dict[str, Any] | None = _flat(recipe)
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
         """Add each number."""
-        for name, value in _numbers(kind, figures).items():
+        numbers = _numbers(kind, figures)
+        for name, value in numbers.items():
             self.writer.add_scalar(name, value, step)
+        if kind == "val":
+            self._describe(numbers)
+
+    def show(self, name: str, step: int, picture: Image.Image) -> None:
+        """Add a picture."""
+        import numpy as np
+
+        self.writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is buffered."""
+        self._describe({})
         self.writer.close()
+
+    def _describe(self, numbers: Mapping[str, float]) -> None:
+        """Write the hyper-parameters, once; into the run itself, where `SummaryWriter.add_hparams` makes another."""
+        if self.parameters is None:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        for summary in hparams(self.parameters, dict.fromkeys(numbers, 0.0)):  # type: ignore[no-untyped-call]
+            self.writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+        self.parameters = None
 
 
 class WeightsAndBiases:
-    """Numbers of a run of Weights & Biases, on disk only unless the environment sets otherwise.
+    """Numbers and pictures of a run of Weights & Biases, on disk only unless the environment sets otherwise.
 
     ``WANDB_MODE`` and ``WANDB_API_KEY`` mean what they mean to wandb; where neither is set the run is an offline one,
     for ``wandb sync`` later, since a prompt for a key would block an unattended job. A run that is resumed in the
@@ -101,19 +141,95 @@ class WeightsAndBiases:
         """Log each number; the step is a figure of its own, since wandb refuses one below its last."""
         self.run.log({**_numbers(kind, figures), "step": step})
 
+    def show(self, name: str, step: int, picture: Image.Image) -> None:
+        """Log a picture."""
+        import wandb
+
+        self.run.log({name: wandb.Image(picture), "step": step})
+
     def close(self) -> None:
         """Let wandb finish."""
         self.run.finish()
 
 
+class MLflow:
+    """Numbers, pictures and hyper-parameters of a run of MLflow, in files of the run's folder unless told otherwise.
+
+    ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` mean what they mean to mlflow. A run that is resumed in the
+    same folder goes on.
+    """
+
+    def __init__(self, folder: Path, store: Path, recipe: Mapping[str, Any]) -> None:
+        try:
+            from mlflow import MlflowClient
+            from mlflow.entities import Param
+        except ImportError as error:
+            msg = "mlflow-skinny"
+            raise _missing(msg, "mlflow") from error
+        place = os.environ.get("MLFLOW_TRACKING_URI")
+        if not place:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would need more packages
+            place = store.resolve().as_uri()
+        self.client = MlflowClient(place)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "wsoltrain")
+        own = str(folder.resolve()).replace("'", "%27")  # as MLflow's filters take it
+        known = self.client.get_experiment_by_name(name)
+        experiment = known.experiment_id if known is not None else self.client.create_experiment(name)
+        begun = self.client.search_runs([experiment], f"tags.folder = '{own}'", max_results=1)
+        if begun:
+            self.run = begun[0].info.run_id
+            self.client.update_run(self.run, status="RUNNING")
+            return
+        self.run = self.client.create_run(experiment, run_name=folder.name, tags={"folder": own}).info.run_id
+        parameters = [Param(name, str(value)) for name, value in _flat(recipe).items()]
+        for start in range(0, len(parameters), MLFLOW_BATCH):
+            self.client.log_batch(self.run, params=parameters[start : start + MLFLOW_BATCH])
+
+    def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
+        """Log each number."""
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
+        numbers = [Metric(name, value, now, step) for name, value in _numbers(kind, figures).items()]
+        self.client.log_batch(self.run, metrics=numbers)
+
+    def show(self, name: str, step: int, picture: Image.Image) -> None:
+        """Log a picture as an artifact."""
+        self.client.log_image(self.run, picture, artifact_file=f"{name}/step-{step:08d}.png")
+
+    def close(self) -> None:
+        """Say that the process has ended."""
+        self.client.set_terminated(self.run, "FAILED" if sys.exc_info()[0] else "FINISHED")
+
+
 def _numbers(kind: str, figures: Mapping[str, Any]) -> dict[str, float]:
     """Figures that are numbers, named by their kind and, if there is one, the annotator."""
-    place = "/".join(str(part) for part in (kind, figures.get("annotator")) if part)
-    return {f"{place}/{name}": value for name, value in figures.items() if isinstance(value, int | float)}
+    place = [str(part) for part in (kind, figures.get("annotator")) if part]
+    return {
+        "/".join(_clean(part) for part in (*place, name)): value
+        for name, value in figures.items()
+        if isinstance(value, int | float)
+    }
 
 
-def _missing(name: str) -> ConfigError:
-    return ConfigError(f"track={name} needs the package {name}", hint=f"pip install {name}, or track=jsonl")
+def _clean(name: str) -> str:
+    """A name that every tracker takes as it is: other signs than letters, digits, ``_``, ``-`` and ``.`` are ``_``."""
+    return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)
+
+
+def _flat(recipe: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """Values of a recipe by dotted key; those that are no number, text or truth value as text."""
+    found: dict[str, Any] = {}
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{within}{name}.")
+        else:
+            found[f"{within}{name}"] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    return found
+
+
+def _missing(name: str, track: str | None = None) -> ConfigError:
+    return ConfigError(f"track={track or name} needs the package {name}", hint=f"pip install {name}, or track=jsonl")
 
 
 @contextmanager
@@ -123,9 +239,9 @@ def open_trackers(names: str, folder: Path, recipe: Mapping[str, Any]) -> Iterat
     Parameters
     ----------
     folder : Path
-        Of the run; ``metrics.jsonl``, ``tensorboard/`` and ``wandb/`` lie in it.
+        Of the run; ``metrics.jsonl``, ``tensorboard/``, ``wandb/`` and ``mlflow/`` lie in it.
     recipe : mapping
-        Shown beside the figures by W&B.
+        Hyper-parameters, shown beside the figures.
 
     Raises
     ------
@@ -139,9 +255,11 @@ def open_trackers(names: str, folder: Path, recipe: Mapping[str, Any]) -> Iterat
     opened: list[Tracker] = [JsonLines(folder / "metrics.jsonl")]
     try:
         if "tensorboard" in wanted:
-            opened.append(TensorBoard(folder / "tensorboard"))
+            opened.append(TensorBoard(folder / "tensorboard", recipe))
         if "wandb" in wanted:
             opened.append(WeightsAndBiases(folder, recipe))
+        if "mlflow" in wanted:
+            opened.append(MLflow(folder, folder / "mlflow", recipe))
         yield opened
     finally:
         for tracker in opened:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import AccessError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,6 +49,15 @@ class Backend(ABC):
 
         With ``sync=False`` a power cut may lose it until `sync` was called on it; a killed process loses nothing.
         """
+
+    def first_wins(self) -> bool:
+        """Whether of two writers of one object only the first makes it, as work and maintenance rely on; tries it."""
+        name = f"probe-{uuid.uuid4().hex}"
+        try:
+            return self.create(name, b"1") and not self.create(name, b"2") and self.get(name) == b"1"
+        finally:
+            with suppress(OSError):
+                self.delete(name)
 
     def sync(self, names: Iterable[str]) -> None:  # noqa: B027 - where a put that is answered stays, nothing is to do
         """Return once these objects would outlive a power cut."""
@@ -94,3 +107,25 @@ class Backend(ABC):
     def litter(self) -> Iterator[tuple[str, float]]:
         """Half-written objects that killed processes left, with their age in seconds."""
         return iter(())
+
+
+def require_first_wins(backend: Backend) -> None:
+    """Refuse to work in a store behind a URL whose service has no conditional puts; a folder is not asked.
+
+    Raises
+    ------
+    ConfigError
+        If a second put goes over the first, or puts with a condition are not known to the service.
+    """
+    if "://" not in backend.url or backend.url.startswith("file:"):
+        return
+    try:
+        good = backend.first_wins()
+    except AccessError as error:
+        if "NotImplemented" not in error.message:
+            raise
+        good = False
+    if not good:
+        msg = f"the service behind {backend.url} has no conditional puts: two workers would overwrite each other"
+        hint = "run in a folder, store=FOLDER, and copy it there; pull from= and open_store read such a store as it is"
+        raise ConfigError(msg, hint=hint)
