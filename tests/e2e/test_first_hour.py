@@ -91,7 +91,7 @@ WRONG = [
     ("wsolpipe run config=none.yaml", 3, "none.yaml"),
     (f"wsolpipe run config=birds.yaml {MINE}", 3, "unknown key 'name'"),
     (f"wsolpipe run stage=cls_maps {MINE} sweep.cls_maps.blokcs=1,2", 3, "did you mean 'blocks'"),
-    (f"wsolpipe import stage=human_boxes {MINE} format=coco in=none.json", 3, "none.json"),
+    (f"wsolpipe import stage=human_boxes {MINE} format=coco in=none.json", 3, "add split="),
     ("wsolpipe pull store=labels", 3, "add from="),
     ("wsolpipe publish store=labels to=x", 3, "add dataset="),
     ("wsolpipe quarantine lst store=labels", 3, "did you mean 'list'"),
