@@ -64,10 +64,8 @@ class OtsuScores:
 
     def ranked(self) -> tuple[Array, Array]:
         """Rows [n] with a true box, worst first, and the IoU [n] of each."""
-        rows, ious = (
-            np.concatenate([np.zeros(0, np.int64), *self.rows]),
-            np.concatenate([np.zeros(0), *(seen["iou_top1"] for seen in self.ious)]),
-        )
+        rows = np.concatenate(self.rows)
+        ious = np.concatenate([np.zeros(0), *(seen["iou_top1"] for seen in self.ious)])
         order = np.lexsort((rows, ious))
         return rows[order], ious[order]
 
