@@ -147,12 +147,13 @@ def train(words: Iterable[str]) -> None:
 
 def _follow(trainer: Trainer) -> None:
     """Keep the record of a run in its folder, and give pictures to the trackers that show any."""
-    from wsoltrain.inference.panels import Panels
     from wsoltrain.training.run_record import record_run
     from wsoltrain.training.tracker import PictureTracker
 
     trainer.trackers.append(record_run(trainer))
     if shown := [tracker for tracker in trainer.trackers if isinstance(tracker, PictureTracker)]:
+        from wsoltrain.inference.panels import Panels
+
         trainer.trackers.append(Panels(trainer, shown))
 
 

@@ -13,7 +13,6 @@ from wsolpipe.evaluate.otsu_scores import OtsuScores, otsu_box
 from wsoltrain.data.items import Items
 from wsoltrain.data.order import Pick
 from wsoltrain.inference.drawing import draw_sheet
-from wsoltrain.inference.side_by_side import draw_side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,7 +61,8 @@ class Panels:
         rows, ious = counted.ranked()
         for name, places in (("best", slice(None, -RANKED_ROWS - 1, -1)), ("worst", slice(RANKED_ROWS))):
             mean = float(ious[places].mean()) if len(ious) else 0.0
-            self._show(f"rows/{name}", self._draw_rows(rows[places].tolist(), f"mean IoU {mean:.2f}"))
+            title = f"mean IoU {mean:.2f}; yellow: the map's Otsu box"
+            self._show(f"rows/{name}", self._draw_rows(rows[places].tolist(), title))
 
     def close(self) -> None:
         """Do nothing: the trackers close themselves."""
@@ -77,12 +77,7 @@ class Panels:
         stream = self.trainer.stream
         places = np.linspace(0, len(stream.rows) - 1, min(STEP_ROWS, len(stream.rows))).round().astype(int)
         items = _make(Items(stream.config), np.asarray(stream.rows)[places].tolist())
-        rows = stream.items.rows
-        captions = [
-            (rows.class_name(int(item["label"])) if item["label"] >= 0 else "no label", rows.name(int(item["row"])))
-            for item in items
-        ]
-        return draw_sheet(items, captions) if items else None
+        return draw_sheet(items, _captions(items, stream.items)) if items else None
 
     def _draw_rows(self, rows: Sequence[int], title: str) -> Image.Image | None:
         """Rows under their maps, with the Otsu box of each and the annotator's boxes."""
@@ -94,14 +89,15 @@ class Panels:
         images, labels = (torch.stack([item[name] for item in items]).to(trainer.device) for name in ("image", "label"))
         with torch.no_grad(), trainer.average.within(model) if trainer.average is not None else nullcontext():
             found = model.predict(images, labels)
-        maps, scaled = found.maps.float().cpu().numpy(), found.scaled().cpu().numpy()
-        boxes = [next(iter(otsu_box(raw, 1, 1)), None) for raw in maps]
-        numbers = [int(item["row"]) for item in items]
-        return draw_side_by_side(
-            [item["rgb"].permute(1, 2, 0).numpy() for item in items],
-            [truth.boxes(row) / np.tile(truth.rows.sizes[row], 2) for row in numbers],
-            {title: list(zip(scaled, boxes, strict=True))},
-        )
+        maps, scaled = found.maps.float().cpu().numpy(), found.scaled().cpu()
+        drawn: list[Item] = []
+        for item, raw, heat in zip(items, maps, scaled, strict=True):
+            side, row = item["rgb"].shape[-1], int(item["row"])
+            own, given = otsu_box(raw, side, side), truth.boxes(row) / np.tile(truth.rows.sizes[row], 2) * side
+            boxes = torch.from_numpy(np.concatenate([own, given]).astype(np.float32))
+            sources = torch.tensor([0] * len(own) + [1] * len(given))
+            drawn.append({**item, "maps": heat[None], "boxes": boxes, "box_map": sources})
+        return draw_sheet(drawn, _captions(items, self.items), title=title)
 
     def _truth(self) -> Truth:
         assert self.judge is not None  # noqa: S101 - asked before
@@ -112,3 +108,12 @@ def _make(items: Items, rows: Sequence[int]) -> list[Item]:
     """Items of rows as the first epoch sees them; those that cannot be read are left out."""
     made = items.__getitems__([Pick(0, row) for row in rows])
     return [] if isinstance(made, WsolError) else [item for item, _ in made if item is not None]
+
+
+def _captions(items: list[Item], source: Items) -> list[tuple[str, str]]:
+    """Class and path of each item."""
+    rows = source.rows
+    return [
+        (rows.class_name(int(item["label"])) if item["label"] >= 0 else "no label", rows.name(int(item["row"])))
+        for item in items
+    ]
