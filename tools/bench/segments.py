@@ -24,7 +24,7 @@ from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
-from wsolpipe.maps.bicubic import bicubic_taps
+from wsolpipe.images.interpolation import bicubic_taps
 from wsolpipe.maps.segments import mix_segments, to_levels
 from wsolpipe.metrics.scaling import resize_maps
 from wsolpipe.ops.deep_clusters import Clustering, cluster_images

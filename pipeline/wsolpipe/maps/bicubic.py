@@ -1,45 +1,19 @@
-"""Bicubic interpolation as the standard evaluator's: half-pixel centres, replicated border, no antialias.
-
-A map that is stretched here scores as the map itself does, which the evaluator stretches by the same weights.
-"""
+"""Maps stretched as the standard evaluator stretches them: a stretched map scores as the map itself does."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
+from wsolpipe.images.interpolation import bicubic_taps
 from wsolpipe.maps.compilation import compiled
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
-
-SHARPNESS = -0.75
-"""Parameter a of OpenCV's bicubic kernel."""
-
-
-@lru_cache(maxsize=64)
-def bicubic_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Places [target, 4] in the source and weights [target, 4] of each place of the target, along one axis."""
-    a = np.float32(SHARPNESS)
-    centre = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
-    first = np.floor(centre).astype(np.int64)
-    x = (centre - first).astype(np.float32)
-    one = np.float32(1)
-    far = x + one
-    weights = np.empty((target, 4), np.float32)
-    weights[:, 0] = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
-    weights[:, 1] = ((a + 2) * x - (a + 3)) * x * x + one
-    weights[:, 2] = ((a + 2) * (one - x) - (a + 3)) * (one - x) * (one - x) + one
-    weights[:, 3] = one - weights[:, 0] - weights[:, 1] - weights[:, 2]
-    places = np.clip(first[:, None] - 1 + np.arange(4), 0, source - 1)
-    places.setflags(write=False)
-    weights.setflags(write=False)
-    return places, weights
 
 
 @compiled
