@@ -37,9 +37,11 @@ class Kept(dict):
     keep = dict.update
 
 
-def score(net, parts, *, check=lambda: None, first_row=0):
+def score(net, parts, *, check=lambda scorer: None, first_row=0):
     rng = np.random.default_rng(0)
-    scorer = BoxScorer(net, size=SIDE, device="cpu", kernel=5, sigma=2.0, batch=BATCH, parts=parts, check=check)
+    scorer = BoxScorer(
+        net, size=SIDE, device="cpu", kernel=5, sigma=2.0, batch=BATCH, parts=parts, check=lambda: check(scorer)
+    )  # fmt: skip
     for row in range(first_row, first_row + 5):
         low = rng.integers(0, SIDE // 2, (7, 2))
         boxes = np.concatenate([low, low + rng.integers(2, SIDE // 2, (7, 2))], axis=1)
@@ -50,12 +52,16 @@ def score(net, parts, *, check=lambda: None, first_row=0):
 def test_kept_batches_are_not_scored_again_and_no_bit_differs():
     whole, net, parts = score(Net(), None), Net(), Kept()
 
-    def stop():
+    done = []
+
+    def stop(scorer):
+        done.append(scorer.done)
         if net.forwards == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         score(net, parts, check=stop)
+    assert done == [1, 2, 3]  # of 8, 16 and 24 crops, 7 an image
     again = Net()
     assert np.array_equal(score(again, parts), whole)
     assert again.forwards == 5 - 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -167,6 +168,14 @@ def test_results_depend_on_neither_batch_nor_threads_nor_a_bad_neighbour(folder,
     holed = stage(folder).process(rows, upstream)
     assert list(rows.reasons) == [4]
     assert np.array_equal(np.delete(whole["boxes"], 4, 0), np.delete(holed["boxes"], 4, 0))
+
+
+def test_progress_moves_with_the_rows_whose_crops_are_scored(folder, drawn, upstream):
+    made, told = stage(folder, annotator="ss", batch=4, images=COUNT), []
+    made.context = replace(made.context, progress=lambda done, total: told.append((done, total)))
+    made.process(drawn.rows(), upstream)
+    assert [done for done, _ in told[:-1]] == sorted(done for done, _ in told[:-1])
+    assert set(told) == {(done, COUNT) for done in range(COUNT + 1)}
 
 
 def test_every_fallback_gives_a_box_and_is_counted(folder, drawn, upstream):

@@ -67,6 +67,7 @@ class Maker:
     _memory: Memory = field(default_factory=Memory)
     _older: dict[str, list[StageView]] = field(default_factory=dict)
     _hashed: set[tuple[Path, str]] = field(default_factory=set)
+    _within: Callable[[int], None] | None = None
 
     def make(self, node: Node, unit: int | None, lease: Lease) -> tuple[CommitRecord, bool]:
         """Make and commit one unit whose lease is held; return its record and whether this call made it.
@@ -137,10 +138,14 @@ class Maker:
         self, node: Node, manifest: StageManifest, shard: int, lease: Lease, generation: int
     ) -> CommitRecord:
         def on_rows(done: int, total: int) -> None:
-            lease.rows = done
-            if done < total:  # the commit reports the last block
-                self._report("rows", node, shard=shard, done=done, total=total)
-            self.check()
+            def tell(more: int) -> None:
+                lease.rows = done + more
+                if done + more < total:  # the commit reports the last rows
+                    self._report("rows", node, shard=shard, done=done + more, total=total)
+                self.check()
+
+            self._within = tell
+            tell(0)
 
         job = ShardJob(
             self.session,
@@ -162,7 +167,7 @@ class Maker:
     def _make_artifact(self, node: Node, lease: Lease, generation: int) -> CommitRecord:
         kind = self.session.stage_class(node.stage)
         assert issubclass(kind, ArtifactStage)
-        self._ready = None  # one set of models at a time
+        self._ready = self._within = None  # one set of models at a time
         path = scratch_path(self.session.config, node, None, generation).with_suffix(".safetensors")
         unfinished = Unfinished(path, every=self.session.config.checkpoint, stopping=self.stopping)
         stage = kind(node.params, replace(self._context(node), unfinished=unfinished))
@@ -225,7 +230,7 @@ class Maker:
         if self._ready is None or self._ready[0] != wanted:
             kind = self.session.stage_class(node.stage)
             assert issubclass(kind, Stage)
-            self._ready = None  # free the models of the last stage first
+            self._ready = self._within = None  # free the models of the last stage first
             stage = kind(node.params, self._context(node))
             stage.setup()
             self._ready = (wanted, stage)
@@ -279,7 +284,10 @@ class Maker:
         return folder
 
     def _progress(self, node: Node, done: int, total: int) -> None:
+        """Progress of an artifact, or within a block of rows."""
         self._report("progress", node, done=done, total=total)
+        if node.split is not None and self._within is not None:
+            self._within(done)
         self.check()
 
     def check(self) -> None:

@@ -215,6 +215,7 @@ class ShardJob:
         reasons: dict[int, str] = {}
         done = checkpoint.restore(arrays, status, reasons, self._summary)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        self.on_rows(done, stop - start)
         pace, first = self._pace(), done
         while first < stop - start:
             last = pace.stop(first, stop - start)

@@ -95,6 +95,7 @@ class BoxScorer:
         self._matrix = blur_matrix(size, *scale_blur(kernel, sigma, size)).to(self.device)
         self._images: torch.Tensor | None = None
         self._blurred: torch.Tensor | None = None
+        self._added = 0
         self._index: list[int] = []
         self._boxes: list[NDArray[np.int64]] = []
         self._labels: list[int] = []
@@ -124,6 +125,7 @@ class BoxScorer:
             Row numbers, which name the parts that are kept; needed with `parts`.
         """
         first = self._take_images(pixels)
+        self._added += len(pixels)
         for number, own in zip(numbers, boxes, strict=False):
             self._numbers += [number] * len(own)
         for number, (own, label) in enumerate(zip(boxes, labels, strict=True), first):
@@ -133,13 +135,18 @@ class BoxScorer:
         while len(self._index) >= self.batch:
             self._score()
 
+    @property
+    def done(self) -> int:
+        """Images whose crops are all scored, of those that were added since `finish`: the first so many."""
+        return self._added - (0 if self._images is None or not self._index else len(self._images) - min(self._index))
+
     def finish(self) -> NDArray[np.float32]:
         """Score what is left and give the posteriors of all boxes added, in their order; then reset."""
         while self._index:
             self._score()
         # Fetched only now, so that the device never waits for the host between batches.
         scores = [part.cpu().numpy() for part in self._posteriors]
-        self._posteriors, self._images, self._blurred = [], None, None
+        self._posteriors, self._images, self._blurred, self._added = [], None, None, 0
         self._fresh = {}
         return np.concatenate(scores) if scores else np.zeros(0, np.float32)
 

@@ -244,7 +244,7 @@ class ValBoxes(Stage[ValBoxesParams]):
             sigma=params.blur_sigma,
             batch=params.batch,
             parts=rows.parts,
-            check=self.context.check,
+            check=lambda: self.context.progress(asked[scorer.done - 1][0] + 1 if scorer.done else 0, len(rows)),
         )
         asked: list[tuple[int, Array]] = []
         labels, sizes = rows.labels(), rows.sizes()

@@ -31,7 +31,7 @@ class ValBoxesParams(StageParams):
         "(released boxes) or human (the first box of human_boxes)"
     )
     slots: Annotated[int, Field(ge=1), Unit("regions")] = Field(
-        description="Regions of a row that take part, best first"
+        description="Regions of a row that take part, best first; annotator=ss has the classifier score a crop of each"
     )
     keep: Annotated[float, Field(gt=0, le=1)] = Field(
         description="Share of the regions that the first step keeps by score, rounded up"
