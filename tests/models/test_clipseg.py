@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.models.clipseg import ClipSeg, find_clipseg, load_clipseg
+from wsolpipe.models.clipseg import ClipSeg, load_clipseg
+from wsolpipe.models.saved_models import find_saved
 from wsolpipe.models.weight_sources import resolve
 
 if TYPE_CHECKING:
@@ -92,10 +93,10 @@ def test_same_files_have_one_digest_wherever_they_lie_and_other_weights_another(
 
 def test_folder_that_is_no_clipseg_is_refused_with_what_is_wrong(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no name of the Hugging Face hub"):
-        find_clipseg("./nowhere", fetch=False)
+        find_saved("./nowhere", fetch=False)
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match=r"config\.json and model\.safetensors missing"):
-        find_clipseg(str(tmp_path / "empty"), fetch=False)
+        find_saved(str(tmp_path / "empty"), fetch=False)
     other = shutil.copytree(folder, tmp_path / "other")
     (other / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(ConfigError, match="of type 'clip', not clipseg"):

@@ -1,22 +1,20 @@
 """CLIPSeg: a decoder that draws where a text is, on top of CLIP's vision tower, by way of transformers.
 
-Lüddecke and Ecker, "Image segmentation using text and image prompts", CVPR 2022. A model is a folder as transformers
-saves it, on this machine or on the Hugging Face hub: ``config.json`` and ``model.safetensors``. Texts are cut into
-CLIP's own tokens by open_clip, so the folder needs no files of a tokeniser.
+Lüddecke and Ecker, "Image segmentation using text and image prompts", CVPR 2022. A model is a folder of
+`wsolpipe.models.saved_models`. Texts are cut into CLIP's own tokens by open_clip, so the folder needs no files of a
+tokeniser.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.networks.digests import file_sha256, words_sha256
-from wsolpipe.networks.sources import Weights
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.models.saved_models import load_saved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy as np
     import torch
@@ -25,86 +23,8 @@ if TYPE_CHECKING:
 
     from wsolpipe.networks.preprocessing import Triple
 
-CONFIG, TENSORS, OLD_TENSORS = "config.json", "model.safetensors", "pytorch_model.bin"
 #: Tokens that CLIP's byte-pair encoding makes.
 VOCABULARY = 49408
-
-
-def find_clipseg(name: str, *, fetch: bool) -> Weights | None:
-    """Find a folder by path, or in the cache of the hub by name, or fetch it.
-
-    Parameters
-    ----------
-    name : str
-        Path of a folder, or ``OWNER/NAME`` of the Hugging Face hub.
-    fetch : bool
-        Whether it may be downloaded.
-
-    Returns
-    -------
-    Weights or None
-        The folder, with the sha256 over the names and bytes of the configuration and the tensors; None where it is not
-        on this machine and must not be fetched.
-
-    Raises
-    ------
-    WeightsError
-        If the folder lacks one of these, or the model cannot be fetched.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        source = f"transformers:{folder.name}"
-    else:
-        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-            msg = f"no folder {name}, and no name of the Hugging Face hub"
-            raise WeightsError(msg, hint="write weights=FOLDER, or weights=CIDAS/clipseg-rd64-refined")
-        found = _from_hub(name, fetch=fetch)
-        if found is None:
-            return None
-        folder, source = found, f"transformers:{name}"
-    files = _files(folder)
-    digest = words_sha256("|".join(f"{file.name}={file_sha256(file)}" for file in files))
-    return Weights(digest, source, folder)
-
-
-def _files(folder: Path) -> list[Path]:
-    tensors = next((folder / name for name in (TENSORS, OLD_TENSORS) if (folder / name).is_file()), None)
-    missing = [] if (folder / CONFIG).is_file() else [CONFIG]
-    missing += [] if tensors else [TENSORS]
-    if missing or tensors is None:
-        msg = f"{folder} is not a model saved by transformers: {' and '.join(missing)} missing"
-        raise WeightsError(msg, hint="save it with model.save_pretrained(folder)")
-    return [folder / CONFIG, tensors]
-
-
-def _from_hub(name: str, *, fetch: bool) -> Path | None:
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    from wsolpipe.networks.pretrained import require_host
-
-    here = [try_to_load_from_cache(name, file) for file in (CONFIG, TENSORS, OLD_TENSORS)]
-    if isinstance(here[0], str) and any(isinstance(path, str) for path in here[1:]):
-        return Path(here[0]).parent
-    if not fetch:
-        return None
-    try:
-        require_host(constants.ENDPOINT)
-        config = hf_hub_download(name, CONFIG)
-        try:
-            hf_hub_download(name, TENSORS)
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:
-            hf_hub_download(name, OLD_TENSORS)
-        return Path(config).parent
-    except Exception as error:  # a failing network raises differently with each client and its version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"cannot fetch {name}: {reason}"
-        raise WeightsError(
-            msg,
-            hint="give a folder that you have: weights=FOLDER; or run once with network, the cache is used ever after",
-        ) from error
 
 
 class ClipSeg:
@@ -178,7 +98,7 @@ class ClipSeg:
 
 
 def load_clipseg(folder: Path, *, name: str, device: str = "cpu") -> ClipSeg:
-    """Load a folder of `find_clipseg`; nothing is fetched.
+    """Load a folder of `find_saved`; nothing is fetched.
 
     Parameters
     ----------
@@ -194,43 +114,10 @@ def load_clipseg(folder: Path, *, name: str, device: str = "cpu") -> ClipSeg:
     WeightsError
         If the tensors cannot be read, or some are missing, left over or misshapen.
     """
-    from transformers import CLIPSegForImageSegmentation
-    from transformers.utils import logging
-
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"cannot read {folder / CONFIG}: {str(error).splitlines()[0]}"
-        raise WeightsError(msg, hint="fetch or copy the folder again; it may be truncated") from error
-    if config.get("model_type") != "clipseg":
-        msg = f"{name} is a model of type {config.get('model_type')!r}, not clipseg"
-        raise ConfigError(msg, hint="clipseg_cams.weights=CIDAS/clipseg-rd64-refined, or a folder of such a model")
-    logging.disable_progress_bar()
-    try:
-        model, report = CLIPSegForImageSegmentation.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, torch_dtype="float32"
-        )
-    except Exception as error:  # what a truncated file raises differs with its format and version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"cannot load {name}: {reason}"
-        raise WeightsError(msg, hint="fetch or copy the folder again; it may be truncated") from error
-    _refuse_misfit(report, name)
+    hint = "clipseg_cams.weights=CIDAS/clipseg-rd64-refined, or a folder of such a model"
+    model = load_saved(folder, name=name, kind="clipseg", architecture="CLIPSegForImageSegmentation", hint=hint)
     words = model.config.text_config.vocab_size
     if words != VOCABULARY:
         msg = f"the text tower of {name} knows {words} tokens, and CLIP's byte-pair encoding has {VOCABULARY}"
         raise ConfigError(msg, hint="give a CLIPSeg that reads texts as CLIP does, such as CIDAS/clipseg-rd64-refined")
-    return ClipSeg(model.to(device).eval().requires_grad_(requires_grad=False), name)
-
-
-def _refuse_misfit(report: dict[str, Any], name: str) -> None:
-    """Refuse tensors that do not fit, which transformers would replace by random ones."""
-    missing = sorted(key for key in report.get("missing_keys", ()) if not key.endswith("position_ids"))
-    spare = sorted(key for key in report.get("unexpected_keys", ()) if not key.endswith("position_ids"))
-    shapes = sorted(str(item[0]) for item in report.get("mismatched_keys", ()))
-    lists = (("missing", missing), ("unexpected", spare), ("of another shape", shapes))
-    wrong = [
-        f"{len(keys)} {what}: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}" for what, keys in lists if keys
-    ]
-    if wrong:
-        msg = f"the tensors of {name} do not fit: {'; '.join(wrong)}"
-        raise WeightsError(msg, hint="give the folder of a whole CLIPSeg; config.json and tensors belong together")
+    return ClipSeg(model.to(device), name)

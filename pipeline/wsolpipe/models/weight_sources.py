@@ -2,7 +2,7 @@
 
 - ``open_clip:MODEL/[TAG]``: published weights of a CLIP, from the caches that open_clip uses or fetched;
 - ``torchvision:NAME``: official weights of a torchvision detector, from torch's cache or fetched;
-- ``transformers:NAME``: a CLIPSeg as transformers saves it, a folder or a name of the hub.
+- ``transformers:NAME``: a CLIPSeg or SAM as transformers saves it, a folder or a name of the hub.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wsolpipe.models.clip_config import find_published
-from wsolpipe.models.clipseg import find_clipseg
 from wsolpipe.models.detectors import find_detector
+from wsolpipe.models.saved_models import find_saved
 from wsolpipe.networks import sources
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FINDERS: dict[str, sources.Finder] = {
     "open_clip": find_published,
     "torchvision": find_detector,
-    "transformers": find_clipseg,
+    "transformers": find_saved,
 }
 
 
