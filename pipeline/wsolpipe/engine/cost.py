@@ -105,7 +105,7 @@ def _of_stage(session: Session, nodes: list[Node], images: int | None) -> Iterat
         else:
             seconds, size = seconds / max(rows, 1) * images, round(size / max(rows, 1) * images)
             shard_rows = session.config.shard_rows or DEFAULT_SHARD_ROWS
-            files = -(-images // shard_rows) * (objects + 1) + objects + 1
+            files = -(-images // shard_rows) * (objects + 1) + objects + 2
         gpu = seconds / 3600 if device.startswith("cuda") else 0.0
         yield Cost(first.stage, device, rows, images, rate, seconds / 3600, gpu, files, size, exact=exact)
 

@@ -220,7 +220,7 @@ def _line(session: Session, node: Node, units: Units) -> Line:
         quarantined=sum(len(record.quarantined) for record in done),
         seconds=round(seconds, 3),
         remaining_seconds=round(seconds / done_rows * pending_rows, 1) if done_rows else None,
-        files=len(units.states) * (objects + 1) + objects + 1,
+        files=len(units.states) * (objects + 1) + objects + (1 if node.split is None else 2),  # manifest, group
         bytes=round(size / done_rows * rows) if done_rows else size,
     )
 
