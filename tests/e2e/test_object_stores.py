@@ -122,7 +122,7 @@ def test_expired_credentials_end_a_run_with_what_to_do_and_the_command_that_resu
     assert done.code == 4
     assert "the credentials have expired" in done.err
     assert "renew them" in done.err
-    assert done.err.rstrip().splitlines()[-1].startswith("resume with: wsolpipe run")
+    assert done.err.rstrip().splitlines()[-1].startswith("  -> resume with: wsolpipe run")
     assert "Traceback" not in done.err
 
 

@@ -130,7 +130,7 @@ def test_a_killed_scheduler_ends_the_run_in_words_and_costs_nothing_committed(to
     assert process.returncode == 1, told
     assert "Traceback" not in told
     assert f"the Dask scheduler at {dask.address} was lost" in told
-    assert last_line(told).startswith("resume with: wsolpipe run ")
+    assert last_line(told).lstrip().startswith("-> resume with: wsolpipe run ")
     for worker in workers:
         assert worker.wait(timeout=60) is not None  # nothing is left that waits for a scheduler for ever
     kept = object_bytes(toy.store)

@@ -88,7 +88,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
 
 def _export(results: SessionResults, view: Any, chosen: Format, given: dict[str, Any]) -> list[Path]:
     """Write one split; return the files to name."""
-    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.contract.errors import ConfigError, WsolError
     from wsolpipe.evaluate.rows import rows_of_index
     from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.share.exporting import Chosen, labelled
@@ -106,7 +106,7 @@ def _export(results: SessionResults, view: Any, chosen: Format, given: dict[str,
         if given["format"] == "localization":
             written += _write_ious(view, rows, what, folder)
     except OSError as error:
-        if isinstance(error, ConfigError):
+        if isinstance(error, WsolError):
             raise
         msg = f"cannot write to {folder}: {error.strerror}"
         raise ConfigError(msg, hint="choose another place with out=FOLDER") from error
