@@ -115,7 +115,7 @@ class ArrayView(Named):
         hint = f"wsolpipe verify store={self.stage.backend.url}"
         try:
             array = zarr.open_array(store=store, mode="r", zarr_format=3)
-        except (FileNotFoundError, TypeError, ValueError, KeyError) as error:
+        except (FileNotFoundError, TypeError, ValueError, KeyError, AttributeError) as error:  # zarr checks little
             msg = f"array {self.name} of {self.stage.folder} cannot be opened: {error}"
             raise TornShardError(msg, hint=hint) from error
         except OSError as error:
