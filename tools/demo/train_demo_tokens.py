@@ -136,6 +136,7 @@ def train(seed: int, steps: int, pool: Pool, start: Path, snapshot: Path | None 
     torch.manual_seed(seed)
     set_fused_attn(False)  # the fused backward is several times slower in bfloat16 on a CPU
     model, width = build_model(start), MODEL_ARGS["embed_dim"]
+    set_fused_attn(True)  # it is read where a network is built, and others of this process keep theirs
     project = nn.Sequential(nn.Linear(width, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 64))
     cover = nn.Linear(width, MODEL_ARGS["patch_size"] ** 2)
     weights = [*model.parameters(), *project.parameters(), *cover.parameters()]

@@ -214,6 +214,7 @@ def train(seed: int, steps: int, scenes: int) -> Any:
     torch.manual_seed(seed)
     set_fused_attn(False)  # the fused backward is several times slower in bfloat16 on a CPU
     model, width = build_model(), MODEL_ARGS["embed_dim"]
+    set_fused_attn(True)  # it is read where a network is built, and others of this process keep theirs
     head = nn.Sequential(nn.Linear(width, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 64))
     weights = [*model.parameters(), *head.parameters()]
     groups = [
