@@ -87,7 +87,6 @@ def test_what_was_refused_gives_exit_code_4_and_the_command_that_goes_on(toy, un
         (["push", "to=x", "stagse=a"], "did you mean 'stages'"),
         (["pull", "from=x", "jobs=many"], "jobs=many"),
         (["pull", "from=x", "replace=always"], "unknown replace 'always'"),
-        (["push", "to=ftp://x"], "not supported"),
         (["pull", "from=s3://me:secret@x/y"], "written to logs"),
     ],
 )

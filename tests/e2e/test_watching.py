@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 
 def test_status_is_shown_again_while_it_is_watched(toy):
@@ -18,7 +19,11 @@ def test_status_is_shown_again_while_it_is_watched(toy):
     words = [sys.executable, "-m", "wsolpipe.cli.main", "status", f"store={toy.store}", "watch=true", "every=0.1"]
     told = toy.folder / "watched.txt"
     with told.open("w") as file:
-        watcher = subprocess.Popen(words, env=toy.env(PYTHONUNBUFFERED="1"), stdout=file, cwd=toy.folder)
+        # A shell ignores SIGINT in what it runs in the background, and a child inherits that.
+        interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        watcher = subprocess.Popen(
+            words, env=toy.env(PYTHONUNBUFFERED="1"), stdout=file, cwd=toy.folder, preexec_fn=interruptible
+        )
     out, err = runner.communicate(timeout=120)
     assert runner.returncode == 0, err
     deadline = time.monotonic() + 60

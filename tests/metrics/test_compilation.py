@@ -40,13 +40,23 @@ def modules():
 @pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
 def test_a_module_of_compiled_loops_takes_no_code_or_constant_of_another(path):
     """Else numba, which stamps its cache with the loop's own file, would run old machine code after a pull."""
-    taken = [
-        f"{node.module}.{name.name}"
-        for node in ast.parse(path.read_text()).body
+    body = ast.parse(path.read_text()).body
+    imported = {
+        name.asname or name.name
+        for node in body
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("wsolpipe", "wsoltrain"))
         for name in node.names
-    ]
-    assert [name for name in taken if not name.endswith("Error")] == ["wsolpipe.maps.compilation.compiled"]
+    }
+    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+    loops = [function for function in functions if "compiled" in map(_name, function.decorator_list)]
+    assert loops
+    used = {item.id for loop in loops for part in loop.body for item in ast.walk(part) if isinstance(item, ast.Name)}
+    assert not used & imported
+
+
+def _name(decorator):
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return called.id if isinstance(called, ast.Name) else ""
 
 
 def first_iou(truth):

@@ -246,7 +246,7 @@ def test_push_and_pull_end_right_on_a_failing_slow_and_cut_connection_and_count_
         assert sum(pushed.retried.values()) == proxy.done["failed"] + proxy.done["cut"]
         assert proxy.done["failed"] >= 3
         proxy.done.clear()
-        proxy.plan = Plan(fail=20, slow=20, seconds=0.2, cut=tuple(range(37, 100_000, 41)))
+        proxy.plan = Plan(fail=20, slow=20, seconds=0.2, cut=tuple(range(37, 100_000, 23)))
         pulled = team.pull(url)
         assert pulled.refused == []
         assert sum(pulled.retried.values()) == proxy.done["failed"] + proxy.done["cut"]
