@@ -89,6 +89,7 @@ def test_a_job_that_timed_out_is_replaced_and_one_that_was_warned_goes_back_into
     hung, warned = make_toy(tmp_path / "hung"), make_toy(tmp_path / "warned")
     gate = hung.folder / "gate"
     first, (late,) = begin(hung, slurm, f"palette.gate={gate}", workers=1)
+    slurm.wait(lambda: hung.calls("palette"))
     slurm.call("scontrol", "update", f"JobId={late}", "EndTime=now+1")
     second, (soon,) = begin(warned, slurm, workers=1)
     slurm.call("scancel", "--signal=USR1", "--batch", soon)

@@ -60,7 +60,7 @@ def _name(decorator):
 
 
 def first_iou(truth):
-    return best_iou_of(0.0, 0.0, 1.0, 1.0, truth, 1.0)
+    return best_iou_of(0.0, 0.0, 1.0, 1.0, truth, 0, 1, 1.0)
 
 
 def test_a_compiled_function_of_another_module_is_refused():

@@ -271,7 +271,7 @@ def test_a_store_read_in_place_is_held_to_its_manifest_too(team, shade, change):
         open_store(str(team.source))["toy"]["train"]["shade"]["mean"][0:4]
 
 
-@pytest.mark.parametrize("content", ["1", "[]", '"x"', "null", "{"])
+@pytest.mark.parametrize("content", ["1", "[]", '"x"', "null", "{", "[" * 100_000], ids=lambda text: text[:4])
 def test_metadata_that_is_no_object_is_damage(team, shade, content):
     (shade / "data.zarr/mean/zarr.json").write_text(content)
     with pytest.raises(StoreError, match="cannot be opened"):

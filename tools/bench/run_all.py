@@ -21,7 +21,7 @@ from photographs import shared_folder
 from results_page import Measured, read_spread, write_page
 
 FOLDER = Path(__file__).resolve().parent
-NOT_BENCHES = ("ab", "peer_cams", "peer_streams", "photographs", "results_page", "run_all")
+NOT_BENCHES = ("ab", "commits", "peer_cams", "peer_streams", "photographs", "results_page", "run_all")
 #: Environment of packages that are there only to be compared with.
 PEERS = FOLDER.parents[1] / ".venv-bench" / "bin" / "python"
 #: Benches that take --device: those of networks.

@@ -46,13 +46,13 @@ class Clocked(Trainer):
     ----------
     spent : dict of str to float
         Seconds by part.
-    steps : int
+    clocked : int
         Steps that were clocked.
     """
 
     def __init__(self, *given: Any, **more: Any) -> None:
         self.spent: defaultdict[str, float] = defaultdict(float)
-        self.steps = 0
+        self.clocked = 0
         super().__init__(*given, **more)
         self.since = time.perf_counter()
 
@@ -63,7 +63,7 @@ class Clocked(Trainer):
         now = time.perf_counter()
         if self.stream.epoch > 0:
             self.spent[done] += now - self.since
-            self.steps += done == "keeping"
+            self.clocked += done == "keeping"
         self.since = now
 
     def _evaluate(self, epoch: int) -> None:
@@ -92,7 +92,7 @@ def measure(store: str, out: Path, given: argparse.Namespace) -> tuple[Mapping[s
     )
     trainer = Clocked(recipe, settings, [])
     trainer.fit()
-    return {name: 1e3 * trainer.spent[name] / trainer.steps for name in PARTS}, trainer.steps
+    return {name: 1e3 * trainer.spent[name] / trainer.clocked for name in PARTS}, trainer.clocked
 
 
 def main() -> None:

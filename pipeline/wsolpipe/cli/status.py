@@ -42,9 +42,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
 
 def _name_in_store(dataset: str) -> str | None:
     """Name of a data set in the store, also where the YAML is named that describes it; None without any."""
-    from wsolpipe.images.dataset import load_dataset
-
     if dataset.endswith((".yaml", ".yml")):
+        from wsolpipe.images.dataset import load_dataset
+
         return load_dataset(dataset, need_root=False).name
     return dataset or None
 

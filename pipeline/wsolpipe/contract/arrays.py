@@ -113,9 +113,9 @@ class ArrayView(Named):
 
         store = self.stage.backend.zarr_store(f"{self.stage.folder}/data.zarr/{self.name}")
         hint = f"wsolpipe verify store={self.stage.backend.url}"
-        try:
+        try:  # zarr checks little of what it reads
             array = zarr.open_array(store=store, mode="r", zarr_format=3)
-        except (FileNotFoundError, TypeError, ValueError, KeyError, AttributeError) as error:  # zarr checks little
+        except (FileNotFoundError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
             msg = f"array {self.name} of {self.stage.folder} cannot be opened: {error}"
             raise TornShardError(msg, hint=hint) from error
         except OSError as error:

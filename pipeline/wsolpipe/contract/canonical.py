@@ -52,6 +52,21 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_json(data: bytes | str) -> Any:
+    """Value of a JSON text.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, or nests too deep to be read.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        msg = "nested too deep"
+        raise ValueError(msg) from error
+
+
 def jsonable(value: Any) -> Any:
     """`value` with NaN and infinities as None, so that any JSON reader accepts the result."""
     if isinstance(value, float):

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import SchemaMismatch, StoreError
 from wsolpipe.contract.schema import SCHEMA_VERSION, ArraySpec, Weights
 from wsolpipe.contract.validation import explain_all
@@ -175,9 +175,9 @@ def parse(kind: type[R], data: bytes, where: str) -> R:
         if "schema_version" in found.model_fields_set and found.schema_version <= SCHEMA_VERSION:
             return found
     try:
-        fields = json.loads(data)
+        fields = read_json(data)
         version = fields["schema_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         msg = f"{where} is not a valid {kind.__name__}: {type(error).__name__}: {error}"
         raise StoreError(msg, hint="wsolpipe repair store=… removes what is torn, run remakes it") from error
     if not isinstance(version, int) or version > SCHEMA_VERSION:

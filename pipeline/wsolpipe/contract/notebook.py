@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +72,8 @@ def describe(view: IndexedStage) -> str:
 
 def as_html(view: IndexedStage) -> str:
     """`describe` and the pictures of the first rows with a result."""
+    import html
+
     strip = ""
     try:
         for row in view.rows()[:STRIP].tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
 from wsolpipe.contract.errors import StoreError
@@ -28,6 +29,16 @@ def read_record(backend: Backend, folder: str, shard: int | None) -> CommitRecor
         return _parse_object(backend, CommitRecord, name)
     except FileNotFoundError:
         return None
+
+
+def total_seconds(backend: Backend, folder: str) -> float:
+    """Seconds that all shards of a folder took together; 0 where another store made them."""
+    seconds = 0.0
+    for name in backend.names(f"{folder}/commits"):
+        with contextlib.suppress(StoreError, ValueError):  # a torn record only lacks its time
+            record = read_record(backend, folder, int(name.removesuffix(".json")))
+            seconds += record.seconds if record else 0.0
+    return round(seconds, 3)
 
 
 def read_manifest(backend: Backend, kind: type[M], name: str) -> M:

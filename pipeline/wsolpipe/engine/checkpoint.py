@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.machine import user
 from wsolpipe.engine.image_files import LOST
 from wsolpipe.stages.kept_work import Parts
@@ -73,7 +73,7 @@ class Checkpoint:
         """Fill in what is done; return the number of rows done, 0 without a usable file."""
         try:
             with np.load(self.path, allow_pickle=False) as saved:
-                notes = json.loads(str(saved["notes"]))
+                notes = read_json(str(saved["notes"]))
                 done, spent = int(notes["done"]), float(notes["spent"])
                 parts = {name: saved[f"array_{name}"] for name in arrays}
                 parts_status = saved["status"]

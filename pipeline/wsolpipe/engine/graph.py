@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest
@@ -270,9 +269,9 @@ def _with_shards(session: Session, node: Node, rows: int) -> Node:
 def _shard_rows_of_arrays(session: Session, node: Node) -> int | None:
     """Rows of a shard by the arrays of a folder that lost its manifest; None if it has no array."""
     try:
-        metadata = json.loads(session.backend.get(f"{node.folder}/data.zarr/status/zarr.json"))
+        metadata = read_json(session.backend.get(f"{node.folder}/data.zarr/status/zarr.json"))
         rows = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError):
         return None
     return rows if rows > 0 else None
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import digest, sha256_bytes, short_key
+from wsolpipe.contract.canonical import digest, read_json, sha256_bytes, short_key
 from wsolpipe.contract.errors import ConfigError, SchemaMismatch, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
@@ -26,7 +26,6 @@ from wsolpipe.contract.reader import Index
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
-from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.index_damage import is_damaged, note_manifest
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
@@ -64,7 +63,7 @@ class IndexWork:
 
     def notes(self) -> dict[str, Any]:
         """Facts of the listing beside its rows."""
-        return dict(json.loads(self.session.backend.get(f"{self.folder}/listing.json")))
+        return dict(read_json(self.session.backend.get(f"{self.folder}/listing.json")))
 
     @property
     def rows(self) -> int:
@@ -340,6 +339,7 @@ def index_warnings(index: Index) -> list[str]:
 
 def _found_again(session: Session, index: Index) -> bool:
     """Whether a file that could not be opened when it was scanned can be opened now."""
+    from wsolpipe.engine.image_files import is_readable
     from wsolpipe.images.scan import MISSING, UNREADABLE
 
     if not index.manifest.quarantined:
@@ -347,16 +347,6 @@ def _found_again(session: Session, index: Index) -> bool:
     rows = index.table(["path", "reason"]).to_pylist()
     lost = (row["path"] for row in rows if row["reason"].startswith((MISSING, UNREADABLE)))
     return any(is_readable(session.root, path) for path in lost)
-
-
-def scan_seconds(index: Index) -> float:
-    """Seconds that scanning the files of an index took, all shards together; 0 where another store made it."""
-    backend, seconds = index.store.backend, 0.0
-    for name in backend.names(f"{index.folder}/commits"):
-        with contextlib.suppress(StoreError, ValueError):  # a torn record only lacks its time
-            record = read_record(backend, index.folder, int(name.removesuffix(".json")))
-            seconds += record.seconds if record else 0.0
-    return round(seconds, 3)
 
 
 def ask_rescan(session: Session, split: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.faults import fault_point
 
@@ -113,9 +114,9 @@ class Leases:
     def is_stale(self, name: str, content: bytes) -> bool:
         """Whether the holder that wrote `content` is dead or has not renewed it for its time to live."""
         try:
-            fields = json.loads(content)
+            fields = read_json(content)
             owner, ttl = Owner.of(fields["owner"]), float(fields["ttl"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             owner, ttl = None, self.ttl  # torn by a kill: stale after this process's time to live
         if not 0 < ttl <= LONGEST_TTL:  # NaN too
             ttl = self.ttl

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import file_of
 from wsolpipe.contract.reader import StageView
-from wsolpipe.contract.records import read_record
+from wsolpipe.contract.records import read_record, total_seconds
 from wsolpipe.engine.commit import missing_objects
 from wsolpipe.engine.fingerprint import differences
 from wsolpipe.engine.graph import Graph, Node, existing_manifest
-from wsolpipe.engine.indexing import scan_seconds
 from wsolpipe.engine.zarr_metadata import all_arrays
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def retry_name(node_folder: str, unit: int | None) -> str:
 def retry_generation(session: Session, node: Node, unit: int | None) -> int:
     """Requested generation, 1 if there is no request."""
     try:
-        return int(json.loads(session.backend.get(retry_name(node.folder, unit)))["generation"])
+        return int(read_json(session.backend.get(retry_name(node.folder, unit)))["generation"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return 1
 
@@ -191,7 +190,7 @@ def _index_line(split: str, index: Any) -> Line:
         1,
         made.rows - made.quarantined,
         made.quarantined,
-        scan_seconds(index),
+        total_seconds(index.store.backend, index.folder),
         0.0,
         3,
         0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import short_key
+from wsolpipe.contract.canonical import read_json, short_key
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.engine.image_files import LOST, is_readable
 from wsolpipe.engine.indexing import ask_rescan
@@ -119,7 +119,7 @@ def drop(session: Session, ids: set[str] | None = None) -> int:
 def dropped_ids(backend: Backend, dataset: str, split: str) -> set[str]:
     """image_ids accepted as gone."""
     try:
-        return set(json.loads(backend.get(_dropped_name(dataset, split))))
+        return set(read_json(backend.get(_dropped_name(dataset, split))))
     except (FileNotFoundError, ValueError, TypeError):
         return set()
 

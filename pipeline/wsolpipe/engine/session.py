@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -12,12 +11,12 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, WeightsError, WsolError
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Index, Store
 from wsolpipe.engine.config import RunConfig, merge
-from wsolpipe.engine.image_files import ImageFiles
 from wsolpipe.images.dataset import DatasetConfig, load_dataset
 from wsolpipe.stages.registry import Registry, load_registry
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.engine.image_files import ImageFiles
     from wsolpipe.networks.sources import Weights
     from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
 
@@ -81,6 +81,8 @@ class Session:
     @cached_property
     def files(self) -> ImageFiles:
         """The image files below the root."""
+        from wsolpipe.engine.image_files import ImageFiles
+
         return ImageFiles(self.root)
 
     @property
@@ -169,7 +171,7 @@ def name_keys(error: WsolError, stage: str, params: StageParams) -> None:
 def last_seen(backend: Backend, folder: str) -> dict[str, str]:
     """When an index was last found to be up to date (``time``) and with which metadata (``stamp``)."""
     try:
-        return dict(json.loads(backend.get(f"{folder}/seen.json")))
+        return dict(read_json(backend.get(f"{folder}/seen.json")))
     except (FileNotFoundError, ValueError, TypeError):
         return {}
 

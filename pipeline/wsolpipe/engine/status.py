@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of
 from wsolpipe.contract.manifest import IndexManifest, StageManifest
 from wsolpipe.contract.reader import Artifact, Index, StageView
-from wsolpipe.contract.records import read_record
+from wsolpipe.contract.records import read_record, total_seconds
 from wsolpipe.engine.folders import Folder, list_folders
-from wsolpipe.engine.indexing import scan_seconds
 from wsolpipe.engine.leases import Owner
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def _read(store: Store, folder: Folder) -> tuple[tuple[Any, ...], dict[str, Any]
     if isinstance(manifest, IndexManifest):
         done = manifest.rows - manifest.quarantined
         line.update(rows=manifest.rows, shards_done=1, done=done, quarantined=manifest.quarantined)
-        line["seconds"] = scan_seconds(Index(store, folder.dataset, str(folder.split), folder.key))
+        line["seconds"] = total_seconds(store.backend, folder.path)
     elif isinstance(manifest, StageManifest):
         _count(line, manifest, _records(store.backend, folder, damaged))
     created = manifest.created if manifest else ""
@@ -159,7 +158,7 @@ def _activity(backend: Backend, folder: str) -> dict[str, Any]:
 def _read_note(backend: Backend, name: str) -> dict[str, Any]:
     """A small JSON object that helps people and that no result depends on; empty if it is damaged or gone."""
     try:
-        note = json.loads(backend.get(name))
-    except (FileNotFoundError, ValueError, RecursionError):
+        note = read_json(backend.get(name))
+    except (FileNotFoundError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.axes import ROW, axis_names
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec
 from wsolpipe.engine.encoding import metadata_bytes
 
@@ -121,8 +122,8 @@ def _agrees(found: bytes, wanted: bytes) -> bool:
     if found == wanted:
         return True
     try:
-        return bool(_without_axes(json.loads(found)) == _without_axes(json.loads(wanted)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return bool(_without_axes(read_json(found)) == _without_axes(read_json(wanted)))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +37,8 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], *, threads: int, ahead
     ahead : int, optional
         Items submitted beyond those whose results were taken; default `ITEMS_A_THREAD` a thread.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     window = max(1, ITEMS_A_THREAD * threads if ahead is None else ahead)
     source = iter(items)
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tarfile
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +41,8 @@ def read_member(archive: str, member: str) -> bytes:
     BadImageError
         If the archive is damaged.
     """
+    import tarfile
+
     stamp = os.stat(archive).st_mtime_ns
     if archive.endswith(".parquet"):
         return _read_cell(archive, member, stamp)
@@ -75,6 +76,8 @@ def tar_members(archive: str) -> Iterator[tuple[str, int, int]]:
     tarfile.TarError
         If it is compressed or damaged.
     """
+    import tarfile
+
     with tarfile.open(archive, "r:") as opened:
         for item in opened:
             if item.isreg():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,8 @@ _NAMED_WRONGLY = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
 
 def print_json(value: Any) -> None:
     """`value` on standard output, NaN as null; an object gets the field ``schema_version``."""
+    import json
+
     from wsolpipe.contract.canonical import jsonable
 
     if isinstance(value, dict):

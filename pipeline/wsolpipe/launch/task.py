@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract import errors
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.session import Session
@@ -71,7 +72,7 @@ def note_path(folder: Path, task: Task) -> Path:
 def read_note(folder: Path, task: Task) -> dict[str, Any]:
     """The note of a task; empty before it starts."""
     try:
-        return dict(json.loads(note_path(folder, task).read_text()))
+        return dict(read_json(note_path(folder, task).read_text()))
     except (OSError, ValueError):
         return {}
 

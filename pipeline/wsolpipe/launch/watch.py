@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.plan import State, Units, examine
 
@@ -71,13 +71,11 @@ class StoreWatch:
             path = f"{node.folder}/failures/{name}"
             try:
                 content = backend.get(path)
-                note = json.loads(content)
-            except (FileNotFoundError, ValueError):
+                note = read_json(content)
+                reported = {name: note[name] for name in ("error", "tries", "traceback")}
+            except (FileNotFoundError, ValueError, KeyError, TypeError):  # being written, or damaged
                 continue
             if self._failures.get(path) != content and not silent:
                 unit = name.removesuffix(".json")
-                self.emit({
-                    "event": "failure", "stage": node.stage, "split": node.split, "shard": unit,
-                    "error": note["error"], "tries": note["tries"], "traceback": note["traceback"],
-                })  # fmt: skip
+                self.emit({"event": "failure", "stage": node.stage, "split": node.split, "shard": unit, **reported})
             self._failures[path] = content

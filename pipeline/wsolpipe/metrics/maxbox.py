@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -289,7 +290,7 @@ def _curve(
     framed, peak = _quantised(score, number)
     unit = float(convention.inclusive)
     if peak == 0:
-        empty = [sweep.best_iou_of(0.0, 0.0, 0.0, 0.0, own, unit) for own in np.split(truth.boxes, truth.starts[1:-1])]
+        empty = [sweep.best_iou_of(0.0, 0.0, 0.0, 0.0, truth.boxes, *own, unit) for own in pairwise(truth.starts)]
         return np.repeat(np.array(empty)[:, None], len(levels), axis=1)
     cuts = (levels * peak).astype(np.int64)
     best = _best_by_cut(framed, peak, _clip(score, convention), truth, contours, convention)

@@ -459,11 +459,14 @@ def _steps(tables: Tables, stride: int) -> tuple[Ints, Ints]:
 
 
 @compiled
-def best_iou_of(x0: float, y0: float, x1: float, y1: float, truth: Floats, unit: float) -> float:
-    """Return the best IoU of a box over ``truth`` float64 [M, 4]; ``unit`` 1.0 counts both edges as pixels, 0.0 not."""
+def best_iou_of(x0: float, y0: float, x1: float, y1: float, truth: Floats, start: int, stop: int, unit: float) -> float:
+    """Return the best IoU of a box over ``truth`` float64 [M, 4] from row `start` to `stop`.
+
+    ``unit`` 1.0 counts both edges as pixels, 0.0 not.
+    """
     area = (x1 - x0 + unit) * (y1 - y0 + unit)
     best = 0.0
-    for k in range(truth.shape[0]):
+    for k in range(start, stop):
         wide = min(x1, truth[k, 2]) - max(x0, truth[k, 0]) + unit
         high = min(y1, truth[k, 3]) - max(y0, truth[k, 1]) + unit
         if wide > 0 and high > 0:
@@ -500,7 +503,7 @@ def _raise_by(
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
     sets = best.shape[0]
-    ends, iou, stale = np.empty(n + 1, np.uint8), np.empty((n + 1, sets)), np.zeros(n + 1, np.bool_)
+    ends, iou, stale = np.empty(n + 1, np.uint8), np.empty((sets, n + 1)), np.zeros(n + 1, np.bool_)
     alive, living = np.empty(n + 1, np.int32), 0
     for turn in range(255):
         value = turn if rising else 255 - turn
@@ -532,11 +535,14 @@ def _raise_by(
                     x0, y0 = box[region, 0] - rising, box[region, 1] - rising
                     x1, y1 = min(box[region, 2] + 1 + rising, clip[0]), min(box[region, 3] + 1 + rising, clip[1])
                     for own in range(sets):
-                        iou[region, own] = best_iou_of(x0, y0, x1, y1, truth[starts[own] : starts[own + 1]], unit)
+                        iou[own, region] = best_iou_of(x0, y0, x1, y1, truth, starts[own], starts[own + 1], unit)
                     stale[region] = False
-                for own in range(sets):
-                    best[own, cut] = max(best[own, cut], iou[region, own])
         living = kept
+        for own in range(sets):
+            highest = best[own, cut]
+            for k in range(living):
+                highest = max(highest, iou[own, alive[k]])
+            best[own, cut] = highest
 
 
 def raise_by_islands(
@@ -716,10 +722,10 @@ def iou_by_cut(boxes: Indices, peak: int, truth: Floats, starts: Ints, unit: flo
     """Return the best IoU float64 [A, 256] with each set of the box at each cut below ``peak``; 0 from there on."""
     best = np.zeros((starts.size - 1, 256))
     for own in range(starts.size - 1):
-        boxes_of_set = truth[starts[own] : starts[own + 1]]
+        start, stop = starts[own], starts[own + 1]
         for cut in range(peak):
             x0, y0, x1, y1 = boxes[cut, 0], boxes[cut, 1], boxes[cut, 2], boxes[cut, 3]
-            best[own, cut] = best_iou_of(x0, y0, x1, y1, boxes_of_set, unit)
+            best[own, cut] = best_iou_of(x0, y0, x1, y1, truth, start, stop, unit)
     return best
 
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from wsolpipe.networks.pretrained import configuration
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -67,5 +65,7 @@ def own_positions(name: str) -> Positions:
 
 def trained_size(name: str) -> int | None:
     """Side of the images that timm's weights `name` were trained with; None where timm knows no such weights."""
+    from wsolpipe.networks.pretrained import configuration
+
     known = configuration(name, required=False) if name else None
     return known.size if known else None

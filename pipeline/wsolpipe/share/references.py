@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import IndexManifest
@@ -131,7 +130,7 @@ def keys_of_runs(folders: Iterable[str]) -> dict[str, list[str]]:
             raise ConfigError(msg, hint="runs=FOLDER is a folder of wsoltrain fit, or one above several")
         for path in sorted(place.rglob(RUN_FILE)):
             try:
-                keys: dict[str, Any] = json.loads(path.read_bytes())["keys"]
+                keys: dict[str, Any] = read_json(path.read_bytes())["keys"]
                 named = {str(key) for key in keys.values()}
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 msg = f"{path} does not say which results its run reads: {type(error).__name__}"

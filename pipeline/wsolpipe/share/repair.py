@@ -6,10 +6,10 @@ marker that transfers wait for. What cannot be read at all is left to the user.
 
 from __future__ import annotations
 
-import json
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
 from wsolpipe.contract.manifest import StageManifest
@@ -277,7 +277,7 @@ def _fits(backend: Backend, folder: Folder, manifest: StageManifest, name: str, 
 def _cut(backend: Backend, name: str) -> tuple[int, int] | None:
     """Rows, and rows of a shard, by the metadata of an array; None if it cannot be parsed."""
     try:
-        metadata = json.loads(backend.get(name))
+        metadata = read_json(backend.get(name))
         return int(metadata["shape"][0]), int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError):
         return None

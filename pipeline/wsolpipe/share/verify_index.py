@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.canonical import read_json, sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.reader import Index
 from wsolpipe.images.index_tables import column_digests
@@ -61,10 +60,10 @@ def index_problems(store: Store, folder: Folder, manifest: IndexManifest, *, dee
 
 def _listing_problems(store: Store, folder: Folder, manifest: IndexManifest) -> Iterator[str]:
     try:
-        notes: Any = json.loads(store.backend.get(f"{folder.path}/{LISTING}"))
+        notes: Any = read_json(store.backend.get(f"{folder.path}/{LISTING}"))
     except FileNotFoundError:
         return
-    except (ValueError, RecursionError):
+    except ValueError:
         notes = None
     if not isinstance(notes, dict):
         yield f"{LISTING} cannot be parsed"

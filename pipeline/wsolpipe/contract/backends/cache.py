@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from wsolpipe.contract.canonical import digest, sha256_bytes, sha256_file
+from wsolpipe.contract.canonical import digest, read_json, sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, WsolError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Cache:
 
 
 def _note(entry: Path) -> dict[str, str]:
-    note = json.loads(entry.with_suffix(".json").read_bytes())
+    note = read_json(entry.with_suffix(".json").read_bytes())
     if not isinstance(note, dict):
         msg = f"{entry} has no note"
         raise TypeError(msg)
