@@ -9,8 +9,6 @@ DEMO_STORE ?= stores/demo
 DEMO_RUN ?= $(DEMO_STORE)-run
 # Tests run in several processes; more threads in each only make them wait for each other.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# Else each of the thousand commands that tests start would compile all it imports.
-unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check bench torture install clean
 

@@ -126,11 +126,11 @@ def test_a_killed_scheduler_ends_the_run_in_words_and_costs_nothing_committed(to
     while len(list(toy.store.glob("**/shade/**/commits/*.json"))) < 1 and process.poll() is None:
         time.sleep(0.05)
     dask.scheduler.kill()
-    out, told = process.communicate(timeout=100)
-    assert process.returncode == 1, told
-    assert "Traceback" not in told
-    assert f"the Dask scheduler at {dask.address} was lost" in told
-    assert last_line(told).lstrip().startswith("-> resume with: wsolpipe run ")
+    out, printed = process.communicate(timeout=100)
+    assert process.returncode == 1, printed
+    assert "Traceback" not in printed
+    assert f"the Dask scheduler at {dask.address} was lost" in printed
+    assert last_line(printed).lstrip().startswith("-> resume with: wsolpipe run ")
     for worker in workers:
         assert worker.wait(timeout=60) is not None  # nothing is left that waits for a scheduler for ever
     kept = object_bytes(toy.store)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import DataError
 from wsolpipe.images.importers.lines import box_fault
 
@@ -117,7 +118,7 @@ def read_label_lines(path: Path) -> Iterator[LabelledImage]:
 def _read_line(line: str, where: str) -> LabelledImage:
     fault = ""
     try:
-        values = json.loads(line)
+        values = read_json(line)
         boxes = tuple(_read_box(item) for item in values["boxes"])
         labels = tuple(int(label) for label in values.get("labels") or ())
         numbers = [int(values.get(name) or 0) for name in ("row", "width", "height")]
@@ -125,7 +126,7 @@ def _read_line(line: str, where: str) -> LabelledImage:
         if not isinstance(image_id, str) or not isinstance(inside, str):
             fault = "image_id and path are text"
         drawn = values.get("drawn", True) is not False
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         fault = f"no {error}" if isinstance(error, KeyError) else str(error)
     if fault:
         msg = f'{where}: not an object such as {{"image_id": …, "boxes": [{{"box": [x0, y0, x1, y1]}}]}}: {fault}'

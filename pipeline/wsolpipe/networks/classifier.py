@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, load_file, save
 from torch import nn
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, StoreError, WeightsError
 from wsolpipe.networks.architectures import build_timm
 
@@ -71,7 +72,7 @@ class ClassifierRecord:
     @classmethod
     def from_json(cls, text: str) -> ClassifierRecord:
         """Inverse of `to_json`."""
-        values = json.loads(text)
+        values = read_json(text)
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 

@@ -75,21 +75,27 @@ class Killed(Exception):
 
 
 class Killer:
+    def __init__(self, step):
+        self.step = step
+
     def write(self, kind, step, figures):
-        if kind == "step" and step == 7:
+        if kind == "step" and step == self.step:
             raise Killed
 
     def close(self):
         pass
 
 
-def test_resuming_gives_the_same_bytes_and_other_anchors_do_not_resume(trainable, anchors, tmp_path):
+def test_killed_at_every_step_it_ends_with_the_same_bytes_and_other_anchors_do_not_resume(trainable, anchors, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     trainer(trainable, whole, anchors, epochs=2).fit()
-    stopped = trainer(trainable, broken, anchors, epochs=2)
-    stopped.trackers.append(Killer())
-    with pytest.raises(Killed):
-        stopped.fit()
+    steps = [line["step"] for line in lines(whole, "step")]
+    assert len(steps) == 10
+    for step in steps:
+        stopped = trainer(trainable, broken, anchors, epochs=2)
+        stopped.trackers.append(Killer(step))
+        with pytest.raises(Killed):
+            stopped.fit()
     trainer(trainable, broken, anchors, epochs=2).fit()
     expected, got = tensors(whole / "last.safetensors"), tensors(broken / "last.safetensors")
     assert expected.keys() == got.keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.networks.anchors import orthogonalise
 
@@ -62,7 +62,7 @@ def parse_anchors(tensors: bytes, about: bytes) -> ClassAnchors:
     from safetensors.torch import load
 
     try:
-        loaded, said = load(tensors), json.loads(about)
+        loaded, said = load(tensors), read_json(about)
         found = ClassAnchors(
             loaded["plain"], loaded["anchors"], list(said["names"]), list(said["labels"]), str(said["orthogonal"])
         )
