@@ -4,7 +4,8 @@
 
 Each attack copies a finished store, takes some of its shards away, damages files of it (cut, flip, empty, delete, other
 JSON, not readable) before or while `run`, `push` or `pull` works on it, and looks at it with `verify`, `repair` and
-`status` meanwhile. Afterwards repairing and running again must give back every row in the bytes of an undisturbed run.
+`status` meanwhile, or removes results from it with `gc`: an older one that nothing refers to, or one that is in use.
+Afterwards repairing and running again must give back every row in the bytes of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from wsolpipe import open_store
 from wsolpipe.cli.command import print_table
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.engine.status import survey
+from wsolpipe.share.collect import Rule, collect
 from wsolpipe.share.repair import repair
 from wsolpipe.share.verify import verify
 
@@ -39,9 +41,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torture import Torture
+    from wsolpipe.contract.reader import StageView
+    from wsolpipe.share.verify import Problem
 
 COMMANDS = {"run": 4, "push": 2, "pull": 2, "fit": 1}
 """What is attacked, and how often among all."""
+BESIDE = ("verify", "repair", "status", "read", "gc", "")
+"""What this process does with the store while a command runs on it."""
 WAIT = 120.0
 ROUNDS = 4
 FAILURES = ("rows lost", "wrong bytes read", "wedged", "tracebacks")
@@ -60,6 +66,7 @@ class Attack:
     command: str
     how: str
     when: str
+    beside: str = ""
     victim: str = ""
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -108,21 +115,29 @@ class Attacker:
 
     def __post_init__(self) -> None:
         self.rng = self.torture.rng
+        whole = self.torture.whole
+        split = open_store(str(whole.store))["toy"]["train"]
+        self.keys = {stage: split[stage].key for stage in ("shade", "frame")}
         self.reference = {
             (stage, name): np.asarray(view[name][:])
-            for stage, view in self._views(self.torture.whole.store).items()
+            for stage, view in self._views(whole.store).items()
             for name in (*view.manifest.arrays, "status")
         }
+        self.two_results = self.torture.folder / "two-results"
+        for more in (("frame.spread=2",), ()):  # the newest result is the one that is looked at
+            self.torture.must(whole.run(f"store={self.two_results}", "shard_rows=4", *more))
+        self.older, _ = open_store(str(self.two_results))["toy"]["train"].keys("frame")
 
-    @staticmethod
-    def _views(store: Path) -> dict[str, Any]:
+    def _views(self, store: Path) -> dict[str, StageView]:
         split = open_store(str(store))["toy"]["train"]
-        return {stage: split[stage] for stage in ("shade", "frame")}
+        return {stage: split.stage(stage, key) for stage, key in self.keys.items()}
 
     def attack(self, number: int) -> Attack:
         """One attack, from the copy to the tally."""
         (command,) = self.rng.choices(list(COMMANDS), list(COMMANDS.values()))
         done = Attack(command, self.rng.choice(list(HOW)), self.rng.choice(["before", "during"]))
+        if command != "fit" and done.when == "during":
+            done.beside = self.rng.choice(BESIDE)
         self.attacks.append(done)
         folder = self.torture.folder / f"attack{number}"
         if command == "fit":
@@ -141,10 +156,11 @@ class Attacker:
     def _attack_store(self, done: Attack, folder: Path) -> None:
         command, how = done.command, done.how
         store, other = folder / "store", folder / "other"
-        shutil.copytree(self.torture.whole.store, store)
+        whole = self.two_results if done.beside == "gc" else self.torture.whole.store
+        shutil.copytree(whole, store)
         target = store
         if command != "run":
-            shutil.copytree(self.torture.whole.store, other)
+            shutil.copytree(whole, other)
             target = other
         self._take_away(target)
         victim = self._choose(self.rng.choice([store, target]))
@@ -154,13 +170,12 @@ class Attacker:
             self._damage(done, victim)
             self._command(done, command, store, other)
         else:
-            delay, beside = self.rng.uniform(0, 0.6), self.rng.choice(["verify", "repair", "status", "read", ""])
-            thread = threading.Thread(target=self._beside, args=(done, victim, delay, beside, target))
+            thread = threading.Thread(target=self._beside, args=(done, victim, self.rng.uniform(0, 0.6), target))
             thread.start()
             self._command(done, command, store, other)
             thread.join(WAIT)
             if thread.is_alive():
-                done.failed.append(("wedged", beside))
+                done.failed.append(("wedged", done.beside))
         self._look(done, "read", target)
         if how == "not readable" and victim.is_symlink():
             self._command(done, "repair", store, other)
@@ -193,12 +208,12 @@ class Attacker:
         with contextlib.suppress(FileNotFoundError):  # a command may have removed it by now
             HOW[done.how](victim, random.Random(f"{self.rng.random()}"))
 
-    def _beside(self, done: Attack, victim: Path, delay: float, what: str, target: Path) -> None:
+    def _beside(self, done: Attack, victim: Path, delay: float, target: Path) -> None:
         """Damage the victim in a moment, and look at the target."""
         time.sleep(delay)
         self._damage(done, victim)
-        if what:
-            self._look(done, what, target)
+        if done.beside:
+            self._look(done, done.beside, target)
 
     def _look(self, done: Attack, what: str, target: Path) -> None:
         """Look at a store from this process: only the product's errors may be raised, and no other bytes read."""
@@ -207,6 +222,8 @@ class Attacker:
                 list(verify(open_store(str(target))))
             elif what == "repair":
                 repair(open_store(str(target)))
+            elif what == "gc":
+                self._collect(target)
             elif what == "status":
                 survey(open_store(str(target)))
             else:
@@ -215,6 +232,11 @@ class Attacker:
             return
         except Exception:
             done.failed.append(("tracebacks", f"{what}: {traceback.format_exc()}"))
+
+    def _collect(self, target: Path) -> None:
+        """Remove results: the one that is not asked for, and at times the one that is being made, unless it is held."""
+        drop = self.rng.choice([(self.older,), (self.older, self.keys["frame"])])
+        collect(open_store(str(target)).backend, Rule(days=0, drop=drop))
 
     def _read(self, done: Attack, target: Path) -> None:
         """Read every committed shard: the right bytes or an error."""
@@ -247,6 +269,10 @@ class Attacker:
             done.failed.append(("tracebacks", f"{' '.join(argv)} ended with {ended.code}:\n{ended.err[-2000:]}"))
         return int(ended.code)
 
+    def _problems(self, target: Path) -> list[Problem]:
+        """What `verify` says of the results that are asked for; the older one stays as `gc` and damage left it."""
+        return [item for item in verify(open_store(str(target))) if f"/{self.older}" not in item.where]
+
     def _settle(self, done: Attack, command: str, store: Path, other: Path) -> None:
         """Repair and repeat until everything is done, as a user would."""
         log = []
@@ -258,7 +284,7 @@ class Attacker:
                     self._command(done, command, store, other, "check=true"),
                 ]
             targets = [store, *([other] if command != "run" else [])]
-            problems = [item for target in targets for item in verify(open_store(str(target)))]
+            problems = [item for target in targets for item in self._problems(target)]
             log.append(f"codes {codes}, {[(item.kind, item.where, item.text) for item in problems[:3]]}")
             if not any(codes) and not problems:
                 break
