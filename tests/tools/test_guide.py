@@ -8,12 +8,20 @@ import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+import wsolpipe
 import wsolpipe.cli.main
 import wsoltrain.cli.main
+from wsolpipe.engine.config import build_config
+from wsolpipe.images.dataset import load_dataset
 from wsolpipe.keys.console import call
+from wsolpipe.launch.profiles import load_profile
+from wsolpipe.stages.registry import load_registry
+from wsoltrain.selection.paper_tables import load_table
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"wsolpipe": wsolpipe.cli.main.cli, "wsoltrain": wsoltrain.cli.main.cli}
@@ -149,3 +157,91 @@ def test_the_commands_run_as_they_are_written(home, monkeypatch, capsys):
         printed = capsys.readouterr()
         assert code == 0, f"{line}: {printed.err}"
         assert printed.out.strip() or printed.err.strip(), line
+
+
+def read_dataset(path: str) -> None:
+    load_dataset(path, need_root=False)
+
+
+def read_profile(path: str) -> None:
+    config, _ = build_config(["stage=cams", "dataset=birds.yaml", f"profiles={path}"], load_registry())
+    load_profile(config)
+
+
+def plan_words(path: str) -> None:
+    assert run("wsolpipe", ["plan", f"config={path}", "store=labels"]) == 0
+
+
+def plan_own_stage(path: str) -> None:
+    assert run("wsolpipe", ["plan", *own_stage(path)]) == 0
+
+
+#: What reads the YAML of a page; one that is not named here must not hold any.
+READERS = {
+    "README.md": read_dataset,
+    "docs/guide/first-hour.md": read_dataset,
+    "docs/guide/video.md": read_dataset,
+    "docs/guide/formats.md": read_dataset,
+    "docs/guide/tables.md": load_table,
+    "docs/guide/clusters.md": read_profile,
+    "docs/guide/running.md": plan_words,
+    "CONTRIBUTING.md": plan_own_stage,
+}
+
+
+def own_stage(stages: object) -> list[str]:
+    return ["stage=brightness", "dataset=birds.yaml", "store=brightness", f"stages={stages}"]
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    pages = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
+    return [
+        (page, text)
+        for page in ("README.md", "CONTRIBUTING.md", *pages)
+        for found, text in BLOCK.findall((ROOT / page).read_text())
+        if found == kind
+    ]
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"), ids=lambda value: value if value.endswith(".md") else "")
+def test_the_product_takes_the_yaml_of_the_guide(home, tmp_path, monkeypatch, page, text):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("WSOLPIPE_BIRDS_ROOT", str(home / "images"))
+    monkeypatch.syspath_prepend(tmp_path)
+    write_own_stage(tmp_path)
+    (tmp_path / "given.yaml").write_text(text)
+    READERS[page](str(tmp_path / "given.yaml"))
+
+
+def write_own_stage(folder: Path) -> Path:
+    """The stage of CONTRIBUTING as a package below `folder`; its YAML."""
+    package = folder / "mystages"
+    package.mkdir()
+    page = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text())
+    (package / "brightness.py").write_text(next(text for kind, text in page if kind == "python"))
+    (package / "stages.yaml").write_text(next(text for kind, text in page if kind == "yaml"))
+    return package / "stages.yaml"
+
+
+def test_the_stage_of_contributing_runs(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("WSOLPIPE_BIRDS_ROOT", str(home / "images"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run("wsolpipe", ["run", *own_stage(write_own_stage(tmp_path))]) == 0
+    view = wsolpipe.open_store("brightness")["birds"]["train"]["brightness"]
+    with Image.open(sorted((home / "images" / "train" / "butterfly").iterdir())[0]) as image:
+        assert view["mean"][0] == pytest.approx(np.asarray(image.convert("RGB")).mean(), rel=1e-5)
+
+
+def test_the_python_of_the_guide_reads_labels(home, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("WSOLPIPE_BIRDS_ROOT", str(home / "images"))
+    if not Path("labels/birds/train/proposals").exists():
+        assert run("wsolpipe", ["run", "stage=proposals", "dataset=birds.yaml", "store=labels"]) == 0
+    ((_, text),) = [found for found in blocks("python") if found[0] == "docs/guide/sharing.md"]
+    names = {}
+    exec(compile(text, "sharing.md", "exec"), names)
+    boxes = names["boxes"]
+    assert boxes.shape[::2] == (12, 4)
+    assert boxes.dtype == np.float32
+    assert np.isfinite(boxes[:, 0]).all()
