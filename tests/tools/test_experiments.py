@@ -58,6 +58,6 @@ def test_students_are_averaged_over_seeds_and_their_interval_is_over_images():
     seeds[1]["iou"] = [0.0, 1.0, 0.0, 1.0]
     accuracy, _, iou = students.student_cells(seeds)
     assert accuracy.startswith("0.8 ± 0.0 [")
-    assert iou.startswith("0.625 ± 0.177 [")  # means 0.75 and 0.5
+    assert iou.startswith("62.5 ± 17.7 [")  # means 0.75 and 0.5
     low, high = map(float, iou[iou.index("[") + 1 : -1].split(","))
-    assert 0 <= low < 0.625 < high <= 1
+    assert 0 <= low < 62.5 < high <= 100

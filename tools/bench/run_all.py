@@ -122,6 +122,12 @@ BENCHES = {
     ),
     "proposals": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.85),), shared=True),
     "pxap": Bench((Figure("PxAP / numpy", r'"ratio": #', 5),), True, arguments=("--json",)),
+    "report_page": Bench(
+        (
+            Figure("a row among 5,000 / among 500", r"ratio +#", 1.2, at_least=False),
+            Figure("ms to filter 5,000 rows", r"ms to filter +#"),
+        )
+    ),
     "segments": Bench(
         (
             Figure("refine / numpy", "refine / numpy #,", 5),

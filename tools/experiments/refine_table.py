@@ -87,7 +87,7 @@ def table(dataset: str, store: str, maps: str, ways: list[str], extra: list[str]
 
 def figures(found: dict[str, Any]) -> str:
     """MaxBoxAcc, MaxBoxAccV2 and mean IoU."""
-    return f"{found['MaxBoxAcc']:.1f} / {found['MaxBoxAccV2']['mean']:.1f} / {found['iou']:.3f}"
+    return f"{found['MaxBoxAcc']:.1f} / {found['MaxBoxAccV2']['mean']:.1f} / {100 * found['iou']:.1f}"
 
 
 def main(words: list[str]) -> int:

@@ -100,20 +100,19 @@ def show(name: str, cells: list[str]) -> None:
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def digits(figure: str) -> int:
-    """Decimals that a figure is shown with."""
-    return 3 if figure == "iou" else 1
+def per_cent(figure: str, values: Any) -> Any:
+    """Values of a figure in per cent."""
+    return 100 * values if figure == "iou" else values
 
 
 def student_cells(seeds: list[dict[str, Any]]) -> list[str]:
     """Mean, spread over seeds and interval over images of each figure."""
     cells = []
     for figure in FIGURES:
-        rows, places = np.array([each[figure] for each in seeds]), digits(figure)
+        rows = per_cent(figure, np.array([each[figure] for each in seeds]))
         found = interval(rows.mean(0))
         spread = rows.mean(1).std(ddof=1) if len(rows) > 1 else 0.0
-        text = f"{found.value:.{places}f} ± {spread:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
-        cells.append(text)
+        cells.append(f"{found.value:.1f} ± {spread:.1f} [{found.low:.1f}, {found.high:.1f}]")
     return cells
 
 
@@ -131,17 +130,16 @@ def table(values: dict[str, str]) -> None:
         if annotator != "gt" and labels not in said:
             said.add(labels)
             for name, figures in beside(values, *labels).items():
-                cells = [f"{value:.{digits(each)}f}" for each, value in zip(FIGURES, figures, strict=True)]
-                show(name, cells)
+                show(name, [f"{per_cent(each, value):.1f}" for each, value in zip(FIGURES, figures, strict=True)])
         show(f"**{setting}**, chosen by {annotator}, {len(seeds)} seeds", student_cells(seeds))
         alone = "; ".join(
-            " / ".join(f"{np.mean(each[figure]):.{digits(figure)}f}" for figure in FIGURES) for each in seeds
+            " / ".join(f"{per_cent(figure, np.mean(each[figure])):.1f}" for figure in FIGURES) for each in seeds
         )
         classes = [np.mean([each[key] for each in seeds]) for key in ("accuracy", "top1") if seeds[0][key] is not None]
         print(f"    each: {alone}" + "".join(f"; {value:.1f}" for value in classes))
     for path in sorted(Path(values["out"]).glob("*/ceiling.json")):
         (line,) = (line for line in json.loads(path.read_text(encoding="utf-8"))["table"] if line["name"] == "ceiling")
-        show(path.parent.name, [f"{line[key]:.{3 if key == 'iou' else 1}f}" for key in ("accuracy", "v2", "iou")])
+        show(path.parent.name, [f"{per_cent(key, line[key]):.1f}" for key in ("accuracy", "v2", "iou")])
 
 
 def main(words: list[str]) -> int:

@@ -180,7 +180,7 @@ def report(name: str, pairs: list[tuple[Seen, Seen]]) -> None:
     lines["oracle"] = [at(test, plateau(test)) for _, test in pairs]
     for rule, found in lines.items():
         tau, accuracy, v2, iou = np.mean(found, 0)
-        print(f"  {rule:28} {tau:6.3f} {accuracy:7.1f} {v2:7.1f} {iou:8.3f}", flush=True)
+        print(f"  {rule:28} {tau:6.3f} {accuracy:7.1f} {v2:7.1f} {100 * iou:7.1f}", flush=True)
 
 
 def main(words: list[str]) -> int:

@@ -255,7 +255,7 @@ def _show_curve(found: dict[str, Any], as_json: bool) -> int:
 
 
 def _show(results: list[dict[str, Any]]) -> None:
-    from wsolpipe.evaluate.glossary import format_figure, shown_name
+    from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
 
     first = results[0]
     hidden = {"stage", "maps", "dataset", "split", "key", "noise", "plots"}
@@ -266,7 +266,7 @@ def _show(results: list[dict[str, Any]]) -> None:
         [subject, *(result["split"] for result in results)],
         [[shown_name(name), *(format_figure(name, result.get(name)) for result in flat)] for name in names],
     )
-    print("IoU and shares in per cent, thresholds of 0 to 1; wsolpipe eval glossary=true says what each word means")
+    print(UNITS)
     for result in results:
         if result.get("noise"):
             lines = result["noise"]

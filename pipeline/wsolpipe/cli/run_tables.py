@@ -68,4 +68,4 @@ def _cell(cell: dict[str, Any] | None, metric: str) -> str:
     if cell is None or value is None:
         return ""
     interval = f" ({cell['low']:.0f}-{cell['high']:.0f})" if metric == "MaxBoxAcc" else ""
-    return (f"{value:.3f}" if metric == "iou" else f"{value:.2f}") + interval
+    return str(format_figure(metric, float(value))) + interval

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+UNITS = "IoU and shares in per cent, thresholds of 0 to 1; wsolpipe eval glossary=true says what each word means"
 Kind = Literal["fraction", "per cent", "threshold", "count", "text"]
 
 

@@ -40,11 +40,14 @@ class Layer:
         Beside the switch.
     shown : bool
         Before anything is switched.
+    line : (str, str)
+        Colour and dashes (CSS) of its boxes; empty where the page's style knows the name.
     """
 
     name: str
     title: str
     shown: bool = True
+    line: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -216,4 +219,11 @@ def _style(gallery: Gallery) -> str:
         for layer in gallery.layers
         if layer.name != "heat"
     ]
-    return "\n".join([*groups, *maps, *layers])
+    lines = [
+        f".scene .{layer.name} .line{{stroke:{colour};stroke-dasharray:{dashes}}}"
+        f".layers .key.{layer.name} span::before{{border-top-color:{colour}}}"
+        for layer in gallery.layers
+        for colour, dashes in [layer.line]
+        if colour
+    ]
+    return "\n".join([*groups, *maps, *layers, *lines])

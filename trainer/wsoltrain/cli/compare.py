@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
@@ -19,7 +20,7 @@ from wsoltrain.cli.tables import align
 from wsoltrain.selection.trainings import Training, run_trainings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from wsolpipe.evaluate.tables import Line
     from wsoltrain.selection.comparison import Compared
@@ -39,6 +40,8 @@ KEYS = (
     Key("shown", kinds.integer(1), "images on the page", 24),
     *SITE_KEYS,
 )  # fmt: skip
+NAMED = 4
+"""Recipes that the page's title names; of more it gives the number."""
 
 
 @make_command(
@@ -81,12 +84,14 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         settings = _prepare(training.words)
         evaluator = _score(training.name, settings, values, compared)
     result, table = _table(compared, evaluator)
-    page = _write(out, compared, evaluator, settings, table)
+    below = result["below_centred_box"]
+    note = f"below a centred box: {', '.join(below)}" if below else ""
+    page = _write(out, compared, evaluator, settings, table, note)
     result |= {"split": values["test"], "page": str(page)}
     if as_json:
         print_json(result)
         return
-    for line in align(table):
+    for line in (*align(table), *([note] if note else []), UNITS):
         click.echo(line)
     click.echo(f"{page}: the same images side by side")
 
@@ -122,60 +127,43 @@ def _table(compared: list[Compared], evaluator: Evaluator) -> tuple[dict[str, An
     lines = [each.line(compared[0]) for each in compared]
     centred = baselines(evaluator.truths["gt"])
     main = compared[0].scores.metric
-    columns = BOX_COLUMNS if main == "MaxBoxAcc" else MASK_COLUMNS
-    head = ["", *(title for each in columns for title in each.titles), "tau", f"{main} minus {compared[0].name}", "p"]
-    table = [head, *(_centred_cells(line) for line in centred), *(_cells(line, columns, main) for line in lines)]
+    figures = BOX_FIGURES if main == "MaxBoxAcc" else MASK_FIGURES
+    titles = [title for name in figures for title in (shown_name(name), *(["95 %"] if name in WITH_INTERVAL else []))]
+    head = ["", *titles, shown_name("tau"), f"{main} minus {compared[0].name}", "p"]
+    table = [head, *(_centred_cells(line) for line in centred), *(_cells(line, figures, main) for line in lines)]
     below = [
         line["name"]
         for line in lines
         if centred and centred[0].accuracy is not None and line["MaxBoxAcc"] < centred[0].accuracy
     ]
-    if below:
-        table.append([f"below a centred box: {', '.join(below)}", *[""] * (len(head) - 1)])
-    figures = {each.name: {"MaxBoxAcc": each.accuracy, "MaxBoxAccV2": each.v2, "iou": each.iou} for each in centred}
-    return {"methods": lines, "baselines": figures, "below_centred_box": below}, table
+    beside = {each.name: {"MaxBoxAcc": each.accuracy, "MaxBoxAccV2": each.v2, "iou": each.iou} for each in centred}
+    return {"methods": lines, "baselines": beside, "below_centred_box": below}, table
 
 
-class _Column(NamedTuple):
-    """A figure, its title, decimals, and those of its interval, None where there is none."""
-
-    figure: str
-    title: str
-    decimals: int
-    of_interval: int | None = None
-
-    @property
-    def titles(self) -> list[str]:
-        return [self.title, *(["95 %"] if self.of_interval is not None else [])]
-
-    def cells(self, line: Mapping[str, Any]) -> list[str]:
-        """The figure, and its interval."""
-        shown = [f"{line[self.figure]:.{self.decimals}f}"]
-        if self.of_interval is not None:
-            low, high = (line["intervals"][self.figure][end] for end in ("low", "high"))
-            shown.append(f"{low:.{self.of_interval}f} to {high:.{self.of_interval}f}")
-        return shown
-
-
-BOX_COLUMNS = (
-    _Column("MaxBoxAcc", "MaxBoxAcc", 2, 1), _Column("MaxBoxAccV2", "MaxBoxAccV2", 2), _Column("iou", "iou", 3, 3),
-)  # fmt: skip
-MASK_COLUMNS = (_Column("PxAP", "PxAP", 2, 1), _Column("pixel_iou", "pixel IoU", 3))
+BOX_FIGURES = ("MaxBoxAcc", "MaxBoxAccV2", "iou")
+MASK_FIGURES = ("PxAP", "pixel_iou")
+WITH_INTERVAL = ("MaxBoxAcc", "iou", "PxAP")
 
 
 def _centred_cells(line: Line) -> list[str]:
-    return [line.name, f"{line.accuracy:.2f}", "", f"{line.v2:.2f}", f"{line.iou:.3f}", "", "", "", ""]
+    accuracy, v2, iou = (
+        format_figure(name, value) for name, value in zip(BOX_FIGURES, (line.accuracy, line.v2, line.iou), strict=True)
+    )
+    return [line.name, accuracy, "", v2, iou, "", "", "", ""]
 
 
-def _cells(line: dict[str, Any], columns: Sequence[_Column], main: str) -> list[str]:
+def _cells(line: dict[str, Any], figures: Sequence[str], main: str) -> list[str]:
+    cells = [line["name"]]
+    for name in figures:
+        cells.append(format_figure(name, line[name]))
+        if name in WITH_INTERVAL:
+            low, high = (format_figure(name, line["intervals"][name][end]) for end in ("low", "high"))
+            cells.append(f"{low} to {high}")
     test = line["against_first"][main] if line["against_first"] else None
-    return [
-        line["name"],
-        *(cell for each in columns for cell in each.cells(line)),
-        _threshold(line),
-        f"{test['difference']:+.2f} ({test['low']:+.1f} to {test['high']:+.1f})" if test else "",
-        f"{test['p']:.4f}" if test else "",
-    ]
+    if test is None:
+        return [*cells, _threshold(line), "", ""]
+    difference = f"{test['difference']:+.1f} ({test['low']:+.1f} to {test['high']:+.1f})"
+    return [*cells, _threshold(line), difference, f"{test['p']:.4f}"]
 
 
 def _threshold(line: dict[str, Any]) -> str:
@@ -185,11 +173,12 @@ def _threshold(line: dict[str, Any]) -> str:
 
 
 def _write(
-    out: Path, compared: list[Compared], evaluator: Evaluator, settings: Settings, table: list[list[str]]
+    out: Path, compared: list[Compared], evaluator: Evaluator, settings: Settings, table: list[list[str]], note: str
 ) -> Path:
     from wsoltrain.selection.compare_page import write_compare_page
 
     page = out / "compare.html"
-    title = f"{', '.join(each.name for each in compared)} on {settings.labelling.dataset}"
-    write_compare_page(page, compared, evaluator, Path(settings.root), table, title=title)
+    names = ", ".join(each.name for each in compared) if len(compared) <= NAMED else f"{len(compared)} recipes"
+    title = f"{names} on {settings.labelling.dataset}"
+    write_compare_page(page, compared, evaluator, Path(settings.root), table, title=title, note=note)
     return page

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import RunFailed
+from wsolpipe.evaluate.glossary import UNITS
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
@@ -83,6 +84,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         click.echo(line)
     for line in _format_more(result["localizer"]):
         click.echo(line)
+    click.echo(UNITS)
     for name, better in result["beats"].items():
         click.echo(f"the localizer {'beats' if better else 'does NOT beat'} {name}")
     _refuse_worse(result, asked=values["must_beat"])
@@ -92,13 +94,13 @@ def _format_more(figures: Mapping[str, Any]) -> Iterator[str]:
     """Lines of figures that have no column."""
     errors, corloc = figures.get("errors"), figures.get("CorLoc")
     if errors:
-        named = (f"{name} {100 * errors[name]:.2f}" for name in ("LPE", "LME", "MIE", "wrong class"))
+        named = (f"{name} {100 * errors[name]:.1f}" for name in ("LPE", "LME", "MIE", "wrong class"))
         yield f"  errors of the localizer, per cent of rows: {', '.join(named)}"
     if corloc:
         at = "each class's own best threshold, an oracle" if corloc["oracle"] else f"threshold {corloc['tau']:.3f}"
-        yield f"  CorLoc {corloc['pooled']:.2f}, mean of classes {corloc['mean']:.2f}, at {at}"
+        yield f"  CorLoc {corloc['pooled']:.1f}, mean of classes {corloc['mean']:.1f}, at {at}"
         for label, value in corloc["per_class"].items():
-            yield f"    class {label}: {value:.2f}"
+            yield f"    class {label}: {value:.1f}"
 
 
 def _refuse_worse(result: dict[str, Any], *, asked: bool) -> None:

@@ -116,7 +116,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    best = ", ".join(f"{score:.2f} by {name}" for name, score in trainer.best.items())
+    best = ", ".join(f"{score:.1f} by {name}" for name, score in trainer.best.items())
     click.echo(f"{settings.out}: {trainer.step} steps; best validation score {best}")
 
 

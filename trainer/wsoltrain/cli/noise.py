@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.evaluate.glossary import format_figure
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
@@ -84,10 +85,9 @@ def _table(lines: Sequence[Mapping[str, Any]], metric: str) -> list[list[str]]:
     ]
     rules = [word for rule in ("VT", "TT") for word in (f"{rule} mean", "min", "max")]
     head = ["noise", *rules, "chosen", "lost", *(f"{name} apart" for name in names)]
-    form = "{:.3f}" if metric == "iou" else "{:.2f}"
     table = [head]
     for line in lines:
         shown = [line[rule][key] for rule in ("VT", "TT") for key in ("mean", "min", "max")]
-        figures = [form.format(value) for value in (*shown, line["chosen"], line["lost"])]
+        figures = [str(format_figure(metric, value)) for value in (*shown, line["chosen"], line["lost"])]
         table.append([f"{line['noise']} %" if line["noise"] else "gt", *figures, *map(str, line["apart"].values())])
     return table

@@ -98,7 +98,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         print_json(result)
         return
     counts = ", ".join(f"{number} {state}" for state, number in result["trials"].items())
-    click.echo(f"{settings.out}: {counts}; best {result['best']:.2f} by {settings.first.name}")
+    click.echo(f"{settings.out}: {counts}; best {result['best']:.1f} by {settings.first.name}")
     keys = " ".join(f"{name}={json.dumps(value)}" for name, value in result["settings"].items())
     click.echo(f"wsoltrain fit recipe={values['recipe']} dataset={values['dataset']} {' '.join([*given, keys])}")
 

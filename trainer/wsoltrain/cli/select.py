@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from wsolpipe.evaluate.glossary import format_figure, shown_name
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
@@ -70,7 +71,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         print_json({"by": by, "metric": metric, **chosen})
         return
     tau = "" if choice.tau is None else f", tau {choice.tau:.3f}"
-    score = f"validation {metric} {choice.score:.2f}"
+    score = f"validation {metric} {choice.score:.1f}"
     click.echo(f"{choice.run.name}{tau}: {score} by {by}, of {len(runs)} epochs")
     for reason in reasons:
         click.echo(f"  note: {reason}")
@@ -83,13 +84,12 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
 def _line(cell: dict[str, Any]) -> str:
     """One cell of the table in words."""
     tau = cell["tau"] if isinstance(cell["tau"], str) else "none" if cell["tau"] is None else f"{cell['tau']:.3f}"
-    scores = "  ".join(f"{name} {_number(cell[name])}" for name in SHOWN if name in cell)
+    scores = "  ".join(f"{shown_name(name)} {_number(name, cell[name])}" for name in SHOWN if name in cell)
     oracle = "  (oracle)" if cell["oracle"] else ""
     where = f"{cell['annotator']:<12}{cell['model']}-{cell['threshold']}"
     return f"  {where}  epoch {cell['epoch']:>3}  tau {tau}  {scores}{oracle}"
 
 
-def _number(value: float | dict[str, float] | None) -> str:
-    if value is None:
-        return "none"
-    return f"{value['mean'] if isinstance(value, dict) else value:.3f}"
+def _number(name: str, value: float | dict[str, float] | None) -> str:
+    mean = value["mean"] if isinstance(value, dict) else value
+    return "none" if mean is None else str(format_figure(name, float(mean)))

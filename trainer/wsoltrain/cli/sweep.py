@@ -133,9 +133,9 @@ def _table(lines: list[dict[str, Any]]) -> list[list[str]]:
     best = max(line["validation"] for line in lines)
     table = [[*head, *(["test, ground truth"] if tested else []), ""]]
     for line in lines:
-        cells = [*(str(line[name]) for name in swept), f"{line['validation']:.2f}", str(line["epoch"])]
+        cells = [*(str(line[name]) for name in swept), f"{line['validation']:.1f}", str(line["epoch"])]
         cells.append("none" if line["tau"] is None else f"{line['tau']:.3f}")
         if tested:
-            cells.append("none" if line["test"] is None else f"{line['test']:.2f}")
+            cells.append("none" if line["test"] is None else f"{line['test']:.1f}")
         table.append([*cells, "best" if line["validation"] == best else ""])
     return table

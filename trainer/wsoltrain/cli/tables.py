@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.evaluate.glossary import format_figure, shown_name
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+COLUMNS = {
+    "accuracy": "MaxBoxAcc", "v2": "MaxBoxAccV2", "pxap": "PxAP", "top1": "top1_loc", "top5": "top5_loc",
+    "accuracy_top1": "CL", "iou": "iou", "rows": "rows",
+}  # fmt: skip
+"""Fields of a line, and what the glossary calls them."""
 
 
 def align(table: Sequence[Sequence[str]]) -> list[str]:
@@ -16,15 +24,11 @@ def align(table: Sequence[Sequence[str]]) -> list[str]:
 
 def format_lines(lines: list[dict[str, Any]]) -> list[str]:
     """The table as text, a line a method; columns without a figure are left out."""
-    columns = {
-        "accuracy": ("MaxBoxAcc", ".2f"), "v2": ("MaxBoxAccV2", ".2f"), "pxap": ("PxAP", ".2f"),
-        "top1": ("Top-1", ".2f"), "top5": ("Top-5", ".2f"), "accuracy_top1": ("CL", ".2f"),
-    }  # fmt: skip
-    columns = {name: column for name, column in columns.items() if any(line[name] is not None for line in lines)}
-    columns |= {"iou": ("iou", ".3f"), "rows": ("rows", "d")}
-    cells = [["", *(title for title, _ in columns.values()), "threshold"]]
+    columns = {name: figure for name, figure in COLUMNS.items() if any(line[name] is not None for line in lines)}
+    cells = [["", *(shown_name(figure) for figure in columns.values()), "threshold"]]
     for line in lines:
-        figures = ["" if line[name] is None else format(line[name], form) for name, (_, form) in columns.items()]
+        values = ((figure, line[name]) for name, figure in columns.items())
+        figures = ["" if value is None else str(format_figure(figure, value)) for figure, value in values]
         cells.append([line["name"], *figures, line["threshold"]])
     widths = [max(len(row[place]) for row in cells) for place in range(len(columns) + 1)]
     shown = []

@@ -22,6 +22,7 @@ TEMPLATE = """
 {% endfor %}</tr></thead>
 {% for line in lines %}<tr>{% for cell in line %}<td{% if not loop.first %} class="number"{% endif %}>{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</table></div>
+{% if note %}<p class="alarm">{{ note }}</p>{% endif %}
 """
 
 
@@ -33,6 +34,7 @@ def write_compare_page(
     table: Sequence[Sequence[str]],
     *,
     title: str,
+    note: str = "",
 ) -> None:
     """Write a page that needs no other file.
 
@@ -48,13 +50,15 @@ def write_compare_page(
         Folder of the image files.
     table : sequence of sequence of str
         Lines of figures, the first are titles.
+    note : str
+        What the table warns of.
 
     Raises
     ------
     ConfigError
         If jinja2 is not installed.
     """
-    head = open_environment().from_string(TEMPLATE).render(title=title, head=table[0], lines=table[1:])
+    head = open_environment().from_string(TEMPLATE).render(title=title, head=table[0], lines=table[1:], note=note)
     cards = make_cards(
         evaluator.stream.items.rows, root, {each.name: each.shown for each in compared}, evaluator.truths["gt"]
     )

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 PHOTO, HEAT = Photo(360, 72, "WEBP"), 48
+COLOURS = ("#f0e442", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#ffffff")
+"""Told apart by colour-blind eyes on photographs (Okabe and Ito)."""
+DASHES = ("none", "9 3", "3 3", "9 3 2 3")
+AT_FIRST = 3
+"""Methods whose boxes are drawn before anything is switched; more hide the image."""
 COLUMNS = ("image_id", "path", "labels", "width", "height", "orientation", "sha256")
 
 
@@ -63,9 +68,14 @@ def make_cards(
 
 
 def method_layers(names: Sequence[str]) -> list[str]:
-    """Word of CSS for the boxes of each method: one colour for the first, one for the second, one for the others."""
+    """Word of CSS for the boxes of each method."""
     others = ["of-" + "".join(sign if sign.isalnum() else "-" for sign in name) for name in names]
     return ["top", "beside", *others[2:]][: len(names)]
+
+
+def line_of(number: int) -> tuple[str, str]:
+    """Colour and dashes of the boxes of a method after the second; no two of 24 are alike."""
+    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
 
 
 def method_gallery(
@@ -92,7 +102,10 @@ def method_gallery(
     more_maps : sequence of str
         Maps after those of the methods.
     """
-    shown = [Layer(word, f"box of {name}") for word, name in zip(method_layers(names), names, strict=True)]
+    shown = [
+        Layer(word, f"box of {name}", shown=number < AT_FIRST, line=("", "") if number < 2 else line_of(number))
+        for number, (word, name) in enumerate(zip(method_layers(names), names, strict=True))
+    ]
     if any(card.truth for card in cards):
         shown.append(Layer("truth", "ground truth"))
     present = {name for card in cards for name in (*card.boxes, *card.overlays)}

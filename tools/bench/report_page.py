@@ -1,0 +1,112 @@
+"""What a report of many rows costs beside one of 500, row by row, and how fast its list answers in a browser.
+
+Stores of small drawn images with three maps and up to four boxes a row; time is the processor's. The list of all rows
+is opened in a headless Chromium where there is one: milliseconds from the address to its first lines, of a word typed
+into its filter, and of a new order, each until the browser has drawn it.
+
+    python tools/bench/report_page.py [--rows 5000] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(HERE / "tests"))
+
+from chromium import PROGRAM, Browser  # noqa: E402
+from stores import build_store  # noqa: E402
+
+FEW = 500
+LIMIT = 1.2
+"""Cost of a row among many, in that of a row among `FEW`."""
+DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"
+
+
+def main() -> int:
+    """Measure and print; 1 if a row among many costs more than `LIMIT` times one among `FEW`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        few, many = write(Path(scratch, "few"), FEW), write(Path(scratch, "many"), options.rows)
+        figures = {
+            "rows": options.rows,
+            "seconds": many["seconds"],
+            "ratio": many["seconds"] / options.rows / (few["seconds"] / FEW),
+            "MiB": many["MiB"],
+            "MiB of the report itself": many["MiB of the report itself"],
+            "files": many["files"],
+        }
+        if PROGRAM:
+            figures |= browse(many["report"], Path(scratch, "profile"), options.rows)
+    if options.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        for name, value in figures.items():
+            print(f"{name:<26} {value:,.3f}" if isinstance(value, float) else f"{name:<26} {value:,}")
+    good = figures["ratio"] <= LIMIT
+    print(f"{'ok' if good else 'TOO SLOW'}: {figures['ratio']:.3f} of the cost of a row among {FEW}, wanted {LIMIT}")
+    return int(not good)
+
+
+def write(folder: Path, rows: int) -> dict[str, Any]:
+    """Write the report of a new store; what it cost and how large it is."""
+    build_store(folder, rows=rows, shard_rows=256, sizes=(90, 128), image_format="JPEG")
+    (folder / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\n")
+    report = folder / "page" / "report.html"
+    words = [f"dataset={folder}/tiny.yaml", f"store={folder}/store", "split=train", "stage=proposals"]
+    command = [sys.executable, "-m", "wsolpipe.cli.main", "report", *words, f"n={rows}", f"out={report}"]
+    began = os.times()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    ended = os.times()
+    files = [path for path in report.parent.rglob("*") if path.is_file()]
+    return {
+        "report": report,
+        "seconds": sum(ended[2:4]) - sum(began[2:4]),  # of children
+        "MiB": sum(path.stat().st_size for path in files) / 2**20,
+        "MiB of the report itself": report.stat().st_size / 2**20,
+        "files": len(files),
+    }
+
+
+def browse(report: Path, profile: Path, rows: int) -> dict[str, float]:
+    """Milliseconds that the list of all rows takes to open, to filter and to sort."""
+    browser = Browser(profile)
+    try:
+        began = time.perf_counter()
+        browser.open(report)
+        browser.run(DRAWN)
+        opened = 1e3 * (time.perf_counter() - began)
+        found = browser.run("document.getElementById('all-found').value")
+        if found != f"{rows} of {rows} rows":
+            msg = f"{report} lists {found}, not {rows} rows"
+            raise SystemExit(msg)
+        filtered = change(browser, "all-words", "image00499")
+        change(browser, "all-words", "")
+        return {"ms to open": opened, "ms to filter": filtered, "ms to sort": change(browser, "all-sort", "iou")}
+    finally:
+        browser.close()
+
+
+def change(browser: Browser, name: str, value: str) -> float:
+    """Milliseconds from a new value of a field to the list as it is then drawn."""
+    script = (
+        f"(part => {{ const began = performance.now(); part.value = '{value}';"
+        f" part.dispatchEvent(new Event('input', {{bubbles: true}}));"
+        f" return {DRAWN}.then(ended => ended - began); }})(document.getElementById('{name}'))"
+    )
+    return float(browser.run(script))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
