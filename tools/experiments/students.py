@@ -26,6 +26,7 @@ import torch
 
 from wsolpipe.evaluate.bootstrap import box_values, map_values
 from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.glossary import shown_name
 from wsolpipe.evaluate.map_scores import score_against
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.otsu_scores import OtsuScores
@@ -118,7 +119,7 @@ def student_cells(seeds: list[dict[str, Any]]) -> list[str]:
 
 def table(values: dict[str, str]) -> None:
     """Print a line for each setting below the folder of runs, and for what it learned from."""
-    show("", list(FIGURES))
+    show("", [shown_name(figure) for figure in FIGURES])
     show("---", ["---"] * len(FIGURES))
     found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(Path(values["out"]).glob(f"*/{SCORES}")):

@@ -74,7 +74,7 @@ def method_layers(names: Sequence[str]) -> list[str]:
 
 
 def line_of(number: int) -> tuple[str, str]:
-    """Colour and dashes of the boxes of a method after the second; no two of 24 are alike."""
+    """Colour and dashes of the boxes of the n-th method after the second; no two of 24 are alike."""
     return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
 
 
@@ -103,7 +103,7 @@ def method_gallery(
         Maps after those of the methods.
     """
     shown = [
-        Layer(word, f"box of {name}", shown=number < AT_FIRST, line=("", "") if number < 2 else line_of(number))
+        Layer(word, f"box of {name}", shown=number < AT_FIRST, line=("", "") if number < 2 else line_of(number - 2))
         for number, (word, name) in enumerate(zip(method_layers(names), names, strict=True))
     ]
     if any(card.truth for card in cards):
