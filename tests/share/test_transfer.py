@@ -15,7 +15,7 @@ from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.leases import Leases, Owner
 from wsolpipe.share.selection import Selection
 from wsolpipe.share.transfer import Transfer, push
 from wsolpipe.share.trust import Trust
@@ -184,6 +184,22 @@ def test_objects_that_a_killed_push_left_are_used_and_those_of_others_replaced(t
         path.write_bytes((team.source / name).read_bytes() if content is None else content)
     assert team.push().refused == []
     assert object_bytes(team.target) == object_bytes(team.source)
+
+
+def test_the_leases_of_a_killed_push_go_with_the_next_one(team, monkeypatch):
+    """Of stages, artifacts and the index alike."""
+    team.push()
+    leases = Leases(LocalBackend(team.target))
+    for manifest in team.target.glob("**/manifest.json"):
+        leases.acquire(
+            f"{manifest.parent.relative_to(team.target).as_posix()}/leases/transfer-{leases.owner.token}.json"
+        )
+    left = list(team.target.glob("**/leases/*.json"))
+    assert len(left) == 4
+    alive, killed = Owner.is_dead, leases.owner.token
+    monkeypatch.setattr(Owner, "is_dead", lambda owner: owner.token == killed or alive(owner))
+    team.push()
+    assert list(team.target.glob("**/leases/*.json")) == []
 
 
 def test_a_shard_that_a_worker_holds_is_left_to_it(team, done):

@@ -111,9 +111,8 @@ class Clip(ClipTexts):
             if number < first:
                 tokens = block.whole(tokens, rope)
                 continue
-            tokens, weights = block.after_joint(tokens, block.joint(block.norm(tokens)), rope)
-            mean = weights.mean(dim=1)
-            seen = mean if seen is None else seen.add_(mean)
+            tokens, own = block.after_joint(tokens, block.joint(block.norm(tokens)), rope)
+            seen = own if seen is None else seen.add_(own)
         return Reached(tokens, rope, self.tower.grid(images), seen, max(0, len(before) - first))
 
     def embed(self, tokens: Tensor) -> Tensor:

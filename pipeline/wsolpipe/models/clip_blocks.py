@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch.nn.functional import linear
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.networks.attention import attention_weights, heads_of, joint_projection, joint_weight, split_heads
+from wsolpipe.networks.attention import attend, attention_weights, heads_of, joint_projection, joint_weight, split_heads
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,11 +87,11 @@ class Block(ABC):
         Returns
         -------
         tokens : float tensor [B, N, C]
-        attention : float tensor [B, H, N, N]
+        attention : float tensor [B, N, N]
+            Averaged over heads; without graph.
         """
-        query, key, value = self.heads(joint, rope)
-        weights = self.attention(query, key)
-        return self.finish(tokens, self.merge(weights @ value)), weights
+        gathered, attention = attend(*self.heads(joint, rope), self.scale)
+        return self.finish(tokens, self.merge(gathered)), attention
 
 
 class OpenClipBlock(Block):

@@ -90,11 +90,10 @@ class ClipCam:
             joint = clip.last.joint(normed)
         joint.requires_grad_()
         with torch.enable_grad():
-            tokens, weights = clip.last.after_joint(reached.tokens, joint, reached.rope)
+            tokens, own = clip.last.after_joint(reached.tokens, joint, reached.rope)
             pooled = clip.tower.embed_mean(clip.patches(tokens))
         attention = None
         if self.attention_blocks:
-            own = weights.detach().mean(dim=1)
             attention = own if reached.attention is None else reached.attention.add_(own)
             attention = attention[:, clip.tower.prefix :, clip.tower.prefix :]
         with torch.no_grad():

@@ -223,6 +223,7 @@ class Transfer:
             with marked(self._leases, found.folder, TRANSFER):
                 self._wait_for_repair(found.folder)
                 done = move_index(self.source, self.target, found.folder, found.manifest, check=self.check)
+            self._leases.sweep(found.folder)  # leases of killed transfers
             line.shards = 1
             line.count(done)
             return
@@ -234,7 +235,7 @@ class Transfer:
         with marked(self._leases, found.folder, TRANSFER):
             self._wait_for_repair(found.folder)
             self._move_units(found, found.manifest, shards, units, line, pool)
-        self._leases.sweep(found.folder)  # leases of killed transfers
+        self._leases.sweep(found.folder)
 
     def _move_units(
         self,
