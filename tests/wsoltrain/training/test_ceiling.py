@@ -12,6 +12,7 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.truth import find_truth
 from wsoltrain.cli import ceiling, select
+from wsoltrain.training import ceiling as training
 from wsoltrain.training.ceiling import true_mask
 
 SMALL = [
@@ -22,7 +23,9 @@ SMALL = [
 
 def measure(store, out, *more):
     words = [f"store={store.url}", f"dataset={store.root}/../tiny.yaml", "test=val", "workers=0", "device=cpu"]
-    words = ["recipe=dips", *words, f"out={out}", *SMALL, *more, "--json"]
+    given = {word.split("=")[0] for word in more}
+    small = [word for word in SMALL if word.split("=")[0] not in given]
+    words = ["recipe=dips", *words, f"out={out}", *small, *more, "--json"]
     return json.loads(CliRunner().invoke(ceiling.command, words, catch_exceptions=False).output)
 
 
@@ -33,6 +36,15 @@ def test_ceiling_rises_with_training_and_stands_beside_labels(trainable, tmp_pat
     assert late["table"][-1]["iou"] > early["table"][-1]["iou"] + 0.05
     assert late["table"][-1]["iou"] > late["table"][0]["iou"] + 0.1
     assert late["table"][-1]["threshold"].endswith("by ground truth of val")
+
+
+def test_a_rate_at_which_nothing_is_learned_gives_way_to_a_lower_one(trainable, tmp_path, monkeypatch):
+    refused = []
+    monkeypatch.setattr(training._log, "warning", lambda text, rate: refused.append(rate))
+    monkeypatch.setattr(training, "RATES", (1.0, 0.5, 1e-9))
+    found = measure(trainable, tmp_path, "epochs=12", "lr=5e7")
+    assert refused == [5e7, 2.5e7]
+    assert found["table"][-1]["iou"] > found["table"][0]["iou"] + 0.1  # as with 0.05 at once
 
 
 def test_nothing_is_selected_by_a_ceiling_and_no_weights_are_kept(trainable, tmp_path):

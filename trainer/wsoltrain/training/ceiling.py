@@ -8,6 +8,7 @@ kept: a network that has seen ground truth must not be chosen, predicted with or
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from wsoltrain.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
+RATES = (1.0, 0.3, 0.1, 0.03)
+"""Shares of the recipe's learning rate, tried in turn: it was chosen for other losses, and may be too high here."""
 
 
 def train_ceiling(
@@ -42,7 +45,8 @@ def train_ceiling(
     Parameters
     ----------
     recipe : Recipe
-        Network, optimiser, batch and epochs; keys of labels and losses are ignored.
+        Network, optimiser, batch and epochs; keys of labels and losses are ignored. Where its learning rate makes
+        maps constant, lower ones are tried (`RATES`).
     labelling : Labelling
         Store, data set and split to train on; its stages of maps and boxes are not read.
     truth : Truth
@@ -61,27 +65,54 @@ def train_ceiling(
     )  # fmt: skip
     stream = Stream(config, batch_size=recipe.batch, workers=workers, drop_last=True)
     classes = stream.items.rows.classes or int(stream.items.rows.labels.max()) + 1
-    # Without a labelling, so that no classifier of masked images is loaded.
-    model = recipe.build(Task(classes, recipe.size, recipe.seed, recipe.mean, recipe.std, device=device)).to(device)
+    task = Task(classes, recipe.size, recipe.seed, recipe.mean, recipe.std, device=device)  # no labels: no masked judge
+    masks = _Masks(truth, config.side)
+    for share in RATES:
+        model = recipe.build(task).to(device)
+        if _learn(model, recipe.model_copy(update={"lr": share * recipe.lr}), stream, masks, device):
+            break
+        _log.warning("at lr=%g the maps became constant: lr is too high for exact masks", share * recipe.lr)
+    return model.eval()
+
+
+@dataclass
+class _Masks:
+    """True masks of rows, uint8 [S, S], each made once."""
+
+    truth: Truth
+    side: int
+    made: dict[int, Tensor] = field(default_factory=dict)
+
+    def of(self, rows: list[int]) -> Tensor:
+        """Float [B, 1, S, S]."""
+        for row in set(rows) - self.made.keys():
+            self.made[row] = torch.from_numpy(true_mask(self.truth, row, self.side).astype(np.uint8))
+        return torch.stack([self.made[row] for row in rows])[:, None].float()
+
+
+def _learn(model: Method[Any], recipe: Recipe, stream: Stream, masks: _Masks, device: torch.device) -> bool:
+    """Train for the recipe's epochs; False, at once, where an epoch ends no better than one constant for all pixels."""
     running = [each for each in plan_phases(model, recipe) if each.phase.scored][-1]
-    masks: dict[int, Tensor] = {}
     for epoch in range(recipe.epochs):
-        losses = []
+        losses, shares = [], []
         for step, batch in enumerate(stream):
             model.train()
             for part in running.phase.frozen:
                 part.eval()
             running.set_rates(recipe, Moment(epoch, step, len(stream)))
-            for row in set(batch["row"].tolist()) - masks.keys():
-                masks[row] = torch.from_numpy(true_mask(truth, row, config.side).astype(np.uint8))
-            wanted = torch.stack([masks[row] for row in batch["row"].tolist()])[:, None].float().to(device)
-            loss = _loss(model, batch, maps_to_view(wanted, batch["window"].to(device), recipe.size), device)
+            wanted = maps_to_view(masks.of(batch["row"].tolist()).to(device), batch["window"].to(device), recipe.size)
+            loss = _loss(model, batch, wanted, device)
             running.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             running.optimiser.step()
             losses.append(loss.item())
-        _log.info("epoch %d of %d on ground truth: loss %.3f", epoch + 1, recipe.epochs, float(np.mean(losses)))
-    return model.eval()
+            shares.append(wanted.mean().item())
+        found, share = float(np.mean(losses)), float(np.mean(shares))
+        _log.info("epoch %d of %d on ground truth: loss %.3f", epoch + 1, recipe.epochs, found)
+        constant = -share * np.log(share) - (1 - share) * np.log1p(-share) if 0 < share < 1 else np.inf
+        if epoch and not found < constant:
+            return False
+    return True
 
 
 def _loss(model: Method[Any], batch: dict[str, Tensor], wanted: Tensor, device: torch.device) -> Tensor:
@@ -91,7 +122,8 @@ def _loss(model: Method[Any], batch: dict[str, Tensor], wanted: Tensor, device: 
         msg = f"maps of {type(model).__name__} are not probabilities that can be trained on masks"
         raise ConfigError(msg, hint="a method of foreground and background: dips, dips_workshop, trcam, fcam")
     share = adaptive_avg_pool2d(wanted, (found.maps.shape[1], found.maps.shape[2]))[:, 0]
-    return binary_cross_entropy(found.maps.float().clamp(1e-6, 1 - 1e-6), share.clamp(0, 1))
+    maps = found.maps.float().nan_to_num(0.5)  # of weights that overflowed
+    return binary_cross_entropy(maps.clamp(1e-6, 1 - 1e-6), share.clamp(0, 1))
 
 
 def true_mask(truth: Truth, row: int, side: int) -> NDArray[np.bool_]:
