@@ -39,11 +39,11 @@ def test_ceiling_rises_with_training_and_stands_beside_labels(trainable, tmp_pat
 
 
 def test_a_rate_at_which_nothing_is_learned_gives_way_to_a_lower_one(trainable, tmp_path, monkeypatch):
-    refused = []
-    monkeypatch.setattr(training._log, "warning", lambda text, rate: refused.append(rate))
-    monkeypatch.setattr(training, "RATES", (1.0, 0.5, 1e-9))
+    said = []
+    monkeypatch.setattr(training._log, "warning", lambda text, *rates: said.append(rates))
+    monkeypatch.setattr(training, "LOWER", (0.5, 1e-9, 1e-14))
     found = measure(trainable, tmp_path, "epochs=12", "lr=5e7")
-    assert refused == [5e7, 2.5e7]
+    assert said == [(5e7, 0.05)]
     assert found["table"][-1]["iou"] > found["table"][0]["iou"] + 0.1  # as with 0.05 at once
 
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from wsoltrain.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
-RATES = (1.0, 0.3, 0.1, 0.03)
-"""Shares of the recipe's learning rate, tried in turn: it was chosen for other losses, and may be too high here."""
+LOWER = (0.3, 0.1, 0.03)
+"""Shares of the recipe's learning rate, which was chosen for other losses and may be too high for exact masks."""
 
 
 def train_ceiling(
@@ -45,8 +45,8 @@ def train_ceiling(
     Parameters
     ----------
     recipe : Recipe
-        Network, optimiser, batch and epochs; keys of labels and losses are ignored. Where its learning rate makes
-        maps constant, lower ones are tried (`RATES`).
+        Network, optimiser, batch and epochs; keys of labels and losses are ignored. Where an epoch at
+        its learning rate is no better than a constant map, the best of `LOWER` is taken, by the loss of an epoch.
     labelling : Labelling
         Store, data set and split to train on; its stages of maps and boxes are not read.
     truth : Truth
@@ -67,12 +67,59 @@ def train_ceiling(
     classes = stream.items.rows.classes or int(stream.items.rows.labels.max()) + 1
     task = Task(classes, recipe.size, recipe.seed, recipe.mean, recipe.std, device=device)  # no labels: no masked judge
     masks = _Masks(truth, config.side)
-    for share in RATES:
-        model = recipe.build(task).to(device)
-        if _learn(model, recipe.model_copy(update={"lr": share * recipe.lr}), stream, masks, device):
-            break
-        _log.warning("at lr=%g the maps became constant: lr is too high for exact masks", share * recipe.lr)
-    return model.eval()
+
+    def begin(share: float) -> tuple[float, _Training]:
+        own = recipe.model_copy(update={"lr": share * recipe.lr})
+        training = _Training(own, own.build(task).to(device), stream, masks, device)
+        return training.epoch(0), training
+
+    loss, chosen = begin(1.0)
+    if not loss < chosen.constant:
+        for share in LOWER:
+            other, training = begin(share)
+            if not loss <= other:
+                loss, chosen = other, training
+        _log.warning("lr=%g learns nothing of exact masks in an epoch: lr=%g does it best", recipe.lr, chosen.recipe.lr)
+    for epoch in range(1, recipe.epochs):
+        chosen.epoch(epoch)
+    return chosen.model.eval()
+
+
+@dataclass
+class _Training:
+    """A training on true masks; `constant` is the loss, in the last epoch, of one value for all pixels."""
+
+    recipe: Recipe
+    model: Method[Any]
+    stream: Stream
+    masks: _Masks
+    device: torch.device
+    constant: float = np.inf
+
+    def __post_init__(self) -> None:
+        self.running = [each for each in plan_phases(self.model, self.recipe) if each.phase.scored][-1]
+
+    def epoch(self, number: int) -> float:
+        """Train for an epoch; its mean loss."""
+        losses, shares = [], []
+        for step, batch in enumerate(self.stream):
+            self.model.train()
+            for part in self.running.phase.frozen:
+                part.eval()
+            self.running.set_rates(self.recipe, Moment(number, step, len(self.stream)))
+            masks = self.masks.of(batch["row"].tolist()).to(self.device)
+            wanted = maps_to_view(masks, batch["window"].to(self.device), self.recipe.size)
+            loss = _loss(self.model, batch, wanted, self.device)
+            self.running.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.running.optimiser.step()
+            losses.append(loss.item())
+            shares.append(wanted.mean().item())
+        found, share = float(np.mean(losses)), float(np.mean(shares))
+        if 0 < share < 1:
+            self.constant = float(-share * np.log(share) - (1 - share) * np.log1p(-share))
+        _log.info("epoch %d of %d on ground truth: loss %.3f", number + 1, self.recipe.epochs, found)
+        return found
 
 
 @dataclass
@@ -88,31 +135,6 @@ class _Masks:
         for row in set(rows) - self.made.keys():
             self.made[row] = torch.from_numpy(true_mask(self.truth, row, self.side).astype(np.uint8))
         return torch.stack([self.made[row] for row in rows])[:, None].float()
-
-
-def _learn(model: Method[Any], recipe: Recipe, stream: Stream, masks: _Masks, device: torch.device) -> bool:
-    """Train for the recipe's epochs; False, at once, where an epoch ends no better than one constant for all pixels."""
-    running = [each for each in plan_phases(model, recipe) if each.phase.scored][-1]
-    for epoch in range(recipe.epochs):
-        losses, shares = [], []
-        for step, batch in enumerate(stream):
-            model.train()
-            for part in running.phase.frozen:
-                part.eval()
-            running.set_rates(recipe, Moment(epoch, step, len(stream)))
-            wanted = maps_to_view(masks.of(batch["row"].tolist()).to(device), batch["window"].to(device), recipe.size)
-            loss = _loss(model, batch, wanted, device)
-            running.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            running.optimiser.step()
-            losses.append(loss.item())
-            shares.append(wanted.mean().item())
-        found, share = float(np.mean(losses)), float(np.mean(shares))
-        _log.info("epoch %d of %d on ground truth: loss %.3f", epoch + 1, recipe.epochs, found)
-        constant = -share * np.log(share) - (1 - share) * np.log1p(-share) if 0 < share < 1 else np.inf
-        if epoch and not found < constant:
-            return False
-    return True
 
 
 def _loss(model: Method[Any], batch: dict[str, Tensor], wanted: Tensor, device: torch.device) -> Tensor:
