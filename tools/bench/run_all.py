@@ -91,6 +91,12 @@ BENCHES = {
     ),
     "checked_reads": Bench((Figure("reads with checksums / without", "lowest ratio #", 0.95),)),
     "cls_maps": Bench((Figure("stage / bare forward", "(?:ok|TOO SLOW): #, wanted", 0.9),), shared=True),
+    "clip_cams": Bench(
+        (
+            Figure("maps / bare forward", "(?:ok|TOO SLOW): # of the bare", 0.85),
+            Figure("maps / loop over images", "# times the loop", 1.05),
+        )
+    ),
     "crf": Bench((Figure("filter / numpy kernel", r'"ratio": #', 0.16, at_least=False),), True, arguments=("--json",)),
     "help_time": Bench((Figure("seconds of --help", r"--help # s", 0.3, at_least=False),)),
     "metrics_sweep": Bench(
@@ -142,7 +148,7 @@ BENCHES = {
     "selective_search": Bench((Figure("stage / one thread a core", "(?:ok|TOO SLOW): # of", 0.95),), shared=True),
     "stream": Bench((Figure("stream / plain loop", r'"ratio": #'),), arguments=("json=true",)),
     "train_step": Bench(
-        (Figure("share of a step that waits", r'"wait": #', 0.05, at_least=False),), arguments=("--json",)
+        (Figure("share of a step that waits", r'"wait": #, "step_ms"', 0.05, at_least=False),), arguments=("--json",)
     ),
     "transfer": Bench(
         (Figure("push / copies", r'"push ratio": #', 0.8), Figure("pull / copies", r'"pull ratio": #', 0.8))

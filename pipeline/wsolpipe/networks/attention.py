@@ -35,7 +35,7 @@ def attention_weights(query: Tensor, key: Tensor, scale: float, bias: Tensor | N
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """What the heads gather, and their attention averaged over heads.
 
-    On a processor image by image, whose weights stay in a core's cache; the result is the same to the bit.
+    On a processor an image a thread at a time, whose weights stay in the cache; the result is the same to the bit.
 
     Parameters
     ----------
@@ -49,15 +49,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Ten
     attention : float tensor [B, N, N]
         Without graph; rows sum to one.
     """
-    if query.device.type != "cpu":
-        weights = attention_weights(query, key, scale)
-        return weights @ value, weights.detach().mean(dim=1)
+    together = torch.get_num_threads() if query.device.type == "cpu" else len(query)
     gathered, means = [], []
-    for one in zip(query, key, value, strict=True):
-        weights = attention_weights(one[0], one[1], scale)
-        gathered.append(weights @ one[2])
-        means.append(weights.detach().mean(dim=0))
-    return torch.stack(gathered), torch.stack(means)
+    for queries, keys, values in zip(*(each.split(together) for each in (query, key, value)), strict=True):
+        weights = attention_weights(queries, keys, scale)
+        gathered.append(weights @ values)
+        means.append(weights.detach().mean(dim=1))
+    return torch.cat(gathered), torch.cat(means)
 
 
 def relative_positions(layer: Any) -> Tensor | None:
