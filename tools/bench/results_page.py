@@ -77,7 +77,7 @@ def _part(kind: str, lines: list[Measured]) -> str:
         f" {line.verdict}{f': {line.note}' if line.note else ''} |"
         for line in lines
     ]
-    head = ["| bench | figure | measured | limit | spread | |", "|---|---|---|---|---|---|"]
+    head = ["| bench | figure | measured | limit | pairs of its last comparison | |", "|---|---|---|---|---|---|"]
     return "\n".join([f"## {kind}", "", _machine(kind), "", *head, *(row.replace("\n", " ") for row in rows)])
 
 

@@ -51,7 +51,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Ten
     """
     together = torch.get_num_threads() if query.device.type == "cpu" else len(query)
     gathered, means = [], []
-    for queries, keys, values in zip(*(each.split(together) for each in (query, key, value)), strict=True):
+    for queries, keys, values in zip(*(torch.split(each, together) for each in (query, key, value)), strict=True):
         weights = attention_weights(queries, keys, scale)
         gathered.append(weights @ values)
         means.append(weights.detach().mean(dim=1))
