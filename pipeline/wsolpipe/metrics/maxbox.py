@@ -366,11 +366,9 @@ def _boxes_by_cut(framed: NDArray[np.uint8], peak: int, clip: NDArray[np.int64])
     from wsolpipe.metrics import sweep
 
     roof = sweep.filled(framed)
-    level, codes = sweep.main_level(roof), np.empty(framed.shape, np.uint16)
+    level = sweep.main_level(roof)
     boxes, areas = np.zeros((256, 4), np.int32), np.zeros(256, np.int64)
     sweep.main_boxes(level, peak, clip, boxes)
-    sweep.ring_codes(level, codes)
-    sweep.main_areas(level, codes, areas)
-    sweep.ring_codes(roof, codes)
-    sweep.take_larger_islands(roof, level, codes, areas, clip, boxes)
+    sweep.main_areas(level, areas)
+    sweep.take_larger_islands(roof, level, areas, clip, boxes)
     return boxes

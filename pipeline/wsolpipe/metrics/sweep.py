@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import uint8, uint16, uintp
+from numba import int32, int64, uint8, uint16, uint64, uintp
 
 from wsolpipe.maps.compilation import compiled
 
@@ -217,15 +217,19 @@ def _swap_bits(low: Any, high: Any, shift: Any, mask: Any) -> tuple[Any, Any]:
 
 @compiled
 def _transpose(source: Bytes, target: Bytes) -> None:
-    """Write the transpose of a uint8 map whose sides are multiples of 8, eight by eight bytes in registers."""
-    s1, s2, s4 = np.uint64(8), np.uint64(16), np.uint64(32)
-    m1, m2, m4 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
+    """Write the transpose of a uint8 map whose sides are multiples of 8, eight by eight bytes in registers.
+
+    A band of eight rows at a time, first its blocks beside each other, which becomes vector code, then to their places.
+    """
+    s1, s2, s4 = uint64(8), uint64(16), uint64(32)
+    m1, m2, m4 = uint64(0x00FF00FF00FF00FF), uint64(0x0000FFFF0000FFFF), uint64(0x00000000FFFFFFFF)
     a, b = source.view(np.uint64), target.view(np.uint64)
-    for j in range(a.shape[0] // 8):
-        y = 8 * j
-        for i in range(a.shape[1]):
-            r0, r1, r2, r3 = a[y, i], a[y + 1, i], a[y + 2, i], a[y + 3, i]
-            r4, r5, r6, r7 = a[y + 4, i], a[y + 5, i], a[y + 6, i], a[y + 7, i]
+    turned = np.empty((8, a.shape[1]), np.uint64)
+    for j in range(uintp(a.shape[0] // 8)):
+        band = a[8 * j : 8 * j + 8]
+        for i in range(uintp(a.shape[1])):
+            r0, r1, r2, r3 = band[0, i], band[1, i], band[2, i], band[3, i]
+            r4, r5, r6, r7 = band[4, i], band[5, i], band[6, i], band[7, i]
             r0, r1 = _swap_bits(r0, r1, s1, m1)
             r2, r3 = _swap_bits(r2, r3, s1, m1)
             r4, r5 = _swap_bits(r4, r5, s1, m1)
@@ -238,9 +242,11 @@ def _transpose(source: Bytes, target: Bytes) -> None:
             r1, r5 = _swap_bits(r1, r5, s4, m4)
             r2, r6 = _swap_bits(r2, r6, s4, m4)
             r3, r7 = _swap_bits(r3, r7, s4, m4)
-            x = 8 * i
-            b[x, j], b[x + 1, j], b[x + 2, j], b[x + 3, j] = r0, r1, r2, r3
-            b[x + 4, j], b[x + 5, j], b[x + 6, j], b[x + 7, j] = r4, r5, r6, r7
+            turned[0, i], turned[1, i], turned[2, i], turned[3, i] = r0, r1, r2, r3
+            turned[4, i], turned[5, i], turned[6, i], turned[7, i] = r4, r5, r6, r7
+        for i in range(uintp(a.shape[1])):
+            for k in range(uintp(8)):
+                b[uintp(8) * i + k, j] = turned[k, i]
 
 
 @compiled
@@ -293,6 +299,7 @@ def flood(limit: Bytes, level: Bytes, eight: bool) -> None:
     level_t = np.empty_like(limit_t)
     _transpose(limit, limit_t)
     # One sweep is stable against its own repetition, so four directions in a row without a change are a fixed point.
+    # Without diagonals both sweeps of a turn are, since its lines are apart: one turn without a change is enough.
     quiet = 0
     for turn in range(2 * ROUNDS):
         if turn % 2:
@@ -303,7 +310,7 @@ def flood(limit: Bytes, level: Bytes, eight: bool) -> None:
             here, top = (level_t, limit_t) if turn % 2 else (level, limit)
             changed = _raise_rows(top, here, downward, eight)
             quiet = 1 if changed else quiet + 1
-            if quiet >= 4:
+            if quiet >= 4 or (quiet == 3 and not eight and not downward):
                 if turn % 2:
                     _transpose(level_t, level)
                 return
@@ -331,34 +338,53 @@ def _differing(values: Bytes, other: Bytes) -> tuple[Indices, int]:
 
 
 @compiled
-def _by_falling_value(values: Bytes, found: Indices, n: int) -> tuple[Indices, Ints]:
-    """Sort the first n pixels of a list by falling value, raster order within; return them and where values start.
+def _count_values(values: Bytes, found: Indices, n: int) -> tuple[Ints, Ints]:
+    """Return where the values of the first n pixels of a list begin in falling order, and that of four stretches.
 
-    ``start[v]`` is the place of the first pixel of value v, ``start[v - 1]`` one past the last.
+    ``start[v]`` [256] is the place of the first pixel of value v, and so the number of those above v; ``start[v - 1]``
+    is one past the last. ``places`` [4, 256] is the same for each fourth of the list, for `_by_falling_value`.
     """
     flat = values.ravel()
-    order, start = np.empty(n, np.int32), np.empty(256, np.int64)
+    start = np.empty(256, np.int64)
     # Four stretches of the list at a time: neighbours share values, and a single counter would be a chain of waits.
-    counts = np.zeros((4, 256), np.int64)
-    stretch = (n + 3) // 4
+    places = np.zeros((4, 256), np.int64)
+    stretch = uintp(n // 4)
     for k in range(stretch):
-        for part in range(4):
-            if k + part * stretch < n:
-                counts[part, flat[found[k + part * stretch]]] += 1
+        for part in range(uintp(4)):
+            places[part, flat[uintp(found[k + part * stretch])]] += 1
+    for k in range(4 * stretch, uintp(n)):
+        places[3, flat[uintp(found[k])]] += 1
     total = 0
     for value in range(255, -1, -1):
         start[value] = total
         for part in range(4):
-            here = counts[part, value]
-            counts[part, value] = total
+            here = places[part, value]
+            places[part, value] = total
             total += here
+    return start, places
+
+
+@compiled
+def _by_falling_value(values: Bytes, codes: Codes, found: Indices, n: int, places: Ints) -> Ints:
+    """Sort the first n pixels of a list by falling value, raster order within; each as ``pixel << 16 | code``.
+
+    The loops over them then read codes in order, not from all over the map.
+    """
+    flat, ring = values.ravel(), codes.ravel()
+    order = np.empty(n, np.int64)
+    stretch = uintp(n // 4)
     for k in range(stretch):
-        for part in range(4):
-            if k + part * stretch < n:
-                p = found[k + part * stretch]
-                order[counts[part, flat[p]]] = p
-                counts[part, flat[p]] += 1
-    return order, start
+        for part in range(uintp(4)):
+            p = uintp(found[k + part * stretch])
+            place = places[part, flat[p]]
+            order[uintp(place)] = int64(p) << int64(16) | int64(ring[p])
+            places[part, flat[p]] = place + 1
+    for k in range(4 * stretch, uintp(n)):
+        p = uintp(found[k])
+        place = places[3, flat[p]]
+        order[uintp(place)] = int64(p) << int64(16) | int64(ring[p])
+        places[3, flat[p]] = place + 1
+    return order
 
 
 @compiled
@@ -497,9 +523,10 @@ def _raise_by(
     found, n = _differing(values, bound)
     if n == 0:
         return
-    order, start = _by_falling_value(values, found, n)
+    start, places = _count_values(values, found, n)
+    order = _by_falling_value(values, codes, found, n, places)
     offsets, copies = _steps(tables, values.shape[1])
-    ring, limit = codes.ravel(), bound.ravel()
+    limit = bound.ravel()
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
     sets = best.shape[0]
@@ -509,10 +536,9 @@ def _raise_by(
         value = turn if rising else 255 - turn
         first, stop = start[value], start[value - 1] if value else n
         for k in range(first, stop):
-            p = order[first + stop - 1 - k if rising else k]
-            code = ring[uintp(p)]
-            mask = code & 255
-            sides = int(tables.sides[mask]) if rising else int(code >> 8)
+            entry = order[first + stop - 1 - k if rising else k]
+            p, mask = int32(entry >> 16), entry & 255
+            sides = int64(tables.sides[mask]) if rising else entry >> 8 & 255
             copy = copies[mask]
             if copy != 0 and sides == 0:
                 label[uintp(p)] = label[uintp(p + copy)]
@@ -603,19 +629,42 @@ def main_boxes(level: Bytes, peak: int, clip: Ints, boxes: Indices) -> None:
 
 
 @compiled
-def main_areas(level: Bytes, codes: Codes, areas: Ints) -> None:
-    """Write twice the main region's polygon area at each cut into ``areas`` int64 [256]."""
-    # Neighbouring pixels often share a value: turns between four histograms keep additions from waiting for each other.
-    gains = np.zeros((4, 256), np.int64)
-    flat, ring = level.ravel(), codes.ravel()
-    for p in range(0, flat.size - 3, 4):
-        gains[0, flat[p]] += GAIN[ring[p] & 255]
-        gains[1, flat[p + 1]] += GAIN[ring[p + 1] & 255]
-        gains[2, flat[p + 2]] += GAIN[ring[p + 2] & 255]
-        gains[3, flat[p + 3]] += GAIN[ring[p + 3] & 255]
+def main_areas(level: Bytes, areas: Ints) -> None:
+    """Write twice the main region's polygon area at each cut into ``areas`` int64 [256].
+
+    A 2 x 2 block counts one half from its third pixel and one half from its fourth: from its second lowest value and
+    its lowest one.
+    """
+    one = uintp(1)
+    rows, width = uintp(level.shape[0] - 1), uintp(level.shape[1] - 1)
+    values = np.zeros((2, level.shape[1]), np.uint8)
+    words, byte, each = values.ravel().view(np.uint64), uint64(255), uint64(0x0101010101010101)
+    # Neighbouring blocks often share a value: turns between four histograms keep additions from waiting for each other.
+    counts = np.zeros((4, 256), np.int64)
+    for y in range(rows):
+        for x in range(width):
+            left, right = level[y, x], level[y + one, x]
+            low, high = min(left, right), max(left, right)
+            left, right = level[y, x + one], level[y + one, x + one]
+            other_low, other_high = min(left, right), max(left, right)
+            values[1, x] = min(low, other_low)
+            values[0, x] = min(max(low, other_low), min(high, other_high))
+        for word in range(words.shape[0]):
+            eight = words[word]
+            if eight == (eight & byte) * each:
+                counts[0, eight & byte] += 8
+                continue
+            counts[0, eight & byte] += 1
+            counts[1, eight >> uint64(8) & byte] += 1
+            counts[2, eight >> uint64(16) & byte] += 1
+            counts[3, eight >> uint64(24) & byte] += 1
+            counts[0, eight >> uint64(32) & byte] += 1
+            counts[1, eight >> uint64(40) & byte] += 1
+            counts[2, eight >> uint64(48) & byte] += 1
+            counts[3, eight >> uint64(56)] += 1
     total = 0
     for cut in range(254, -1, -1):
-        total += gains[0, cut + 1] + gains[1, cut + 1] + gains[2, cut + 1] + gains[3, cut + 1]
+        total += counts[0, cut + 1] + counts[1, cut + 1] + counts[2, cut + 1] + counts[3, cut + 1]
         areas[cut] = total
 
 
@@ -630,25 +679,31 @@ def _first_above(level: Bytes, cut: int, row: int) -> int:
 
 
 @compiled
-def _take_larger(
-    values: Bytes, level: Bytes, codes: Codes, tables: Tables, areas: Ints, clip: Ints, boxes: Indices
-) -> None:
+def _take_larger(values: Bytes, level: Bytes, tables: Tables, areas: Ints, clip: Ints, boxes: Indices) -> None:
     """Do the work of ``take_larger_islands``."""
     found, n = _differing(values, level)
     if n == 0:
         return
-    order, start = _by_falling_value(values, found, n)
-    ring, sunk = codes.ravel(), level.ravel()
+    start, places = _count_values(values, found, n)
+    # A region of k pixels has less than 2 k of twice the area, so at most cuts no island can be larger.
+    lowest = 0
+    while lowest < 255 and 2 * start[lowest] <= areas[lowest]:
+        lowest += 1
+    if lowest == 255:
+        return
+    codes = np.empty(values.shape, np.uint16)
+    ring_codes(values, codes)
+    order = _by_falling_value(values, codes, found, n, places)
+    sunk = level.ravel()
     offsets, copies = _steps(tables, values.shape[1])
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
     floor, area, first = np.empty(n + 1, np.uint8), np.zeros(n + 1, np.int64), np.empty(n + 1, np.int32)
     alive, living = np.empty(n + 1, np.int32), 0
-    for value in range(255, 0, -1):
+    for value in range(255, lowest, -1):
         for k in range(start[value], start[value - 1]):
-            p = order[k]
-            code = ring[uintp(p)]
-            mask, sides = code & 255, int(code >> 8)
+            entry = order[k]
+            p, mask, sides = int32(entry >> 16), entry & 255, entry >> 8 & 255
             copy = copies[mask]
             if copy != 0 and sides == 0:
                 region = _root(parent, label[uintp(p + copy)])
@@ -694,7 +749,6 @@ def _take_larger(
 def take_larger_islands(
     values: Bytes,
     level: Bytes,
-    codes: Codes,
     areas: Ints,
     clip: Ints,
     boxes: Indices,
@@ -705,8 +759,6 @@ def take_larger_islands(
     ----------
     values, level : uint8 [P, Q], framed
         The hole-filled map and its ``main_level``.
-    codes : uint16 [P, Q]
-        The ``ring_codes`` of the hole-filled map.
     areas : int64 [256]
         Twice the main region's polygon area at each cut.
     clip : int64 [2]
@@ -714,7 +766,7 @@ def take_larger_islands(
     boxes : int32 [256, 4]
         The main region's boxes, changed in place.
     """
-    _take_larger(values, level, codes, REGION, areas, clip, boxes)
+    _take_larger(values, level, REGION, areas, clip, boxes)
 
 
 @compiled
