@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from figures import Figure
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -87,10 +89,56 @@ class Comparison:
     a: tuple[Timing, ...]
     b: tuple[Timing, ...]
 
+    def ratios(self, clock: str) -> list[float]:
+        """A's seconds to B's, B's throughput as a share of A's, of each pair. `clock`: see `Timing`."""
+        return [a.seconds(clock) / b.seconds(clock) for a, b in zip(self.a, self.b, strict=True)]
+
     def ratio(self, clock: str) -> float:
-        """Median over the pairs of A's seconds to B's: B's throughput as a share of A's. `clock`: see `Timing`."""
-        pairs = zip(self.a, self.b, strict=True)
-        return statistics.median(a.seconds(clock) / b.seconds(clock) for a, b in pairs)
+        """Median of `ratios`."""
+        return statistics.median(self.ratios(clock))
+
+    def figure(
+        self,
+        name: str,
+        *clocks: str,
+        limit: float | None = None,
+        goal: float | None = None,
+        cost: bool = False,
+        times: float = 1.0,
+    ) -> Figure:
+        """Median and spread of the pairs.
+
+        Parameters
+        ----------
+        name : str
+        clocks : str
+            Of several, the one by which B is worst. See `Timing`.
+        limit, goal : float, optional
+            Of the figure; upper bounds where it is a cost.
+        cost : bool
+            What B costs in A's seconds, instead of its throughput as a share of A's.
+        times : float
+            Factor, such as one over the cores that B has.
+        """
+        pairs = self.ratios(min(clocks, key=self.ratio))
+        values = [times / ratio if cost else times * ratio for ratio in pairs]
+        return Figure(
+            name=name,
+            value=statistics.median(values),
+            limit=limit,
+            goal=goal,
+            at_most=cost,
+            spread=(min(values), max(values)),
+        )
+
+    def rates(self, *, a: str, b: str, items: int, unit: str = "images/s") -> list[Figure]:
+        """Items a second of both sides by the clock, which are shown and not judged: they hold on this machine."""
+        found = []
+        for name, side in ((a, self.a), (b, self.b)):
+            rates = [items / timing.wall for timing in side]
+            spread = min(rates), max(rates)
+            found.append(Figure(name=name, value=statistics.median(rates), unit=unit, spread=spread))
+        return found
 
     def median(self, side: str, clock: str) -> float:
         """Median seconds of side ``a`` or ``b``."""
@@ -103,10 +151,10 @@ class Comparison:
             wall, cpu = self.median(side, "wall"), self.median(side, "cpu")
             rates = f"{items / wall:9.1f} {unit}/s {cpu:8.3f} s cpu {1e3 * cpu / items:8.2f} ms each"
             out.append(f"  {name:<24} {wall:8.3f} s wall {rates}")
-        walls = sorted(x.wall / y.wall for x, y in zip(self.a, self.b, strict=True))
+        walls = self.ratios("wall")
         out.append(
             f"  {b} / {a} throughput: wall {self.ratio('wall'):.3f} "
-            f"(pairs {walls[0]:.3f} … {walls[-1]:.3f}), cpu {self.ratio('cpu'):.3f}"
+            f"(pairs {min(walls):.3f} … {max(walls):.3f}), cpu {self.ratio('cpu'):.3f}"
         )
         return out
 

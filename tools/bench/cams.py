@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ab import compare
+from figures import report
 from photographs import add_network, make_parser, parse
 
 from wsolpipe.images.decode import decode
@@ -30,6 +31,7 @@ from wsolpipe.stages.registry import load_registry
 if TYPE_CHECKING:
     import argparse
 
+DEVICES = ("cpu", "cuda")
 WANTED = 0.8
 METHODS = ["cam", "gradcam", "gradcam++", "xgradcam", "layercam", "nl-ccam"]
 
@@ -58,9 +60,8 @@ def main() -> int:
         f"{options.decoders} decoders, {os.cpu_count()} cores; {len(METHODS)} methods: {', '.join(METHODS)}"
     )
     print("\n".join(result.lines(a="bare forward-backward", b="stage", items=len(paths), unit="images")))
-    worst = min(result.ratio("wall"), result.ratio("cpu"))
-    print(f"{'ok' if worst >= WANTED else 'TOO SLOW'}: {worst:.3f}, wanted {WANTED}")
-    return int(worst < WANTED)
+    rates = result.rates(a="bare forward-backward", b="stage", items=len(paths))
+    return report([result.figure("stage / bare forward-backward", "wall", "cpu", limit=WANTED), *rates])
 
 
 def read_options() -> argparse.Namespace:

@@ -5,13 +5,12 @@ before), and chunks with a checksum beside chunks without in runs of rows and in
 checksums cost of whole shards, and what it costs to hash the shards of a store without them at their first use in a
 process. Both of each pair in turns, by the CPU time of this process.
 
-    python tools/bench/checked_reads.py [--rows 8192] [--repeat 15] [--json]
+    python tools/bench/checked_reads.py [--rows 8192] [--repeat 15]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -22,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import ab  # noqa: E402 - after the thread count
+from figures import report  # noqa: E402
 
 from stores import DATASET, TinyStore, build_store  # noqa: E402
 from wsolpipe.contract.reader import StageView, open_store  # noqa: E402
@@ -75,11 +75,10 @@ def exhaust(stream: Stream) -> None:
 
 
 def main() -> int:
-    """Print the ratios and return 1 if one is below the limit."""
+    """Print the figures and return 1 if one is below the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="checked-") as folder:
         made: dict[str, TinyStore] = {
@@ -90,11 +89,8 @@ def main() -> int:
             for checksum in ("", "crc32c")
         }  # fmt: skip
         plain, checked = views(made[""], trusted=True), views(made["crc32c"], trusted=True)
-        ratios: dict[str, float] = {}
-        done = ab.compare(lambda: read_by_zarr(plain), lambda: read(checked, SHARD_ROWS), repetitions=options.repeat)
-        ratios["whole shards, checked / by zarr, unchecked"] = done.ratio("cpu")
-        done = ab.compare(lambda: read(plain, RUN), lambda: read(checked, RUN), repetitions=options.repeat)
-        ratios[f"runs of {RUN} rows, with checksums / without"] = done.ratio("cpu")
+        by_zarr = ab.compare(lambda: read_by_zarr(plain), lambda: read(checked, SHARD_ROWS), repetitions=options.repeat)
+        runs = ab.compare(lambda: read(plain, RUN), lambda: read(checked, RUN), repetitions=options.repeat)
         whole = ab.compare(
             lambda: read(plain, SHARD_ROWS), lambda: read(checked, SHARD_ROWS), repetitions=options.repeat
         )
@@ -102,23 +98,18 @@ def main() -> int:
             lambda: read(plain, SHARD_ROWS), lambda: read(views(made[""], trusted=False), SHARD_ROWS), repetitions=5
         )
         streams = {checksum: stream_of(store) for checksum, store in made.items()}
-        done = ab.compare(
+        streamed = ab.compare(
             lambda: exhaust(streams[""]), lambda: exhaust(streams["crc32c"]), repetitions=max(3, options.repeat // 3)
         )
-        ratios["stream, with checksums / without"] = done.ratio("cpu")
-    shown = {
-        "whole shards, with checksums / without": whole.ratio("cpu"),
-        "whole shards, hashed at first use / not": first.ratio("cpu"),
-    }
-    if options.json:
-        print(json.dumps({"ratios": ratios, "limit": LIMIT, "shown": shown}))
-    else:
-        for name, ratio in ratios.items():
-            print(f"{name:<44} {ratio:.3f} (wanted {LIMIT:g})")
-        for name, ratio in shown.items():
-            print(f"{name:<44} {ratio:.3f}")
-        print(f"lowest ratio {min(ratios.values()):.3f}")
-    return int(min(ratios.values()) < LIMIT)
+    return report(
+        [
+            by_zarr.figure("whole shards, checked / by zarr, unchecked", "cpu", limit=LIMIT),
+            runs.figure(f"runs of {RUN} rows, with checksums / without", "cpu", limit=LIMIT),
+            streamed.figure("stream, with checksums / without", "cpu", limit=LIMIT),
+            whole.figure("whole shards, with checksums / without", "cpu"),
+            first.figure("whole shards, hashed at first use / not", "cpu"),
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+from figures import Figure, report
+
 LIMIT_SECONDS = 0.3
 
 
@@ -29,10 +31,20 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=11)
     repeat = parser.parse_args().repeat
     pairs = [(seconds(["-c", "pass"]), seconds(["-m", "wsolpipe.cli.main", "--help"])) for _ in range(repeat)]
-    empty, shown = (statistics.median(times) for times in zip(*pairs, strict=True))
-    ratio = statistics.median(b / a for a, b in pairs)
-    print(f"python -c pass {empty:.3f} s, wsolpipe --help {shown:.3f} s (limit {LIMIT_SECONDS:g}), ratio {ratio:.1f}")
-    return 0 if shown <= LIMIT_SECONDS else 1
+    shown = [help_seconds for _, help_seconds in pairs]
+    ratios = [help_seconds / empty for empty, help_seconds in pairs]
+    return report(
+        [
+            Figure(
+                name="wsolpipe --help", value=statistics.median(shown), unit="s", limit=LIMIT_SECONDS, at_most=True,
+                spread=(min(shown), max(shown)),
+            ),
+            Figure(
+                name="wsolpipe --help / an empty Python, cost", value=statistics.median(ratios), at_most=True,
+                spread=(min(ratios), max(ratios)),
+            ),
+        ]
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,10 +6,20 @@ import argparse
 import os
 from pathlib import Path
 
+from figures import skip
+
 
 def shared_folder() -> Path:
     """Folder of real images and weights: WSOLPIPE_SHARED, or beside the checkout."""
     return Path(os.environ.get("WSOLPIPE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+
+
+def shared_data(name: str) -> Path:
+    """A folder of `shared_folder`; ends the bench as skipped where there is none."""
+    folder = shared_folder() / name
+    if not folder.is_dir():
+        skip(f"no {folder} (set WSOLPIPE_SHARED)")
+    return folder
 
 
 def make_parser(description: str | None, *, rows: int, repetitions: int = 5) -> argparse.ArgumentParser:
@@ -33,8 +43,10 @@ def add_network(parser: argparse.ArgumentParser, *, model: str, batch: int) -> N
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Options of the command line; exits with a message if there are no photographs."""
+    """Options of the command line; without ``--images``, ends the bench as skipped where there are no photographs."""
     options = parser.parse_args()
+    if options.images == parser.get_default("images"):
+        shared_data("data/cub10")
     if not (options.images / "image_ids.txt").is_file():
-        parser.error(f"no image_ids.txt in {options.images}; give --images or set WSOLPIPE_SHARED")
+        parser.error(f"no image_ids.txt in {options.images}; give another --images")
     return options

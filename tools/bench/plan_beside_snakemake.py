@@ -15,7 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import Figure, report
 from null_stage import command, dataset_words, environment, write_stages
+from peers import peer
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.layout import commit_name, stage_folder
@@ -29,7 +31,6 @@ from wsolpipe.engine.zarr_metadata import all_arrays
 from wsolpipe.stages.registry import load_registry
 
 LIMIT = 10.0
-SNAKEMAKE = Path(__file__).resolve().parents[2] / ".venv-bench" / "bin" / "snakemake"
 ARRAYS = {"value": ArraySpec(dtype="uint8")}
 SNAKEFILE = """
 rule all:
@@ -88,9 +89,9 @@ def plan(folder: Path, shards: int) -> float:
     return seconds
 
 
-def dry_run(folder: Path, shards: int) -> float:
+def dry_run(snakemake: Path, folder: Path, shards: int) -> float:
     """Seconds of `snakemake -n`, which is asked for no more than the list of jobs by rule."""
-    words = [str(SNAKEMAKE), "-n", "--quiet", "rules", "--cores", "1"]
+    words = [str(snakemake), "-n", "--quiet", "rules", "--cores", "1"]
     began = time.perf_counter()
     own = {**environment(), "HOME": str(folder)}
     done = subprocess.run(words, env=own, cwd=folder, capture_output=True, text=True, check=True)
@@ -106,17 +107,16 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=5000)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    if not SNAKEMAKE.exists():
-        print(f"no {SNAKEMAKE}: make bench installs it", file=sys.stderr)
-        return 1
+    snakemake = peer("snakemake")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         build(folder, options.shards)
-        runs = [(plan(folder, options.shards), dry_run(folder, options.shards)) for _ in range(options.repeat)]
+        runs = [
+            (plan(folder, options.shards), dry_run(snakemake, folder, options.shards)) for _ in range(options.repeat)
+        ]
     ours, theirs = min(run[0] for run in runs), min(run[1] for run in runs)
     print(f"{options.shards:,} shards, half of them made: wsolpipe plan {ours:.2f} s, snakemake -n {theirs:.2f} s")
-    print(f"ratio {theirs / ours:.1f}, wanted {LIMIT:g}")
-    return 0 if theirs / ours >= LIMIT else 1
+    return report([Figure(name="wsolpipe plan / snakemake -n", value=theirs / ours, limit=LIMIT)])
 
 
 if __name__ == "__main__":

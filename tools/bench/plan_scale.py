@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from figures import Figure, report
+
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.layout import Shards, commit_name, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StoredObject
@@ -170,18 +172,18 @@ def main() -> int:
         folder = (options.folder or Path(scratch)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         files = build(folder, options.rows)
-        print(f"{options.rows:,} rows, {files:,} files (limit {LIMIT_FILES:,})")
-        good = files <= LIMIT_FILES
+        print(f"{options.rows:,} rows, {files:,} files")
+        figures = [Figure(name="a store", value=files, unit="files", limit=LIMIT_FILES, at_most=True)]
         for command, arguments in (("plan", words(folder)), ("status", [f"store={folder / 'store'}"])):
             runs = [measure(command, arguments, folder) for _ in range(options.repeat)]
-            seconds, mib = min(run.seconds for run in runs), max(run.mib for run in runs)
-            print(
-                f"{command:<7} {seconds:5.2f} s best of {len(runs)} (limit {LIMIT_SECONDS:g}), "
-                f"{mib:5.0f} MiB (limit {LIMIT_MIB:g})"
-            )
-            good = good and seconds <= LIMIT_SECONDS and mib <= LIMIT_MIB
-    print("within limits" if good else "a limit is exceeded")
-    return 0 if good else 1
+            seconds, mib = [run.seconds for run in runs], max(run.mib for run in runs)
+            spread = min(seconds), max(seconds)
+            figures += [
+                Figure(name=f"{command}, best run", value=min(seconds), unit="s", limit=LIMIT_SECONDS, at_most=True,
+                       spread=spread),
+                Figure(name=f"{command}, most memory", value=mib, unit="MiB", limit=LIMIT_MIB, at_most=True),
+            ]  # fmt: skip
+    return report(figures)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@ Stores of small drawn images with three maps and up to four boxes a row; time is
 is opened in a headless Chromium where there is one: milliseconds from the address to its first lines, of a word typed
 into its filter, and of a new order, each until the browser has drawn it.
 
-    python tools/bench/report_page.py [--rows 5000] [--json]
+    python tools/bench/report_page.py [--rows 5000]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(HERE / "tests"))
+
+from figures import Figure, report  # noqa: E402
 
 from chromium import PROGRAM, Browser  # noqa: E402
 from stores import build_store  # noqa: E402
@@ -35,65 +36,59 @@ def main() -> int:
     """Measure and print; 1 if a row among many costs more than `LIMIT` times one among `FEW`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=5000)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         few, many = write(Path(scratch, "few"), FEW), write(Path(scratch, "many"), options.rows)
-        figures = {
-            "rows": options.rows,
-            "seconds": many["seconds"],
-            "ratio": many["seconds"] / options.rows / (few["seconds"] / FEW),
-            "MiB": many["MiB"],
-            "MiB of the report itself": many["MiB of the report itself"],
-            "files": many["files"],
-        }
-        if PROGRAM:
-            figures |= browse(many["report"], Path(scratch, "profile"), options.rows)
-    if options.json:
-        print(json.dumps(figures, indent=2))
-    else:
-        for name, value in figures.items():
-            print(f"{name:<26} {value:,.3f}" if isinstance(value, float) else f"{name:<26} {value:,}")
-    good = figures["ratio"] <= LIMIT
-    print(f"{'ok' if good else 'TOO SLOW'}: {figures['ratio']:.3f} of the cost of a row among {FEW}, wanted {LIMIT}")
-    return int(not good)
+        cost = many["seconds"] / options.rows / (few["seconds"] / FEW)
+        figures = [
+            Figure(name=f"a row among {options.rows:,} / among {FEW}, cost", value=cost, limit=LIMIT, at_most=True),
+            Figure(name="all rows", value=many["seconds"], unit="s"),
+            Figure(name="the report and its rows", value=many["MiB"], unit="MiB"),
+            Figure(name="the report and its rows", value=many["files"], unit="files"),
+            Figure(name="the report itself", value=many["MiB of the report itself"], unit="MiB"),
+        ]
+        found = browse(many["report"], Path(scratch, "profile"), options.rows) if PROGRAM else {}
+        for act in ("open", "filter", "sort"):
+            reason = "" if found else "no Chromium here"
+            figures.append(Figure(name=f"{act} the list of all rows", value=found.get(act), unit="ms", reason=reason))
+    return report(figures)
 
 
 def write(folder: Path, rows: int) -> dict[str, Any]:
     """Write the report of a new store; what it cost and how large it is."""
     build_store(folder, rows=rows, shard_rows=256, sizes=(90, 128), image_format="JPEG")
     (folder / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\n")
-    report = folder / "page" / "report.html"
+    page = folder / "page" / "report.html"
     words = [f"dataset={folder}/tiny.yaml", f"store={folder}/store", "split=train", "stage=proposals"]
-    command = [sys.executable, "-m", "wsolpipe.cli.main", "report", *words, f"n={rows}", f"out={report}"]
+    command = [sys.executable, "-m", "wsolpipe.cli.main", "report", *words, f"n={rows}", f"out={page}"]
     began = os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     ended = os.times()
-    files = [path for path in report.parent.rglob("*") if path.is_file()]
+    files = [path for path in page.parent.rglob("*") if path.is_file()]
     return {
-        "report": report,
+        "report": page,
         "seconds": sum(ended[2:4]) - sum(began[2:4]),  # of children
         "MiB": sum(path.stat().st_size for path in files) / 2**20,
-        "MiB of the report itself": report.stat().st_size / 2**20,
+        "MiB of the report itself": page.stat().st_size / 2**20,
         "files": len(files),
     }
 
 
-def browse(report: Path, profile: Path, rows: int) -> dict[str, float]:
+def browse(page: Path, profile: Path, rows: int) -> dict[str, float]:
     """Milliseconds that the list of all rows takes to open, to filter and to sort."""
     browser = Browser(profile)
     try:
         began = time.perf_counter()
-        browser.open(report)
+        browser.open(page)
         browser.run(DRAWN)
         opened = 1e3 * (time.perf_counter() - began)
         found = browser.run("document.getElementById('all-found').value")
         if found != f"{rows} of {rows} rows":
-            msg = f"{report} lists {found}, not {rows} rows"
+            msg = f"{page} lists {found}, not {rows} rows"
             raise SystemExit(msg)
         filtered = change(browser, "all-words", "image00499")
         change(browser, "all-words", "")
-        return {"ms to open": opened, "ms to filter": filtered, "ms to sort": change(browser, "all-sort", "iou")}
+        return {"open": opened, "filter": filtered, "sort": change(browser, "all-sort", "iou")}
     finally:
         browser.close()
 

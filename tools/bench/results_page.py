@@ -1,4 +1,4 @@
-"""The page of figures: what a run of all benches measured, with limits, spread, machine and commit."""
+"""The page of figures: what runs of the benches measured, with limits, spreads, machine and commits."""
 
 from __future__ import annotations
 
@@ -6,61 +6,112 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from figures import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "zarr", "numba", "opencv-contrib-python-headless", "timm")
 KINDS = ("CPU", "GPU")
-SPREAD = re.compile(r"pairs ([0-9.]+) … ([0-9.]+)")
+COLUMNS = ("bench", "figure", "measured", "lowest … highest", "limit", "goal", "verdict", "commit, day, load")
+HEAD = (
+    "Written by `make bench`; the part of a GPU by `python tools/bench/run_all.py --gpu --write docs/benchmarks.md`. A "
+    "figure without a unit is a ratio of two things timed in turns in one run, A / B being the throughput of A as a "
+    "share of B's unless it is called a cost: it holds on another machine, absolute times do not. Lowest and highest "
+    "are those of the figure's own pairs or runs. A missed limit fails a bench; a goal is what is aimed at beyond it."
+)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A line of the page.
+class Line:
+    """A line of the page, cell by cell; a cell is empty where there is nothing to say.
 
     Attributes
     ----------
-    bench, figure : str
-    value, limit : str
-        As they are shown; – and empty where there is none.
-    spread : str
-        Lowest and highest of the interleaved pairs; empty where the bench does not print them.
+    bench, figure, measured, spread, limit, goal : str
+        As they are shown.
     verdict : str
-        ``pass``, ``FAIL`` or ``skip``.
-    note : str
-        Why, where it is not a pass.
+        ``pass``, ``FAIL``, ``shown`` or ``skip``, and why.
+    stamp : str
+        Commit and day of the measurement, and the machine's load after it.
     """
 
     bench: str
-    figure: str
-    value: str
-    limit: str
-    spread: str
-    verdict: str
-    note: str = ""
+    figure: str = ""
+    measured: str = ""
+    spread: str = ""
+    limit: str = ""
+    goal: str = ""
+    verdict: str = ""
+    stamp: str = ""
+
+    @classmethod
+    def of(cls, bench: str, figure: Figure, stamp: str) -> Line:
+        """A figure of a bench."""
+        sign = "≤" if figure.at_most else "≥"
+        limit, goal = ("" if value is None else f"{sign} {value:g}" for value in (figure.limit, figure.goal))
+        verdict = f"skip: {figure.reason}" if figure.value is None else figure.verdict
+        return cls(bench, figure.name, figure.measured, figure.range, limit, goal, verdict, stamp)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a limit is missed, or the bench did not get so far."""
+        return self.verdict.startswith("FAIL")
+
+    def row(self) -> str:
+        """The line as the page has it."""
+        cells = (" ".join(cell.replace("|", "/").split()) or "–" for cell in astuple(self))
+        return f"| {' | '.join(cells)} |"
+
+    @classmethod
+    def read(cls, row: str) -> Line:
+        """A line of an earlier page."""
+        return cls(*("" if cell == "–" else cell for cell in row.strip("| ").split(" | ")))
 
 
-def read_spread(text: str) -> str:
-    """Spread of the last comparison that a bench printed."""
-    found = SPREAD.findall(text)
-    return " … ".join(found[-1]) if found else ""
+def write_page(path: Path, lines: list[Line], *, kind: str, keep: bool = False) -> None:
+    """Write the page's part of one kind of device, CPU or GPU; the other part stays as it was.
 
-
-def write_page(path: Path, lines: list[Measured], *, kind: str) -> None:
-    """Write the page's part of one kind of device, CPU or GPU; the other part stays as it was."""
+    Parameters
+    ----------
+    path : Path
+    lines : list of Line
+    kind : str
+    keep : bool
+        Keep the lines of other benches in this part, which `other_machine` must allow.
+    """
     parts = _parts(path)
-    parts[kind] = _part(kind, lines)
-    text = [
-        "# Figures",
-        "Written by `make bench`. Each figure is a ratio of two things timed in turns in one run: it holds on another "
-        "machine, absolute times do not.",
-        *(parts[each] for each in KINDS if each in parts),
-    ]
+    measured = {line.bench for line in lines}
+    kept = [line for line in lines_of(path, kind) if line.bench not in measured] if keep else []
+    parts[kind] = _part(kind, sorted([*kept, *lines], key=lambda line: line.bench))
+    text = ["# Figures", HEAD, *(parts[each] for each in KINDS if each in parts)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+
+def lines_of(path: Path, kind: str) -> list[Line]:
+    """Lines of a part of a page."""
+    rows = [row for row in _parts(path).get(kind, "").splitlines() if row.startswith("|")]
+    return [Line.read(row) for row in rows[2:]]
+
+
+def other_machine(path: Path, kind: str) -> str:
+    """What a part of a page was measured on, if that is not this machine with these versions; else empty."""
+    part = _parts(path).get(kind)
+    before = part.splitlines()[2] if part else ""
+    return "" if before in ("", _machine(kind)) else before
+
+
+def stamp() -> str:
+    """Commit, day and load of this moment."""
+    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return f"{done.stdout.strip() or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}, {os.getloadavg()[0]:.1f}"
 
 
 def _parts(path: Path) -> dict[str, str]:
@@ -71,18 +122,13 @@ def _parts(path: Path) -> dict[str, str]:
     return {kind: f"## {kind}{body.rstrip()}" for kind, body in zip(found[1::2], found[2::2], strict=True)}
 
 
-def _part(kind: str, lines: list[Measured]) -> str:
-    rows = [
-        f"| {line.bench} | {line.figure or '–'} | {line.value or '–'} | {line.limit or '–'} | {line.spread or '–'} |"
-        f" {line.verdict}{f': {line.note}' if line.note else ''} |"
-        for line in lines
-    ]
-    head = ["| bench | figure | measured | limit | pairs of its last comparison | |", "|---|---|---|---|---|---|"]
-    return "\n".join([f"## {kind}", "", _machine(kind), "", *head, *(row.replace("\n", " ") for row in rows)])
+def _part(kind: str, lines: list[Line]) -> str:
+    head = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    return "\n".join([f"## {kind}", "", _machine(kind), "", *head, *(line.row() for line in lines)])
 
 
 def _machine(kind: str) -> str:
-    """Machine, date, commit and versions in a sentence."""
+    """Machine and versions in a sentence."""
     known = []
     for name in PACKAGES:
         try:
@@ -100,10 +146,8 @@ def _machine(kind: str) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     device = f"{_gpus()}; " if kind == "GPU" else ""
     return (
-        f"{device}{processor}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, "
-        f"load {os.getloadavg()[0]:.1f} at the end; Python {platform.python_version()}, {', '.join(known)}; "
-        f"commit {_commit()}; "
-        f"{datetime.now(UTC).strftime('%Y-%m-%d')}."
+        f"{device}{processor}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB; "
+        f"Python {platform.python_version()}, {', '.join(known)}."
     )
 
 
@@ -111,12 +155,6 @@ def _gpus() -> str:
     import torch
 
     return ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-
-
-def _commit() -> str:
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def _text(path: str) -> str:

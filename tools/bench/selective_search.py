@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ab import Queue, Timing, compare, measure
+from figures import report
 from photographs import make_parser, parse
 
 from wsolpipe.images.decode import decode
@@ -68,9 +69,7 @@ def main() -> int:
     waits = [statistics.median(timing.waited / timing.wall for timing in side) for side in (result.a, result.b)]
     print(f"  by the clock {result.ratio('wall') / threads_here():.3f} of {threads_here()} × one thread")
     print(f"  in the queue of a core: {waits[0]:.0%} of the time with one thread, {waits[1]:.0%} with {threads_here()}")
-    share = result.ratio("alone") / threads_here()
-    print(f"{'ok' if share >= WANTED else 'TOO SLOW'}: {share:.3f} of {threads_here()} × one thread, wanted {WANTED}")
-    return int(share < WANTED)
+    return report([result.figure("stage / one thread a core", "alone", limit=WANTED, times=1 / threads_here())])
 
 
 class Watched:

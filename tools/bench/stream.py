@@ -4,12 +4,11 @@ Both run in one process on the same files, A and B in turns; the plain loop has 
 through them in order, without crops, maps or boxes, so that at a ratio of 1 everything the stream adds is free. Then
 the stream with loader processes, against a plain loop in as many processes. Prints medians and where a row's time goes.
 
-    python tools/bench/stream.py [rows=512] [repeats=5] [workers=2] [side=400x500] [json=false]
+    python tools/bench/stream.py [rows=512] [repeats=5] [workers=2] [side=400x500]
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -24,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import torch  # noqa: E402 - after the thread count
+from figures import Figure, report  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 from stores import DATASET, TinyStore, build_store  # noqa: E402
@@ -73,7 +73,7 @@ def run_once(batches: Iterable[Any]) -> tuple[float, float]:
 
 
 def compare(rows: int, repeats: int, stream: Stream, plain: DataLoader[torch.Tensor]) -> dict[str, float]:
-    """Median rows per second of both, and of the ratio of neighbouring passes."""
+    """Median rows per second of both, and of the ratio of neighbouring passes, its lowest and its highest."""
     run_once(plain), run_once(stream)
     plain_seconds, stream_seconds, cpu_ratios = [], [], []
     for number in range(repeats):
@@ -88,6 +88,7 @@ def compare(rows: int, repeats: int, stream: Stream, plain: DataLoader[torch.Ten
         "stream_rows_per_second": rows / statistics.median(stream_seconds),
         "ratio": statistics.median(ratios),
         "ratio_lowest": min(ratios),
+        "ratio_highest": max(ratios),
     }
     # Processor time of loader processes is not this process's to measure.
     return medians if plain.num_workers else medians | {"ratio_cpu": statistics.median(cpu_ratios)}
@@ -112,7 +113,16 @@ def split_time(store: TinyStore, rows: int) -> dict[str, float]:
     return times
 
 
-def main() -> None:
+def figures_of(name: str, found: dict[str, float]) -> list[Figure]:
+    """The stream beside the plain loop, and its rows a second."""
+    spread = found["ratio_lowest"], found["ratio_highest"]
+    return [
+        Figure(name=f"stream / plain loop, {name}", value=found["ratio"], spread=spread),
+        Figure(name=f"stream, {name}", value=found["stream_rows_per_second"], unit="rows/s"),
+    ]
+
+
+def main() -> int:
     """Build a store, measure, print."""
     given = dict(word.split("=", 1) for word in sys.argv[1:])
     rows, repeats, workers = (
@@ -135,17 +145,17 @@ def main() -> None:
                 rows, repeats, grids, plain_loader(store, workers, draft=True)
             )
         result["CPU ms a row"] = split_time(store, rows)
-    if given.get("json") == "true":
-        print(json.dumps(result))
-        return
+    figures = []
     for name, value in result.items():
         if isinstance(value, dict):
             print(f"{name}:")
             for key, number in value.items():
                 print(f"  {key:<34} {number:9.3f}")
+            figures += figures_of(name, value) if "ratio" in value else []
         else:
             print(f"{name}: {value}")
+    return report(figures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

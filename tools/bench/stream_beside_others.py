@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import numpy as np  # noqa: E402 - after the path
+from figures import Figure, report  # noqa: E402
+from peers import peer  # noqa: E402
 from photographs import shared_folder  # noqa: E402
 
 from s3 import serve_s3  # noqa: E402
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from s3 import Server
 
 PEERS = ("litdata", "mosaicml")
-OTHER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 PEER_SCRIPT = Path(__file__).with_name("peer_streams.py")
 SIDE, CROP, BATCH, EPOCHS = 256, 224, 32, 3
 
@@ -91,17 +92,19 @@ def run_json(command: list[str], **environment: str) -> dict[str, Any]:
     return result
 
 
-def write_peers(folder: Path, source: Path) -> dict[str, Path]:
+def write_peers(python: Path, folder: Path, source: Path) -> dict[str, Path]:
     """The same samples in the formats of the others."""
     written = {}
     for kind in PEERS:
         written[kind] = folder / kind
-        command = [str(OTHER_PYTHON), str(PEER_SCRIPT), "write", kind, str(source), str(written[kind])]
+        command = [str(python), str(PEER_SCRIPT), "write", kind, str(source), str(written[kind])]
         subprocess.run(command, check=True, capture_output=True)
     return written
 
 
-def measure(url: str, written: dict[str, str], options: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
+def measure(
+    python: Path, url: str, written: dict[str, str], options: argparse.Namespace, scratch: Path
+) -> dict[str, list[float]]:
     """Rows per second of the epochs after the first, by loader, over the repetitions in turns."""
     rates: dict[str, list[float]] = {"wsoltrain": [], **{kind: [] for kind in PEERS}}
     names = list(rates)
@@ -115,7 +118,7 @@ def measure(url: str, written: dict[str, str], options: argparse.Namespace, scra
                 where = [str(cache), *map(str, (options.workers, BATCH, CROP, EPOCHS)), written[name]]
                 if not written[name].startswith("s3://"):
                     where = [written[name], *where[1:-1]]
-                found = run_json([str(OTHER_PYTHON), str(PEER_SCRIPT), "read", name, *where])
+                found = run_json([str(python), str(PEER_SCRIPT), "read", name, *where])
             rates[name].append(found["rows"] * (EPOCHS - 1) / sum(found["seconds"][1:]))
             shutil.rmtree(cache)
     return rates
@@ -136,7 +139,7 @@ def upload(server: Server, url: str, written: dict[str, str]) -> tuple[str, dict
     return moved.pop("wsoltrain"), moved
 
 
-def main() -> None:
+def main() -> int:
     """Write the samples, take turns, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=4096)
@@ -147,24 +150,34 @@ def main() -> None:
     options = parser.parse_args()
     if options.ours:
         print(json.dumps(read_ours(options.ours, options.workers, EPOCHS)))
-        return
-    if not OTHER_PYTHON.exists():
-        sys.exit(f"{OTHER_PYTHON} is missing: make bench makes it")
+        return 0
+    python = peer("python")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         url, source = make_samples(folder, options.rows)
-        written = {kind: str(path) for kind, path in write_peers(folder, source).items()}
+        written = {kind: str(path) for kind, path in write_peers(python, folder, source).items()}
         shutil.rmtree(source)
         if options.s3:
             url, written = upload(stack.enter_context(serve_s3()), url, written)
-        rates = measure(url, written, options, folder)
+        rates = measure(python, url, written, options, folder)
     print(f"{options.rows} rows of {SIDE}x{SIDE}, {options.workers} loader processes, batch {BATCH}")
-    for name, found in rates.items():
-        print(f"  {name:<12} {statistics.median(found):9.0f} rows/s  ({min(found):.0f} to {max(found):.0f})")
-    for kind in PEERS:
-        ratios = [ours / theirs for ours, theirs in zip(rates["wsoltrain"], rates[kind], strict=True)]
-        print(f"ratio to {kind}: {statistics.median(ratios):.2f}")
+    where = ", S3" if options.s3 else ""
+    ratios = {
+        f"wsoltrain / {kind}{where}": [a / b for a, b in zip(rates["wsoltrain"], rates[kind], strict=True)]
+        for kind in PEERS
+    }
+    return report(
+        [
+            *(figure(name, found) for name, found in ratios.items()),
+            *(figure(f"{name}{where}", found, unit="rows/s") for name, found in rates.items()),
+        ]
+    )
+
+
+def figure(name: str, found: list[float], *, unit: str = "") -> Figure:
+    """Median of the repetitions, which is shown and not judged."""
+    return Figure(name=name, value=statistics.median(found), unit=unit, spread=(min(found), max(found)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

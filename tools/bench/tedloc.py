@@ -1,7 +1,7 @@
 """Cost of TeD-Loc: memory of a step by the number of classes, its speed and that of predict, parameters and latency.
 
     python tools/bench/tedloc.py [--backbone NAME] [--size 256] [--classes 1000] [--batch 4] [--pairs 5] [--runs 1000]
-                                 [--parts memory,step,predict,latency] [--device cpu] [--json]
+                                 [--parts memory,step,predict,latency] [--device cpu]
 
 Weights are random. Printed beside each figure is what is wanted of it:
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from ab import compare
+from figures import Figure, report
 from safetensors.torch import save
 from torch.profiler import ProfilerActivity, profile
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from wsoltrain.methods.tedloc import TedLoc
 
+DEVICES = ("cpu", "cuda")
 FEW, WARM = 10, 20
 MEMORY, SPEED = 1.3, 0.9
 PARTS = ("memory", "step", "predict", "latency")
@@ -112,7 +114,7 @@ def latencies(works: list[Callable[[], object]], runs: int, device: str) -> list
     return [statistics.median(found[WARM:]) for found in seconds]
 
 
-def share(whole: Callable[[], object], bare: Callable[[], object], given: argparse.Namespace) -> float:
+def share(name: str, whole: Callable[[], object], bare: Callable[[], object], given: argparse.Namespace) -> Figure:
     """Throughput of `whole` as a share of that of `bare`."""
 
     def waited(work: Callable[[], object]) -> Callable[[], None]:
@@ -124,12 +126,12 @@ def share(whole: Callable[[], object], bare: Callable[[], object], given: argpar
         return run
 
     pairs = compare(waited(bare), waited(whole), repetitions=given.pairs)
-    return pairs.ratio("wall" if given.device.startswith("cuda") else "cpu")
+    return pairs.figure(name, "wall" if given.device.startswith("cuda") else "cpu", limit=SPEED)
 
 
-def measure(given: argparse.Namespace) -> dict[str, float]:
+def measure(given: argparse.Namespace) -> list[Figure]:
     """All figures of the parts that are asked for."""
-    found: dict[str, float] = {}
+    found: list[Figure] = []
     model, batch = build(given, given.classes), batch_of(given, given.classes)
     image, single = batch["image"], batch["image"][:1]
 
@@ -140,25 +142,36 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
     if "memory" in given.parts:
         few = peak_memory(step_of(build(given, FEW), batch_of(given, FEW)), given.device) / 2**20
         many = peak_memory(step_of(model, batch), given.device) / 2**20
-        found |= {"peak_mib_few": few, "peak_mib_many": many, "memory_ratio": many / few}
+        name = f"memory of a step, {given.classes} classes / {FEW}, cost"
+        found += [
+            Figure(name=name, value=many / few, limit=MEMORY, at_most=True),
+            Figure(name=f"memory of a step, {given.classes} classes", value=many, unit="MiB"),
+        ]
     if "step" in given.parts:
-        found["step_share"] = share(step_of(model, batch), bare_step, given)
+        found.append(share("step / encoder and decoder alone", step_of(model, batch), bare_step, given))
     model.eval()
     with torch.no_grad():
         if "predict" in given.parts:
             bare = lambda: model.decoder(model.encoder(image))  # noqa: E731
-            found["predict_share"] = share(lambda: model.predict(image), bare, given)
+            found.append(share("predict / encoder and decoder alone", lambda: model.predict(image), bare, given))
         if "latency" in given.parts:
             works = [lambda: model.predict(single), lambda: model.encoder(single)]
             whole, encoder = latencies(works, given.runs, given.device)
-            found |= {"latency_ms": 1e3 * whole, "latency_ratio": whole / encoder}
+            found += [
+                Figure(name="predict of an image", value=1e3 * whole, unit="ms"),
+                Figure(name="predict of an image / encoder, cost", value=whole / encoder, at_most=True),
+            ]
     counted = complexity(model, given.size)
-    found |= {"parameters_m": counted["total"]["parameters"] / 1e6, "heads_m": counted["heads"]["parameters"] / 1e6}
-    return found | {"gmacs": counted["total"]["macs"] / 1e9}
+    return [
+        *found,
+        Figure(name="parameters", value=counted["total"]["parameters"] / 1e6, unit="M"),
+        Figure(name="parameters of the heads", value=counted["heads"]["parameters"] / 1e6, unit="M"),
+        Figure(name="multiplications of an image", value=counted["total"]["macs"] / 1e9, unit="G"),
+    ]
 
 
-def main() -> None:
-    """Print the figures; exit with 1 where one is worse than wanted."""
+def main() -> int:
+    """Print the figures; 1 where one is worse than wanted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
     parser.add_argument("--size", type=int, default=256)
@@ -170,22 +183,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if not set(given.parts) <= set(PARTS):
         parser.error(f"--parts: some of {','.join(PARTS)}")
     torch.manual_seed(0)
-    found = measure(given)
-    shares = [value for name, value in found.items() if name.endswith("_share")]
-    good = found.get("memory_ratio", 0.0) <= MEMORY and min(shares, default=1.0) >= SPEED
-    if given.json:
-        print(json.dumps(found))
-    else:
-        for name, value in found.items():
-            print(f"{name:<14} {value:10.3f}")
-        print(f"{'ok' if good else 'WORSE THAN WANTED'}: memory at most {MEMORY}, shares at least {SPEED}")
-    sys.exit(not good)
+    return report(measure(given))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """Shares of a training step: wait, copy, forward, losses, CRF, backward, optimiser, and what is kept of it.
 
     python tools/bench/train_step.py [--store FOLDER] [--dataset demo] [--recipe dips] [--epochs 4] [--workers N]
-                                     [--device cpu] [--json] [KEY=VALUE …]
+                                     [--device cpu] [KEY=VALUE …]
 
 Trains the maps of a recipe as ``wsoltrain fit`` does, with one loader process a core, and clocks each part of each
 step; the first epoch, in which loader processes start, is left out, and evaluations are outside of the clock. A GPU is
@@ -13,7 +13,6 @@ data.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from figures import Figure, report
 
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.keys.values import parse_value, split_words
@@ -35,6 +35,7 @@ from wsoltrain.training.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DEVICES = ("cpu", "cuda")
 PARTS = ("wait", "copy", "forward", "losses", "crf", "backward", "optimiser", "keeping")
 LIMIT = 0.05
 
@@ -95,8 +96,8 @@ def measure(store: str, out: Path, given: argparse.Namespace) -> tuple[Mapping[s
     return {name: 1e3 * trainer.spent[name] / trainer.clocked for name in PARTS}, trainer.clocked
 
 
-def main() -> None:
-    """Print the shares, or JSON."""
+def main() -> int:
+    """Print the shares and the figures; 1 if a step waits too long."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--store")
     parser.add_argument("--dataset", default="demo")
@@ -104,23 +105,22 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         store = given.store or make_demo(Path(scratch, "store"))
         spent, steps = measure(store, Path(scratch, "run"), given)
     whole = sum(spent.values())
-    wait = spent["wait"] / whole
-    if given.json:
-        print(json.dumps({"wait": wait, "step_ms": whole, "parts_ms": dict(spent), "steps": steps}))
-    else:
-        for name, value in spent.items():
-            print(f"{name:<10} {value:9.2f} ms  {100 * value / whole:5.1f} %")
-        print(f"{'step':<10} {whole:9.2f} ms, {steps} steps on {given.device}, {given.workers} loader processes")
-        print(f"{'ok' if wait <= LIMIT else 'TOO SLOW'}: wait {100 * wait:.1f} %, wanted at most {100 * LIMIT:.0f} %")
-    sys.exit(wait > LIMIT)
+    for name, value in spent.items():
+        print(f"{name:<10} {value:9.2f} ms  {100 * value / whole:5.1f} %")
+    print(f"{'step':<10} {whole:9.2f} ms, {steps} steps on {given.device}, {given.workers} loader processes")
+    return report(
+        [
+            Figure(name="share of a step that waits", value=spent["wait"] / whole, limit=LIMIT, at_most=True),
+            Figure(name=f"step of {given.recipe}", value=whole, unit="ms"),
+        ]
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import ab  # noqa: E402 - after the thread count
 import av  # noqa: E402
 import torch  # noqa: E402
+from figures import report  # noqa: E402
 
 from videos import write_video  # noqa: E402
 from wsolpipe.images.ahead import map_ahead  # noqa: E402
@@ -97,9 +98,12 @@ def main(argv: list[str] | None = None) -> int:
         bare, whole = predicting(short, localizer(), folder / "out")
         using = ab.compare(bare, whole, repetitions=max(1, options.repeat // 2))
         print("\n".join(using.lines(a="forward alone", b="predict", items=max(16, options.frames // 4), unit="frames")))
-    ratios = {"reading": reading.ratio("wall"), "predicting": using.ratio("wall")}
-    print(", ".join(f"{name} {ratio:.3f} (limit {LIMIT})" for name, ratio in ratios.items()))
-    return int(min(ratios.values()) < LIMIT)
+    return report(
+        [
+            reading.figure("rows of a stage / PyAV alone", "wall", limit=LIMIT),
+            using.figure("predict on a film / forward alone", "wall", limit=LIMIT),
+        ]
+    )
 
 
 if __name__ == "__main__":
