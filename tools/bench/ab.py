@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import statistics
 import time
@@ -159,15 +160,25 @@ class Comparison:
         return out
 
 
-def measure(work: Callable[[], object]) -> Timing:
-    """Time one call; work done in another process returns its own `Timing`."""
+def measure(work: Callable[[], object], *, calls: int = 1) -> Timing:
+    """Time some calls, as one of them; work done in another process returns its own `Timing`."""
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return result if isinstance(result, Timing) else Timing(time.perf_counter() - wall, time.process_time() - cpu)
+    for _ in range(calls):
+        result = work()
+    if isinstance(result, Timing):
+        return result
+    return Timing((time.perf_counter() - wall) / calls, (time.process_time() - cpu) / calls)
 
 
-def compare(a: Callable[[], object], b: Callable[[], object], *, repetitions: int = 5, warmup: int = 1) -> Comparison:
+def compare(
+    a: Callable[[], object],
+    b: Callable[[], object],
+    *,
+    repetitions: int = 5,
+    warmup: int = 1,
+    shortest: float = 0.0,
+) -> Comparison:
     """Run A and B in turns, the first of each pair alternating.
 
     Parameters
@@ -178,13 +189,18 @@ def compare(a: Callable[[], object], b: Callable[[], object], *, repetitions: in
         Pairs that count.
     warmup : int
         Pairs before them that do not.
+    shortest : float
+        Seconds that a repetition takes at least: quicker work is called several times in it, A and B as often.
     """
     for _ in range(warmup):
         a()
         b()
+    calls = 1
+    if shortest:
+        calls = max(1, math.ceil(shortest / min(measure(a).wall, measure(b).wall)))
     timed: tuple[list[Timing], list[Timing]] = ([], [])
     for repetition in range(repetitions):
         order = (0, 1) if repetition % 2 == 0 else (1, 0)
         for side in order:
-            timed[side].append(measure((a, b)[side]))
+            timed[side].append(measure((a, b)[side], calls=calls))
     return Comparison(tuple(timed[0]), tuple(timed[1]))
