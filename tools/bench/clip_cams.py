@@ -12,7 +12,7 @@ loop
 
 The weights are random: timings do not depend on them. On a GPU the loop must be beaten four times.
 
-    python tools/bench/clip_cams.py --threads 1
+    python tools/bench/clip_cams.py [--threads 1 2]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from ab import compare
-from figures import report
+from figures import Figure, report
 from torch.nn.functional import normalize
 
 from wsolpipe.models.clip import Clip, load_clip
@@ -41,7 +41,13 @@ BACKGROUND = 25
 def main() -> int:
     """Measure, print, and return 1 where the maps are slower than they must be."""
     options = read_options()
-    torch.set_num_threads(options.threads)
+    gpu = options.device.startswith("cuda")
+    return report([figure for threads in options.threads for figure in measure(options, threads, gpu=gpu)])
+
+
+def measure(options: argparse.Namespace, threads: int, *, gpu: bool) -> list[Figure]:
+    """Figures of one number of threads."""
+    torch.set_num_threads(threads)
     clip = load_clip(options.model, Weights("", "random:0", None), device=options.device)
     draws = torch.Generator().manual_seed(0)
     images = torch.randn(options.rows, 3, options.size, options.size, generator=draws).to(options.device)
@@ -51,7 +57,7 @@ def main() -> int:
     batches = [slice(start, start + options.batch) for start in range(0, options.rows, options.batch)]
 
     def settle() -> None:
-        if options.device.startswith("cuda"):
+        if gpu:
             torch.cuda.synchronize()
 
     def bare() -> None:
@@ -74,21 +80,19 @@ def main() -> int:
 
     print(
         f"{options.model} at {options.size}, batch {options.batch}, float32, {options.device}, "
-        f"{options.threads} threads, {os.cpu_count()} cores"
+        f"{threads} threads of {os.cpu_count()} cores"
     )
     against_bare = compare(bare, maps, repetitions=options.repetitions)
     print("\n".join(against_bare.lines(a="bare forward", b="maps", items=options.rows)))
     against_loop = compare(loop, maps, repetitions=options.repetitions)
     print("\n".join(against_loop.lines(a="loop over images", b="maps", items=options.rows)))
-    clock = "wall" if options.device.startswith("cuda") else "cpu"
-    wanted = LOOP_ON_GPU if options.device.startswith("cuda") else LOOP
-    return report(
-        [
-            against_bare.figure("maps / bare forward", clock, limit=BARE, goal=GOAL),
-            against_loop.figure("maps / loop over images", clock, limit=wanted),
-            *against_bare.rates(a="bare forward", b="maps", items=options.rows),
-        ]
-    )
+    clock, wanted = ("wall", LOOP_ON_GPU) if gpu else ("cpu", LOOP)
+    end = "" if gpu else f", {threads} thread{'s' if threads > 1 else ''}"
+    return [
+        against_bare.figure(f"maps / bare forward{end}", clock, limit=BARE, goal=GOAL),
+        against_loop.figure(f"maps / loop over images{end}", clock, limit=wanted),
+        *against_bare.rates(a=f"bare forward{end}", b=f"maps{end}", items=options.rows),
+    ]
 
 
 def one_image(clip: Clip, image: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
@@ -139,9 +143,13 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--batch", type=int, help=f"default: {AT_A_TIME} on a processor, 32 on a GPU, as the stage")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch threads, on all sides")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", help="torch threads, on all sides; default: one, and all cores"
+    )
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    cores = os.cpu_count() or 1
+    options.threads = options.threads or ([cores] if options.device.startswith("cuda") else sorted({1, cores}))
     options.batch = options.batch or (AT_A_TIME if options.device == "cpu" else 32)
     return options
 
