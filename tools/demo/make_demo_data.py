@@ -109,8 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[2] / "data" / "demo")
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--train", type=int, default=SPLITS["train"], help="images to train on")
     options = parser.parse_args(argv)
-    for split, count in SPLITS.items():
+    for split, count in {**SPLITS, "train": options.train}.items():
         mean = write_split(options.out, options.seed, split, count)
         figures = "  ".join(f"{name} {value:.3f}" for name, value in mean.items())
         print(f"{split:5} {count:3} images: {figures}")
