@@ -95,7 +95,7 @@ def bench_refine(labels: Array, repetitions: int) -> list[Figure]:
             apart = np.abs(levels.astype(int) - refined(row)).max()
             if apart > 1:
                 sys.exit(f"refine: levels of row {row} differ from numpy's by {apart}")
-        result = compare(numpys, ours, repetitions=repetitions)
+        result = compare(numpys, ours, repetitions=repetitions, shortest=0.3)
         print("\n".join(result.lines(a=name, b="refine", items=len(labels), unit="rows")))
         rate = len(labels) / result.median("b", "cpu")
         figures.append(result.figure(f"refine / {name}", "cpu", limit=limit))
@@ -157,7 +157,7 @@ def bench_dic(files: list[Path], repetitions: int) -> list[Figure]:
 
 def main() -> int:
     """Run all three; 1 if a limit is missed."""
-    parser = make_parser(__doc__, rows=48, repetitions=5)
+    parser = make_parser(__doc__, rows=48, repetitions=9)
     options = parse(parser)
     torch.set_num_threads(1)
     names = (options.images / "image_ids.txt").read_text(encoding="utf-8").split()[: options.rows]
@@ -170,7 +170,7 @@ def main() -> int:
     figures = bench_refine(np.stack(labels), options.repetitions)
     for method in ("felzenszwalb", "slic"):
         figures += bench_segments(files, method, options.repetitions)
-    return report([*figures, *bench_dic(files[:4], options.repetitions)])
+    return report([*figures, *bench_dic(files[:4], min(options.repetitions, 5))])
 
 
 if __name__ == "__main__":
