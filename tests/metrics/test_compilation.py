@@ -26,7 +26,7 @@ print(round(1e9 * float(np.sum(curves))))
 """
 EDITS = [  # of growing regions and of the ring: parts that were files of their own
     ("box[a, 2] = max(box[a, 2], box[b, 2])", "box[a, 2] = min(box[a, 2], box[b, 2])"),
-    ("LEFT, RIGHT, TOP, BOTTOM = 1, 2, 4, 8", "LEFT, RIGHT, TOP, BOTTOM = 2, 1, 4, 8"),
+    ("return min(across, default=1) > 0", "return min(across, default=1) > 1"),
 ]
 
 

@@ -24,7 +24,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import int32, int64, uint8, uint16, uint64, uintp
+from llvmlite import ir
+from numba import int32, int64, types, uint8, uint16, uint64, uintp
+from numba.extending import intrinsic
 
 from wsolpipe.maps.compilation import compiled
 
@@ -40,13 +42,17 @@ if TYPE_CHECKING:
 # -- the ring: what the eight pixels around a pixel show about it ----------------------------------------------------
 #
 # Pixels enter a superlevel set in falling order of value, in raster order within a value. When a pixel enters, the
-# neighbours already present show whether it starts a region, joins one, joins several, which sides of a box it may
-# push, and by how much it grows the area within the polygon through pixel centres (``cv2.contourArea``).
+# neighbours already present show whether it starts a region, joins one, joins several, whether it may push a side of a
+# box, and by how much it grows the area within the polygon through pixel centres (``cv2.contourArea``).
 
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 """(dy, dx) of bit 0 to bit 7: clockwise from north-west."""
 
-LEFT, RIGHT, TOP, BOTTOM = 1, 2, 4, 8
+BEFORE = 0b10000111
+"""The neighbours that come before a pixel in raster order."""
+
+MARGIN = 8
+"""Rows, and columns, of the frame around a map: one before it and the others behind it, see `framed`."""
 
 # Which member of a group gives the group's label: best one that entered with a higher value (east to
 # south-west), last the one that entered just before (west), so that a row of labels is not a chain of waits.
@@ -62,13 +68,13 @@ class Tables(NamedTuple):
         Number of groups of neighbours of its kind that are present.
     member : uint8 [256, 4]
         One neighbour (bit) of each group.
-    sides : uint8 [256]
-        Sides of its region's box that the pixel may push: no present neighbour of its kind is as far out.
+    pushes : bool [256]
+        Whether the pixel may push a side of its region's box: no present neighbour of its kind is as far out.
     """
 
     groups: NDArray[np.uint8]
     member: NDArray[np.uint8]
-    sides: NDArray[np.uint8]
+    pushes: NDArray[np.bool_]
 
 
 def _groups(present: set[int], *, diagonal: bool) -> list[set[int]]:
@@ -89,18 +95,14 @@ def _groups(present: set[int], *, diagonal: bool) -> list[set[int]]:
     return groups if diagonal else [group for group in groups if any(bit % 2 for bit in group)]
 
 
-def _sides(present: set[int]) -> int:
+def _pushes(present: set[int]) -> bool:
     offsets = [NEIGHBOURS[bit] for bit in present]
-    return (
-        LEFT * all(x > 0 for _, x in offsets)
-        | RIGHT * all(x < 0 for _, x in offsets)
-        | TOP * all(y > 0 for y, _ in offsets)
-        | BOTTOM * all(y < 0 for y, _ in offsets)
-    )
+    across, down = [x for _, x in offsets], [y for y, _ in offsets]
+    return min(across, default=1) > 0 or max(across, default=-1) < 0 or min(down) > 0 or max(down) < 0
 
 
 def _tables(*, background: bool) -> Tables:
-    count, sides = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
+    count, pushes = np.zeros(256, np.uint8), np.zeros(256, np.bool_)
     member = np.zeros((256, 4), np.uint8)
     for mask in range(256):
         present = {bit for bit in range(8) if (mask >> bit & 1) != background}
@@ -109,8 +111,8 @@ def _tables(*, background: bool) -> Tables:
         for number, group in enumerate(groups):
             legal = [bit for bit in _ASKED if bit in group and (bit % 2 or not background)]
             member[mask, number] = legal[0]
-        sides[mask] = _sides(set().union(*groups))
-    return Tables(count, member, sides)
+        pushes[mask] = _pushes(set().union(*groups))
+    return Tables(count, member, pushes)
 
 
 def _gain(mask: int) -> int:
@@ -126,21 +128,37 @@ GAIN = np.array([_gain(mask) for mask in range(256)], dtype=np.uint8)
 """Twice the polygon area gained: each 2 x 2 block counts one half from its third pixel and one half from its fourth."""
 
 
+def _chosen(first: str) -> Any:
+    """Return a choice between two uint8 that compiled code makes without a branch, so that its loops become vectors."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def choose(_context: Any, _a: Any, _b: Any) -> Any:
+        def generate(_target: Any, builder: Any, _signature: Any, values: Any) -> Any:
+            return builder.select(builder.icmp_unsigned(first, *values), *values)
+
+        return types.uint8(types.uint8, types.uint8), generate
+
+    return choose
+
+
+_larger, _smaller = _chosen(">"), _chosen("<")
+
+
 @compiled
 def ring_codes(values: NDArray[np.uint8], codes: NDArray[np.uint16]) -> None:
     """Write what the ring of each pixel inside the frame shows (``values`` uint8 [P, Q], ``codes`` uint16 [P, Q]).
 
-    The low byte is the mask of the neighbours that enter before the pixel. The high byte names the sides of its
-    region's box that the pixel may push once its *whole level* has entered: where an equal neighbour is farther out,
-    that one will push, and of equal neighbours in one line the first does. Few pixels are left that push at all.
+    The low byte is the mask of the neighbours that enter before the pixel. The bit above it says whether the pixel may
+    push a side of its region's box once its *whole level* has entered: where an equal neighbour is farther out, that
+    one will push, and of equal neighbours in one line the first does. Few pixels are left that push at all.
     """
     one = uintp(1)
-    width = uintp(values.shape[1] - 1)
+    end = uintp(values.shape[1] - MARGIN + 1)
     masks, pushes = np.zeros(values.shape[1], np.uint8), np.zeros(values.shape[1], np.uint8)
-    for row in range(1, values.shape[0] - 1):
+    for row in range(1, values.shape[0] - MARGIN + 1):
         y = uintp(row)
         n, s = y - one, y + one
-        for x in range(one, width):
+        for x in range(one, end):
             w, e = x - one, x + one
             here = values[y, x]
             masks[x] = (
@@ -153,20 +171,16 @@ def ring_codes(values: NDArray[np.uint8], codes: NDArray[np.uint16]) -> None:
                 | uint8(uint8(values[s, w] > here) << uint8(6))
                 | uint8(uint8(values[y, w] >= here) << uint8(7))
             )
-        for x in range(one, width):
+        for x in range(one, end):
             w, e = x - one, x + one
             here = values[y, x]
-            west = max(max(values[n, w], values[y, w]), values[s, w])
-            east = max(max(values[n, e], values[y, e]), values[s, e])
-            north = max(max(values[n, w], values[n, x]), values[n, e])
-            south = max(max(values[s, w], values[s, x]), values[s, e])
-            pushes[x] = (
-                uint8(uint8(max(west, values[n, x]) < here) & uint8(values[s, x] <= here))
-                | uint8((uint8(max(east, values[n, x]) < here) & uint8(values[s, x] <= here)) << uint8(1))
-                | uint8((uint8(max(north, values[y, w]) < here) & uint8(values[y, e] <= here)) << uint8(2))
-                | uint8((uint8(max(south, values[y, w]) < here) & uint8(values[y, e] <= here)) << uint8(3))
-            )
-        for x in range(one, width):
+            west = _larger(_larger(values[n, w], values[y, w]), _larger(values[s, w], values[n, x]))
+            east = _larger(_larger(values[n, e], values[y, e]), _larger(values[s, e], values[n, x]))
+            north = _larger(_larger(values[n, w], values[n, x]), _larger(values[n, e], values[y, w]))
+            south = _larger(_larger(values[s, w], values[s, x]), _larger(values[s, e], values[y, w]))
+            across = uint8(_smaller(west, east) < here) & uint8(values[s, x] <= here)
+            pushes[x] = across | uint8(_smaller(north, south) < here) & uint8(values[y, e] <= here)
+        for x in range(one, end):
             codes[y, x] = uint16(masks[x]) | uint16(uint16(pushes[x]) << uint16(8))
 
 
@@ -181,32 +195,109 @@ def ring_codes(values: NDArray[np.uint8], codes: NDArray[np.uint16]) -> None:
 ROUNDS = 8
 
 
-@compiled
-def _raise_rows(limit: Bytes, level: Bytes, downward: bool, eight: bool) -> bool:
-    """Raise each row from its neighbour row above (downward) or below; return whether any pixel rose.
+def _strip(lanes: int) -> Any:
+    """Return a loop over rows that raises a strip of columns, each row from the one before, which stays in registers.
 
-    Unsigned indices spare the test for negative ones, and rows of their own for the neighbours' maximum and for the
-    changes spare an alias test and a reduction a row: the inner loops become plain vector code.
+    ``raise_strip(limit, level, start, stride, rows, eight)``: ``start`` is the place of the strip's first pixel in the
+    first row that rises, ``stride`` the way to that of the next row, negative for upward. With eight neighbours, the
+    pixels at both ends of a strip's row do not see the neighbour across that is in another strip: what that leaves out,
+    the other direction or the next turn finds.
     """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def raise_strip(_context: Any, limit: Any, level: Any, start: Any, stride: Any, rows: Any, eight: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            vector, index = ir.VectorType(ir.IntType(8), lanes), ir.VectorType(ir.IntType(32), lanes)
+            tops, levels = (context.make_array(signature.args[k])(context, builder, values[k]).data for k in (0, 1))
+            first, step, count = values[2:5]
+
+            def place(data: Any, at: Any) -> Any:
+                return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
+
+            def one_of(how: str, a: Any, b: Any) -> Any:
+                return builder.select(builder.icmp_unsigned(how, a, b), a, b)
+
+            def moved(row: Any, by: int) -> Any:
+                lane = [min(max(k + by, 0), lanes - 1) for k in range(lanes)]
+                return builder.shuffle_vector(row, row, ir.Constant(index, lane))
+
+            def loop(*, across: bool) -> None:
+                before, body = builder.basic_block, builder.append_basic_block()
+                behind = builder.append_basic_block()
+                source = builder.load(place(levels, builder.sub(first, step)), align=1)
+                builder.branch(body)
+                builder.position_at_end(body)
+                number, at, row = builder.phi(first.type), builder.phi(first.type), builder.phi(vector)
+                reach = one_of(">", row, one_of(">", moved(row, -1), moved(row, 1))) if across else row
+                reach = one_of(">", reach, builder.load(place(levels, at), align=1))
+                risen = one_of("<", reach, builder.load(place(tops, at), align=1))
+                builder.store(risen, place(levels, at), align=1)
+                following = builder.add(number, first.type(1))
+                begin = (first.type(0), first, source)
+                for phi, initial, then in zip(
+                    (number, at, row), begin, (following, builder.add(at, step), risen), strict=True
+                ):
+                    phi.add_incoming(initial, before)
+                    phi.add_incoming(then, body)
+                builder.cbranch(builder.icmp_signed("<", following, count), body, behind)
+                builder.position_at_end(behind)
+
+            with builder.if_else(values[5]) as (then, otherwise):
+                with then:
+                    loop(across=True)
+                with otherwise:
+                    loop(across=False)
+            return context.get_dummy_value()
+
+        return types.void(limit, level, types.intp, types.intp, types.intp, types.boolean), generate
+
+    return raise_strip
+
+
+WIDE, MIDDLE, NARROW = 128, 32, 8
+_raise_wide, _raise_middle, _raise_narrow = _strip(WIDE), _strip(MIDDLE), _strip(NARROW)
+
+
+@compiled
+def _raise_down_and_up(limit: Bytes, level: Bytes, eight: bool) -> None:
+    """Raise each row from the row above it, then each from the row below: a strip of columns at a time.
+
+    The last strip reaches back into the one before it.
+    """
+    stride, rows, columns = level.shape[1], level.shape[0] - MARGIN, level.shape[1] - MARGIN
+    lanes = WIDE if columns >= WIDE else MIDDLE if columns >= MIDDLE else NARROW
+    for end in range(lanes, columns + lanes, lanes):
+        x = 1 + min(end, columns) - lanes
+        for start, step in ((stride + x, stride), (rows * stride + x, -stride)):
+            if lanes == WIDE:
+                _raise_wide(limit, level, start, step, rows, eight)
+            elif lanes == MIDDLE:
+                _raise_middle(limit, level, start, step, rows, eight)
+            else:
+                _raise_narrow(limit, level, start, step, rows, eight)
+
+
+@compiled
+def _is_settled(limit: Bytes, level: Bytes, eight: bool) -> bool:
+    """Whether no pixel can rise any more."""
     one = uintp(1)
-    rows, width = level.shape[0] - 2, uintp(level.shape[1])
-    reach = np.zeros(level.shape[1], np.uint8)
-    changes = np.zeros(level.shape[1], np.uint8)
+    rows, end = level.shape[0] - MARGIN, uintp(level.shape[1] - MARGIN + 1)
+    rises = np.zeros(level.shape[1], np.uint8)
+    words = rises.view(np.uint64)
     for step in range(rows):
-        y = uintp(step + 1 if downward else rows - step)
-        z = uintp(step if downward else rows - step + 1)
-        if eight:
-            for x in range(one, width - one):
-                reach[x] = max(max(level[z, x - one], level[z, x]), level[z, x + one])
-        else:
-            for x in range(one, width - one):
-                reach[x] = level[z, x]
-        for x in range(width):
-            old = level[y, x]
-            new = min(limit[y, x], max(reach[x], old))
-            level[y, x] = new
-            changes[x] |= new ^ old
-    return bool(changes.any())
+        n = uintp(step)
+        y, s = n + one, n + uintp(2)
+        for x in range(one, end):
+            w, e = x - one, x + one
+            here = level[y, x]
+            reach = _larger(_larger(level[n, x], level[s, x]), _larger(level[y, w], level[y, e]))
+            if eight:
+                above, below = _larger(level[n, w], level[n, e]), _larger(level[s, w], level[s, e])
+                reach = _larger(reach, _larger(above, below))
+            rises[x] |= _larger(here, _smaller(limit[y, x], reach)) ^ here
+        if step % 16 == 15 and words.any():
+            return False
+    return not words.any()
 
 
 @compiled
@@ -262,8 +353,8 @@ def _settle(limit: Bytes, level: Bytes, eight: bool) -> None:
     # (node p + size): sources leave in falling order, so the first rise of a pixel is its last.
     head = np.full(256, -1, np.int64)
     follow = np.empty(2 * size, np.int64)
-    for y in range(1, height - 1):
-        for p in range(y * width + 1, y * width + width - 1):
+    for y in range(1, height - MARGIN + 1):
+        for p in range(y * width + 1, y * width + width - MARGIN + 1):
             for offset in offsets:
                 q = p + offset
                 if flow[q] < min(flow[p], top[q]):
@@ -279,7 +370,7 @@ def _settle(limit: Bytes, level: Bytes, eight: bool) -> None:
                 new = min(flow[p], top[q])
                 if new > flow[q]:
                     flow[q] = new
-                    if new > 0 and q // width % (height - 1) and q % width % (width - 1):
+                    if new > 0 and 0 < q // width <= height - MARGIN and 0 < q % width <= width - MARGIN:
                         follow[q + size], head[new] = head[new], q + size
 
 
@@ -290,30 +381,27 @@ def flood(limit: Bytes, level: Bytes, eight: bool) -> None:
     Parameters
     ----------
     limit, level : uint8 [P, Q], contiguous
-        Sides multiples of 8. The outermost rows and columns are a frame: they act as sources but never rise.
-        ``level`` <= ``limit`` holds the marker.
+        Framed, see `framed`: the pixels of the frame act as sources but never rise. ``level`` <= ``limit`` holds the
+        marker.
     eight : bool
         Neighbours are all eight pixels around (True) or the four beside (False).
     """
     limit_t = np.empty((limit.shape[1], limit.shape[0]), np.uint8)
     level_t = np.empty_like(limit_t)
     _transpose(limit, limit_t)
-    # One sweep is stable against its own repetition, so four directions in a row without a change are a fixed point.
-    # Without diagonals both sweeps of a turn are, since its lines are apart: one turn without a change is enough.
-    quiet = 0
     for turn in range(2 * ROUNDS):
-        if turn % 2:
+        across = turn % 2 == 1
+        if across:
             _transpose(level, level_t)
         elif turn:
             _transpose(level_t, level)
-        for downward in (True, False):
-            here, top = (level_t, limit_t) if turn % 2 else (level, limit)
-            changed = _raise_rows(top, here, downward, eight)
-            quiet = 1 if changed else quiet + 1
-            if quiet >= 4 or (quiet == 3 and not eight and not downward):
-                if turn % 2:
-                    _transpose(level_t, level)
-                return
+        here, top = (level_t, limit_t) if across else (level, limit)
+        _raise_down_and_up(top, here, eight)
+        # Both ways of rows and of columns settle most maps: to look is cheaper than to go all four ways in vain.
+        if turn and _is_settled(top, here, eight):
+            if across:
+                _transpose(level_t, level)
+            return
     _transpose(level_t, level)
     _settle(limit, level, eight)
 
@@ -398,22 +486,12 @@ def _root(parent: Indices, member: int) -> int:
 
 
 @compiled
-def _push(box: Indices, label: int, x: int, y: int, sides: int) -> bool:
-    """Let a pixel push the named sides of a box; return whether one moved."""
-    pushed = False
-    if sides & LEFT and x < box[label, 0]:
-        box[label, 0] = x
-        pushed = True
-    if sides & TOP and y < box[label, 1]:
-        box[label, 1] = y
-        pushed = True
-    if sides & RIGHT and x > box[label, 2]:
-        box[label, 2] = x
-        pushed = True
-    if sides & BOTTOM and y > box[label, 3]:
-        box[label, 3] = y
-        pushed = True
-    return pushed
+def _push(box: Indices, label: int, x: int, y: int) -> bool:
+    """Let a pixel push the sides of a box; return whether one moved. Without branches, which could not be foreseen."""
+    x0, y0, x1, y1 = box[label, 0], box[label, 1], box[label, 2], box[label, 3]
+    box[label, 0], box[label, 1] = min(x0, x), min(y0, y)
+    box[label, 2], box[label, 3] = max(x1, x), max(y1, y)
+    return bool((x < x0) | (y < y0) | (x > x1) | (y > y1))
 
 
 @compiled
@@ -441,9 +519,7 @@ def _join(parent: Indices, box: Indices, a: int, b: int) -> int:
 
 
 @compiled
-def _enter(
-    p: int, mask: int, sides: int, tables: Tables, offsets: Ints, label: Indices, parent: Indices, box: Indices
-) -> int:
+def _enter(p: int, mask: int, tables: Tables, offsets: Ints, label: Indices, parent: Indices, box: Indices) -> int:
     """Add pixel p, which starts, joins or pushes a region; return the root it is in, negative if no box changed."""
     stride = offsets[5]
     row = np.uint32(p) // np.uint32(stride)
@@ -461,23 +537,24 @@ def _enter(
             here = _join(parent, box, here, other)
             changed = True
     label[p] = here
-    if _push(box, here, x, y, sides):
-        changed = True
+    changed |= _push(box, here, x, y)
     return here if changed else -here
 
 
 @compiled
-def _steps(tables: Tables, stride: int) -> tuple[Ints, Ints]:
-    """Return the offsets [8] of the neighbours, and by mask [256] that of the one to copy a label from, 0 for none.
+def _steps(tables: Tables, stride: int, rising: bool) -> tuple[Ints, Ints]:
+    """Return the offsets [8] of the neighbours, and by code [512] that of the one to copy a label from, 0 for none.
 
-    Only where the neighbours are one group: if the pixel pushes no side either, as most do not, nothing else changes.
+    Only where the neighbours are one group and the pixel pushes no side: then, as for most, nothing else changes.
     """
-    offsets, copies = np.empty(8, np.int64), np.zeros(256, np.int64)
+    offsets, copies = np.empty(8, np.int64), np.zeros(512, np.int64)
     for bit in range(8):
         offsets[bit] = NEIGHBOURS[bit][0] * stride + NEIGHBOURS[bit][1]
-    for mask in range(256):
-        if tables.groups[mask] == 1:
-            copies[mask] = offsets[tables.member[mask, 0]]
+    for code in range(512):
+        mask = code & 255
+        pushes = tables.pushes[mask] if rising else code > 255
+        if tables.groups[mask] == 1 and not pushes:
+            copies[code] = offsets[tables.member[mask, 0]]
     return offsets, copies
 
 
@@ -525,7 +602,7 @@ def _raise_by(
         return
     start, places = _count_values(values, found, n)
     order = _by_falling_value(values, codes, found, n, places)
-    offsets, copies = _steps(tables, values.shape[1])
+    offsets, copies = _steps(tables, values.shape[1], rising)
     limit = bound.ravel()
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
@@ -538,12 +615,11 @@ def _raise_by(
         for k in range(first, stop):
             entry = order[first + stop - 1 - k if rising else k]
             p, mask = int32(entry >> 16), entry & 255
-            sides = int64(tables.sides[mask]) if rising else entry >> 8 & 255
-            copy = copies[mask]
-            if copy != 0 and sides == 0:
+            copy = copies[entry & 511]
+            if copy != 0:
                 label[uintp(p)] = label[uintp(p + copy)]
                 continue
-            region = _enter(p, mask, sides, tables, offsets, label, parent, box)
+            region = _enter(p, mask, tables, offsets, label, parent, box)
             if region > 0:
                 stale[region] = True
                 if tables.groups[mask] == 0:
@@ -633,22 +709,22 @@ def main_areas(level: Bytes, areas: Ints) -> None:
     """Write twice the main region's polygon area at each cut into ``areas`` int64 [256].
 
     A 2 x 2 block counts one half from its third pixel and one half from its fourth: from its second lowest value and
-    its lowest one.
+    its lowest one. A block that reaches into the frame has no third.
     """
     one = uintp(1)
-    rows, width = uintp(level.shape[0] - 1), uintp(level.shape[1] - 1)
+    rows, end = uintp(level.shape[0] - MARGIN + 1), uintp(level.shape[1] - MARGIN + 1)
     values = np.zeros((2, level.shape[1]), np.uint8)
     words, byte, each = values.ravel().view(np.uint64), uint64(255), uint64(0x0101010101010101)
     # Neighbouring blocks often share a value: turns between four histograms keep additions from waiting for each other.
     counts = np.zeros((4, 256), np.int64)
-    for y in range(rows):
-        for x in range(width):
+    for y in range(one, rows):
+        for x in range(one, end):
             left, right = level[y, x], level[y + one, x]
-            low, high = min(left, right), max(left, right)
+            low, high = _smaller(left, right), _larger(left, right)
             left, right = level[y, x + one], level[y + one, x + one]
-            other_low, other_high = min(left, right), max(left, right)
-            values[1, x] = min(low, other_low)
-            values[0, x] = min(max(low, other_low), min(high, other_high))
+            other_low, other_high = _smaller(left, right), _larger(left, right)
+            values[1, x] = _smaller(low, other_low)
+            values[0, x] = _smaller(_larger(low, other_low), _smaller(high, other_high))
         for word in range(words.shape[0]):
             eight = words[word]
             if eight == (eight & byte) * each:
@@ -695,7 +771,10 @@ def _take_larger(values: Bytes, level: Bytes, tables: Tables, areas: Ints, clip:
     ring_codes(values, codes)
     order = _by_falling_value(values, codes, found, n, places)
     sunk = level.ravel()
-    offsets, copies = _steps(tables, values.shape[1])
+    offsets, copies = _steps(tables, values.shape[1], False)
+    for code in range(512):
+        if code & BEFORE == 0:  # it may be its region's first in raster order
+            copies[code] = 0
     label = np.empty(values.size, np.int32)
     parent, box = np.zeros(n + 1, np.int32), np.empty((n + 1, 4), np.int32)
     floor, area, first = np.empty(n + 1, np.uint8), np.zeros(n + 1, np.int64), np.empty(n + 1, np.int32)
@@ -703,19 +782,19 @@ def _take_larger(values: Bytes, level: Bytes, tables: Tables, areas: Ints, clip:
     for value in range(255, lowest, -1):
         for k in range(start[value], start[value - 1]):
             entry = order[k]
-            p, mask, sides = int32(entry >> 16), entry & 255, entry >> 8 & 255
-            copy = copies[mask]
-            if copy != 0 and sides == 0:
+            p, mask = int32(entry >> 16), entry & 255
+            copy = copies[entry & 511]
+            if copy != 0:
                 region = _root(parent, label[uintp(p + copy)])
                 label[uintp(p)] = region
             else:
-                region = abs(_enter(p, mask, sides, tables, offsets, label, parent, box))
+                region = abs(_enter(p, mask, tables, offsets, label, parent, box))
                 if mask == 0:
                     floor[region], first[region] = sunk[p], p
                     alive[living] = region
                     living += 1
+                first[region] = min(first[region], p)
             area[region] += GAIN[mask]
-            first[region] = min(first[region], p)
         cut, kept, chosen = value - 1, 0, 0
         for k in range(living):
             region = alive[k]
@@ -782,11 +861,17 @@ def iou_by_cut(boxes: Indices, peak: int, truth: Floats, starts: Ints, unit: flo
 
 
 @compiled
+def framed_side(side: int) -> int:
+    """Return the side of a framed map."""
+    return (side + 7) // 8 * 8 + MARGIN
+
+
+@compiled
 def quantised(score: Floats) -> tuple[Bytes, bool]:
     """Return ``trunc(255 * score)`` of a map float64 [H, W], framed, and whether all of it was in [0, 1]."""
     height, width = uintp(score.shape[0]), uintp(score.shape[1])
     one = uintp(1)
-    values = np.zeros(((score.shape[0] + 9) // 8 * 8, (score.shape[1] + 9) // 8 * 8), np.uint8)
+    values = np.zeros((framed_side(score.shape[0]), framed_side(score.shape[1])), np.uint8)
     wrong = 0
     for y in range(height):
         for x in range(width):
@@ -796,9 +881,12 @@ def quantised(score: Floats) -> tuple[Bytes, bool]:
 
 
 def framed(values: Bytes) -> Bytes:
-    """Return a map [H, W] with a frame of zeros, at least one pixel wide, its sides multiples of 8."""
+    """Return a map [H, W] with a frame of zeros: a row above, a column on the left, `MARGIN` - 1 below and right.
+
+    And as many more as make both sides multiples of 8: rows are whole words then, and so are the loops over them.
+    """
     height, width = values.shape
-    frame = np.zeros(((height + 9) // 8 * 8, (width + 9) // 8 * 8), np.uint8)
+    frame = np.zeros((framed_side(height), framed_side(width)), np.uint8)
     frame[1 : height + 1, 1 : width + 1] = values
     return frame
 
@@ -816,6 +904,6 @@ def filled(values: Bytes) -> Bytes:
     """Return a framed map with its holes filled: background joins the outside through the four sides of a pixel."""
     limit = ~values
     level = np.zeros_like(values)
-    level[0], level[-1], level[:, 0], level[:, -1] = 255, 255, 255, 255
+    level[0], level[1 - MARGIN :], level[:, 0], level[:, 1 - MARGIN :] = 255, 255, 255, 255
     flood(limit, level, False)
     return np.asarray(~level)
