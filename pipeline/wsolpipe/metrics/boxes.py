@@ -54,6 +54,8 @@ def as_boxes(boxes: ArrayLike) -> Floats:
     if array.ndim != 2 or array.shape[1] != 4:
         msg = f"boxes must have the shape [N, 4], not {list(array.shape)}"
         raise DataError(msg)
+    if (array[:, :2] <= array[:, 2:]).all():  # of NaN it is false
+        return array
     array = array[~np.isnan(array).any(axis=1)]
     inverted = np.flatnonzero((array[:, 2] < array[:, 0]) | (array[:, 3] < array[:, 1]))
     if inverted.size:
