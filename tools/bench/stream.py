@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 BATCH, SIDE, CROP = 32, 256, 224
+RGB = "image made of rgb by the loop"
+LIMIT, LIMIT_RGB = 0.55, 0.75
+"""Shares of the plain loop, which neither reads a store nor normalises; the second where the stream does not either."""
 
 
 class PlainImages(Dataset[torch.Tensor]):
@@ -116,8 +119,9 @@ def split_time(store: TinyStore, rows: int) -> dict[str, float]:
 def figures_of(name: str, found: dict[str, float]) -> list[Figure]:
     """The stream beside the plain loop, and its rows a second."""
     spread = found["ratio_lowest"], found["ratio_highest"]
+    limit = LIMIT_RGB if name.endswith(RGB) else LIMIT
     return [
-        Figure(name=f"stream / plain loop, {name}", value=found["ratio"], spread=spread),
+        Figure(name=f"stream / plain loop, {name}", value=found["ratio"], limit=limit, spread=spread),
         Figure(name=f"stream, {name}", value=found["stream_rows_per_second"], unit="rows/s"),
     ]
 
@@ -141,9 +145,7 @@ def main() -> int:
             name = f"{workers} processes"
             result[name] = compare(rows, repeats, stream_of(store, workers), plain_loader(store, workers, draft=True))
             grids = stream_of(store, workers, normalised=False)
-            result[name + ", image made of rgb by the loop"] = compare(
-                rows, repeats, grids, plain_loader(store, workers, draft=True)
-            )
+            result[f"{name}, {RGB}"] = compare(rows, repeats, grids, plain_loader(store, workers, draft=True))
         result["CPU ms a row"] = split_time(store, rows)
     figures = []
     for name, value in result.items():
