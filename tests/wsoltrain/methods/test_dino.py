@@ -17,8 +17,9 @@ from wsolpipe.stages.cls_maps import ClsMaps
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.methods.dino import cut_views
 from wsoltrain.pseudo.random import RowDraws
-from wsoltrain.training.loop import Trainer
+from wsoltrain.training.loop import ALONE, Trainer
 from wsoltrain.training.recipe_file import load_recipe
+from wsoltrain.training.settings import open_stream
 
 SMALL = {"local_views": 2, "local_size": 16, "outputs": 12, "hidden": 16, "bottleneck": 8}
 
@@ -56,9 +57,6 @@ def test_loss_teacher_and_centre_are_those_of_the_paper(method, batch):
     before = {name: value.clone() for name, value in method.teacher.named_parameters()}
     centre = method.centre.double().numpy().copy()
     loss = method.losses(batch, "distil", 0).parts["distillation"]
-    for name, value in method.teacher.named_parameters():
-        wanted = 0.5 * before[name] + 0.5 * dict(method.student.named_parameters())[name]
-        torch.testing.assert_close(value, wanted)
     theirs, own = answers(method, "teacher", views[:2]), answers(method, "student", views)
     total = [
         -(softmax((answer - centre) / 0.04) * np.log(softmax(mine / 0.1))).sum(1).mean()
@@ -68,10 +66,38 @@ def test_loss_teacher_and_centre_are_those_of_the_paper(method, batch):
     ]
     assert len(total) == 6
     assert loss.item() == pytest.approx(np.mean(total), rel=1e-4)
-    np.testing.assert_allclose(method.centre, 0.75 * centre + 0.25 * np.concatenate(theirs).mean(0), atol=1e-6)
     torch.autograd.backward(loss)
+    method.after_step()
+    for name, value in method.teacher.named_parameters():
+        wanted = 0.5 * before[name] + 0.5 * dict(method.student.named_parameters())[name]
+        torch.testing.assert_close(value, wanted)
+    np.testing.assert_allclose(method.centre, 0.75 * centre + 0.25 * np.concatenate(theirs).mean(0), atol=1e-6)
     assert all(parameter.grad is None for parameter in method.teacher.parameters())
     assert all(parameter.grad is not None for parameter in method.student_head.parameters())
+
+
+def test_a_step_of_several_batches_moves_teacher_and_centre_once(method, batch):
+    with torch.no_grad():
+        for parameter in method.student.parameters():
+            parameter.add_(1.0)
+    before = method.teacher.cls_token.clone()
+    parts = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 2), slice(2, 5))]
+    theirs = [answers(method, "teacher", [part["views0"], part["views1"]]) for part in parts]
+    for part in parts:
+        method.losses(part, "distil", 0)
+    method.after_step()
+    torch.testing.assert_close(method.teacher.cls_token, before + 0.5)
+    mean = np.concatenate([answer for pair in theirs for answer in pair]).mean(0)
+    np.testing.assert_allclose(method.centre, 0.25 * mean, atol=1e-6)
+
+
+def test_views_are_cut_from_whole_images_of_another_size(tmp_path):
+    store = build_store(tmp_path, rows=8, sizes=(30, 40))
+    given = {"backbone": NAME, "model_args": VIT, "weights": None, "size": 16, "resize": 36, "batch": 8, "flip": 0.0}
+    recipe = load_recipe("dino", dataset="tiny", changes=given)
+    (batch,) = open_stream(recipe, settings(store, tmp_path / "run", maps=None, workers=0), ALONE)
+    assert batch["image"].shape == (8, 3, 36, 36)
+    assert (batch["window"][:, :3] == torch.tensor([0, 0, 36])).all()  # left, top, side
 
 
 def test_views_hold_what_their_draws_say():

@@ -62,6 +62,8 @@ class Reads:
         Frames of a video whose maps, and pixels, come with each frame.
     labels : bool
         Whether an image without a label is left out.
+    whole : bool
+        Images come whole, squashed to a square with sides of ``resize``: the method cuts its own views of them.
     """
 
     maps: str | None = None
@@ -69,6 +71,7 @@ class Reads:
     artifacts: tuple[ArtifactFile, ...] = ()
     window: Window = field(default_factory=Window)
     labels: bool = True
+    whole: bool = False
 
 
 class Processes(Protocol):
@@ -301,6 +304,9 @@ class Method(nn.Module, ABC, Generic[K]):
         epoch : int
             Of the whole run, from 0.
         """
+
+    def after_step(self) -> None:
+        """Do what follows each update of the weights, whose batches `losses` saw; nothing by default."""
 
     @abstractmethod
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:

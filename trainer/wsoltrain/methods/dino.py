@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch
     from wsoltrain.pseudo.random import RowDraws
 
-_DRAWS = 6  # of a view: area, aspect, two of its place, flip, brightness
+_DRAWS = 6  # of a view: area, aspect, two of its place, flip, contrast
 
 
 class DinoKeys(BackboneKeys):
@@ -41,7 +41,9 @@ class DinoKeys(BackboneKeys):
     local_area: tuple[float, float] = Field(
         (0.05, 0.5), description="Least and greatest share of the image in a local view"
     )
-    brightness: float = Field(0.4, ge=0, lt=1, description="Views are made up to this share brighter or darker")
+    contrast: float = Field(
+        0.4, ge=0, lt=1, description="Contrast of views, about the mean colour, varies up to this share"
+    )
     outputs: int = Field(65536, ge=2, description="Outputs of the heads")
     hidden: int = Field(2048, ge=1, description="Width of the heads' hidden layers")
     bottleneck: int = Field(256, ge=1, description="Width before the last layer of the heads")
@@ -87,6 +89,7 @@ class Dino(Method[DinoKeys]):
     teacher: Any
     reader: list[ClassTokenAttention]
     centre: Tensor
+    answers: list[Tensor]
 
     def __init__(self, keys: DinoKeys, task: Task) -> None:
         super().__init__(keys, task)
@@ -103,11 +106,12 @@ class Dino(Method[DinoKeys]):
         )
         self.reader = [ClassTokenAttention(self.teacher, (len(self.teacher.blocks) - 1,), model=what)]  # no submodule
         self.register_buffer("centre", torch.zeros(keys.outputs))
+        self.answers = []  # of the teacher, to the batches of the step at hand
 
     @classmethod
     def reads(cls, keys: DinoKeys) -> Reads:  # noqa: ARG003
-        """Return nothing of the store, labels neither."""
-        return Reads(labels=False)
+        """Return whole images, and nothing of the store, labels neither."""
+        return Reads(labels=False, whole=True)
 
     def phases(self) -> list[Phase]:
         """Return one phase that trains the student."""
@@ -120,7 +124,7 @@ class Dino(Method[DinoKeys]):
         kinds = [(keys.global_area, self.task.size)] * 2 + [(keys.local_area, keys.local_size)] * keys.local_views
         numbers = draws.uniform(_DRAWS * len(kinds)).to(image).view(len(image), len(kinds), _DRAWS)
         views = {
-            f"views{number}": cut_views(image, numbers[:, number], area, side, keys.brightness)
+            f"views{number}": cut_views(image, numbers[:, number], area, side, keys.contrast)
             for number, (area, side) in enumerate(kinds)
         }
         return {**batch, **views}
@@ -129,7 +133,6 @@ class Dino(Method[DinoKeys]):
         """Return the cross-entropy of the teacher's answers and the student's to other views of an image."""
         del phase, epoch
         keys, views = self.keys, [batch[f"views{number}"] for number in range(2 + self.keys.local_views)]
-        self._follow()
         with torch.no_grad(), self.task.autocast():
             answers = [self.teacher_head(class_tokens(self.teacher, view)).float() for view in views[:2]]
         shares = [((answer - self.centre) / keys.teacher_temperature).softmax(1) for answer in answers]
@@ -144,25 +147,23 @@ class Dino(Method[DinoKeys]):
             for other, student in enumerate(students)
             if other != place
         ]
-        self._move_centre(torch.cat(answers))
+        self.answers += answers
         return Losses({"distillation": torch.stack(pairs).mean()})
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the teacher towards the student, and the centre towards the teacher's mean answer of all processes."""
+        for mine, its in ((self.teacher, self.student), (self.teacher_head, self.student_head)):
+            for own, other in zip(mine.parameters(), its.parameters(), strict=True):
+                own.lerp_(other.detach(), 1 - self.keys.momentum_teacher)
+        answers, processes = torch.cat(self.answers), self.task.processes
+        self.answers = []
+        total = processes.sum(answers.sum(0))
+        self.centre.lerp_(total / (len(answers) * processes.world), 1 - self.keys.momentum_centre)
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:  # noqa: ARG002 - one map for all
         """Return the teacher's class-token attention in its last block, averaged over heads."""
         return Prediction(self.reader[0](image)[:, 0].mean(1), False, None)
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the teacher towards the student, as the last step left it."""
-        for mine, its in ((self.teacher, self.student), (self.teacher_head, self.student_head)):
-            for own, other in zip(mine.parameters(), its.parameters(), strict=True):
-                own.lerp_(other.detach(), 1 - self.keys.momentum_teacher)
-
-    @torch.no_grad()
-    def _move_centre(self, answers: Tensor) -> None:
-        """Move the centre towards the mean answer of all processes."""
-        total, count = self.task.processes.sum(answers.sum(0)), len(answers) * self.task.processes.world
-        self.centre.lerp_(total / count, 1 - self.keys.momentum_centre)
 
 
 def class_tokens(vit: Any, images: Tensor) -> Tensor:
@@ -174,20 +175,20 @@ def class_tokens(vit: Any, images: Tensor) -> Tensor:
     return tokens[:, 0]
 
 
-def cut_views(images: Tensor, draws: Tensor, area: tuple[float, float], side: int, brightness: float) -> Tensor:
-    """Cut one view of each image: a part of it, of some aspect, perhaps mirrored, perhaps brighter.
+def cut_views(images: Tensor, draws: Tensor, area: tuple[float, float], side: int, contrast: float) -> Tensor:
+    """Cut one view of each image: a part of it, of some aspect, perhaps mirrored, of more or less contrast.
 
     Parameters
     ----------
     images : float Tensor [B, 3, H, W]
-        Normalised; brightness is a factor on the normalised values.
+        Normalised; contrast is a factor on the normalised values.
     draws : float Tensor [B, 6]
         Uniform in 0..1.
     area : two floats
         Range of the share of the image that it holds.
     side : int
         Of the view, pixels.
-    brightness : float
+    contrast : float
         Largest change.
 
     Returns
@@ -203,4 +204,4 @@ def cut_views(images: Tensor, draws: Tensor, area: tuple[float, float], side: in
     matrix[:, 0, 2], matrix[:, 1, 2] = (1 - wide) * (2 * draws[:, 2] - 1), (1 - high) * (2 * draws[:, 3] - 1)
     grid = F.affine_grid(matrix, [len(images), 3, side, side], align_corners=False)
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return views * (1 + brightness * (2 * draws[:, 5] - 1)).view(-1, 1, 1, 1)
+    return views * (1 + contrast * (2 * draws[:, 5] - 1)).view(-1, 1, 1, 1)

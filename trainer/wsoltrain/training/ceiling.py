@@ -61,7 +61,7 @@ def train_ceiling(
     """
     config = ItemConfig(
         labelling, root=root, size=recipe.size, mean=recipe.mean, std=recipe.std, flip=recipe.flip, seed=recipe.seed,
-        resize=recipe.resize or round(recipe.size * 8 / 7),
+        resize=recipe.squashed,
     )  # fmt: skip
     stream = Stream(config, batch_size=recipe.batch, workers=workers, drop_last=True)
     classes = stream.items.rows.classes or int(stream.items.rows.labels.max()) + 1

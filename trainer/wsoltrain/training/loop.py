@@ -208,6 +208,7 @@ class Trainer:
         if recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
         optimiser.step()
+        self.model.after_step()
         if self.average is not None:
             self.average.update(self.model, self.step)
         self.lap("optimiser")

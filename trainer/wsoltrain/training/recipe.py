@@ -90,6 +90,11 @@ class Recipe(Keys):
             msg = "schedule=multi_step needs milestones"
             raise ConfigError(msg, hint="milestones=[30,60]")
 
+    @property
+    def squashed(self) -> int:
+        """Side to which an image is squashed before it is cropped, pixels."""
+        return self.resize or round(self.size * 8 / 7)
+
     def reads(self) -> Reads:
         """Return what of the store its method is trained on."""
         return find_method(self.method).reads(self)

@@ -87,8 +87,8 @@ def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
     reads = recipe.reads()
     stream = Stream(
         ItemConfig(
-            settings.labelling, root=settings.root, size=recipe.size, mean=recipe.mean, std=recipe.std,
-            resize=recipe.resize or round(recipe.size * 8 / 7), flip=recipe.flip, seed=recipe.seed,
+            settings.labelling, root=settings.root, size=recipe.squashed if reads.whole else recipe.size,
+            resize=recipe.squashed, mean=recipe.mean, std=recipe.std, flip=recipe.flip, seed=recipe.seed,
             one_per_group=recipe.one_per_group, frames_per_group=recipe.frames_per_group,
             window=reads.window, need_label=reads.labels,
             vflip=recipe.vflip, jitter=recipe.jitter,
