@@ -357,10 +357,8 @@ def shaped(prediction: Prediction, images: int, name: str) -> Prediction:
 
     Parameters
     ----------
-    images : int
-        Images that were given.
-    name : str
-        Of the method.
+    images, name : int, str
+        Images that were given, and the method's name, for the message.
 
     Raises
     ------
@@ -382,12 +380,8 @@ def checked(prediction: Prediction, images: int, name: str, *, rows: Iterable[in
 
     Parameters
     ----------
-    images : int
-        Images that were given.
-    name : str
-        Of the method.
-    rows : iterable of int, optional
-        Rows of the images, for the message.
+    images, name, rows : int, str, iterable of int
+        Images that were given, and for the message the method's name and rows of the images.
 
     Raises
     ------
