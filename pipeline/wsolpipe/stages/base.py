@@ -30,6 +30,8 @@ T = TypeVar("T")
 V = TypeVar("V")
 P = TypeVar("P", bound="StageParams")
 Array = np.ndarray[Any, Any]
+Advice = tuple[str, str]
+"""What to type or where to look, and why it may help."""
 
 
 class ExecutionOnly:
@@ -301,6 +303,14 @@ class _Configured(ABC, Generic[P]):
     def needs(cls, params: P, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
         """Stages that are read with these parameters: all that ``stages.yaml`` declares, or fewer."""
         return declared
+
+    @classmethod
+    def advice(cls, params: P) -> tuple[Advice, ...]:  # noqa: ARG003
+        """What to try where results are below a centred box, the likeliest first; nothing that `params` have already.
+
+        That of the stages that were read follows by itself. `params` are as the store keeps them, not validated.
+        """
+        return ()
 
 
 class Stage(_Configured[P]):
