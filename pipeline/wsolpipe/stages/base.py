@@ -376,6 +376,11 @@ class ArtifactStage(_Configured[P]):
         return ()
 
     @classmethod
+    def rows_read(cls, params: P, rows: int) -> int:  # noqa: ARG003
+        """How many of `rows` in the splits needed are worked on: what its time grows with."""
+        return rows
+
+    @classmethod
     def without_split(cls, params: P, split: str) -> str | None:  # noqa: ARG003
         """What to type when the data set lacks a needed split."""
         return None
