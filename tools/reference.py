@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.main import COMMANDS as PIPELINE
-from wsolpipe.evaluate.glossary import GLOSSARY
+from wsolpipe.evaluate.glossary import read_glossary
 from wsolpipe.keys.models import keys_of
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
@@ -93,7 +93,7 @@ def _glossary() -> str:
         "`--json` and in files a `fraction` is held as 0 to 1, the rest as printed. `wsolpipe eval glossary=true` "
         "shows this table."
     )
-    rows = [[entry.shown, f"`{entry.name}`", entry.kind, entry.meaning] for entry in GLOSSARY]
+    rows = [[entry.shown, f"`{entry.name}`", entry.kind, entry.meaning] for entry in read_glossary().values()]
     table = _rows(["in tables", "in JSON", "held as", "meaning"], rows)
     return f"{NOTE}\n# Figures and what they mean\n\n{words}\n\n{table}\n"
 

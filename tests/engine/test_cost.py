@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
 from click.testing import CliRunner
 
+from wsolpipe.cli import plan
 from wsolpipe.cli.plan import command
 from wsolpipe.cli.run import command as run
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
+from wsolpipe.engine.cost import Cost
+from wsolpipe.stages.registry import load_registry
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,60 @@ def test_hours_of_a_gpu_are_gpu_hours(store, tmp_path):
     found = costs(str(tmp_path / "s"), "stage=cls_maps", "images=14400")["cls_maps"]
     assert found["device"] == "cuda"
     assert found["hours"] == found["gpu_hours"] == pytest.approx(1.0)
+
+
+def test_hours_of_a_trained_artifact_grow_with_the_rows_it_is_trained_on(store, tmp_path):
+    shutil.copytree(store, tmp_path / "s")
+    words = ["classifier.epochs=1", "classifier.measure=[]"]
+    made = [
+        "stage=classifier,text_anchors",
+        "dataset=demo",
+        f"store={tmp_path / 's'}",
+        "limit=12",
+        "device=cpu",
+        *words,
+    ]
+    assert CliRunner().invoke(run, made, catch_exceptions=False).exit_code == 0
+    asked = ["stage=classifier,text_anchors", *words]
+    dataset = open_store(str(tmp_path / "s"))["demo"]
+    record, anchors = (dataset.artifact(stage).record for stage in ("classifier", "text_anchors"))
+    found = costs(str(tmp_path / "s"), *asked, "images=1281167")
+    assert found["classifier"]["measured_rows"] == 12
+    assert found["classifier"]["hours"] == pytest.approx(record.seconds / 12 * 1_281_167 / 3600)
+    assert found["classifier"]["bytes"] == sum(item.bytes for item in record.objects.values())
+    assert found["text_anchors"]["hours"] == pytest.approx(anchors.seconds / 3600), "it reads no image"
+    assert (found["text_anchors"]["images"], found["text_anchors"]["rate"]) == (None, None)
+    assert costs(str(tmp_path / "s"), *asked)["classifier"]["images"] == 12, "of the train split, not of val"
+    shutil.rmtree(tmp_path / "s" / "demo" / "train" / "index")
+    unknown = costs(str(tmp_path / "s"), *asked, "images=1281167")["classifier"]
+    assert (unknown["rate"], unknown["hours"], unknown["measured_rows"]) == (None, None, 0)
+
+
+def test_a_weight_is_chosen_on_some_rows_however_many_there_are():
+    kind, params = load_registry().load("refine_weight"), load_registry().params("refine_weight")
+    assert (kind.rows_read(params, 500), kind.rows_read(params, 1_281_167)) == (500, 2000)
+
+
+@pytest.mark.parametrize("mixed", ["images", "devices", "both"])
+def test_the_table_of_costs_fits_80_columns_without_breaking_a_word_or_a_number(monkeypatch, capsys, mixed):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    stages = ["cls_maps", "classifier", "clipseg_cams", "val_boxes", "refine_weight", "refine", "regions"]
+    found = [
+        Cost(stage, "cuda" if number % 2 and mixed != "images" else "cpu", 1_281_167, 1_281_167, 1234.567, 1234.5678,
+             0.0, 12_345, 77_367 << 20, exact=False)
+        for number, stage in enumerate(stages)
+    ]  # fmt: skip
+    if mixed != "devices":
+        found.append(Cost("proposals", "cpu", 50_000, 50_000, 0.0213, 0.003, 0.0, 1, 5 << 20, exact=True))
+    plan._print_costs(found)
+    told = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, told.splitlines())) <= 80
+    for stage in stages:
+        assert f" {stage}* " in told
+    assert told.count("1,234.6") == 2 * len(stages)
+    assert told.count("77,367.0") == len(stages)
 
 
 @pytest.mark.parametrize(

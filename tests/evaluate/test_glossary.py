@@ -5,22 +5,21 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import wsolpipe
-from wsolpipe.evaluate.glossary import GLOSSARY, format_figure, kind_of, shown_name
+from wsolpipe.evaluate.glossary import ENDINGS, find_entry, format_figure, read_glossary, shown_name
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation
 from wsolpipe.metrics.boxes import BoxEvaluation
 from wsolpipe.metrics.pixels import PixelEvaluation
 
-WORDS = {"tau_from", "labels", "convention", "thresholds"}  # not figures
-NAMES = {entry.name for entry in GLOSSARY}
+NAMES = set(read_glossary())
 
 
 def figures() -> dict[str, object]:
     boxes = MaxBoxEvaluation()
-    found = {**boxes.result(), **BoxEvaluation().result(), **PixelEvaluation().result()}
-    return {name: value for name, value in found.items() if name not in WORDS}
+    return {**boxes.result(), **BoxEvaluation().result(), **PixelEvaluation().result()}
 
 
 @pytest.mark.parametrize("name", sorted(figures()))
@@ -38,7 +37,20 @@ def test_no_entry_stands_for_nothing():
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    assert {name for name in NAMES if name not in words and not name.startswith("box_maxboxacc_")} <= {"rows"}
+    composed = ("box_maxboxacc_", "IoU-", "rows_pointing", "rows_top", "rows_fallback_", "*_")  # of parts
+    assert {name for name in NAMES if name not in words and not name.startswith(composed)} == set()
+    assert {name.removeprefix("*") for name in NAMES if name.startswith("*")} <= ENDINGS.keys()
+
+
+def test_true_negatives_of_pixels_are_a_share_of_background_pixels():
+    """The figure and its explanation say the same."""
+    pixels = PixelEvaluation(thresholds=10)
+    score, mask = np.zeros((4, 5)), np.zeros((4, 5))
+    mask[0] = 1
+    score[0], score[1] = 1.0, 0.8  # 5 of 15 background pixels are above the threshold
+    pixels.add(score, mask)
+    assert pixels.result(tau=0.5)["true_negative_rate"] == pytest.approx(10 / 15)
+    assert "background pixels" in read_glossary()["true_negative_rate"].meaning
 
 
 @pytest.mark.parametrize(
@@ -54,6 +66,19 @@ def test_no_entry_stands_for_nothing():
         ("rows", 96, 96),
         ("labels", "true", "true"),
         ("iou", None, None),
+        ("iou_at_tau", 0.6153, "61.5"),
+        ("MaxBoxAcc_at_tau", 61.53, "61.5"),
+        ("pixel_iou_by_noisy", 0.384, "38.4"),
+        ("boxes iou_top1", 0.611, "61.1"),
+        ("boxes recall50_top1", 0.7604, "76.0"),
+        ("video stability", 0.788123456, "78.8"),
+        ("video CorLoc_of_groups", 80.9027777, "80.9"),
+        ("intervals MaxBoxAccV2_50", 26.6667, "26.7"),
+        ("CorLoc tau 3", 0.25, "0.250"),
+        ("values_inside", [0.016541180910379122, 0.5], "1.7 50.0"),
+        ("CorLoc oracle", True, "yes"),
+        ("w", 0.4, "0.40"),
+        ("level", 0.05, "5.0"),
     ],
 )
 def test_figures_are_printed_in_one_convention(name, value, told):
@@ -64,4 +89,5 @@ def test_names_of_tables_are_words():
     assert shown_name("iou_upper") == "IoU, best of all"
     assert shown_name("MaxBoxAccV2 30") == "MaxBoxAccV2 30"
     assert shown_name("of_no_entry") == "of_no_entry"
-    assert kind_of("of_no_entry") is None
+    assert shown_name("video CorLoc_of_groups") == "video CorLoc, mean of clips"
+    assert find_entry("of_no_entry") is None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Body = Callable[[tuple[str, ...], bool], int]
 _KEY = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8}\b")
+_NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
 #: Characters that a column of text keeps beside columns of single words.
 LEAST_TEXT = 14
 _NOTHING = ("–", "", "0", "0.000", "0 s")
@@ -257,6 +258,8 @@ def print_skipped(folders: Iterable[str]) -> None:
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value) is not None
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 

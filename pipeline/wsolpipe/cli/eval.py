@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import configure, make_command, print_table
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys
@@ -118,12 +118,13 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     Boxes are compared with ground truth or pseudo-labels. Maps need a threshold: without tau= or tau_from= each
     figure takes its own best, as the field does. stage=classifier shows the accuracy measured when it was made.
     """
+    from wsolpipe.cli.figure_tables import show_glossary
     from wsolpipe.cli.run_tables import show_runs
     from wsolpipe.keys.values import split_words
 
     given = split_words(words)
     if given.get("glossary") == "true":
-        return _show_glossary(as_json)
+        return show_glossary(as_json=as_json)
     if "runs" in given:
         keys = tuple(key for key in KEYS if key.name in {"runs", "metric", "annotators"})
         named = [f"{name}={text}" for name, text in given.items()]
@@ -168,6 +169,7 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
 
 
 def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) -> int:
+    from wsolpipe.cli.figure_tables import print_alarms, show_artifact, show_evaluated
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.engine.session import Session
@@ -181,7 +183,7 @@ def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) 
     reads_images = bool(given["select"]) or (given["classifier"] or "").partition(":")[0] == CLASSIFIER
     session = Session.open(config, need_root=reads_images)
     if config.stage and session.registry[config.stage[0]].kind == "artifact":
-        return _show_artifact(session, given.get("key"), as_json)
+        return show_artifact(session, given.get("key"), as_json=as_json)
     known = session.dataset.splits
     splits = config.split or (next((name for name in PREFERRED_SPLITS if name in known), known[0]),)
     stage = config.stage[0] if config.stage else None
@@ -191,11 +193,14 @@ def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) 
     if given.get("csv"):
         write_csv(Path(given["csv"]), found)
     drawn = [path for item in found for path in write_plots(Path(given["plots"]), item)] if given.get("plots") else []
-    results = [{**item.figures, **({"plots": [str(path) for path in drawn]} if drawn else {})} for item in found]
     if as_json:
+        results = [{**item.figures, **({"plots": [str(path) for path in drawn]} if drawn else {})} for item in found]
         print_json(results[0] if len(results) == 1 else results)
     else:
-        _show(results)
+        show_evaluated(found)
+        for path in drawn:
+            print(path)
+    print_alarms(found, session.registry, error=as_json)
     return 0
 
 
@@ -215,98 +220,3 @@ def _asking(session: Session, options: Options, given: dict[str, Any]) -> Option
         options,
         ranks=lambda rows: find_ranks(results, given["classifier"], rows, root, device=device, threads=threads),
     )
-
-
-def _show_artifact(session: Session, key: str | None, as_json: bool) -> int:
-    """Show the accuracy or the curve that an artifact recorded; refuse one that has neither."""
-    from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.lookup import find_artifact
-    from wsolpipe.evaluate.glossary import format_figure, shown_name
-
-    stage, asked = session.config.stage[0], session.config.split
-    artifact = find_artifact(session, stage, key=key)
-    summary = dict(artifact.record.summary) if artifact.record else {}
-    if isinstance(summary.get("curve"), list):
-        return _show_curve({"stage": stage, "dataset": artifact.dataset, "key": artifact.key, **summary}, as_json)
-    accuracy = summary.get("accuracy")
-    if not isinstance(accuracy, dict):
-        msg = f"stage {stage} is an artifact of the whole data set: it has neither boxes, maps nor masks to score"
-        raise ConfigError(msg, hint=f"wsolpipe report dataset={session.config.dataset} shows what was recorded of it")
-    accuracy = {split: figures for split, figures in accuracy.items() if not asked or split in asked}
-    if as_json:
-        print_json({"stage": stage, "dataset": artifact.dataset, "key": artifact.key, **summary, "accuracy": accuracy})
-        return 0
-    names = list(dict.fromkeys(name for figures in accuracy.values() for name in figures))
-    rows = [[split, *(format_figure(name, figures.get(name)) for name in names)] for split, figures in accuracy.items()]
-    print_table([f"{stage} {artifact.key}", *(shown_name(name) for name in names)], rows)
-    return 0
-
-
-def _show_curve(found: dict[str, Any], as_json: bool) -> int:
-    """Show what a weight was chosen by."""
-    if as_json:
-        print_json(found)
-        return 0
-    points = found["curve"]
-    title = f"{found['stage']} {found['key']}: w {found['w']:g} by {found['metric']} on {found['rows']} rows"
-    names = sorted(points[0], key=lambda name: name != "w")
-    print_table(names, [[point[name] for name in names] for point in points], title=f"{title}, {found['against']}")
-    return 0
-
-
-def _show(results: list[dict[str, Any]]) -> None:
-    from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
-
-    first = results[0]
-    hidden = {"stage", "maps", "dataset", "split", "key", "noise", "plots"}
-    flat = [_flat({name: value for name, value in result.items() if name not in hidden}) for result in results]
-    names = list(dict.fromkeys(name for result in flat for name, value in result.items() if value is not None))
-    subject = f"{first['stage']} {first['key']}" if "stage" in first else f"maps {first['maps']}"
-    print_table(
-        [subject, *(result["split"] for result in results)],
-        [[shown_name(name), *(format_figure(name, result.get(name)) for result in flat)] for name in names],
-    )
-    print(UNITS)
-    for result in results:
-        if result.get("noise"):
-            lines = result["noise"]
-            cells = [[format_figure(name, value) for name, value in line.items()] for line in lines]
-            print_table([shown_name(name) for name in lines[0]], cells, title=f"noise, {result['split']}")
-        for path in result.get("plots", ()):
-            print(path)
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Nested figures under joined names; an interval or test in one cell."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if not isinstance(value, dict):
-            flat[name] = value
-        elif {"difference", "low"} & set(value):
-            flat[name] = _span(name, value)
-        else:
-            flat |= {f"{name} {key}": inner for key, inner in _flat(value).items()}
-    return flat
-
-
-def _span(name: str, value: dict[str, Any]) -> str:
-    """An interval, or the difference of a paired test with its interval, in the unit in which the figure is printed."""
-    from wsolpipe.evaluate.glossary import kind_of
-
-    scale, digits = (100, 1) if kind_of(name) == "fraction" else (1, 1 if kind_of(name) == "per cent" else 3)
-    low, high = scale * value["low"], scale * value["high"]
-    if "difference" not in value:
-        return f"{low:.{digits}f} … {high:.{digits}f}"
-    return f"{scale * value['difference']:+.{digits}f} ({low:+.{digits}f} … {high:+.{digits}f}), p {value['p']:.4f}"
-
-
-def _show_glossary(as_json: bool) -> int:
-    """Every figure: its name in tables and in JSON, how JSON holds it, and what it means."""
-    from wsolpipe.evaluate.glossary import GLOSSARY
-
-    if as_json:
-        print_json([asdict(entry) for entry in GLOSSARY])
-    else:
-        lines = [[entry.shown, entry.name, entry.kind, entry.meaning] for entry in GLOSSARY]
-        print_table(["in tables", "in JSON", "held as", "meaning"], lines)
-    return 0

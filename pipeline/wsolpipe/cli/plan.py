@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import configure, make_command, print_table
 from wsolpipe.keys import kinds
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.engine.config import RunConfig
+    from wsolpipe.engine.cost import Cost
     from wsolpipe.engine.plan import Line
 
 
@@ -91,26 +92,39 @@ def _show_cost(configs: list[RunConfig], images: int | None, as_json: bool) -> i
     if as_json:
         print_json({"costs": [cost.to_json() for cost in found], "store": configs[0].store})
         return 0
-    print_table(
-        ["stage", "measured on", "rows measured", "images", "images/s", "hours", "GPU-hours", "files", "MiB"],
-        [
-            [
-                f"{cost.stage}{'' if cost.exact or not cost.device else ' *'}", cost.device or "never run here",
-                cost.measured_rows or None, cost.images, cost.rate, cost.hours, cost.gpu_hours, cost.files,
-                None if cost.bytes is None else cost.bytes / 2**20,
-            ]
-            for cost in found
-        ],
-    )  # fmt: skip
-    print("hours of one worker, once for each kind of device that was measured")
+    _print_costs(found)
     if any(cost.device and not cost.exact for cost in found):
         print("* measured with other parameters")
-    if any(cost.images is None for cost in found):
+    if any(cost.rate is not None and cost.hours is None for cost in found):
         print("rows are not counted yet: add images=N, or list them first: wsolpipe run stage=index …")
-    missing = [cost.stage for cost in found if not cost.device]
+    missing = [cost.stage for cost in found if cost.rate is None and cost.hours is None]
     if missing:
         print(f"no rate: {', '.join(missing)}; make some rows first: wsolpipe run stage={missing[0]} limit=500 …")
     return 0
+
+
+def _print_costs(found: list[Cost]) -> None:
+    """A line a stage and device; what is the same for all of them is said in the title, so that 80 columns hold it."""
+    images = {cost.images for cost in found if cost.images is not None}
+    devices = {cost.device for cost in found if cost.device}
+    columns: dict[str, list[Any]] = {
+        "stage": [f"{cost.stage}{'' if cost.exact or not cost.device else '*'}" for cost in found]
+    }
+    if len(devices) > 1:
+        columns["on"] = [cost.device or None for cost in found]
+    if len(images) > 1:  # with both, lines would be too long
+        columns["images"] = [cost.images for cost in found]
+    else:
+        columns["measured"] = [cost.measured_rows or None for cost in found]
+    columns["images/s"] = [cost.rate for cost in found]
+    columns["hours"] = [cost.hours for cost in found]
+    columns["files"] = [cost.files for cost in found]
+    columns["MiB"] = [None if cost.bytes is None else cost.bytes / 2**20 for cost in found]
+    title = [f"for {images.pop():,} images"] if len(images) == 1 else []
+    title += [f"measured on {devices.pop()}"] if len(devices) == 1 else []
+    print_table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], title=", ".join(title))
+    behind = "; measured: rows behind the rate" if "measured" in columns else ""
+    print(f"hours of one worker, on a GPU GPU-hours{behind}")
 
 
 def _lines(configs: Iterable[RunConfig]) -> list[Line]:

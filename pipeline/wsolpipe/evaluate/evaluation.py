@@ -41,6 +41,8 @@ class Evaluated:
     ----------
     figures : dict
     maps : MapScores or None
+    view : StageView or None
+        The stage that was scored; None for a folder.
     ious : dict of str to float array [rows]
         Of boxes: ``iou_top1``, ``iou_best5``, ``iou_centre`` of each scored row; of masks ``mask_iou``,
         ``mask_iou_centre``.
@@ -48,6 +50,7 @@ class Evaluated:
 
     figures: dict[str, Any]
     maps: MapScores | None = None
+    view: StageView | None = None
     ious: dict[str, Array] = field(default_factory=dict)
 
 
@@ -135,7 +138,7 @@ def _score_boxes(
             **_paired(found.rows, found.values(), second.rows, second.values()),
         }
     ious = {name: found.ious[name] for name in ("iou_top1", "iou_best5", "iou_centre")}
-    return Evaluated(result, ious=ious)
+    return Evaluated(result, view=view, ious=ious)
 
 
 def _score_masks(
@@ -153,7 +156,7 @@ def _score_masks(
         _, second = score_masks(other, truth)
         tests = _paired(np.array(found.rows), ious, np.array(second.rows), {"mask_iou": np.array(second.ious)})
         result["beside"] = {"stage": other.stage, "key": other.key, **tests}
-    return Evaluated(result, ious={**ious, "mask_iou_centre": np.array(found.centre)})
+    return Evaluated(result, view=view, ious={**ious, "mask_iou_centre": np.array(found.centre)})
 
 
 def _other(results: Results, view: StageView, rows: RowTable, key: str) -> StageView:
@@ -210,4 +213,4 @@ def _score_maps(
         if options.tau_from is not None:
             chooser = make_chooser(results, options, view)
         result["noise"] = noise_study(chooser, scores, options.noise, options.seed)
-    return Evaluated(result, scores)
+    return Evaluated(result, scores, view)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.metrics.localization import OUTCOMES, outcomes_of
+from wsolpipe.metrics.localization import NAMED, OUTCOMES, outcomes_of
 from wsolpipe.metrics.maxbox import largest_boxes
 from wsolpipe.metrics.pixels import nearest_threshold
 from wsolpipe.metrics.scaling import standard_boxes
@@ -52,5 +52,4 @@ class ErrorDissection:
         right = self.counts[OUTCOMES.index("right")]
         place = int(right.argmax()) if tau is None else nearest_threshold(tau, THRESHOLDS)
         shares = {name: float(count) / rows for name, count in zip(OUTCOMES, self.counts[:, place], strict=True)}
-        named = {"LPE": shares["part"], "LME": shares["more"], "MIE": shares["multi-instance"]}
-        return {"errors": {**shares, **named}}
+        return {"errors": {**shares, **{name: shares[outcome] for name, outcome in NAMED.items()}}}

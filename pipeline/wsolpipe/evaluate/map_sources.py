@@ -144,14 +144,35 @@ class StageMaps:
 
 
 def made_with(view: StageView) -> Mapping[str, Any]:
-    """Parameters of the network's stage: those of the stage whose maps this one refined, where the store holds it."""
-    params, upstream = view.manifest.params, view.manifest.upstream
-    source = upstream.get(str(params.get("maps")))
-    if source is None or not view.backend.names(
-        stage_folder(view.dataset, view.split, params["maps"], short_key(source))
-    ):
-        return params
-    return replace(view, stage=params["maps"], key=short_key(source)).manifest.params
+    """Parameters of the network's stage, see `source_of`."""
+    return source_of(view).manifest.params
+
+
+def source_of(view: StageView) -> StageView:
+    """The stage whose maps this one refined or smoothed, where the store holds it; else the stage itself."""
+    read, upstream = str(view.manifest.params.get("maps")), view.manifest.upstream
+    source = upstream.get(read)
+    if source is None or not view.backend.names(stage_folder(view.dataset, view.split, read, short_key(source))):
+        return view
+    return source_of(replace(view, stage=read, key=short_key(source)))
+
+
+def map_names(view: StageView) -> list[str]:
+    """Names of a stage's maps by slot: heads of class-token maps, methods of activation maps, else the stage itself."""
+    source, arrays = source_of(view), view.manifest.arrays
+    count, params = arrays["maps"].shape[0], source.manifest.params
+    if source.stage == "cls_maps":
+        heads = params.get("heads")
+        listed = heads if isinstance(heads, list) and len(heads) >= count - 1 else range(count - 1)
+        return ["mean", *(f"head {head}" for head in list(listed)[: count - 1])]
+    methods = params.get("methods")
+    named = methods.split(",") if isinstance(methods, str) else methods if isinstance(methods, list) else [view.stage]
+    each = max(count // max(len(named), 1), 1)
+    word = ", class" if "class_ids" in arrays else ""
+    return [
+        f"{str(named[min(slot // each, len(named) - 1)]).strip()}{f'{word} {slot % each + 1}' if each > 1 else ''}"
+        for slot in range(count)
+    ]
 
 
 class MapBlock:

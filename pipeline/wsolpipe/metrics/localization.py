@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     CorLocThreshold = Literal["pooled", "class-oracle"]
 
 OUTCOMES = ("right", "wrong class", "multi-instance", "part", "more", "wrong")
+NAMED = {"LPE": "part", "LME": "more", "MIE": "multi-instance"}
+"""Outcomes that papers know by a name."""
 
 
 def dissect(
@@ -85,7 +87,7 @@ def dissection(outcomes: Sequence[Outcome]) -> dict[str, float]:
     if not outcomes:
         return {}
     shares = {name: outcomes.count(name) / len(outcomes) for name in OUTCOMES}
-    return {**shares, "LPE": shares["part"], "LME": shares["more"], "MIE": shares["multi-instance"]}
+    return {**shares, **{name: shares[outcome] for name, outcome in NAMED.items()}}
 
 
 def peak(score: ArrayLike) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Artifact, Dataset, Index, StageView, Store, open_store
 from wsolpipe.engine.lookup import find_view, index_of
 from wsolpipe.engine.session import Session
+from wsolpipe.evaluate.map_sources import map_names
 from wsolpipe.report.quality import Quality, measure
 from wsolpipe.report.sample import Pick, choose
+from wsolpipe.stages.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from wsolpipe.engine.config import RunConfig
@@ -48,6 +50,8 @@ class Material:
         Result of boxes or maps that the page compares with.
     pages : str
         Folder beside the report that holds pages of its rows; empty where the report is one file.
+    registry : Registry
+        The stages that are known, for what each advises.
     """
 
     store: Store
@@ -63,6 +67,7 @@ class Material:
     others: tuple[StageView, ...] = ()
     rival: StageView | None = None
     pages: str = ""
+    registry: Registry = field(default_factory=load_registry)
 
     @cached_property
     def boxes(self) -> StageView | None:
@@ -144,22 +149,6 @@ class MapSlot:
     name: str
 
 
-def map_names(view: StageView) -> list[str]:
-    """Names of a stage's maps: heads of class-token maps, methods of activation maps, else the stage itself."""
-    count, params = view.manifest.arrays["maps"].shape[0], view.manifest.params
-    if view.stage == "cls_maps":
-        heads = params.get("heads")
-        listed = heads if isinstance(heads, list) and len(heads) >= count - 1 else range(count - 1)
-        return ["mean", *(f"head {head}" for head in list(listed)[: count - 1])]
-    methods = params.get("methods")
-    named = methods.split(",") if isinstance(methods, str) else methods if isinstance(methods, list) else [view.stage]
-    each = max(count // max(len(named), 1), 1)
-    return [
-        f"{str(named[min(slot // each, len(named) - 1)]).strip()}{f' {slot % each + 1}' if each > 1 else ''}"
-        for slot in range(count)
-    ]
-
-
 def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE, beside: str = "") -> Material:
     """Find what the configuration names; by the name of a data set alone, the newest of each stage.
 
@@ -202,7 +191,7 @@ def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE, beside: str = "") -> M
     others = tuple(view for view in _newest(dataset, split) if view.stage not in {each.stage for each in views})
     return Material(
         store, name, split, index, views, _artifacts(dataset, views), root, tuple(notes), n=n, seed=config.seed,
-        others=others, rival=_rival(dataset, split, views, beside),
+        others=others, rival=_rival(dataset, split, views, beside), registry=load_registry(config.stages),
     )  # fmt: skip
 
 

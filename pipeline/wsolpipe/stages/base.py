@@ -30,6 +30,8 @@ T = TypeVar("T")
 V = TypeVar("V")
 P = TypeVar("P", bound="StageParams")
 Array = np.ndarray[Any, Any]
+Advice = tuple[str, str]
+"""What to type or where to look, and why it may help."""
 
 
 class ExecutionOnly:
@@ -302,6 +304,14 @@ class _Configured(ABC, Generic[P]):
         """Stages that are read with these parameters: all that ``stages.yaml`` declares, or fewer."""
         return declared
 
+    @classmethod
+    def advice(cls, params: P) -> tuple[Advice, ...]:  # noqa: ARG003
+        """What to try where results are below a centred box, the likeliest first; nothing that `params` have already.
+
+        That of the stages that were read follows by itself. `params` are as the store keeps them, not validated.
+        """
+        return ()
+
 
 class Stage(_Configured[P]):
     """A stage that turns blocks of rows into arrays.
@@ -364,6 +374,11 @@ class ArtifactStage(_Configured[P]):
     def splits_measured(cls, params: P) -> tuple[str, ...]:  # noqa: ARG003
         """Splits on which the summary reports, where the data set has them; not in the key."""
         return ()
+
+    @classmethod
+    def rows_read(cls, params: P, rows: int) -> int:  # noqa: ARG003
+        """How many of `rows` in the splits needed are worked on: what its time grows with."""
+        return rows
 
     @classmethod
     def without_split(cls, params: P, split: str) -> str | None:  # noqa: ARG003

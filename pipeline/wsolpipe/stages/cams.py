@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.networks.features import FeatureMaps
-    from wsolpipe.stages.base import Array, Rows
+    from wsolpipe.stages.base import Advice, Array, Rows
 
 if TYPE_CHECKING:
     Method = str
@@ -78,6 +78,12 @@ class Cams(MapStage[CamsParams]):
     no_target = 0
 
     maker: FeatureMaps
+
+    @classmethod
+    def advice(cls, params: CamsParams) -> tuple[Advice, ...]:
+        """Methods that are not made yet."""
+        other = [method for method in ("layercam", "gradcam++") if method not in params.methods]
+        return ((f"cams.methods=[{','.join(other)}]", "other methods of the same classifier"),) if other else ()
 
     def setup(self) -> None:
         """Load the classifier and open it at the layer.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.models.training import Recipe
     from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier
-    from wsolpipe.stages.base import Array, Rows
+    from wsolpipe.stages.base import Advice, Array, Rows
 
 #: Images that go through the network at once where it is not trained.
 BATCH = 32
@@ -40,6 +40,11 @@ class Classifier(ArtifactStage[ClassifierParams]):
         if params.way == "import":
             return {"weights": named(params.weights, params.model)}
         return {"start": named(params.start, params.model)}
+
+    @classmethod
+    def advice(cls, params: ClassifierParams) -> tuple[Advice, ...]:  # noqa: ARG003
+        """A look at its accuracy."""
+        return (("wsolpipe eval stage=classifier", "accuracy of the classifier: one that errs points elsewhere"),)
 
     @classmethod
     def splits_needed(cls, params: ClassifierParams) -> tuple[str, ...]:

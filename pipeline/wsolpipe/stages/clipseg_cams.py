@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.models.clipseg import ClipSeg
-    from wsolpipe.stages.base import Array, Rows
+    from wsolpipe.stages.base import Advice, Array, Rows
 
 
 class ClipsegCamsParams(NamedParams):
@@ -69,6 +69,13 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
     def weights_needed(cls, params: ClipsegCamsParams) -> dict[str, str]:
         """The folder, under the name ``model``."""
         return {"model": f"transformers:{params.weights.removeprefix('transformers:')}"}
+
+    @classmethod
+    def advice(cls, params: ClipsegCamsParams) -> tuple[Advice, ...]:
+        """Words that say what is to be found."""
+        names = ("clipseg_cams.classes=FILE", "a list of class names as captions have them")
+        prompt = ("clipseg_cams.prompt=…", "a prompt that names the objects as captions do")
+        return (prompt, names) if params.classes is None else (prompt,)
 
     def setup(self) -> None:
         """Load the network.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.vit import ClassTokenAttention
     from wsolpipe.networks.windows import WindowAttentionShares
-    from wsolpipe.stages.base import Array, Rows
+    from wsolpipe.stages.base import Advice, Array, Rows
 
 
 class ClsMapsParams(StageParams):
@@ -143,6 +143,18 @@ class ClsMaps(MapStage[ClsMapsParams]):
     def weights_needed(cls, params: ClsMapsParams) -> dict[str, str]:
         """The transformer's weights, under the name ``model``."""
         return {"model": named(params.weights, params.model)}
+
+    @classmethod
+    def advice(cls, params: ClsMapsParams) -> tuple[Advice, ...]:
+        """Several blocks on a logarithmic scale, then another transformer."""
+        depth = params.model_args.get("depth", 12)
+        words = [f"cls_maps.blocks={depth - max(depth // 3, 2)}-{depth - 1}"] if params.blocks is None else []
+        words += ["cls_maps.scale=log"] if params.scale != "log" else []
+        why = "attention of several blocks; on one set of photographs it lifted mean IoU from 10.5 to 61.0"
+        if params.blocks is not None:
+            why = "strong patches drown weak ones less"
+        found = ((" ".join(words), why),) if words else ()
+        return (*found, ("cls_maps.model=…", "another self-supervised transformer, or its published weights"))
 
     def setup(self) -> None:
         """Build the transformer and load its weights.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.images.label_lines import LabelledImage
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 HINT = "wsolpipe import format=… in=FILE dataset=… writes the file and makes the stage"
 
@@ -53,6 +53,11 @@ class HumanBoxes(Stage[HumanBoxesParams]):
     """Holds every box of a file, in its order, by image id; a row that the file does not list has none."""
 
     Params: ClassVar[type[StageParams]] = HumanBoxesParams
+
+    @classmethod
+    def advice(cls, params: HumanBoxesParams) -> tuple[Advice, ...]:  # noqa: ARG003
+        """The file again."""
+        return (("wsolpipe import", "boxes of these very images, in pixels of the originals"),)
 
     def setup(self) -> None:
         """Read the file.

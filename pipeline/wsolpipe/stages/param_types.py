@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wsolpipe.models.clip import Clip
     from wsolpipe.models.clip_texts import ClipTexts
     from wsolpipe.networks.positions import Positions
-    from wsolpipe.stages.base import Context
+    from wsolpipe.stages.base import Advice, Context
 
 T = TypeVar("T")
 
@@ -139,6 +139,13 @@ class AsksClip(ReadsNames):
     def weights_needed(cls, params: ClipParams) -> dict[str, str]:
         """The CLIP's weights, under the name ``model``."""
         return {"model": clip_weights(params.model, params.weights, stage=cls.stage)}
+
+    @classmethod
+    def advice(cls, params: ClipParams) -> tuple[Advice, ...]:
+        """Words that CLIP has seen beside such pictures."""
+        names = (f"{cls.stage}.classes=FILE", "a list of class names as captions have them")
+        prompts = (f"{cls.stage}.prompts=…", "prompts that name the objects as captions do")
+        return (prompts, names) if params.classes is None else (prompts,)
 
 
 Resize = Literal["bicubic", "bilinear"]

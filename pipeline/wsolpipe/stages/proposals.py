@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.ops.candidates import Candidates
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 
 class ProposalsParams(StageParams):
@@ -114,6 +114,11 @@ class Proposals(Stage[ProposalsParams]):
     def needs(cls, params: ProposalsParams, declared: tuple[str, ...]) -> tuple[str, ...]:
         """No classifier where boxes are scored by their size alone."""
         return tuple(name for name in declared if name != "classifier" or params.score != "size")
+
+    @classmethod
+    def advice(cls, params: ProposalsParams) -> tuple[Advice, ...]:  # noqa: ARG003
+        """The maps that proposals are regions of."""
+        return (("wsolpipe eval stage=cls_maps", "proposals are regions of these maps: better maps come first"),)
 
     def setup(self) -> None:
         """Load the classifier."""

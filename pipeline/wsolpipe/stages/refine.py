@@ -16,7 +16,7 @@ from wsolpipe.stages.refine_params import RefinementParams, require_maps
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 _BATCH = 16  # images decoded side by side; results do not depend on it
 WEIGHT = "weight.json"
@@ -52,6 +52,11 @@ class Refine(Stage[RefineParams]):
     def needs(cls, params: RefineParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
         """The stage of maps, the segments, and the chosen weight, as far as they are read."""
         return (*params.read_stages("refine"), *(("refine_weight",) if params.w == "auto" else ()))
+
+    @classmethod
+    def advice(cls, params: RefineParams) -> tuple[Advice, ...]:
+        """The maps as they were."""
+        return ((f"wsolpipe eval stage={params.maps}", "the maps before they were refined: better ones come first"),)
 
     def setup(self) -> None:
         """Read the weight.

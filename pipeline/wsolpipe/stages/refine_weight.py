@@ -71,6 +71,11 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         return (params.split,)
 
     @classmethod
+    def rows_read(cls, params: RefineWeightParams, rows: int) -> int:
+        """At most `RefineWeightParams.rows`."""
+        return min(rows, params.rows)
+
+    @classmethod
     def without_split(cls, params: RefineWeightParams, split: str) -> str | None:  # noqa: ARG003
         """A weight of one's own, or another split."""
         return "give the weight, refine.w=0.7, or a split with pseudo-boxes, refine_weight.split=NAME"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from wsolpipe.models.regions import Proposer, Regions
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 #: Parameters that each method does not use, and which are therefore not in its key.
 UNUSED = {
@@ -107,6 +107,13 @@ class RegionsStage(Stage[RegionsParams]):
     Params: ClassVar[type[StageParams]] = RegionsParams
 
     proposer: Proposer
+
+    @classmethod
+    def advice(cls, params: RegionsParams) -> tuple[Advice, ...]:
+        """A choice among regions, and regions of a detector."""
+        chosen = ("stage=val_boxes", "it chooses among regions, whose first is no label by itself")
+        rpn = ("regions.method=rpn", "regions of a detector are whole objects more often")
+        return (chosen, rpn) if params.method == "selective_search" else (chosen,)
 
     @classmethod
     def weights_needed(cls, params: RegionsParams) -> dict[str, str]:

@@ -22,6 +22,8 @@ from wsolpipe.keys.safe_yaml import read_yaml
 from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from wsolpipe.keys.key import Key
 
 ENTRY_POINT_GROUP = "wsolpipe.stages"
@@ -98,6 +100,13 @@ class Registry:
             As `load`.
         """
         return keys_of(self.load(name).Params, self[name].params, prefix=f"{name}.")
+
+    def stored_params(self, name: str, stored: Mapping[str, Any]) -> StageParams:
+        """Parameters with which a result was made, as its manifest has them: JSON, not validated.
+
+        What a manifest leaves out, since it changes no result, is as in the entry.
+        """
+        return self.load(name).Params.model_construct(**{**self[name].params, **stored})
 
     def params(self, name: str, *overrides: dict[str, Any]) -> StageParams:
         """Resolved parameters of a stage: the defaults of its entry, then each of `overrides` over them.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from wsolpipe.ops.box_choice import Shortlist
-    from wsolpipe.stages.base import Array, Rows, Upstream
+    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 
 class ValBoxes(Stage[ValBoxesParams]):
@@ -44,6 +44,14 @@ class ValBoxes(Stage[ValBoxesParams]):
             msg = f"val_boxes.annotator={params.annotator} reads {', '.join(missing)}, which val_boxes does not declare"
             raise ConfigError(msg, hint="use val_boxes.annotator=ss or =rpn")
         return wanted
+
+    @classmethod
+    def advice(cls, params: ValBoxesParams) -> tuple[Advice, ...]:
+        """The file where boxes are given, else another annotator."""
+        if params.annotator == "file":
+            return (("val_boxes.file=FILE", "boxes of these very images, in pixels of the originals"),)
+        other = {"ss": "clip", "rpn": "clip", "clip": "ss"}.get(params.annotator)
+        return ((f"val_boxes.annotator={other}", "another annotator"),) if other else ()
 
     def setup(self) -> None:
         """Load the classifier, or the box file.

@@ -20,7 +20,7 @@ from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSourc
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+    from wsolpipe.stages.base import Advice, Array, Batch, Rows, Upstream
     from wsoltrain.inference.model import Trained
 
 STAGE = "predictions"
@@ -64,6 +64,17 @@ class Predictions(Stage[PredictionsParams]):
     """Score maps, boxes and classes by a trained localizer, of whole images squashed to its side."""
 
     Params: ClassVar[type[StageParams]] = PredictionsParams
+
+    @classmethod
+    def advice(cls, params: PredictionsParams) -> tuple[Advice, ...]:  # noqa: ARG003
+        """The labels that the localizer learned from, and the choice of its weights and threshold."""
+        return (
+            (
+                "wsoltrain eval checkpoint=…",
+                "the localizer beside its labels: where these are low, mend them first",
+            ),
+            ("wsoltrain select runs=…", "other epochs and thresholds of the run"),
+        )
 
     @classmethod
     def weights_needed(cls, params: PredictionsParams) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsolpipe.evaluate.glossary import GLOSSARY
+from wsolpipe.evaluate.glossary import read_glossary
 from wsolpipe.report.page import Section
 
 TEMPLATE = """
@@ -15,7 +15,7 @@ SECTION = Section(
     name="glossary",
     title="Glossary",
     order=60,
-    facts=lambda material: {"entries": GLOSSARY},  # noqa: ARG005
+    facts=lambda material: {"entries": list(read_glossary().values())},  # noqa: ARG005
     template=TEMPLATE,
     style=".glossary div{display:grid;grid-template-columns:minmax(160px,260px) 1fr;gap:4px 20px;padding:6px 0;"
     "border-bottom:1px solid var(--rule)}.glossary dt{font-weight:620;overflow-wrap:anywhere}"

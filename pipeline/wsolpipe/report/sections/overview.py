@@ -12,25 +12,12 @@ from wsolpipe.evaluate.tables import Line, line_of_maps
 from wsolpipe.evaluate.val_boxes import is_val_boxes
 from wsolpipe.metrics.boxes import iou_shares
 from wsolpipe.report.page import Section
+from wsolpipe.stages.alarm import raise_alarm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.report.material import Material
-
-#: What to try where labels are below a centred box, by the stage that was shown.
-ADVICE = {
-    "cls_maps": (
-        "cls_maps.blocks=8-11 cls_maps.scale=log",
-        "attention of several blocks; on one set of photographs it lifted mean IoU from 10.5 to 61.0",
-    ),
-    "proposals": (
-        "cls_maps.blocks=8-11 cls_maps.scale=log",
-        "proposals are regions of these maps: better maps come first",
-    ),
-    "cams": ("cams.methods=layercam,gradcam++", "other methods of the same classifier; look at its accuracy too"),
-    "clip_cams": ("clip_cams.prompts=…", "prompts that name the objects as captions do"),
-}
 
 
 def _facts(material: Material) -> Mapping[str, Any]:
@@ -45,8 +32,8 @@ def _facts(material: Material) -> Mapping[str, Any]:
         ("classes", len(np.unique(quality.labels[quality.labels >= 0]))),
         ("rows with ground truth", manifest.rows_with_truth),
     ]
-    below = lead is not None and centre is not None and (lead.iou or 0.0) < (centre.iou or 0.0)
     view = material.boxes or material.maps
+    alarm = raise_alarm(lead.iou, centre.iou, view, material.registry) if lead and centre else None
     return {
         "title": manifest.title or material.dataset,
         "licence": manifest.licence or "not stated",
@@ -54,8 +41,7 @@ def _facts(material: Material) -> Mapping[str, Any]:
         "counts": counts,
         "lead": lead,
         "centre": centre,
-        "below": below,
-        "advice": ADVICE.get(view.stage if view else "", ADVICE["cls_maps"]) if below else None,
+        "alarm": alarm,
         "scored": int(quality.scored.sum()),
         "lines": lines,
         "selection": ", ".join(f"{key}={value}" for key, value in manifest.selection.items()),

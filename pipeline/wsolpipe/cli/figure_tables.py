@@ -1,0 +1,144 @@
+"""Tables of figures that ``wsolpipe eval`` prints, each in the unit and under the name that the glossary gives it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.cli.command import print_table
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.engine.lookup import find_artifact
+from wsolpipe.evaluate.glossary import UNITS, format_figure, print_scale, read_glossary, shown_name
+from wsolpipe.evaluate.map_sources import map_names
+from wsolpipe.keys.console import print_json
+from wsolpipe.metrics.localization import NAMED
+from wsolpipe.stages.alarm import alarm_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsolpipe.engine.session import Session
+    from wsolpipe.evaluate.evaluation import Evaluated
+    from wsolpipe.stages.registry import Registry
+
+#: Said in the head of a table, or in one of their own.
+HIDDEN = ("stage", "maps", "dataset", "split", "key", "noise")
+
+
+def show_evaluated(found: Sequence[Evaluated]) -> None:
+    """Print figures, a column a split, then noise studies."""
+    first = found[0].figures
+    subject = f"{first['stage']} {first['key']}" if "stage" in first else f"maps {first['maps']}"
+    flat = [_shown_figures(item) for item in found]
+    names = list(dict.fromkeys(name for figures in flat for name, value in figures.items() if value is not None))
+    print_table(
+        [subject, *(item.figures["split"] for item in found)],
+        [[shown_name(name), *(format_figure(name, figures.get(name)) for figures in flat)] for name in names],
+    )
+    print(UNITS)
+    for item in found:
+        lines = item.figures.get("noise")
+        if lines:
+            cells = [[format_figure(name, value) for name, value in line.items()] for line in lines]
+            print_table([shown_name(name) for name in lines[0]], cells, title=f"noise, {item.figures['split']}")
+
+
+def print_alarms(found: Sequence[Evaluated], registry: Registry, *, error: bool) -> None:
+    """Say loudly what is below a centred box, on standard output or, beside JSON, on standard error."""
+    for item in found:
+        alarm = alarm_of(item.figures, item.view, registry)
+        if alarm is not None:
+            figures = item.figures
+            at = f" at threshold {format_figure('tau', figures['tau'])}" if figures.get("tau") is not None else ""
+            what = f"{figures['stage'] if 'stage' in figures else figures['maps']} of {figures['split']}{at}"
+            print("", *alarm.lines(what), sep="\n", file=sys.stderr if error else sys.stdout)
+
+
+def _shown_figures(item: Evaluated) -> dict[str, Any]:
+    """Figures in one level, the map by its name."""
+    figures = {name: value for name, value in item.figures.items() if name not in HIDDEN}
+    if "map" in figures and item.view is not None:
+        name = map_names(item.view)[figures["map"]]
+        figures["map"] = None if name == item.view.stage else name
+    return _flat(figures)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested figures under joined names; an interval or test in one cell; errors of localization by one name each."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if not isinstance(value, dict):
+            flat[name] = value
+        elif {"difference", "low"} & set(value):
+            flat[name] = _span(name, value)
+        else:
+            twice = NAMED.values() if name == "errors" else ()
+            inner = {key: each for key, each in _flat(value).items() if key not in twice}
+            flat |= {f"{name} {key}": each for key, each in inner.items()}
+    return flat
+
+
+def _span(name: str, value: dict[str, Any]) -> str:
+    """An interval, or the difference of a paired test with its interval, in the unit in which the figure is printed."""
+    scale, digits = print_scale(name)
+    low, high = scale * value["low"], scale * value["high"]
+    if "difference" not in value:
+        return f"{low:.{digits}f} … {high:.{digits}f}"
+    return f"{scale * value['difference']:+.{digits}f} ({low:+.{digits}f} … {high:+.{digits}f}), p {value['p']:.4f}"
+
+
+def show_artifact(session: Session, key: str | None, *, as_json: bool) -> int:
+    """Print the accuracy or the curve that an artifact recorded.
+
+    Raises
+    ------
+    ConfigError
+        If it has neither.
+    """
+    stage, asked = session.config.stage[0], session.config.split
+    artifact = find_artifact(session, stage, key=key)
+    summary = dict(artifact.record.summary) if artifact.record else {}
+    if isinstance(summary.get("curve"), list):
+        return _show_curve({"stage": stage, "dataset": artifact.dataset, "key": artifact.key, **summary}, as_json)
+    accuracy = summary.get("accuracy")
+    if not isinstance(accuracy, dict):
+        msg = f"stage {stage} is an artifact of the whole data set: it has neither boxes, maps nor masks to score"
+        raise ConfigError(msg, hint=f"wsolpipe report dataset={session.config.dataset} shows what was recorded of it")
+    accuracy = {split: figures for split, figures in accuracy.items() if not asked or split in asked}
+    if as_json:
+        print_json({"stage": stage, "dataset": artifact.dataset, "key": artifact.key, **summary, "accuracy": accuracy})
+        return 0
+    names = list(dict.fromkeys(name for figures in accuracy.values() for name in figures))
+    rows = [[split, *(format_figure(name, figures.get(name)) for name in names)] for split, figures in accuracy.items()]
+    print_table([f"{stage} {artifact.key}", *(shown_name(name) for name in names)], rows)
+    print(UNITS)
+    return 0
+
+
+def _show_curve(found: dict[str, Any], as_json: bool) -> int:
+    """Show what a weight was chosen by."""
+    if as_json:
+        print_json(found)
+        return 0
+    points = found["curve"]
+    title = (
+        f"{found['stage']} {found['key']}: w {format_figure('w', found['w'])} by {shown_name(found['metric'])} on "
+        f"{found['rows']} rows, {found['against']}"
+    )
+    names = sorted(points[0], key=lambda name: name != "w")
+    cells = [[format_figure(name, point[name]) for name in names] for point in points]
+    print_table([shown_name(name) for name in names], cells, title=title)
+    print(UNITS)
+    return 0
+
+
+def show_glossary(*, as_json: bool) -> int:
+    """Print every figure: its name in tables and in JSON, how JSON holds it, and what it means."""
+    entries = read_glossary().values()
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+    else:
+        lines = [[entry.shown, entry.name, entry.kind, entry.meaning] for entry in entries]
+        print_table(["in tables", "in JSON", "held as", "meaning"], lines)
+    return 0
