@@ -11,8 +11,9 @@ import numpy as np
 from wsolpipe.contract.arrays import ArrayView, Named
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import StoreError, TornShardError
+from wsolpipe.contract.errors import NotFoundError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
+from wsolpipe.contract.making import missing_stage, run_command
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
 from wsolpipe.contract.nearest import guess_path
 from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
@@ -43,13 +44,14 @@ def open_store(url: str) -> Store:
 
     Raises
     ------
-    StoreError
-        If there is no such folder.
+    NotFoundError
+        If there is no such folder, or nothing in it.
     """
     store = Store(url)
     if not store.backend.names(""):
-        msg = f"no store at {url}: the folder is missing or empty{guess_path(url)}"
-        raise StoreError(msg, hint=f"wsolpipe run stage=proposals dataset=… store={url}")
+        nearest = guess_path(url)
+        msg = f"no store at {url}: the folder is missing or empty{nearest}"
+        raise NotFoundError(msg, hint=None if nearest else f"{run_command('proposals', store=url)} makes one")
     return store
 
 
@@ -83,7 +85,7 @@ class Store(Named, Keyed):
     def __getitem__(self, dataset: str) -> Dataset:
         if dataset not in self.datasets():
             msg = f"no data set {dataset!r} in store {self.url}; it holds: {', '.join(self.datasets()) or 'nothing'}"
-            raise StoreError(msg)
+            raise NotFoundError(msg)
         return Dataset(self, dataset)
 
 
@@ -110,7 +112,7 @@ class Dataset(Named, Keyed):
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits():
             msg = f"no split {split!r} of {self.name} in store {self.store.url}; it holds: {', '.join(self.splits())}"
-            raise StoreError(msg)
+            raise NotFoundError(msg)
         return Split(self.store, self.name, split)
 
     def artifact(self, stage: str, key: str | None = None) -> Artifact:
@@ -118,7 +120,7 @@ class Dataset(Named, Keyed):
         folder = f"{self.name}/artifacts/{stage}"
         keys = subfolders(self.store.backend.names(folder))
         views = [Artifact(self.store, self.name, stage, name) for name in keys]
-        return _choose([view for view in views if view.record is not None], stage, key, f"{self.store.url}/{folder}")
+        return _choose([view for view in views if view.record is not None], stage, key, folder, self.store.url)
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class Split(Named, Keyed):
         views = [StageView(self.store, self.dataset, self.name, stage, name) for name in self.keys(stage)]
         if key is None:
             views = [view for view in views if self.store.backend.names(f"{view.folder}/commits")] or views
-        return _choose(views, stage, key, f"{self.store.url}/{self.folder}")
+        return _choose(views, stage, key, self.folder, self.store.url, self.name)
 
     def index(self, key: str | None = None) -> Index:
         """The index: the newest, or the one that starts with `key`."""
@@ -217,9 +219,8 @@ class Split(Named, Keyed):
         keys = subfolders(backend.names(f"{self.folder}/index"))
         views = [Index(self.store, self.dataset, self.name, name) for name in keys]
         done = [view for view in views if backend.size(f"{view.folder}/manifest.json") is not None]
-        return _choose(
-            sorted(done, key=lambda view: view.manifest.created), "index", key, f"{self.store.url}/{self.folder}"
-        )
+        done.sort(key=lambda view: view.manifest.created)
+        return _choose(done, "index", key, self.folder, self.store.url, self.name)
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,7 @@ class StageView(Named, Keyed):
             msg = (
                 f"stage {self.stage} has no array {array!r}; it has: {', '.join(sorted(self.manifest.arrays))}, status"
             )
-            raise StoreError(msg)
+            raise NotFoundError(msg)
         return ArrayView(self, array)
 
     def names(self) -> list[str]:
@@ -359,10 +360,9 @@ class StageView(Named, Keyed):
         ]
 
 
-def _choose(views: list[V], stage: str, key: str | None, where: str) -> V:
+def _choose(views: list[V], stage: str, key: str | None, folder: str, store: str, split: str | None = None) -> V:
     matching = [view for view in views if key is None or view.key.startswith(key)]
     if not matching:
-        found = f"; keys: {', '.join(view.key for view in views)}" if key and views else ""
-        msg = f"no {stage}{f' with key {key}' if key else ''} under {where}{found}"
-        raise StoreError(msg, hint=f"wsolpipe run stage={stage} dataset=… makes it")
+        command = f"{run_command(stage, store=store, split=split)} makes it"
+        raise missing_stage(stage, f"under {store}/{folder}", [view.key for view in views], key=key, command=command)
     return matching[-1]

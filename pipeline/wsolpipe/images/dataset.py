@@ -236,8 +236,13 @@ def _choose_root(raw: dict[str, Any], folder: Path, root: str | None) -> tuple[b
     return bool(outside), os.path.abspath(os.path.expanduser(outside)) if outside else own
 
 
+def is_path(name_or_path: str) -> bool:
+    """Whether a word for a data set is the path of a YAML file, rather than one of `known_datasets`."""
+    return name_or_path.endswith((".yaml", ".yml")) or os.sep in name_or_path
+
+
 def _find(name_or_path: str) -> Path:
-    if name_or_path.endswith((".yaml", ".yml")) or os.sep in name_or_path:
+    if is_path(name_or_path):
         path = Path(name_or_path).expanduser().absolute()
         if path.is_file():
             return path

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.errors import ConfigError, NotFoundError
+from wsolpipe.contract.making import run_command
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Artifact, Dataset, Index, StageView, Store, open_store
 from wsolpipe.engine.lookup import find_view, index_of
@@ -219,7 +220,7 @@ def _rival(dataset: Dataset, split: str, views: tuple[StageView, ...], beside: s
     stage, _, key = beside.partition(":")
     if stage not in dataset[split].stages():
         if not views or key:
-            raise StoreError(unknown(f"stage of {dataset.name} {split}", stage, dataset[split].stages()))
+            raise NotFoundError(unknown(f"stage of {dataset.name} {split}", stage, dataset[split].stages()))
         stage, key = views[-1].stage, beside
     view = dataset[split].stage(stage, key or None)
     if not {"boxes", "maps"} & set(view.manifest.arrays):
@@ -247,7 +248,7 @@ def _choose_split(dataset: Dataset, config: RunConfig) -> str:
     present = dataset.splits()
     if not present:
         msg = f"{dataset.store.url} holds no split of {dataset.name}"
-        raise StoreError(msg, hint=f"wsolpipe run stage=proposals dataset={config.dataset} store={config.store}")
+        raise NotFoundError(msg, hint=run_command("proposals", store=config.store))
     best = max(present, key=lambda name: len(_ranked(dataset, name)))
     reached = len(_ranked(dataset, best))
     return next((name for name in PREFERRED_SPLITS if name in present and len(_ranked(dataset, name)) == reached), best)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.extras import missing_package
+from wsolpipe.contract.making import stage_files
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.models import keys_of
@@ -23,8 +21,6 @@ from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
 
 if TYPE_CHECKING:
     from wsolpipe.keys.key import Key
-
-ENTRY_POINT_GROUP = "wsolpipe.stages"
 
 
 class StageEntry(BaseModel):
@@ -131,7 +127,7 @@ def load_registry(extra: str | None = None) -> Registry:
     """
     entries: dict[str, StageEntry] = {}
     sources: dict[str, str] = {}
-    for path in [_shipped(), *_installed(), *([Path(extra)] if extra else [])]:
+    for path in [*stage_files(), *([Path(extra)] if extra else [])]:
         for name, entry in _read(path).items():
             if name in entries or name == "index":
                 msg = f"stage {name!r} of {path} is already defined by {sources.get(name, 'wsolpipe itself')}"
@@ -139,25 +135,6 @@ def load_registry(extra: str | None = None) -> Registry:
             entries[name] = entry
             sources[name] = str(path)
     return Registry(entries, sources)
-
-
-def _shipped() -> Path:
-    package = Path(wsolpipe.__file__).parent
-    inside = package / "stages.yaml"
-    return inside if inside.exists() else package.parents[1] / "stages.yaml"
-
-
-def _installed() -> list[Path]:
-    """YAML files of installed packages: the entry point ``package:name`` names ``name.yaml`` in that package."""
-    paths = []
-    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        module, _, attribute = point.value.partition(":")
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            msg = f"entry point {point.name} of {ENTRY_POINT_GROUP} names module {module}, which cannot be found"
-            raise ConfigError(msg)
-        paths.append(Path(spec.origin).parent / f"{attribute or 'stages'}.yaml")
-    return paths
 
 
 def _read(path: Path) -> dict[str, StageEntry]:
