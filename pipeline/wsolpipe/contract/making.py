@@ -56,7 +56,7 @@ def missing_stage(
     Parameters
     ----------
     where : str
-        What was searched, as in ``no proposals under WHERE``.
+        What was searched, a folder of the store.
     keys : iterable of str
         Keys of the stage that are there.
     key : str, optional
@@ -65,11 +65,12 @@ def missing_stage(
         What makes the stage.
     """
     keys = list(keys)
-    msg = f"no {shorten(stage)}{f' with key {shorten(key)}' if key else ''} {where}"
+    if stage not in known_stages() and not keys:
+        msg = f"no stage {shorten(stage)!r} under {where}{guess(stage, known_stages())}"
+        return NotFoundError(msg, hint="wsolpipe stages lists the stages that there are")
+    msg = f"no {stage}{f' with key {shorten(key)}' if key else ''} under {where}"
     if key and keys:
         return NotFoundError(f"{msg}; keys: {', '.join(keys)}", hint=NAME_A_KEY)
-    if stage not in known_stages():
-        return NotFoundError(msg + guess(stage, known_stages()), hint="wsolpipe stages lists the stages that there are")
     return NotFoundError(msg, hint=command)
 
 

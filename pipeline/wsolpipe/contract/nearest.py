@@ -24,6 +24,12 @@ def shorten(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
+def nearest(given: str, valid: Iterable[str]) -> str | None:
+    """The nearest of `valid`, None where none is near."""
+    close = difflib.get_close_matches(given, sorted(set(valid)), n=1) if len(given) <= LONGEST else []
+    return close[0] if close else None
+
+
 def guess(given: str, valid: Iterable[str]) -> str:
     """``; did you mean 'NAME'?`` with the nearest of `valid`, empty where none is near.
 
@@ -32,15 +38,15 @@ def guess(given: str, valid: Iterable[str]) -> str:
     >>> guess("lables", ["labels", "photos"]), guess("x", ["photos"])
     ("; did you mean 'labels'?", '')
     """
-    close = difflib.get_close_matches(given, sorted(set(valid)), n=1, cutoff=0.5) if len(given) <= LONGEST else []
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = nearest(given, valid)
+    return f"; did you mean {close!r}?" if close else ""
 
 
 def guess_path(given: str | Path, pattern: str = "*") -> str:
-    """As `guess`, among what lies in the same folder and matches `pattern`."""
+    """As `guess`, among what else lies in the same folder and matches `pattern`."""
     path = Path(given)
     try:
-        names = [entry.name for entry in path.parent.glob(pattern)]
+        names = [entry.name for entry in path.parent.glob(pattern) if entry.name != path.name]
     except OSError:
         return ""
     return guess(path.name, names)

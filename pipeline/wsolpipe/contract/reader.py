@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import NotFoundError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
 from wsolpipe.contract.making import missing_stage, run_command
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
-from wsolpipe.contract.nearest import guess_path
+from wsolpipe.contract.nearest import guess, guess_path, shorten
 from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.records import read_manifest, read_record
@@ -45,14 +45,16 @@ def open_store(url: str) -> Store:
     Raises
     ------
     NotFoundError
-        If there is no such folder, or nothing in it.
+        If there is no such folder, or it holds nothing of a store, as a folder of images.
     """
     store = Store(url)
-    if not store.backend.names(""):
-        nearest = guess_path(url)
-        msg = f"no store at {url}: the folder is missing or empty{nearest}"
-        raise NotFoundError(msg, hint=None if nearest else f"{run_command('proposals', store=url)} makes one")
-    return store
+    if store.holds_index():
+        return store
+    nearest = guess_path(url)
+    what = "the folder holds no index of a data set" if store.backend.names("") else "the folder is missing or empty"
+    msg = f"no store at {url}: {what}{nearest}"
+    hint = f"name another with store=; {run_command('proposals', store=url)} makes one here"
+    raise NotFoundError(msg, hint=None if nearest else hint)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,14 @@ class Store(Named, Keyed):
         """Names of shard objects that were held against their commit records in this process."""
         return set()
 
+    def holds_index(self) -> bool:
+        """Whether any split has an index, finished or under way: what tells a store from another folder."""
+        return any(
+            self.backend.names(f"{dataset}/{split}/index")
+            for dataset in self.datasets()
+            for split in subfolders(self.backend.names(dataset))
+        )
+
     def datasets(self) -> list[str]:
         """Names of the data sets in this store."""
         return subfolders(self.backend.names(""))
@@ -84,8 +94,7 @@ class Store(Named, Keyed):
 
     def __getitem__(self, dataset: str) -> Dataset:
         if dataset not in self.datasets():
-            msg = f"no data set {dataset!r} in store {self.url}; it holds: {', '.join(self.datasets()) or 'nothing'}"
-            raise NotFoundError(msg)
+            raise _unlisted(dataset, self.datasets(), "data set", f"in store {self.url}", self.url)
         return Dataset(self, dataset)
 
 
@@ -111,8 +120,8 @@ class Dataset(Named, Keyed):
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits():
-            msg = f"no split {split!r} of {self.name} in store {self.store.url}; it holds: {', '.join(self.splits())}"
-            raise NotFoundError(msg)
+            where = f"of {self.name} in store {self.store.url}"
+            raise _unlisted(split, self.splits(), "split", where, self.store.url, split)
         return Split(self.store, self.name, split)
 
     def artifact(self, stage: str, key: str | None = None) -> Artifact:
@@ -360,9 +369,20 @@ class StageView(Named, Keyed):
         ]
 
 
+def _unlisted(
+    name: str, present: list[str], kind: str, where: str, store: str, split: str | None = None
+) -> NotFoundError:
+    """The error for a data set or split that a store does not hold: the nearest of those there, else what makes it."""
+    nearest = guess(name, present)
+    msg = f"no {kind} {shorten(name)!r} {where}; it holds: {', '.join(present) or 'nothing'}{nearest}"
+    return NotFoundError(
+        msg, hint=None if nearest else f"{run_command('proposals', store=store, split=split)} makes it"
+    )
+
+
 def _choose(views: list[V], stage: str, key: str | None, folder: str, store: str, split: str | None = None) -> V:
     matching = [view for view in views if key is None or view.key.startswith(key)]
     if not matching:
         command = f"{run_command(stage, store=store, split=split)} makes it"
-        raise missing_stage(stage, f"under {store}/{folder}", [view.key for view in views], key=key, command=command)
+        raise missing_stage(stage, f"{store}/{folder}", [view.key for view in views], key=key, command=command)
     return matching[-1]

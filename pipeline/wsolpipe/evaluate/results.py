@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from wsolpipe.contract.errors import NotFoundError
-from wsolpipe.contract.making import run_command
+from wsolpipe.contract.making import known_stages, run_command
+from wsolpipe.contract.nearest import guess, shorten
 from wsolpipe.contract.reader import Split, open_store
 from wsolpipe.evaluate.rows import rows_of_index
 
@@ -137,6 +139,25 @@ def require_complete(view: StageView) -> None:
         raise NotFoundError(msg, hint=f"{command} resumes it")
 
 
+def read_beside(view: StageView, word: str) -> tuple[str, str | None]:
+    """Stage and key that ``beside=`` names: the beginning of a key of `view`'s stage, or ``STAGE`` or ``STAGE:KEY``.
+
+    Raises
+    ------
+    NotFoundError
+        If it is neither; names the keys and the nearest stage.
+    """
+    here = view.store[view.dataset][view.split]
+    stage, colon, key = word.partition(":")
+    if not colon and re.fullmatch("[0-9a-f]+", word):
+        return view.stage, word
+    known = {*known_stages(), *here.stages()}
+    if stage not in known:
+        msg = f"beside={shorten(word)} is neither a stage nor how a key of {view.stage} begins{guess(stage, known)}"
+        raise NotFoundError(msg, hint=f"keys of {view.stage} of {view.split}: {', '.join(here.keys(view.stage))}")
+    return stage, key or None
+
+
 def counterpart(results: Results, view: StageView, split: str) -> StageView:
     """The same stage of another split, made with the same parameters.
 
@@ -145,16 +166,12 @@ def counterpart(results: Results, view: StageView, split: str) -> StageView:
     NotFoundError
         If there is none, or it is unfinished.
     """
-    command = results.command(view.stage, split)
-    dataset = view.store[view.dataset]
-    if split not in dataset.splits():
-        msg = f"store {view.store.url} holds no {split} split of {view.dataset}"
-        raise NotFoundError(msg, hint=f"{command}, or name another split")
-    twins = [dataset[split].stage(view.stage, key) for key in dataset[split].keys(view.stage)]
+    here = view.store[view.dataset][split]
+    twins = [here.stage(view.stage, key) for key in here.keys(view.stage)]
     same = [twin for twin in twins if _made_alike(twin, view)]
     if not same:
         msg = f"{view.stage} of {split} is not made with the parameters of {view.key} of {view.split}"
-        raise NotFoundError(msg, hint=command)
+        raise NotFoundError(msg, hint=results.command(view.stage, split))
     require_complete(same[-1])
     return same[-1]
 

@@ -156,6 +156,7 @@ def read_runs(folder: str | Path) -> list[Run]:
             msg = f"{path} is a ceiling: its network was trained on ground truth, so nothing may be selected by it"
             raise DataError(msg, hint="runs= a folder that wsoltrain fit wrote")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
+            _refuse_store(Path(folder))
             msg = f"{path} is not of the format {FORMAT}"
             raise DataError(msg, hint="write it with wsolpipe.metrics.protocol.write_run, or move it elsewhere")
         missing = [key for key in ("run", "epoch", "validation") if key not in content]
@@ -171,6 +172,16 @@ def read_runs(folder: str | Path) -> list[Run]:
         msg = f"there is no run in {folder}: no JSON file of an epoch"
         raise DataError(msg, hint="name the folder of a training: the out= of wsoltrain fit")
     return [runs[key] for key in sorted(runs)]
+
+
+def _refuse_store(folder: Path) -> None:
+    """Say so where a folder of runs was meant and a store of labels, or a part of one, is named."""
+    index = next(folder.rglob("index/*/manifest.json"), None)
+    if index is not None:
+        msg = f"{index.parents[4]} is a store of labels, not a folder of training runs"
+        raise DataError(
+            msg, hint="runs= takes the folder that wsoltrain fit wrote, its out=, as in runs=runs/dips-birds"
+        )
 
 
 def curve_of(entry: Mapping[str, Any], metric: Metric) -> NDArray[np.float64]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from wsolpipe.keys.key import Key
 
 
+FILE_HINT = "stages=FILE.yaml describes stages of your own, dataset=FILE.yaml a data set"
+
+
 class StageEntry(BaseModel):
     """One stage of ``stages.yaml``.
 
@@ -71,6 +74,9 @@ class Registry:
     sources: dict[str, str]
 
     def __getitem__(self, name: str) -> StageEntry:
+        if name == "index":
+            msg = "index lists the images of a data set: it has no parameters, and no boxes, maps or masks"
+            raise ConfigError(msg, hint="name another stage; wsolpipe stages lists them")
         if name not in self.entries:
             raise ConfigError(unknown("stage", name, [*self.entries, "index"]))
         return self.entries[name]
@@ -139,14 +145,14 @@ def load_registry(extra: str | None = None) -> Registry:
 
 def _read(path: Path) -> dict[str, StageEntry]:
     try:
-        content = read_yaml(path, hint="stages=FILE.yaml describes stages of your own") or {}
+        content = read_yaml(path, hint=FILE_HINT) or {}
         return {str(name): StageEntry.model_validate(fields) for name, fields in content.items()}
     except AttributeError as error:
         msg = f"{path} is not a mapping of stages"
-        raise ConfigError(msg) from error
+        raise ConfigError(msg, hint=FILE_HINT) from error
     except ValidationError as error:
-        msg = f"{path}: {explain_all(error)}"
-        raise ConfigError(msg) from error
+        msg = f"{path} does not describe stages: {explain_all(error)}"
+        raise ConfigError(msg, hint=FILE_HINT) from error
 
 
 def _load_class(name: str, target: str, source: str) -> type[Stage[Any]] | type[ArtifactStage[Any]]:
