@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 LONGEST = 80
 """Characters of a user's word that an error message repeats."""
 
+MOST_LISTED = 60
+"""Names that an error message lists; of more, only those that are near."""
+
 
 def shorten(text: str) -> str:
     """`text` as an error message shows it: cut after `LONGEST` characters, with its length.
@@ -53,7 +56,7 @@ def guess_path(given: str | Path, pattern: str = "*") -> str:
 
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
-    """Say that `given` is not a known `kind`, name the nearest of `valid` and list them all.
+    """Say that `given` is not a known `kind`, name the nearest of `valid`, and list them all up to `MOST_LISTED`.
 
     Examples
     --------
@@ -61,4 +64,8 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     "unknown stage 'proposal'; did you mean 'proposals'? Valid: cls_maps, proposals"
     """
     names = sorted(set(valid))
-    return f"unknown {kind} {shorten(given)!r}{guess(given, names) or '.'} Valid: {', '.join(names) or 'none'}"
+    listed = f"Valid: {', '.join(names) or 'none'}"
+    if len(names) > MOST_LISTED:
+        close = difflib.get_close_matches(given, names, n=6, cutoff=0.5) if len(given) <= LONGEST else []
+        listed = f"Near: {', '.join(close)}" if close else f"There are {len(names):,}, none of a name like it"
+    return f"unknown {kind} {shorten(given)!r}{guess(given, names) or '.'} {listed}"

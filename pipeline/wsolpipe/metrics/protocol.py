@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.nearest import shorten
 from wsolpipe.metrics.pixels import PixelEvaluation, pxap_of
 from wsolpipe.metrics.thresholds import FULL, describe_plateau, middle
 
@@ -230,15 +231,15 @@ def doubts(runs: Sequence[Run], annotator: str, choice: Choice, *, metric: Metri
 
 
 def annotator_of(runs: Sequence[Run]) -> str:
-    """Return the annotator that chose while the runs were trained: the first one that they name.
+    """Return the annotator that chose while the runs were trained: the first one that they name, ``cls`` without any.
 
     Raises
     ------
     ConfigError
-        If runs name different ones, or none.
+        If runs name different ones.
     """
-    first = {next((name for name in run.validation if name != "accuracy"), None): run.name for run in runs}
-    if len(first) != 1 or None in first:
+    first = {next((name for name in run.validation if name != "accuracy"), "cls"): run.name for run in runs}
+    if len(first) != 1:
         msg = (
             f"the runs were not chosen by one annotator: {', '.join(f'{run} by {name}' for name, run in first.items())}"
         )
@@ -313,7 +314,8 @@ def entry_of(entries: Mapping[str, Any], name: str, run: Run, split: str) -> Any
     try:
         return entries[name]
     except KeyError:
-        msg = f"{run.name} has no {split} figures of {name!r}, only {sorted(entries)}"
+        names = sorted("cls" if entry == "accuracy" else entry for entry in entries)
+        msg = f"{run.name} has no {split} figures of {shorten(name)!r}; it has those of: {', '.join(names)}"
         raise DataError(msg) from None
 
 
