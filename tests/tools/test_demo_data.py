@@ -133,6 +133,17 @@ def test_drawing_again_in_another_process_gives_identical_bytes(repo: Path, tmp_
     assert digests(tmp_path / "here") == digests(tmp_path / "there")
 
 
+@pytest.mark.parametrize("count", ["0", "-3", "many"])
+def test_a_split_without_an_image_is_refused_before_anything_is_drawn(
+    count: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        demo.main(["--out", str(tmp_path / "drawn"), f"--train={count}"])
+    assert end.value.code == 2
+    assert f"{count} is not a number of images, 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "drawn").exists()
+
+
 def test_tool_still_draws_the_shipped_images(data: Path, tmp_path: Path) -> None:
     # Another processor or library build may round differently, so pixels may differ by a level or two.
     write_sample(tmp_path)

@@ -104,12 +104,20 @@ def box_by_colour(image: NDArray[np.uint8]) -> Box:
     return x, y, x + w, y + h
 
 
+def image_count(text: str) -> int:
+    """A number of images from the command line, at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"{text} is not a number of images, 1 or more"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write all splits below `--out` and print the baselines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[2] / "data" / "demo")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--train", type=int, default=SPLITS["train"], help="images to train on")
+    parser.add_argument("--train", type=image_count, default=SPLITS["train"], help="images to train on")
     options = parser.parse_args(argv)
     for split, count in {**SPLITS, "train": options.train}.items():
         mean = write_split(options.out, options.seed, split, count)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsolpipe.images.hints import fill_hints
 from wsolpipe.keys.console import shown
 from wsolpipe.keys.run_keys import RUN_KEYS
 from wsolpipe.keys.shell import KeyCommand, Section, words_argument
@@ -170,7 +171,9 @@ def make_command(
 
     def decorate(body: Body) -> click.Command:
         def call(words: tuple[str, ...], as_json: bool, debug: bool) -> None:  # noqa: ARG001, FBT001
-            sys.exit(body(expand_words(words, table.takes_list), as_json))
+            words = expand_words(words, table.takes_list)
+            with fill_hints(words):
+                sys.exit(body(words, as_json))
 
         return KeyCommand(
             name,

@@ -20,6 +20,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     wsolpipe explain A B [store=STORE] [dataset=NAME] [split=S]
     A, B           first digits of a key, stage/key, or STORE/dataset/split/stage/key
     """
+    from wsolpipe import open_store
     from wsolpipe.cli import transfer
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.share.explain import NOTHING, explain, locate
@@ -29,6 +30,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if len(named) != 2:
         msg = f"explain compares two keys; given: {' '.join(named) or 'none'}"
         raise ConfigError(msg, hint="wsolpipe explain A B; wsolpipe status lists keys")
+    open_store(given["store"])  # raises where there is none
     wanted = transfer.selection_of(given)
     one, other = (locate(word, given["store"], wanted) for word in named)
     found = explain(one, other)

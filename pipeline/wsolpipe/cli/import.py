@@ -128,12 +128,13 @@ def _with_index(session: Session, config: RunConfig) -> RunConfig:
     """Make the index of the split, so that names of images are known."""
     from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import RunFailed
+    from wsolpipe.contract.making import run_command
     from wsolpipe.launch.run import run
 
     with Display() as display:
         outcome = run(replace(config, stage=("index",)), display, threading.Event())
     if session.index_of(config.split[0]) is None:
-        raise RunFailed(outcome.verdict, hint=f"wsolpipe run stage=index dataset={config.dataset}")
+        raise RunFailed(outcome.verdict, hint=run_command("index", store=config.store))
     return config
 
 

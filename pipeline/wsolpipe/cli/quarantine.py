@@ -19,6 +19,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     wsolpipe quarantine retry stage=proposals dataset=D [ids=a.jpg,b.jpg]   then: wsolpipe run …
     wsolpipe quarantine drop  stage=proposals dataset=D [ids=a.jpg,b.jpg]   no longer counted against max_failed
     """
+    from wsolpipe import open_store
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.contract.nearest import unknown
     from wsolpipe.engine.quarantine import drop, quarantined_rows, retry
@@ -32,6 +33,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     config, own = configure((word for word in words if "=" in word), KEYS)
     ids = set(own["ids"]) or None
     session = Session.open(config, need_root=False)
+    open_store(config.store)  # raises where there is none
     if action == "list":
         rows = quarantined_rows(session)
         if as_json:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import AccessError, StoreError, TornShardError
+from wsolpipe.contract.errors import AccessError, NotFoundError, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_object
+from wsolpipe.contract.making import run_command
 from wsolpipe.contract.schema import STATUS_SPEC
 from wsolpipe.contract.shards import ShardDecoder
 from wsolpipe.contract.subscript import Rows, split_index
@@ -247,9 +248,8 @@ class ArrayView(Named):
         start, stop = stage.shards.span(shard)
         if record is None:
             msg = f"rows {start} … {stop - 1} of {self._place} are not made: shard {shard} has no commit record"
-            raise StoreError(
-                msg, hint=f"wsolpipe run stage={stage.stage} dataset=… store={stage.backend.url} makes them"
-            )
+            command = run_command(stage.stage, store=stage.backend.url)
+            raise NotFoundError(msg, hint=f"{command} makes them")
         stored = record.objects.get(self.name)
         if stored is None or (record.start, record.stop) != (start, stop):
             self._fail(start, stop - 1, f"the commit record of shard {shard} does not fit the manifest")

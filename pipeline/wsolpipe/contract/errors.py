@@ -58,9 +58,15 @@ class WeightsError(WsolError):
 
 
 class StoreError(WsolError, OSError):
-    """A store is missing, unreadable, damaged or of another schema."""
+    """A store is unreadable, damaged or of another schema."""
 
     exit_code = 4
+
+
+class NotFoundError(StoreError):
+    """A store, or a data set, split, stage, key or array of it, is not there: mistyped, or not made yet."""
+
+    exit_code = 3
 
 
 class AccessError(StoreError):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 LONGEST = 80
 """Characters of a user's word that an error message repeats."""
 
+MOST_LISTED = 60
+"""Names that an error message lists; of more, only those that are near."""
+
 
 def shorten(text: str) -> str:
     """`text` as an error message shows it: cut after `LONGEST` characters, with its length.
@@ -24,6 +27,12 @@ def shorten(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
+def nearest(given: str, valid: Iterable[str]) -> str | None:
+    """The nearest of `valid`, None where none is near."""
+    close = difflib.get_close_matches(given, sorted(set(valid)), n=1) if len(given) <= LONGEST else []
+    return close[0] if close else None
+
+
 def guess(given: str, valid: Iterable[str]) -> str:
     """``; did you mean 'NAME'?`` with the nearest of `valid`, empty where none is near.
 
@@ -32,22 +41,22 @@ def guess(given: str, valid: Iterable[str]) -> str:
     >>> guess("lables", ["labels", "photos"]), guess("x", ["photos"])
     ("; did you mean 'labels'?", '')
     """
-    close = difflib.get_close_matches(given, sorted(set(valid)), n=1, cutoff=0.5) if len(given) <= LONGEST else []
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = nearest(given, valid)
+    return f"; did you mean {close!r}?" if close else ""
 
 
 def guess_path(given: str | Path, pattern: str = "*") -> str:
-    """As `guess`, among what lies in the same folder and matches `pattern`."""
+    """As `guess`, among what else lies in the same folder and matches `pattern`."""
     path = Path(given)
     try:
-        names = [entry.name for entry in path.parent.glob(pattern)]
+        names = [entry.name for entry in path.parent.glob(pattern) if entry.name != path.name]
     except OSError:
         return ""
     return guess(path.name, names)
 
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
-    """Say that `given` is not a known `kind`, name the nearest of `valid` and list them all.
+    """Say that `given` is not a known `kind`, name the nearest of `valid`, and list them all up to `MOST_LISTED`.
 
     Examples
     --------
@@ -55,4 +64,8 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     "unknown stage 'proposal'; did you mean 'proposals'? Valid: cls_maps, proposals"
     """
     names = sorted(set(valid))
-    return f"unknown {kind} {shorten(given)!r}{guess(given, names) or '.'} Valid: {', '.join(names) or 'none'}"
+    listed = f"Valid: {', '.join(names) or 'none'}"
+    if len(names) > MOST_LISTED:
+        close = difflib.get_close_matches(given, names, n=6, cutoff=0.5) if len(given) <= LONGEST else []
+        listed = f"Near: {', '.join(close)}" if close else f"There are {len(names):,}, none of a name like it"
+    return f"unknown {kind} {shorten(given)!r}{guess(given, names) or '.'} {listed}"

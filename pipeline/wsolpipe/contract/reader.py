@@ -11,10 +11,11 @@ import numpy as np
 from wsolpipe.contract.arrays import ArrayView, Named
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import StoreError, TornShardError
+from wsolpipe.contract.errors import NotFoundError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
+from wsolpipe.contract.making import missing_stage, run_command
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
-from wsolpipe.contract.nearest import guess_path
+from wsolpipe.contract.nearest import guess, guess_path, shorten
 from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.records import read_manifest, read_record
@@ -43,14 +44,19 @@ def open_store(url: str) -> Store:
 
     Raises
     ------
-    StoreError
-        If there is no such folder.
+    NotFoundError
+        If there is no such folder, or it holds nothing of a store, as a folder of images.
     """
     store = Store(url)
-    if not store.backend.names(""):
-        msg = f"no store at {url}: the folder is missing or empty{guess_path(url)}"
-        raise StoreError(msg, hint=f"wsolpipe run stage=proposals dataset=… store={url}")
-    return store
+    if store.holds_index():
+        return store
+    nearest, another = guess_path(url), "name another with store="
+    if store.backend.names(""):
+        msg = f"{url} is no store: the folder holds no index of a data set{nearest}"
+        raise NotFoundError(msg, hint=another)
+    msg = f"no store at {url}: the folder is missing or empty{nearest}"
+    made = f"{another}; {run_command('proposals', store=url)} makes one here"
+    raise NotFoundError(msg, hint=None if nearest else made)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,14 @@ class Store(Named, Keyed):
         """Names of shard objects that were held against their commit records in this process."""
         return set()
 
+    def holds_index(self) -> bool:
+        """Whether any split has an index, finished or under way: what tells a store from another folder."""
+        return any(
+            self.backend.names(f"{dataset}/{split}/index")
+            for dataset in self.datasets()
+            for split in subfolders(self.backend.names(dataset))
+        )
+
     def datasets(self) -> list[str]:
         """Names of the data sets in this store."""
         return subfolders(self.backend.names(""))
@@ -82,8 +96,7 @@ class Store(Named, Keyed):
 
     def __getitem__(self, dataset: str) -> Dataset:
         if dataset not in self.datasets():
-            msg = f"no data set {dataset!r} in store {self.url}; it holds: {', '.join(self.datasets()) or 'nothing'}"
-            raise StoreError(msg)
+            raise _unlisted(dataset, self.datasets(), "data set", f"in store {self.url}", self.url)
         return Dataset(self, dataset)
 
 
@@ -109,8 +122,8 @@ class Dataset(Named, Keyed):
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits():
-            msg = f"no split {split!r} of {self.name} in store {self.store.url}; it holds: {', '.join(self.splits())}"
-            raise StoreError(msg)
+            where = f"of {self.name} in store {self.store.url}"
+            raise _unlisted(split, self.splits(), "split", where, self.store.url, split)
         return Split(self.store, self.name, split)
 
     def artifact(self, stage: str, key: str | None = None) -> Artifact:
@@ -118,7 +131,7 @@ class Dataset(Named, Keyed):
         folder = f"{self.name}/artifacts/{stage}"
         keys = subfolders(self.store.backend.names(folder))
         views = [Artifact(self.store, self.name, stage, name) for name in keys]
-        return _choose([view for view in views if view.record is not None], stage, key, f"{self.store.url}/{folder}")
+        return _choose([view for view in views if view.record is not None], stage, key, folder, self.store.url)
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,7 @@ class Split(Named, Keyed):
         views = [StageView(self.store, self.dataset, self.name, stage, name) for name in self.keys(stage)]
         if key is None:
             views = [view for view in views if self.store.backend.names(f"{view.folder}/commits")] or views
-        return _choose(views, stage, key, f"{self.store.url}/{self.folder}")
+        return _choose(views, stage, key, self.folder, self.store.url, self.name)
 
     def index(self, key: str | None = None) -> Index:
         """The index: the newest, or the one that starts with `key`."""
@@ -217,9 +230,8 @@ class Split(Named, Keyed):
         keys = subfolders(backend.names(f"{self.folder}/index"))
         views = [Index(self.store, self.dataset, self.name, name) for name in keys]
         done = [view for view in views if backend.size(f"{view.folder}/manifest.json") is not None]
-        return _choose(
-            sorted(done, key=lambda view: view.manifest.created), "index", key, f"{self.store.url}/{self.folder}"
-        )
+        done.sort(key=lambda view: view.manifest.created)
+        return _choose(done, "index", key, self.folder, self.store.url, self.name)
 
 
 @dataclass(frozen=True)
@@ -314,7 +326,7 @@ class StageView(Named, Keyed):
             msg = (
                 f"stage {self.stage} has no array {array!r}; it has: {', '.join(sorted(self.manifest.arrays))}, status"
             )
-            raise StoreError(msg)
+            raise NotFoundError(msg)
         return ArrayView(self, array)
 
     def names(self) -> list[str]:
@@ -359,10 +371,20 @@ class StageView(Named, Keyed):
         ]
 
 
-def _choose(views: list[V], stage: str, key: str | None, where: str) -> V:
+def _unlisted(
+    name: str, present: list[str], kind: str, where: str, store: str, split: str | None = None
+) -> NotFoundError:
+    """The error for a data set or split that a store does not hold: the nearest of those there, else what makes it."""
+    nearest = guess(name, present)
+    msg = f"no {kind} {shorten(name)!r} {where}; it holds: {', '.join(present) or 'nothing'}{nearest}"
+    return NotFoundError(
+        msg, hint=None if nearest else f"{run_command('proposals', store=store, split=split)} makes it"
+    )
+
+
+def _choose(views: list[V], stage: str, key: str | None, folder: str, store: str, split: str | None = None) -> V:
     matching = [view for view in views if key is None or view.key.startswith(key)]
     if not matching:
-        found = f"; keys: {', '.join(view.key for view in views)}" if key and views else ""
-        msg = f"no {stage}{f' with key {key}' if key else ''} under {where}{found}"
-        raise StoreError(msg, hint=f"wsolpipe run stage={stage} dataset=… makes it")
+        command = f"{run_command(stage, store=store, split=split)} makes it"
+        raise missing_stage(stage, f"{store}/{folder}", [view.key for view in views], key=key, command=command)
     return matching[-1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from itertools import groupby
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.nearest import shorten
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 _EXPECTED = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list",
     "tuple": "a list", "dict": "a mapping such as {name: value}", "model": "a mapping such as {name: value}",
-    "none": "null", "finite_number": "a finite number", "decimal": "a number",
+    "none": "null", "path": "a path", "finite_number": "a finite number", "decimal": "a number",
 }  # fmt: skip
 """First word of a pydantic error type -> the kind of value that was expected."""
 _BOUNDS = {
@@ -45,6 +48,17 @@ def explain(item: ErrorDetails | Mapping[str, Any]) -> str:
     return str(item["msg"]).removeprefix("Value error, ")
 
 
+def _spelled(value: Any) -> str:
+    """A value as it is typed."""
+    return shorten(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def explain_one(items: Iterable[ErrorDetails]) -> str:
+    """The errors of one value without its place; a key of several kinds has an error for each."""
+    texts = list(dict.fromkeys(map(explain, items)))
+    return " or ".join([texts[0], *(text.removeprefix("expected ") for text in texts[1:])])
+
+
 def explain_all(error: ValidationError, *, values: bool = False, prefix: str = "") -> str:
     """Every error in one line, each with its place.
 
@@ -59,9 +73,8 @@ def explain_all(error: ValidationError, *, values: bool = False, prefix: str = "
     for _, group in groupby(error.errors(), key=lambda item: (item["loc"][:1], repr(item["input"]))):
         items = list(group)
         place = ".".join(str(part) for part in commonprefix([item["loc"] for item in items]))
-        texts = list(dict.fromkeys(explain(item) for item in items))  # a key of several kinds: an error for each
-        text = " or ".join([texts[0], *(text.removeprefix("expected ") for text in texts[1:])])
-        shown = f"={items[0]['input']}" if values and place and items[0]["type"] != "missing" else ""
+        text = explain_one(items)
+        shown = f"={_spelled(items[0]['input'])}" if values and place and items[0]["type"] != "missing" else ""
         where = f"{prefix}{place}{shown}" if place else prefix.rstrip(".")
         lines.append(f"{where}: {text}" if where else text)
     return "; ".join(lines)

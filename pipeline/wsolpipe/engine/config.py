@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import shorten, unknown
+from wsolpipe.contract.nearest import shorten
 from wsolpipe.engine.clusters import find_cluster
+from wsolpipe.keys.key import unknown_key
 from wsolpipe.keys.run_keys import DEFAULT_STORE, RUN_KEYS
 from wsolpipe.keys.values import nest, parse_value, split_words
 
@@ -160,8 +161,7 @@ def build_config(
             continue
         stage, dot, parameter = name.partition(".")
         if not dot:
-            stages = [f"{entry}.…" for entry in (*registry.entries, "profile")]
-            raise ConfigError(unknown("key", name, [*run, *own, *stages]))
+            raise _unknown(name, [*run, *own], registry, given.get("stage", ""))
         if stage == "profile":
             site[parameter] = parse_value(text)
             continue
@@ -172,7 +172,7 @@ def build_config(
             msg = f"{name}=: the index has no parameters of its own; its keys are in the data set's YAML"
             raise ConfigError(msg)
         registry[stage]  # raises with the nearest name
-        nest(params.setdefault(stage, {}), parameter.split("."), parse_value(text))
+        nest(params, name.split("."), parse_value(text))
     settings = {name: run[name].read(given[name]) for name in given if name in run and name not in own}
     for stage in settings.get("stage") or ():
         if stage != "index":
@@ -183,6 +183,16 @@ def build_config(
     config.row_range()  # raises if it is not start:stop
     find_cluster(config.cluster)
     return config, {name: key.read(given[name]) if name in given else key.default for name, key in own.items()}
+
+
+def _unknown(name: str, known: Iterable[str], registry: Registry, asked: str) -> ConfigError:
+    """The error for an unknown key; of a parameter it tells how it is written, for the stages asked for if they fit."""
+    if name in registry.entries:
+        return unknown_key(name, (), hint=f"stage={name} runs that stage; {name}.PARAMETER= sets a parameter of it")
+    homes = [stage for stage, entry in registry.entries.items() if name in entry.params]
+    homes = [stage for stage in homes if stage in asked.split(",")] or homes[:3]
+    written = " or ".join(f"{stage}.{name}=" for stage in homes)
+    return unknown_key(name, known, hint=f"a parameter follows its stage: {written}" if homes else None)
 
 
 def _absolute_files(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -273,12 +273,16 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     if present is not None:
         _refuse_another(session, present, listing)
     before = present.table(["image_id", "path"]).to_pydict() if present else {"image_id": [], "path": []}
-    rows = _select(session, order_rows(listing, before["image_id"], before["path"]))
+    ordered = order_rows(listing, before["image_id"], before["path"])
+    rows = _select(session, ordered)
     kept = {row.image_id for row in rows}
     annotations = [item for item in listing.annotations if item.image_id in kept]
+    if ordered and not rows:
+        msg = f"rows={session.config.rows} holds none of the {len(ordered):,} images of split {split} of {dataset.name}"
+        raise ConfigError(msg, hint=f"rows=0:{len(ordered)} are all of them; split= works on one split alone")
     if not rows:
         msg = f"split {split} of {dataset.name} has no images: {dataset.root}"
-        raise ConfigError(msg, hint="check root=, the data set's YAML and limit= or rows=")
+        raise ConfigError(msg, hint="check root= and the data set's YAML")
     made_of = {
         "stage": "index", "version": VERSION, "params": {"exif": dataset.exif}, "selection": session.config.selection(),
         "generation": generation, "listing": _listing_digest(rows, annotations),

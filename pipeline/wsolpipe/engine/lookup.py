@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.errors import ConfigError, NotFoundError
+from wsolpipe.contract.making import NAME_A_KEY, run_command
+from wsolpipe.contract.nearest import shorten
 from wsolpipe.engine.graph import resolve
 from wsolpipe.evaluate.results import newest_index, require_complete
 from wsolpipe.evaluate.rows import list_rows, rows_of_index
+from wsolpipe.keys.key import show_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,23 +32,22 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
 
     Raises
     ------
-    StoreError
+    NotFoundError
         If there is none; names the keys that there are and the command that makes it.
     """
     command = SessionResults(session).command(stage, split)
     name = session.dataset.name
     if name not in session.store.datasets() or split not in session.store[name].splits():
         msg = f"store {session.config.store} holds no {split} split of {name}"
-        raise StoreError(msg, hint=command)
+        raise NotFoundError(msg, hint=command)
     present = session.store[name][split].keys(stage)
-    if key is None:
-        key = _resolved_key(session, stage, split, present)
-    matching = [item for item in present if key is None or item.startswith(key)]
+    wanted = key or _resolved_key(session, stage, split, present)
+    matching = [item for item in present if wanted is None or item.startswith(wanted)]
     if not matching:
         found = f"; there is: {', '.join(present)}" if present else ""
-        asked = f" with key {key}" if key else ""
+        asked = f" with key {shorten(wanted)}" if wanted else ""
         msg = f"{stage} of {split} is not made{asked}{found}"
-        raise StoreError(msg, hint=command)
+        raise NotFoundError(msg, hint=NAME_A_KEY if key and present else command)
     return session.store[name][split].stage(stage, matching[-1])
 
 
@@ -54,17 +56,17 @@ def find_artifact(session: Session, stage: str, *, key: str | None = None) -> Ar
 
     Raises
     ------
-    StoreError
+    NotFoundError
         If it is not finished; names the command that makes it.
     """
-    config, name = session.config, session.dataset.name
-    command = f"wsolpipe run stage={stage} dataset={config.dataset} store={config.store}"
+    name = session.dataset.name
     folder = f"{name}/artifacts/{stage}"
     present = [found.removesuffix("/") for found in session.backend.names(folder)]
     try:
         return session.store[name].artifact(stage, key or _resolved_key(session, stage, None, present))
-    except StoreError as error:
-        raise StoreError(error.message, hint=command) from error
+    except NotFoundError as error:
+        command = SessionResults(session).command(stage)
+        raise NotFoundError(error.message, hint=NAME_A_KEY if key and present else command) from error
 
 
 def _resolved_key(session: Session, stage: str, split: str | None, present: list[str]) -> str | None:
@@ -123,7 +125,10 @@ class SessionResults:
         """Folder that mask paths of the ground truth are relative to."""
         return self.session.dataset.mask_root()
 
-    def command(self, stage: str, split: str) -> str:
-        """The command that makes a stage of a split."""
+    def command(self, stage: str, split: str | None = None) -> str:
+        """The command that makes a stage of a split, with the words that chose it."""
         config = self.session.config
-        return f"wsolpipe run stage={stage} dataset={config.dataset} split={split} store={config.store}"
+        words = [f"stages={config.stages}"] if config.stages else []
+        for name, params in config.params.items():
+            words += [f"{name}.{key}={show_value(value)}" for key, value in params.items()]
+        return run_command(stage, store=config.store, split=split, words=words)

@@ -9,6 +9,7 @@ import numpy as np
 
 from wsolpipe.evaluate.map_scores import score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.results import read_beside
 from wsolpipe.evaluate.rows import check_rows
 from wsolpipe.evaluate.tau import folder_source, make_chooser, select_tau
 from wsolpipe.metrics.boxes import LEVELS
@@ -97,10 +98,8 @@ def compare_maps(
 
 def other_view(results: Results, view: StageView, word: str) -> StageView:
     """The result that ``beside=`` names: the beginning of a key of the same stage, or ``STAGE`` or ``STAGE:KEY``."""
-    stage, colon, key = word.partition(":")
-    if not colon and set(word) <= set("0123456789abcdef"):
-        stage, key = view.stage, word
-    return results.view(stage, view.split, key or None)
+    stage, key = read_beside(view, word)
+    return results.view(stage, view.split, key)
 
 
 def paired_tests(first: Values, second: Values) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from wsolpipe.contract.errors import StoreError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import NotFoundError
+from wsolpipe.contract.making import known_stages, run_command
+from wsolpipe.contract.nearest import guess, shorten
 from wsolpipe.contract.reader import Split, open_store
 from wsolpipe.evaluate.rows import rows_of_index
 
@@ -30,7 +32,7 @@ class Results(Protocol):
 
         Raises
         ------
-        ConfigError, StoreError
+        ConfigError, NotFoundError
             If there is no such stage, or it is unfinished; names the command that makes it.
         """
 
@@ -39,7 +41,7 @@ class Results(Protocol):
 
         Raises
         ------
-        StoreError
+        NotFoundError
             If there is none; names the command that makes it.
         """
 
@@ -80,22 +82,13 @@ class StoreResults:
 
     def view(self, stage: str, split: str, key: str | None = None) -> StageView:
         """See `Results.view`."""
-        here = self.split(split)
-        present = here.stages()
-        if stage not in present:
-            msg = unknown(f"stage of {self.dataset} {split}", stage, present)
-            raise StoreError(msg, hint=self.command(stage, split))
-        view = here.stage(stage, key)
+        view = self.split(split).stage(stage, key)
         require_complete(view)
         return view
 
     def artifact(self, stage: str, key: str | None = None) -> Artifact:
         """See `Results.artifact`."""
-        try:
-            return open_store(self.store)[self.dataset].artifact(stage, key)
-        except StoreError as error:
-            hint = f"wsolpipe run stage={stage} dataset={self.dataset} store={self.store}"
-            raise StoreError(error.message, hint=hint) from error
+        return open_store(self.store)[self.dataset].artifact(stage, key)
 
     @cached_property
     def _indexes(self) -> dict[str, Index]:
@@ -120,7 +113,7 @@ class StoreResults:
 
     def command(self, stage: str, split: str) -> str:
         """See `Results.command`."""
-        return f"wsolpipe run stage={stage} dataset={self.dataset} split={split} store={self.store}"
+        return run_command(stage, store=self.store, split=split)
 
 
 def newest_index(view: StageView, current: Index | None) -> Index:
@@ -136,13 +129,33 @@ def require_complete(view: StageView) -> None:
 
     Raises
     ------
-    StoreError
+    NotFoundError
         With the number of missing shards.
     """
     missing = len(view.shards) - len(view.committed())
     if missing:
         msg = f"{missing} of {len(view.shards)} shards of {view.stage} of {view.split} are not made"
-        raise StoreError(msg, hint=f"wsolpipe run stage={view.stage} dataset=… store={view.store.url} resumes it")
+        command = run_command(view.stage, store=view.store.url, split=view.split)
+        raise NotFoundError(msg, hint=f"{command} resumes it")
+
+
+def read_beside(view: StageView, word: str) -> tuple[str, str | None]:
+    """Stage and key that ``beside=`` names: the beginning of a key of `view`'s stage, or ``STAGE`` or ``STAGE:KEY``.
+
+    Raises
+    ------
+    NotFoundError
+        If it is neither; names the keys and the nearest stage.
+    """
+    here = view.store[view.dataset][view.split]
+    stage, colon, key = word.partition(":")
+    if not colon and re.fullmatch("[0-9a-f]+", word):
+        return view.stage, word
+    known = {*known_stages(), *here.stages()}
+    if stage not in known:
+        msg = f"beside={shorten(word)} is neither a stage nor how a key of {view.stage} begins{guess(stage, known)}"
+        raise NotFoundError(msg, hint=f"keys of {view.stage} of {view.split}: {', '.join(here.keys(view.stage))}")
+    return stage, key or None
 
 
 def counterpart(results: Results, view: StageView, split: str) -> StageView:
@@ -150,19 +163,15 @@ def counterpart(results: Results, view: StageView, split: str) -> StageView:
 
     Raises
     ------
-    StoreError
+    NotFoundError
         If there is none, or it is unfinished.
     """
-    command = results.command(view.stage, split)
-    dataset = view.store[view.dataset]
-    if split not in dataset.splits():
-        msg = f"store {view.store.url} holds no {split} split of {view.dataset}"
-        raise StoreError(msg, hint=f"{command}, or name another split")
-    twins = [dataset[split].stage(view.stage, key) for key in dataset[split].keys(view.stage)]
+    here = view.store[view.dataset][split]
+    twins = [here.stage(view.stage, key) for key in here.keys(view.stage)]
     same = [twin for twin in twins if _made_alike(twin, view)]
     if not same:
         msg = f"{view.stage} of {split} is not made with the parameters of {view.key} of {view.split}"
-        raise StoreError(msg, hint=command)
+        raise NotFoundError(msg, hint=results.command(view.stage, split))
     require_complete(same[-1])
     return same[-1]
 

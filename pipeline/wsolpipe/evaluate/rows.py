@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.contract.making import run_command
 from wsolpipe.images.decode import probe
 from wsolpipe.images.importers import list_split
 
@@ -112,7 +113,7 @@ def list_rows(dataset: DatasetConfig, split: str, *, without_truth: bool = False
     if without_truth:
         if dataset.layout not in LISTED_LAYOUTS:
             msg = f"the rows of {split} cannot be listed without reading ground truth in the layout {dataset.layout}"
-            raise ConfigError(msg, hint=f"make the index first: wsolpipe run stage=index split={split}")
+            raise ConfigError(msg, hint=f"make the index first: {run_command('index', store=None, split=split)}")
         dataset = dataset.model_copy(update={"files": {**dataset.files, "localization": None}, "masks": None})
     listing = list_split(dataset, split)
     seen = [

@@ -10,6 +10,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import Status
+from wsolpipe.contract.writing import reason
 from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
 from wsolpipe.images.decode import decode_mask
 from wsolpipe.images.pseudo import read_boxes
@@ -139,7 +140,7 @@ class Truth:
             try:
                 data = path.read_bytes()
             except OSError as error:
-                msg = f"mask {path} of {self.rows.ids[row]} cannot be read: {error}"
+                msg = f"mask {path} of {self.rows.ids[row]} cannot be read: {reason(error)}"
                 raise DataError(msg) from error
             union |= _stretched(decode_mask(data, orientation=int(self.rows.orientations[row])), side)
         return union
@@ -302,8 +303,9 @@ def truth_of_folder(folder: Path, rows: RowTable) -> Truth:
         if path is not None:
             masks[row] = MaskFiles((path,))
     if not masks:
-        msg = f"{folder} holds no mask of an image of {rows.split}; for {rows.ids[0]} one would be {stems[1]}.png"
-        raise ConfigError(msg)
+        first = rows.ids[0]
+        msg = f"{folder} holds no mask of an image of {rows.split}"
+        raise ConfigError(msg, hint=f"for {first} one would be {folder / (first.rpartition('.')[0] or first)}.png")
     return Truth(f"pseudo-masks of {folder.name}", rows, masks=masks)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 import wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import check_name
-from wsolpipe.contract.nearest import guess_path, unknown
-from wsolpipe.contract.validation import explain
+from wsolpipe.contract.nearest import guess_path, nearest, unknown
+from wsolpipe.contract.validation import explain_one
 from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.keys.safe_yaml import read_yaml
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 Exif = Literal["apply", "ignore"]
 
+SPLITS = ("train", "val", "test")
+"""Usual names of splits, and of their folders."""
 MetadataFile = Literal["image_ids", "class_labels", "classes", "image_sizes", "localization", "groups"]
 
 
@@ -236,22 +240,47 @@ def _choose_root(raw: dict[str, Any], folder: Path, root: str | None) -> tuple[b
     return bool(outside), os.path.abspath(os.path.expanduser(outside)) if outside else own
 
 
+def is_path(name_or_path: str) -> bool:
+    """Whether a word for a data set is the path of a YAML file, rather than one of `known_datasets`."""
+    return name_or_path.endswith((".yaml", ".yml")) or os.sep in name_or_path
+
+
 def _find(name_or_path: str) -> Path:
-    if name_or_path.endswith((".yaml", ".yml")) or os.sep in name_or_path:
+    if is_path(name_or_path):
         path = Path(name_or_path).expanduser().absolute()
         if path.is_file():
             return path
+        if path.is_dir():
+            raise _undescribed(Path(name_or_path))
         msg = f"no data set description {path}{guess_path(path, '*.y*ml')}"
         raise ConfigError(msg, hint="dataset= takes a YAML file or one of " + ", ".join(known_datasets()))
     path = data_folder() / f"{name_or_path}.yaml"
     if path.is_file():
         return path
+    if Path(name_or_path).is_dir():
+        raise _undescribed(Path(name_or_path))
+    here = {path.stem: path.name for path in Path().glob("*.y*ml")}
+    close = nearest(name_or_path, [*here, *known_datasets()])
+    if close in here:
+        msg = f"unknown data set {name_or_path!r}; did you mean the file {here[close]!r}?"
+        raise ConfigError(msg, hint=f"dataset={here[close]}")
     msg = unknown("data set", name_or_path, known_datasets())
     raise ConfigError(msg, hint=f"dataset=FILE.yaml describes your own; {data_folder() / 'folder.yaml'} is a template")
 
 
+def _undescribed(folder: Path) -> ConfigError:
+    """The error for a folder of images, with the description that it needs."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.resolve().name).lstrip(".") or "mine"
+    parts = [part for part in SPLITS if (folder / part).is_dir()]
+    split = f"{{{', '.join(f'{part}: {part}' for part in parts)}}}" if parts else "train"
+    lines = (f"name: {name}", "layout: folder", f"root: {folder}", f"split: {split}")
+    msg = f"dataset={folder} is a folder; dataset= takes a YAML file that says what it holds"
+    hint = f"where each sub-folder is a class, write these lines into {name}.yaml and dataset={name}.yaml:"
+    return ConfigError(msg, hint="\n     ".join((hint, *lines)))
+
+
 def _read(path: Path) -> dict[str, Any]:
-    raw = read_yaml(path)
+    raw = read_yaml(path, hint="dataset= takes a YAML file that describes a data set")
     if not isinstance(raw, dict):
         msg = f"{path} is not a mapping of keys to values"
         raise ConfigError(msg)
@@ -262,9 +291,11 @@ def _validate(raw: dict[str, Any], path: Path) -> DatasetConfig:
     try:
         config = DatasetConfig.model_validate(raw)
     except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(item) for item in error.errors()))
-        msg = f"{path}: " + "; ".join(lines)
-        raise ConfigError(msg) from error
+        lines = [_explain(list(group)) for _, group in groupby(error.errors(), key=_place)]
+        msg = f"{path}: " + "; ".join(dict.fromkeys(lines))
+        of_split = any(item["loc"][:1] == ("split",) for item in error.errors())
+        hint = "write split: train, or each split with its folder: {train: train, val: val}" if of_split else None
+        raise ConfigError(msg, hint=hint) from error
     check_name("data set", config.name)
     for split in config.splits:
         check_name("split", split)
@@ -274,7 +305,18 @@ def _validate(raw: dict[str, Any], path: Path) -> DatasetConfig:
     return config
 
 
-def _explain(item: ErrorDetails) -> str:
+def _place(item: ErrorDetails) -> tuple[str, str]:
+    """Errors of one value, which may be of several kinds, have one place."""
+    return _key(item), repr(item["input"])
+
+
+def _key(item: ErrorDetails) -> str:
+    place = [str(part) for part in item["loc"]]
+    return place[0] if place[0] in ("split", "classes") else ".".join(part for part in place if part != "[key]")
+
+
+def _explain(items: list[ErrorDetails]) -> str:
+    item = items[0]
     place = [str(part) for part in item["loc"]]
     if item["type"] == "extra_forbidden":
         return unknown("key", place[-1], DatasetConfig.model_fields)
@@ -285,8 +327,7 @@ def _explain(item: ErrorDetails) -> str:
     if place == ["layout"]:
         return f"layout: {unknown('layout', str(item['input']), LAYOUTS)}"
     note = " (quote it: YAML reads a bare yes, no, on or off so)" if isinstance(item["input"], bool) else ""
-    key = place[0] if place[0] in ("split", "classes") else ".".join(part for part in place if part != "[key]")
-    return f"{key}: {explain(item)}, not {item['input']!r}{note}"
+    return f"{_key(item)}: {explain_one(items)}, not {item['input']!r}{note}"
 
 
 def _resolve_files(params: dict[str, Any], folder: Path) -> None:

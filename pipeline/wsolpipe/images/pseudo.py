@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.writing import reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +47,7 @@ def read_boxes(path: Path) -> dict[str, NDArray[np.float64]]:
                     raise DataError(msg)
                 found.setdefault(fields[0], []).append(box)
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"cannot read the box file {path}: {error}"
+        msg = f"cannot read the box file {path}: {reason(error)}"
         raise DataError(msg, hint="name a file of lines image_id,x0,y0,x1,y1") from error
     return {name: np.array(boxes) for name, boxes in found.items()}
 

@@ -19,7 +19,8 @@ JSON_VERSION = 1
 LINE_SECONDS = 60.0
 """Time between two lines about work under way in a log, which is never silent for longer."""
 _answered = [False]
-_NAMED_WRONGLY = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST)
+_NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
+_NAMED_WRONGLY = (errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, *_NO_FOLDER)
 
 
 def print_json(value: Any) -> None:
@@ -96,7 +97,8 @@ def _as_known(error: Exception) -> WsolError | None:
         return missing_package(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         kind = ConfigError if error.errno in _NAMED_WRONGLY else AccessError
-        return kind(f"{shorten(str(error.filename))}: {error.strerror.lower()}")
+        hint = "a folder is needed there: name another place" if error.errno in _NO_FOLDER else None
+        return kind(f"{shorten(str(error.filename))}: {error.strerror.lower()}", hint=hint)
     return None
 
 

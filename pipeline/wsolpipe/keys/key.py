@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import shorten, unknown
+from wsolpipe.contract.nearest import guess, shorten, unknown
 from wsolpipe.keys.kinds import FLAG, NULL
 from wsolpipe.keys.values import split_words
 
@@ -96,8 +96,20 @@ def read_keys(words: Iterable[str], keys: Iterable[Key], *, hint: str | None = N
     given = split_words(words)
     for name in given:
         if name not in table:
-            raise ConfigError(unknown("key", name, table), hint=hint)
+            raise unknown_key(name, table, hint=hint)
     return {name: key.read(given[name]) if name in given else key.default for name, key in table.items()}
+
+
+def unknown_key(name: str, known: Iterable[str], *, hint: str | None = None) -> ConfigError:
+    """The error for a key that there is not: the nearest one, and how to list them all, which are too many for it.
+
+    Examples
+    --------
+    >>> unknown_key("datset", ["dataset", "store"]).message
+    "unknown key 'datset'; did you mean 'dataset'?"
+    """
+    msg = f"unknown key {shorten(name)!r}{guess(name, known)}"
+    return ConfigError(msg, hint=hint or "the same command with --help lists its keys")
 
 
 def require(values: Mapping[str, Any], command: str, **examples: str) -> None:
@@ -115,5 +127,5 @@ def require(values: Mapping[str, Any], command: str, **examples: str) -> None:
     """
     for name, example in examples.items():
         if not values.get(name):
-            msg = f"{command} needs {name}="
+            msg = f"{command.partition(' ')[2]} needs {name}="
             raise ConfigError(msg, hint=f"add {name}=…, as in {name}={example}; {command} --help lists all keys")

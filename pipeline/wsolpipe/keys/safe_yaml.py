@@ -47,7 +47,7 @@ def read_yaml(path: Path, *, as_text: bool = False, hint: str | None = None) -> 
         raise ConfigError(msg, hint=hint) from error
     except UnicodeDecodeError as error:
         msg = f"{path} is not valid YAML: byte {error.start} is not UTF-8"
-        raise ConfigError(msg) from error
+        raise ConfigError(msg, hint=hint) from error
 
 
 def load_yaml(text: str, *, where: str, as_text: bool = False) -> Any:

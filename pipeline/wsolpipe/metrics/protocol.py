@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.nearest import shorten
 from wsolpipe.metrics.pixels import PixelEvaluation, pxap_of
 from wsolpipe.metrics.thresholds import FULL, describe_plateau, middle
 
@@ -156,6 +157,7 @@ def read_runs(folder: str | Path) -> list[Run]:
             msg = f"{path} is a ceiling: its network was trained on ground truth, so nothing may be selected by it"
             raise DataError(msg, hint="runs= a folder that wsoltrain fit wrote")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
+            _refuse_store(Path(folder))
             msg = f"{path} is not of the format {FORMAT}"
             raise DataError(msg, hint="write it with wsolpipe.metrics.protocol.write_run, or move it elsewhere")
         missing = [key for key in ("run", "epoch", "validation") if key not in content]
@@ -171,6 +173,16 @@ def read_runs(folder: str | Path) -> list[Run]:
         msg = f"there is no run in {folder}: no JSON file of an epoch"
         raise DataError(msg, hint="name the folder of a training: the out= of wsoltrain fit")
     return [runs[key] for key in sorted(runs)]
+
+
+def _refuse_store(folder: Path) -> None:
+    """Say so where a folder of runs was meant and a store of labels, or a part of one, is named."""
+    index = next(folder.rglob("index/*/manifest.json"), None)
+    if index is not None:
+        msg = f"{index.parents[4]} is a store of labels, not a folder of training runs"
+        raise DataError(
+            msg, hint="runs= takes the folder that wsoltrain fit wrote, its out=, as in runs=runs/dips-birds"
+        )
 
 
 def curve_of(entry: Mapping[str, Any], metric: Metric) -> NDArray[np.float64]:
@@ -219,15 +231,15 @@ def doubts(runs: Sequence[Run], annotator: str, choice: Choice, *, metric: Metri
 
 
 def annotator_of(runs: Sequence[Run]) -> str:
-    """Return the annotator that chose while the runs were trained: the first one that they name.
+    """Return the annotator that chose while the runs were trained: the first one that they name, ``cls`` without any.
 
     Raises
     ------
     ConfigError
-        If runs name different ones, or none.
+        If runs name different ones.
     """
-    first = {next((name for name in run.validation if name != "accuracy"), None): run.name for run in runs}
-    if len(first) != 1 or None in first:
+    first = {next((name for name in run.validation if name != "accuracy"), "cls"): run.name for run in runs}
+    if len(first) != 1:
         msg = (
             f"the runs were not chosen by one annotator: {', '.join(f'{run} by {name}' for name, run in first.items())}"
         )
@@ -302,7 +314,8 @@ def entry_of(entries: Mapping[str, Any], name: str, run: Run, split: str) -> Any
     try:
         return entries[name]
     except KeyError:
-        msg = f"{run.name} has no {split} figures of {name!r}, only {sorted(entries)}"
+        names = sorted("cls" if entry == "accuracy" else entry for entry in entries)
+        msg = f"{run.name} has no {split} figures of {shorten(name)!r}; it has those of: {', '.join(names)}"
         raise DataError(msg) from None
 
 

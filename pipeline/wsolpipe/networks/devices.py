@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import shorten
 from wsolpipe.networks.weights import first_line
 
 
@@ -27,7 +28,7 @@ def choose_device(asked: str | None) -> str:
     try:
         device = torch.device(asked)
     except RuntimeError as error:
-        msg = f"device={asked} is not a torch device: {first_line(error)}"
+        msg = f"device={shorten(asked)} is not a torch device"
         raise ConfigError(msg, hint="write device=cpu, device=cuda or device=cuda:0") from error
     if device.type == "cpu":
         return asked

@@ -67,7 +67,12 @@ def build_vit(
         fixed["img_size"] = size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vit = create(model, options, **fixed)
+        try:
+            vit = create(model, options, **fixed)
+        except ConfigError as error:
+            if "img_size" in fixed and "'img_size'" in str(error.__cause__):  # what convolutions do not take
+                raise _no_class_token(model, "it is not a vision transformer") from error
+            raise
     if windows and is_windowed(vit):
         require_windows(vit, model, size)
     else:
@@ -257,10 +262,16 @@ def require_class_token(vit: nn.Module, model: str) -> None:
                 reason = f"block {number} is {kind} with {attention}, not plain softmax(q·k)"
                 break
     if reason:
-        msg = f"{model} gives no class-token maps: {reason}"
-        raise ConfigError(
-            msg, hint="name a plain vision transformer with a class token, such as vit_small_patch16_224.dino"
-        )
+        raise _no_class_token(model, reason)
+
+
+def _no_class_token(model: str, reason: str) -> ConfigError:
+    msg = f"model={model} gives no class-token maps: {reason}"
+    hint = (
+        "name a plain vision transformer with a class token, such as vit_small_patch16_224.dino, "
+        "vit_base_patch14_dinov2 or deit_small_patch16_224"
+    )
+    return ConfigError(msg, hint=hint)
 
 
 class Tokens(NamedTuple):

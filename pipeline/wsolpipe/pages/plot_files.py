@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from markupsafe import Markup
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.writing import reason
 from wsolpipe.pages.charts import HEIGHT, LEFT, WIDTH, histogram, lines, success
 from wsolpipe.pages.print_plots import BINS, can_print, print_plot
 
@@ -45,8 +46,8 @@ def save_plots(folder: Path, plots: Mapping[str, Plot]) -> list[Path]:
             if can_print():
                 paths += print_plot(plot, folder / name)
     except OSError as error:
-        msg = f"plots={folder}: {error}"
-        raise ConfigError(msg) from error
+        msg = f"plots={folder} cannot be written: {reason(error)}"
+        raise ConfigError(msg, hint="name a folder, such as plots=plots") from error
     return paths
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.writing import reason
 from wsolpipe.evaluate.map_scores import BINS
 from wsolpipe.pages.charts import Curve, Plot, Series
 from wsolpipe.pages.plot_files import STYLES, save_plots
@@ -67,8 +68,8 @@ def write_csv(path: Path, found: Sequence[Evaluated]) -> None:
             writer.writeheader()
             writer.writerows(rows)
     except OSError as error:
-        msg = f"csv={path}: {error}"
-        raise ConfigError(msg) from error
+        msg = f"csv={path} cannot be written: {reason(error)}"
+        raise ConfigError(msg, hint="name a file, such as csv=curves.csv") from error
 
 
 def write_plots(folder: Path, evaluated: Evaluated) -> list[Path]:

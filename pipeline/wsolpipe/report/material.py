@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, NotFoundError
+from wsolpipe.contract.making import run_command
 from wsolpipe.contract.reader import Artifact, Dataset, Index, StageView, Store, open_store
 from wsolpipe.engine.lookup import find_view, index_of
 from wsolpipe.engine.session import Session
 from wsolpipe.evaluate.map_sources import map_names
+from wsolpipe.evaluate.results import read_beside
 from wsolpipe.report.quality import Quality, measure
 from wsolpipe.report.sample import Pick, choose
 from wsolpipe.stages.registry import Registry, load_registry
@@ -205,12 +206,11 @@ def _rival(dataset: Dataset, split: str, views: tuple[StageView, ...], beside: s
     """The result that is named, which must hold boxes or maps."""
     if not beside:
         return None
-    stage, _, key = beside.partition(":")
-    if stage not in dataset[split].stages():
-        if not views or key:
-            raise StoreError(unknown(f"stage of {dataset.name} {split}", stage, dataset[split].stages()))
-        stage, key = views[-1].stage, beside
-    view = dataset[split].stage(stage, key or None)
+    if not views:
+        msg = f"beside={beside}: {split} of {dataset.name} has no result beside which another could lie"
+        raise NotFoundError(msg, hint=run_command("proposals", store=dataset.store.url, split=split))
+    stage, key = read_beside(views[-1], beside)
+    view = dataset[split].stage(stage, key)
     if not {"boxes", "maps"} & set(view.manifest.arrays):
         msg = f"beside={beside}: stage {stage} holds neither boxes nor maps"
         raise ConfigError(msg)
@@ -236,7 +236,7 @@ def _choose_split(dataset: Dataset, config: RunConfig) -> str:
     present = dataset.splits()
     if not present:
         msg = f"{dataset.store.url} holds no split of {dataset.name}"
-        raise StoreError(msg, hint=f"wsolpipe run stage=proposals dataset={config.dataset} store={config.store}")
+        raise NotFoundError(msg, hint=run_command("proposals", store=config.store))
     best = max(present, key=lambda name: len(_ranked(dataset, name)))
     reached = len(_ranked(dataset, best))
     return next((name for name in PREFERRED_SPLITS if name in present and len(_ranked(dataset, name)) == reached), best)

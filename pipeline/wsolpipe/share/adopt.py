@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import lease_name
+from wsolpipe.contract.making import run_command
 from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine import commit, zarr_metadata
@@ -86,7 +87,7 @@ def _adopt_split(session: Session, old: StageView, reason: str) -> Adopted:
     node = resolve(session).find(old.stage, old.split)
     if node.key is None:
         msg = f"the present key of {old.stage} of {old.split} is not known: {node.blocked}"
-        raise ConfigError(msg, hint=f"wsolpipe run stage={old.stage} dataset=… makes what it needs first")
+        raise ConfigError(msg, hint=f"{run_command(old.stage, store=session.config.store)} makes what it needs first")
     if node.key == old.key:
         msg = f"{old.stage} of {old.split} has key {old.key} now: there is nothing to adopt"
         raise ConfigError(msg)

@@ -14,6 +14,7 @@ from wsolpipe.contract.box_table import TABLE, box_table, has_boxes
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import Shards, check_name, commit_name, shard_of
+from wsolpipe.contract.making import run_command
 from wsolpipe.contract.manifest import IndexManifest
 from wsolpipe.contract.reader import StageView, Store
 from wsolpipe.contract.records import read_record
@@ -71,7 +72,7 @@ def publish(
     chosen = select(open_backend(store), wanted).found
     if not chosen:
         msg = f"{about.dataset} has nothing finished in {store}"
-        raise ConfigError(msg, hint=f"wsolpipe run stage=proposals dataset=… store={store} makes it")
+        raise ConfigError(msg, hint=f"{run_command('proposals', store=store)} makes it")
     about = _filled(about, chosen, to)
     moved = push(store, to, wanted, jobs=jobs, emit=emit, stop=stop)
     if moved.refused or moved.stopped:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.making import run_command
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.engine.folders import Folder, list_folders
 from wsolpipe.share.found import Found, Selected, read_folders
@@ -117,7 +118,8 @@ def _check_finished(backend: Backend, chosen: list[Found], wanted: Selection) ->
     if empty or (not chosen and wanted.keys not in {"newest", "all"}):
         what = f"stage {', '.join(empty)}" if empty else f"key {wanted.keys}"
         msg = f"{what} has no finished shard in {backend.url}"
-        raise ConfigError(msg, hint=f"wsolpipe run stage={empty[0] if empty else '…'} makes it; status lists keys")
+        command = f"{run_command(empty[0], store=backend.url)} makes it; " if empty else ""
+        raise ConfigError(msg, hint=f"{command}wsolpipe status store={backend.url} lists keys")
 
 
 def _newest(found: Iterable[Found]) -> list[Found]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.extras import missing_package
+from wsolpipe.contract.making import stage_files
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.models import keys_of
@@ -26,7 +24,8 @@ if TYPE_CHECKING:
 
     from wsolpipe.keys.key import Key
 
-ENTRY_POINT_GROUP = "wsolpipe.stages"
+
+FILE_HINT = "stages=FILE.yaml describes stages of your own, dataset=FILE.yaml a data set"
 
 
 class StageEntry(BaseModel):
@@ -77,6 +76,9 @@ class Registry:
     sources: dict[str, str]
 
     def __getitem__(self, name: str) -> StageEntry:
+        if name == "index":
+            msg = "index lists the images of a data set: it has no parameters, and no boxes, maps or masks"
+            raise ConfigError(msg, hint="name another stage; wsolpipe stages lists them")
         if name not in self.entries:
             raise ConfigError(unknown("stage", name, [*self.entries, "index"]))
         return self.entries[name]
@@ -140,7 +142,7 @@ def load_registry(extra: str | None = None) -> Registry:
     """
     entries: dict[str, StageEntry] = {}
     sources: dict[str, str] = {}
-    for path in [_shipped(), *_installed(), *([Path(extra)] if extra else [])]:
+    for path in [*stage_files(), *([Path(extra)] if extra else [])]:
         for name, entry in _read(path).items():
             if name in entries or name == "index":
                 msg = f"stage {name!r} of {path} is already defined by {sources.get(name, 'wsolpipe itself')}"
@@ -150,35 +152,16 @@ def load_registry(extra: str | None = None) -> Registry:
     return Registry(entries, sources)
 
 
-def _shipped() -> Path:
-    package = Path(wsolpipe.__file__).parent
-    inside = package / "stages.yaml"
-    return inside if inside.exists() else package.parents[1] / "stages.yaml"
-
-
-def _installed() -> list[Path]:
-    """YAML files of installed packages: the entry point ``package:name`` names ``name.yaml`` in that package."""
-    paths = []
-    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        module, _, attribute = point.value.partition(":")
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            msg = f"entry point {point.name} of {ENTRY_POINT_GROUP} names module {module}, which cannot be found"
-            raise ConfigError(msg)
-        paths.append(Path(spec.origin).parent / f"{attribute or 'stages'}.yaml")
-    return paths
-
-
 def _read(path: Path) -> dict[str, StageEntry]:
     try:
-        content = read_yaml(path, hint="stages=FILE.yaml describes stages of your own") or {}
+        content = read_yaml(path, hint=FILE_HINT) or {}
         return {str(name): StageEntry.model_validate(fields) for name, fields in content.items()}
     except AttributeError as error:
         msg = f"{path} is not a mapping of stages"
-        raise ConfigError(msg) from error
+        raise ConfigError(msg, hint=FILE_HINT) from error
     except ValidationError as error:
-        msg = f"{path}: {explain_all(error)}"
-        raise ConfigError(msg) from error
+        msg = f"{path} does not describe stages: {explain_all(error)}"
+        raise ConfigError(msg, hint=FILE_HINT) from error
 
 
 def _load_class(name: str, target: str, source: str) -> type[Stage[Any]] | type[ArtifactStage[Any]]:

@@ -100,7 +100,7 @@ def test_plan_then_cells_then_nothing_is_made_twice(words, capsys):
         (["table=2.6", "dataset=demo"], "unknown data set of table 2.6 'demo'"),
         (["table=2.6", "threshold=test"], "unknown threshold 'test'"),
         (["table=2.6", "epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
-        (["row=CAM"], "wsoltrain reproduce needs table="),
+        (["row=CAM"], "reproduce needs table="),
         (["table=2.6", "configurations=0"], "expected integer, at least 1"),
     ],
 )

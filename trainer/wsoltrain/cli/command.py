@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsolpipe.images.hints import fill_hints
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, read_keys
 from wsolpipe.keys.run_keys import DEFAULT_STORE
@@ -114,10 +115,15 @@ def make_command(
     listed = {key.name for key in keys if key.kind.listed}
 
     def decorate(body: Body) -> click.Command:
+        def call(words: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001
+            words = expand_words(words, listed.__contains__)
+            with fill_hints(words):
+                body(words, as_json)
+
         return KeyCommand(
             name,
             table=TrainerTable(keys, recipe),
-            callback=lambda words, as_json: body(expand_words(words, listed.__contains__), as_json),
+            callback=call,
             help=body.__doc__,
             epilog=f"Example: {example}",
             params=[words_argument("KEY=VALUE…"), click.Option(["--json", "as_json"], is_flag=True, help=json_help)],

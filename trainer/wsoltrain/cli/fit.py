@@ -165,6 +165,7 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     ConfigError
         If no data set is named, or a key or value does not fit.
     """
+    from wsolpipe import open_store
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
@@ -176,6 +177,7 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     dataset = load_dataset(values["dataset"], root=values["root"])
     recipe = load_recipe(values["recipe"], dataset=dataset.name, changes=changes)
     store = store_of(values)
+    open_store(store)[dataset.name][values["split"]]  # raises where it is not there
     reads = recipe.reads()
     labelling = Labelling(
         store, dataset.name, values["split"], maps=reads.maps, boxes=reads.boxes, images=values["images"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.writing import reason
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
@@ -137,5 +138,5 @@ def _draw(items: list[Item], described: list[dict[str, Any]], out: Path) -> None
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)
     except (OSError, ValueError) as error:
-        msg = f"out={out} cannot be written: {error}"
+        msg = f"out={out} cannot be written: {reason(error)}"
         raise ConfigError(msg, hint="out=preview.png") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.making import run_command
 from wsoltrain.data.order import Shuffle, Window
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -46,7 +47,7 @@ class Labelling:
 
     def command(self, stage: str) -> str:
         """The command that makes what is missing of `stage`."""
-        return f"wsolpipe run stage={stage} dataset={self.dataset} split={self.split} store={self.store}"
+        return run_command(stage, store=self.store, split=self.split)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, StoreError, TornShardError
+from wsolpipe.contract.errors import ConfigError, NotFoundError, TornShardError
 from wsolpipe.contract.layout import shard_object
 from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import Status
@@ -36,7 +36,7 @@ class StoredRows:
 
     Raises
     ------
-    StoreError
+    NotFoundError
         If the store, data set, split, stage or some of its shards are missing; names the shards and the command.
     ConfigError
         If boxes and maps were not made of the same images.
@@ -55,12 +55,7 @@ class StoredRows:
         self._check_same_rows()
 
     def _stage(self, split: Split, stage: str | None, key: str | None) -> StageView | None:
-        if stage is None:
-            return None
-        try:
-            return split.stage(stage, key)
-        except StoreError as error:
-            raise StoreError(error.message, hint=self.labelling.command(stage)) from error
+        return None if stage is None else split.stage(stage, key)
 
     def _check_same_rows(self) -> None:
         """Refuse stages of different images; another index is fine where the columns that they read are equal."""
@@ -142,7 +137,7 @@ class StoredRows:
 
         Raises
         ------
-        StoreError
+        NotFoundError
             If shards are missing; TornShardError if their objects are.
         """
         for view, records in self.records:
@@ -151,7 +146,7 @@ class StoredRows:
             if missing:
                 what = f"shards {_listed(missing)} of {len(view.shards)}"
                 msg = f"{view.folder} in store {self.labelling.store} is unfinished: {what} are missing"
-                raise StoreError(msg, hint=hint)
+                raise NotFoundError(msg, hint=hint)
             backend = view.store.backend
             ndim = {name: 1 + len(spec.shape) for name, spec in view.manifest.arrays.items()} | {"status": 1}
             torn = [

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.contract.writing import reason
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.video import frame_path, is_video, need_av, open_film
 from wsoltrain.inference.drawing import draw_found
@@ -150,7 +151,7 @@ def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], Pace]:
         try:
             film = open_film(source)
         except (BadImageError, OSError) as error:
-            msg = f"source={source}: {error}"
+            msg = f"source={source}: {reason(error)}"
             raise ConfigError(msg, hint="a video that PyAV opens") from error
         _claim(job, parts, f"{film.size} {len(film)} {film.sha256}")
         numbers = range(0, min(len(film), job.frames or len(film)), job.every)

@@ -100,8 +100,10 @@ def checkpoint_file(named: str) -> Path:
     if not path.is_dir():
         return path
     found = sorted(path.glob("best-*.safetensors"))
-    if len(found) != 1:
-        listed = ", ".join(each.name for each in found) or "no best-….safetensors"
-        msg = f"{path} holds {listed}"
-        raise ConfigError(msg, hint=f"checkpoint={path}/best-….safetensors names one")
+    if not found:
+        msg = f"{path} holds no best-….safetensors"
+        raise ConfigError(msg, hint="name the folder of a finished training: the out= of wsoltrain fit")
+    if len(found) > 1:
+        msg = f"{path} holds {', '.join(each.name for each in found)}"
+        raise ConfigError(msg, hint=f"name one of them, as in checkpoint={found[0]}")
     return found[0]

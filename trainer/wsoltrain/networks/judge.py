@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from wsolpipe.contract.errors import ConfigError, StoreError, WeightsError
+from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.networks.architectures import build_timm
 from wsolpipe.networks.classifier import WEIGHTS_FILE, parse_classifier
@@ -85,7 +85,7 @@ def load_judge(labelling: Labelling, *, file: str | None, classes: int) -> Judge
 
     Raises
     ------
-    StoreError
+    NotFoundError
         If the store has none; names the command that makes it.
     WeightsError, ConfigError
         If the file is not such a classifier, or one of fewer classes.
@@ -101,11 +101,8 @@ def load_judge(labelling: Labelling, *, file: str | None, classes: int) -> Judge
 
 def _bytes(labelling: Labelling, file: str | None) -> tuple[bytes, str]:
     if file is None:
-        try:
-            artifact = open_store(labelling.store)[labelling.dataset].artifact("classifier")
-            return artifact.read(WEIGHTS_FILE), f"classifier {artifact.key}"
-        except StoreError as error:
-            raise StoreError(error.message, hint=labelling.command("classifier")) from error
+        artifact = open_store(labelling.store)[labelling.dataset].artifact("classifier")
+        return artifact.read(WEIGHTS_FILE), f"classifier {artifact.key}"
     try:
         return Path(file).read_bytes(), file
     except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def read_artifacts(labelling: Labelling, wanted: Iterable[ArtifactFile]) -> Arti
 
     Raises
     ------
-    StoreError
+    NotFoundError
         If the store has no such artifact; names the command that makes it.
     ConfigError
         If a file of one's own cannot be read.
@@ -46,9 +46,6 @@ def read_artifacts(labelling: Labelling, wanted: Iterable[ArtifactFile]) -> Arti
                 raise ConfigError(msg, hint=f"a file {file} of the stage {stage}") from error
             found.keys[name] = sha256_bytes(found.files[name])[:16]
             continue
-        try:
-            artifact = open_store(labelling.store)[labelling.dataset].artifact(stage)
-            found.files[name], found.keys[name] = artifact.read(file), artifact.key
-        except StoreError as error:
-            raise StoreError(error.message, hint=labelling.command(stage)) from error
+        artifact = open_store(labelling.store)[labelling.dataset].artifact(stage)
+        found.files[name], found.keys[name] = artifact.read(file), artifact.key
     return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wsoltrain.training.average import Average
 
 KIND = "wsoltrain/1"
-_HINT = "wsoltrain fit writes one; remove a damaged one to start again"
+_HINT = "wsoltrain fit writes one; if it wrote this, it is damaged: remove it and start again"
 _MODEL, _AVERAGE, _SLOT, _ARTIFACT = "model.", "average.", "optimiser.", "artifact."
 
 

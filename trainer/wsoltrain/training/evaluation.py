@@ -145,7 +145,7 @@ class Evaluator:
         where = f"split {truth.rows.split} of {self.stream.config.labelling.dataset}"
         if not truth.found and not truth.masks:
             msg = f"{where} has no {name} box or mask to be scored against"
-            raise ConfigError(msg)
+            raise ConfigError(msg, hint="by=STAGE scores against pseudo-boxes, by=cls by the accuracy of the classes")
         kind = {"auto": "box or mask", "PxAP": "mask"}.get(self.metric, "box")
         if (kind == "mask" and not truth.masks) or (kind == "box" and not truth.found):
             other = "boxes" if kind == "mask" else "masks"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
+from wsolpipe.keys.key import unknown_key
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.methods.registry import known_methods
 from wsoltrain.training.annotators import read_annotators
@@ -175,7 +176,7 @@ def lay_over(keys: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             msg = f"{name}={value}: wsoltrain reads pseudo-labels from the store and makes none while it trains"
             raise ConfigError(msg, hint="wsolpipe run stage=clip_cams dataset=…, then wsoltrain fit maps=clip_cams …")
         if outer not in known:
-            raise ConfigError(unknown("key", outer, known))
+            raise unknown_key(outer, known)
         more = {inner: value} if inner else value
         laid[outer] = {**(laid.get(outer) or {}), **more} if isinstance(more, dict) else more
     return laid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -28,17 +29,25 @@ def open_backend(url: str) -> Backend:
     Raises
     ------
     ConfigError
-        If the URL's scheme is not supported, or what it needs is not installed.
+        If the URL's scheme is not supported, or what it needs is not installed; or if a file is where the folder
+        should be.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
-        return LocalBackend(Path(unquote(parts.path)))
+        return _open_folder(Path(unquote(parts.path)))
     if parts.scheme in REMOTE:
         return open_remote(url)
     if parts.scheme and len(parts.scheme) > 1:
         msg = f"store={url}: stores of scheme {parts.scheme!r} are not supported"
         raise ConfigError(msg, hint=VALID)
-    return LocalBackend(Path(url))
+    return _open_folder(Path(url))
+
+
+def _open_folder(path: Path) -> LocalBackend:
+    if os.path.isfile(path):  # noqa: PTH113 - a name that is too long for a path is none of a file
+        msg = f"{path} is a file, and a store is a folder"
+        raise ConfigError(msg, hint=VALID)
+    return LocalBackend(path)
 
 
 def open_remote(url: str) -> ObjectBackend:

@@ -8,6 +8,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.writing import reason
 from wsolpipe.images.importers.lines import parse_box
 from wsolpipe.images.label_lines import LabelBox
 from wsolpipe.share.formats.base import Format, Found, find_file
@@ -59,7 +60,7 @@ class Csv(Format):
                 _check_header(file, reader.fieldnames or ())
                 yield from _gather((f"{file}:{reader.line_num}", line) for line in reader)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            msg = f"cannot read {file}: {error}"
+            msg = f"cannot read {file}: {reason(error)}"
             raise DataError(msg) from error
 
 
