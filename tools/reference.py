@@ -89,9 +89,9 @@ def _recipes() -> str:
 def _glossary() -> str:
     """Figures, how they are printed, and what they mean."""
     words = (
-        "Printed: IoU and shares in per cent with one decimal, thresholds of 0 to 1 with three, counts whole. With "
-        "`--json` and in files a `fraction` is held as 0 to 1, the rest as printed. `wsolpipe eval glossary=true` "
-        "shows this table."
+        "Printed: IoU and shares in per cent with one decimal, thresholds of 0 to 1 with three, weights with two, "
+        "counts whole. With `--json` and in files a `fraction` is held as 0 to 1, the rest as printed. "
+        "`wsolpipe eval glossary=true` shows this table."
     )
     rows = [[entry.shown, f"`{entry.name}`", entry.kind, entry.meaning] for entry in read_glossary().values()]
     table = _rows(["in tables", "in JSON", "held as", "meaning"], rows)

@@ -16,7 +16,7 @@ from wsolpipe.contract.schema import boxes_spec
 from wsolpipe.engine.config import build_config
 from wsolpipe.report.material import gather
 from wsolpipe.report.page import compose
-from wsolpipe.stages.alarm import raise_alarm
+from wsolpipe.stages.alarm import alarm_of, raise_alarm
 from wsolpipe.stages.registry import load_registry
 
 REGISTRY = load_registry()
@@ -131,6 +131,22 @@ def test_a_stage_that_is_not_installed_here_is_told_to_look_at_its_rows(low):
     alarm = raise_alarm(0.1, 0.5, view, REGISTRY)
     assert alarm.advice == ()
     assert [line for line in alarm.lines("foreign of train") if "try " in line] == []
+
+
+@pytest.mark.parametrize(
+    ("figures", "iou"),
+    [
+        ({"iou_top1": 0.2, "iou_centre": 0.5}, 0.2),
+        ({"mask_iou": 0.3, "mask_iou_centre": 0.5, "pixel_iou": 0.9}, 0.3),
+        ({"iou": 0.6, "iou_at_tau": 0.4, "iou_centre": 0.5}, 0.4),
+        ({"iou_at_tau": 0.6, "iou_centre": 0.5, "boxes": {"iou_top1": 0.1, "iou_centre": 0.5}}, 0.1),
+        ({"iou_at_tau": 0.4, "iou_centre": 0.5, "boxes": {"iou_top1": 0.6, "iou_centre": 0.5}}, None),
+        ({"iou_at_tau": None, "iou_centre": None, "PxAP": 40.0}, None),
+    ],
+)
+def test_boxes_masks_and_maps_are_compared_with_the_centred_box_beside_them(figures, iou):
+    alarm = alarm_of(figures, None, REGISTRY)
+    assert (alarm and alarm.iou) == iou
 
 
 def test_nothing_is_said_of_results_that_are_above_or_cannot_be_compared(low):

@@ -140,5 +140,5 @@ def show_glossary(*, as_json: bool) -> int:
         print_json([asdict(entry) for entry in entries])
     else:
         lines = [[entry.shown, entry.name, entry.kind, entry.meaning] for entry in entries]
-        print_table(["in tables", "in JSON", "held as", "meaning"], lines)
+        print_table(["in tables", "JSON", "held as", "meaning"], lines)
     return 0
