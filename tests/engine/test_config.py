@@ -6,6 +6,7 @@ import pytest
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.config import RunConfig, build_config, for_worker, merge
+from wsolpipe.engine.session import Session
 from wsolpipe.stages.registry import load_registry
 
 
@@ -98,6 +99,15 @@ def test_mappings_are_merged_key_by_key():
         "a": {"x": 1, "y": 3},
         "b": {"z": 1},
     }
+
+
+def test_an_empty_mapping_that_is_typed_clears_that_of_the_data_set():
+    def model_args(word):
+        return Session.open(build("dataset=demo", word)).params("cls_maps").model_args
+
+    assert model_args("cls_maps.model_args.depth=2")["num_heads"] == 4
+    assert model_args("cls_maps.model_args={}") == {}
+    assert merge({"a": 1}, {}) == {"a": 1}
 
 
 def test_an_unknown_data_set_split_or_parameter_names_the_nearest(bench):

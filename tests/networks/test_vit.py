@@ -191,7 +191,7 @@ def test_unknown_models_and_arguments_name_what_is_known():
     [
         ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg"}, "no class token"),
         ("vit_tiny_patch16_224", {"attn_layer": "diff"}, "DiffAttention"),
-        ("beit_base_patch16_224", {"use_shared_rel_pos_bias": True}, "share one table"),
+        ("beit_base_patch16_224", {"use_shared_rel_pos_bias": True}, "leave out use_shared_rel_pos_bias"),
     ],
 )
 def test_models_without_a_plain_class_token_row_are_refused(model, options, reason):

@@ -206,11 +206,11 @@ def _absolute_files(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid over it, mapping by mapping."""
+    """`base` with `over` laid over it, mapping by mapping; an empty mapping below a name replaces what stands there."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) and value else value
     return merged
 
 

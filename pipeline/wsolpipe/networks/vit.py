@@ -7,7 +7,7 @@ computed, and nothing after the last wanted row: in that block neither v, nor th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -179,6 +179,7 @@ class ClassTokenAttention(nn.Module):
         If the model has no class token, or attention that is not plain softmax(q·kᵀ).
     """
 
+    reads: ClassVar[str] = "class-token attention"
     vit: Any
 
     def __init__(self, vit: nn.Module, blocks: Sequence[int], *, model: str = "the model") -> None:
@@ -250,7 +251,7 @@ def require_class_token(vit: nn.Module, model: str) -> None:
     if getattr(vit, "cls_token", None) is None or not getattr(vit, "num_prefix_tokens", 0):
         reason = "it has no class token"
     elif _is_beit(vit) and getattr(vit, "rel_pos_bias", None) is not None:
-        reason = "its blocks share one table of relative positions"
+        reason = "its blocks share one table; leave out use_shared_rel_pos_bias, and a file's table is copied to each"
     elif not _is_beit(vit) and not all(
         hasattr(vit, part) for part in ("_pos_embed", "norm_pre", "blocks", "patch_embed")
     ):

@@ -6,9 +6,13 @@ wsoltrain, `DataParallel` and `torch.compile`, and plain state dicts.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pickle
+import re
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +41,9 @@ PARTS = ("model.", "teacher.", "student.", "base_encoder.", "momentum_encoder.",
 ENCODER = "encoder."
 #: First words of names that belong to what pretraining adds to a network.
 HEADS = ("decoder", "head", "mask_token", "predictor", "projector")
+#: The one table of relative positions that all blocks share in a file (SimMIM), and how names of a block's own end.
+SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
+OWN_TABLE = ".attn.relative_position_bias_table"
 #: Prefixes of tensors that a network without classifier does not have.
 HEAD_KEYS = ("head.", "head_dense.", "head_dist.", "fc_norm.", "mask_token", "masked_embed", "decoder", "AuxLogits.")
 
@@ -90,19 +97,31 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        # Training scripts store their arguments beside the tensors; a Namespace runs no code when it is read.
+        # Training scripts store their arguments beside the tensors; neither a Namespace nor the dictionary that stands
+        # for yacs' runs code when it is read.
         from argparse import Namespace
 
-        with torch.serialization.safe_globals([Namespace]):
+        with torch.serialization.safe_globals([Namespace, (OrderedDict, "yacs.config.CfgNode")]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        msg = f"{path} is not a plain checkpoint: {first_line(error)}"
-        raise WeightsError(
-            msg, hint="only tensors are read; save it as safetensors, or its state_dict alone"
-        ) from error
+        raise _not_plain(path, error) from error
     except Exception as error:  # what a truncated file raises differs with its format and version
         msg = f"cannot read {path} as weights: {first_line(error)}"
         raise WeightsError(msg, hint="fetch or copy the file again; it may be truncated") from error
+
+
+def _not_plain(path: Path, error: pickle.UnpicklingError) -> WeightsError:
+    """Error of a file that holds more than tensors, with the class that it names and how to leave it out."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign is None:
+        msg = f"{path} is not a plain checkpoint: {first_line(error)}"
+        return WeightsError(msg, hint="only tensors are read; save it as safetensors, or its state_dict alone")
+    msg = f"{path} is not a plain checkpoint: it holds {foreign[1]}, and only tensors and plain values are read"
+    kept = f"{{n: f[n] for n in {NESTINGS} if n in f}}"
+    read = f"import torch; f = torch.load({str(path)!r}, 'cpu', weights_only=False)"
+    script = f"{read}; torch.save({kept}, 'tensors.pth')"
+    hint = f'if you trust who made it (this runs its code), save its tensors alone: python -c "{script}"'
+    return WeightsError(msg, hint=hint)
 
 
 def first_line(error: Exception) -> str:
@@ -180,7 +199,8 @@ def load_into(
     WeightsError
         If a tensor is missing, unexpected or of another shape; names the first of each.
     """
-    fitted = _fitted(model, _with_positions(model, tower_of_clip(state, model), positions))
+    own = _with_own_tables(model, tower_of_clip(state, model))
+    fitted = _fitted(model, _with_positions(model, own, positions))
     wanted = model.state_dict()
     missing = [key for key in wanted if key not in fitted]
     unexpected = [key for key in fitted if key not in wanted and not key.startswith(tuple(ignore))]
@@ -209,12 +229,15 @@ def stretches(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
 
 
 def _grids(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[int, tuple[int, int], tuple[int, int]] | None:
-    """Prefix tokens, trained grid and the model's grid, where embeddings of a square grid must be stretched."""
+    """Prefix tokens, trained grid and the model's grid, where embeddings of a square grid must be stretched.
+
+    Files of DINOv2 with registers embed the class token's place too, which timm adds to the class token itself.
+    """
     given, own = state.get("pos_embed"), getattr(model, "pos_embed", None)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if given is None or own is None or grid is None or given.ndim != 3 or given.shape[-1] != own.shape[-1]:
         return None
-    prefix = own.shape[1] - grid[0] * grid[1]
+    prefix = own.shape[1] - grid[0] * grid[1] + ("register_tokens" in state)
     side = max(given.shape[1] - prefix, 0) ** 0.5
     if side < 1 or side != int(side) or (int(side), int(side)) == tuple(grid):
         return None
@@ -231,6 +254,15 @@ def _with_positions(model: nn.Module, state: Mapping[str, Tensor], positions: Po
     return {**state, "pos_embed": table[None]}
 
 
+def _with_own_tables(model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Give each block a copy of the table of relative positions that the blocks of the file share."""
+    own = [name for name in model.state_dict() if name.endswith(OWN_TABLE)]
+    if SHARED_TABLE not in state or not own or any(name in state for name in own):
+        return state
+    kept = {name: value for name, value in state.items() if not name.startswith("rel_pos_bias.")}
+    return {**kept, **dict.fromkeys(own, state[SHARED_TABLE])}
+
+
 def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translate and resample what timm knows of this architecture; leave everything else alone."""
     adapt = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
@@ -243,7 +275,8 @@ def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not wanted or adapt is None:
         return dict(state)
     try:
-        with warnings.catch_warnings():
+        # timm prints beside its warnings, and standard output is the command's own.
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # of timm's own indexing, where it stretches tables of relative positions
             adapted = adapt(dict(state), model)
     except Exception:  # noqa: BLE001 - each architecture fails in its own way on tensors of another

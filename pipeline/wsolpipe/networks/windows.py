@@ -7,7 +7,7 @@ shares are shifted back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -34,6 +34,7 @@ class WindowAttentionShares(nn.Module):
         Ascending numbers of blocks of the last stage.
     """
 
+    reads: ClassVar[str] = "share of attention that each cell receives in the windows of the last stage"
     vit: Any
 
     def __init__(self, swin: nn.Module, blocks: Sequence[int]) -> None:
@@ -104,7 +105,7 @@ def require_windows(net: Any, model: str, size: int) -> None:
         raise ConfigError(msg, hint="leave out model_args.dynamic_img_size and strict_img_size")
     for cells, window in zip(block.input_resolution, block.window_size, strict=True):
         if cells % window:
-            step = size // cells * window
+            step = net.patch_embed.patch_size[0] * 2 ** (len(net.layers) - 1) * window
             below = size // step * step
             near = " or ".join(str(side) for side in (below, below + step) if side)
             msg = f"size={size} gives {model} {cells} cells a side, which windows of {window} do not tile"

@@ -11,6 +11,8 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.networks.positions import own_positions, trained_size
+from wsolpipe.networks.preprocessing import IMAGENET
+from wsolpipe.networks.released import is_released
 from wsolpipe.networks.sources import named
 from wsolpipe.stages.base import ExecutionOnly, StageParams, WeightsSource
 from wsolpipe.stages.map_stage import MapStage
@@ -34,7 +36,8 @@ class ClsMapsParams(StageParams):
         "windows are read"
     )
     model_args: dict[str, Any] = Field(
-        description="Arguments of timm.create_model, such as cls_maps.model_args.dynamic_img_size=true"
+        description="Arguments of timm.create_model, such as cls_maps.model_args.dynamic_img_size=true; {} for none, "
+        "whatever the data set's YAML says"
     )
     weights: Annotated[str | None, WeightsSource()] = Field(
         description="File, timm:NAME or random:SEED; null: timm's weights of the model"
@@ -45,7 +48,8 @@ class ClsMapsParams(StageParams):
     )
     mean: float | tuple[float, float, float] | None = Field(
         description="Mean of the input, (rgb / 255 - mean) / std, one number or three; null: what the weights "
-        "record, else timm's value for the model"
+        "record, ImageNet's for released checkpoints of MoCo v3, SimMIM, MAE with decoder, or DINO, iBOT and EsViT "
+        "with heads, else timm's value for the model"
     )
     std: float | tuple[float, float, float] | None = Field(
         description="Standard deviation of the input, one number or three; null: as for mean"
@@ -79,8 +83,12 @@ class ClsMapsParams(StageParams):
     )
 
     def in_key(self) -> dict[str, Any]:
-        """``positions`` and ``weights_part`` only where they change the maps: stores of before have no such words."""
+        """``positions`` and ``weights_part`` only where they change the maps: stores of before have no such words.
+
+        ``mean`` and ``std`` as they are used where the layout of a released checkpoint tells them.
+        """
         values = super().in_key()
+        values |= {name: value for name, value in self.statistics().items() if values[name] is None}
         if self.weights_part is None:
             del values["weights_part"]
         values["positions"] = self.chosen_positions()
@@ -94,6 +102,14 @@ class ClsMapsParams(StageParams):
             return "timm"  # stretched in the forward pass, by timm
         return self.positions or own_positions(self.timm_name())
 
+    def statistics(self) -> dict[str, Any]:
+        """``mean`` and ``std``: as given, else ImageNet's for a released checkpoint, else None."""
+        given = {"mean": self.mean, "std": self.std}
+        if None not in given.values() or not is_released(named(self.weights, self.model)):
+            return given
+        own = dict(zip(given, IMAGENET, strict=True))
+        return {name: list(own[name]) if value is None else value for name, value in given.items()}
+
     def timm_name(self) -> str:
         """timm's name of the weights, empty for a file."""
         kind, _, name = named(self.weights, self.model).partition(":")
@@ -103,6 +119,9 @@ class ClsMapsParams(StageParams):
     def _agree(self) -> ClsMapsParams:
         if self.model_args.get("dynamic_img_size") and self.positions not in (None, "timm"):
             msg = f"positions={self.positions} is not for dynamic_img_size, where timm stretches in each forward pass"
+            raise ValueError(msg)
+        if self.weights_part is not None and str(self.weights).startswith("random:"):
+            msg = f"weights_part={self.weights_part} is for a file of several networks, not for weights={self.weights}"
             raise ValueError(msg)
         return self
 
@@ -162,7 +181,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
         Raises
         ------
         ConfigError
-            If the model, its blocks or its heads are not there.
+            If the model, its blocks or its heads are not there, or it sees the image as a single cell.
         WeightsError
             If the weights do not fit it.
         """
@@ -178,6 +197,9 @@ class ClsMaps(MapStage[ClsMapsParams]):
             params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0, windows=True
         )
         self.reader = self._reader_of(vit)
+        if self.reader.grid((params.size, params.size)) == (1, 1):
+            msg = f"cls_maps.size={params.size} gives {params.model} a single cell, of which no map can be made"
+            raise ConfigError(msg, hint="give a larger cls_maps.size, such as 224")
         self._heads = params.chosen_heads(self.reader.heads)
         if weights.path is not None:
             state = load_state(weights, part=params.weights_part)
@@ -185,13 +207,14 @@ class ClsMaps(MapStage[ClsMapsParams]):
             if params.positions is None and not params.timm_name() and stretches(vit, state):
                 self.context.warn(
                     f"position embeddings of {weights.source} are stretched to {params.size} pixels as timm does; if "
-                    "the file is DINO's own, set cls_maps.positions=dino, else cls_maps.positions=timm"
+                    "the file is DINO's own, or DINOv2's without registers, set cls_maps.positions=dino, else "
+                    "cls_maps.positions=timm"
                 )
             positions = params.chosen_positions()
             ignored = (*HEAD_KEYS, *unread_keys(vit))
             load_into(vit, state, what=params.model, ignore=ignored, positions=positions)
         chosen = choose_preprocessing(
-            weights, model=params.model, mean=params.mean, std=params.std, stage="cls_maps", warn=self.context.warn
+            weights, model=params.model, **params.statistics(), stage="cls_maps", warn=self.context.warn
         )
         device = torch.device(self.context.device)
         self.reader.to(device)
@@ -210,7 +233,9 @@ class ClsMaps(MapStage[ClsMapsParams]):
     def _look_for_moco(self, vit: Any, state: Mapping[str, torch.Tensor]) -> None:
         """Say so where a file of MoCo v3's small transformer meets timm's, whose tensors have the same shapes."""
         table = state.get("pos_embed")
-        sincos = table is not None and not bool(table[0, 0].any())  # fixed, so the class token's are zeros
+        if table is None or table.ndim != 3:
+            return
+        sincos = not bool(table[0, 0].any())  # fixed, so the class token's are zeros
         if sincos and self.reader.heads == 6 and getattr(vit, "embed_dim", 0) == 384:
             self.context.warn(
                 "these weights look like MoCo v3's ViT-S, which has 12 heads where timm's has 6; if they are, set "
@@ -228,7 +253,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
                 dtype="uint8",
                 shape=(count, *grid),
                 unit="1/255 of the map's range",
-                meaning="class-token attention: mean of the scaled heads, then each head; min-max per map",
+                meaning=f"{self.reader.reads}: mean of the scaled heads, then each head; min-max per map",
             ),
             "range": ArraySpec(
                 dtype="float32", shape=(count, 2), unit=unit, meaning="low and high of each map: levels 0 and 255"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 from wsolpipe.cli import eval as scoring
+from wsolpipe.cli import run
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.reader import open_store
 from wsolpipe.engine.config import build_config
 from wsolpipe.metrics.protocol_tables import CLS_AT_TRUTH
 from wsolpipe.stages.registry import load_registry
@@ -53,6 +59,26 @@ def test_recipes_keys_stages_and_figures_of_a_table_exist_and_it_has_a_source(na
         config, _ = build_config([f"{key}={spell(value)}" for key, value in own.items()], registry)
         for stage, params in config.params.items():
             registry.params(stage, params)
+
+
+SELF_SUPERVISED = {"DINO": (7, 14, 14), "EsViT": (25, 7, 7), "MoCo v3": (13, 14, 14), "SimMIM": (13, 14, 14)}
+
+
+@pytest.mark.parametrize("name", SELF_SUPERVISED)
+def test_self_supervised_rows_of_table_2_4_name_models_whose_maps_can_be_made(tmp_path, name):
+    (row,) = (row for row in load_table("2.4").rows if row.name == name)
+    words = re.findall(r"cls_maps\.\S+=\S+", row.absent) or ["cls_maps.weights=FILE"]
+    assert row.stage == "cls_maps" or any(word.startswith("cls_maps.model=") for word in words)
+    folder = tmp_path / "images/class0"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)).save(folder / "a.png")
+    (tmp_path / "d.yaml").write_text("name: d\nlayout: folder\nroot: images\nsplit: test\n")
+    given = [word.replace("FILE", "random:0") for word in words]
+    site = [f"dataset={tmp_path}/d.yaml", f"store={tmp_path}/s", "threads=1", "device=cpu"]
+    done = CliRunner().invoke(run.command, ["stage=cls_maps", *site, *given])
+    assert done.exit_code == 0, done.output
+    maps = open_store(f"{tmp_path}/s")["d"]["test"]["cls_maps"]["maps"]
+    assert maps.shape == (1, *SELF_SUPERVISED[name])
 
 
 @pytest.mark.parametrize("name", ["4.7", "4.8"])
