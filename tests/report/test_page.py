@@ -172,8 +172,15 @@ def test_maps_alone_are_measured_and_drawn_at_their_best_threshold(example):
     assert quality.lead == "cut"
     figures = quality.maps.result()
     assert quality.recall("cut") == pytest.approx(figures["MaxBoxAcc"] / 100)
+    # The headline is what the slider shows at its threshold; the best of each figure has a line of its own.
+    cut = quality.maps.result(quality.tau)
     assert f"<b>{figures['MaxBoxAcc']:.1f}</b> MaxBoxAcc" in html
-    assert f"<b>{figures['MaxBoxAccV2']['mean']:.1f}</b> MaxBoxAccV2" in html
+    assert f"<b>{cut['MaxBoxAccV2']['mean']:.1f}</b> MaxBoxAccV2" in html
+    assert f"<b>{100 * quality.means()['cut']:.1f}</b> mean IoU" in html
+    assert quality.means()["cut"] == pytest.approx(cut["iou"], abs=1e-6)
+    assert f"cls_maps mean map, one threshold (threshold {quality.tau:.3f}" in html
+    assert cut["MaxBoxAccV2"]["mean"] < figures["MaxBoxAccV2"]["mean"]  # else this test would tell nothing
+    assert f'<td class="number">{figures["MaxBoxAccV2"]["mean"]:.1f}</td>' in html
     assert 'id="layer-top"' not in html
     assert 'id="layer-cut" checked' in html
     row = int(np.flatnonzero(quality.scored)[0])
