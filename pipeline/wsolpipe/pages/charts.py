@@ -16,7 +16,9 @@ Array = np.ndarray[Any, Any]
 
 WIDTH, HEIGHT = 560.0, 264.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 16.0, 14.0, 52.0
-BAR, BAR_LEFT, LONGEST_NAME = 14.0, 176.0, 24
+NAMED = 60
+"""Points up to which each carries its name."""
+BAR, BAR_LEFT, LONGEST_NAME = 14.0, 214.0, 24
 STYLES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 DASHES = ("none", "9 4", "2.5 3.5", "9 3 2.5 3")
 DASH_RULES = "".join(f".dash{place}{{stroke-dasharray:{dash}}}" for place, dash in enumerate(DASHES))
@@ -68,17 +70,17 @@ class Plot:
     Attributes
     ----------
     title, axis : str
-        Heading, and name of the horizontal axis, which goes from 0 to 1.
+        Heading, and name of the horizontal axis, which goes from 0 to 1; of ``bars``, what their names are.
     series : sequence of Series or Curve
     kind : str
-        ``histogram`` (rows by value), ``success`` (share of rows that reach a value), ``lines``, or ``bars`` (a value
-        a name, NaN where there is none).
+        ``histogram`` (rows by value), ``success`` (share of rows that reach a value), ``lines``, ``bars`` (a value a
+        name, NaN where there is none) or ``points`` (places in a square, each with a name).
     span : int, optional
         What 1 on the horizontal axis stands for where that is not 1.0: `PER_CENT`, the last epoch, the last step.
     bins : int
         Of a histogram.
     names, counts : sequence of str, of int
-        Of ``bars``: what each value is of, and how many rows.
+        Of ``bars``, what each value is of, and how many rows; of ``points``, the name of each.
     """
 
     title: str
@@ -93,7 +95,9 @@ class Plot:
     @property
     def height(self) -> float:
         """Of its drawing."""
-        return TOP + BOTTOM + len(self.names) * (BAR * len(self.series) + 8) if self.kind == "bars" else HEIGHT
+        if self.kind == "bars":
+            return TOP + BOTTOM + len(self.names) * (BAR * len(self.series) + 8)
+        return WIDTH if self.kind == "points" else HEIGHT
 
 
 def style_of(number: int) -> str:
@@ -134,13 +138,14 @@ def draw_figure(plot: Plot) -> Markup:
 
 def draw_chart(plot: Plot) -> Markup:
     """A plot as SVG."""
-    draw = {"histogram": _histogram, "success": _success, "lines": _lines, "bars": _bars}[plot.kind]
+    draw = {"histogram": _histogram, "success": _success, "lines": _lines, "bars": _bars, "points": _points}[plot.kind]
     return Markup(
         '<svg class="chart" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}'
         '<text class="axis" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text></svg>'
     ).format(
-        WIDTH, plot.height, plot.title, Markup("").join(draw(plot)), (_x(0) + _x(1)) / 2, plot.height - 6, plot.axis
-    )
+        WIDTH, plot.height, plot.title, Markup("").join(draw(plot)), (_x(0) + _x(1)) / 2, plot.height - 6,
+        f"per cent, by {plot.axis}" if plot.kind == "bars" else plot.axis,
+    )  # fmt: skip
 
 
 def legend(series: Sequence[Series | Curve]) -> Markup:
@@ -215,6 +220,19 @@ def _bars(plot: Plot) -> list[Markup]:
                 shapes.append(text.format(BAR_LEFT + wide * value + 5, top + BAR - 3, "start", f"{100 * value:.1f}"))
             top += BAR
         top += 8
+    return shapes
+
+
+def _points(plot: Plot) -> list[Markup]:
+    """Dots with their names, as far as there is room for them."""
+    (points,) = cast("Sequence[Curve]", plot.series)
+    dot = Markup('<circle class="column {}" cx="{:.1f}" cy="{:.1f}" r="5"><title>{}</title></circle>')
+    text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>')
+    shapes = []
+    for x, y, name in zip(points.x, points.y, plot.names, strict=True):
+        across, down = (BOTTOM + float(place) * (WIDTH - 2 * BOTTOM) for place in (x, y))
+        shapes.append(dot.format(points.style, across, down, name))
+        shapes += [text.format(across, down - 9, name)] if len(plot.names) <= NAMED else []
     return shapes
 
 

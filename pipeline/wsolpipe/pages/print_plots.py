@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from wsolpipe.pages.charts import Series, bar_names, binned, dash_of, reached, ticks
+from wsolpipe.pages.charts import NAMED, Series, bar_names, binned, dash_of, reached, ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from wsolpipe.pages.charts import Plot
+    from wsolpipe.pages.charts import Curve, Plot
 
 WIDE, HIGH = 3.5, 2.4  # inches: one column of a two-column paper
-CROWDED, MANY = 6, 12
+CROWDED = 6
 COLOURS = ("#d55e00", "#009e73", "#0072b2", "#7b8492", "#8a5aa8", "#c99700", "#56b4e9", "#15181d")
 DASHES = ("-", "--", ":", "-.")
 """In the order of `wsolpipe.pages.charts.DASHES`."""
@@ -47,6 +47,9 @@ def print_plot(plot: Plot, stem: Path) -> list[Path]:
         if plot.kind == "bars":
             figure.set_figheight(0.8 + 0.11 * len(plot.names) * (len(plot.series) + 1))
             _draw_bars(axes, plot)
+        elif plot.kind == "points":
+            figure.set_figheight(WIDE)
+            _draw_points(axes, plot)
         else:
             for place, item in enumerate(plot.series):
                 _draw(axes, plot, item, COLOURS[place % len(COLOURS)], DASHES[dash_of(place)])
@@ -54,11 +57,11 @@ def print_plot(plot: Plot, stem: Path) -> list[Path]:
             if plot.span is not None:
                 places, labels = zip(*ticks(plot.span), strict=True)
                 axes.set_xticks(places, labels)
-        if len(plot.series) > MANY:  # below the axes, as long as it gets
-            figure.set_figheight(figure.get_figheight() + 0.1 * len(plot.series) / 2)
+        if plot.kind in ("histogram", "success", "lines") and len(plot.series) < CROWDED:
+            axes.legend(frameon=False, fontsize=7)
+        elif plot.kind != "points":  # below the axes, however long it gets
+            figure.set_figheight(figure.get_figheight() + 0.05 * len(plot.series))
             figure.legend(frameon=False, fontsize=5.5, ncols=2, loc="outside lower center")
-        else:
-            axes.legend(frameon=False, fontsize=7 if len(plot.series) < CROWDED else 5.5)
         paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".pdf", ".png")]
         for path in paths:
             figure.savefig(path, dpi=300, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
@@ -85,3 +88,13 @@ def _draw_bars(axes: Any, plot: Plot) -> None:
     axes.set_yticks(range(len(plot.names)), bar_names(plot))
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="per cent", ylabel=plot.axis, title=plot.title)
+
+
+def _draw_points(axes: Any, plot: Plot) -> None:
+    """Dots with their names, as far as there is room for them."""
+    (points,) = cast("Sequence[Curve]", plot.series)
+    axes.scatter(points.x, points.y, s=6, color=COLOURS[0], label=points.label)
+    for x, y, name in zip(points.x, points.y, plot.names, strict=True) if len(plot.names) <= NAMED else ():
+        axes.annotate(name, (x, y), fontsize=5, ha="center", va="bottom")
+    axes.invert_yaxis()
+    axes.set(aspect="equal", xticks=[], yticks=[], title=plot.title)

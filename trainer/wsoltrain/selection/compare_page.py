@@ -30,7 +30,7 @@ middle of every image, which looks at nothing, finds more objects.</p>
 <p>Try <code>{{ labels }}</code>: where the labels that they learned from are below a centred box too, it says what to
 try; else more <code>epochs=</code> or another <code>lr=</code>, as <code>wsoltrain search</code> finds it.</p></div>
 {% endif %}
-<div class="charts">{% for figure in figures %}{{ figure }}{% endfor %}</div>
+<div class="charts" style="margin-top:24px">{% for figure in figures %}{{ figure }}{% endfor %}</div>
 """
 
 
