@@ -151,7 +151,7 @@ def draw_chart(plot: Plot) -> Markup:
 def legend(series: Sequence[Series | Curve]) -> Markup:
     """Names of the series with their lines, as a list."""
     item = Markup(
-        '<li><svg class="swatch" viewBox="0 0 26 6"><polyline class="line {}" points="0,3 26,3"/></svg>{}</li>'
+        '<li><svg class="swatch" viewBox="0 0 26 6"><line class="line {}" x2="26" y1="3" y2="3"/></svg>{}</li>'
     )
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(item.format(s.style, s.label) for s in series))
 

@@ -60,7 +60,7 @@ def draw_svg(plot: Plot) -> str:
         if left > LEFT and left + wide > WIDTH:
             left, top = LEFT, top + LINE
         marks += Markup(
-            '<polyline class="line {}" points="{:.0f},{} {:.0f},{}"/><text x="{:.0f}" y="{}">{}</text>'
+            '<line class="line {}" x1="{:.0f}" y1="{}" x2="{:.0f}" y2="{}"/><text x="{:.0f}" y="{}">{}</text>'
         ).format(item.style, left, 30 + top, left + 26, 30 + top, left + 32, 34 + top, item.label)
         left += wide
     # Markup.replace would escape what it puts in.
