@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from wsolpipe.cli import run
 from wsolpipe.contract.reader import open_store
+from wsolpipe.pages.plot_files import save_plots
 from wsolpipe.report.material import Material
 from wsolpipe.report.sections.anchors import SECTION, _one
 
@@ -31,6 +32,16 @@ def test_anchors_before_and_after_are_shown(store):
     assert before["gram"] != after["gram"]
     assert before["points"].count("<circle") == 8
     assert "mushroom" in after["points"]
+
+
+def test_the_maps_of_classes_are_written_as_files(store, tmp_path):
+    plots = SECTION.plots(Material(store, "demo", "val", index=None))
+    paths = save_plots(tmp_path, plots)
+    assert [path.name for path in paths if path.suffix == ".svg"] == ["plain.svg", "anchors.svg"]
+    assert {path.suffix for path in paths} == {".svg", ".pdf", ".png"}
+    drawn = paths[0].read_text()
+    assert drawn.count("<circle") == 8
+    assert "mushroom" in drawn
 
 
 def test_names_of_classes_are_escaped():

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from chromium import PROGRAM, Browser
+from stores import write_stage
+from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.map_scores import KeptIous, score_maps
+from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.metrics import largest_box
 from wsolpipe.pages.cuts import HALF_OPEN
 from wsolpipe.report import row_pages
 from wsolpipe.report.material import gather
+from wsolpipe.report.quality import cut_ious
 from wsolpipe.report.write import write_report
 
 pytestmark = pytest.mark.browser
 TOP = (255, 90, 46)
+OBJECT = (230, 30, 30)
 SHOWN = "[...document.querySelectorAll('.card')].filter(card => !card.hidden)"
 
 
@@ -42,11 +51,15 @@ def test_page_paints_in_both_schemes_and_its_switches_need_no_script(browser, pa
     for dark, script in ((False, True), (True, True), (False, False)):
         browser.open(page, "" if script else "gallery", size=(1280, 1600), dark=dark, script=script)
         top = browser.run("Math.round(document.querySelector('#gallery').getBoundingClientRect().top + scrollY)")
-        pixels = browser.shoot((0, top, 1280, 1400))
+        browser.run(f"scrollTo(0, {top})")  # cards out of sight are not painted
+        for _ in range(40):  # photographs are decoded while the page is already there
+            pixels = browser.shoot((0, top, 1280, 1400))
+            if count(pixels, OBJECT) > 3000:
+                break
         assert pixels[:20, :15].mean() < 40 if dark else pixels[:20, :15].mean() > 230
         assert len(np.unique(pixels.astype(np.int64) @ (65536, 256, 1))) > 2000  # photographs, not a blank page
         assert count(pixels, TOP) > 1000  # the outlines of the top boxes
-        assert count(pixels, (230, 30, 30)) > 3000  # the objects that were drawn
+        assert count(pixels, OBJECT) > 3000  # the objects that were drawn
         browser.run("document.getElementById('layer-top').click()")
         assert count(browser.shoot((0, top, 1280, 1400)), TOP) < count(pixels, TOP) / 10
     assert browser.run("getComputedStyle(document.querySelector('.browse')).display") == "none"
@@ -91,7 +104,7 @@ def test_rows_are_sorted_and_filtered(browser, page, example):
 def test_slider_draws_the_boxes_of_the_metrics(browser, page, example):
     material = gather(example.config)
     levels = example.tiny.maps.astype(np.float32) / np.float32(255) * 4 - 1
-    for slot, tau in ((0, 0.25), (2, 0.612)):
+    for slot, tau in ((0, 0.25), (1, 0.5), (2, 0.612), (3, 0.05)):
         browser.open(page)
         script = f"""(() => {{
           document.getElementById('cut-slot').value = '{slot}';
@@ -106,14 +119,125 @@ def test_slider_draws_the_boxes_of_the_metrics(browser, page, example):
         for row, box, _ in found:
             frame = Frame().map(levels[row, slot], "")
             assert box == largest_box(frame, tau, convention=HALF_OPEN).tolist()
-        if slot == 0:
-            counted = {row: float(iou) for row, _, iou in found if iou}
-            numbers, curves = material.quality.maps.kept.get("iou")
-            wanted = dict(zip(numbers.tolist(), curves[:, round(1000 * tau)].tolist(), strict=True))
-            assert counted == pytest.approx({row: wanted[row] for row in counted}, abs=1e-6)
-            assert len(counted) == material.quality.scored.sum()
-            told = browser.run("document.getElementById('cut-figures').value")
-            assert f"MaxBoxAcc {material.quality.maps.result(tau)['MaxBoxAcc']:.1f}," in told
+        counted = {row: float(iou) for row, _, iou in found if iou}
+        truth = material.quality.truth
+        scores = score_maps(StageMaps(material.maps, slot, truth.rows), truth, Frame(), keep=KeptIous, details=False)
+        wanted = cut_ious(scores, tau, 40)
+        assert counted == pytest.approx({row: wanted[row] for row in counted}, abs=1e-6)
+        assert len(counted) == material.quality.scored.sum()
+        figures = scores.result(tau)
+        told = browser.run("document.getElementById('cut-figures').value")
+        assert told.endswith(f"MaxBoxAcc {figures['MaxBoxAcc']:.1f}, mean IoU {100 * figures['iou']:.1f}")
+
+
+def test_headline_of_maps_is_what_the_slider_shows_at_its_threshold(browser, example, tmp_path):
+    out = tmp_path / "maps.html"
+    material = gather(replace(example.config, stage=("cls_maps",)))
+    write_report(material, out)
+    browser.open(out)
+    assert browser.run("document.getElementById('tau-shown').value") == f"{material.quality.tau:.3f}"
+    headline = "document.querySelector('.figures span:last-child b').textContent"
+    told = browser.run("document.getElementById('cut-figures').value")
+    assert told.endswith(f"mean IoU {browser.run(headline)}")
+    best = material.quality.maps.result()["iou"]
+    assert not told.endswith(f"mean IoU {100 * best:.1f}")  # else this test would tell nothing
+
+
+@pytest.fixture
+def layered(example, tmp_path):
+    """A page of proposals whose store also holds maps, masks and segments of other stages; its file and material."""
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 256, (40, 2, 14, 14), dtype=np.uint8)
+    labels = np.zeros((40, 32, 32), np.uint8)
+    labels[:, :16] = 1
+    made = {"status": example.tiny.status}
+    spec = {"maps": ArraySpec(dtype="uint8", shape=(2, 14, 14)), "masks": ArraySpec(dtype="uint8", shape=(32, 32))}
+    write_stage(example.tiny.url, "cams", "dddd000011112222", {"maps": (spec["maps"], maps)}, **made)
+    write_stage(example.tiny.url, "val_masks", "eeee000011112222", {"masks": (spec["masks"], labels)}, **made)
+    material = gather(example.config)
+    write_report(material, tmp_path / "layered.html")
+    return tmp_path / "layered.html", material
+
+
+def test_every_map_of_every_stage_lies_over_all_images_at_once(browser, layered):
+    page, material = layered
+    names = [slot.title for slot in material.map_slots]
+    assert names[0] == "cls_maps mean"
+    assert names[-1] == "cams 1"
+    shown = "[...document.querySelectorAll('.heat')].filter(part => getComputedStyle(part).display !== 'none')"
+    for script in (True, False):  # by style alone, too
+        browser.open(page, script=script)
+        assert browser.run("[...document.querySelector('#heat').options].map(part => part.text)") == ["none", *names]
+        for slot in range(len(names)):
+            browser.run(f"document.querySelector('#heat').value = '{slot}'")
+            classes = browser.run(f"{shown}.map(part => part.getAttribute('class'))")
+            assert set(classes) == {f"heat heat-{slot}"}
+            assert len(classes) == (37 if names[slot] == "cams 1" else 38)  # the rows that have such a map
+        browser.run("document.querySelector('.pick-1').click()")  # a card's own choice comes first
+        assert browser.run(f"{shown}.map(part => part.getAttribute('class'))").count("heat heat-1") == 1
+        browser.run("document.querySelector('#heat').value = ''")
+        assert browser.run(f"{shown}.length") == 1
+    browser.open(page)
+    for slot in ("0", ""):
+        browser.press("h")
+        assert browser.run("document.querySelector('#heat').value") == slot
+    browser.run("document.querySelector('#heat').value = '2'")
+    for slot in ("", "2"):  # the one that lay there before
+        browser.press("h")
+        assert browser.run("document.querySelector('#heat').value") == slot
+
+
+def test_layers_of_other_stages_are_switched(browser, layered):
+    page, material = layered
+    assert {view.stage for view in material.others} == {"cams", "val_masks"}
+    browser.open(page)
+    shown = "[...document.querySelectorAll('.scene .of-val-masks')].map(part => getComputedStyle(part).display)"
+    assert set(browser.run(shown)) == {"none"}
+    browser.run("document.getElementById('layer-of-val-masks').click()")
+    assert browser.run(shown) == ["inline"] * 37  # not of rows without an object
+    assert browser.errors == []
+
+
+def test_the_whole_view_is_in_the_address_and_links_of_the_menu_keep_it(browser, layered):
+    page, _ = layered
+    browser.open(page)
+    change = "new Event('input', {bubbles: true})"
+    browser.run(
+        f"(part => {{ part.value = 'class 3'; part.dispatchEvent({change}) }})(document.getElementById('words'))"
+    )
+    browser.run("document.getElementById('group-best').click()")
+    browser.run("document.getElementById('layer-truth').click()")
+    browser.run("document.getElementById('layer-of-val-masks').click()")
+    browser.run(f"(part => {{ part.value = '1'; part.dispatchEvent({change}) }})(document.getElementById('heat'))")
+    browser.run("document.querySelector('.menu a[href=\"#classes\"]').click()")
+    kept = browser.run("location.hash.slice(1)")
+    top = "Math.abs(document.getElementById('classes').getBoundingClientRect().top) < innerHeight"
+    seen = "['words', 'heat'].map(id => document.getElementById(id).value)"
+    ticks = "['group-best', 'layer-truth', 'layer-of-val-masks'].map(id => document.getElementById(id).checked)"
+    for reopened in (False, True):
+        if reopened:
+            browser.open(page, kept)
+        assert browser.run(seen) == ["class 3", "1"]
+        assert browser.run(ticks) == [True, False, True]
+        assert browser.run(top)
+    told = browser.run("document.getElementById('found').value")
+    assert told == f"{browser.run(f'{SHOWN}.filter(card => card.offsetParent).length')} of 40 rows"
+    browser.run("location.hash = '#words=class+1'")  # another address in the same window
+    browser.run("new Promise(done => setTimeout(done))")
+    assert browser.run(seen) == ["class 1", ""]
+    assert browser.run(ticks) == [False, True, False]
+    browser.open(page, "heat=99&group=nothing&words=%E0%A4%A")  # of another page, or broken
+    assert browser.run("document.getElementById('heat').value") == ""
+    assert browser.errors == []
+
+
+def test_every_key_is_on_the_list_of_keys(browser, page):
+    browser.open(page)
+    listed = browser.run("[...document.querySelectorAll('.keys kbd')].map(part => part.textContent)")
+    script = page.read_text()
+    handled = script[script.index("const keys = {") : script.index('document.addEventListener("keydown"')]
+    assert sorted(listed) == sorted(re.findall(r'"?([/\w\[\]])"?: (?:\(\) =>|nextMap|flipMap)', handled))
+    assert "c" in listed
 
 
 def test_keys_move_between_rows_and_change_layers(browser, page):
@@ -140,7 +264,18 @@ def test_keys_move_between_rows_and_change_layers(browser, page):
 
 def test_hostile_names_stay_text_and_nothing_is_asked_for(browser, make_example, evil, tmp_path):
     example = make_example(rows=24, quarantined={3: evil})
-    example.change_index(image_id=[f"{evil}{row}" for row in range(24)], reason=["", "", "", evil, *[""] * 20])
+    paths = [
+        evil,
+        f"../{evil}",
+        "javascript:alert(1)",
+        f"{evil}/a.png",
+        "/etc/passwd",
+        "a\nb\t\u202e.png",
+        "'\"><b>.png",
+    ]
+    files = [*paths, *example.tiny.paths[len(paths) :]]
+    names = [f"{evil}{row}" for row in range(24)]
+    example.change_index(image_id=names, path=files, reason=["", "", "", evil, *[""] * 20])
     example.change_manifest(class_names={str(label): evil for label in range(5)}, title=evil, quarantined=1)
     out = tmp_path / "evil.html"
     write_report(gather(example.config), out)
@@ -150,6 +285,12 @@ def test_hostile_names_stay_text_and_nothing_is_asked_for(browser, make_example,
     assert browser.run(f"{SHOWN}.length") == 24
     assert browser.run("document.querySelectorAll('.card img, main script:not([type])').length") == 0
     assert browser.run("document.querySelector('#class').options[1].text") == evil.strip()
+    table = "[...document.querySelectorAll('section#quarantine code')].map(part => part.textContent)"
+    assert files[3] in browser.run(table)
+    hidden = (
+        "[...document.querySelectorAll('.card .note')].filter(note => note.textContent.startsWith('image: ')).length"
+    )
+    assert browser.run(hidden) == len(paths) - 1  # one is quarantined, which is said instead
     assert browser.errors == []
     assert [address.split("?")[0] for address in browser.requests] == [out.as_uri()]
 
@@ -165,10 +306,31 @@ def test_all_rows_of_many_pages_are_listed_and_lead_to_them(browser, example, tm
     script = "document.getElementById('all-words').value = 'image00039';"
     script += "document.querySelector('.all-rows form').dispatchEvent(new Event('input'));"
     assert browser.run(f"{script} document.querySelectorAll('.lines a').length") == 1
+    assert browser.run("location.hash") == "#all-words=image00039"
     address = browser.run("document.querySelector('.lines a').href")
     assert address == (tmp_path / "many-rows" / "0002.html").as_uri() + "#r39"
     browser.open(tmp_path / "many-rows" / "0002.html", "r39")
     assert browser.run(f"{SHOWN}.map(card => +card.dataset.row)") == list(range(32, 40))
+    assert browser.errors == []
+
+
+def test_the_list_of_all_rows_is_filtered_by_class_score_and_stage(browser, example, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_pages, "ONE_PAGE", 30)
+    out = tmp_path / "many.html"
+    material = gather(example.config, n=600)
+    write_report(material, out)
+    (stage,) = {item["stage"] for item in material.quarantined}
+    rows = "[...document.querySelectorAll('.lines a span:first-child')].map(part => +part.textContent)"
+    found = "document.getElementById('all-found').value"
+    browser.open(out, "all-class=class+2", size=(1280, 2000))  # a link brings its view back
+    assert {row % 5 for row in browser.run(rows)} == {2}
+    assert browser.run(found) == "8 of 40 rows"
+    browser.open(out, f"all-stage={stage}")
+    assert browser.run(rows) == [3, 7]
+    browser.open(out, "all-score-from=0.95")
+    assert browser.run(found) == "0 of 40 rows"
+    browser.open(out, "all-score-from=0.5")
+    assert browser.run(found) == "37 of 40 rows"  # all but those without a box
     assert browser.errors == []
 
 

@@ -9,12 +9,15 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from stores import BOXES_KEY, MAPS_KEY
 from wsolpipe.cli.report import command
 from wsolpipe.contract.errors import BadImageError, ConfigError, StoreError, WsolError
 from wsolpipe.evaluate.frame import Frame
@@ -172,8 +175,15 @@ def test_maps_alone_are_measured_and_drawn_at_their_best_threshold(example):
     assert quality.lead == "cut"
     figures = quality.maps.result()
     assert quality.recall("cut") == pytest.approx(figures["MaxBoxAcc"] / 100)
+    # The headline is what the slider shows at its threshold; the best of each figure has a line of its own.
+    cut = quality.maps.result(quality.tau)
     assert f"<b>{figures['MaxBoxAcc']:.1f}</b> MaxBoxAcc" in html
-    assert f"<b>{figures['MaxBoxAccV2']['mean']:.1f}</b> MaxBoxAccV2" in html
+    assert f"<b>{cut['MaxBoxAccV2']['mean']:.1f}</b> MaxBoxAccV2" in html
+    assert f"<b>{100 * quality.means()['cut']:.1f}</b> mean IoU" in html
+    assert quality.means()["cut"] == pytest.approx(cut["iou"], abs=1e-6)
+    assert f"cls_maps mean map, one threshold (threshold {quality.tau:.3f}" in html
+    assert cut["MaxBoxAccV2"]["mean"] < figures["MaxBoxAccV2"]["mean"]  # else this test would tell nothing
+    assert f'<td class="number">{figures["MaxBoxAccV2"]["mean"]:.1f}</td>' in html
     assert 'id="layer-top"' not in html
     assert 'id="layer-cut" checked' in html
     row = int(np.flatnonzero(quality.scored)[0])
@@ -290,6 +300,60 @@ def test_what_cannot_be_shown_is_said_in_one_line(example, words, kind, told):
     result = CliRunner().invoke(command, [*words, f"store={example.config.store}"])
     assert isinstance(result.exception, kind)
     assert told in str(result.exception)
+
+
+def test_a_report_says_what_it_replaces(example):
+    words = [f"dataset={example.config.dataset}", f"store={example.config.store}", f"root={example.config.root}", "n=4"]
+    first = CliRunner().invoke(command, [*words, "stage=proposals"])
+    assert "replaced" not in first.output
+    assert "replaced" not in CliRunner().invoke(command, [*words, "stage=proposals"]).output
+    other = CliRunner().invoke(command, [*words, "stage=cls_maps"])
+    assert f"replaced the report of tiny train, proposals {BOXES_KEY}; out=FILE.html keeps both" in other.output
+    again = CliRunner().invoke(command, [*words, "stage=proposals", "--json"])
+    assert json.loads(again.stdout)["replaced"] == f"tiny train, cls_maps {MAPS_KEY}"
+
+
+def test_images_that_are_not_there_are_said_and_a_wrong_root_is_refused(example):
+    words = [f"dataset={example.config.dataset}", f"store={example.config.store}", "n=4"]
+    refused = CliRunner().invoke(command, [*words, f"root={example.folder / 'nowhere'}"])
+    assert isinstance(refused.exception, ConfigError)
+    assert str(refused.exception).startswith(f"root={example.folder / 'nowhere'}: no such folder")
+    assert not (example.folder / "store" / "tiny" / "report.html").exists()
+    without = CliRunner().invoke(command, words)
+    assert without.exit_code == 0
+    assert "note: The image files are not here" in without.output
+
+
+def test_every_chart_of_the_page_is_written_as_files(example, tmp_path):
+    words = [f"dataset={example.config.dataset}", f"store={example.config.store}", f"root={example.config.root}", "n=4"]
+    result = CliRunner().invoke(command, [*words, f"plots={tmp_path / 'charts'}", "--json"])
+    assert result.exit_code == 0, result.output
+    files = [Path(name) for name in json.loads(result.stdout)["plots"]]
+    assert {path.suffix for path in files} == {".svg", ".pdf", ".png"}
+    page = (example.folder / "store" / "tiny" / "report.html").read_text()
+    shown = re.findall(r"<figure><figcaption>(.*?)</figcaption>", page)
+    titles = [
+        re.search(r'class="title"[^>]*>(.*?)</text>', path.read_text())[1] for path in files if path.suffix == ".svg"
+    ]
+    assert titles == shown
+    assert len(shown) == 6  # of IoU, success, thresholds, scores, sizes and sources
+    names = {path.stem.rpartition("-")[2] for path in files}
+    assert names == {"iou", "success", "thresholds", "reliability", "sizes", "sources"}
+    for path in files:
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+
+
+def test_shares_and_iou_are_in_per_cent_on_every_axis(example):
+    html, _ = read(gather(example.config))
+    charts = re.findall(r'<svg class="chart".*?</svg>', html)
+    axes = {re.search(r'class="axis"[^>]*>(.*?)</text>', chart)[1]: chart for chart in charts}
+    for axis, chart in axes.items():
+        ticks = re.findall(r'text-anchor="middle">([\d.]+)</text>', chart)
+        assert ticks == (
+            ["0", "20", "40", "60", "80", "100"] if "IoU" in axis else [f"{at / 5:.1f}" for at in range(6)]
+        )
+    assert sum("per cent" in axis for axis in axes) == 2
 
 
 def test_a_page_of_24_large_rows_stays_below_four_megabytes(make_example):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from stores import DATASET
 from wsolpipe import open_store
 from wsolpipe.contract.schema import Status
+from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.map_scores import KeptIous, score_maps
+from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics.boxes import BoxEvaluation, iou_per_box
 from wsolpipe.report.material import gather
+from wsolpipe.report.page import compose
+from wsolpipe.report.quality import cut_ious
 from wsolpipe.report.sample import choose
 
 
@@ -68,3 +75,31 @@ def test_rows_without_rank_are_still_drawn():
     picks = choose(np.full(10, np.nan), np.arange(10), n=4, seed=0)
     assert {pick.group for pick in picks} == {"random"}
     assert len(picks) == 4
+
+
+def test_ious_are_kept_in_a_fraction_of_the_room_and_are_the_same(example):
+    material = gather(replace(example.config, stage=("cls_maps",)))
+    source, truth = StageMaps(material.maps, 0, material.quality.truth.rows), material.quality.truth
+    whole = score_maps(source, truth, Frame(), keep=True, details=False).kept
+    scores = score_maps(source, truth, Frame(), keep=KeptIous, details=False)
+    rows, curves = whole.get("iou")
+    for tau in (0.0, 0.123, 0.5, 0.999):
+        assert np.array_equal(cut_ious(scores, tau, 40)[rows], curves[:, round(1000 * tau)])
+
+    def room(kept) -> int:
+        return sum(part.nbytes for parts in kept.values.values() for part in parts) / len(rows)
+
+    assert room(scores.kept) < 2000 < room(whole) / 3
+
+
+@pytest.mark.slow
+def test_every_row_of_a_large_split_is_scored(make_example):
+    """One row more than 5,000 with ground truth; the page says its figures, not that there is no truth."""
+    example = make_example(rows=5001, n_maps=1, n_boxes=1, shard_rows=256, images=False)
+    example.write_truth(np.arange(5001), example.tiny.objects.astype(float))
+    material = gather(replace(example.config, stage=("cls_maps",), root=None), n=8)
+    html = compose(material).html
+    assert int(material.quality.scored.sum()) == 5001
+    assert material.quality.lead == "cut"
+    assert "No ground truth boxes" not in html
+    assert "over 5\u202f001 rows" in html

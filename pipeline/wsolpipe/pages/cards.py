@@ -162,7 +162,7 @@ class Gallery:
     lead, beside : str
         Names of the result whose IoU is shown, and of the one that it is compared with (empty: none).
     map_names : dict of int to str
-        Names of the maps by slot.
+        Names of the maps by slot: any can be laid over every card, or cut.
     cut : (int, float) or None
         Map and threshold at which the page opens its cut box.
     """
@@ -213,11 +213,14 @@ def render_gallery(gallery: Gallery) -> Part:
 def _style(gallery: Gallery) -> str:
     """Rules of this gallery's switches, which work without a script."""
     groups = [f".gallery:has(#group-{name}:checked) .card:not(.{name}){{display:none}}" for name in gallery.titles]
-    maps = [f".card:has(.pick-{slot}:checked) .heat-{slot}{{display:inline}}" for slot in gallery.map_names]
+    everywhere = '.gallery:has(#heat option[value="{0}"]:checked) .card:has(.pick-none:checked) .heat-{0}'
+    maps = [
+        f".card:has(.pick-{slot}:checked) .heat-{slot},{everywhere.format(slot)}{{display:inline}}"
+        for slot in gallery.map_names
+    ]
     layers = [
         f".gallery:has(#layer-{layer.name}:not(:checked)) .scene .{layer.name}{{display:none}}"
         for layer in gallery.layers
-        if layer.name != "heat"
     ]
     lines = [
         f".scene .{layer.name} .line{{stroke:{colour};stroke-dasharray:{dashes}}}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,7 @@ class Part:
     style: str = ""
 
 
-def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | None = None) -> str:
+def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | None = None, about: str = "") -> str:
     """One HTML file of rendered parts.
 
     Parameters
@@ -49,6 +51,8 @@ def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | N
         Of the window.
     home : (str, str), optional
         Address and name of the page that this one lies beside.
+    about : str
+        What it shows, which `page_about` reads.
 
     Raises
     ------
@@ -58,12 +62,22 @@ def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | N
     environment = open_environment()
     from markupsafe import Markup
 
-    style = "\n".join([_file("style.css"), *(part.style for part in parts if part.style)])
+    from wsolpipe.pages.charts import DASH_RULES
+
+    style = "\n".join([_file("style.css"), DASH_RULES, *(part.style for part in parts if part.style)])
     script = "\n" + _file("browse.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     body = [{"name": part.name, "title": part.title, "html": Markup(part.html)} for part in parts]  # escaped before
     shell = environment.get_template("page.html")
-    return shell.render(title=title, parts=body, style=Markup(style), script=Markup(script), digest=digest, home=home)
+    return shell.render(
+        title=title, parts=body, style=Markup(style), script=Markup(script), digest=digest, home=home, about=about
+    )
+
+
+def page_about(html: str) -> str:
+    """What a page of `compose_page` shows; empty for another file."""
+    found = re.search(r'<meta name="description" content="([^"]*)">', html)
+    return unescape(found[1]) if found else ""
 
 
 def open_environment(*folders: Path) -> Environment:

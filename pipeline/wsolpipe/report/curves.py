@@ -10,8 +10,8 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.writing import reason
 from wsolpipe.evaluate.map_scores import BINS
-from wsolpipe.pages.charts import Curve, Plot, Series
-from wsolpipe.pages.plot_files import STYLES, save_plots
+from wsolpipe.pages.charts import PER_CENT, Curve, Plot, Series, style_of
+from wsolpipe.pages.plot_files import save_plots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,17 +95,17 @@ def _map_plots(scores: MapScores, tau: float | None) -> dict[str, Plot]:
         names = {"largest 0.5": "MaxBoxAcc", "all 0.3": "V2 at 0.3", "all 0.7": "V2 at 0.7", "largest iou": "mean IoU"}
         every = np.arange(scores.boxes.thresholds) / scores.boxes.thresholds
         curves = [
-            Curve(style, label, every, scores.boxes.curve(name))
-            for style, (name, label) in zip(STYLES, names.items(), strict=False)
+            Curve(style_of(number), label, every, scores.boxes.curve(name))
+            for number, (name, label) in enumerate(names.items())
         ]
         drawn["accuracy"] = Plot("Accuracy against threshold", "threshold", curves)
         middles = (np.arange(BINS) + 0.5) / BINS
         ious = Series("first", f"box at threshold {tau:.3f}", np.repeat(middles, scores.ious_at(tau)))
-        drawn["iou"] = Plot("Rows by IoU", "IoU", [ious], "histogram")
+        drawn["iou"] = Plot("Rows by IoU", "IoU, per cent", [ious], "histogram", PER_CENT)
     if scores.pixels is not None:
         found = scores.pixels.curves()
         curve = Curve("second", "pixels of all images", found["recall"], found["precision"])
-        drawn["precision"] = Plot("Precision against recall", "recall", [curve])
+        drawn["precision"] = Plot("Precision against recall", "recall, per cent", [curve], span=PER_CENT)
     return drawn
 
 
@@ -118,10 +118,10 @@ def _box_plots(evaluated: Evaluated) -> dict[str, Plot]:
         "mask_iou_centre": "centred box",
     }
     known = [name for name in names if len(evaluated.ious.get(name, ()))]
-    series = [Series(style, names[name], evaluated.ious[name]) for style, name in zip(STYLES, known, strict=False)]
+    series = [Series(style_of(number), names[name], evaluated.ious[name]) for number, name in enumerate(known)]
     if not series:
         return {}
     return {
-        "iou": Plot("Rows by IoU", "IoU", [series[0], series[-1]], "histogram"),
-        "success": Plot("Rows that reach an IoU", "IoU", series, "success"),
+        "iou": Plot("Rows by IoU", "IoU, per cent", [series[0], series[-1]], "histogram", PER_CENT),
+        "success": Plot("Rows that reach an IoU", "IoU, per cent", series, "success", PER_CENT),
     }

@@ -80,6 +80,12 @@ class Material:
         """The stage whose maps are shown: the input of the boxes, if the store holds it."""
         return next((view for view in reversed(self.views) if "maps" in view.manifest.arrays), None)
 
+    @property
+    def subject(self) -> str:
+        """What the page shows: data set, split, and the stage with its key."""
+        view = self.boxes or self.maps
+        return f"{self.dataset} {self.split}" + (f", {view.stage} {view.key}" if view else "")
+
     @cached_property
     def quality(self) -> Quality:
         """Boxes scored against ground truth, row by row."""
@@ -100,8 +106,8 @@ class Material:
         found = [MapSlot(self.maps, place, name) for place, name in enumerate(names) if self.maps is not None]
         for view in (*self.views, *self.others):
             if "maps" in view.manifest.arrays and view is not self.maps:
-                first = map_names(view)[0]
-                found.append(MapSlot(view, 0, first if first.startswith(view.stage) else f"{view.stage} {first}"))
+                slot = MapSlot(view, 0, map_names(view)[0])
+                found.append(replace(slot, name=slot.title))
         return found
 
     @cached_property
@@ -143,11 +149,16 @@ class Material:
 
 @dataclass(frozen=True)
 class MapSlot:
-    """One map of each row: its stage, its place on that stage's axis, and its name on the page."""
+    """One map of each row: its stage, its place on that stage's axis, and its name below its picture."""
 
     view: StageView
     place: int
     name: str
+
+    @property
+    def title(self) -> str:
+        """Its name with that of its stage, for where it stands alone."""
+        return self.name if self.name.startswith(self.view.stage) else f"{self.view.stage} {self.name}"
 
 
 def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE, beside: str = "") -> Material:
@@ -165,7 +176,7 @@ def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE, beside: str = "") -> M
     Raises
     ------
     ConfigError
-        If no data set or more than one split is named, or what is named does not fit the data set.
+        If no data set or more than one split is named, or what is named does not fit the data set or is not there.
     StoreError
         If the store does not hold it.
     """
@@ -295,4 +306,7 @@ def _image_root(session: Session | None, config: RunConfig) -> tuple[Path | None
     folder = session.dataset.root if session else Path(config.root) if config.root else None
     if folder is not None and folder.is_dir():
         return folder, []
+    if config.root:
+        msg = f"root={config.root}: no such folder"
+        raise ConfigError(msg, hint="name the folder of the image files; without root= frames stay empty")
     return None, ["The image files are not here, so boxes and maps are drawn on empty frames; root=FOLDER brings them."]

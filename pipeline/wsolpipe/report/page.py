@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
+    from wsolpipe.pages.charts import Plot
     from wsolpipe.report.material import Material
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -40,6 +41,8 @@ class Section:
         CSS that only this section needs.
     draw : callable, optional
         Material -> the rendered part, or None; instead of facts and template.
+    plots : callable, optional
+        Material -> the charts that it shows, by the stems of their files.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Section:
     template: str = ""
     style: str = ""
     draw: Callable[[Material], Part | None] | None = None
+    plots: Callable[[Material], Mapping[str, Plot]] | None = None
 
     def render(self, material: Material, environment: Environment) -> Part | None:
         """This part of the page, None where there is nothing to show."""
@@ -80,6 +84,14 @@ def all_sections() -> list[Section]:
     return sorted(found, key=lambda section: (section.order, section.name))
 
 
+def page_plots(material: Material) -> dict[str, Plot]:
+    """Every chart of the page by the stem of its file."""
+    view = material.boxes or material.maps
+    stem = f"{view.stage}-{view.key}-{material.split}" if view else material.split
+    drawn = [(section.name, section.plots(material)) for section in all_sections() if section.plots]
+    return {f"{stem}-{name}-{part}": plot for name, plots in drawn for part, plot in plots.items()}
+
+
 def compose(material: Material, sections: Sequence[Section] | None = None) -> Page:
     """Make the page.
 
@@ -96,5 +108,6 @@ def compose(material: Material, sections: Sequence[Section] | None = None) -> Pa
     environment = open_environment(TEMPLATES)
     drawn = [section.render(material, environment) for section in (all_sections() if sections is None else sections)]
     parts = [part for part in drawn if part is not None]
-    html = compose_page(f"{material.dataset} {material.split} – wsolpipe report", parts)
+    title = f"{material.dataset} {material.split} – wsolpipe report"
+    html = compose_page(title, parts, about=material.subject)
     return Page(html, tuple(part.name for part in parts))

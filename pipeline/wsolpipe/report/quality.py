@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.box_scores import score_boxes, score_centred
-from wsolpipe.evaluate.map_scores import MapScores, score_maps
+from wsolpipe.evaluate.map_scores import KeptIous, MapScores, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.options import Options
-from wsolpipe.evaluate.otsu_scores import score_otsu
 from wsolpipe.evaluate.truth import truth_of_index
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index, StageView
     from wsolpipe.evaluate.box_scores import BoxScores
+    from wsolpipe.evaluate.otsu_scores import OtsuScores
     from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
 
-#: Above this many rows with ground truth the boxes of maps are left out: they cost milliseconds a row.
-MAP_ROWS = 5000
 #: Values of a row that may lead the page, the best first.
 LEADS = ("top1", "cut", "otsu")
 
@@ -127,20 +125,22 @@ def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Qu
     ious = {name: _column(found, f"iou_{name}", count) for name in names}
     scored = ~np.isnan(ious["centre"])
     scores = None
-    if maps is not None and 0 < scored.sum() <= MAP_ROWS:
-        own = score_otsu(StageMaps(maps, 0, table), truth)
-        ious["otsu"] = np.where(scored, np.nan_to_num(_column(own, "iou_top1", count)), np.nan)
+    if maps is not None and scored.any():
         frame = Options().of_predictions(maps.manifest.params).frame()
-        scores = score_maps(StageMaps(maps, 0, table), truth, frame, keep=True, details=False)
-        ious["cut"] = np.where(scored, np.nan_to_num(_at_best(scores, count)), np.nan)
+        first_maps = StageMaps(maps, 0, table)
+        scores = score_maps(first_maps, truth, frame, keep=KeptIous, details=False, more=("otsu",))
+        own = cast("OtsuScores", scores.more["otsu"]).scores(scores.quarantined)
+        ious["otsu"] = np.where(scored, np.nan_to_num(_column(own, "iou_top1", count)), np.nan)
+        ious["cut"] = np.where(scored, np.nan_to_num(cut_ious(scores, scores.best_tau() or 0.0, count)), np.nan)
     return Quality(status, labels, sizes, truth, scored, _shares(truth, sizes), source, score, ious, scores)
 
 
-def _at_best(scores: MapScores, rows: int) -> Array:
-    """IoU of each row at the threshold that suits all of them best, NaN where a row is not scored."""
-    numbers, curves = scores.kept.get("iou") if scores.kept else (np.zeros(0, np.int64), np.zeros((0, 1)))
+def cut_ious(scores: MapScores, tau: float, rows: int) -> Array:
+    """IoU of each row's box at one threshold, float64 [rows]; NaN where a row is not scored."""
     column = np.full(rows, np.nan)
-    column[numbers] = curves[:, round((scores.best_tau() or 0.0) * scores.boxes.thresholds)]
+    if isinstance(scores.kept, KeptIous):
+        numbers, ious = scores.kept.at(round(tau * scores.boxes.thresholds), scores.boxes.thresholds)
+        column[numbers] = ious
     return column
 
 

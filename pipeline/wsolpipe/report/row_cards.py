@@ -81,7 +81,7 @@ def make_gallery(material: Material, picks: Sequence[Pick], *, fineness: Finenes
         TITLES if quality.scored.any() else TITLES_BY_SCORE,
         lead=lead.stage if lead else "",
         beside=_rival_name(material),
-        map_names={place: slot.name for place, slot in enumerate(slots)},
+        map_names={place: slot.title for place, slot in enumerate(slots)},
         cut=(0, quality.tau if quality.tau is not None else 0.5) if slots else None,
     )
 
@@ -106,8 +106,6 @@ def _layers(material: Material, cards: Sequence[Card]) -> Iterable[Layer]:
         yield Layer("cut", "cut box of the map", shown=material.boxes is None)
     if any(card.truth for card in cards):
         yield Layer("truth", "ground truth")
-    if material.map_slots:
-        yield Layer("heat", f"{material.map_slots[0].name} map", shown=False)
     for view in material.others:
         if layer_name(view) in present:
             yield Layer(layer_name(view), view.stage, shown=False)

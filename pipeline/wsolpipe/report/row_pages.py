@@ -53,7 +53,8 @@ def render_list(material: Material, folder: str) -> Part:
 
     rows = listed_rows(material)
     quality, table = material.quality, material.quality.truth.rows
-    bad = {item["row"] for item in material.quarantined}
+    bad = {item["row"]: item["stage"] for item in material.quarantined}
+    stages = sorted(set(bad.values()))
     labels = np.unique(quality.labels[rows])
     statuses = list(STATUSES.values())
     lead = quality.ious[quality.lead] if quality.lead else np.full(len(quality.status), np.nan)
@@ -70,6 +71,8 @@ def render_list(material: Material, folder: str) -> Part:
             statuses.index("quarantined" if row in bad else STATUSES[Status(int(quality.status[row]))])
             for row in rows.tolist()
         ],
+        "stages": stages,
+        "stage": [stages.index(bad[row]) if row in bad else -1 for row in rows.tolist()],
         "iou": [None if np.isnan(value) else round(1000 * float(value)) for value in lead[rows]],
         "score": [None if np.isnan(value) else round(float(value), 3) for value in quality.score[rows]],
     }
@@ -85,6 +88,8 @@ def render_list(material: Material, folder: str) -> Part:
         .render(
             total=len(rows),
             links=[(f"{folder}/{page_name(n)}", int(span[0]), int(span[-1])) for n, span in enumerate(spans)],
+            classes=sorted({columns["classes"][each] for each in columns["class"]} - {""}),
+            stages=stages,
             statuses=sorted({statuses[each] for each in columns["status"]}),
             difference=rival is not None,
             rows=Markup(json.dumps(columns, separators=(",", ":")).replace("<", "\\u003c")),

@@ -10,16 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.pages.document import page_about
 from wsolpipe.report import row_pages
 from wsolpipe.report.page import compose
 
 if TYPE_CHECKING:
     from wsolpipe.report.material import Material
 
+HEAD = 4096
+"""Characters of a page that hold what it is about."""
+
 
 @dataclass(frozen=True)
 class Written:
-    """A report on disk and its main figures; shares are fractions, None without ground truth."""
+    """A report on disk and its main figures; shares are fractions, None without ground truth.
+
+    `replaced` says what an earlier report in the same file showed, where that was something else.
+    """
 
     path: str
     bytes: int
@@ -35,10 +42,12 @@ class Written:
     iou_centre: float | None
     sections: tuple[str, ...]
     pages: int = 0
+    notes: tuple[str, ...] = ()
+    replaced: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "sections": list(self.sections)}
+        return {**asdict(self), "sections": list(self.sections), "notes": list(self.notes)}
 
 
 def write_report(material: Material, out: Path | None = None) -> Written:
@@ -69,10 +78,12 @@ def write_report(material: Material, out: Path | None = None) -> Written:
             msg = f"store {material.store.url} is not a local folder"
             raise ConfigError(msg, hint="name the file with out=FILE.html")
         name = f"{material.dataset}/report.html"
-        material.store.backend.replace(name, data)
         path = Path(local(name))
+        before = _subject(path)
+        material.store.backend.replace(name, data)
     else:
         path = out.absolute()
+        before = _subject(path)
         _replace(path, data)
     view = material.boxes or material.maps
     means = material.quality.means()
@@ -91,7 +102,18 @@ def write_report(material: Material, out: Path | None = None) -> Written:
         iou_centre=means.get("centre"),
         sections=page.sections,
         pages=pages,
+        notes=material.notes,
+        replaced=before if before != material.subject else "",
     )
+
+
+def _subject(path: Path) -> str:
+    """What the report in a file shows; empty where there is none."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return page_about(file.read(HEAD))
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _write_pages(material: Material, out: Path) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chromium import PROGRAM, Browser
 from small_cnns import SMALL
 from stores import build_store, write_masks
 from wsoltrain.cli.main import main
@@ -111,6 +113,71 @@ def test_table_and_page_show_every_method_and_what_is_below_a_centred_box(traina
     assert all(f"<td>{name}</td>" in page for name in ("cam", "has"))
     assert all(page.count(f"<span>{name}</span>") == 3 for name in ("cam", "has"))  # a map of each on every card
     assert '<option value="difference">difference to has</option>' in page
+
+
+def test_what_is_below_a_centred_box_is_told_with_what_to_try(trainable, finished, capsys, monkeypatch):
+    from wsolpipe.evaluate import tables
+
+    best = tables.Line("centred box", 100.0, 100.0, 1.0)  # nothing that was trained for one epoch is above it
+    monkeypatch.setattr(tables, "line_of_boxes", lambda *_: best)
+    code, text, _ = call(capsys, "compare", *words(trainable, finished), "test=val", "shown=3")
+    assert code == 0
+    command = f"wsolpipe report dataset=tiny store={trainable.url} split=train"
+    assert f"below a centred box: cam, has; their labels, and what to try: {command}" in text
+    page = (finished / "compare.html").read_text()
+    assert "<b>Below a centred box: cam, has.</b>" in page
+    assert f"<code>{command}</code>" in page
+
+
+def test_charts_of_every_method_are_on_the_page_and_in_files(trainable, finished, capsys, tmp_path):
+    code, text, _ = call(
+        capsys, "compare", *words(trainable, finished), "test=val", "shown=3", f"plots={tmp_path}", "--json"
+    )
+    assert code == 0
+    stems = {Path(path).stem for path in json.loads(text)["plots"]}
+    assert stems == {"compare-maxboxacc", "compare-iou"}
+    page = (finished / "compare.html").read_text()
+    charts = re.findall(r"<figure><figcaption>.*?</figure>", page, re.S)
+    assert len(charts) == len(stems)
+    assert all(f">{name}</li>" in chart for chart in charts for name in ("cam", "has"))
+
+
+@pytest.mark.browser
+def test_page_shows_maps_and_boxes_of_every_method_in_a_browser(trainable, finished, tmp_path):
+    if not PROGRAM:
+        pytest.skip("no chromium on this machine (apt-get install chromium)")
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *words(trainable, finished), "test=val", "shown=3"])
+    assert ended.value.code == 0
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(finished / "compare.html")
+        assert browser.run("document.querySelectorAll('.card').length") == 3
+        assert browser.run("[...document.querySelector('#heat').options].map(part => part.text)") == [
+            "none",
+            "cam",
+            "has",
+        ]
+        shown = "[...document.querySelectorAll('.heat')].filter(part => getComputedStyle(part).display !== 'none')"
+        for slot in (0, 1):
+            browser.run(f"document.querySelector('#heat').value = '{slot}'")
+            assert browser.run(f"{shown}.map(part => part.getAttribute('class'))") == [f"heat heat-{slot}"] * 3
+        boxes = "[...document.querySelectorAll('.scene .beside')].map(part => getComputedStyle(part).display)"
+        assert "none" not in browser.run(boxes)
+        browser.run("document.getElementById('layer-beside').click()")
+        assert set(browser.run(boxes)) <= {"none"}
+        script = "document.getElementById('sort').value = 'difference';"
+        browser.run(f"{script} document.getElementById('sort').dispatchEvent(new Event('change', {{bubbles: true}}))")
+        found = [
+            float(value)
+            for value in browser.run("[...document.querySelectorAll('.card')].map(card => card.dataset.difference)")
+        ]
+        assert found == sorted(found, reverse=True)
+        assert browser.run("document.documentElement.scrollWidth") <= 1280
+        assert browser.errors == []
+        assert len(browser.requests) == 1
+    finally:
+        browser.close()
 
 
 def test_figures_of_the_cards_are_those_of_the_evaluation(trainable):

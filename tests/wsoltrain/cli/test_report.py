@@ -16,6 +16,7 @@ from PIL import Image
 from chromium import PROGRAM, Browser
 from trained import words as words_of_fit
 from wsolpipe.metrics.protocol import Run, write_run
+from wsolpipe.pages.charts import style_of
 from wsoltrain.cli.main import cli, main
 from wsoltrain.data.stream import ItemConfig, Stream
 from wsoltrain.data.views import maps_to_view
@@ -69,6 +70,39 @@ def test_page_shows_the_choice_of_select_and_the_table_of_what_it_cost(finished,
     assert "pixels (highest 1)" in page
     assert page.count("<script") == 1  # its own
     assert "&lt;script&gt;" in page
+
+
+def test_every_run_annotator_and_loss_is_drawn_and_written(tmp_path, capsys):
+    runs, annotators = [f"run{number}" for number in range(7)], ("proposals", "a", "b", "c", "d", "gt")
+    for name in runs:
+        for epoch in (0, 2, 4):
+            validation = {each: entry(0.5 + 0.01 * epoch) for each in annotators}
+            write_run(tmp_path / name / "runs", Run(name, epoch, validation, {"gt": entry(0.4)}))
+    losses = {f"loss{number}": 1.0 for number in range(9)}
+    lines = [{"kind": "step", "step": step, "epoch": 0, "phase": "maps", **losses} for step in (1, 1000)]
+    (tmp_path / "run0" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, told, errors = call(
+        capsys, "report", f"runs={tmp_path}", "by=proposals", "shown=0", f"plots={tmp_path / 'p'}"
+    )
+    assert code == 0, errors
+    page = (tmp_path / "report.html").read_text()
+    charts = re.findall(r"<figure><figcaption>.*?</figure>", page, re.S)
+    assert len(charts) == 3
+    for chart, count in zip(charts, (7, len(annotators) + 1, 9), strict=True):
+        looks = re.findall(r'<polyline class="(line [^"]+)"', chart.split('<ul class="legend">')[0])
+        assert len(set(looks)) == count  # each in a colour and dashes of its own
+        assert chart.count("<li>") == count
+    assert all(f">{name}</li>" in charts[0] for name in runs)
+    ticks = [re.findall(r'text-anchor="middle">([\d.,]+)</text>', chart) for chart in charts]
+    assert ticks[0] == ["0", "1", "2", "3", "4"]  # epochs
+    assert ticks[2] == ["0", "200", "400", "600", "800", "1,000"]  # steps
+    files = sorted(path.name for path in (tmp_path / "p").glob("*.svg"))
+    assert files == ["runs-epochs.svg", "runs-losses.svg", "runs-thresholds.svg"]
+    assert all(f"{name}.pdf" in told for name in ("runs-epochs", "runs-losses", "runs-thresholds"))
+
+
+def test_no_two_of_32_lines_of_a_chart_look_alike():
+    assert len({style_of(number) for number in range(32)}) == 32
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,12 @@ from PIL import Image
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed
 from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics import ScoreMaps, iou_matrix, standard_maps
+from wsolpipe.pages.pictures import HEAT_ANCHORS
 from wsoltrain.cli import export as exporting
 from wsoltrain.cli import predict as predicting
-from wsoltrain.inference.pictures import read_pictures
-from wsoltrain.inference.predict import find_region
+from wsoltrain.inference.drawing import BOX, draw_found
+from wsoltrain.inference.pictures import Picture, read_pictures
+from wsoltrain.inference.predict import Prediction, find_region
 
 SIDEWAYS = 6
 
@@ -171,3 +173,19 @@ def test_a_checkpoint_without_a_threshold_cuts_each_map_at_its_own_otsu_threshol
     assert iou_matrix([box], [[20, 15, 90, 40]])[0, 0] > 0.7
     assert 0.5 < score <= 1
     assert find_region(np.ones((12, 12), np.float32), framed, (60, 120), None) is None
+
+
+def test_an_overlay_of_a_map_of_two_values_shows_the_object_and_its_box():
+    """Half of the contrast below the map is left, and the box is told from the map's highest colour."""
+    pixels = np.zeros((100, 120, 3), np.uint8)
+    pixels[20:70, 30:90:2] = 255  # stripes are the object
+    values = np.zeros((100, 120), np.float32)
+    values[20:70, 30:90] = 1
+    found = Prediction(Picture("x", pixels), values, np.array([30.0, 20, 90, 70]), None, None)
+    drawn = np.asarray(draw_found(found)).astype(int)
+    inside = drawn[40, 40:60]
+    assert (inside[0::2] - inside[1::2] >= 127).all()
+    line, rim = drawn[40, 31], drawn[40, 30]
+    assert np.abs(line - HEAT_ANCHORS[-1]).max() > 100
+    assert line.sum() - rim.sum() > 200  # a dark rim beside a bright line
+    assert tuple(line) == BOX

@@ -14,6 +14,10 @@ DEVICE = Key(
 )
 STAGE = kinds.name("name of a stage", source="stored stage")
 METRIC = kinds.choice("auto", "MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP")
+PLOTS = Key(
+    "plots", kinds.file("folder"), "folder to write every chart of the page to: SVG, and PDF and PNG for papers",
+    otherwise="none",
+)  # fmt: skip
 _SPLIT = kinds.name("name of a split", source="split")
 
 

@@ -14,15 +14,16 @@ from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsoltrain.cli import fit
 from wsoltrain.cli.command import make_command, read_recipe_words
-from wsoltrain.cli.common_keys import split
+from wsoltrain.cli.common_keys import PLOTS, split
 from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
 from wsoltrain.cli.tables import align
 from wsoltrain.selection.trainings import Training, run_trainings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from wsolpipe.evaluate.tables import Line
+    from wsolpipe.pages.charts import Plot
     from wsoltrain.selection.comparison import Compared
     from wsoltrain.training.evaluation import Evaluator
     from wsoltrain.training.settings import Settings
@@ -38,6 +39,7 @@ KEYS = (
     split("test", "split on which all are scored, against its ground truth", "test"),
     Key("out", kinds.file("folder"), "folder of all runs and of the page", otherwise="compare/<dataset>"),
     Key("shown", kinds.integer(1), "images on the page", 24),
+    PLOTS,
     *SITE_KEYS,
 )  # fmt: skip
 NAMED = 4
@@ -60,6 +62,9 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     scored. cluster= trains them elsewhere, all at once; they are scored here. Prints one table with 95 % intervals and
     paired tests, and writes a page of the same images under each, to sort and to filter.
     """
+    from wsolpipe.pages.plot_files import save_plots
+    from wsoltrain.selection.compare_page import page_plots
+
     rest, profile = split_site(words)
     values, changes = read_recipe_words(rest, KEYS)
     require(values, "wsoltrain compare", recipes="cam,has", dataset="demo")
@@ -85,15 +90,25 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         evaluator = _score(training.name, settings, values, compared)
     result, table = _table(compared, evaluator)
     below = result["below_centred_box"]
-    note = f"below a centred box: {', '.join(below)}" if below else ""
-    page = _write(out, compared, evaluator, settings, table, note)
-    result |= {"split": values["test"], "page": str(page)}
+    plots = page_plots(compared)
+    page = _write(out, compared, evaluator, settings, table, plots, below)
+    files = [str(path) for path in save_plots(Path(values["plots"]), plots)] if values["plots"] else []
+    result |= {"split": values["test"], "page": str(page), **({"plots": files} if files else {})}
     if as_json:
         print_json(result)
         return
-    for line in (*align(table), *([note] if note else []), UNITS):
+    for line in (*align(table), UNITS):
         click.echo(line)
-    click.echo(f"{page}: the same images side by side")
+    if below:
+        click.echo(f"below a centred box: {', '.join(below)}; their labels, and what to try: {_labels(settings)}")
+    for line in (f"{page}: the same images side by side", *files):
+        click.echo(line)
+
+
+def _labels(settings: Settings) -> str:
+    """The command that shows the labels of a training, and what to try where they are below a centred box."""
+    labels = settings.labelling
+    return f"wsolpipe report dataset={labels.dataset} store={labels.store} split={labels.split}"
 
 
 def _prepare(words: tuple[str, ...]) -> Settings:
@@ -173,12 +188,21 @@ def _threshold(line: dict[str, Any]) -> str:
 
 
 def _write(
-    out: Path, compared: list[Compared], evaluator: Evaluator, settings: Settings, table: list[list[str]], note: str
+    out: Path,
+    compared: list[Compared],
+    evaluator: Evaluator,
+    settings: Settings,
+    table: list[list[str]],
+    plots: Mapping[str, Plot],
+    below: Sequence[str],
 ) -> Path:
     from wsoltrain.selection.compare_page import write_compare_page
 
     page = out / "compare.html"
     names = ", ".join(each.name for each in compared) if len(compared) <= NAMED else f"{len(compared)} recipes"
     title = f"{names} on {settings.labelling.dataset}"
-    write_compare_page(page, compared, evaluator, Path(settings.root), table, title=title, note=note)
+    write_compare_page(
+        page, compared, evaluator, Path(settings.root), table,
+        title=title, plots=plots, below=below, labels=_labels(settings),
+    )  # fmt: skip
     return page

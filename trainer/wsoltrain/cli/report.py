@@ -13,7 +13,7 @@ from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, read_keys, require
 from wsoltrain.cli import select
 from wsoltrain.cli.command import make_command
-from wsoltrain.cli.common_keys import DEVICE
+from wsoltrain.cli.common_keys import DEVICE, PLOTS
 
 if TYPE_CHECKING:
     from wsolpipe.pages.cards import Gallery
@@ -27,6 +27,7 @@ KEYS = (
     ),
     DEVICE,
     Key("out", kinds.file("HTML file"), "file to write", otherwise="<runs>/report.html"),
+    PLOTS,
 )  # fmt: skip
 
 
@@ -44,7 +45,8 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     """
     from wsolpipe.metrics.protocol import annotator_of, metric_of, read_runs
     from wsolpipe.metrics.protocol import select as choose
-    from wsoltrain.selection.run_page import write_run_page
+    from wsolpipe.pages.plot_files import save_plots
+    from wsoltrain.selection.run_page import page_plots, write_run_page
 
     values = read_keys(words, KEYS)
     require(values, "wsoltrain report", runs="runs/dips-demo")
@@ -55,18 +57,23 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     out = Path(values["out"] or folder / "report.html")
     choice = choose(runs, by, metric=metric)
     rows = _rows(folder, choice.run.run, by, values) if values["shown"] else ""
+    plots = page_plots(folder, runs, choice, by=by, metric=metric)
     try:
-        write_run_page(out, folder, runs, choice, by=by, metric=metric, rows=rows)
+        write_run_page(out, plots, runs, choice, by=by, metric=metric, rows=rows)
     except OSError as error:
         msg = f"cannot write {out}: {error.strerror}"
         raise ConfigError(msg, hint="choose another place with out=FILE.html") from error
+    files = [str(path) for path in save_plots(Path(values["plots"]), plots)] if values["plots"] else []
     if as_json:
         told = {"page": str(out), "by": by, "run": choice.run.run, "epoch": choice.run.epoch, "tau": choice.tau}
+        told |= {"plots": files} if files else {}
         click.echo(json.dumps(told))
     else:
         click.echo(f"{out}: {choice.run.name}, chosen by {by} of {len(runs)} epochs")
         if isinstance(rows, str) and rows:
             click.echo(f"  note: rows are not shown: {rows}")
+        for path in files:
+            click.echo(path)
 
 
 def _rows(folder: Path, name: str, by: str, values: dict[str, Any]) -> Gallery | str:

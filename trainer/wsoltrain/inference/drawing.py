@@ -28,6 +28,8 @@ COLOURS = (
     (80, 255, 190),
 )  # fmt: skip
 """One a map, bright enough on photographs."""
+BOX = (255, 90, 46)
+"""Of a box over a map; no map has it. With a dark rim it is seen on anything."""
 _RAMP = np.array(HEAT_ANCHORS, np.float32)
 
 
@@ -88,7 +90,11 @@ def draw_found(found: Prediction) -> Image.Image:
     if found.box is not None:
         x0, y0, x1, y1 = (round(float(edge)) for edge in found.box)
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
-        ImageDraw.Draw(drawn).rectangle(corners, outline=COLOURS[0], width=max(1, min(height, width) // 100))
+        width = max(2, min(height, width) // 100)
+        pen = ImageDraw.Draw(drawn)
+        pen.rectangle(corners, outline=INK, width=width + 2)
+        left, top, right, bottom = corners
+        pen.rectangle((left + 1, top + 1, max(left + 1, right - 1), max(top + 1, bottom - 1)), outline=BOX, width=width)
     return drawn
 
 
@@ -155,8 +161,11 @@ def _ramp(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def overlay(rgb: NDArray[np.uint8], values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Pixels uint8 [H, W, 3] under the colours of a map [H, W] in 0..1; low values leave the picture as it is."""
-    share = (0.08 + 0.6 * values)[..., None]
+    """Pixels uint8 [H, W, 3] under the colours of a map [H, W] in 0..1; low values leave the picture as it is.
+
+    Even where the map is 1 the picture shows through: a map of two values alone would hide the object that it found.
+    """
+    share = (0.05 + 0.4 * values)[..., None]
     return np.asarray((1 - share) * rgb + share * _ramp(values)).astype(np.uint8)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from wsolpipe.pages.cards import render_gallery
+from wsolpipe.pages.charts import PER_CENT, Curve, Plot, draw_figure, style_of
 from wsolpipe.pages.document import Part, compose_page, open_environment
 from wsoltrain.selection.method_cards import make_cards, method_gallery
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from wsoltrain.selection.comparison import Compared
@@ -22,8 +25,38 @@ TEMPLATE = """
 {% endfor %}</tr></thead>
 {% for line in lines %}<tr>{% for cell in line %}<td{% if not loop.first %} class="number"{% endif %}>{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</table></div>
-{% if note %}<p class="alarm">{{ note }}</p>{% endif %}
+{% if below %}<div class="alarm" role="alert"><p><b>Below a centred box: {{ below|join(", ") }}.</b> A box in the
+middle of every image, which looks at nothing, finds more objects.</p>
+<p>Try <code>{{ labels }}</code>: where the labels that they learned from are below a centred box too, it says what to
+try; else more <code>epochs=</code> or another <code>lr=</code>, as <code>wsoltrain search</code> finds it.</p></div>
+{% endif %}
+<div class="charts" style="margin-top:24px">{% for figure in figures %}{{ figure }}{% endfor %}</div>
 """
+
+
+#: Charts against the threshold: stem of the file, title, curve of `MaxBoxEvaluation`.
+BY_THRESHOLD = (
+    ("maxboxacc", "MaxBoxAcc against the threshold", "largest 0.5"),
+    ("iou", "Mean IoU against the threshold", "largest iou"),
+)
+
+
+def page_plots(compared: Sequence[Compared]) -> dict[str, Plot]:
+    """Every chart of the page by the stem of its file: figures of boxes by threshold, precision and recall of masks."""
+    drawn = {}
+    for stem, title, name in BY_THRESHOLD if compared[0].scores.boxes.rows_scored else ():
+        curves = []
+        for number, each in enumerate(compared):
+            heights = each.scores.boxes.curve(name)
+            curves.append(Curve(style_of(number), each.name, np.arange(len(heights)) / len(heights), heights))
+        drawn[f"compare-{stem}"] = Plot(title, "threshold", curves)
+    known = [(each.name, each.scores.pixels.curves()) for each in compared if each.scores.pixels is not None]
+    lines = [
+        Curve(style_of(number), name, found["recall"], found["precision"]) for number, (name, found) in enumerate(known)
+    ]
+    if lines:
+        drawn["compare-precision"] = Plot("Precision against recall", "recall, per cent", lines, span=PER_CENT)
+    return drawn
 
 
 def write_compare_page(
@@ -34,7 +67,9 @@ def write_compare_page(
     table: Sequence[Sequence[str]],
     *,
     title: str,
-    note: str = "",
+    plots: Mapping[str, Plot],
+    below: Sequence[str] = (),
+    labels: str = "",
 ) -> None:
     """Write a page that needs no other file.
 
@@ -50,15 +85,22 @@ def write_compare_page(
         Folder of the image files.
     table : sequence of sequence of str
         Lines of figures, the first are titles.
-    note : str
-        What the table warns of.
+    plots : mapping of str to Plot
+        Of `page_plots`.
+    below : sequence of str
+        Methods below a centred box.
+    labels : str
+        Command that shows the labels that they learned from.
 
     Raises
     ------
     ConfigError
         If jinja2 is not installed.
     """
-    head = open_environment().from_string(TEMPLATE).render(title=title, head=table[0], lines=table[1:], note=note)
+    head = open_environment().from_string(TEMPLATE).render(
+        title=title, head=table[0], lines=table[1:], below=below, labels=labels,
+        figures=[draw_figure(plot) for plot in plots.values()],
+    )  # fmt: skip
     cards = make_cards(
         evaluator.stream.items.rows, root, {each.name: each.shown for each in compared}, evaluator.truths["gt"]
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wsolpipe.metrics.protocol import curve_of, score_of
-from wsolpipe.pages.charts import Curve, Plot
-from wsolpipe.pages.plot_files import STYLES
+from wsolpipe.pages.charts import Curve, Plot, style_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,4 +70,4 @@ def _height(entry: Mapping[str, Any] | float | None, metric: Metric) -> float:
 
 
 def _curves(points: Mapping[str, tuple[Any, Any]]) -> list[Curve]:
-    return [Curve(style, name, x, y) for style, (name, (x, y)) in zip(cycle(STYLES), points.items(), strict=False)]
+    return [Curve(style_of(number), name, x, y) for number, (name, (x, y)) in enumerate(points.items())]

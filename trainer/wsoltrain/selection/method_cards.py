@@ -110,7 +110,7 @@ def method_gallery(
         shown.append(Layer("truth", "ground truth"))
     present = {name for card in cards for name in (*card.boxes, *card.overlays)}
     shown += [layer for layer in layers if layer.name in present]
-    shown += [Layer("cut", "cut box of the map", shown=False), Layer("heat", f"map of {names[0]}", shown=False)]
+    shown.append(Layer("cut", "cut box of the map", shown=False))
     return Gallery(
         cards, shown, dict(titles or {}), lead=names[0], beside=names[1] if len(names) > 1 else "",
         map_names=dict(enumerate([*names, *more_maps])), cut=(0, 0.5 if tau is None else tau),

@@ -11,7 +11,7 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.metrics.protocol import curve_of, doubts
 from wsolpipe.metrics.protocol_tables import protocol_table
 from wsolpipe.pages.cards import render_gallery
-from wsolpipe.pages.charts import Curve, legend, lines
+from wsolpipe.pages.charts import Curve, Plot, draw_figure, style_of
 from wsolpipe.pages.document import Part, compose_page, open_environment
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from wsolpipe.metrics.protocol import Choice, Metric, Run
     from wsolpipe.pages.cards import Gallery
 
-STYLES = ("top1", "otsu", "cut", "best5", "centre")
 NOT_LOSSES = {"kind", "step", "epoch", "phase"}
 LISTED = 60
 LOG = "metrics.jsonl"
@@ -38,8 +37,7 @@ ground truth {{ "was read to choose: an oracle" if by == "gt" else "chose nothin
 </div></div>
 """
 CHARTS = """
-<div class="charts">{% for title, chart, key in charts %}
-<figure><figcaption>{{ title }}</figcaption>{{ chart }}{{ key }}</figure>{% endfor %}</div>
+<div class="charts">{% for figure in figures %}{{ figure }}{% endfor %}</div>
 """
 COST = """
 <p class="hint">Rows of the test split. B: where model and epoch were chosen, T: where the threshold was; on test (T, an
@@ -65,7 +63,14 @@ NO_ROWS = """<p class="note">Rows are not shown: {{ why }}</p>"""
 
 
 def write_run_page(
-    path: Path, folder: Path, runs: Sequence[Run], choice: Choice, *, by: str, metric: Metric, rows: Gallery | str = ""
+    path: Path,
+    plots: Mapping[str, Plot],
+    runs: Sequence[Run],
+    choice: Choice,
+    *,
+    by: str,
+    metric: Metric,
+    rows: Gallery | str = "",
 ) -> None:
     """Write the page of the runs under a folder.
 
@@ -73,8 +78,8 @@ def write_run_page(
     ----------
     path : Path
         HTML file.
-    folder : Path
-        Where the runs were found: their losses are read from ``metrics.jsonl`` beside them.
+    plots : mapping of str to Plot
+        Of `page_plots`.
     runs : sequence of Run
         Epochs with their figures.
     choice : Choice
@@ -88,14 +93,11 @@ def write_run_page(
     ------
     ConfigError
         If jinja2 is not installed.
-    DataError
-        If the annotator has no figures in a run.
     """
     names = list(dict.fromkeys(run.run for run in runs))
     reasons = doubts(runs, by, choice, metric=metric)
     parts = [_part("head", "", HEAD, choice=choice, metric=metric, by=by, runs=runs, names=names, reasons=reasons)]
-    charts = [*_by_epoch(runs, names, by, metric), *_by_threshold(choice.run), *_losses(folder, choice.run.run)]
-    parts.append(_part("charts", "Curves", CHARTS, charts=charts))
+    parts.append(_part("charts", "Curves", CHARTS, figures=[draw_figure(plot) for plot in plots.values()]))
     if all("gt" in run.test for run in runs):
         annotators = [by, *(["gt"] if by != "gt" and all("gt" in run.validation for run in runs) else [])]
         parts.append(_cost(protocol_table(runs, annotators=annotators, metric=metric)))
@@ -120,29 +122,50 @@ def _best(entry: Mapping[str, Any] | None, metric: Metric) -> float | None:
     return 100 * found if metric == "iou" else found
 
 
-def _by_epoch(runs: Sequence[Run], names: Sequence[str], by: str, metric: Metric) -> list[tuple[str, Any, Any]]:
-    last = max(run.epoch for run in runs)
-    curves = []
-    for style, name in zip(STYLES, names, strict=False):
+def page_plots(folder: Path, runs: Sequence[Run], choice: Choice, *, by: str, metric: Metric) -> dict[str, Plot]:
+    """Every chart of the page by the stem of its file, each with all runs, annotators and losses.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the runs were found: their losses are read from ``metrics.jsonl`` beside them.
+    runs, choice, by, metric
+        As of `write_run_page`.
+
+    Raises
+    ------
+    DataError
+        If the losses cannot be read.
+    """
+    return {
+        "runs-epochs": _by_epoch(runs, by, metric),
+        **_by_threshold(choice.run),
+        **_losses(folder, choice.run.run),
+    }
+
+
+def _by_epoch(runs: Sequence[Run], by: str, metric: Metric) -> Plot:
+    last, curves = max(1, *(run.epoch for run in runs)), []
+    for number, name in enumerate(dict.fromkeys(run.run for run in runs)):
         mine = sorted((run for run in runs if run.run == name), key=lambda run: run.epoch)
         scores = np.array([_best(run.validation.get(by), metric) for run in mine], np.float64) / 100
-        curves.append(Curve(style, name, np.array([run.epoch for run in mine]) / max(last, 1), scores))
-    title = f"{metric} on validation by {by}"
-    return [(title, lines(curves, title=title, axis=f"epoch, as a share of {last}"), legend(curves))]
+        curves.append(Curve(style_of(number), name, np.array([run.epoch for run in mine]) / last, scores))
+    return Plot(f"{metric} on validation by {by}", "epoch", curves, span=last)
 
 
-def _by_threshold(run: Run) -> list[tuple[str, Any, Any]]:
+def _by_threshold(run: Run) -> dict[str, Plot]:
     entries = {f"validation, {name}": entry for name, entry in run.validation.items() if isinstance(entry, dict)}
     entries |= {f"test, {name}": entry for name, entry in run.test.items() if isinstance(entry, dict)}
     known = [(name, np.asarray(entry["iou"], np.float64)) for name, entry in entries.items() if "iou" in entry]
     curves = [
-        Curve(style, name, np.arange(len(ious)) / len(ious), ious)
-        for style, (name, ious) in zip(STYLES, known, strict=False)
+        Curve(style_of(number), name, np.arange(len(ious)) / len(ious), ious)
+        for number, (name, ious) in enumerate(known)
     ]
-    if not curves:
-        return []
-    title = "IoU of the chosen epoch against the threshold"
-    return [(title, lines(curves, title=title, axis="threshold"), legend(curves))]
+    return (
+        {"runs-thresholds": Plot("IoU of the chosen epoch against the threshold", "threshold", curves)}
+        if curves
+        else {}
+    )
 
 
 def find_run(folder: Path, name: str) -> Path | None:
@@ -152,11 +175,11 @@ def find_run(folder: Path, name: str) -> Path | None:
     return None if path is None else path.parent
 
 
-def _losses(folder: Path, name: str) -> list[tuple[str, Any, Any]]:
+def _losses(folder: Path, name: str) -> dict[str, Plot]:
     """Each loss by step, as a share of its highest value."""
     found = find_run(folder, name)
     if found is None:
-        return []
+        return {}
     path = found / LOG
     try:
         logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -169,16 +192,16 @@ def _losses(folder: Path, name: str) -> list[tuple[str, Any, Any]]:
         if key not in NOT_LOSSES and not key.startswith("count ")
     ]  # fmt: skip
     curves = []
-    for style, key in zip(STYLES, losses, strict=False):
+    for number, key in enumerate(losses):
         mine = [(line["step"], float(line[key])) for line in steps if key in line]
         values = np.array([value for _, value in mine])
         top = max(float(np.abs(values).max()), 1e-12)
         places = np.array([step for step, _ in mine]) / steps[-1]["step"]
-        curves.append(Curve(style, f"{key} (highest {top:.3g})", places, values.clip(0) / top))
+        curves.append(Curve(style_of(number), f"{key} (highest {top:.3g})", places, values.clip(0) / top))
     if not curves:
-        return []
-    chart = lines(curves, title="Losses", axis=f"step, as a share of {steps[-1]['step']}")
-    return [("Losses, each as a share of its highest value", chart, legend(curves))]
+        return {}
+    title = "Losses, each as a share of its highest value"
+    return {"runs-losses": Plot(title, "step", curves, span=steps[-1]["step"])}
 
 
 def _cost(table: Sequence[Mapping[str, Any]]) -> Part:

@@ -3,14 +3,49 @@
 (() => {
   const $ = (id) => document.getElementById(id);
   const numeric = (text) => (text === "" || text === undefined ? NaN : Number(text));
+  const value = (id) => ($(id) ? ($(id).type === "checkbox" ? $(id).checked : $(id).value) : "");
+
+  // The view is kept in the address, so that a link or a reload brings it back: every control that is not as the page
+  // opens it, and as "at" the part of the page that a link led to.
+  const controls = [...document.querySelectorAll("form.browse,form.cutting,form.layers")].flatMap((form) => [...form.elements]).filter((part) => part.id && part.matches("input,select"));
+  const ticked = (part) => part.type === "checkbox" || part.type === "radio";
+  const initial = (part) => (ticked(part) ? part.defaultChecked : part.tagName === "SELECT"
+    ? ([...part.options].find((option) => option.defaultSelected) || part.options[0]).value : part.defaultValue);
+  const now = (part) => (ticked(part) ? part.checked : part.value);
+  let place = "";
+
+  function remember() {
+    const kept = new URLSearchParams();
+    for (const part of controls) {
+      if (now(part) === initial(part)) continue;
+      if (part.type !== "radio") kept.set(part.id, now(part));
+      else if (part.checked) kept.set(part.name, part.id);
+    }
+    const view = kept.toString();
+    if (place && view) kept.set("at", place);
+    history.replaceState(null, "", `#${view ? kept : place}`);
+  }
+
+  function recall() {
+    const text = location.hash.slice(1), given = new URLSearchParams(text.includes("=") ? text : "");
+    place = text.includes("=") ? given.get("at") || "" : new URLSearchParams(`at=${text}`).get("at");
+    for (const part of controls) {
+      const kept = part.type === "radio" ? given.has(part.name) && String(given.get(part.name) === part.id) : given.get(part.id);
+      if (ticked(part)) part.checked = kept ? kept === "true" : initial(part);
+      else part.value = kept === null ? initial(part) : kept;
+      if (part.selectedIndex === -1) part.value = initial(part); // an address of another page
+    }
+  }
+
+  function go() {
+    if (place && $(place)) $(place).scrollIntoView();
+  }
 
   function browse(gallery) {
     const holder = gallery.querySelector(".cards");
     const cards = [...holder.children];
     const order = new Map(cards.map((card, place) => [card, place]));
     const cuts = JSON.parse($("cuts").textContent);
-    const controls = ["words", "class", "status", "stage", "iou-from", "iou-to", "score-from", "sort", "down", "tau", "cut-slot"];
-    const value = (id) => ($(id) ? ($(id).type === "checkbox" ? $(id).checked : $(id).value) : "");
     gallery.querySelectorAll(".browse,.cutting,.keys").forEach((part) => (part.hidden = false));
 
     // A box of a map at a threshold: the last run that begins at or before it.
@@ -72,7 +107,9 @@
     }
 
     function tally() {
-      const shown = cards.filter((card) => !card.hidden);
+      const group = gallery.querySelector("[name=group]:checked"), name = group ? group.id.slice("group-".length) : "all";
+      const shown = cards.filter((card) => !card.hidden && (name === "all" || card.classList.contains(name)));
+      gallery.querySelector(".empty-result").hidden = shown.length > 0;
       $("found").value = `${shown.length} of ${cards.length} rows`;
       if (!$("cut-figures")) return;
       const ious = shown.map((card) => numeric(card.dataset.cut)).filter((iou) => !Number.isNaN(iou));
@@ -96,12 +133,13 @@
           (Number.isNaN(least) || score >= least)
         );
       }
-      gallery.querySelector(".empty-result").hidden = cards.some((card) => !card.hidden);
       tally();
     }
 
+    let sorted = "";
     function sort() {
-      const by = value("sort"), sign = value("down") ? -1 : 1;
+      sorted = value("sort");
+      const by = sorted, sign = value("down") ? -1 : 1;
       const compare = (a, b) => {
         if (by === "class") return sign * a.dataset.class.localeCompare(b.dataset.class) || order.get(a) - order.get(b);
         const [x, y] = [numeric(a.dataset[by]), numeric(b.dataset[by])];
@@ -109,30 +147,6 @@
         return sign * (x - y) || order.get(a) - order.get(b);
       };
       holder.append(...[...cards].sort(by ? compare : (a, b) => order.get(a) - order.get(b)));
-    }
-
-    // The view is kept in the address, so that a link or a reload brings it back.
-    function remember() {
-      const kept = new URLSearchParams();
-      for (const id of controls) {
-        const part = $(id);
-        if (!part) continue;
-        const initial = part.type === "checkbox" ? part.defaultChecked : part.tagName === "SELECT"
-          ? ([...part.options].find((option) => option.defaultSelected) || part.options[0]).value : part.defaultValue;
-        if (value(id) !== initial) kept.set(id, value(id));
-      }
-      const text = kept.toString();
-      history.replaceState(null, "", `#${text}`);
-    }
-
-    function recall() {
-      if (!location.hash.includes("=")) return;
-      for (const [id, text] of new URLSearchParams(location.hash.slice(1))) {
-        const part = controls.includes(id) && $(id);
-        if (!part) continue;
-        if (part.type === "checkbox") part.checked = text === "true";
-        else part.value = text;
-      }
     }
 
     function update(event) {
@@ -143,16 +157,14 @@
       remember();
     }
 
-    for (const form of gallery.querySelectorAll(".browse,.cutting")) {
+    for (const form of gallery.querySelectorAll(".browse,.cutting,.layers")) {
       form.addEventListener("input", update);
       form.addEventListener("change", update);
       form.addEventListener("submit", (event) => event.preventDefault());
       form.addEventListener("reset", () => setTimeout(() => { filter(); sort(); remember(); }));
     }
-    recall();
-    redraw();
-    filter();
-    if (value("sort")) sort();
+    const restore = () => { redraw(); filter(); if (sorted || value("sort")) sort(); };
+    restore();
 
     function step(by) {
       const shown = [...holder.children].filter((card) => !card.hidden && card.offsetParent !== null);
@@ -176,10 +188,18 @@
       remember();
     }
 
+    let laid = "";
+    function flipMap() {
+      if (!$("heat")) return;
+      laid = value("heat") || laid;
+      $("heat").value = value("heat") ? "" : laid || $("heat").options[1].value;
+      remember();
+    }
+
     const flip = (...names) => names.forEach((name) => $(`layer-${name}`) && $(`layer-${name}`).click());
     const keys = {
       "/": () => $("words").focus(), j: () => step(1), k: () => step(-1), m: nextMap, "[": () => slide(-10), "]": () => slide(10),
-      t: () => flip("truth"), h: () => flip("heat"), b: () => flip("top", "other"), c: () => flip("cut"),
+      t: () => flip("truth"), h: flipMap, b: () => flip("top", "other"), c: () => flip("cut"),
     };
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && event.target.id === "words") {
@@ -193,6 +213,7 @@
       event.preventDefault();
       keys[event.key]();
     });
+    return restore;
   }
 
   // Rows of every page that lies beside this one: only those in sight are in the document.
@@ -219,11 +240,14 @@
 
     function choose() {
       const words = $("all-words").value.toLowerCase().split(/\s+/).filter(Boolean), by = $("all-sort").value, sign = $("all-down").checked ? -1 : 1;
-      const low = numeric($("all-iou-from").value), high = numeric($("all-iou-to").value), status = $("all-status").value;
+      const low = numeric($("all-iou-from").value), high = numeric($("all-iou-to").value), least = numeric($("all-score-from").value);
+      const [status, label, stage] = ["all-status", "all-class", "all-stage"].map(value);
       rows = all.row.map((_, at) => at).filter((at) => {
         const text = `${all.name[at]} ${all.classes[all.class[at]] || ""} ${all.statuses[all.status[at]]}`.toLowerCase();
         const iou = all.iou[at] === null ? NaN : all.iou[at] / 10;
         return words.every((word) => text.includes(word)) && (!status || all.statuses[all.status[at]] === status)
+          && (!label || all.classes[all.class[at]] === label) && (!stage || all.stages[all.stage[at]] === stage)
+          && (Number.isNaN(least) || (all.score[at] !== null && all.score[at] >= least))
           && (Number.isNaN(low) || iou >= low) && (Number.isNaN(high) || iou <= high);
       });
       const key = (at) => (by === "class" ? all.classes[all.class[at]] || "" : all[by][at]);
@@ -237,11 +261,22 @@
       paint();
     }
     pane.addEventListener("scroll", paint);
-    table.querySelector("form").addEventListener("input", choose);
+    table.querySelector("form").addEventListener("input", () => { choose(); remember(); });
     table.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
     choose();
+    return choose;
   }
 
-  document.querySelectorAll(".gallery").forEach(browse);
-  document.querySelectorAll(".all-rows").forEach(list);
+  recall();
+  const parts = [...[...document.querySelectorAll(".gallery")].map(browse), ...[...document.querySelectorAll(".all-rows")].map(list)];
+  go();
+  addEventListener("hashchange", () => { recall(); parts.forEach((restore) => restore()); go(); });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (!link) return;
+    event.preventDefault();
+    place = link.getAttribute("href").slice(1);
+    remember();
+    go();
+  });
 })();

@@ -53,7 +53,7 @@ def _lines(material: Material) -> list[tuple[str, Line]]:
     quality = material.quality
     if not quality.scored.any():
         return []
-    maps = material.map_slots[0].name if material.map_slots else ""
+    maps = material.map_slots[0].title if material.map_slots else ""
     names = {
         "centre": ("centred box", "0.8 of each side of every image"),
         "otsu": (f"{maps} map, Otsu", "largest region above the map's own Otsu threshold"),
@@ -67,8 +67,11 @@ def _lines(material: Material) -> list[tuple[str, Line]]:
         if key in quality.ious
     ]
     if quality.maps is not None:
-        own = line_of_maps(f"{maps} map, its best threshold", quality.maps, f"{quality.tau:.3f}, chosen on these rows")
-        lines.insert(len(lines) - (quality.lead == "top1"), ("otsu", own))
+        each = line_of_maps(f"{maps} map, best thresholds", quality.maps, "each figure at its own, as eval gives them")
+        chosen = f"threshold {quality.tau:.3f}, the best MaxBoxAcc of these rows"
+        own = line_of_maps(f"{maps} map, one threshold", quality.maps, chosen, tau=quality.tau)
+        place = len(lines) - (quality.lead == "top1")
+        lines[place:place] = [("otsu", each), ("otsu", own)]
     return lines
 
 

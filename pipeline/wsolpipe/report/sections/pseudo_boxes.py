@@ -10,7 +10,7 @@ from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.truth import truth_of_index
 from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
-from wsolpipe.pages.charts import Series, histogram
+from wsolpipe.pages.charts import PER_CENT, Plot, Series, draw_figure
 from wsolpipe.pages.pictures import Photo, photo
 from wsolpipe.report.page import Section
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.contract.reader import StageView
+    from wsolpipe.evaluate.box_scores import BoxScores
     from wsolpipe.evaluate.truth import Truth
     from wsolpipe.report.material import Material
 
@@ -37,12 +38,37 @@ SHOWN = 12
 PHOTO = Photo(260)
 
 
-def _facts(material: Material) -> Mapping[str, Any] | None:
+def _views(material: Material) -> list[StageView]:
+    """Results of pseudo-boxes of the split that have finished rows."""
     split = material.store[material.dataset][material.split]
     views = [split.stage("val_boxes", key) for key in split.keys("val_boxes")] if "val_boxes" in split.stages() else []
+    return [view for view in views if is_val_boxes(view) and view.committed()]
+
+
+def _facts(material: Material) -> Mapping[str, Any] | None:
     truth = truth_of_index(material.index)
-    found = [_annotator(material, view, truth) for view in views if is_val_boxes(view) and view.committed()]
-    return {"annotators": found, "steps": STEPS} if found else None
+    found = [_annotator(material, view, truth) for view in _views(material)]
+    return {"annotators": found} if found else None
+
+
+def _plots(material: Material) -> dict[str, Plot]:
+    truth = truth_of_index(material.index)
+    drawn = {view.key: _charts(score_val_boxes(view, truth)) for view in _views(material)}
+    return {f"{key}-{name}": plot for key, plots in drawn.items() for name, plot in plots.items()}
+
+
+def _charts(scores: BoxScores) -> dict[str, Plot]:
+    """Figure of each step, and the spread of the pseudo-boxes; nothing without ground truth."""
+    if not len(scores.rows):
+        return {}
+    known = [step for step in STEPS if scores.figures[step[0]] is not None]
+    steps = Series("top1", "mean IoU", np.array([scores.figures[name] for name, _, _ in known], np.float64))
+    names = [f"{label} ({estimator})" for _, label, estimator in known]
+    ious = Series("top1", "pseudo-box", scores.ious["iou_top1"])
+    return {
+        "steps": Plot("Step by step", "step", [steps], "bars", names=names),
+        "iou": Plot("Rows by IoU", "IoU with ground truth, per cent", [ious], "histogram", PER_CENT, bins=10),
+    }
 
 
 def _annotator(material: Material, view: StageView, truth: Truth) -> dict[str, Any]:
@@ -51,17 +77,11 @@ def _annotator(material: Material, view: StageView, truth: Truth) -> dict[str, A
     boxes = _boxes(view)
     ious = np.full(len(truth.rows), np.nan)
     ious[scores.rows] = scores.ious["iou_top1"]
-    scored = np.array([row for row in boxes if not np.isnan(ious[row])], np.int64)
-    chart = ""
-    if len(scored):
-        series = [Series("top1", "pseudo-box", ious[scored])]
-        chart = histogram(series, bins=10, title="Histogram of IoU", axis="IoU with ground truth")
     return {
         "name": str(view.manifest.params.get("annotator", "")),
         "key": view.key,
         "figures": scores.figures,
-        "scored": len(scored),
-        "chart": chart,
+        "charts": [draw_figure(plot) for plot in _charts(scores).values()],
         "cards": [_card(material, truth, row, boxes[row], float(ious[row])) for row in _sample(ious, boxes)],
     }
 
@@ -115,20 +135,9 @@ TEMPLATE = """
 <p class="hint">One box a row, chosen without annotation. Each line says what it averages; IoU in per cent.</p>
 {% for annotator in annotators %}
 <h3>Annotator {{ annotator.name }} <small>{{ annotator.key }}</small></h3>
-{% if annotator.scored %}
-<div class="charts"><figure><figcaption>Step by step</figcaption><table class="bars">
-<thead><tr><th scope="col">step</th><th scope="col">mean IoU</th><th></th></tr></thead>
-{% for name, label, estimator in steps if annotator.figures[name] is not none %}
-<tr><th scope="row">{{ label }} <small>{{ estimator }}</small></th>
-{% set kind = "top1" if name == "iou_final_one_box" else "centre" if "centre" in name else "otsu" %}
-<td><div class="track"><i class="{{ kind }}"
- style="width:{{ '%.1f'|format(100 * annotator.figures[name]) }}%"></i></div></td>
-<td class="number">{{ annotator.figures[name]|share }}</td></tr>
-{% endfor %}
-<tr><th scope="row">Pointing game <small>peak in ground truth, share of rows</small></th><td></td>
-<td class="number">{{ annotator.figures["pointing_accuracy"]|share }}</td></tr>
-</table></figure>
-<figure><figcaption>Rows by IoU</figcaption>{{ annotator.chart }}</figure></div>
+{% if annotator.charts %}
+<div class="charts">{% for figure in annotator.charts %}{{ figure }}{% endfor %}</div>
+<p class="hint">Pointing game, peak in ground truth: {{ annotator.figures["pointing_accuracy"]|share }} of rows.</p>
 {% else %}
 <p>No row has ground truth, so no figure can be computed.</p>
 {% endif %}
@@ -153,14 +162,14 @@ TEMPLATE = """
 STYLE = """
 .pseudo-cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:14px;margin:18px 0 30px}
 .pseudo-cards .card{content-visibility:visible}.pseudo-cards figcaption{font-weight:400;font-size:13px;margin:0}
-#pseudo-boxes h3{margin:18px 0 8px}#pseudo-boxes .bars th{white-space:normal;width:auto}
-#pseudo-boxes .bars small{display:block}#pseudo-boxes .bars .track{min-width:60px}
+#pseudo-boxes h3{margin:18px 0 8px}#pseudo-boxes .bars th{width:auto}#pseudo-boxes .bars .track{min-width:60px}
 """
 SECTION = Section(
     name="pseudo-boxes",
     title="Pseudo-boxes",
     order=30,
     facts=_facts,
+    plots=_plots,
     template=TEMPLATE,
     style=STYLE,
 )

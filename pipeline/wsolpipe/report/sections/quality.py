@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.pages.charts import Curve, Series, histogram, legend, lines, success
+from wsolpipe.pages.charts import PER_CENT, Curve, Plot, Series, draw_figure
 from wsolpipe.report.page import Section
 
 if TYPE_CHECKING:
@@ -25,112 +25,95 @@ MOST_SOURCES = 16
 SCORE_BINS = 10
 
 
-def _facts(material: Material) -> Mapping[str, Any] | None:
+def _plots(material: Material) -> dict[str, Plot]:
+    """Every chart of the section by the stem of its file."""
     quality = material.quality
-    if quality.scored.any():
-        lead = quality.lead
-        if lead is None:
-            return None
-        shown = [name for name in (lead, "best5", "otsu", "centre") if name in quality.ious]
-        series = [Series(name, NAMES[name], quality.ious[name][quality.scored]) for name in dict.fromkeys(shown)]
-        pair = [item for item in series if item.style in {lead, "centre"}]
-        bins = 20 if quality.scored.sum() >= 200 else 10
-        return {
-            "charts": [
-                (
-                    "Distribution of IoU",
-                    histogram(pair, bins=bins, title="Histogram of IoU", axis="IoU with ground truth"),
-                    legend(pair),
-                ),
-                (
-                    "Share of rows at each IoU",
-                    success(series, title="Share of rows at or above each IoU", axis="at least this IoU"),
-                    legend(series),
-                ),
-                *_against_threshold(material),
-                *_reliability(material),
-            ],
-            "sizes": _by_size(material, lead),
-            "sources": _by_source(material),
-            "lead": lead,
-            "scored": True,
-        }
-    scores = quality.score[quality.shown & ~np.isnan(quality.score)]
-    if not len(scores) or scores.max() > 1:
-        return None
-    series = [Series("top1", "score of the top proposal", scores)]
-    chart = histogram(series, bins=20, title="Histogram of scores", axis="score")
+    if not quality.scored.any():
+        scores = quality.score[quality.shown & ~np.isnan(quality.score)]
+        if not len(scores) or scores.max() > 1:
+            return {}
+        series = [Series("top1", "score of the first box", scores)]
+        return {"scores": Plot("Distribution of scores", "score", series, "histogram"), **_by_source(material)}
+    lead = quality.lead
+    if lead is None:
+        return {}
+    shown = dict.fromkeys(name for name in (lead, "best5", "otsu", "centre") if name in quality.ious)
+    series = [Series(name, NAMES[name], quality.ious[name][quality.scored]) for name in shown]
+    pair = [item for item in series if item.style in {lead, "centre"}]
+    bins = 20 if quality.scored.sum() >= 200 else 10
+    iou = "IoU with ground truth, per cent"
     return {
-        "charts": [("Distribution of scores", chart, legend(series))],
-        "sizes": [],
-        "sources": _by_source(material),
-        "lead": "top1",
-        "scored": False,
+        "iou": Plot("Distribution of IoU", iou, pair, "histogram", PER_CENT, bins),
+        "success": Plot("Share of rows at each IoU", "at least this IoU, per cent", series, "success", PER_CENT),
+        **_against_threshold(material),
+        **_reliability(material),
+        **_by_size(material, lead),
+        **_by_source(material),
     }
 
 
-def _against_threshold(material: Material) -> list[tuple[str, Any, Any]]:
+def _facts(material: Material) -> Mapping[str, Any] | None:
+    plots = _plots(material)
+    return {"figures": [draw_figure(plot) for plot in plots.values()]} if plots else None
+
+
+def _against_threshold(material: Material) -> dict[str, Plot]:
     """Accuracy of the first map at every threshold."""
     scores = material.quality.maps
     if scores is None:
-        return []
+        return {}
     every = np.arange(scores.boxes.thresholds) / scores.boxes.thresholds
     curves = [Curve(style, label, every, scores.boxes.curve(name)) for style, label, name in CURVES]
-    name = material.map_slots[0].name
-    chart = lines(curves, title=f"Accuracy of the {name} map against its threshold", axis="threshold")
-    return [(f"Accuracy of the {name} map against its threshold", chart, legend(curves))]
+    return {"thresholds": Plot(f"{material.map_slots[0].title} map against its threshold", "threshold", curves)}
 
 
-def _reliability(material: Material) -> list[tuple[str, Any, Any]]:
+def _reliability(material: Material) -> dict[str, Plot]:
     """Mean IoU of the first boxes, by their score: scores that tell good boxes from bad ones rise."""
     quality = material.quality
     rows = quality.scored & ~np.isnan(quality.score)
     if "top1" not in quality.ious or rows.sum() < SCORE_BINS or quality.score[rows].max() > 1:
-        return []
+        return {}
     order = np.argsort(quality.score[rows], kind="stable")
     parts = np.array_split(order, SCORE_BINS)
     scores, ious = quality.score[rows], quality.ious["top1"][rows]
     places = np.array([scores[part].mean() for part in parts])
     means = Curve("top1", "mean IoU", places, np.array([ious[part].mean() for part in parts]))
     right = Curve("otsu", "share at IoU 50 or more", places, np.array([(ious[part] >= 0.5).mean() for part in parts]))
-    title = "IoU of first boxes against their score"
-    return [
-        (title, lines([means, right], title=title, axis="score, a tenth of the rows a point"), legend([means, right]))
-    ]
+    axis = "score, a tenth of the rows a point"
+    return {"reliability": Plot("IoU of first boxes against their score", axis, [means, right])}
 
 
-def _by_size(material: Material, lead: str) -> list[dict[str, Any]]:
+def _by_size(material: Material, lead: str) -> dict[str, Plot]:
     """Mean IoU of rows by the share of the image that the largest object takes."""
-    quality, found = material.quality, []
-    for low, high in SIZES:
-        rows = quality.scored & (quality.share >= low) & (quality.share < high)
-        if rows.any():
-            found.append(
-                {
-                    "label": f"{100 * low:.0f} to {min(100 * high, 100):.0f} %",
-                    "rows": int(rows.sum()),
-                    "lead": float(quality.ious[lead][rows].mean()),
-                    "centre": float(quality.ious["centre"][rows].mean()),
-                }
-            )
-    return found
+    quality = material.quality
+    groups = [quality.scored & (quality.share >= low) & (quality.share < high) for low, high in SIZES]
+    known = [(span, rows) for span, rows in zip(SIZES, groups, strict=True) if rows.any()]
+    names = [f"{100 * low:.0f}–{min(100 * high, 100):.0f}\u00a0%" for (low, high), _ in known]
+    series = [
+        Series(name, label, np.array([quality.ious[name][rows].mean() for _, rows in known]))
+        for name, label in ((lead, "mean IoU"), ("centre", "centred box"))
+    ]
+    counts = [int(rows.sum()) for _, rows in known]
+    title = "By size of the object"
+    return {"sizes": Plot(title, "share of the image", series, "bars", names=names, counts=counts)} if names else {}
 
 
-def _by_source(material: Material) -> list[dict[str, Any]]:
-    """Share of rows whose top box comes from each map, and the mean IoU of those boxes."""
-    quality, found = material.quality, []
+def _by_source(material: Material) -> dict[str, Plot]:
+    """Share of rows whose first box comes from each map, and the mean IoU of those boxes."""
+    quality = material.quality
     given = quality.source[quality.shown & (quality.source >= 0)]
-    for position in np.unique(given)[:MOST_SOURCES]:
-        rows = quality.scored & (quality.source == position)
-        found.append(
-            {
-                "label": material.map_name(int(position)) or f"map {position}",
-                "share": float((given == position).mean()),
-                "rows": int((given == position).sum()),
-                "iou": float(quality.ious["top1"][rows].mean()) if rows.any() else None,
-            }
-        )
-    return found
+    positions, counts = np.unique(given, return_counts=True)
+    positions, counts = positions[:MOST_SOURCES], counts[:MOST_SOURCES]
+    if not len(positions):
+        return {}
+    series = [Series("map", "share of rows", counts / len(given))]
+    if quality.scored.any():
+        scored = [quality.scored & (quality.source == position) for position in positions]
+        ious = [quality.ious["top1"][rows].mean() if rows.any() else np.nan for rows in scored]
+        series.append(Series("top1", "mean IoU", np.array(ious)))
+    names = [material.map_name(int(position)) or f"map {position}" for position in positions]
+    title = "Which map gave the first box"
+    return {"sources": Plot(title, "map", series, "bars", names=names, counts=counts.tolist())}
 
 
 SECTION = Section(
@@ -138,4 +121,5 @@ SECTION = Section(
     title="Quality",
     order=10,
     facts=_facts,
+    plots=_plots,
 )
