@@ -124,8 +124,6 @@ def test_what_cannot_be_refined_is_refused_with_what_can():
     with pytest.raises(ConfigError, match="segments have 28 pixels a side"):
         stage(size=56)
     params = load_registry().params
-    with pytest.raises(ConfigError, match="no stage of maps"):
-        Refine.needs(params("refine", {"maps": "segments"}), ())
     for given in ({"w": 1.5}, {"w": "some"}, {"by": "magic"}):
         with pytest.raises(ConfigError, match=r"refine\."):
             params("refine", given)

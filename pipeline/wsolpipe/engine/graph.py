@@ -15,6 +15,7 @@ from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
+from wsolpipe.engine.named_stages import check_apart, check_kinds
 from wsolpipe.images.groups import beside
 
 if TYPE_CHECKING:
@@ -117,9 +118,11 @@ def stage_order(session: Session) -> list[str]:
         if stage in path:
             msg = f"stages need each other in a circle: {' -> '.join([*path, stage])}"
             raise ConfigError(msg)
+        check_kinds(session, stage)
         for need in session.needs(stage):
             visit(need, (*path, stage))
         if stage not in order:
+            check_apart(session, stage)
             order.append(stage)
 
     for stage in session.config.stage:

@@ -47,6 +47,25 @@ class AsBefore:
     value: Any
 
 
+@dataclass(frozen=True)
+class NamesStage:
+    """Marks a parameter that names a rows stage that is read: ``Annotated[str, NamesStage("maps")]``.
+
+    Attributes
+    ----------
+    holds : str
+        Array that the stage must hold.
+    apart_from : str, optional
+        Parameter that names another stage, of whose maps or boxes this one's may not be made.
+    instead : str
+        What to give where they are.
+    """
+
+    holds: str
+    apart_from: str | None = None
+    instead: str = ""
+
+
 class StageParams(BaseModel):
     """Parameters of a stage; unknown keys are refused. Defaults stand in ``stages.yaml``."""
 

@@ -51,7 +51,7 @@ class Refine(Stage[RefineParams]):
     @classmethod
     def needs(cls, params: RefineParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
         """The stage of maps, the segments, and the chosen weight, as far as they are read."""
-        return (*params.read_stages("refine"), *(("refine_weight",) if params.w == "auto" else ()))
+        return (*params.read_stages(), *(("refine_weight",) if params.w == "auto" else ()))
 
     def setup(self) -> None:
         """Read the weight.

@@ -9,7 +9,7 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.ops.refinement import Refinement
-from wsolpipe.stages.base import StageParams
+from wsolpipe.stages.base import NamesStage, StageParams
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
@@ -20,14 +20,14 @@ READS = {
     "guided": ("guided_radius", "guided_eps"),
     "crf": ("crf_size", "crf_iterations", "crf_xy", "crf_rgb", "crf_weight", "crf_smooth_xy", "crf_smooth_weight"),
 }
-#: Stages that hold no maps of their own to refine.
-NOT_MAPS = ("refine", "refine_weight", "segments")
 
 
 class RefinementParams(StageParams):
     """Which maps are refined, and how."""
 
-    maps: str = Field(description="Stage of maps that is refined, such as cams, cls_maps or one of your own")
+    maps: Annotated[str, NamesStage("maps")] = Field(
+        description="Stage of maps that is refined, such as cams, cls_maps or one of your own"
+    )
     by: Literal["segments", "guided", "crf"] = Field(
         description="What maps follow: segments (mean over each segment of the stage segments), guided (guided filter "
         "on the image) or crf (dense CRF on the image)"
@@ -65,17 +65,8 @@ class RefinementParams(StageParams):
         """How maps are refined."""
         return Refinement(**{name: getattr(self, name) for name in Refinement.__dataclass_fields__})
 
-    def read_stages(self, stage: str) -> tuple[str, ...]:
-        """The stage of maps, and the segments where maps follow them.
-
-        Raises
-        ------
-        ConfigError
-            If `maps` names a stage that holds no maps.
-        """
-        if self.maps in NOT_MAPS:
-            msg = f"{stage}.maps={self.maps} is no stage of maps"
-            raise ConfigError(msg, hint=f"{stage}.maps=cams, cls_maps, clip_cams, clipseg_cams, text_maps or your own")
+    def read_stages(self) -> tuple[str, ...]:
+        """The stage of maps, and the segments where maps follow them."""
         return (self.maps, "segments") if self.by == "segments" else (self.maps,)
 
 

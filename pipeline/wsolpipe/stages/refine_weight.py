@@ -12,7 +12,7 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.geometry import resize
 from wsolpipe.metrics.boxes import LEVELS
-from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.base import ArtifactStage, Made, NamesStage, StageParams
 from wsolpipe.stages.refine import WEIGHT
 from wsolpipe.stages.refine_params import RefinementParams, require_maps
 
@@ -40,8 +40,17 @@ class RefineWeightParams(RefinementParams):
         description="Slot of the maps that the weight is chosen by, for all of them"
     )
     split: str = Field(description="Split that it is chosen on")
-    against: str = Field(
-        description="Stage of pseudo-boxes there: val_boxes (with val_boxes.annotator=file released ones), or proposals"
+    against: Annotated[
+        str,
+        NamesStage(
+            "boxes",
+            apart_from="maps",
+            instead="name boxes of something else, such as refine_weight.against=val_boxes val_boxes.annotator=ss, or "
+            "give the weight: refine.w=0.5",
+        ),
+    ] = Field(
+        description="Stage of pseudo-boxes there, not made of these maps: val_boxes (with val_boxes.annotator=file "
+        "released ones), or proposals"
     )
     metric: Literal["MaxBoxAcc", "MaxBoxAccV2", "iou"] = Field(
         description="Figure that decides, at the threshold that is best for each weight: the lowest weight counts that "
@@ -63,7 +72,7 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
     @classmethod
     def needs(cls, params: RefineWeightParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
         """The stage of maps, the segments where they are read, and the pseudo-boxes."""
-        return (*params.read_stages("refine_weight"), params.against)
+        return (*params.read_stages(), params.against)
 
     @classmethod
     def splits_needed(cls, params: RefineWeightParams) -> tuple[str, ...]:

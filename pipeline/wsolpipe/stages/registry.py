@@ -47,6 +47,8 @@ class StageEntry(BaseModel):
         Default of every parameter.
     follows : dict
         Parameter -> stage whose parameter of that name it takes, where nothing else is given.
+    ranked_by : tuple of str
+        Those of `needs` that only order what is made of the others: its boxes may judge their maps.
     outputs : dict
         Name of each output -> what it means.
     block : int
@@ -63,6 +65,7 @@ class StageEntry(BaseModel):
     columns: tuple[str, ...] = ()
     params: dict[str, Any] = Field(default_factory=dict)
     follows: dict[str, str] = Field(default_factory=dict)
+    ranked_by: tuple[str, ...] = ()
     outputs: dict[str, str] = Field(default_factory=dict)
     block: int = Field(default=256, ge=1)
 
