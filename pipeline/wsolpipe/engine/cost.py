@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, subfolders
+from wsolpipe.contract.layout import subfolders
 from wsolpipe.contract.reader import Artifact, StageView
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _of_stage(session: Session, nodes: list[Node], images: int | None) -> Iterat
             continue
         else:
             seconds, size = seconds / max(rows, 1) * images, round(size / max(rows, 1) * images)
-            shard_rows = session.config.shard_rows or DEFAULT_SHARD_ROWS
+            shard_rows = session.config.shard_rows or first.entry.shard_rows
             files = -(-images // shard_rows) * (objects + 1) + objects + 2
         gpu = seconds / 3600 if device.startswith("cuda") else 0.0
         yield Cost(first.stage, device, rows, images, rate, seconds / 3600, gpu, files, size, exact=exact)

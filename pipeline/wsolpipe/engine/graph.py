@@ -10,7 +10,7 @@ import numpy as np
 
 from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, Shards, stage_folder
+from wsolpipe.contract.layout import Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.records import read_record
@@ -266,7 +266,7 @@ def _with_shards(session: Session, node: Node, rows: int) -> Node:
     if fixed is not None and asked is not None and asked != fixed:
         msg = f"shard_rows={asked}, but {node.stage} of {node.split} was started with shard_rows={fixed}"
         raise ConfigError(msg, hint=f"leave shard_rows out, or give shard_rows={fixed}")
-    return replace(node, shards=Shards(rows, fixed or asked or DEFAULT_SHARD_ROWS))
+    return replace(node, shards=Shards(rows, fixed or asked or node.entry.shard_rows))
 
 
 def _shard_rows_of_arrays(session: Session, node: Node) -> int | None:

@@ -340,6 +340,10 @@ class Stage(_Configured[P]):
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
         """Make every array of `arrays` for these rows; mark bad rows with `rows.quarantine`."""
 
+    def batch_key(self) -> str:
+        """Parameter that is halved where a device runs out of memory, if there is one of this name."""
+        return "batch"
+
     def grain(self) -> int | None:
         """Rows after each of which a block may be cut without changing a result; None where it may not be cut.
 

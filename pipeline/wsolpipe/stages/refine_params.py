@@ -35,25 +35,29 @@ class RefinementParams(StageParams):
     size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")] = Field(
         description="Side of the refined maps; with by=segments that of segments.size"
     )
-    guided_radius: Annotated[int, Field(ge=1), Unit("pixels")] = Field(description="guided: half side of the window")
-    guided_eps: Annotated[float, Field(gt=0)] = Field(
+    guided_radius: Annotated[int, Field(ge=1, le=4096), Unit("pixels")] = Field(
+        description="guided: half side of the window"
+    )
+    guided_eps: Annotated[float, Field(ge=1e-9, le=1e6)] = Field(
         description="guided: variance of colours in 0..1 below which a window is smoothed"
     )
     crf_size: Annotated[int, Field(ge=8, le=112), Unit("pixels")] = Field(
         description="crf: side at which it runs; time and memory grow with its fourth power"
     )
-    crf_iterations: Annotated[int, Field(ge=0), Unit("steps")] = Field(description="crf: steps of mean-field inference")
-    crf_xy: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+    crf_iterations: Annotated[int, Field(ge=0, le=1000), Unit("steps")] = Field(
+        description="crf: steps of mean-field inference"
+    )
+    crf_xy: Annotated[float, Field(ge=1e-3, le=1e6), Unit("pixels")] = Field(
         description="crf: spatial standard deviation of the appearance kernel"
     )
-    crf_rgb: Annotated[float, Field(gt=0), Unit("levels")] = Field(
+    crf_rgb: Annotated[float, Field(ge=1e-3, le=1e6), Unit("levels")] = Field(
         description="crf: colour standard deviation of the appearance kernel"
     )
-    crf_weight: Annotated[float, Field(ge=0)] = Field(description="crf: weight of the appearance kernel")
-    crf_smooth_xy: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+    crf_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(description="crf: weight of the appearance kernel")
+    crf_smooth_xy: Annotated[float, Field(ge=1e-3, le=1e6), Unit("pixels")] = Field(
         description="crf: standard deviation of the smoothness kernel"
     )
-    crf_smooth_weight: Annotated[float, Field(ge=0)] = Field(description="crf: weight of the smoothness kernel")
+    crf_smooth_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(description="crf: weight of the smoothness kernel")
 
     def in_key(self) -> dict[str, Any]:
         """Without what the other ways read."""
@@ -68,6 +72,20 @@ class RefinementParams(StageParams):
     def read_stages(self) -> tuple[str, ...]:
         """The stage of maps, and the segments where maps follow them."""
         return (self.maps, "segments") if self.by == "segments" else (self.maps,)
+
+
+def require_slot(view: StageView, slot: int, *, key: str) -> None:
+    """Refuse a slot that the stage of maps does not have.
+
+    Raises
+    ------
+    ConfigError
+        Says how many there are.
+    """
+    slots = view.manifest.arrays["maps"].shape[0]
+    if slot >= slots:
+        msg = f"{key}={slot}: stage {view.stage} holds {slots} maps, numbered from 0"
+        raise ConfigError(msg)
 
 
 def require_maps(view: StageView, params: RefinementParams, segments: StageView | None) -> None:
