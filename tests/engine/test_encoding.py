@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import zarr
@@ -9,6 +11,7 @@ import zarr
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.engine import encoding
 from wsolpipe.engine.encoding import SMALL, encode_shard, metadata_bytes
 
 SHARDS = Shards(rows=72, shard_rows=16)  # the last one is half as long
@@ -45,3 +48,16 @@ def test_arrays_of_another_shape_or_type_are_refused():
     for wrong in (np.zeros(15, np.uint8), np.zeros(16, np.int8), np.zeros((16, 1), np.uint8)):
         with pytest.raises(StoreError, match="was declared"):
             encode_shard(spec, SHARDS, 0, wrong, "crc32c")
+
+
+def test_a_shard_is_read_back_in_parts_so_that_memory_stays_near_its_own_size(monkeypatch):
+    monkeypatch.setattr(encoding, "READ_BACK", 1 << 20)
+    shards, spec = Shards(rows=1024, shard_rows=1024), ArraySpec(dtype="uint8", shape=(128, 128))
+    values = np.zeros((1024, 128, 128), np.uint8)
+    values[:, ::7] = np.arange(1024)[:, None, None] % 251
+    tracemalloc.start()
+    try:
+        encode_shard(spec, shards, 0, values, "crc32c")
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * values.nbytes  # twice as much where all is read at once
+    finally:
+        tracemalloc.stop()

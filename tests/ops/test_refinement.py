@@ -7,6 +7,7 @@ import pytest
 
 from wsolpipe.maps import upsample
 from wsolpipe.maps.bicubic import stretch
+from wsolpipe.ops import dense_crf
 from wsolpipe.ops.refinement import Refinement, crf, guided
 from wsolpipe.stages.registry import load_registry
 
@@ -84,7 +85,16 @@ def test_the_crf_moves_a_map_to_the_edges_of_the_image(image, coarse):
     assert step(after) > 1.5 * step(before) > 0
 
 
+def test_pairs_of_pixels_are_weighed_once_for_all_maps_of_a_row(image, coarse, monkeypatch):
+    how, weighed = plan(by="crf"), []
+    alone = [how.refine(one[None], image, 1.0)[0] for one in coarse]
+    made = dense_crf.gaussian
+    monkeypatch.setattr(dense_crf, "gaussian", lambda features: weighed.append(1) or made(features))
+    np.testing.assert_array_equal(how.refine(coarse, image, 1.0), np.stack(alone))
+    assert len(weighed) == 2  # smoothness and appearance
+
+
 def test_the_crf_keeps_the_scale_of_the_map(image, coarse):
     one = upsample(coarse[0] / 10 - 4, (SIDE, SIDE))
-    found = crf(one, image, plan(by="crf"))
+    found = crf(one[None], image, plan(by="crf"))[0]
     assert one.min() - 1e-4 <= found.min() < found.max() <= one.max() + 1e-4

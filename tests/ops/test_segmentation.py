@@ -36,7 +36,7 @@ def test_labels_are_those_of_the_library():
 
 def test_more_segments_than_a_label_tells_apart_are_refused():
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
-    with pytest.raises(ConfigError, match="65536"):
+    with pytest.raises(ConfigError, match="more than the 65535"):
         felzenszwalb(noise, scale=1e-6, sigma=0, min_size=1)
 
 
@@ -89,8 +89,6 @@ def test_training_ends_with_too_few_labels():
 
 def test_grouped_convolutions_are_those_of_each_image():
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    one, joint = (
-        Networks([(0, row) for row in range(3)], PLAN, torch.device("cpu"), grouped=grouped)
-        for grouped in (False, True)
-    )
-    torch.testing.assert_close(one(images), joint(images), atol=1e-4, rtol=1e-4)
+    seeds, cpu = [(0, row) for row in range(3)], torch.device("cpu")
+    alone = [Networks(seeds[row : row + 1], PLAN, cpu)(images[row : row + 1]) for row in range(3)]
+    torch.testing.assert_close(Networks(seeds, PLAN, cpu)(images), torch.cat(alone), atol=1e-4, rtol=1e-4)

@@ -101,6 +101,33 @@ def test_with_weight_0_maps_are_kept_at_their_own_grid(inputs):
     assert made.summary(arrays, rows) == {"rows_of_one_segment": 1, "maps_without_contrast": 1, "slots_without_map": 1}
 
 
+@pytest.mark.parametrize("w", [0.0, 0.6])
+def test_a_row_whose_maps_are_not_finite_is_quarantined(inputs, w):
+    maps = inputs["cams"].arrays["maps"].astype(np.float32)
+    maps[1, 1, 3, 3], maps[4, 0, 2, 2], maps[5, 1, 0, 0] = np.nan, np.nan, np.inf  # row 1 has no map in slot 1
+    inputs["cams"].arrays["maps"] = maps
+    own = maps_view(maps=ArraySpec(dtype="float32", shape=(2, 7, 7)))
+    made, rows = stage(own, w=w), draw(COUNT).rows()
+    made.process(rows, inputs)
+    assert rows.status.tolist() == [1, 1, 1, 1, Status.QUARANTINED, Status.QUARANTINED]
+    assert rows.reasons == dict.fromkeys((4, 5), "maps of cams hold NaN or infinite values")
+
+
+@pytest.mark.parametrize("w", [0.0, 0.6])
+def test_one_slot_may_be_refined_alone(inputs, w):
+    whole = stage(w=w).process(draw(COUNT).rows(), inputs)
+    alone = stage(w=w, map=1)
+    arrays = alone.process(draw(COUNT).rows(), inputs)
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(values, whole[name][:, 1:])
+        assert values.shape[1:] == alone.arrays()[name].shape
+    with pytest.raises(ConfigError, match="refine.map=2: stage cams holds 2 maps"):
+        stage(map=2)
+    params = load_registry().params
+    assert "map" not in params("refine").in_key()  # keys of all slots are as before
+    assert params("refine", {"map": 0}).in_key()["map"] == 0
+
+
 def test_maps_that_keep_the_aspect_are_cut_to_their_grid_first(inputs):
     inputs["cams"].arrays["grid_hw"] = np.tile(np.uint16([5, 7]), (COUNT, 1))
     arrays = stage().process(draw(COUNT).rows(), inputs)
@@ -124,9 +151,7 @@ def test_what_cannot_be_refined_is_refused_with_what_can():
     with pytest.raises(ConfigError, match="segments have 28 pixels a side"):
         stage(size=56)
     params = load_registry().params
-    with pytest.raises(ConfigError, match="no stage of maps"):
-        Refine.needs(params("refine", {"maps": "segments"}), ())
-    for given in ({"w": 1.5}, {"w": "some"}, {"by": "magic"}):
+    for given in ({"w": 1.5}, {"w": "some"}, {"by": "magic"}, {"guided_radius": 3e9}, {"crf_rgb": 1e-300}):
         with pytest.raises(ConfigError, match=r"refine\."):
             params("refine", given)
     with pytest.raises(ConfigError, match="different numbers from 0 to 1"):
@@ -227,9 +252,9 @@ def test_the_trainer_reads_refined_maps(finished, repo):
     [
         ("refine_weight.split=calibration", "does not have"),
         ("refine_weight.map=9", "holds 5 maps"),
-        ("refine_weight.against=segments", "holds neither boxes nor masks"),
+        ("refine_weight.against=segments", "holds no boxes, but count, labels"),
         ("refine.maps=nowhere", "nowhere"),
-        ("refine.maps=refine", "no stage of maps"),
+        ("refine.maps=refine", "is that stage itself"),
         ("refine.size=112", "56 pixels a side"),
     ],
 )

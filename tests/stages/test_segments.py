@@ -10,8 +10,10 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.schema import CHECKSUM, Status
 from wsolpipe.engine.encoding import encode_shard
+from wsolpipe.engine.isolation import process_guarded
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
+from wsolpipe.ops import deep_clusters
 from wsolpipe.ops.segmentation import felzenszwalb
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.registry import load_registry
@@ -60,13 +62,60 @@ def test_networks_of_a_batch_do_not_change_each_others_labels():
     assert all(labels.max() >= 1 for labels in together)
 
 
+def test_slots_without_an_image_are_no_work_on_a_cpu(monkeypatch):
+    trained = []
+    made = deep_clusters.Networks
+
+    def counted(seeds, *rest):
+        trained.append(len(seeds))
+        return made(seeds, *rest)
+
+    monkeypatch.setattr(deep_clusters, "Networks", counted)
+    stage(**SMALL_DIC, dic_images=8).process(draw(5).rows(bad=(1, 3)), {})
+    assert trained == [1, 1, 1]  # one after the other, in the memory of one
+
+
+def test_networks_that_do_not_fit_into_memory_are_halved(monkeypatch):
+    tried, said = [], []
+    made = deep_clusters.cluster_images
+
+    def hungry(images, *rest, **given):
+        tried.append(len(images))
+        if len(images) > 2:
+            msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
+            raise RuntimeError(msg)
+        return made(images, *rest, **given)
+
+    monkeypatch.setattr(deep_clusters, "cluster_images", hungry)
+    params = load_registry().params("segments", SMALL_DIC | {"dic_images": 8})
+    halved = Segments(params, Context(dataset="drawn", warn=said.append))
+    labels = process_guarded(halved, draw(5).rows(), {}, halved.arrays())["labels"]
+    assert tried[:3] == [5, 4, 2]
+    assert said[-1] == "Segments: cpu ran out of memory with dic_images=4; going on with dic_images=2"
+    np.testing.assert_array_equal(labels, stage(**SMALL_DIC, dic_images=1).process(draw(5).rows(), {})["labels"])
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_as_many_segments_as_can_be_counted(refused):
+    side = 257 if refused else 255
+    noise = np.random.default_rng(0).integers(0, 256, (256, side, 3)).astype(np.uint8)
+    if refused:
+        with pytest.raises(ConfigError, match="more than the 65535"):
+            felzenszwalb(noise[:, :256], scale=1e-9, sigma=0, min_size=1)
+    else:
+        assert felzenszwalb(noise, scale=1e-9, sigma=0, min_size=1).max() + 1 <= (1 << 16) - 1
+
+
 def test_the_key_holds_what_the_method_reads_and_nothing_else():
     params = load_registry().params
     assert params("segments").in_key() == {
         "method": "felzenszwalb", "size": 224, "scale": 100.0, "sigma": 0.8, "min_size": 200,
     }  # fmt: skip
     assert params("segments", {"pieces": 7}).in_key() == params("segments").in_key()
-    assert "dic_images" not in params("segments", {"method": "dic"}).in_key()
+    dic = params("segments", {"method": "dic"}).in_key()
+    assert "dic_images" not in dic
+    assert "compactness" not in dic
+    assert dic["dic_compactness"] == 100  # with 10,000 superpixels, as published
 
 
 @pytest.mark.parametrize(
@@ -75,6 +124,13 @@ def test_the_key_holds_what_the_method_reads_and_nothing_else():
         ({"method": "quickshift"}, "felzenszwalb"),
         ({"dic_size": 33}, "even number"),
         ({"scale": 0.0}, "must be above 0"),
+        ({"sigma": 1e9}, "at most 100"),
+        ({"min_size": 10**20}, "at most 100000"),
+        ({"pieces": 1 << 16}, "at most 65535"),
+        ({"compactness": 1e-300}, "at least 0.001"),
+        ({"dic_compactness": 1e-300}, "at least 0.001"),
+        ({"dic_superpixels": 1 << 16}, "at most 65535"),
+        ({"dic_steps": 10**20}, "at most 100000"),
         ({"dic_momentum": 1.0}, "must be below 1"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, subfolders
+from wsolpipe.contract.layout import subfolders
 from wsolpipe.contract.reader import Artifact, Index, StageView
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _on_device(
     elif images is None:
         files = stored = None
     else:
-        shard_rows = session.config.shard_rows or DEFAULT_SHARD_ROWS
+        shard_rows = session.config.shard_rows or node.entry.shard_rows
         files = -(-images // shard_rows) * (objects + 1) + objects + 2
         stored = round(size / max(rows, 1) * images)
     hours = None if work is None or rate is None else work / rate / 3600

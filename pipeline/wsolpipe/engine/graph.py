@@ -10,11 +10,12 @@ import numpy as np
 
 from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS, Shards, stage_folder
+from wsolpipe.contract.layout import Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
+from wsolpipe.engine.named_stages import check_apart, check_kinds
 from wsolpipe.images.groups import beside
 
 if TYPE_CHECKING:
@@ -117,9 +118,11 @@ def stage_order(session: Session) -> list[str]:
         if stage in path:
             msg = f"stages need each other in a circle: {' -> '.join([*path, stage])}"
             raise ConfigError(msg)
+        check_kinds(session, stage)
         for need in session.needs(stage):
             visit(need, (*path, stage))
         if stage not in order:
+            check_apart(session, stage)
             order.append(stage)
 
     for stage in session.config.stage:
@@ -263,7 +266,7 @@ def _with_shards(session: Session, node: Node, rows: int) -> Node:
     if fixed is not None and asked is not None and asked != fixed:
         msg = f"shard_rows={asked}, but {node.stage} of {node.split} was started with shard_rows={fixed}"
         raise ConfigError(msg, hint=f"leave shard_rows out, or give shard_rows={fixed}")
-    return replace(node, shards=Shards(rows, fixed or asked or DEFAULT_SHARD_ROWS))
+    return replace(node, shards=Shards(rows, fixed or asked or node.entry.shard_rows))
 
 
 def _shard_rows_of_arrays(session: Session, node: Node) -> int | None:

@@ -105,13 +105,14 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _halve_batch(stage: Stage[Any]) -> bool:
     """Halve the batch of a stage that has one and say so; False where it cannot be smaller."""
-    batch = getattr(stage.params, "batch", None)
+    key = stage.batch_key()
+    batch = getattr(stage.params, key, None)
     if not isinstance(batch, int) or batch < 2:
         return False
-    stage.params = stage.params.model_copy(update={"batch": batch // 2})
+    stage.params = stage.params.model_copy(update={key: batch // 2})
     device = stage.context.device
     name = type(stage).__name__
-    stage.context.warn(f"{name}: {device} ran out of memory with batch={batch}; going on with batch={batch // 2}")
+    stage.context.warn(f"{name}: {device} ran out of memory with {key}={batch}; going on with {key}={batch // 2}")
     if device.startswith("cuda"):
         import torch
 

@@ -130,7 +130,7 @@ class ShardJob:
             seconds=round(seconds, 3),
             rows_per_second=round((stop - start) / max(seconds, 1e-9), 2),
             device=self.stage.context.device,
-            batch=int(getattr(self.stage.params, "batch", 0) or 0),
+            batch=int(getattr(self.stage.params, self.stage.batch_key(), 0) or 0),
             host=socket.gethostname(),
             time=now(),
             generation=self.generation,

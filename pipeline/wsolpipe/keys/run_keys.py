@@ -34,7 +34,10 @@ RUN_KEYS = (
     Key("device", kinds.text("torch device", offers=("auto", "cpu", "cuda")), "device of the networks", "auto"),
     Key("devices", kinds.list_of(kinds.text("number")), "GPUs of cluster=dask-cuda", (), otherwise="all visible"),
     Key("threads", kinds.integer(0), "threads that decode images ahead of a network; 0: as many as the cores allow", 0),
-    Key("shard_rows", kinds.or_null(kinds.integer(1)), "rows a shard, fixed by the first run", otherwise="4096"),
+    Key(
+        "shard_rows", kinds.or_null(kinds.integer(1)), "rows a shard, fixed by the first run",
+        otherwise="4096, of refine 1024",
+    ),
     Key(
         "max_failed", kinds.number(0),
         "quarantined rows that a stage may have: up to 1 a share of its rows (at least 20), above 1 a number", 0.05,

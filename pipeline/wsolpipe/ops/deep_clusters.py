@@ -2,8 +2,8 @@
 
 Each step takes the likeliest of the network's channels as a pixel's label, replaces it by the majority in its
 superpixel, and trains towards that; neighbours of like features end with one label. Networks of many images run side by
-side: their weights, statistics, losses and steps have nothing in common. On a GPU their convolutions are the groups of
-one; on a CPU, whose cores one image fills, they run in turn, which keeps every bit what it is for one image alone.
+side on a GPU: their weights, statistics, losses and steps have nothing in common, and their convolutions are the groups
+of one. A CPU, whose cores one image fills, trains one after the other, in the memory of one.
 """
 
 from __future__ import annotations
@@ -62,13 +62,9 @@ class Networks:
         A seed for numpy's generator an image.
     plan : Clustering
     device : torch.device
-    grouped : bool, optional
-        Whether the convolutions of all networks are the groups of one; by default on all devices but the CPU.
     """
 
-    def __init__(
-        self, seeds: Sequence[Sequence[int]], plan: Clustering, device: torch.device, *, grouped: bool | None = None
-    ) -> None:
+    def __init__(self, seeds: Sequence[Sequence[int]], plan: Clustering, device: torch.device) -> None:
         w = plan.width
         sides = {
             "in1": (w, 3, 3), "in2": (w, w, 3), "down1": (2 * w, w, 3), "down2": (2 * w, 2 * w, 3),
@@ -83,7 +79,6 @@ class Networks:
                 drawn[name].append(rng.uniform(-bound, bound, (out, into, kernel, kernel)).astype(np.float32))
             drawn["bases"].append(rng.standard_normal((2 * w, plan.bases)).astype(np.float32))
         self.plan, self.count = plan, len(seeds)
-        self.grouped = device.type != "cpu" if grouped is None else grouped
         stacked = {name: torch.from_numpy(np.stack(values)).to(device) for name, values in drawn.items()}
         self.bases = F.normalize(stacked.pop("bases"), dim=1)  # [B, C, K]
         self.weights = {name: value.requires_grad_() for name, value in stacked.items()}
@@ -111,9 +106,6 @@ class Networks:
     def _conv(self, name: str, x: Tensor) -> Tensor:
         weight = self.weights[name]
         around = weight.shape[-1] // 2
-        if not self.grouped:
-            pairs = zip(x[:, None], weight, strict=True)
-            return torch.cat([F.conv2d(image, own, padding=around) for image, own in pairs])
         joint = F.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=around, groups=self.count)
         return joint.reshape(self.count, -1, *joint.shape[-2:])
 
@@ -143,7 +135,7 @@ def cluster_images(
     device: str = "cpu",
     check: Callable[[], None] = lambda: None,
 ) -> NDArray[np.uint16]:
-    """Segment images, each by a network of its own, all at once.
+    """Segment images, each by a network of its own; on a GPU all at once, on a CPU one after the other.
 
     Parameters
     ----------
@@ -164,6 +156,11 @@ def cluster_images(
         Labels from 0 without gaps, in raster order; every superpixel has one.
     """
     where = torch.device(device)
+    if where.type == "cpu" and len(images) > 1:
+        singly = [slice(at, at + 1) for at in range(len(images))]
+        return np.concatenate(
+            [cluster_images(images[at], superpixels[at], seeds[at], plan, device=device, check=check) for at in singly]
+        )
     pixels = torch.from_numpy(images).to(where).permute(0, 3, 1, 2).float() / 255
     pieces = torch.from_numpy(np.stack(superpixels).astype(np.int64)).to(where).flatten(1)
     networks = Networks(seeds, plan, where)

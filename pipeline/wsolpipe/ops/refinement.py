@@ -77,8 +77,8 @@ class Refinement:
         wide = stretch(maps, (self.size, self.size))
         if w == 0:
             return wide
-        made = np.stack(
-            [guided(one, seen, self) if self.by == "guided" else crf(one, seen, self, device) for one in wide]
+        made = (
+            crf(wide, seen, self, device) if self.by == "crf" else np.stack([guided(one, seen, self) for one in wide])
         )
         return np.asarray((1 - w) * wide + w * made, np.float32)
 
@@ -93,29 +93,31 @@ def guided(one: NDArray[np.float32], image: NDArray[np.uint8], plan: Refinement)
 
 
 def crf(
-    one: NDArray[np.float32], image: NDArray[np.uint8], plan: Refinement, device: str = "cpu"
+    maps: NDArray[np.float32], image: NDArray[np.uint8], plan: Refinement, device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """A map as the probability of foreground after mean-field inference, on the scale of the map.
+    """Maps [T, size, size] as the probability of foreground after mean-field inference, on the scale of each map.
 
-    The map's min-max is the probability before it; the CRF runs on `plan.crf_size`² pixels.
+    A map's min-max is the probability before it; the CRF runs on `plan.crf_size`² pixels, whose pairs are weighed once
+    for all maps.
     """
     import torch
 
     from wsolpipe.images.geometry import resize
     from wsolpipe.ops.dense_crf import gaussian, mean_field, pixel_features
 
-    low, high = float(one.min()), float(one.max())
-    if high <= low:
-        return one
-    side = plan.crf_size
-    scores = torch.from_numpy(upsample(minmax(one[None]), (side, side))[0]).to(device).flatten()
+    side, made = plan.crf_size, maps.copy()
     colours = torch.from_numpy(resize(image, (side, side))).to(device).float()
     step = plan.size / side
     with torch.no_grad():
         smooth = gaussian(pixel_features(colours, (step, step), plan.crf_smooth_xy)).mul_(plan.crf_smooth_weight)
         alike = gaussian(pixel_features(colours, (step, step), plan.crf_xy, plan.crf_rgb))
-        found = mean_field(
-            torch.stack([1 - scores, scores]), smooth.add_(alike, alpha=plan.crf_weight), plan.crf_iterations
-        )
-    share = found[1].reshape(side, side).cpu().numpy()
-    return low + (high - low) * upsample(share, (plan.size, plan.size))
+        pairs = smooth.add_(alike, alpha=plan.crf_weight)
+        for one in made:
+            low, high = float(one.min()), float(one.max())
+            if high <= low:
+                continue
+            scores = torch.from_numpy(upsample(minmax(one[None]), (side, side))[0]).to(device).flatten()
+            found = mean_field(torch.stack([1 - scores, scores]), pairs, plan.crf_iterations)
+            share = found[1].reshape(side, side).cpu().numpy()
+            one[:] = low + (high - low) * upsample(share, (plan.size, plan.size))
+    return made

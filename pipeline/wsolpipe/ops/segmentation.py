@@ -61,7 +61,8 @@ def slic(image: NDArray[np.uint8], *, pieces: int, compactness: float) -> NDArra
 
 
 def _small(labels: NDArray[np.integer[Any]]) -> NDArray[np.uint16]:
-    if labels.max() >= 1 << 16:
-        msg = f"{labels.max() + 1} segments are more than the 65536 that a label tells apart"
+    most = np.iinfo(np.uint16).max  # of the number of segments too, which is one more than the last label
+    if labels.max() >= most:
+        msg = f"{labels.max() + 1} segments are more than the {most} that a store counts"
         raise ConfigError(msg, hint="ask for larger segments")
     return labels.astype(np.uint16)

@@ -49,6 +49,25 @@ class AsBefore:
     value: Any
 
 
+@dataclass(frozen=True)
+class NamesStage:
+    """Marks a parameter that names a rows stage that is read: ``Annotated[str, NamesStage("maps")]``.
+
+    Attributes
+    ----------
+    holds : str
+        Array that the stage must hold.
+    apart_from : str, optional
+        Parameter that names another stage, of whose maps or boxes this one's may not be made.
+    instead : str
+        What to give where they are.
+    """
+
+    holds: str
+    apart_from: str | None = None
+    instead: str = ""
+
+
 class StageParams(BaseModel):
     """Parameters of a stage; unknown keys are refused. Defaults stand in ``stages.yaml``."""
 
@@ -330,6 +349,10 @@ class Stage(_Configured[P]):
     @abstractmethod
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
         """Make every array of `arrays` for these rows; mark bad rows with `rows.quarantine`."""
+
+    def batch_key(self) -> str:
+        """Parameter that is halved where a device runs out of memory, if there is one of this name."""
+        return "batch"
 
     def grain(self) -> int | None:
         """Rows after each of which a block may be cut without changing a result; None where it may not be cut.

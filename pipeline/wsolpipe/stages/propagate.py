@@ -11,7 +11,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.metrics.boxes import iou_matrix
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import NamesStage, Stage, StageParams
 from wsolpipe.stages.beside import Beside
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class PropagateParams(StageParams):
     """Parameters of `Propagate`."""
 
-    boxes: str = Field(description="Stage of boxes that are carried, such as val_boxes, proposals or predictions")
+    boxes: Annotated[str, NamesStage("boxes")] = Field(
+        description="Stage of boxes that are carried, such as val_boxes, proposals or predictions"
+    )
     by: Literal["median", "vote"] = Field(
         description="Box of a frame: median (each side's median over the first boxes of the frames) or vote (of all "
         "boxes of the frames, the one with the greatest mean IoU with its nearest box in each)"

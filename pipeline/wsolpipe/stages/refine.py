@@ -10,8 +10,8 @@ from pydantic import Field
 
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
-from wsolpipe.stages.base import Stage, StageParams
-from wsolpipe.stages.refine_params import RefinementParams, require_maps
+from wsolpipe.stages.base import AsBefore, Stage, StageParams
+from wsolpipe.stages.refine_params import RefinementParams, require_maps, require_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +24,8 @@ WEIGHT = "weight.json"
 SAID = ("class_ids", "classes")
 #: What a map is read from, beside its levels; with weight 0 all of it stays as it is.
 READ = ("range", "grid_hw", "values")
+#: What has one entry a slot.
+SLOTTED = ("maps", "range", "values", "class_ids")
 
 
 class RefineParams(RefinementParams):
@@ -33,25 +35,30 @@ class RefineParams(RefinementParams):
         description="Share of what the image makes of a map, 0 to 1; auto: chosen on validation pseudo-boxes by the "
         "artifact refine_weight, 0 allowed"
     )
+    map: Annotated[int | None, Field(ge=0), AsBefore(None)] = Field(
+        description="Slot of the maps that is refined, and kept alone; null: all, which take as many times the room"
+    )
 
 
 class Refine(Stage[RefineParams]):
     """Refines every map of a row; which ones and how many is up to the stage that they come from.
 
     With weight 0 the maps of that stage are kept at their own grid, so that they score as they do there. A row that has
-    no segments is quarantined with their reason. One segment alone leaves maps as they are; a map without contrast
-    stays so; a slot without a map stays empty. All are counted in the record of a shard.
+    no segments is quarantined with their reason, and one whose maps are not finite with that. One segment alone leaves
+    maps as they are; a map without contrast stays so; a slot without a map stays empty. All are counted in the record
+    of a shard.
     """
 
     Params: ClassVar[type[StageParams]] = RefineParams
 
     w: float
+    slots: slice
     _counts: tuple[Rows | None, dict[str, int]] = (None, {})
 
     @classmethod
     def needs(cls, params: RefineParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
         """The stage of maps, the segments, and the chosen weight, as far as they are read."""
-        return (*params.read_stages("refine"), *(("refine_weight",) if params.w == "auto" else ()))
+        return (*params.read_stages(), *(("refine_weight",) if params.w == "auto" else ()))
 
     @classmethod
     def advice(cls, params: RefineParams) -> tuple[Advice, ...]:
@@ -64,11 +71,14 @@ class Refine(Stage[RefineParams]):
         Raises
         ------
         ConfigError
-            If the stage holds no maps, or the segments have another size.
+            If the stage holds no maps, or no such slot, or the segments have another size.
         """
         upstream, params = self.context.upstream, self.params
         self.source = upstream[params.maps].manifest
         require_maps(upstream[params.maps], params, upstream.get("segments"))
+        if params.map is not None:
+            require_slot(upstream[params.maps], params.map, key="refine.map")
+        self.slots = slice(None) if params.map is None else slice(params.map, params.map + 1)
         if params.w == "auto":
             found = json.loads((self.context.artifacts["refine_weight"] / WEIGHT).read_text(encoding="utf-8"))
             self.w = float(found["w"])
@@ -77,7 +87,7 @@ class Refine(Stage[RefineParams]):
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps, their range, and the classes of the stage that they come from."""
-        size, source = self.params.size, self.source.arrays
+        size, source = self.params.size, self._source_arrays()
         slots = source["maps"].shape[0]
         how = f"{self.source.stage} refined by {self.params.by}, w {self.w:g}"
         said = {name: source[name] for name in SAID if name in source}
@@ -110,23 +120,35 @@ class Refine(Stage[RefineParams]):
         same = [name for name in made if name in SAID or not self.w]
         counts = dict.fromkeys(("rows_of_one_segment", "maps_without_contrast", "slots_without_map"), 0)
         for position, seen in self._seen(rows, inputs):
-            levels, limits = maps["maps"][position], maps["range"][position] if "range" in maps else None
+            levels = maps["maps"][position, self.slots]
+            limits = maps["range"][position, self.slots] if "range" in maps else None
             if "grid_hw" in maps:
                 height, width = maps["grid_hw"][position]
                 levels = levels[:, :height, :width]
             if limits is None:
                 limits = np.tile(np.array([0, 255], np.float32), (len(levels), 1))
             present = np.isfinite(limits).all(axis=1)
+            if not np.isfinite(levels[present]).all():
+                rows.quarantine(position, f"maps of {self.source.stage} hold NaN or infinite values")
+                continue
             if self.w:
                 refined = plan.refine(levels[present].astype(np.float32), seen, self.w, self.context.device)
                 made["maps"][position, present], made["range"][position, present] = to_levels(refined, limits[present])
             for name in same:
-                made[name][position] = maps[name][position]
+                made[name][position] = maps[name][position][self.slots] if name in SLOTTED else maps[name][position]
             counts["slots_without_map"] += int((~present).sum())
             counts["maps_without_contrast"] += int((np.ptp(levels[present], axis=(1, 2)) == 0).sum())
             counts["rows_of_one_segment"] += int(self.params.by == "segments" and seen.max() == 0)
         self._counts = rows, counts
         return made
+
+    def _source_arrays(self) -> dict[str, ArraySpec]:
+        """Arrays of the stage of maps, with the slots that are refined."""
+        arrays = dict(self.source.arrays)
+        if self.params.map is not None:
+            for name in arrays.keys() & set(SLOTTED):
+                arrays[name] = arrays[name].model_copy(update={"shape": (1, *arrays[name].shape[1:])})
+        return arrays
 
     def _seen(self, rows: Rows, inputs: Mapping[str, Upstream]) -> Iterator[tuple[int, Array]]:
         """Each usable row with its labels of segments, or its image."""

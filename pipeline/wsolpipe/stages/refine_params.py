@@ -9,7 +9,7 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.ops.refinement import Refinement
-from wsolpipe.stages.base import StageParams
+from wsolpipe.stages.base import NamesStage, StageParams
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
@@ -20,14 +20,14 @@ READS = {
     "guided": ("guided_radius", "guided_eps"),
     "crf": ("crf_size", "crf_iterations", "crf_xy", "crf_rgb", "crf_weight", "crf_smooth_xy", "crf_smooth_weight"),
 }
-#: Stages that hold no maps of their own to refine.
-NOT_MAPS = ("refine", "refine_weight", "segments")
 
 
 class RefinementParams(StageParams):
     """Which maps are refined, and how."""
 
-    maps: str = Field(description="Stage of maps that is refined, such as cams, cls_maps or one of your own")
+    maps: Annotated[str, NamesStage("maps")] = Field(
+        description="Stage of maps that is refined, such as cams, cls_maps or one of your own"
+    )
     by: Literal["segments", "guided", "crf"] = Field(
         description="What maps follow: segments (mean over each segment of the stage segments), guided (guided filter "
         "on the image) or crf (dense CRF on the image)"
@@ -35,25 +35,29 @@ class RefinementParams(StageParams):
     size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")] = Field(
         description="Side of the refined maps; with by=segments that of segments.size"
     )
-    guided_radius: Annotated[int, Field(ge=1), Unit("pixels")] = Field(description="guided: half side of the window")
-    guided_eps: Annotated[float, Field(gt=0)] = Field(
+    guided_radius: Annotated[int, Field(ge=1, le=4096), Unit("pixels")] = Field(
+        description="guided: half side of the window"
+    )
+    guided_eps: Annotated[float, Field(ge=1e-9, le=1e6)] = Field(
         description="guided: variance of colours in 0..1 below which a window is smoothed"
     )
     crf_size: Annotated[int, Field(ge=8, le=112), Unit("pixels")] = Field(
         description="crf: side at which it runs; time and memory grow with its fourth power"
     )
-    crf_iterations: Annotated[int, Field(ge=0), Unit("steps")] = Field(description="crf: steps of mean-field inference")
-    crf_xy: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+    crf_iterations: Annotated[int, Field(ge=0, le=1000), Unit("steps")] = Field(
+        description="crf: steps of mean-field inference"
+    )
+    crf_xy: Annotated[float, Field(ge=1e-3, le=1e6), Unit("pixels")] = Field(
         description="crf: spatial standard deviation of the appearance kernel"
     )
-    crf_rgb: Annotated[float, Field(gt=0), Unit("levels")] = Field(
+    crf_rgb: Annotated[float, Field(ge=1e-3, le=1e6), Unit("levels")] = Field(
         description="crf: colour standard deviation of the appearance kernel"
     )
-    crf_weight: Annotated[float, Field(ge=0)] = Field(description="crf: weight of the appearance kernel")
-    crf_smooth_xy: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
+    crf_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(description="crf: weight of the appearance kernel")
+    crf_smooth_xy: Annotated[float, Field(ge=1e-3, le=1e6), Unit("pixels")] = Field(
         description="crf: standard deviation of the smoothness kernel"
     )
-    crf_smooth_weight: Annotated[float, Field(ge=0)] = Field(description="crf: weight of the smoothness kernel")
+    crf_smooth_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(description="crf: weight of the smoothness kernel")
 
     def in_key(self) -> dict[str, Any]:
         """Without what the other ways read."""
@@ -65,18 +69,23 @@ class RefinementParams(StageParams):
         """How maps are refined."""
         return Refinement(**{name: getattr(self, name) for name in Refinement.__dataclass_fields__})
 
-    def read_stages(self, stage: str) -> tuple[str, ...]:
-        """The stage of maps, and the segments where maps follow them.
-
-        Raises
-        ------
-        ConfigError
-            If `maps` names a stage that holds no maps.
-        """
-        if self.maps in NOT_MAPS:
-            msg = f"{stage}.maps={self.maps} is no stage of maps"
-            raise ConfigError(msg, hint=f"{stage}.maps=cams, cls_maps, clip_cams, clipseg_cams, text_maps or your own")
+    def read_stages(self) -> tuple[str, ...]:
+        """The stage of maps, and the segments where maps follow them."""
         return (self.maps, "segments") if self.by == "segments" else (self.maps,)
+
+
+def require_slot(view: StageView, slot: int, *, key: str) -> None:
+    """Refuse a slot that the stage of maps does not have.
+
+    Raises
+    ------
+    ConfigError
+        Says how many there are.
+    """
+    slots = view.manifest.arrays["maps"].shape[0]
+    if slot >= slots:
+        msg = f"{key}={slot}: stage {view.stage} holds {slots} maps, numbered from 0"
+        raise ConfigError(msg)
 
 
 def require_maps(view: StageView, params: RefinementParams, segments: StageView | None) -> None:

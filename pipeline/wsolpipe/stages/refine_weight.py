@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.geometry import resize
 from wsolpipe.metrics.boxes import LEVELS
-from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.base import ArtifactStage, Made, NamesStage, StageParams
 from wsolpipe.stages.refine import WEIGHT
-from wsolpipe.stages.refine_params import RefinementParams, require_maps
+from wsolpipe.stages.refine_params import RefinementParams, require_maps, require_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.evaluate.map_sources import MapBatch
     from wsolpipe.stages.base import Array, Rows
@@ -40,8 +41,17 @@ class RefineWeightParams(RefinementParams):
         description="Slot of the maps that the weight is chosen by, for all of them"
     )
     split: str = Field(description="Split that it is chosen on")
-    against: str = Field(
-        description="Stage of pseudo-boxes there: val_boxes (with val_boxes.annotator=file released ones), or proposals"
+    against: Annotated[
+        str,
+        NamesStage(
+            "boxes",
+            apart_from="maps",
+            instead="name boxes of something else, such as refine_weight.against=val_boxes val_boxes.annotator=ss, or "
+            "give the weight: refine.w=0.5",
+        ),
+    ] = Field(
+        description="Stage of pseudo-boxes there, not made of these maps: val_boxes (with val_boxes.annotator=file "
+        "released ones), or proposals"
     )
     metric: Literal["MaxBoxAcc", "MaxBoxAccV2", "iou"] = Field(
         description="Figure that decides, at the threshold that is best for each weight: the lowest weight counts that "
@@ -50,7 +60,7 @@ class RefineWeightParams(RefinementParams):
     weights: Annotated[tuple[float, ...], AfterValidator(_weights)] = Field(
         description="Weights to choose from, 0 to 1"
     )
-    rows: Annotated[int, Field(ge=1)] = Field(
+    rows: Annotated[int, Field(ge=1, le=100_000)] = Field(
         description="Rows of the split that take part, evenly spread; they are kept in memory, about 200 kB each"
     )
 
@@ -63,7 +73,7 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
     @classmethod
     def needs(cls, params: RefineWeightParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
         """The stage of maps, the segments where they are read, and the pseudo-boxes."""
-        return (*params.read_stages("refine_weight"), params.against)
+        return (*params.read_stages(), params.against)
 
     @classmethod
     def splits_needed(cls, params: RefineWeightParams) -> tuple[str, ...]:
@@ -98,17 +108,15 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         params, upstream = self.params, self.context.upstream
         source, boxes = upstream[params.maps], upstream[params.against]
         require_maps(source, params, upstream.get("segments"))
-        slots = source.manifest.arrays["maps"].shape[0]
-        if params.map >= slots:
-            msg = f"refine_weight.map={params.map}: stage {source.stage} holds {slots} maps, numbered from 0"
-            raise ConfigError(msg)
+        require_slot(source, params.map, key="refine_weight.map")
         truth = truth_of_stage(boxes, rows_of_index(source.index()))
         usable = np.flatnonzero(source.status() == Status.OK)
         usable = usable[np.isin(usable, list(truth.found))]
-        if not len(usable):
+        chosen = usable[np.linspace(0, len(usable) - 1, min(params.rows, len(usable))).round().astype(np.int64)]
+        chosen = chosen[_finite(source, params.map, chosen)]
+        if not len(chosen):
             msg = f"no row of {params.split} has both a map of {source.stage} and a box of {boxes.stage}"
             raise DataError(msg, hint="give the weight: refine.w=0.7")
-        chosen = usable[np.unique(np.linspace(0, len(usable) - 1, params.rows).round().astype(np.int64))]
         maps, ends = self._ends(splits[params.split], chosen)
         curve, values = [], []
         for w in params.weights:
@@ -144,6 +152,16 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
                     ends[w, start + at] = plan.refine(one[None], seen, float(w), self.context.device)[0]
             self.context.progress(start + len(numbers), len(chosen))
         return maps, ends
+
+
+def _finite(source: StageView, slot: int, rows: Array) -> Array:
+    """Which rows' maps can be scored, bool [n]; only maps of floats, of a stage of one's own, may hold others."""
+    if source.manifest.arrays["maps"].dtype == "uint8":
+        return np.ones(len(rows), np.bool_)
+    parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+    return np.concatenate(
+        [np.zeros(0, np.bool_), *(np.isfinite(source["maps"][part, slot]).all(axis=(1, 2)) for part in parts)]
+    )
 
 
 def lowest_equal(values: Array) -> int:

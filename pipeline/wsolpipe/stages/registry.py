@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.extras import missing_package
+from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS
 from wsolpipe.contract.making import stage_files
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
@@ -48,8 +49,12 @@ class StageEntry(BaseModel):
         Default of every parameter.
     follows : dict
         Parameter -> stage whose parameter of that name it takes, where nothing else is given.
+    ranked_by : tuple of str
+        Those of `needs` that only order what is made of the others: its boxes may judge their maps.
     outputs : dict
         Name of each output -> what it means.
+    shard_rows : int
+        Rows of a shard where none are asked for; fewer than usual for a stage of large rows, which lie in memory.
     block : int
         Rows handed to the stage at once; also the grain of checkpoints inside a shard.
     """
@@ -64,7 +69,9 @@ class StageEntry(BaseModel):
     columns: tuple[str, ...] = ()
     params: dict[str, Any] = Field(default_factory=dict)
     follows: dict[str, str] = Field(default_factory=dict)
+    ranked_by: tuple[str, ...] = ()
     outputs: dict[str, str] = Field(default_factory=dict)
+    shard_rows: int = Field(default=DEFAULT_SHARD_ROWS, ge=1)
     block: int = Field(default=256, ge=1)
 
 

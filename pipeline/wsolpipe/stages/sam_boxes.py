@@ -9,7 +9,7 @@ from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
-from wsolpipe.stages.base import Stage, StageParams, WeightsSource
+from wsolpipe.stages.base import NamesStage, Stage, StageParams, WeightsSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,9 @@ SAID = ("source", "class_ids", "count")
 class SamBoxesParams(StageParams):
     """Parameters of `SamBoxes`."""
 
-    boxes: str = Field(description="Stage of boxes that are prompts, such as proposals, val_boxes or predictions")
+    boxes: Annotated[str, NamesStage("boxes")] = Field(
+        description="Stage of boxes that are prompts, such as proposals, val_boxes or predictions"
+    )
     weights: Annotated[str, WeightsSource()] = Field(
         description="Name of a SAM on the Hugging Face hub, or a folder as transformers saves it"
     )

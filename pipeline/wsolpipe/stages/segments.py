@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 _LEVEL = 9  # labels are read often and written once: a third less room than at zstd's default, in under 1 ms a row
 _BATCH = 16  # images decoded side by side; results do not depend on it
 _STREAM = 23  # of random draws
+#: Superpixels that may be asked for.
+MOST = (1 << 16) - 1
 #: Parameters that each method reads, beside `size`.
 READS = {
     "felzenszwalb": ("scale", "sigma", "min_size"),
     "slic": ("pieces", "compactness"),
     "dic": (
-        "compactness", "dic_size", "dic_superpixels", "dic_width", "dic_labels", "dic_bases", "dic_rounds", "dic_steps",
-        "dic_least", "dic_lr", "dic_momentum", "dic_seed",
+        "dic_size", "dic_superpixels", "dic_compactness", "dic_width", "dic_labels", "dic_bases", "dic_rounds",
+        "dic_steps", "dic_least", "dic_lr", "dic_momentum", "dic_seed",
     ),
 }  # fmt: skip
 
@@ -42,36 +44,42 @@ class SegmentsParams(StageParams):
     size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")] = Field(
         description="Side of the label maps, to which the whole image is squashed"
     )
-    scale: Annotated[float, Field(gt=0)] = Field(description="felzenszwalb: higher values give larger segments")
-    sigma: Annotated[float, Field(ge=0), Unit("pixels")] = Field(
+    scale: Annotated[float, Field(gt=0, le=1e9)] = Field(description="felzenszwalb: higher values give larger segments")
+    sigma: Annotated[float, Field(ge=0, le=100), Unit("pixels")] = Field(
         description="felzenszwalb: standard deviation of the Gaussian that smooths the image first"
     )
-    min_size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
+    min_size: Annotated[int, Field(ge=1, le=100_000), Unit("pixels")] = Field(
         description="felzenszwalb: smaller segments are merged into a neighbour"
     )
-    pieces: Annotated[int, Field(ge=1)] = Field(description="slic: about how many superpixels")
-    compactness: Annotated[float, Field(gt=0)] = Field(
-        description="slic, and the superpixels of dic: higher values give squarer superpixels"
+    pieces: Annotated[int, Field(ge=1, le=MOST)] = Field(description="slic: about how many superpixels")
+    compactness: Annotated[float, Field(ge=1e-3, le=1e6)] = Field(
+        description="slic: higher values give squarer superpixels"
     )
     dic_size: Annotated[int, Field(ge=8, le=1024), Unit("pixels")] = Field(
         description="dic: side of the image that the network sees, an even number"
     )
-    dic_superpixels: Annotated[int, Field(ge=1)] = Field(
+    dic_superpixels: Annotated[int, Field(ge=1, le=MOST)] = Field(
         description="dic: superpixels inside which the most frequent label counts"
     )
-    dic_width: Annotated[int, Field(ge=1), Unit("channels")] = Field(
+    dic_compactness: Annotated[float, Field(ge=1e-3, le=1e6)] = Field(
+        description="dic: higher values give squarer superpixels"
+    )
+    dic_width: Annotated[int, Field(ge=1, le=1024), Unit("channels")] = Field(
         description="dic: channels of the first level; the others have twice as many"
     )
     dic_labels: Annotated[int, Field(ge=2, le=1024)] = Field(description="dic: channels of the output")
-    dic_bases: Annotated[int, Field(ge=1)] = Field(description="dic: centres of expectation and maximisation")
-    dic_rounds: Annotated[int, Field(ge=0)] = Field(description="dic: rounds of their estimation")
-    dic_steps: Annotated[int, Field(ge=1), Unit("steps")] = Field(description="dic: steps of training at most")
+    dic_bases: Annotated[int, Field(ge=1, le=1024)] = Field(description="dic: centres of expectation and maximisation")
+    dic_rounds: Annotated[int, Field(ge=0, le=1000)] = Field(description="dic: rounds of their estimation")
+    dic_steps: Annotated[int, Field(ge=1, le=100_000), Unit("steps")] = Field(
+        description="dic: steps of training at most"
+    )
     dic_least: Annotated[int, Field(ge=1)] = Field(description="dic: training ends once there are fewer labels")
-    dic_lr: Annotated[float, Field(gt=0)] = Field(description="dic: learning rate of SGD")
+    dic_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="dic: learning rate of SGD")
     dic_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="dic: momentum of SGD")
     dic_seed: Annotated[int, Field(ge=0)] = Field(description="dic: seed of the first weights, with the row")
-    dic_images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
-        description="dic: networks trained side by side; about 6 of 224 pixels fit in each 4 GiB of a GPU"
+    dic_images: Annotated[int, Field(ge=1, le=4096), ExecutionOnly(), Unit("images")] = Field(
+        description="dic: networks that a GPU trains side by side, halved where they do not fit; about 6 of 224 pixels "
+        "take 4 GiB. A CPU trains one after the other"
     )
 
     @model_validator(mode="after")
@@ -124,6 +132,10 @@ class Segments(Stage[SegmentsParams]):
         """Whole batches."""
         return self.params.dic_images if self.params.method == "dic" else _BATCH
 
+    def batch_key(self) -> str:
+        """The networks side by side; no other method has a batch on a device."""
+        return "dic_images" if self.params.method == "dic" else super().batch_key()
+
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
         """Segments in all, and rows that are one segment, which refines nothing."""
         return {"segments": int(arrays["count"].sum()), "rows_of_one_segment": int((arrays["count"] == 1).sum())}
@@ -145,20 +157,27 @@ class Segments(Stage[SegmentsParams]):
         return lambda image: felzenszwalb(image, scale=params.scale, sigma=params.sigma, min_size=params.min_size)
 
     def _networks(self, batch: Batch[Array], rows: Rows) -> list[tuple[int, Array]]:
-        """As many networks as slots, so that a row's labels do not depend on which others are usable."""
+        """A network an image.
+
+        On a GPU there are always as many as slots, so that a row's labels do not depend on which others are usable: how
+        many groups a convolution has decides by which kernel it is computed.
+        """
         from wsolpipe.ops.deep_clusters import cluster_images
         from wsolpipe.ops.segmentation import slic
 
         params, side = self.params, self.params.dic_size
-        images = batch.stack(side, side, 3)
-        pieces = [slic(image, pieces=params.dic_superpixels, compactness=params.compactness) for image in images]
-        seeds = [(_STREAM, params.dic_seed, number) for number in batch.pick(rows.numbers.tolist())]
+        on_cpu = self.context.device == "cpu"
+        slots = [slot for slot, item in enumerate(batch.items) if item is not None or not on_cpu]
+        images, numbers = batch.stack(side, side, 3)[slots], batch.pick(rows.numbers.tolist())
+        pieces = [slic(image, pieces=params.dic_superpixels, compactness=params.dic_compactness) for image in images]
+        seeds = [(_STREAM, params.dic_seed, numbers[slot]) for slot in slots]
         found = cluster_images(
             images, pieces, seeds, self._plan(), device=self.context.device, check=self.context.check
         )
         at = (np.arange(params.size) + 0.5) * side / params.size
         nearest = at.astype(np.int64)
-        return [(position, found[slot][nearest[:, None], nearest]) for slot, position, _ in batch.present()]
+        labels = dict(zip(slots, found, strict=True))
+        return [(position, labels[slot][nearest[:, None], nearest]) for slot, position, _ in batch.present()]
 
     def _plan(self) -> Clustering:
         from wsolpipe.ops.deep_clusters import Clustering

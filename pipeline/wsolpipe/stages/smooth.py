@@ -10,7 +10,7 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import NamesStage, Stage, StageParams
 from wsolpipe.stages.beside import Beside
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ WAYS: dict[str, Callable[..., Array]] = {"mean": np.mean, "median": np.median, "
 class SmoothParams(StageParams):
     """Parameters of `Smooth`."""
 
-    maps: str = Field(description="Stage of maps that is smoothed, such as clip_cams, cams or refine")
+    maps: Annotated[str, NamesStage("maps")] = Field(
+        description="Stage of maps that is smoothed, such as clip_cams, cams or refine"
+    )
     by: Literal["mean", "median", "max"] = Field(
         description="What each place of a map becomes: mean, median or greatest value over the frames"
     )
