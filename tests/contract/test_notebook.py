@@ -15,6 +15,7 @@ from PIL import Image
 from stores import DATASET, build_store
 from wsolpipe import open_store
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.reader import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ def test_names_are_listed_counted_looked_up_and_completed(tiny, split):
         assert "nothing" not in thing
         assert bool(thing)
         assert all(name in repr(thing) for name in names)
-    assert bool(open_store(str(Path(tiny.url).parent)))  # also where nothing in the folder is a data set
+    assert bool(Store(str(Path(tiny.url).parent)))  # also where nothing in the folder is a data set
 
 
 def test_a_stage_says_what_it_holds_and_what_is_quarantined(split):

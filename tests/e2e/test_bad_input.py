@@ -23,7 +23,7 @@ def refused(done, code, *told):
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("storr=x", ["unknown key 'storr'; did you mean 'store'", "shard_rows"]),
+        ("storr=x", ["unknown key 'storr'; did you mean 'store'?", "the same command with --help lists its keys"]),
         ("stage=fame", ["unknown stage 'fame'; did you mean 'frame'", "proposals"]),
         ("dataset=deom", ["unknown data set 'deom'; did you mean 'demo'"]),
         ("dataset=no/such.yaml", ["no data set description", "no/such.yaml"]),
@@ -170,7 +170,7 @@ def test_weights_that_are_missing_or_no_weights_are_refused(toy):
 
 
 def test_a_status_of_no_store_says_so(toy):
-    refused(toy.call("status"), 4, "no store at")
+    refused(toy.call("status"), 3, "no store at")
 
 
 def test_a_traceback_is_shown_only_where_it_was_asked_for(toy):

@@ -32,7 +32,7 @@ def test_words_go_to_the_run_or_to_their_stage():
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("stagee=proposals", "unknown key 'stagee'; did you mean 'stage'.*shard_rows"),
+        ("stagee=proposals", "unknown key 'stagee'; did you mean 'stage'\\?\n  -> the same command with --help"),
         ("stage=proposal", "unknown stage 'proposal'; did you mean 'proposals'.*cls_maps"),
         ("proposal.top_k=3", "unknown stage 'proposal'; did you mean 'proposals'"),
         ("cluster=dask_local", "unknown cluster 'dask_local'; did you mean 'dask-local'.*local"),

@@ -93,7 +93,7 @@ def test_words_lie_over_the_file(site):
         (["profile=gpuu"], "unknown profile 'gpuu'; did you mean 'gpu'.*cpu, gpu, plain"),
         (["profile.partion=x"], "unknown field 'partion'; did you mean 'partition'"),
         (["profile.time=soon"], "profile gpu: time=soon: 'soon' is not a wall time; write minutes"),
-        (["profile.cpus=none"], "cpus=None: expected a whole number"),
+        (["profile.cpus=none"], "cpus=null: expected a whole number"),
         (["profile.cpus=0"], "cpus=0: must be at least 1"),
         (["profile.account=a\nb"], "account=.*must be on one line"),
     ],

@@ -175,7 +175,7 @@ def test_blocks_outside_the_model_are_refused(given):
 def test_unknown_models_and_arguments_name_what_is_known():
     with pytest.raises(ConfigError, match="did you mean 'vit_small_patch16_224'"):
         build_vit("vit_smal_patch16_224", size=224)
-    with pytest.raises(ConfigError, match="resnet18 with .*img_size=224"):
+    with pytest.raises(ConfigError, match="resnet18 gives no class-token maps: it is not a vision transformer"):
         build_vit("resnet18", size=224)
     with pytest.raises(ConfigError, match="patches"):
         build_vit("vit_tiny_patch16_224", size=224, model_args={"patches": 3})

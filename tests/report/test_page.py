@@ -409,7 +409,10 @@ def test_two_results_are_shown_with_their_difference(make_example):
 
 @pytest.mark.parametrize(
     ("beside", "kind", "told"),
-    [("clas_maps", StoreError, "no proposals with key"), ("regions:abc", StoreError, "unknown stage")],
+    [
+        ("clas_maps", StoreError, "did you mean 'cls_maps'"),
+        ("regions:abc", StoreError, "no regions with key abc under"),
+    ],
 )
 def test_what_cannot_be_compared_with_is_said(example, beside, kind, told):
     with pytest.raises(kind, match=told):

@@ -80,7 +80,9 @@ def build_stage(options: argparse.Namespace, folder: Path) -> Cams:
     made = Classifier(params, Context(dataset="bench", classes=1000, weights=weights)).produce({})
     for name, content in made.files.items():
         (folder / name).write_bytes(content)
-    context = Context(dataset="bench", classes=1000, device=options.device, artifacts={"classifier": folder})
+    context = Context(
+        dataset="bench", classes=1000, find_device=lambda: options.device, artifacts={"classifier": folder}
+    )
     stage = Cams(registry.params("cams", {"methods": METHODS, "batch": options.batch}), context)
     stage.setup()
     return stage

@@ -86,7 +86,9 @@ def build_stage(options: argparse.Namespace) -> ClsMaps:
     params = {"model": options.model, "weights": "random:0", "batch": options.batch}
     weights = resolve("random:0")
     assert weights is not None
-    context = Context(dataset="bench", device=options.device, threads=options.decoders, weights={"model": weights})
+    context = Context(
+        dataset="bench", find_device=lambda: options.device, threads=options.decoders, weights={"model": weights}
+    )
     made = ClsMaps(load_registry().params("cls_maps", params), context)  # type: ignore[arg-type]
     made.setup()
     return made

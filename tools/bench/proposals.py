@@ -116,7 +116,7 @@ def build_stage(options: argparse.Namespace, folder: Path) -> Proposals:
         Context(
             dataset="bench",
             classes=1000,
-            device=options.device,
+            find_device=lambda: options.device,
             threads=options.decoders,
             artifacts={"classifier": folder},
         ),
@@ -141,7 +141,9 @@ def make_maps(options: argparse.Namespace, paths: list[Path]) -> Upstream:
         print(f"no {options.vit_weights}: maps of random weights", file=sys.stderr)
     registry: Any = load_registry()
     params = registry.params("cls_maps", {"model": VIT, "weights": spec, "blocks": "8-11", "scale": "log"})
-    stage = ClsMaps(params, Context(dataset="bench", device=options.device, weights=weights_of({"model": spec})))
+    stage = ClsMaps(
+        params, Context(dataset="bench", find_device=lambda: options.device, weights=weights_of({"model": spec}))
+    )
     stage.setup()
     return Upstream(stage.process(rows_of(options, paths), {}), np.full(len(paths), Status.OK, np.uint8), {})
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 LONGEST = 80
 """Characters of a user's word that an error message repeats."""
 
+CUTOFF = 0.5
+"""Likeness from which on a name may have been meant."""
 MOST_LISTED = 60
 """Names that an error message lists; of more, only those that are near."""
 
@@ -27,13 +29,13 @@ def shorten(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
-def nearest(given: str, valid: Iterable[str]) -> str | None:
-    """The nearest of `valid`, None where none is near."""
-    close = difflib.get_close_matches(given, sorted(set(valid)), n=1) if len(given) <= LONGEST else []
+def nearest(given: str, valid: Iterable[str], *, cutoff: float = CUTOFF) -> str | None:
+    """The nearest of `valid`, None where none is as like it as `cutoff` (1: equal)."""
+    close = difflib.get_close_matches(given, sorted(set(valid)), n=1, cutoff=cutoff) if len(given) <= LONGEST else []
     return close[0] if close else None
 
 
-def guess(given: str, valid: Iterable[str]) -> str:
+def guess(given: str, valid: Iterable[str], *, cutoff: float = CUTOFF) -> str:
     """``; did you mean 'NAME'?`` with the nearest of `valid`, empty where none is near.
 
     Examples
@@ -41,7 +43,7 @@ def guess(given: str, valid: Iterable[str]) -> str:
     >>> guess("lables", ["labels", "photos"]), guess("x", ["photos"])
     ("; did you mean 'labels'?", '')
     """
-    close = nearest(given, valid)
+    close = nearest(given, valid, cutoff=cutoff)
     return f"; did you mean {close!r}?" if close else ""
 
 
@@ -66,6 +68,6 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     names = sorted(set(valid))
     listed = f"Valid: {', '.join(names) or 'none'}"
     if len(names) > MOST_LISTED:
-        close = difflib.get_close_matches(given, names, n=6, cutoff=0.5) if len(given) <= LONGEST else []
+        close = difflib.get_close_matches(given, names, n=6, cutoff=CUTOFF) if len(given) <= LONGEST else []
         listed = f"Near: {', '.join(close)}" if close else f"There are {len(names):,}, none of a name like it"
     return f"unknown {kind} {shorten(given)!r}{guess(given, names) or '.'} {listed}"

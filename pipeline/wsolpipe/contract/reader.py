@@ -50,13 +50,13 @@ def open_store(url: str) -> Store:
     store = Store(url)
     if store.holds_index():
         return store
-    nearest, another = guess_path(url), "name another with store="
     if store.backend.names(""):
-        msg = f"{url} is no store: the folder holds no index of a data set{nearest}"
-        raise NotFoundError(msg, hint=another)
+        msg = f"{url} is no store: the folder holds no index of a data set"
+        raise NotFoundError(msg, hint="name another with store=")
+    nearest = guess_path(url)
     msg = f"no store at {url}: the folder is missing or empty{nearest}"
-    made = f"{another}; {run_command('proposals', store=url)} makes one here"
-    raise NotFoundError(msg, hint=None if nearest else made)
+    hint = f"name another with store=; {run_command('proposals', store=url)} makes one here"
+    raise NotFoundError(msg, hint=None if nearest else hint)
 
 
 @dataclass(frozen=True)

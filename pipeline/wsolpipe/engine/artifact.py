@@ -49,7 +49,7 @@ class ArtifactJob:
             upstream=upstream_contents(self.session, self.node, None),
             summary=dict(made.summary),
             seconds=round(time.perf_counter() - began, 3),
-            device=self.stage.context.device,
+            device=self.stage.context.used_device,
             host=socket.gethostname(),
             time=now(),
             generation=self.generation,

@@ -237,6 +237,8 @@ class Maker:
         return self._ready[1]
 
     def _context(self, node: Node) -> Context:
+        if self.session.config.device != "auto":
+            self.session.device()  # refuses one that this machine does not have
         index = node.index or next((self.session.index_of(split) for split in self.session.splits), None)
         known = index.manifest if index else None
         files = {need.stage: self._artifact_files(need) for need in node.upstream if need.split is None}
@@ -251,7 +253,7 @@ class Maker:
             classes=known.classes if known else None,
             class_names={int(label): name for label, name in known.class_names.items()} if known else {},
             objectless=frozenset(known.objectless) if known else frozenset(),
-            device=self.session.device(),
+            find_device=self.session.device,
             threads=self.session.threads(),
             seed=self.session.config.seed,
             weights=node.weights,

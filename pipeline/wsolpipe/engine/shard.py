@@ -129,7 +129,7 @@ class ShardJob:
             summary=dict(self._summary),
             seconds=round(seconds, 3),
             rows_per_second=round((stop - start) / max(seconds, 1e-9), 2),
-            device=self.stage.context.device,
+            device=self.stage.context.used_device,
             batch=int(getattr(self.stage.params, self.stage.batch_key(), 0) or 0),
             host=socket.gethostname(),
             time=now(),

@@ -108,7 +108,7 @@ def unknown_key(name: str, known: Iterable[str], *, hint: str | None = None) -> 
     >>> unknown_key("datset", ["dataset", "store"]).message
     "unknown key 'datset'; did you mean 'dataset'?"
     """
-    msg = f"unknown key {shorten(name)!r}{guess(name, known)}"
+    msg = f"unknown key {shorten(name)!r}{guess(name, known, cutoff=0.6)}"
     return ConfigError(msg, hint=hint or "the same command with --help lists its keys")
 
 

@@ -20,6 +20,8 @@ def choose_device(asked: str | None) -> str:
     ConfigError
         If torch knows no such device, or this machine does not have it.
     """
+    if asked == "cpu":
+        return asked  # torch is not needed to say so, and takes seconds to import
     import torch
 
     if asked in (None, "auto"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -107,8 +108,8 @@ class Context:
         Names by label; may name only some.
     objectless : frozenset of int
         Labels of classes without an object.
-    device : str
-        Torch device, such as ``cpu`` or ``cuda:0``.
+    find_device : callable
+        Finds `device` when a stage first asks for it, so that one that asks for none need not import torch.
     threads : int
         Threads that decode images ahead of the model.
     seed : int
@@ -135,7 +136,7 @@ class Context:
     classes: int | None = None
     class_names: Mapping[int, str] = field(default_factory=dict)
     objectless: frozenset[int] = frozenset()
-    device: str = "cpu"
+    find_device: Callable[[], str] = lambda: "cpu"
     threads: int = 2
     seed: int = 0
     weights: Mapping[str, Weights] = field(default_factory=dict)
@@ -146,6 +147,16 @@ class Context:
     check: Callable[[], None] = lambda: None
     lists_any: Callable[[Collection[str]], bool] = lambda names: True
     unfinished: Unfinished = field(default_factory=Unfinished)
+
+    @cached_property
+    def device(self) -> str:
+        """Torch device, such as ``cpu`` or ``cuda:0``."""
+        return self.find_device()
+
+    @property
+    def used_device(self) -> str:
+        """`device` where the stage asked for it; else it worked on the processor."""
+        return str(self.__dict__.get("device", "cpu"))
 
 
 class Rows:

@@ -72,8 +72,8 @@ def test_the_same_seed_draws_the_same_picture(dataset, capsys, tmp_path):
         (["seed"], 3, "'seed' is not of the form key=value"),
         (["n=1", "n=2"], 3, "n= is given twice"),
         (["S=300", "resize=200"], 3, "smaller than the crop"),
-        (["split=validation"], 4, "no split 'validation'"),
-        (["maps=clip_cams"], 4, "wsolpipe run stage=clip_cams dataset=tiny split=train"),
+        (["split=validation"], 3, "no split 'validation'"),
+        (["maps=clip_cams"], 3, "tiny.yaml split=train store="),
         (["out=/proc/none/sheet.png"], 3, "cannot be written"),
         (["out=sheet.xyz"], 3, "cannot be written"),
     ],
@@ -89,7 +89,7 @@ def test_a_mistake_is_one_clear_message_and_its_exit_code(dataset, capsys, words
 def test_unknown_data_sets_stores_and_commands_are_named(dataset, capsys):
     assert "preview needs dataset=" in call(capsys, "preview", f"store={dataset[0].url}")[2]
     code, _, err = call(capsys, "preview", "store=/nowhere/at/all", dataset[1][1])
-    assert (code, "no store at /nowhere/at/all" in err) == (4, True)
+    assert (code, "no store at /nowhere/at/all" in err) == (3, True)
     code, _, err = call(capsys, "prewiev")
     assert (code, "did you mean 'preview'?" in err) == (3, True)
 

@@ -248,14 +248,14 @@ def test_missing_shards_are_named_with_the_command_that_makes_them(tmp_path):
     store = build_store(tmp_path, rows=64, missing={"proposals": (1, 3)})
     with pytest.raises(StoreError, match=r"shards 1, 3 of 4 are missing") as caught:
         Stream(settings(store))
-    assert caught.value.hint == f"wsolpipe run stage=proposals dataset=tiny split=train store={store.url}"
+    assert caught.value.hint == f"wsolpipe run stage=proposals dataset=… split=train store={store.url}"
 
 
 def test_a_stage_that_was_never_run_is_named_with_its_command(store):
     config = replace(settings(store), labelling=Labelling(store.url, DATASET, boxes="regions"))
     with pytest.raises(StoreError, match="no regions") as caught:
         Stream(config)
-    assert "wsolpipe run stage=regions dataset=tiny" in caught.value.hint
+    assert "wsolpipe run stage=regions dataset=… split=train" in caught.value.hint
 
 
 def test_a_lost_object_is_damage_not_empty_boxes(tmp_path):
@@ -495,4 +495,4 @@ def test_stored_pixels_need_no_files_and_resume_exactly(with_pixels):
 def test_missing_pixels_are_named_with_the_command_that_makes_them(store):
     with pytest.raises(StoreError, match="no pixels") as caught:
         Stream(from_store(store))
-    assert "wsolpipe run stage=pixels dataset=tiny" in caught.value.hint
+    assert "wsolpipe run stage=pixels dataset=… split=train" in caught.value.hint

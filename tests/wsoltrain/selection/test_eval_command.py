@@ -123,7 +123,7 @@ def test_an_image_that_cannot_be_read_counts_as_quarantined(trained, tmp_path):
 
 def test_stages_that_are_not_there_are_refused_by_their_nearest_name(trained, trainable):
     for word in ("maps=cls_mapz", "beside=proposal", "against=proposels", "classifier=cls_mapz"):
-        with pytest.raises(StoreError, match=r"unknown stage of tiny val .*; did you mean"):
+        with pytest.raises(StoreError, match=r"no stage .* under .*tiny.val; did you mean"):
             figures(words_of(trained, trainable, "split=val", word))
 
 

@@ -1,0 +1,28 @@
+"""What a worker imports: torch takes seconds, and a stage that asks for no device needs none of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+WORK = """
+import sys, threading
+sys.path[:0] = {path!r}
+from wsolpipe.cli.command import configure
+from wsolpipe.engine.session import Session
+from wsolpipe.engine.worker import Worker
+config, _ = configure(sys.argv[1:])
+Worker(Session.open(config), lambda event: None, threading.Event()).run()
+print("torch" in sys.modules)
+"""
+
+
+def test_a_worker_of_a_stage_without_a_device_imports_no_torch(toy):
+    words = ["limit=4", "device=auto"]
+    assert toy.run("limit=4", stage="index").code == 0
+    argv = [sys.executable, "-c", WORK.format(path=sys.path), *toy.words(*words, stage="shade")]
+    done = subprocess.run(argv, env=toy.env(), capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr
+    (commit,) = toy.store.glob("toy/train/shade/*/commits/*")
+    assert json.loads(commit.read_bytes())["device"] == "cpu"
