@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import wsolpipe.contract.errors
 from wsolpipe.cli.main import COMMANDS as PIPELINE
 from wsolpipe.keys.key import Key
 from wsoltrain.cli.main import COMMANDS as TRAINER
@@ -79,3 +80,16 @@ def explained() -> list[str]:
 @pytest.mark.parametrize("words", explained())
 def test_messages_that_are_explained_are_those_that_are_printed(words):
     assert words in SOURCE
+
+
+def test_exit_codes_of_the_guide_are_those_of_the_classes_of_errors():
+    page = (ROOT / "docs" / "guide" / "running.md").read_text()
+    told = {name: int(code) for code, row in re.findall(r"(?m)^\| (\d+) \| (.*) \|$", page)
+            for name in re.findall(r"`(\w+(?:Error|Mismatch|Failed))`", row)}  # fmt: skip
+    assert len(told) == 10
+    assert told == {name: getattr(wsolpipe.contract.errors, name).exit_code for name in told}
+
+
+def test_how_long_installing_takes_is_said_alike_by_make_and_the_readme():
+    (made,) = re.findall(r"installing into \$\(VENV\): (.*) on a fresh machine", (ROOT / "Makefile").read_text())
+    assert f"Installing takes {made} " in (ROOT / "README.md").read_text()
