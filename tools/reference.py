@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from error_texts import CLASSES, PART, Source
 from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.contract.errors import WsolError
 from wsolpipe.evaluate.glossary import GLOSSARY
 from wsolpipe.keys.models import keys_of
 from wsolpipe.launch.profiles import Profile
@@ -37,6 +40,7 @@ def write_pages() -> dict[str, str]:
         "wsoltrain.md": _commands("wsoltrain", TRAINER),
         "stages.md": _stages(),
         "recipes.md": _recipes(),
+        "errors.md": _errors(),
         "glossary.md": _glossary(),
     }
 
@@ -84,6 +88,40 @@ def _recipes() -> str:
     parts = [NOTE, "# Recipes\n", "Keys of `wsoltrain fit recipe=NAME`, with the values of the recipe.\n"]
     parts += [f"## {name}\n\n{_table(recipe_keys(name))}\n" for name in known_recipes()]
     return "\n".join(parts)
+
+
+def _errors() -> str:
+    """Every message of the packages, by class and by where it is raised."""
+    parts = [
+        NOTE, "# Error messages\n",
+        "Read from the source: … is what a run fills in, ‹A / B› one of several words, or one that may be missing. "
+        "The class decides the [exit code](../guide/running.md#exit-codes). "
+        "[Troubleshooting](../guide/troubleshooting.md) has causes and cures of those that are met most.\n",
+    ]  # fmt: skip
+    texts = sorted(Source().texts(), key=lambda text: (_code(text.kind), text))
+    for kind, of_kind in groupby(texts, key=lambda text: text.kind):
+        parts.append(f"## {kind}\n\n{_of_class(kind)}\n")
+        for area, found in groupby(of_kind, key=lambda text: text.area):
+            rows = [[_verbatim(text.message), _verbatim(text.hint)] for text in found]
+            parts.append(f"### {kind} in {area}\n\n{_rows(['message', 'what to do next'], rows)}\n")
+    return "\n".join(parts)
+
+
+def _code(kind: str) -> int:
+    return 255 if kind == PART else int(getattr(CLASSES[kind], "exit_code", 3))
+
+
+def _of_class(kind: str) -> str:
+    if kind == PART:
+        return "They stand in the places that … keeps in the messages above."
+    if issubclass(CLASSES[kind], WsolError):
+        return f"Exit code {_code(kind)}. {(CLASSES[kind].__doc__ or '').splitlines()[0]}"
+    return "On the command line a part of another message, exit code 3; in Python what cannot be used."
+
+
+def _verbatim(text: str) -> str:
+    """Text as inline code, in which a table has no bars."""
+    return f"`{text.replace('`', chr(39)).replace('|', '/')}`" if text else ""
 
 
 def _glossary() -> str:

@@ -20,10 +20,6 @@ GENERATED = ROOT / "docs" / "reference"
 PAGES = sorted([*(path for path in (ROOT / "docs").rglob("*.md") if GENERATED not in path.parents), ROOT / "README.md"])
 BLOCK = re.compile(r"(?ms)^```(\w*)\n(.*?)^```")
 KNOWN = {"wsolpipe": PIPELINE, "wsoltrain": TRAINER}
-FILES = [
-    path for half in ("pipeline", "trainer") for path in (ROOT / half).rglob("*.*") if path.suffix in {".py", ".html"}
-]
-SOURCE = "\n".join(path.read_text() for path in FILES)
 
 
 def blocks(kinds: set[str]) -> list[tuple[str, str]]:
@@ -69,17 +65,6 @@ def test_yaml_of_the_guide_is_yaml(page, text):
 @pytest.mark.parametrize(("page", "text"), blocks({"python"}))
 def test_python_of_the_guide_is_python(page, text):
     compile(text, page, "exec")
-
-
-def explained() -> list[str]:
-    page = (ROOT / "docs" / "guide" / "troubleshooting.md").read_text()
-    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")]
-    return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
-
-
-@pytest.mark.parametrize("words", explained())
-def test_messages_that_are_explained_are_those_that_are_printed(words):
-    assert words in SOURCE
 
 
 def test_exit_codes_of_the_guide_are_those_of_the_classes_of_errors():
