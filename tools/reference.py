@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 THESIS = "Where it says thesis: S. Murtaza, doctoral thesis, École de technologie supérieure, Montréal."
+DRAWN = "Pictures are of the demo; `tools/demo/stage_pictures.py` draws them and says of which words."
 NOTE = "<!-- Written by tools/reference.py from the table of keys; do not edit. -->\n"
 
 
@@ -96,14 +97,15 @@ def _datasets() -> str:
 
 def _stages() -> str:
     registry = load_registry()
-    parts = [NOTE, "# Stages\n", f"Written `stage.parameter=value` on the command line. {THESIS}\n"]
+    parts = [NOTE, "# Stages\n", f"Written `stage.parameter=value` on the command line. {THESIS} {DRAWN}\n"]
     for name, entry in registry.entries.items():
         needs = ", ".join(f"`{need}`" for need in entry.needs) or "the index alone"
         parts.append(f"## {name}\n\nMakes: {entry.about}. Reads {needs}.\n")
         if paper := _said(registry.load(name))[1]:
             parts.append(f"Source: {paper}\n")
         if (FOLDER.parent / "images" / "stages" / f"{name}.webp").is_file():  # drawn by tools/demo/stage_pictures.py
-            parts.append(f"![{name} of four images of the demo](../images/stages/{name}.webp)\n")
+            shown = "frames of the demo's clips" if "frame" in entry.columns else "images of the demo"
+            parts.append(f"![{name} of four {shown}](../images/stages/{name}.webp)\n")
         parts.append(f"{_table(registry.keys(name))}\n")
         outputs = [[f"`{output}`", meaning] for output, meaning in entry.outputs.items()]
         parts.append(_rows(["output", "meaning"], outputs) + "\n")

@@ -4,7 +4,9 @@ python tools/demo/stage_pictures.py STORE [SPLIT [FOLDER]]
 
 Reads the newest result of every stage with maps, boxes, masks, segments or pixels in the split (default test) of data
 set demo in the store, and of those that look at neighbouring frames in data set demo_video, where it is there. Maps are
-drawn under the colours of the report, their own boxes vermilion, ground truth nowhere.
+drawn under the colours of the report, their own boxes vermilion, ground truth nowhere. The shipped pictures are of the
+demo's own parameters, but for ``val_boxes.annotator=clip``, ``refine.w=0.5`` (the weight that is chosen for the demo's
+CAMs is 0) and predictions of ``recipe=dips_workshop``, one training.
 """
 
 from __future__ import annotations

@@ -30,9 +30,7 @@ class DatasetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(
-        description="Names the folder of the store, and in capitals the variable WSOLPIPE_NAME_ROOT"
-    )
+    name: str = Field(description="Names the folder of the store, and in capitals the variable WSOLPIPE_NAME_ROOT")
     layout: str = Field(description="How its files are laid out; see below")
     root: Path | None = Field(
         default=None, description="Folder of the image files; root= and that variable may name another"
