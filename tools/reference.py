@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from error_texts import CLASSES, PART, Source
 from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.contract.errors import WsolError
 from wsolpipe.evaluate.glossary import read_glossary
+from wsolpipe.images.dataset import DatasetConfig, known_datasets
+from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.keys.models import keys_of
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
 from wsoltrain.cli.main import COMMANDS as TRAINER
-from wsoltrain.training.recipe_file import known_recipes
+from wsoltrain.methods.registry import find_method
+from wsoltrain.training.recipe_file import FOLDER as RECIPES
+from wsoltrain.training.recipe_file import known_recipes, load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
     from wsolpipe.keys.shell import KeyCommand
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+THESIS = "Where it says thesis: S. Murtaza, doctoral thesis, École de technologie supérieure, Montréal."
+DRAWN = "Pictures are of the demo; `tools/demo/stage_pictures.py` draws them and says of which words."
 NOTE = "<!-- Written by tools/reference.py from the table of keys; do not edit. -->\n"
 
 
@@ -36,7 +46,9 @@ def write_pages() -> dict[str, str]:
         "wsolpipe.md": _commands("wsolpipe", PIPELINE) + _profiles(),
         "wsoltrain.md": _commands("wsoltrain", TRAINER),
         "stages.md": _stages(),
+        "datasets.md": _datasets(),
         "recipes.md": _recipes(),
+        "errors.md": _errors(),
         "glossary.md": _glossary(),
     }
 
@@ -66,24 +78,98 @@ def _prose(text: str) -> str:
     return "\n\n".join(blocks)
 
 
+def _datasets() -> str:
+    """Keys of a data set's YAML, and its layouts with their trees."""
+    parts = [
+        NOTE, "# Data sets\n",
+        "Keys of the YAML file of `dataset=`. Files and folders in it are relative to the file or to `root`. "
+        "`data/folder.yaml` is a commented template, the other files of `data/` are descriptions of known data sets: "
+        f"{', '.join(f'`{name}`' for name in known_datasets())}.\n",
+        f"{_table(keys_of(DatasetConfig))}\n",
+    ]  # fmt: skip
+    for name, layout in LAYOUTS.items():
+        module = importlib.import_module(layout.module)
+        boxes = "the upright image" if layout.upright else "the stored pixels"
+        words = f"{_prose(_said(module)[0])}\n\nBoxes are of {boxes}, unless `exif:` says otherwise."
+        parts.append(f"## layout: {name}\n\n{words}\n\n```text\n{module.TREE.format(root='<root>')}\n```\n")
+    return "\n".join(parts)
+
+
 def _stages() -> str:
     registry = load_registry()
-    parts = [NOTE, "# Stages\n", "Written `stage.parameter=value` on the command line.\n"]
+    parts = [NOTE, "# Stages\n", f"Written `stage.parameter=value` on the command line. {THESIS} {DRAWN}\n"]
     for name, entry in registry.entries.items():
         needs = ", ".join(f"`{need}`" for need in entry.needs) or "the index alone"
         parts.append(f"## {name}\n\nMakes: {entry.about}. Reads {needs}.\n")
+        if paper := _said(registry.load(name))[1]:
+            parts.append(f"Source: {paper}\n")
         if (FOLDER.parent / "images" / "stages" / f"{name}.webp").is_file():  # drawn by tools/demo/stage_pictures.py
-            parts.append(f"![{name} of four images of the demo](../images/stages/{name}.webp)\n")
+            shown = "frames of the demo's clips" if "frame" in entry.columns else "images of the demo"
+            parts.append(f"![{name} of four {shown}](../images/stages/{name}.webp)\n")
         parts.append(f"{_table(registry.keys(name))}\n")
         outputs = [[f"`{output}`", meaning] for output, meaning in entry.outputs.items()]
         parts.append(_rows(["output", "meaning"], outputs) + "\n")
     return "\n".join(parts)
 
 
+def _said(thing: object) -> tuple[str, str]:
+    """Docstring of a module or class without its sections, and its section References in one line."""
+    text, _, papers = (inspect.getdoc(thing) or "").partition("References\n----------\n")
+    return text.split("\n\nAttributes\n---")[0].strip(), " ".join(papers.split())
+
+
 def _recipes() -> str:
-    parts = [NOTE, "# Recipes\n", "Keys of `wsoltrain fit recipe=NAME`, with the values of the recipe.\n"]
-    parts += [f"## {name}\n\n{_table(recipe_keys(name))}\n" for name in known_recipes()]
+    """What each recipe trains and whose it is, the command that trains it, and its keys."""
+    parts = [
+        NOTE, "# Recipes\n",
+        f"Keys of `wsoltrain fit recipe=NAME`, with the values of the recipe. {THESIS}\n",
+    ]  # fmt: skip
+    for name in known_recipes():
+        recipe = load_recipe(name, dataset="", changes={})
+        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        method = _said(sys.modules[find_method(recipe.method).__module__])[0]
+        reads = recipe.reads()
+        artifacts = [artifact.stage for artifact in reads.artifacts]
+        makes = ",".join(dict.fromkeys(stage for stage in (reads.maps, reads.boxes, "proposals", *artifacts) if stage))
+        lines = f"wsolpipe run stage={makes} dataset=birds.yaml store=labels"
+        lines += f"\nwsoltrain fit recipe={name} dataset=birds.yaml store=labels"
+        parts.append(f"## {name}\n\n{first}\n\nMethod `{recipe.method}`. {_prose(method)}\n\n```sh\n{lines}\n```\n")
+        parts.append(f"{_table(recipe_keys(name))}\n")
     return "\n".join(parts)
+
+
+def _errors() -> str:
+    """Every message of the packages, by class and by where it is raised."""
+    parts = [
+        NOTE, "# Error messages\n",
+        "Read from the source: … is what a run fills in, ‹A / B› one of several words, or one that may be missing. "
+        "The class decides the [exit code](../guide/running.md#exit-codes). "
+        "[Troubleshooting](../guide/troubleshooting.md) has causes and cures of those that are met most.\n",
+    ]  # fmt: skip
+    texts = sorted(Source().texts(), key=lambda text: (_code(text.kind), text))
+    for kind, of_kind in groupby(texts, key=lambda text: text.kind):
+        parts.append(f"## {kind}\n\n{_of_class(kind)}\n")
+        for area, found in groupby(of_kind, key=lambda text: text.area):
+            rows = [[_verbatim(text.message), _verbatim(text.hint)] for text in found]
+            parts.append(f"### {kind} in {area}\n\n{_rows(['message', 'what to do next'], rows)}\n")
+    return "\n".join(parts)
+
+
+def _code(kind: str) -> int:
+    return 255 if kind == PART else int(getattr(CLASSES[kind], "exit_code", 3))
+
+
+def _of_class(kind: str) -> str:
+    if kind == PART:
+        return "They stand in the places that … keeps in the messages above."
+    if issubclass(CLASSES[kind], WsolError):
+        return f"Exit code {_code(kind)}. {(CLASSES[kind].__doc__ or '').splitlines()[0]}"
+    return "On the command line a part of another message, exit code 3; in Python what cannot be used."
+
+
+def _verbatim(text: str) -> str:
+    """Text as inline code, in which a table has no bars."""
+    return f"`{text.replace('`', chr(39)).replace('|', '/')}`" if text else ""
 
 
 def _glossary() -> str:

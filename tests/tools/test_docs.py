@@ -1,81 +1,107 @@
-"""The guide says what the programs know: commands and keys of its code blocks, its YAML, messages it explains."""
+"""The guide says what the programs know: commands and keys of its code blocks, its YAML, exit codes it lists."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import yaml
 
+import wsolpipe.contract.errors
+from guide_blocks import ROOT, blocks, commands, pages
 from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.contract.errors import WsolError
 from wsolpipe.keys.key import Key
+from wsolpipe.keys.values import nest, parse_value
+from wsolpipe.keys.word_file import CONFIG
+from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.main import COMMANDS as TRAINER
+from wsoltrain.training.recipe_file import load_recipe
 
-ROOT = Path(__file__).parents[2]
-GENERATED = ROOT / "docs" / "reference"
-PAGES = sorted([*(path for path in (ROOT / "docs").rglob("*.md") if GENERATED not in path.parents), ROOT / "README.md"])
-BLOCK = re.compile(r"(?ms)^```(\w*)\n(.*?)^```")
 KNOWN = {"wsolpipe": PIPELINE, "wsoltrain": TRAINER}
-FILES = [
-    path for half in ("pipeline", "trainer") for path in (ROOT / half).rglob("*.*") if path.suffix in {".py", ".html"}
-]
-SOURCE = "\n".join(path.read_text() for path in FILES)
 
 
-def blocks(kinds: set[str]) -> list[tuple[str, str]]:
-    found = []
-    for page in PAGES:
-        found += [(page.name, text) for kind, text in BLOCK.findall(page.read_text()) if kind in kinds]
-    return found
+def lines() -> list[tuple[str, str]]:
+    """(page, command) of every line that calls one of the programs, also by another one, such as torchrun."""
+    found = [
+        (page, re.search(r"(?:^|-m )((?:wsolpipe|wsoltrain) .*)", line)) for page in pages() for line in commands(page)
+    ]
+    return [(page, call[1]) for page, call in found if call]
 
 
-def commands() -> list[tuple[str, str]]:
-    """(page, command) of every line that calls one of the programs."""
-    found = []
-    for page, text in blocks({"sh", ""}):
-        for line in text.replace("\\\n", " ").splitlines():
-            call = re.search(r"(?:^|-m )((?:wsolpipe|wsoltrain) .*)", line.strip())
-            if call:
-                found.append((page, call.group(1)))
-    return found
+def check_words(line: str) -> None:
+    """Commands, keys, kinds of values, names of stages and values of their parameters and of recipes; runs nothing."""
+    program, command, *words = shlex.split(line)
+    assert command in KNOWN[program]
+    table = importlib.import_module(f"{program}.cli.{command}").command.table
+    given = dict(word.removeprefix("sweep.").split("=", 1) for word in words if "=" in word)
+    swept = {word.removeprefix("sweep.").partition("=")[0] for word in words if word.startswith("sweep.")}
+    params, changes = {}, {}
+    for name, text in given.items():
+        outer, dot, inner = name.partition(".")
+        known = {key.name: key for key in table.names(given, f"{outer}." if dot else "") if isinstance(key, Key)}
+        for value in text.split(",") if name in swept else [text]:
+            if name in known and (program == "wsolpipe" or known[name] in table.keys):
+                known[name].read(value)
+            if program == "wsolpipe" and dot:
+                assert name in known, name
+                nest(params.setdefault(outer, {}), inner.split("."), parse_value(value))
+            elif name not in known or known[name] not in (*table.keys, CONFIG):
+                assert program == "wsoltrain" or name in known, name
+                changes[name] = parse_value(value)
+    for stage, values in params.items():
+        load_registry().params(stage, values)
+    for stage in given.get("stage", "").split(",") if "stage" in given else ():
+        assert stage in load_registry().entries, stage
+    if program == "wsoltrain" and table.recipe:
+        for recipe in given.get("recipe", given.get("recipes", "")).split(","):
+            load_recipe(recipe, dataset=given["dataset"].removesuffix(".yaml"), changes=changes)
 
 
-@pytest.mark.parametrize(("page", "line"), commands())
-def test_commands_of_the_guide_and_their_keys_exist(page, line):
-    program, *words = shlex.split(line, comments=True)
-    words = [word for word in words if not word.startswith("-")]
-    if not words:
-        return
-    assert words[0] in KNOWN[program]
-    table = importlib.import_module(f"{program}.cli.{words[0]}").command.table
-    given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
-    for name in given:
-        start = name.partition(".")[0] + "." if "." in name and not name.startswith("sweep.") else ""
-        wanted = name.removeprefix("sweep.")
-        start = start or (wanted.partition(".")[0] + "." if "." in wanted else "")
-        names = {each.name if isinstance(each, Key) else each for each in table.names(given, start)}
-        assert wanted in names or wanted in {each.removesuffix("=") for each in names}, f"{page}: {line}"
+@pytest.mark.parametrize(("page", "line"), lines())
+def test_words_of_the_guide_are_those_of_the_tables_of_keys(page, line):  # noqa: ARG001 - names the case
+    check_words(line)
 
 
-@pytest.mark.parametrize(("page", "text"), blocks({"yaml"}))
+@pytest.mark.parametrize(
+    "line",
+    [
+        "wsolpipe runn", "wsolpipe run stage=camz", "wsolpipe run stage=cams workers=two", "wsolpipe run stag=cams",
+        "wsolpipe run stage=cams cams.bach=1", "wsolpipe run stage=cams cams.batch=few",
+        "wsolpipe run stage=cams sweep.cams.batch=1,few", "wsolpipe eval stage=cams noise=box",
+        "wsoltrain fit recipe=dips dataset=demo epoch=1", "wsoltrain fit recipe=dips dataset=demo epochs=few",
+        "wsoltrain fit recipe=dip dataset=demo", "wsoltrain fit recipe=cam dataset=demo gt=perhaps",
+    ],
+)  # fmt: skip
+def test_a_wrong_word_would_be_found(line):
+    with pytest.raises((AssertionError, WsolError)):
+        check_words(line)
+
+
+def labelled(kind: str) -> list[tuple[str, str]]:
+    return [(page, text) for page in pages() for label, text in blocks(page) if label == kind]
+
+
+@pytest.mark.parametrize(("page", "text"), labelled("yaml"))
 def test_yaml_of_the_guide_is_yaml(page, text):
     assert isinstance(yaml.safe_load(text), (dict, list)), page
 
 
-@pytest.mark.parametrize(("page", "text"), blocks({"python"}))
+@pytest.mark.parametrize(("page", "text"), labelled("python"))
 def test_python_of_the_guide_is_python(page, text):
     compile(text, page, "exec")
 
 
-def explained() -> list[str]:
-    page = (ROOT / "docs" / "guide" / "troubleshooting.md").read_text()
-    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")]
-    return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
+def test_exit_codes_of_the_guide_are_those_of_the_classes_of_errors():
+    page = (ROOT / "docs" / "guide" / "running.md").read_text()
+    told = {name: int(code) for code, row in re.findall(r"(?m)^\| (\d+) \| (.*) \|$", page)
+            for name in re.findall(r"`(\w+(?:Error|Mismatch|Failed))`", row)}  # fmt: skip
+    assert len(told) == 10
+    assert told == {name: getattr(wsolpipe.contract.errors, name).exit_code for name in told}
 
 
-@pytest.mark.parametrize("words", explained())
-def test_messages_that_are_explained_are_those_that_are_printed(words):
-    assert words in SOURCE
+def test_how_long_installing_takes_is_said_alike_by_make_and_the_readme():
+    (made,) = re.findall(r"installing into \$\(VENV\): (.*) on a fresh machine", (ROOT / "Makefile").read_text())
+    assert f"Installing takes {made} " in (ROOT / "README.md").read_text()

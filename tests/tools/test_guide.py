@@ -1,21 +1,21 @@
-"""The commands of the guide run as they are written, on a few images; those that do not are left out for a reason."""
+"""The commands of the guide run as they are written, on small data; of the few that do not, the words are checked."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 import wsolpipe
 import wsolpipe.cli.main
 import wsoltrain.cli.main
+from guide_blocks import blocks, commands, pages
+from guide_reader import DEMO, fill, keys_of, typed
 from wsolpipe.engine.config import build_config
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.keys.console import call
@@ -23,71 +23,44 @@ from wsolpipe.launch.profiles import load_profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.selection.paper_tables import load_table
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = {"wsolpipe": wsolpipe.cli.main.cli, "wsoltrain": wsoltrain.cli.main.cli}
-BLOCK = re.compile(r"(?ms)^```(\w*)\n(.*?)^```")
-#: Pages whose commands are run, in this order in one folder: what one makes, the next ones read.
-RUN = ("README.md", "guide/first-hour.md", "guide/costs.md", "guide/running.md", "guide/report.md", "guide/scoring.md",
-       "guide/training.md", "guide/validation-boxes.md", "guide/keeping.md")  # fmt: skip
-#: Lines that are not run, and why; their words are checked by test_docs.
+#: Pages in the order in which they are typed, in one folder for each group: what one makes, the next ones read.
+ORDER = {
+    "birds": ("README", "first-hour", "costs", "report", "training", "running", "validation-boxes", "refining",
+              "clip-maps", "selecting", "scoring", "self-supervised", "sharing", "formats", "keeping"),
+    "demo": ("index", "demo", "README", "tedloc", "comparing", "training", "video", "clip-maps", "selecting"),
+}  # fmt: skip
+#: Commands that a page takes to be done, before its own.
+BEFORE = {
+    ("birds", "README"): ["wsolpipe run stage=cams dataset=birds.yaml store=labels"],
+    ("birds", "selecting"): ["wsoltrain search recipe=has dataset=birds.yaml store=labels by=gt shared=12 test=test"],
+    ("birds", "scoring"): [
+        "wsolpipe export stage=cls_maps dataset=birds.yaml store=labels split=test format=npy out=scores"
+    ],
+    ("demo", "index"): ["wsolpipe run stage=proposals,cams,clip_cams,text_anchors dataset=demo store=labels"],
+    ("demo", "selecting"): ["wsolpipe run stage=val_masks dataset=glas store=labels"],
+}  # fmt: skip
+OF_DEMO = re.compile(r"dataset=(demo|cub|glas)|stores/demo|runs/(clips|tedloc|dips-demo|cam-glas)")
+#: Lines that are not run, and why; test_docs holds the words of all lines against the tables of keys.
 LEFT = {
     "make *": "installs, or runs the whole suite",
     ". .venv/*": "a shell's own",
     "eval *": "a shell's own",
     "_WSOLPIPE_COMPLETE=*": "a shell's own",
+    "dask *": "a program of another package, and a cluster; tests/launch runs one",
     "torchrun *": "several processes; tests/wsoltrain/training/test_parallel.py runs them",
-    "dask *": "a cluster; tests/launch runs one",
-    "*cluster=*": "a cluster; tests/launch and tests/e2e run some",
     "*workers=[0-9]*": "several processes; tests/launch runs them",
-    "*dataset=demo*": "minutes; the demo itself runs them",
-    "*table=*": "minutes; tests/wsoltrain/cli/test_reproduce.py runs some",
-    "*stores/demo*": "minutes; make demo runs them",
-    "*dataset=cub*": "its images are not shipped",
-    "*dataset=glas*": "its images are not shipped",
-    "*film.mp4*": "a film of the reader's; tests/wsoltrain/inference/test_films.py makes one",
-    "*dataset=demo_video*": "minutes; tests/tools/test_demo_clips.py runs them",
-    "*s3://*": "a bucket; tests/e2e/test_object_stores.py runs one",
-    "*KEY_A*": "names the reader's keys",
-    "*drop=3fa9*": "names the reader's key",
-    "*@1f2e*": "names the reader's keys",
-    "*runs=FOLDER*": "names the reader's folder",
-    "*maps=scores*": "maps of the reader's own; tests/e2e/test_eval.py makes some",
-    "*split=test*": "birds.yaml has no such split",
-    "*refine*": "minutes; tests/stages/test_refine.py runs them",
-    "*clip_cams*": "weights that are not shipped; tests/stages/test_clip_cams.py makes some",
-    "*text_*": "weights that are not shipped; tests/stages/test_text_maps.py makes some",
-    "*clipseg*": "weights that are not shipped; tests/models/test_clipseg.py makes some",
-    "*sam_boxes*": "weights that are not shipped; tests/stages/test_sam_boxes.py makes some",
-    "*blocks=8-11*": "a transformer of twelve blocks; the shipped one has four",
-    "*onnx*": "the reader's detector; tests/models runs one",
-    "*annotator=file*": "reads the export of the line before, which has no boxes of so few rows",
-    "*search *": "many trainings; tests/wsoltrain/selection/test_search.py runs some",
-    "*runs=searches*": "reads the searches",
-    "*metric=all*": "reads the searches",
-    "*checkpoint=runs/tedloc-cub*": "its images are not shipped",
-    "wsoltrain fit recipe=[a-ce-z]*": "another method; tests/wsoltrain/methods trains each",
-    "*dino-birds*": "another method and its weights; tests/wsoltrain/methods trains it",
-    "wsoltrain ceiling *": "a second training; tests/wsoltrain/training/test_ceiling.py runs it",
-    "wsoltrain compare *": "several trainings; tests/wsoltrain/cli/test_compare.py runs them",
-    "wsoltrain export *": "seconds of tracing; tests/wsoltrain/inference/test_use.py runs it",
-    "wsolpipe run stage=val_masks*": "reads CLIP masks, whose weights are not shipped",
+    "*cluster=*": "a cluster, or sixteen trainings; tests/launch and tests/e2e run some",
+    "*table=*": "a process for each of many trainings; tests/wsoltrain/cli/test_reproduce.py runs some",
+    "wsoltrain export *": "half a minute of tracing; tests/wsoltrain/inference/test_use.py runs it",
 }
-#: Added to a training, so that it takes a second: a network of the demo's size, drawn at random.
-QUICK = [
-    "backbone=vit_tiny_patch16_224", "weights=null", "size=32", "batch=4", "epochs=1", "head_epochs=0", "workers=0",
-    'model_args={"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}', "device=cpu",
-]  # fmt: skip
+QUICK = {"epochs": "1", "batch": "4", "workers": "0", "device": "cpu"}
+"""Words that are added where they are not given."""
+TRAINS = ("fit", "search", "ceiling", "compare")
 
 
-def lines_of(page: str) -> list[str]:
-    """Commands of a page's shell blocks, one a line, without comments."""
-    blocks = [text for kind, text in BLOCK.findall((ROOT / page).read_text()) if kind in {"sh", ""}]
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.join(shlex.split(line, comments=True)) for line in lines if shlex.split(line, comments=True)]
-
-
-def path_of(page: str) -> str:
-    return page if page == "README.md" else f"docs/{page}"
+def name_of(page: str) -> str:
+    return Path(page).stem
 
 
 def reason(line: str) -> str | None:
@@ -95,9 +68,18 @@ def reason(line: str) -> str | None:
     return next((why for pattern, why in LEFT.items() if fnmatch(line.replace("'", ""), pattern)), None)
 
 
-def commands() -> list[str]:
-    """Lines that are run, each once, in the order of the pages."""
-    found = [line for page in RUN for line in lines_of(path_of(page)) if reason(line) is None]
+def of_programs() -> list[tuple[str, str, str]]:
+    """(group, name of the page, line) of every line that calls one of the programs."""
+    lines = [(name_of(page), line) for page in pages() for line in commands(page) if line.split()[0] in PROGRAMS]
+    return [("demo" if OF_DEMO.search(line) else "birds", page, line) for page, line in lines]
+
+
+def lines_of(group: str) -> list[str]:
+    """What is typed in a group, each line once, in the order of its pages."""
+    found = []
+    for page in ORDER[group]:
+        found += BEFORE.get((group, page), [])
+        found += [line for *place, line in of_programs() if place == [group, page] and reason(line) is None]
     return list(dict.fromkeys(found))
 
 
@@ -109,51 +91,76 @@ def run(program: str, words: list[str]) -> int:
         return int(end.code or 0)
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """The folder of the guide's reader: birds.yaml as it is printed, twelve images a split, and photographs."""
-    folder = tmp_path_factory.mktemp("reader")
-    images = ROOT / "data" / "demo" / "images"
-    for split in ("train", "val"):
-        for kind in ("butterfly", "car", "fish"):
-            (folder / "images" / split / kind).mkdir(parents=True)
-            for path in sorted((images / split / kind).iterdir())[:4]:
-                shutil.copy(path, folder / "images" / split / kind)
-    shutil.copytree(images / "test" / "car", folder / "photos")
-    printed = next(text for kind, text in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "yaml")
-    # The networks of the demo stand in for the published ones, which are fetched.
-    demo = yaml.safe_load((ROOT / "data" / "demo.yaml").read_text())["stages"]
-    stages = {name: demo[name] for name in ("cls_maps", "classifier", "proposals")}
-    stages["cls_maps"]["weights"] = str(ROOT / "data" / stages["cls_maps"]["weights"])
-    stages["classifier"] |= {"start": str(ROOT / "data" / stages["classifier"]["start"]), "epochs": 1}
-    (folder / "birds.yaml").write_text(printed + yaml.safe_dump({"stages": stages}))
-    with pytest.MonkeyPatch.context() as patch:  # the guide compares with it
-        patch.chdir(folder)
-        patch.setenv("WSOLPIPE_BIRDS_ROOT", str(folder / "images"))
-        assert run("wsolpipe", ["run", "stage=cams", "dataset=birds.yaml", "store=labels"]) == 0
+@pytest.fixture(scope="session")
+def reader_folder(tmp_path_factory):
+    """Folders of readers, made when they are asked for, each filled once and left as its last user leaves it."""
+    made = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            fill(made[name])
+        return made[name]
+
+    return folder
+
+
+@pytest.fixture
+def at_home(reader_folder, monkeypatch):
+    """Go to the folder of a group's reader."""
+
+    def go(group: str) -> Path:
+        home = reader_folder(group)
+        monkeypatch.chdir(home)
+        for name in ("BIRDS", "CUB"):
+            monkeypatch.setenv(f"WSOLPIPE_{name}_ROOT", str(DEMO / "images"))
+        monkeypatch.setenv("WSOLPIPE_STORE", "labels")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        return home
+
+    return go
+
+
+@pytest.fixture
+def home(at_home):
+    """The folder of the reader of birds.yaml, with maps and boxes in its store."""
+    folder = at_home("birds")
+    assert run("wsolpipe", ["run", "stage=proposals", "dataset=birds.yaml", "store=labels"]) == 0
     return folder
 
 
 def test_every_line_is_run_or_left_for_a_reason_that_still_holds():
-    every = [line for page in sorted((ROOT / "docs").rglob("*.md")) if "reference" not in page.parts
-             for line in lines_of(str(page.relative_to(ROOT)))]  # fmt: skip
-    known = set(commands())
-    programs = [line for line in every if line.split()[0] in PROGRAMS]
-    assert [line for line in programs if line not in known and reason(line) is None] == []
-    stale = [pattern for pattern in LEFT if not any(fnmatch(line.replace("'", ""), pattern) for line in
-                                                    [*every, *lines_of("README.md")])]  # fmt: skip
-    assert stale == []
-    assert len(known) >= 25
+    run_lines = {line for group in ORDER for line in lines_of(group)}
+    assert [line for *_, line in of_programs() if line not in run_lines and reason(line) is None] == []
+    every = [line.replace("'", "") for page in pages() for line in commands(page)]
+    assert [pattern for pattern in LEFT if not any(fnmatch(line, pattern) for line in every)] == []
+    assert len(run_lines) >= 95
+    assert len({line for *_, line in of_programs() if reason(line)}) <= 20
 
 
-def test_the_commands_run_as_they_are_written(home, monkeypatch, capsys):
+def test_blocks_that_are_indented_are_seen_and_lines_of_lists_are_not(tmp_path, monkeypatch):
+    fenced = "```sh\nwsolpipe run \\\n    stage=a\n```\n"
+    (tmp_path / "page.md").write_text(
+        f"text\n\n    wsolpipe ls  # here\n    wsolpipe gc\n\n{fenced}- item\n    goes on\n"
+    )
+    monkeypatch.setattr("guide_blocks.ROOT", tmp_path)
+    assert commands("page.md") == ["wsolpipe ls", "wsolpipe gc", "wsolpipe run stage=a"]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("group", ORDER)
+def test_the_commands_run_as_they_are_written(group, at_home, capsys):
     """One after the other in one folder, as the guide's reader types them."""
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("WSOLPIPE_BIRDS_ROOT", str(home / "images"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for line in commands():
-        program, *words = shlex.split(line)
-        code = run(program, [*words, *(QUICK if words[0] == "fit" else [])])
+    home = at_home(group)
+    for line in lines_of(group):
+        stage = "val_boxes" if "val_boxes@" in line else "cls_maps"
+        program, command, *words = shlex.split(typed(line, keys_of(home / "labels", stage)))
+        if program == "wsoltrain" and command in (*TRAINS, "eval"):
+            quick = QUICK if command in TRAINS else {"workers": "0"}
+            words += [
+                f"{name}={value}" for name, value in quick.items() if not any(w.startswith(f"{name}=") for w in words)
+            ]
+        code = run(program, [command, *words])
         printed = capsys.readouterr()
         assert code == 0, f"{line}: {printed.err}"
         assert printed.out.strip() or printed.err.strip(), line
@@ -193,20 +200,14 @@ def own_stage(stages: object) -> list[str]:
     return ["stage=brightness", "dataset=birds.yaml", "store=brightness", f"stages={stages}"]
 
 
-def blocks(kind: str) -> list[tuple[str, str]]:
-    pages = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
-    return [
-        (page, text)
-        for page in ("README.md", "CONTRIBUTING.md", *pages)
-        for found, text in BLOCK.findall((ROOT / page).read_text())
-        if found == kind
-    ]
+def labelled(kind: str) -> list[tuple[str, str]]:
+    every = ("CONTRIBUTING.md", *pages())
+    return [(page, text) for page in every for label, text in blocks(page) if label == kind]
 
 
-@pytest.mark.parametrize(("page", "text"), blocks("yaml"), ids=lambda value: value if value.endswith(".md") else "")
-def test_the_product_takes_the_yaml_of_the_guide(home, tmp_path, monkeypatch, page, text):
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("WSOLPIPE_BIRDS_ROOT", str(home / "images"))
+@pytest.mark.parametrize(("page", "text"), labelled("yaml"), ids=lambda value: value if value.endswith(".md") else "")
+def test_the_product_takes_the_yaml_of_the_guide(at_home, tmp_path, monkeypatch, page, text):
+    at_home("birds")
     monkeypatch.syspath_prepend(tmp_path)
     write_own_stage(tmp_path)
     (tmp_path / "given.yaml").write_text(text)
@@ -217,28 +218,24 @@ def write_own_stage(folder: Path) -> Path:
     """The stage of CONTRIBUTING as a package below `folder`; its YAML."""
     package = folder / "mystages"
     package.mkdir()
-    page = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text())
+    page = blocks("CONTRIBUTING.md")
     (package / "brightness.py").write_text(next(text for kind, text in page if kind == "python"))
     (package / "stages.yaml").write_text(next(text for kind, text in page if kind == "yaml"))
     return package / "stages.yaml"
 
 
-def test_the_stage_of_contributing_runs(home, tmp_path, monkeypatch):
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("WSOLPIPE_BIRDS_ROOT", str(home / "images"))
+@pytest.mark.usefixtures("home")
+def test_the_stage_of_contributing_runs(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert run("wsolpipe", ["run", *own_stage(write_own_stage(tmp_path))]) == 0
     view = wsolpipe.open_store("brightness")["birds"]["train"]["brightness"]
-    with Image.open(sorted((home / "images" / "train" / "butterfly").iterdir())[0]) as image:
+    with Image.open(DEMO / "images" / "train" / "butterfly" / "000.jpg") as image:
         assert view["mean"][0] == pytest.approx(np.asarray(image.convert("RGB")).mean(), rel=1e-5)
 
 
-def test_the_python_of_the_guide_reads_labels(home, monkeypatch):
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("WSOLPIPE_BIRDS_ROOT", str(home / "images"))
-    if not Path("labels/birds/train/proposals").exists():
-        assert run("wsolpipe", ["run", "stage=proposals", "dataset=birds.yaml", "store=labels"]) == 0
-    ((_, text),) = [found for found in blocks("python") if found[0] == "docs/guide/sharing.md"]
+@pytest.mark.usefixtures("home")
+def test_the_python_of_the_guide_reads_labels():
+    ((_, text),) = [found for found in labelled("python") if found[0] == "docs/guide/sharing.md"]
     names = {}
     exec(compile(text, "sharing.md", "exec"), names)
     boxes = names["boxes"]

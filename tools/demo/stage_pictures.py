@@ -2,8 +2,11 @@
 
 python tools/demo/stage_pictures.py STORE [SPLIT [FOLDER]]
 
-Reads the newest result of every stage with maps, boxes, masks or segments in the split (default test) of data set demo
-in the store. Maps are drawn under the colours of the report, their own boxes vermilion, ground truth nowhere.
+Reads the newest result of every stage with maps, boxes, masks, segments or pixels in the split (default test) of data
+set demo in the store, and of those that look at neighbouring frames in data set demo_video, where it is there. Maps are
+drawn under the colours of the report, their own boxes vermilion, ground truth nowhere. The shipped pictures are of the
+demo's own parameters, but for ``val_boxes.annotator=clip``, ``refine.w=0.5`` (the weight that is chosen for the demo's
+CAMs is 0) and predictions of ``recipe=dips_workshop``, one training.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.map_sources import MapBlock
 from wsolpipe.images.dataset import load_dataset
+from wsolpipe.images.video import read_picture
 from wsolpipe.pages.pictures import MASK_COLOURS
+from wsolpipe.stages.registry import load_registry
 from wsoltrain.inference.drawing import overlay
 
 if TYPE_CHECKING:
@@ -29,23 +34,26 @@ Array = np.ndarray[Any, Any]
 ROWS = (0, 9, 18, 27)
 SIDE, GAP = 168, 6
 TOP, OTHER = (255, 90, 46), (255, 181, 156)
-SHOWN = ("maps", "boxes", "masks", "labels")
+SHOWN = ("maps", "boxes", "masks", "labels", "rgb")
 
 
 def main() -> None:
     """Draw the strips."""
     store, split, folder = [*sys.argv[1:], *["", "test", "docs/images/stages"][len(sys.argv) - 1 :]]
-    dataset = load_dataset("demo")
-    found = open_store(store)[dataset.name][split]
-    table = found.index().table(["path"]).column("path")
-    photos = {row: Image.open(dataset.image_root() / str(table[row])).convert("RGB") for row in ROWS}
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    for name in found.stages():
-        view = found.stage(name)
-        if any(each in view.manifest.arrays for each in SHOWN):
-            draw_stage(view, photos).save(target / f"{name}.webp", quality=72, method=6)
-            print(target / f"{name}.webp", (target / f"{name}.webp").stat().st_size)
+    drawn, entries = open_store(store), load_registry().entries
+    for name in ("demo", "demo_video"):
+        if name not in drawn:
+            continue
+        found, root = drawn[name][split], load_dataset(name).image_root()
+        table = found.index().table(["path"]).column("path")
+        photos = {row: Image.fromarray(read_picture(f"{root}/{table[row]}")) for row in ROWS}
+        for stage in found.stages():
+            view, over_frames = found.stage(stage), "frame" in entries[stage].columns
+            if over_frames == (name == "demo_video") and any(each in view.manifest.arrays for each in SHOWN):
+                draw_stage(view, photos).save(target / f"{stage}.webp", quality=72, method=6)
+                print(target / f"{stage}.webp", (target / f"{stage}.webp").stat().st_size)
 
 
 def draw_stage(view: StageView, photos: dict[int, Image.Image]) -> Image.Image:
@@ -57,6 +65,9 @@ def draw_stage(view: StageView, photos: dict[int, Image.Image]) -> Image.Image:
     for place, row in enumerate(rows.tolist()):
         panel = photos[row].resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         if status[place] == Status.OK:
+            if "rgb" in arrays:
+                pixels = np.moveaxis(view["rgb"][row : row + 1][0], 0, -1)
+                panel = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
             values = maps.map(place, 0) if maps is not None else None
             if values is not None:
                 panel = Image.fromarray(overlay(np.asarray(panel), stretched(values)))

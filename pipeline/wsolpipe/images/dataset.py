@@ -30,62 +30,55 @@ MetadataFile = Literal["image_ids", "class_labels", "classes", "image_sizes", "l
 
 
 class DatasetConfig(BaseModel):
-    """One data set.
-
-    Attributes
-    ----------
-    name : str
-        Names the folder of the store and the variable ``WSOLPIPE_<NAME>_ROOT``.
-    layout : str
-        Which importer lists the images; one of `LAYOUTS`.
-    root : Path or None
-        Folder of the image files, absolute once loaded.
-    metadata : str or None
-        Folder of metadata files, or the table of the `csv` layout.
-    files : dict of str to (str or None)
-        Other names of the metadata files; None if there is none.
-    split : str or dict of str to str
-        One split, or split -> folder.
-    masks : str or None
-        Folder of mask images that mirrors the image files by stem.
-    classes : int, str or None
-        Number of classes, or a file of ``label,name`` lines.
-    objectless : list of int or str
-        Labels or names of classes whose images hold no object.
-    exif : {"apply", "ignore"}
-        Whether boxes refer to upright or to stored pixels; the default depends on the layout.
-    columns : dict of str to str
-        Layout `csv`: our column -> column of the table.
-    box_format : {"xyxy", "xywh"}
-        Layouts `csv` and `metadata`: what the last two numbers of a box are.
-    every : int
-        Layouts `clips`, `ytov1` and `ytov22`: list each n-th frame of a clip, and those with ground truth.
-    train_boxes : bool
-        Layout `ilsvrc`: read the half million annotations of the train split too.
-    stages : dict of str to dict
-        Defaults of stage parameters for this data set; file names in it are absolute once loaded.
-    """
+    """One data set: the keys of its YAML, each with its meaning."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    layout: str
-    root: Path | None = None
-    metadata: str | None = None
-    files: dict[MetadataFile, str | None] = Field(default_factory=dict)
-    split: str | dict[str, str] = "train"
-    masks: str | None = None
-    classes: int | str | None = None
-    objectless: list[int | str] = Field(default_factory=list)
-    licence: str = ""
-    title: str = ""
-    citation: str = ""
-    exif: Exif = "apply"
-    columns: dict[str, str] = Field(default_factory=dict)
-    box_format: Literal["xyxy", "xywh"] = "xyxy"
-    every: int = Field(default=1, ge=1)
-    train_boxes: bool = False
-    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    name: str = Field(description="Names the folder of the store, and in capitals the variable WSOLPIPE_NAME_ROOT")
+    layout: str = Field(description="How its files are laid out; see below")
+    root: Path | None = Field(
+        default=None, description="Folder of the image files; root= and that variable may name another"
+    )
+    metadata: str | None = Field(
+        default=None, description="Folder of metadata files, or the table of layout csv; below the YAML or the root"
+    )
+    files: dict[MetadataFile, str | None] = Field(
+        default_factory=dict,
+        description="Other names of metadata files, null for none: image_ids, class_labels, classes, image_sizes, "
+        "localization, groups",
+    )
+    split: str | dict[str, str] = Field(default="train", description="One split, or split: folder or file for each")
+    masks: str | None = Field(default=None, description="Folder of mask images that mirrors the image files by stem")
+    classes: int | str | None = Field(default=None, description="Number of classes, or a file of label,name lines")
+    objectless: list[int | str] = Field(
+        default_factory=list, description="Labels or names of classes whose images hold no object"
+    )
+    licence: str = Field(default="", description="Licence of the images; publish refuses without one")
+    title: str = Field(default="", description="Name for people, shown on reports and cards")
+    citation: str = Field(default="", description="What to cite, shown on the card of a published store")
+    exif: Exif = Field(
+        default="apply",
+        description="Whether boxes are of the upright image (apply) or of the stored pixels (ignore); the default is "
+        "that of the layout",
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Layouts csv and parquet: our column: column of the table"
+    )
+    box_format: Literal["xyxy", "xywh"] = Field(
+        default="xyxy", description="Layouts csv, metadata and parquet: what the last two numbers of a box are"
+    )
+    every: int = Field(
+        default=1,
+        ge=1,
+        description="Layouts clips, ytov1, ytov22: list each n-th frame of a clip, and those with truth",
+    )
+    train_boxes: bool = Field(
+        default=False, description="Layout ilsvrc: read the half million annotations of the train split too"
+    )
+    stages: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Defaults of parameters, stage: {parameter: value}; files are looked for beside the YAML",
+    )
     _source: Path | None = PrivateAttr(default=None)
     _root_first: bool = PrivateAttr(default=False)
 

@@ -71,6 +71,12 @@ class Cams(MapStage[CamsParams]):
     """Maps of M methods for T targets at the layer's own resolution: slot ``m * T + t`` of the maps' axis.
 
     A row whose maps are not finite, or which has no label where one is asked for, is quarantined.
+
+    References
+    ----------
+    CAM: Zhou et al., CVPR 2016, eq. 2. Grad-CAM: Selvaraju et al., ICCV 2017, eq. 1 and 2. Grad-CAM++: Chattopadhay
+    et al., WACV 2018, eq. 5, 10 and 19. Smooth Grad-CAM++: Omeiza et al., 2019, eq. 8. XGrad-CAM: Fu et al., BMVC 2020,
+    eq. 8. LayerCAM: Jiang et al., TIP 2021, eq. 5 to 7. NL-CCAM: Yang et al., WACV 2020, section 3.2.
     """
 
     Params: ClassVar[type[StageParams]] = CamsParams

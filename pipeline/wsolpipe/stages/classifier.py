@@ -30,7 +30,12 @@ IMPORT = "classifier.weights=FILE classifier.mode=import"
 
 
 class Classifier(ArtifactStage[ClassifierParams]):
-    """Makes ``model.safetensors`` and ``classifier.json`` (`wsolpipe.networks.classifier`) and measures accuracy."""
+    """Makes ``model.safetensors`` and ``classifier.json`` (`wsolpipe.networks.classifier`) and measures accuracy.
+
+    References
+    ----------
+    The classifier f_r of DiPS: Murtaza et al., Image and Vision Computing 2023; thesis, chapter 2.
+    """
 
     Params: ClassVar[type[StageParams]] = ClassifierParams
 

@@ -98,6 +98,10 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
     which has no label where one is asked for, or whose image is smaller than a patch where its aspect is kept, is
     quarantined. With ``geometry=keep`` images of one grid run together, so the last bits of a map may depend on how
     many of a batch share its grid.
+
+    References
+    ----------
+    CLIP-ES: Lin et al., "CLIP is also an efficient segmenter", CVPR 2023, sections 3.1 (maps) and 3.3 (affinity).
     """
 
     Params: ClassVar[type[StageParams]] = ClipCamsParams

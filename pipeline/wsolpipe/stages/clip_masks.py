@@ -49,6 +49,10 @@ class ClipMasks(Stage[ClipMasksParams]):
     """A mask a row: the background's score is one minus the highest of the maps, then a dense CRF, then confidence.
 
     The authors run the CRF at the size of the image; here it is run at ``size``, with every pair of pixels.
+
+    References
+    ----------
+    CLIP-ES: Lin et al., "CLIP is also an efficient segmenter", CVPR 2023; its CRF: Krähenbühl and Koltun, NeurIPS 2011.
     """
 
     Params: ClassVar[type[StageParams]] = ClipMasksParams

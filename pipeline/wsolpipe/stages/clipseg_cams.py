@@ -57,6 +57,10 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
     """Sigmoid of CLIPSeg's logits for the first labels of a row.
 
     A row whose maps are not finite, or which has no label, is quarantined.
+
+    References
+    ----------
+    Lüddecke and Ecker, "Image segmentation using text and image prompts", CVPR 2022.
     """
 
     Params: ClassVar[type[StageParams]] = ClipsegCamsParams

@@ -148,6 +148,11 @@ class ClsMaps(MapStage[ClsMapsParams]):
     A Swin has no class token: its maps are the shares of attention that cells receive in the windows of its last stage.
 
     A row whose maps are not finite (overflow in half precision, broken weights) is quarantined.
+
+    References
+    ----------
+    Caron et al., "Emerging properties in self-supervised vision transformers", ICCV 2021; candidates of DiPS: thesis,
+    chapter 2, algorithm 2.1.
     """
 
     Params: ClassVar[type[StageParams]] = ClsMapsParams

@@ -106,7 +106,12 @@ class _Prepared:
 
 
 class Proposals(Stage[ProposalsParams]):
-    """Makes ``boxes``, ``scores``, ``source`` and ``count``; see `ProposalsParams` for what is chosen how."""
+    """Makes ``boxes``, ``scores``, ``source`` and ``count``; see `ProposalsParams` for what is chosen how.
+
+    References
+    ----------
+    DiPS: Murtaza et al., Image and Vision Computing 2023; thesis, chapter 2, algorithm 2.1.
+    """
 
     Params: ClassVar[type[StageParams]] = ProposalsParams
 

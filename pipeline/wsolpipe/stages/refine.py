@@ -47,6 +47,11 @@ class Refine(Stage[RefineParams]):
     no segments is quarantined with their reason, and one whose maps are not finite with that. One segment alone leaves
     maps as they are; a map without contrast stays so; a slot without a map stays empty. All are counted in the record
     of a shard.
+
+    References
+    ----------
+    Means of segments: as MOLT refines its maps. Guided filter: He et al., PAMI 2013. Dense CRF: Krähenbühl and Koltun,
+    NeurIPS 2011.
     """
 
     Params: ClassVar[type[StageParams]] = RefineParams

@@ -66,7 +66,12 @@ class RefineWeightParams(RefinementParams):
 
 
 class RefineWeight(ArtifactStage[RefineWeightParams]):
-    """Scores maps at every weight against pseudo-boxes of another split; ground truth is not read."""
+    """Scores maps at every weight against pseudo-boxes of another split; ground truth is not read.
+
+    References
+    ----------
+    The rule of one standard error: Breiman et al., "Classification and regression trees", 1984, section 3.4.3.
+    """
 
     Params: ClassVar[type[StageParams]] = RefineWeightParams
 

@@ -102,7 +102,12 @@ class RegionsParams(StageParams):
 
 
 class RegionsStage(Stage[RegionsParams]):
-    """Boxes of each row, best first, with their scores; a row in which nothing is found has ``count`` 0."""
+    """Boxes of each row, best first, with their scores; a row in which nothing is found has ``count`` 0.
+
+    References
+    ----------
+    Selective search: Uijlings et al., IJCV 2013. Region proposal network: Ren et al., NeurIPS 2015.
+    """
 
     Params: ClassVar[type[StageParams]] = RegionsParams
 

@@ -41,7 +41,12 @@ class SamBoxesParams(StageParams):
 
 
 class SamBoxes(Stage[SamBoxesParams]):
-    """Each box of a row, in its slot: the box of its mask, or the box itself where the mask is empty or elsewhere."""
+    """Each box of a row, in its slot: the box of its mask, or the box itself where the mask is empty or elsewhere.
+
+    References
+    ----------
+    Kirillov et al., "Segment anything", ICCV 2023.
+    """
 
     Params: ClassVar[type[StageParams]] = SamBoxesParams
 

@@ -99,6 +99,11 @@ class Segments(Stage[SegmentsParams]):
     """A label a pixel, and how many segments there are.
 
     Nothing is asked of the image but its pixels, so one run serves every stage of maps, whatever network made it.
+
+    References
+    ----------
+    Felzenszwalb and Huttenlocher, IJCV 2004. SLIC: Achanta et al., PAMI 2012. Deep image clustering: as MOLT refines
+    its maps, with the module of Li et al., ICCV 2019.
     """
 
     Params: ClassVar[type[StageParams]] = SegmentsParams

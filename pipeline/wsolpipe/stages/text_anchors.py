@@ -33,6 +33,10 @@ class TextAnchors(AsksClip, ArtifactStage[TextAnchorsParams]):
     """Two tensors, float32 [K, D]: ``plain`` text vectors and orthogonal ``anchors``, row k of the k-th label.
 
     ``anchors.json`` beside them says labels, names, prompts, templates, dimensions and how orthogonal they are.
+
+    References
+    ----------
+    TeD-Loc: Murtaza et al., 2025; thesis, chapter 3.
     """
 
     Params: ClassVar[type[StageParams]] = TextAnchorsParams

@@ -73,6 +73,11 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
     """Cosines of M methods for T targets at the patches' own resolution: slot ``m * T + t`` of the maps' axis.
 
     A row whose maps are not finite, or which has no label where one is asked for, is quarantined.
+
+    References
+    ----------
+    CLIP: Radford et al., ICML 2021. SCLIP: Wang, Mei and Yuille, ECCV 2024, equation 3. NACLIP: Hajimiri, Ben Ayed and
+    Dolz, WACV 2025.
     """
 
     Params: ClassVar[type[StageParams]] = TextMapsParams

@@ -25,6 +25,10 @@ class ValBoxes(Stage[ValBoxesParams]):
     Where a step leaves nothing it is skipped and counted in the summary: no region at all, or a map of CLIP without
     contrast, gives the whole image; a floor that no region reaches is not applied; a peak outside all regions that are
     left, or a map without a peak, skips the pointing game; scores that are all zero leave the order of the step before.
+
+    References
+    ----------
+    The protocol of the thesis, chapter 4; its pointing game: Zhang et al., IJCV 2018, section 4.1.
     """
 
     Params: ClassVar[type[StageParams]] = ValBoxesParams

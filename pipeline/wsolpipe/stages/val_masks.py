@@ -34,7 +34,13 @@ class ValMasksParams(StageParams):
 
 
 class ValMasks(Stage[ValMasksParams]):
-    """Makes a mask a row from its class activation map; a map without contrast gives an empty one, and is counted."""
+    """Makes a mask a row from its class activation map; a map without contrast gives an empty one, and is counted.
+
+    References
+    ----------
+    The protocol of the thesis, chapter 4, with masks; the threshold: Otsu, IEEE Transactions on Systems, Man, and
+    Cybernetics 1979.
+    """
 
     Params: ClassVar[type[StageParams]] = ValMasksParams
 

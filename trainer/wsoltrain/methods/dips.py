@@ -1,4 +1,8 @@
-"""DiPS, journal version (thesis, chapter 2): a frozen transformer, a class head, and a decoder of its patch tokens."""
+"""DiPS, journal version: a frozen transformer, a class head, and a decoder of its patch tokens.
+
+Murtaza et al., "DiPS: discriminative pseudo-label sampling with self-supervised transformers", Image and Vision
+Computing 2023; thesis, chapter 2.
+"""
 
 from __future__ import annotations
 

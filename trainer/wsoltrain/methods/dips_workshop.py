@@ -1,4 +1,8 @@
-"""DiPS, workshop version (thesis, appendix I): a U-Net on the image, all of it trained; it does not classify."""
+"""DiPS, workshop version: a U-Net on the image, all of it trained; it does not classify.
+
+Murtaza et al., "Discriminative sampling of proposals in self-supervised transformers", WACV workshops 2023; thesis,
+appendix I.
+"""
 
 from __future__ import annotations
 

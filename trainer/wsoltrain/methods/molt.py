@@ -1,5 +1,7 @@
 """MOLT (multiscale object localization transformer, without its refinement): TS-CAM at several sizes of the image.
 
+"Multiscale vision transformer with deep clustering-guided refinement for weakly supervised object localization".
+
 The image is decoded once, at the recipe's size, and each level sees it resized to its own; with patches of one size, a
 larger level has a finer grid. Losses are averaged over levels, and so are class probabilities; maps are those of
 TS-CAM, brought to the finest grid, scaled between their own lowest and highest value, and combined.

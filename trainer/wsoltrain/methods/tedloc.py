@@ -1,4 +1,6 @@
-"""TeD-Loc (thesis, chapter 3): text vectors of classes distilled into patches, which localize and classify.
+"""TeD-Loc: text vectors of classes distilled into patches, which localize and classify.
+
+Murtaza et al., "TeD-Loc: text distillation for weakly supervised object localization", 2025; thesis, chapter 3.
 
 A frozen encoder and a trained decoder D give embeddings z_p of fine patches p. A patch classifier g tells foreground
 from background. A class scores an embedding v by its product with the class's anchor, f(v, t_k) = <v, t_k>. Anchors are

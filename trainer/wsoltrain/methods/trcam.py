@@ -1,4 +1,8 @@
-"""TrCAM-V (thesis, appendix II): DiPS's network on other tokens, foreground and background of one map, map sizes."""
+"""TrCAM-V: DiPS's network on other tokens, foreground and background of one map, map sizes.
+
+Murtaza et al., "Leveraging transformers for weakly supervised object localization in unconstrained videos", ANNPR
+2024; thesis, appendix II.
+"""
 
 from __future__ import annotations
 
