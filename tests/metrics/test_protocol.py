@@ -258,3 +258,11 @@ def test_doubts_name_ties_saturation_and_flat_curves():
     assert len(found) == 1
     assert found[0].startswith("saturated: rpn scores 100.00")
     assert protocol.doubts([plain], "rpn", protocol.select([plain], "rpn", metric="iou"), metric="iou") != []
+
+
+def test_runs_without_boxes_were_chosen_by_the_accuracy_of_their_classes():
+    runs = [protocol.Run("r", epoch, {"accuracy": 10.0 * epoch}, {}) for epoch in (1, 2)]
+    assert protocol.annotator_of(runs) == "cls"
+    assert protocol.select(runs, "cls").run.epoch == 2
+    with pytest.raises(DataError, match="no validation figures of 'proposls'; it has those of: cls"):
+        protocol.select(runs, "proposls")

@@ -173,7 +173,7 @@ def test_a_full_disk_names_the_file_and_the_next_step_and_keeps_the_checkpoint(s
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(
-        AccessError, match=r"(last|best-proposals)\.safetensors cannot be written: No space left"
+        AccessError, match=r"(last|best-proposals)\.safetensors cannot be written: no space left"
     ) as told:
         trainer(store, tmp_path).fit()
     assert "df -h" in told.value.hint
