@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 
 from wsolpipe.contract.schema import ArraySpec
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.marks import ExecutionOnly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

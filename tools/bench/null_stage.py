@@ -25,7 +25,8 @@ import numpy as np
 from figures import Figure, report
 
 from wsolpipe.contract.schema import ArraySpec
-from wsolpipe.stages.base import ExecutionOnly, Rows, Stage, StageParams, Upstream
+from wsolpipe.stages.base import Rows, Stage, StageParams, Upstream
+from wsolpipe.stages.marks import ExecutionOnly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.stages.base import NamesStage
+from wsolpipe.stages.marks import NamesStage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.ahead import map_ahead
-from wsolpipe.keys.kinds import NamesFile
 from wsolpipe.keys.models import spell_none
 from wsolpipe.stages.kept_work import Parts, Unfinished
+from wsolpipe.stages.marks import AsBefore, ExecutionOnly, WeightsSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -33,40 +33,6 @@ P = TypeVar("P", bound="StageParams")
 Array = np.ndarray[Any, Any]
 Advice = tuple[str, str]
 """What to type or where to look, and why it may help."""
-
-
-class ExecutionOnly:
-    """Marks a parameter that changes how work is done, not its result nor key: ``Annotated[int, ExecutionOnly()]``."""
-
-
-class WeightsSource(NamesFile):
-    """Marks a parameter that says where weights come from; the key holds the sha256 of the file instead."""
-
-
-@dataclass(frozen=True)
-class AsBefore:
-    """Marks a parameter that was added later: with this value, results are those made before, and so is their key."""
-
-    value: Any
-
-
-@dataclass(frozen=True)
-class NamesStage:
-    """Marks a parameter that names a rows stage that is read: ``Annotated[str, NamesStage("maps")]``.
-
-    Attributes
-    ----------
-    holds : str
-        Array that the stage must hold.
-    apart_from : str, optional
-        Parameter that names another stage, of whose maps or boxes this one's may not be made.
-    instead : str
-        What to give where they are.
-    """
-
-    holds: str
-    apart_from: str | None = None
-    instead: str = ""
 
 
 class StageParams(BaseModel):

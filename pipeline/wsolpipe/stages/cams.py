@@ -10,8 +10,9 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.ops.cam_methods import METHODS
-from wsolpipe.stages.base import AsBefore, ExecutionOnly, StageParams
+from wsolpipe.stages.base import StageParams
 from wsolpipe.stages.map_stage import MapStage, map_arrays
+from wsolpipe.stages.marks import AsBefore, ExecutionOnly
 from wsolpipe.stages.param_types import Distinct, OneOrMore, TargetWord
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, StageParams, WeightsSource
+from wsolpipe.stages.base import StageParams
+from wsolpipe.stages.marks import ExecutionOnly, WeightsSource
 
 Share = Annotated[float, Field(ge=0, le=1)]
 #: Parameters that an imported classifier depends on.

@@ -11,8 +11,8 @@ from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize, tiled_size
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, StageParams
 from wsolpipe.stages.map_stage import MapStage, map_arrays
+from wsolpipe.stages.marks import ExecutionOnly
 from wsolpipe.stages.param_types import AsksClip, ClipParams, OneOrMore, Resize, Stretch, TargetWord, require_tiling
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wsolpipe.models.clip_cam import ClipCam
     from wsolpipe.models.clip_names import NameVectors
     from wsolpipe.networks.classifier import ImageClassifier
-    from wsolpipe.stages.base import Array, Batch, Rows
+    from wsolpipe.stages.base import Array, Batch, Rows, StageParams
 
 #: Longest side of images that keep their aspect where none is given; all of PASCAL VOC fits.
 LONGEST = 512

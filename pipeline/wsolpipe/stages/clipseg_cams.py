@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.models.class_names import fill_templates, require_templates
-from wsolpipe.stages.base import ExecutionOnly, StageParams, WeightsSource
 from wsolpipe.stages.map_stage import MapStage, map_arrays
+from wsolpipe.stages.marks import ExecutionOnly, WeightsSource
 from wsolpipe.stages.param_types import NamedParams, ReadsNames, require_tiling
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.models.clipseg import ClipSeg
-    from wsolpipe.stages.base import Advice, Array, Rows
+    from wsolpipe.stages.base import Advice, Array, Rows, StageParams
 
 
 class ClipsegCamsParams(NamedParams):

@@ -14,8 +14,9 @@ from wsolpipe.networks.positions import own_positions, trained_size
 from wsolpipe.networks.preprocessing import IMAGENET
 from wsolpipe.networks.released import is_released
 from wsolpipe.networks.sources import named
-from wsolpipe.stages.base import ExecutionOnly, StageParams, WeightsSource
+from wsolpipe.stages.base import StageParams
 from wsolpipe.stages.map_stage import MapStage
+from wsolpipe.stages.marks import ExecutionOnly, WeightsSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,8 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import NamesFile
 from wsolpipe.models.class_names import choose_class_names, read_class_names, require_templates
 from wsolpipe.models.clip_config import clip_weights, in_key
-from wsolpipe.stages.base import StageParams, WeightsSource
+from wsolpipe.stages.base import StageParams
+from wsolpipe.stages.marks import WeightsSource
 
 if TYPE_CHECKING:
     from wsolpipe.models.class_names import ClassNames

@@ -11,8 +11,9 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.metrics.boxes import iou_matrix
-from wsolpipe.stages.base import NamesStage, Stage, StageParams
+from wsolpipe.stages.base import Stage, StageParams
 from wsolpipe.stages.beside import Beside
+from wsolpipe.stages.marks import NamesStage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

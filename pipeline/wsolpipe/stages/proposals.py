@@ -12,7 +12,8 @@ from pydantic import Field, field_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import AsBefore, ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.marks import AsBefore, ExecutionOnly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
-from wsolpipe.stages.base import AsBefore, Stage, StageParams
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.marks import AsBefore
 from wsolpipe.stages.refine_params import RefinementParams, require_maps, require_slot
 
 if TYPE_CHECKING:

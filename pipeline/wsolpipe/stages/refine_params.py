@@ -9,7 +9,8 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.ops.refinement import Refinement
-from wsolpipe.stages.base import NamesStage, StageParams
+from wsolpipe.stages.base import StageParams
+from wsolpipe.stages.marks import NamesStage
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView

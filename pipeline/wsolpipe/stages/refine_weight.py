@@ -12,7 +12,8 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.geometry import resize
 from wsolpipe.metrics.boxes import LEVELS
-from wsolpipe.stages.base import ArtifactStage, Made, NamesStage, StageParams
+from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.marks import NamesStage
 from wsolpipe.stages.refine import WEIGHT
 from wsolpipe.stages.refine_params import RefinementParams, require_maps, require_slot
 

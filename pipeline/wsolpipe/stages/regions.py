@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from wsolpipe.contract.machine import cores
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import Stage, StageParams, WeightsSource
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.marks import WeightsSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
-from wsolpipe.stages.base import NamesStage, Stage, StageParams, WeightsSource
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.marks import NamesStage, WeightsSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.marks import ExecutionOnly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

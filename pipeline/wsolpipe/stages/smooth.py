@@ -10,8 +10,9 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import NamesStage, Stage, StageParams
+from wsolpipe.stages.base import Stage, StageParams
 from wsolpipe.stages.beside import Beside
+from wsolpipe.stages.marks import NamesStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, StageParams
 from wsolpipe.stages.map_stage import MapStage, map_arrays
+from wsolpipe.stages.marks import ExecutionOnly
 from wsolpipe.stages.param_types import (
     AsksClip,
     ClipParams,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wsolpipe.models.clip import Clip, Reached
     from wsolpipe.models.clip_names import NameVectors
     from wsolpipe.models.patch_text import Patches
-    from wsolpipe.stages.base import Array, Rows
+    from wsolpipe.stages.base import Array, Rows, StageParams
 
 Method = Literal["vanilla", "sclip", "naclip"]
 TOP = 5

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import NamesFile, Unit
-from wsolpipe.stages.base import ExecutionOnly, StageParams
+from wsolpipe.stages.base import StageParams
+from wsolpipe.stages.marks import ExecutionOnly
 
 Annotator = Literal["ss", "rpn", "clip", "file", "human"]
 #: What each annotator reads, and the region methods that it takes.

@@ -15,7 +15,8 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.images.geometry import View
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import ExecutionOnly, Stage, StageParams, WeightsSource
+from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.marks import ExecutionOnly, WeightsSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
-from wsolpipe.stages.base import (
-    ArtifactStage,
-    Context,
-    ExecutionOnly,
-    Made,
-    Rows,
-    Stage,
-    StageParams,
-    Upstream,
-    WeightsSource,
-)
+from wsolpipe.stages.base import ArtifactStage, Context, Made, Rows, Stage, StageParams, Upstream
+from wsolpipe.stages.marks import ExecutionOnly, WeightsSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
