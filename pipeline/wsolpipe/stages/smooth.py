@@ -91,8 +91,8 @@ class Smooth(Stage[SmoothParams]):
         levels = near.array("maps")
         like = {name: near.array(name) for name in ("class_ids", "grid_hw") if name in made}
         limits = near.array("range") if "range" in self.source.arrays else _full_range(levels)
-        there: Array = np.isfinite(limits).all(axis=2)
-        whole: Array = np.logical_or(~there, np.isfinite(levels).all(axis=(2, 3)))
+        there = np.asarray(np.isfinite(limits).all(axis=2))
+        whole = np.asarray(~there | np.isfinite(levels).all(axis=(2, 3)))
         for position in range(len(rows)):
             if not rows.usable(position):
                 continue
