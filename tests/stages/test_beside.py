@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ from engine.bench import Bench
 from videos import tear, write_video
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
-from wsolpipe.contract.schema import Status
+from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.metrics.boxes import iou_matrix
+from wsolpipe.stages.base import Context, Rows, Upstream
+from wsolpipe.stages.registry import load_registry
+from wsolpipe.stages.smooth import Smooth
 
 BOTH = "smooth,propagate"
 WORDS = ("smooth.maps=shade", "propagate.boxes=frame", "shard_rows=4", "smooth.frames=2", "propagate.frames=1")
@@ -124,8 +129,36 @@ def test_a_broken_frame_amid_a_film_costs_its_frames_alone_in_every_stage(clips)
 
 @pytest.mark.parametrize(
     ("stage", "word", "text"),
-    [("smooth", "smooth.maps=frame", "no maps to smooth"), ("propagate", "propagate.boxes=shade", "no boxes to carry")],
+    [("smooth", "smooth.maps=frame", "no maps"), ("propagate", "propagate.boxes=shade", "no boxes")],
 )
-def test_a_stage_without_maps_or_boxes_is_refused(clips, stage, word, text):
-    with pytest.raises(ConfigError, match=text):
+def test_a_stage_without_maps_or_boxes_is_refused_also_where_it_declares_no_outputs(clips, stage, word, text):
+    with pytest.raises(ConfigError, match=f"{word} holds {text}, but"):
         clips.go(word, stage=stage)
+    clips.write_stages(lambda whole: re.sub(r"\n  outputs:[^\n]*(\n    [^\n]*)*", "", whole))
+    with pytest.raises(ConfigError, match=f"holds {text} to"):
+        clips.go(word, stage=stage)
+
+
+@dataclass
+class View:
+    """What smooth asks of a stage whose frames all lie in the block."""
+
+    arrays: dict[str, ArraySpec]
+    stage: str = "mine"
+
+    @property
+    def manifest(self):
+        return self
+
+
+def test_a_frame_whose_map_is_not_finite_is_quarantined_and_takes_no_part():
+    maps = np.arange(3 * 4, dtype=np.float32).reshape(3, 1, 2, 2)
+    maps[1, 0, 0, 0] = np.nan
+    view = View({"maps": ArraySpec(dtype="float32", shape=(1, 2, 2))})
+    made = Smooth(load_registry().params("smooth", {"maps": "mine"}), Context(dataset="x", upstream={"mine": view}))
+    made.setup()
+    rows = Rows(np.arange(3), {}, lambda _: maps, beside=np.array([[-1, 1], [0, 2], [1, -1]]))
+    arrays = made.process(rows, {"mine": Upstream({"maps": maps}, np.ones(3, np.uint8), {})})
+    assert rows.status.tolist() == [Status.OK, Status.QUARANTINED, Status.OK]
+    assert rows.reasons == {1: "maps of mine hold NaN or infinite values"}
+    np.testing.assert_allclose(arrays["range"][[0, 2], 0], [[0, 3], [8, 11]])  # each by itself alone

@@ -19,7 +19,7 @@ from wsolpipe.maps import dequantise
 from wsolpipe.maps.segments import mix_segments
 from wsolpipe.stages.base import Context, Upstream
 from wsolpipe.stages.refine import Refine
-from wsolpipe.stages.refine_weight import lowest_equal
+from wsolpipe.stages.refine_weight import BATCH, finite_rows, lowest_equal
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.data.stream import ItemConfig, Labelling, Stream
 
@@ -159,6 +159,22 @@ def test_what_cannot_be_refined_is_refused_with_what_can():
     assert Refine.needs(params("refine", {"w": 0.5, "by": "crf", "maps": "mine"}), ()) == ("mine",)
 
 
+@pytest.mark.parametrize("count", [0, 1, BATCH + 23])
+def test_rows_whose_map_is_not_finite_choose_no_weight(count):
+    maps = np.zeros((200, 2, 7, 7), np.float32)
+    maps[[0, 150], 1, 2, 2] = np.nan
+    maps[1, 0, 0, 0] = np.nan
+
+    class Stored(View):
+        def __getitem__(self, name):
+            return maps
+
+    view = Stored({"maps": ArraySpec(dtype="float32", shape=(2, 7, 7))})
+    rows = np.arange(200)[:count]
+    assert (rows[~finite_rows(view, 1, rows)]).tolist() == [row for row in (0, 150) if row < count]
+    assert finite_rows(maps_view(), 1, rows).all()  # of levels nothing is read
+
+
 def test_the_lowest_weight_counts_that_is_within_a_standard_error_of_the_best():
     rng = np.random.default_rng(0)
     rows = rng.random(400)
@@ -201,6 +217,7 @@ def test_a_run_chooses_the_weight_on_the_validation_split_alone(finished):
     refined = store["test"].stage("refine")
     assert f"w {chosen['w']:g}" in refined.manifest.arrays["maps"].meaning
     assert set(refined.manifest.artifacts) == {"refine_weight"}
+    assert refined.manifest.shard_rows < store["test"].stage("segments").manifest.shard_rows  # its rows are large
     assert refined["maps"].shape[2:] == ((56, 56) if chosen["w"] else store["test"].stage("cls_maps")["maps"].shape[2:])
 
 

@@ -119,7 +119,7 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         usable = np.flatnonzero(source.status() == Status.OK)
         usable = usable[np.isin(usable, list(truth.found))]
         chosen = usable[np.linspace(0, len(usable) - 1, min(params.rows, len(usable))).round().astype(np.int64)]
-        chosen = chosen[_finite(source, params.map, chosen)]
+        chosen = chosen[finite_rows(source, params.map, chosen)]
         if not len(chosen):
             msg = f"no row of {params.split} has both a map of {source.stage} and a box of {boxes.stage}"
             raise DataError(msg, hint="give the weight: refine.w=0.7")
@@ -160,7 +160,7 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         return maps, ends
 
 
-def _finite(source: StageView, slot: int, rows: Array) -> Array:
+def finite_rows(source: StageView, slot: int, rows: Array) -> Array:
     """Which rows' maps can be scored, bool [n]; only maps of floats, of a stage of one's own, may hold others."""
     if source.manifest.arrays["maps"].dtype == "uint8":
         return np.ones(len(rows), np.bool_)

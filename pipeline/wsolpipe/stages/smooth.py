@@ -40,7 +40,8 @@ class Smooth(Stage[SmoothParams]):
     """Takes maps at one place of successive frames together, without following motion.
 
     Every frame counts by its own levels, 0 to 255. Frames without a result, without a map in the slot, of another
-    class there or of another grid take no part; a slot that is empty stays empty, an image without group as it is.
+    class there, of another grid or with a map that is not finite take no part; the last are quarantined themselves. A
+    slot that is empty stays empty, an image without group as it is.
     """
 
     Params: ClassVar[type[StageParams]] = SmoothParams
@@ -91,17 +92,22 @@ class Smooth(Stage[SmoothParams]):
         levels = near.array("maps")
         like = {name: near.array(name) for name in ("class_ids", "grid_hw") if name in made}
         limits = near.array("range") if "range" in self.source.arrays else _full_range(levels)
+        there = np.asarray(np.isfinite(limits).all(axis=2))
+        whole = np.asarray(~there | np.isfinite(levels).all(axis=(2, 3)))
         for position in range(len(rows)):
             if not rows.usable(position):
                 continue
             self.context.check()
+            if not whole[position].all():
+                rows.quarantine(position, f"maps of {self.source.stage} hold NaN or infinite values")
+                continue
             around = near.around(position)
             area: tuple[slice, ...] = (slice(None), slice(None))
             if "grid_hw" in like:
                 around = around[(like["grid_hw"][around] == like["grid_hw"][position]).all(axis=1)]
                 area = tuple(slice(int(side)) for side in like["grid_hw"][position])
-            for slot in np.flatnonzero(np.isfinite(limits[position]).all(axis=1)):
-                chosen = around[np.isfinite(limits[around, slot]).all(axis=1)]
+            for slot in np.flatnonzero(there[position]):
+                chosen = around[there[around, slot] & whole[around, slot]]
                 if "class_ids" in like:
                     chosen = chosen[like["class_ids"][chosen, slot] == like["class_ids"][position, slot]]
                 values = WAYS[self.params.by](levels[chosen, slot][:, *area].astype(np.float32), axis=0)
