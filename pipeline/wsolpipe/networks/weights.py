@@ -111,16 +111,13 @@ def _read(path: Path) -> Any:
 
 
 def _not_plain(path: Path, error: pickle.UnpicklingError) -> WeightsError:
-    """Error of a file that holds more than tensors, with the class that it names and how to leave it out."""
+    """Error of a file that holds more than tensors, with the class that it names."""
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign is None:
         msg = f"{path} is not a plain checkpoint: {first_line(error)}"
         return WeightsError(msg, hint="only tensors are read; save it as safetensors, or its state_dict alone")
     msg = f"{path} is not a plain checkpoint: it holds {foreign[1]}, and only tensors and plain values are read"
-    kept = f"{{n: f[n] for n in {NESTINGS} if n in f}}"
-    read = f"import torch; f = torch.load({str(path)!r}, 'cpu', weights_only=False)"
-    script = f"{read}; torch.save({kept}, 'tensors.pth')"
-    hint = f'if you trust who made it (this runs its code), save its tensors alone: python -c "{script}"'
+    hint = "nothing in a file is run here; save its tensors alone in its authors' code: torch.save(model.state_dict(), FILE)"
     return WeightsError(msg, hint=hint)
 
 
