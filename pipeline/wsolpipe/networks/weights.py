@@ -117,7 +117,7 @@ def _not_plain(path: Path, error: pickle.UnpicklingError) -> WeightsError:
         msg = f"{path} is not a plain checkpoint: {first_line(error)}"
         return WeightsError(msg, hint="only tensors are read; save it as safetensors, or its state_dict alone")
     msg = f"{path} is not a plain checkpoint: it holds {foreign[1]}, and only tensors and plain values are read"
-    hint = "nothing in a file is run here; where it was made, save its tensors alone: torch.save(model.state_dict(), FILE)"
+    hint = "nothing in a file is run here; where it was made, save tensors alone: torch.save(model.state_dict(), FILE)"
     return WeightsError(msg, hint=hint)
 
 
