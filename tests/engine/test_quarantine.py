@@ -74,6 +74,9 @@ class Picky:
     def __init__(self, bad, error=None):
         self.bad, self.error, self.calls = set(bad), error or ValueError("bad"), 0
 
+    def batch_key(self):
+        return "batch"
+
     def process(self, rows, inputs):
         self.calls += 1
         for position in range(len(rows)):
