@@ -99,7 +99,8 @@ def test_a_store_that_is_a_file(tmp_path):
     (tmp_path / "store").write_text("no folder")
     found = find("store", tmp_path / "store")
     assert not found.ok
-    assert "choose a writable folder" in found.advice
+    assert "is a file, and a store is a folder" in found.detail
+    assert "valid: a folder" in found.advice
 
 
 @checking("space", "scratch")

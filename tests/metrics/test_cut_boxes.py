@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolpipe.contract.errors import AccessError, DataError
+from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.metrics.cut_boxes import CutBoxes
 from wsolpipe.metrics.maxbox import iou_curves_of
 
@@ -69,5 +69,5 @@ def test_damaged_files_and_other_files_are_refused(maps, sets, tmp_path):
     with pytest.raises(DataError, match="boxes of 15 maps"):
         kept.curves([sets[0][1:]])
     (tmp_path / "file").write_text("")
-    with pytest.raises(AccessError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="cannot be written"):
         kept.write(tmp_path / "file" / "x.npz")

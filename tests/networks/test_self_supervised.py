@@ -326,7 +326,7 @@ def test_mocos_small_transformer_in_timms_is_said():
         ("swin_tiny_patch4_window7_224", 288, SWIN, "set size=224 or 448"),
         ("swin_tiny_patch4_window7_224", 230, SWIN, "set size=224 or 448"),
         ("swinv2_tiny_window8_256", 256, {}, "no class token"),
-        ("resnet18", 96, {}, "cannot build resnet18"),
+        ("resnet18", 96, {}, "it is not a vision transformer"),
     ],
 )
 def test_what_gives_no_maps_says_what_is_missing(model, size, options, words):

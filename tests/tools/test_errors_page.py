@@ -115,7 +115,7 @@ def test_what_a_wrong_line_is_answered_with_is_listed_with_its_exit_code(home, m
 def explained() -> list[str]:
     """Messages that the page of causes and cures is about, and words of pages of the report."""
     page = (ROOT / "docs" / "guide" / "troubleshooting.md").read_text()
-    return [words for words in re.findall(r"(?m)^\| `([^`]+)`", page) if words != "Below a centred box."]
+    return [words for words in re.findall(r"(?m)^\| `([^`]+)`", page) if words != "Below a centred box"]
 
 
 @pytest.mark.parametrize("words", explained())

@@ -48,10 +48,10 @@ def open_store(url: str) -> Store:
         If there is no such folder, or it holds nothing of a store, as a folder of images.
     """
     store = Store(url)
-    if store.holds_index():
+    if store.holds_results():
         return store
     if store.backend.names(""):
-        msg = f"{url} is no store: the folder holds no index of a data set"
+        msg = f"{url} is no store: the folder holds neither an index nor an artifact of a data set"
         raise NotFoundError(msg, hint="name another with store=")
     nearest = guess_path(url)
     msg = f"no store at {url}: the folder is missing or empty{nearest}"
@@ -75,12 +75,12 @@ class Store(Named, Keyed):
         """Names of shard objects that were held against their commit records in this process."""
         return set()
 
-    def holds_index(self) -> bool:
-        """Whether any split has an index, finished or under way: what tells a store from another folder."""
+    def holds_results(self) -> bool:
+        """Whether a data set has an index or an artifact, finished or under way: what tells a store from a folder."""
         return any(
-            self.backend.names(f"{dataset}/{split}/index")
+            self.backend.names(f"{dataset}/artifacts" if part == "artifacts" else f"{dataset}/{part}/index")
             for dataset in self.datasets()
-            for split in subfolders(self.backend.names(dataset))
+            for part in subfolders(self.backend.names(dataset))
         )
 
     def datasets(self) -> list[str]:

@@ -55,8 +55,8 @@ def _spelled(value: Any) -> str:
 
 def explain_one(items: Iterable[ErrorDetails]) -> str:
     """The errors of one value without its place; a key of several kinds has an error for each."""
-    texts = list(dict.fromkeys(map(explain, items)))
-    return " or ".join([texts[0], *(text.removeprefix("expected ") for text in texts[1:])])
+    first, *others = dict.fromkeys(map(explain, items))
+    return first + "".join(f" or {text.removeprefix('expected ')}" for text in others)
 
 
 def explain_all(error: ValidationError, *, values: bool = False, prefix: str = "") -> str:
