@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -258,7 +258,7 @@ def _in_chunks(
 
     def curve(number: int) -> Floats:
         sets = [as_boxes(own) for own in boxes[number]]
-        truth = _Sets(np.concatenate(sets), np.cumsum([0, *map(len, sets)]))
+        truth = _Sets(np.concatenate(sets), np.array([0, *accumulate(map(len, sets))]))
         return _curve(array[number], number, truth, levels, contours, convention)
 
     step = 64 * workers
@@ -294,7 +294,7 @@ def _curve(
         return np.repeat(np.array(empty)[:, None], len(levels), axis=1)
     cuts = (levels * peak).astype(np.int64)
     best = _best_by_cut(framed, peak, _clip(score, convention), truth, contours, convention)
-    return best[:, cuts]
+    return best.take(cuts, axis=1)
 
 
 def _clean_blocks(
@@ -333,7 +333,7 @@ def _quantised(score: ArrayLike, number: int | None = None) -> tuple[NDArray[np.
 
 def _clip(score: NDArray[Any], convention: Convention) -> NDArray[np.int64]:
     height, width = score.shape
-    return np.array([width, height]) - int(convention.clip)
+    return np.array([width - convention.clip, height - convention.clip])
 
 
 def _best_by_cut(
