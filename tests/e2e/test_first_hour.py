@@ -126,7 +126,7 @@ WRONG = [
     ("wsolpipe push store=birds.yaml to=there", 3, "birds.yaml is a file, and a store is a folder"),
     ("wsolpipe push store=labels to=birds.yaml", 3, "birds.yaml is a file, and a store is a folder"),
     ("wsolpipe verify store=lables", 3, "did you mean 'labels'"),
-    ("wsolpipe verify store=photos", 3, "the folder holds neither an index nor an artifact of a data set"),
+    ("wsolpipe verify store=photos", 3, "the folder holds nothing that a stage made"),
     ("wsolpipe status store=photos", 3, "name another with store="),
     ("wsolpipe push store=photos to=there", 3, "photos is no store"),
     ("wsolpipe explain 0123 4567 store=lables", 3, "did you mean 'labels'"),

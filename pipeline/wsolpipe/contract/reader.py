@@ -51,7 +51,7 @@ def open_store(url: str) -> Store:
     if store.holds_results():
         return store
     if store.backend.names(""):
-        msg = f"{url} is no store: the folder holds neither an index nor an artifact of a data set"
+        msg = f"{url} is no store: the folder holds nothing that a stage made"
         raise NotFoundError(msg, hint="name another with store=")
     nearest = guess_path(url)
     msg = f"no store at {url}: the folder is missing or empty{nearest}"
@@ -76,11 +76,12 @@ class Store(Named, Keyed):
         return set()
 
     def holds_results(self) -> bool:
-        """Whether a data set has an index or an artifact, finished or under way: what tells a store from a folder."""
+        """Whether there is a folder of any stage, finished or under way: what tells a store from another folder."""
         return any(
-            self.backend.names(f"{dataset}/artifacts" if part == "artifacts" else f"{dataset}/{part}/index")
+            subfolders(self.backend.names(f"{dataset}/{part}/{stage}"))
             for dataset in self.datasets()
             for part in subfolders(self.backend.names(dataset))
+            for stage in subfolders(self.backend.names(f"{dataset}/{part}"))
         )
 
     def datasets(self) -> list[str]:
