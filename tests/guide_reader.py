@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from guide_blocks import ROOT, blocks
+from tiny_models import save_clipseg, save_sam
 from videos import write_video
 from wsolpipe.images.dataset import load_dataset
 from wsoltrain.methods.base import Task
@@ -141,45 +142,6 @@ def fill_weights(folder: Path) -> None:
         torch.save({"state_dict": {key.removeprefix("net."): value for key, value in state.items()}}, folder / file)
     save_sam(folder / "sam-vit-base")
     save_detector(folder / "detector.onnx")
-
-
-def save_clipseg(folder: Path) -> Path:
-    """A CLIPSeg of random weights, as transformers saves it."""
-    import torch
-    from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
-
-    tower = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
-    config = CLIPSegConfig(
-        text_config={**tower, "num_hidden_layers": 1, "vocab_size": 49408, "max_position_embeddings": 16},
-        vision_config={**tower, "num_hidden_layers": 3, "image_size": 32, "patch_size": 8},
-        projection_dim=12, reduce_dim=8, extract_layers=[0, 1, 2], decoder_num_attention_heads=2,
-        decoder_intermediate_size=16,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    CLIPSegForImageSegmentation(config).save_pretrained(folder)
-    return folder
-
-
-def save_sam(folder: Path) -> None:
-    """A Segment Anything of random weights, as transformers saves it."""
-    import torch
-    from transformers import SamConfig, SamModel
-
-    tower = {"hidden_size": 16, "mlp_dim": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision = {**tower, "image_size": 64, "patch_size": 16, "output_channels": 16, "window_size": 2,
-              "global_attn_indexes": [1], "num_pos_feats": 8}  # fmt: skip
-    prompt = {
-        "hidden_size": 16,
-        "image_size": 64,
-        "patch_size": 16,
-        "image_embedding_size": 4,
-        "mask_input_channels": 4,
-    }
-    decoder = {**tower, "iou_head_hidden_dim": 16, "iou_head_depth": 2}
-    torch.manual_seed(0)
-    SamModel(
-        SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-    ).save_pretrained(folder)
 
 
 def save_detector(path: Path) -> None:

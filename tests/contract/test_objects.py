@@ -139,7 +139,7 @@ def test_a_link_that_is_down_for_a_while_is_waited_for(s3, proxy):
         ((400, "ExpiredToken"), "credentials have expired", "it goes on"),
         ((403, "AccessDenied"), "no permission", "ask the owner"),
         ((403, "InvalidAccessKeyId"), "credentials are not valid", "AWS_SECRET_ACCESS_KEY"),
-        ((404, "NoSuchBucket"), "no such bucket", "create the bucket labels"),
+        ((404, "NoSuchBucket"), "the bucket does not exist", "create the bucket labels"),
     ],
 )
 def test_what_is_wrong_with_access_is_said_at_once_without_secrets(s3, proxy, answer, says, hint):

@@ -128,7 +128,7 @@ WRONG = [
     ("wsolpipe verify store=lables", 3, "did you mean 'labels'"),
     ("wsolpipe verify store=photos", 3, "the folder holds nothing that a stage made"),
     ("wsolpipe status store=photos", 3, "name another with store="),
-    ("wsolpipe push store=photos to=there", 3, "photos is no store"),
+    ("wsolpipe push store=photos to=there", 3, "photos is not a store"),
     ("wsolpipe explain 0123 4567 store=lables", 3, "did you mean 'labels'"),
     (f"wsolpipe quarantine list {MINE.replace('labels', 'lables')}", 3, "did you mean 'labels'"),
     (f"wsolpipe run stage=cls_maps {MINE} stages=birds.yaml", 3, "birds.yaml does not describe stages"),
@@ -140,7 +140,7 @@ WRONG = [
     ("wsolpipe eval runs=labels", 3, "runs= takes the folder that wsoltrain fit wrote"),
     ("wsoltrain predict checkpoint=photos source=photos", 3, "name the folder of a finished training"),
     ("wsoltrain fit recipe=cam dataset=photos", 3, "write these lines into photos.yaml"),
-    ("wsoltrain fit recipe=cam dataset=birds.yaml store=photos", 3, "photos is no store"),
+    ("wsoltrain fit recipe=cam dataset=birds.yaml store=photos", 3, "photos is not a store"),
     (f"wsoltrain compare recipes=cam {MINE.replace('labels', 'lables')}", 3, "did you mean 'labels'"),
     # keys
     (f"wsolpipe run stage=cls_maps {MINE} foo=", 3, "unknown key 'foo'\n  -> the same command with --help lists"),

@@ -211,14 +211,14 @@ def test_print_shows_the_script_and_needs_no_slurm(toy, monkeypatch):
     assert not toy.store.exists()
     nowhere = toy.run("cluster=slurm-array")
     assert nowhere.code == 1
-    assert "there is no sbatch on" in nowhere.err
+    assert "sbatch is not installed on" in nowhere.err
     assert "print=true" in nowhere.err
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["profile=gpu"], "profile=gpu: there is no file of profiles"),
+        (["profile=gpu"], "profile=gpu: no profiles file was found"),
         (["profile.tim=5"], "unknown field 'tim'; did you mean 'time'"),
         (["print=true", "cluster=local"], "print=true: cluster=local submits no script"),
         (["wait=false", "cluster=local"], "wait=false: workers of cluster=local end with the run"),

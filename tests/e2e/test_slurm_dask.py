@@ -140,7 +140,7 @@ def test_print_shows_a_workers_script_and_needs_no_slurm(toy, monkeypatch):
     assert not toy.store.exists()
     nowhere = toy.run("cluster=slurm")
     assert nowhere.code == 1
-    assert "there is no sbatch on" in nowhere.err
+    assert "sbatch is not installed on" in nowhere.err
 
 
 def test_without_dask_jobqueue_the_way_out_is_named(tmp_path):

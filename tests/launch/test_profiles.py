@@ -122,7 +122,7 @@ def test_a_file_that_is_no_file_of_profiles_is_named(site, text, told):
 def test_files_that_are_not_there_are_named(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="no file of cluster profiles at .*none.yaml"):
         load(f"profiles={tmp_path / 'none.yaml'}")
-    with pytest.raises(ConfigError, match="profile=gpu: there is no file of profiles"):
+    with pytest.raises(ConfigError, match="profile=gpu: no profiles file was found"):
         load("profile=gpu")
     monkeypatch.setenv("WSOLPIPE_PROFILES", str(tmp_path / "gone.yaml"))
     with pytest.raises(ConfigError, match="named by WSOLPIPE_PROFILES"):

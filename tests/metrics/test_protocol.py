@@ -199,7 +199,7 @@ def test_figures_survive_the_file(tmp_path):
 def test_bad_folders_and_files_are_named(tmp_path, runs):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match="no run in"):
+    with pytest.raises(DataError, match="no training run found in"):
         protocol.read_runs(empty)
     for text, words in (
         ("{", "is not JSON"),
@@ -218,7 +218,7 @@ def test_bad_folders_and_files_are_named(tmp_path, runs):
         protocol.select(runs, "owl")
     with pytest.raises(ConfigError, match="unknown metric"):
         protocol.select(runs, "rpn", metric="best")
-    with pytest.raises(DataError, match="no run to choose"):
+    with pytest.raises(DataError, match="no training runs to choose"):
         protocol.select([], "rpn")
 
 

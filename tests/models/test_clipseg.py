@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
+from tiny_models import save_clipseg
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.models.clipseg import ClipSeg, load_clipseg
 from wsolpipe.models.saved_models import find_saved
@@ -18,33 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def save_tiny(folder: Path, *, seed: int = 0, vocabulary: int = 49408) -> Path:
-    """A CLIPSeg with random weights, patches of 8 and two layers a tower, as transformers saves it."""
-    from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
-
-    tower: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
-    config = CLIPSegConfig(
-        text_config={**tower, "num_hidden_layers": 1, "vocab_size": vocabulary, "max_position_embeddings": 16},
-        vision_config={**tower, "num_hidden_layers": 3, "image_size": 32, "patch_size": 8},
-        projection_dim=12,
-        reduce_dim=8,
-        extract_layers=[0, 1, 2],
-        decoder_num_attention_heads=2,
-        decoder_intermediate_size=16,
-    )
-    torch.manual_seed(seed)
-    model = CLIPSegForImageSegmentation(config)
-    with torch.no_grad():
-        for weights in model.parameters():  # its own initialisation leaves all maps flat
-            if weights.ndim > 1:
-                weights.normal_(std=weights.shape[1] ** -0.5 if weights.ndim == 2 else 0.1)
-    model.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("clipseg") / "tiny")
+    return save_clipseg(tmp_path_factory.mktemp("clipseg") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -122,4 +99,4 @@ def test_tensors_that_are_missing_are_never_replaced_by_random_ones(folder: Path
 
 def test_text_tower_with_other_tokens_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="knows 100 tokens"):
-        load_clipseg(save_tiny(tmp_path / "other", vocabulary=100), name="other")
+        load_clipseg(save_clipseg(tmp_path / "other", vocabulary=100), name="other")

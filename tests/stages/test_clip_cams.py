@@ -263,7 +263,7 @@ def test_a_label_without_a_name_and_a_prompt_without_a_place_for_it_are_told(wei
         params_of(weights, prompts="a clean origami.")
     with pytest.raises(ConfigError, match="names no classes"):
         stage(weights, names={}, classes=None)
-    with pytest.raises(ConfigError, match="size=70 is no multiple of the patch size 16"):
+    with pytest.raises(ConfigError, match="size=70 is not a multiple of the patch size 16"):
         stage(weights, size=70)
     with pytest.raises(ConfigError, match="no published weights"):
         stage(None)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import SamConfig, SamModel
 from transformers.models.sam.image_processing_sam import SamImageProcessor
 
 from stages.drawn import draw
+from tiny_models import SAM_SIDE, save_sam
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.models.sam import load_sam
@@ -20,33 +20,13 @@ from wsolpipe.stages.base import Context, Upstream
 from wsolpipe.stages.registry import load_registry
 from wsolpipe.stages.sam_boxes import SamBoxes
 
-SIDE, COUNT, SLOTS = 64, 5, 3
+SIDE, COUNT, SLOTS = SAM_SIDE, 5, 3
 NOT_BOXES = {"maps": ArraySpec(dtype="uint8", shape=(1, 7, 7))}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A SAM of 64 pixels, patches of 16 and two layers, as transformers saves it."""
-    tower = {"hidden_size": 16, "mlp_dim": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision = {**tower, "image_size": SIDE, "patch_size": 16, "output_channels": 16, "window_size": 2,
-              "global_attn_indexes": [1], "num_pos_feats": 8}  # fmt: skip
-    prompt = {
-        "hidden_size": 16,
-        "image_size": SIDE,
-        "patch_size": 16,
-        "image_embedding_size": 4,
-        "mask_input_channels": 4,
-    }
-    decoder = {**tower, "num_hidden_layers": 2, "iou_head_hidden_dim": 16, "iou_head_depth": 2}
-    torch.manual_seed(0)
-    model = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder))
-    with torch.no_grad():
-        for weights in model.parameters():  # its own initialisation leaves all masks flat
-            if weights.ndim > 1:
-                weights.normal_(std=weights.shape[1] ** -0.5 if weights.ndim == 2 else 0.2)
-    path = tmp_path_factory.mktemp("sam") / "tiny"
-    model.save_pretrained(path)
-    return path
+    return save_sam(tmp_path_factory.mktemp("sam") / "tiny")
 
 
 @pytest.fixture

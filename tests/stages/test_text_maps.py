@@ -11,8 +11,8 @@ import torch
 from safetensors.numpy import load
 from safetensors.torch import save_file
 
-from models.test_clipseg import save_tiny
 from stages.drawn import draw
+from tiny_models import save_clipseg
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import Status
 from wsolpipe.maps import dequantise
@@ -113,7 +113,7 @@ def test_maps_that_are_not_finite_give_up_their_row_alone(model: str, monkeypatc
 
 
 def test_mistakes_in_parameters_are_named_before_any_image_is_read(model: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="text_maps.size=30 is no multiple of the patch size 8"):
+    with pytest.raises(ConfigError, match="text_maps.size=30 is not a multiple of the patch size 8"):
         text_maps(model, size=30)
     with pytest.raises(ConfigError, match="names no classes"):
         text_maps(model, {"class_names": {}})
@@ -234,7 +234,7 @@ def test_classes_called_alike_are_refused_by_name(model: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("clipseg") / "tiny")
+    return save_clipseg(tmp_path_factory.mktemp("clipseg") / "tiny")
 
 
 def clipseg(folder: Path, **params: Any) -> ClipsegCams:
@@ -269,7 +269,7 @@ def test_stored_resolution_is_the_mean_of_equal_squares(folder: Path) -> None:
     assert np.allclose(small.make_maps(pixels, [[0], [1]], [0, 1])[0], means, atol=1e-6)
     with pytest.raises(ConfigError, match="resolution=5 does not divide"):
         clipseg(folder, resolution=5)
-    with pytest.raises(ConfigError, match="size=36 is no multiple of the patch size 8"):
+    with pytest.raises(ConfigError, match="size=36 is not a multiple of the patch size 8"):
         clipseg(folder, size=36)
 
 

@@ -45,6 +45,7 @@ def train(given: argparse.Namespace) -> Timing:
         torch.stack(list(model.losses(augmented, phase.name, 0).parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         group.average_gradients(phase.parameters)
         optimiser.step()
+        model.after_step()
 
     def settle() -> None:
         if on_gpu:

@@ -62,7 +62,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     session = Session.open(config)
     source = Path(given["in"]).expanduser()
     if not source.exists():
-        msg = f"there is no file or folder {source}"
+        msg = f"{source} does not exist"
         raise ConfigError(msg, hint="in= names what another tool exported")
     taken = _take_in(session, find_format(given["format"]).read(source), f"{given['format']} {source}", given["over"])
     with tempfile.TemporaryDirectory(prefix="wsolpipe-") as scratch:

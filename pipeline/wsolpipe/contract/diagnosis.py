@@ -62,7 +62,7 @@ def diagnose(error: Exception, url: str) -> tuple[str, str | None]:
             f"ask the owner of the store for access, or check {access.partition(' ')[0].rstrip(',')}",
         )
     if name in {"NoSuchBucket", "ContainerNotFound"}:
-        return "there is no such bucket", f"create the bucket {urlsplit(url).netloc}, or correct the URL"
+        return "the bucket does not exist", f"create the bucket {urlsplit(url).netloc}, or correct the URL"
     if "error sending request" in text or "connect" in text or "timed out" in text:
         where = {"s3": os.environ.get("AWS_ENDPOINT_URL"), "gs": None, "az": None}.get(url.partition(":")[0], url)
         host = urlsplit(where).netloc.rpartition("@")[2] if where else f"the {_SERVICES[url[:2]]} endpoint"

@@ -51,7 +51,7 @@ def open_store(url: str) -> Store:
     if store.holds_results():
         return store
     if store.backend.names(""):
-        msg = f"{url} is no store: the folder holds nothing that a stage made"
+        msg = f"{url} is not a store: the folder holds nothing that a stage made"
         raise NotFoundError(msg, hint="name another with store=")
     nearest = guess_path(url)
     msg = f"no store at {url}: the folder is missing or empty{nearest}"

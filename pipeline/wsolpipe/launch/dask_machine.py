@@ -68,7 +68,7 @@ def _listed_by_driver() -> tuple[list[str], str]:
     """Numbers of the GPUs that nvidia-smi lists, and its message."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return [], "CUDA_VISIBLE_DEVICES is not set, and there is no nvidia-smi on this machine"
+        return [], "CUDA_VISIBLE_DEVICES is not set, and nvidia-smi is not installed on this machine"
     done = subprocess.run(
         [program, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
     )

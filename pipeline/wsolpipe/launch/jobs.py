@@ -117,7 +117,7 @@ def end_of(log: Path) -> str:
     try:
         lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
     except OSError:
-        return "  (there is no such file: is the folder shared with the compute nodes?)"
+        return "  (the file does not exist: is the folder shared with the compute nodes?)"
     return "\n".join(f"  {line}" for line in lines)
 
 

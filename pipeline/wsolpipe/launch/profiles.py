@@ -216,7 +216,7 @@ def load_profile(config: RunConfig) -> Profile:
     if file is not None:
         fields, origin = _read(file, config.profile)
     elif config.profile:
-        msg = f"profile={config.profile}: there is no file of profiles"
+        msg = f"profile={config.profile}: no profiles file was found"
         raise ConfigError(msg, hint=f"name it with profiles=FILE or {VARIABLE}, or write {default_file()}")
     return _check({**fields, **config.profile_fields}, origin)
 

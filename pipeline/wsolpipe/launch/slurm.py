@@ -40,7 +40,7 @@ class Job:
 
 def no_sbatch() -> ClusterError:
     """The error for a machine where jobs cannot be submitted."""
-    msg = f"there is no sbatch on {socket.gethostname()}"
+    msg = f"sbatch is not installed on {socket.gethostname()}"
     return ClusterError(msg, hint="run it on a submit host; print=true shows the script anywhere")
 
 

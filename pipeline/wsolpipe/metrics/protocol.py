@@ -170,7 +170,7 @@ def read_runs(folder: str | Path) -> list[Run]:
             raise DataError(msg)
         runs[key] = Run(*key, content["validation"], content.get("test", {}), content.get("parameters", {}))
     if not runs:
-        msg = f"there is no run in {folder}: no JSON file of an epoch"
+        msg = f"no training run found in {folder}: it holds no JSON file of an epoch"
         raise DataError(msg, hint="name the folder of a training: the out= of wsoltrain fit")
     return [runs[key] for key in sorted(runs)]
 
@@ -288,7 +288,7 @@ def select(runs: Iterable[Run], annotator: str, *, metric: Metric = "MaxBoxAcc")
         if best is None or height > highest:
             best, highest = choice, height
     if best is None:
-        msg = "there is no run to choose from"
+        msg = "no training runs to choose from"
         raise DataError(msg)
     return best
 

@@ -37,7 +37,7 @@ class ScoreMaps:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
-            msg = f"there is no folder of score maps at {self.root}"
+            msg = f"the folder of score maps {self.root} does not exist"
             raise DataError(msg, hint="name the folder that holds <image_id>.npy")
 
     def path(self, image_id: str) -> Path | None:

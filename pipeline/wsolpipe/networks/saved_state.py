@@ -94,7 +94,7 @@ def read_state(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tens
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        msg = f"{path} cannot be read as a saved state: there is no such file"
+        msg = f"{path} cannot be read as a saved state: the file does not exist"
         raise DataError(msg) from error
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror or error}"

@@ -175,9 +175,9 @@ class ClsMaps(MapStage[ClsMapsParams]):
         depth = params.model_args.get("depth", 12)
         words = [f"cls_maps.blocks={depth - max(depth // 3, 2)}-{depth - 1}"] if params.blocks is None else []
         words += ["cls_maps.scale=log"] if params.scale != "log" else []
-        why = "attention of several blocks; on one set of photographs it lifted mean IoU from 10.5 to 61.0"
+        why = "attention of several blocks, in which a few strong patches do not hide the others"
         if params.blocks is not None:
-            why = "strong patches drown weak ones less"
+            why = "a few strong patches then do not hide the others"
         found = ((" ".join(words), why),) if words else ()
         return (*found, ("cls_maps.model=…", "another self-supervised transformer, or its published weights"))
 

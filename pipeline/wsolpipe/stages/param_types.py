@@ -171,5 +171,5 @@ def require_tiling(size: int, patch: int, *, parameter: str, model: str) -> None
     below = size // patch * patch
     if below != size:
         near = " or ".join(str(side) for side in (below, below + patch) if side)
-        msg = f"{parameter}={size} is no multiple of the patch size {patch} of {model}"
+        msg = f"{parameter}={size} is not a multiple of the patch size {patch} of {model}"
         raise ConfigError(msg, hint=f"set {parameter}={near}")

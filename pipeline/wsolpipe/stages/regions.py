@@ -117,7 +117,7 @@ class RegionsStage(Stage[RegionsParams]):
     @classmethod
     def advice(cls, params: RegionsParams) -> tuple[Advice, ...]:
         """A choice among regions, and regions of a detector."""
-        chosen = ("stage=val_boxes", "it chooses among regions, whose first is no label by itself")
+        chosen = ("stage=val_boxes", "it chooses one of the regions; the first alone is not a label")
         rpn = ("regions.method=rpn", "regions of a detector are whole objects more often")
         return (chosen, rpn) if params.method == "selective_search" else (chosen,)
 

@@ -59,7 +59,7 @@ def test_plan_then_cells_then_nothing_is_made_twice(words, capsys):
     assert "epochs chosen by gt, thresholds the best of the scored images" in text
     assert "note: the second figure was never published" in text
     assert "note: elsewhere: a method of another paper" in text
-    assert "note: unreleased: there is no data set teldrone" in text
+    assert "note: unreleased: the data set teldrone is not described here" in text
     assert "TelDrone belongs to Ericsson" in text
     with (folder / "out" / "table.csv").open() as file:
         cells = list(csv.DictReader(file))

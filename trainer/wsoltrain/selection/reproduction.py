@@ -142,7 +142,7 @@ class Reproduction:
         word = self.request.word(dataset)
         get = f"needed: {facts_of(dataset).get}"
         if word == dataset and dataset not in known_datasets():
-            return f"there is no data set {dataset}; {get}"
+            return f"the data set {dataset} is not described here; {get}"
         try:
             config = load_dataset(word)
             config.image_root()

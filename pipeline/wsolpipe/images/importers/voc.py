@@ -25,7 +25,7 @@ TREE = """\
   {root}/
     JPEGImages/  2007_000027.jpg …
     Annotations/ 2007_000027.xml …
-    ImageSets/Main/  train.txt, val.txt …   stems of each split's images; all images where there is no such file"""
+    ImageSets/Main/  train.txt, val.txt …   stems of each split's images; without such a file, all images"""
 IMAGES, ANNOTATIONS, SETS = "JPEGImages", "Annotations", "ImageSets/Main"
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 
