@@ -24,7 +24,7 @@ from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
 from wsoltrain.cli.main import COMMANDS as TRAINER
-from wsoltrain.methods.registry import find_method
+from wsoltrain.methods.registry import METHODS
 from wsoltrain.training.recipe_file import FOLDER as RECIPES
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
 
@@ -127,7 +127,7 @@ def _recipes() -> str:
     for name in known_recipes():
         recipe = load_recipe(name, dataset="", changes={})
         first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        method = _said(sys.modules[find_method(recipe.method).__module__])[0]
+        method = _said(sys.modules[METHODS.find(recipe.method).__module__])[0]
         reads = recipe.reads()
         artifacts = [artifact.stage for artifact in reads.artifacts]
         makes = ",".join(dict.fromkeys(stage for stage in (reads.maps, reads.boxes, "proposals", *artifacts) if stage))

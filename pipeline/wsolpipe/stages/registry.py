@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS
 from wsolpipe.contract.making import stage_files
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.registry import load
 from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.safe_yaml import read_yaml
@@ -172,18 +171,8 @@ def _read(path: Path) -> dict[str, StageEntry]:
 
 
 def _load_class(name: str, target: str, source: str) -> type[Stage[Any]] | type[ArtifactStage[Any]]:
-    module_name, _, class_name = target.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except ModuleNotFoundError as error:
-        if known := missing_package(error):
-            raise known from error
-        msg = f"stage {name} ({source}) cannot be imported: {error}"
-        raise ConfigError(msg) from error
-    except AttributeError as error:
-        msg = f"stage {name} ({source}): module {module_name} has no class {class_name!r}"
-        raise ConfigError(msg) from error
+    found = load("stage", name, target, hint=f"{source} names it")
     if not (isinstance(found, type) and issubclass(found, (Stage, ArtifactStage))):
-        msg = f"stage {name} ({source}): {target} is neither a Stage nor an ArtifactStage"
-        raise ConfigError(msg)
+        msg = f"stage {name} ({target}) is neither a Stage nor an ArtifactStage"
+        raise ConfigError(msg, hint=f"{source} names it")
     return found

@@ -14,7 +14,7 @@ from trained import build, lines, settings, tensors
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsoltrain.data.keys import Keys
 from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Weighted
-from wsoltrain.methods.registry import METHODS, find_method
+from wsoltrain.methods.registry import METHODS
 from wsoltrain.training import recipe as recipes
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe import recipe_type
@@ -63,7 +63,7 @@ def declare(monkeypatch, tmp_path):
         module = types.ModuleType("own_methods")
         module.Own = kind
         monkeypatch.setitem(sys.modules, "own_methods", module)
-        monkeypatch.setitem(METHODS, "own", "own_methods:Own")
+        monkeypatch.setitem(METHODS.builtins, "own", "own_methods:Own")
         path = tmp_path / "own.yaml"
         path.write_text("method: own\nsize: 32\nresize: 36\nbatch: 8\nepochs: 2\n")
 
@@ -80,18 +80,18 @@ def declare(monkeypatch, tmp_path):
 
 def test_unknown_methods_are_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="unknown method 'dipps'; did you mean 'dips'"):
-        find_method("dipps")
+        METHODS.find("dipps")
     with pytest.raises(ConfigError, match="unknown method 'camm'; did you mean 'cam'"):
         load_recipe("dips", dataset="demo", changes={"method": "camm"})
 
 
 def test_method_that_cannot_be_imported_or_is_none_is_named(monkeypatch):
-    monkeypatch.setitem(METHODS, "own", "nowhere.at_all:Own")
+    monkeypatch.setitem(METHODS.builtins, "own", "nowhere.at_all:Own")
     with pytest.raises(ConfigError, match=r"method own \(nowhere\.at_all:Own\) cannot be imported"):
-        find_method("own")
-    monkeypatch.setitem(METHODS, "own", "torch.nn:Linear")
-    with pytest.raises(ConfigError, match="not a subclass"):
-        find_method("own")
+        METHODS.find("own")
+    monkeypatch.setitem(METHODS.builtins, "own", "torch.nn:Linear")
+    with pytest.raises(ConfigError, match=r"method own \(torch.nn:Linear\) is not of wsoltrain.methods.base.Method"):
+        METHODS.find("own")
 
 
 def test_key_that_every_recipe_has_is_refused(declare):
@@ -167,7 +167,7 @@ def test_weights_of_another_network_are_refused():
 
 
 def test_every_key_of_every_method_says_what_it_means():
-    for name in METHODS:
+    for name in METHODS.names():
         for key, field in recipes.recipe_type(name).model_fields.items():
             assert field.description, f"{name}: {key}"
             assert len(field.description) > 10, f"{name}: {key}"

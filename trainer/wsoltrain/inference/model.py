@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.methods.base import Task
-from wsoltrain.methods.registry import find_method
+from wsoltrain.methods.registry import METHODS
 from wsoltrain.training import checkpoint
 from wsoltrain.training.recipe import read_saved
 
@@ -78,7 +78,7 @@ def load_trained(named: str, *, device: torch.device, anchors: str | None = None
     artifacts = checkpoint.artifacts_of(path)
     names = state.get("class_names") or [str(number) for number in range(state["classes"])]
     if anchors is not None:
-        files, names = find_method(recipe.method).new_classes(anchors)
+        files, names = METHODS.find(recipe.method).new_classes(anchors)
         artifacts |= files
     model = recipe.build(
         Task(len(names), recipe.size, recipe.seed, recipe.mean, recipe.std, artifacts=artifacts, device=device)

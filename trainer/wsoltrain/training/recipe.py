@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.data.keys import Keys
-from wsoltrain.methods.registry import find_method
+from wsoltrain.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +97,7 @@ class Recipe(Keys):
 
     def reads(self) -> Reads:
         """Return what of the store its method is trained on."""
-        return find_method(self.method).reads(self)
+        return METHODS.find(self.method).reads(self)
 
     def build(self, task: Task) -> Method[Any]:
         """Make the method's network, its first weights drawn from the seed.
@@ -111,7 +111,7 @@ class Recipe(Keys):
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return find_method(self.method)(self, task)
+            return METHODS.find(self.method)(self, task)
 
     def changed_since(self, before: Mapping[str, Any]) -> str:
         """Return what differs from an earlier recipe, such as ``lr was 0.01, is 0.02``; empty if a run may resume."""
@@ -137,7 +137,7 @@ def recipe_type(method: str) -> type[Recipe]:
     ConfigError
         If there is no such method, or one of its keys has the name of a common one.
     """
-    found = find_method(method)
+    found = METHODS.find(method)
     clash = sorted(found.Keys.model_fields.keys() & Recipe.model_fields.keys())
     if clash:
         msg = f"method {method} declares {', '.join(clash)}, which every recipe has"

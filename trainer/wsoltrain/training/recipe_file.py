@@ -13,7 +13,7 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.key import unknown_key
 from wsolpipe.keys.safe_yaml import read_yaml
-from wsoltrain.methods.registry import known_methods
+from wsoltrain.methods.registry import METHODS
 from wsoltrain.training.annotators import read_annotators
 from wsoltrain.training.recipe import Recipe, recipe_type, renamed
 
@@ -204,5 +204,5 @@ def _method(keys: Mapping[str, Any]) -> str:
     name = keys.get("method")
     if not isinstance(name, str):
         msg = "the recipe names no method" if name is None else f"method={name} is not a name"
-        raise ConfigError(msg, hint=f"method: one of {', '.join(known_methods())}")
+        raise ConfigError(msg, hint=f"method: one of {', '.join(METHODS.names())}")
     return name
