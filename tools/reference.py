@@ -9,13 +9,10 @@ import argparse
 import importlib
 import inspect
 import sys
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from error_texts import CLASSES, PART, Source
 from wsolpipe.cli.main import COMMANDS as PIPELINE
-from wsolpipe.contract.errors import WsolError
 from wsolpipe.evaluate.glossary import read_glossary
 from wsolpipe.images.dataset import DatasetConfig, known_datasets
 from wsolpipe.images.layouts import LAYOUTS
@@ -48,7 +45,6 @@ def write_pages() -> dict[str, str]:
         "stages.md": _stages(),
         "datasets.md": _datasets(),
         "recipes.md": _recipes(),
-        "errors.md": _errors(),
         "glossary.md": _glossary(),
     }
 
@@ -119,10 +115,14 @@ def _said(thing: object) -> tuple[str, str]:
 
 
 def _recipes() -> str:
-    """What each recipe trains and whose it is, the command that trains it, and its keys."""
+    """The common keys, then each recipe: what it trains, whose it is, its command, and its own keys and values."""
+    common = {key.name: key for key in recipe_keys(None)}
     parts = [
         NOTE, "# Recipes\n",
-        f"Keys of `wsoltrain fit recipe=NAME`, with the values of the recipe. {THESIS}\n",
+        f"Keys of `wsoltrain fit recipe=NAME`. {THESIS}\n",
+        "## Keys of every recipe\n",
+        "With the default that holds where a recipe below does not list another value.\n",
+        f"{_table(common.values())}\n",
     ]  # fmt: skip
     for name in known_recipes():
         recipe = load_recipe(name, dataset="", changes={})
@@ -134,42 +134,9 @@ def _recipes() -> str:
         lines = f"wsolpipe run stage={makes} dataset=birds.yaml store=labels"
         lines += f"\nwsoltrain fit recipe={name} dataset=birds.yaml store=labels"
         parts.append(f"## {name}\n\n{first}\n\nMethod `{recipe.method}`. {_prose(method)}\n\n```sh\n{lines}\n```\n")
-        parts.append(f"{_table(recipe_keys(name))}\n")
+        own = [key for key in recipe_keys(name) if key.name not in common or key.default != common[key.name].default]
+        parts.append(f"{_table(own)}\n")
     return "\n".join(parts)
-
-
-def _errors() -> str:
-    """Every message of the packages, by class and by where it is raised."""
-    parts = [
-        NOTE, "# Error messages\n",
-        "Read from the source: … is what a run fills in, ‹A / B› one of several words, or one that may be missing. "
-        "The class decides the [exit code](../guide/running.md#exit-codes). "
-        "[Troubleshooting](../guide/troubleshooting.md) has causes and cures of those that are met most.\n",
-    ]  # fmt: skip
-    texts = sorted(Source().texts(), key=lambda text: (_code(text.kind), text))
-    for kind, of_kind in groupby(texts, key=lambda text: text.kind):
-        parts.append(f"## {kind}\n\n{_of_class(kind)}\n")
-        for area, found in groupby(of_kind, key=lambda text: text.area):
-            rows = [[_verbatim(text.message), _verbatim(text.hint)] for text in found]
-            parts.append(f"### {kind} in {area}\n\n{_rows(['message', 'what to do next'], rows)}\n")
-    return "\n".join(parts)
-
-
-def _code(kind: str) -> int:
-    return 255 if kind == PART else int(getattr(CLASSES[kind], "exit_code", 3))
-
-
-def _of_class(kind: str) -> str:
-    if kind == PART:
-        return "They stand in the places that … keeps in the messages above."
-    if issubclass(CLASSES[kind], WsolError):
-        return f"Exit code {_code(kind)}. {(CLASSES[kind].__doc__ or '').splitlines()[0]}"
-    return "On the command line a part of another message, exit code 3; in Python what cannot be used."
-
-
-def _verbatim(text: str) -> str:
-    """Text as inline code, in which a table has no bars."""
-    return f"`{text.replace('`', chr(39)).replace('|', '/')}`" if text else ""
 
 
 def _glossary() -> str:
