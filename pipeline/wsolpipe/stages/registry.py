@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS
 from wsolpipe.contract.making import stage_files
+from wsolpipe.contract.named import load
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.registry import load
 from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.safe_yaml import read_yaml

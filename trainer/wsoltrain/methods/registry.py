@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.registry import Registry
+from wsolpipe.contract.named import Registry
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Method

@@ -6,9 +6,9 @@ import importlib.metadata
 
 import pytest
 
-from wsolpipe.contract import registry
+from wsolpipe.contract import named
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.registry import Registry
+from wsolpipe.contract.named import Registry
 
 BUILTINS = {"ordered": "collections:OrderedDict", "counter": "collections:Counter", "broken": "collections:Gone"}
 MAPPINGS: Registry[type[dict]] = Registry("mapping", "tests.mappings", BUILTINS, base="builtins:dict")
@@ -20,7 +20,7 @@ def declare(monkeypatch):
 
     def install(*declared):
         points = [importlib.metadata.EntryPoint(name, value, "tests.mappings") for name, value in declared]
-        monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "tests.mappings" else [])
+        monkeypatch.setattr(named, "entry_points", lambda group: points if group == "tests.mappings" else [])
 
     return install
 
