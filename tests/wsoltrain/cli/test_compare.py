@@ -188,8 +188,8 @@ def test_figures_of_the_cards_are_those_of_the_evaluation(trainable):
     from wsolpipe.evaluate.truth import truth_of_index
     from wsoltrain.data.config import Labelling
     from wsoltrain.data.stored_rows import StoredRows
+    from wsoltrain.pages.method_cards import make_cards
     from wsoltrain.selection.comparison import show
-    from wsoltrain.selection.method_cards import make_cards
 
     stored = StoredRows(Labelling(trainable.url, "tiny", "val", maps=None, boxes=None))
     truth, rows = truth_of_index(stored.index), np.arange(40)

@@ -21,8 +21,8 @@ from wsoltrain.cli.main import cli, main
 from wsoltrain.data.stream import ItemConfig, Stream
 from wsoltrain.data.views import maps_to_view
 from wsoltrain.inference.model import load_trained
+from wsoltrain.pages.run_rows import find_place, run_gallery
 from wsoltrain.pseudo.samplers import Pseudo
-from wsoltrain.selection.run_rows import find_place, run_gallery
 
 EVIL = "<script>alert(1)</script>"
 

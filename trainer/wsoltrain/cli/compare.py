@@ -63,7 +63,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     paired tests, and writes a page of the same images under each, to sort and to filter.
     """
     from wsolpipe.pages.plot_files import save_plots
-    from wsoltrain.selection.compare_page import page_plots
+    from wsoltrain.pages.compare_page import page_plots
 
     rest, profile = split_site(words)
     values, changes = read_recipe_words(rest, KEYS)
@@ -196,7 +196,7 @@ def _write(
     plots: Mapping[str, Plot],
     below: Sequence[str],
 ) -> Path:
-    from wsoltrain.selection.compare_page import write_compare_page
+    from wsoltrain.pages.compare_page import write_compare_page
 
     page = out / "compare.html"
     names = ", ".join(each.name for each in compared) if len(compared) <= NAMED else f"{len(compared)} recipes"

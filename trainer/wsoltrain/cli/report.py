@@ -46,7 +46,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     from wsolpipe.metrics.protocol import annotator_of, metric_of, read_runs
     from wsolpipe.metrics.protocol import select as choose
     from wsolpipe.pages.plot_files import save_plots
-    from wsoltrain.selection.run_page import page_plots, write_run_page
+    from wsoltrain.pages.run_page import page_plots, write_run_page
 
     values = read_keys(words, KEYS)
     require(values, "wsoltrain report", runs="runs/dips-demo")
@@ -82,8 +82,8 @@ def _rows(folder: Path, name: str, by: str, values: dict[str, Any]) -> Gallery |
 
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.inference.model import load_trained
-    from wsoltrain.selection.run_page import find_run
-    from wsoltrain.selection.run_rows import find_place, run_gallery
+    from wsoltrain.pages.run_page import find_run
+    from wsoltrain.pages.run_rows import find_place, run_gallery
     from wsoltrain.training.annotators import read_annotators
 
     device = torch.device(choose_device(values["device"]))

@@ -20,9 +20,9 @@ from wsolpipe.pages.pictures import drawn_picture, heat
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
 from wsoltrain.data.views import maps_to_view
+from wsoltrain.pages.method_cards import HEAT, image_box, make_cards, method_gallery
 from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, DrawsPixels
 from wsoltrain.selection.comparison import pick_rows, show
-from wsoltrain.selection.method_cards import HEAT, image_box, make_cards, method_gallery
 from wsoltrain.training.annotators import read_annotators
 from wsoltrain.training.evaluation import NetworkMaps
 from wsoltrain.training.run_record import read_record

@@ -9,7 +9,7 @@ import numpy as np
 from wsolpipe.pages.cards import render_gallery
 from wsolpipe.pages.charts import PER_CENT, Curve, Plot, draw_figure, style_of
 from wsolpipe.pages.document import Part, compose_page, open_environment
-from wsoltrain.selection.method_cards import make_cards, method_gallery
+from wsoltrain.pages.method_cards import make_cards, method_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
