@@ -237,11 +237,16 @@ def test_images_that_changed_since_they_were_indexed_are_not_shown_under_old_box
     assert "data:image/jpeg" not in html
 
 
-def test_unfinished_stages_are_said_to_be(make_example):
+def test_a_page_says_how_many_shards_of_each_result_it_uses(make_example):
     example = make_example(missing={"proposals": (1,)})
+    note = f"proposals {BOXES_KEY}: 2 of 3 shards are used, the others are not made."
     material = gather(example.config)
-    assert "proposals: 1 of 3 shards are not made yet; figures are of the rest." in material.notes
+    assert note in material.notes
+    assert note in compose(material).html
     assert not any(16 <= pick.row < 32 for pick in material.sample)
+    # As a layer of another stage's page, and as what that page is compared with.
+    assert note in gather(replace(example.config, stage=("cls_maps",))).notes
+    assert note in gather(replace(example.config, stage=("cls_maps",)), beside="proposals").notes
 
 
 def test_same_store_and_seed_give_the_same_gallery(example):
@@ -322,6 +327,26 @@ def test_images_that_are_not_there_are_said_and_a_wrong_root_is_refused(example)
     without = CliRunner().invoke(command, words)
     assert without.exit_code == 0
     assert "note: The image files are not here" in without.output
+
+
+def test_a_folder_without_any_of_the_images_replaces_no_report(example, tmp_path):
+    words = [f"dataset={example.config.dataset}", f"store={example.config.store}", "n=4"]
+    assert CliRunner().invoke(command, [*words, f"root={example.config.root}"]).exit_code == 0
+    page = example.folder / "store" / "tiny" / "report.html"
+    before = page.read_bytes()
+    (tmp_path / "empty").mkdir()
+    refused = CliRunner().invoke(command, [*words, f"root={tmp_path / 'empty'}"])
+    assert isinstance(refused.exception, ConfigError)
+    assert str(refused.exception).startswith(f"root={tmp_path / 'empty'} holds none of the 4 images of the page")
+    assert page.read_bytes() == before
+
+
+def test_a_page_is_written_to_a_file_that_ends_in_html_alone(example, tmp_path):
+    words = [f"dataset={example.config.dataset}", f"store={example.config.store}", f"out={tmp_path / 'page.pdf'}"]
+    refused = CliRunner().invoke(command, words)
+    assert isinstance(refused.exception, ConfigError)
+    assert "page.pdf: expected file that ends in .html" in str(refused.exception)
+    assert not (tmp_path / "page.pdf").exists()
 
 
 def test_every_chart_of_the_page_is_written_as_files(example, tmp_path):

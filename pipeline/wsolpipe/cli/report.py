@@ -25,7 +25,10 @@ KEYS = (
         "result to compare with, row by row",
         otherwise="none",
     ),
-    Key("out", kinds.file("HTML file"), "file to write", otherwise="<store>/<dataset>/report.html"),
+    Key(
+        "out", kinds.file("file that ends in .html", ending=".html"), "file to write",
+        otherwise="<store>/<dataset>/report.html",
+    ),
     Key(
         "plots", kinds.file("folder"), "folder to write every chart of the page to: SVG, and PDF and PNG for papers",
         otherwise="none",

@@ -124,9 +124,15 @@ def name(what: str, *, offers: tuple[str, ...] = (), source: str = "") -> Kind:
     return Kind(what, _short, offers=offers, source=source)
 
 
-def file(what: str = "file", *, offers: tuple[str, ...] = (), source: str = "") -> Kind:
-    """Path or URL of a file or folder."""
-    return Kind(what, _short, offers=offers, source=source, files=True)
+def file(what: str = "file", *, offers: tuple[str, ...] = (), source: str = "", ending: str = "") -> Kind:
+    """Path or URL of a file or folder; with `ending`, only of a file whose name ends so."""
+
+    def read(text: str) -> str:
+        if not text.lower().endswith(ending):
+            raise ValueError
+        return _short(text)
+
+    return Kind(what, read, offers=offers, source=source, files=True)
 
 
 def _short(text: str) -> str:

@@ -16,6 +16,7 @@ from wsolpipe.engine.lookup import find_view, index_of
 from wsolpipe.engine.session import Session
 from wsolpipe.evaluate.map_sources import map_names
 from wsolpipe.evaluate.results import read_beside
+from wsolpipe.images.video import file_of
 from wsolpipe.report.quality import Quality, measure
 from wsolpipe.report.sample import Pick, choose
 from wsolpipe.stages.registry import Registry, load_registry
@@ -124,6 +125,21 @@ class Material:
             return self.sample
         return choose(quality.ranking, np.flatnonzero(quality.shown), n=DEFAULT_SAMPLE, seed=self.seed)
 
+    def require_images(self) -> None:
+        """Refuse a folder of images that holds none of the rows of the page.
+
+        Raises
+        ------
+        ConfigError
+            Before anything is written: the page would replace a good one by empty frames.
+        """
+        table = self.index.table(["path"]).column("path")
+        paths = [table[pick.row].as_py() for pick in self.sample] if self.root is not None else []
+        if self.root is None or not paths or any((self.root / file_of(path)).exists() for path in paths):
+            return
+        msg = f"root={self.root} holds none of the {len(paths)} images of the page, such as {paths[0]}"
+        raise ConfigError(msg, hint="name the folder of the image files with root=FOLDER; nothing was written")
+
     @cached_property
     def quarantined(self) -> list[dict[str, Any]]:
         """Every quarantined row: row, image_id, path, stage, reason; with the first stage that quarantined it."""
@@ -191,26 +207,27 @@ def gather(config: RunConfig, *, n: int = DEFAULT_SAMPLE, beside: str = "") -> M
     else:
         index = views[-1].index() if views else dataset[split].index()
     root, notes = _image_root(session, config)
-    for view in views:
-        missing = len(view.shards) - len(view.committed())
-        if missing:
-            notes.append(
-                f"{view.stage}: {missing} of {len(view.shards)} shards are not made yet; figures are of the rest."
-            )
+    newest = [dataset[split].stage(stage) for stage in dataset[split].stages()]
+    others = tuple(view for view in newest if view.stage not in {each.stage for each in views})
+    rival = _rival(dataset, split, views, beside)
+    notes += [
+        note for view in dict.fromkeys((*views, *([rival] if rival else []), *others)) for note in shards_note(view)
+    ]
     further = [other for other in dataset.splits() if other != split]
     if further:
         notes.append(f"Other splits in this store: {', '.join(further)} (wsolpipe report split=…).")
-    others = tuple(view for view in _newest(dataset, split) if view.stage not in {each.stage for each in views})
     return Material(
         store, name, split, index, views, _artifacts(dataset, views), root, tuple(notes), n=n, seed=config.seed,
-        others=others, rival=_rival(dataset, split, views, beside), registry=load_registry(config.stages),
+        others=tuple(view for view in others if view.committed()), rival=rival, registry=load_registry(config.stages),
     )  # fmt: skip
 
 
-def _newest(dataset: Dataset, split: str) -> list[StageView]:
-    """Newest result of each stage of a split that has finished rows."""
-    found = [dataset[split].stage(name) for name in dataset[split].stages()]
-    return [view for view in found if view.committed()]
+def shards_note(view: StageView) -> list[str]:
+    """How many shards of a result are shown, where that is not all of them."""
+    made, shards = len(view.committed()), len(view.shards)
+    if made == shards:
+        return []
+    return [f"{view.stage} {view.key}: {made} of {shards} shards are used, the others are not made."]
 
 
 def _rival(dataset: Dataset, split: str, views: tuple[StageView, ...], beside: str) -> StageView | None:

@@ -61,8 +61,10 @@ def write_report(material: Material, out: Path | None = None) -> Written:
     Raises
     ------
     ConfigError
-        If `out` cannot be written, or is not given and the store is not a local folder or the rows need pages.
+        If `out` cannot be written, or is not given and the store is not a local folder or the rows need pages; if the
+        folder of images holds none of the rows.
     """
+    material.require_images()
     pages = 0
     if len(material.sample) > row_pages.ONE_PAGE:
         if out is None:

@@ -26,7 +26,7 @@ KEYS = (
         otherwise="that of the training",
     ),
     DEVICE,
-    Key("out", kinds.file("HTML file"), "file to write", otherwise="<runs>/report.html"),
+    Key("out", kinds.file("file that ends in .html", ending=".html"), "file to write", otherwise="<runs>/report.html"),
     PLOTS,
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from wsolpipe.evaluate.truth import truth_of_index
 from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
 from wsolpipe.pages.charts import PER_CENT, Plot, Series, draw_figure
 from wsolpipe.pages.pictures import Photo, photo
+from wsolpipe.report.material import shards_note
 from wsolpipe.report.page import Section
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _annotator(material: Material, view: StageView, truth: Truth) -> dict[str, A
     return {
         "name": str(view.manifest.params.get("annotator", "")),
         "key": view.key,
+        "notes": shards_note(view),
         "figures": scores.figures,
         "charts": [draw_figure(plot) for plot in _charts(scores).values()],
         "cards": [_card(material, truth, row, boxes[row], float(ious[row])) for row in _sample(ious, boxes)],
@@ -135,6 +137,7 @@ TEMPLATE = """
 <p class="hint">One box a row, chosen without annotation. Each line says what it averages; IoU in per cent.</p>
 {% for annotator in annotators %}
 <h3>Annotator {{ annotator.name }} <small>{{ annotator.key }}</small></h3>
+{% for note in annotator.notes %}<p class="note">{{ note }}</p>{% endfor %}
 {% if annotator.charts %}
 <div class="charts">{% for figure in annotator.charts %}{{ figure }}{% endfor %}</div>
 <p class="hint">Pointing game, peak in ground truth: {{ annotator.figures["pointing_accuracy"]|share }} of rows.</p>
