@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from stores import DATASET, MAPS_KEY, build_store, write_stage
 from wsolpipe.contract.errors import ConfigError, DataError, StoreError, TornShardError
@@ -180,8 +181,50 @@ def test_a_position_of_another_stream_is_refused_by_name(store):
             config = replace(config, labelling=Labelling(store.url, DATASET, boxes=None))
         with pytest.raises(ConfigError, match=f"{name} was"):
             Stream(config, batch_size=8).load_state_dict(state)
-    with pytest.raises(ConfigError, match="world was 1, is 2"):
-        Stream(settings(store), batch_size=8, world=2).load_state_dict(state)
+
+
+LOOPS = {
+    "of the iterator": lambda stream: list(stream),
+    "of its length": lambda stream: [batch for _, batch in zip(range(len(stream)), stream, strict=False)],
+    "of next": lambda stream: [next(batches) for batches in [iter(stream)] for _ in range(len(stream))],
+    "of a DataLoader": lambda stream: list(DataLoader(stream, batch_size=None)),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("batch_size", [None, 8])
+def test_every_loop_sees_every_epoch_and_may_be_saved_between_them(store, loop, batch_size):
+    """A loop of ``len(stream)`` steps never sees the iterator end: the next one must begin the next epoch."""
+    expected = Stream(settings(store), batch_size=batch_size)
+    stream = Stream(settings(store), batch_size=batch_size)
+    for epoch in range(3):
+        expected.set_epoch(epoch)
+        batches = LOOPS[loop](stream)
+        assert len(batches) == len(stream) == len(expected)
+        assert all(same(one, other) for one, other in zip(batches, expected, strict=True))
+        resumed = Stream(settings(store), batch_size=batch_size)
+        resumed.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+        stream = resumed
+
+
+def test_loader_processes_of_somebody_else_are_refused(store):
+    with pytest.raises(ConfigError, match="loader processes of its own"):
+        next(iter(DataLoader(Stream(settings(store)), batch_size=None, num_workers=1)))
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_other_numbers_of_ranks_share_what_is_left_of_an_epoch(store, batch_size):
+    """Three ranks, then two, then one, then four: each row of the epoch once, and nothing twice."""
+    seen, state = [], Stream(settings(store), batch_size=batch_size).state_dict()
+    for world, steps in ((3, 2), (2, 3), (1, 1), (4, None)):
+        left = 66 - len(seen)
+        streams = [Stream(settings(store), batch_size=batch_size, rank=rank, world=world) for rank in range(world)]
+        for stream in streams:
+            stream.load_state_dict(json.loads(json.dumps(state)))
+            seen += np.concatenate([batch["row"].reshape(-1) for batch in islice(stream, steps)]).tolist()
+        state = streams[0].state_dict()
+    assert len(seen) == len(set(seen)) == 66 - left % 4
+    assert state["epoch"] == 1
 
 
 def test_ranks_share_an_epoch_without_overlap_and_in_equal_parts(store):

@@ -209,7 +209,11 @@ class BatchOrder:
         self.rows: Rows = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
-        left = len(self.rows) - self.position
+        return self.batches(self.position)
+
+    def batches(self, position: int) -> int:
+        """Batches from a position to the end of the epoch."""
+        left = len(self.rows) - position
         return max(0, left // self.batch_size if self.drop_last else -(-left // self.batch_size))
 
     def __iter__(self) -> Iterator[list[Pick]]:

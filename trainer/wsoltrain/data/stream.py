@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, WsolError
@@ -43,11 +43,13 @@ which stops it before a fork; pyarrow starts one that it does not stop, so each 
 _log = logging.getLogger(__name__)
 
 
-class Stream:
+class Stream(IterableDataset[Any]):
     """Batches of one rank, epoch after epoch.
 
-    Each ``iter(stream)`` goes through what is left of the current epoch; when it ends, the next epoch is current. All
-    ranks get equally many items. A batch is a dict of stacked tensors, an item the same without the batch axis:
+    Each ``iter(stream)`` goes through what is left of the current epoch, or through the next one where nothing is left:
+    loops that end with the iterator and loops of ``len(stream)`` steps see the same epochs. All ranks get equally many
+    items. ``DataLoader(stream, batch_size=None)`` passes batches on. A batch is a dict of stacked tensors, an item the
+    same without the batch axis:
 
     ============ ==================================================================================================
     ``image``    float32 [3, S, S], normalised
@@ -132,7 +134,7 @@ class Stream:
 
     @property
     def epoch(self) -> int:
-        """Epoch of the next item."""
+        """Current epoch; the next one becomes current when iteration ends, or begins with nothing left."""
         return self._order.epoch
 
     @property
@@ -141,12 +143,23 @@ class Stream:
         return self._order.position
 
     def __len__(self) -> int:
+        """Batches (or single items) of a whole epoch."""
+        return len(self._order.rows) if self._single else self._order.batches(0)
+
+    @property
+    def left(self) -> int:
         """Batches (or single items) that are left of the current epoch."""
-        left = len(self._order.rows) - self._order.position
-        return left if self._single else len(self._order)
+        return len(self._order.rows) - self.position if self._single else len(self._order)
 
     def __iter__(self) -> Iterator[Any]:
+        if get_worker_info() is not None:
+            msg = "a stream has loader processes of its own and cannot run in those of another DataLoader"
+            raise ConfigError(
+                msg, hint="Stream(workers=N), and DataLoader(stream, batch_size=None) without num_workers"
+            )
         order = self._order
+        if not self.left:
+            self._enter(order.epoch + 1, 0)
         for loaded in self._loader:
             if isinstance(loaded, WsolError):
                 raise loaded
@@ -173,15 +186,18 @@ class Stream:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is, after the last item that the consumer was given; plain JSON."""
-        return {"epoch": self.epoch, "position": self.position, **self._identity()}
+        place = {"epoch": self.epoch, "position": self.position - self._skipped, "rank": self.rank, "world": self.world}
+        return {**place, "unit": self._unit, "before": self._before, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken: the same items remain, in the same order.
+        """Continue where `state_dict` was taken, by any rank: the same items remain, in the same order.
+
+        Where the number of ranks has changed, they share the rows that are left of the epoch.
 
         Raises
         ------
         ConfigError
-            If rows, seed, ranks, order or crops are not those of the stream that was saved; names what differs.
+            If rows, seed, order or crops are not those of the stream that was saved; names what differs.
         """
         own = self._identity()
         changed = [name for name in own if state.get(name) != own[name]]
@@ -189,7 +205,12 @@ class Stream:
             differences = ", ".join(f"{name} was {state.get(name)}, is {own[name]}" for name in changed)
             msg = f"this stream is not the one that was saved: {differences}"
             raise ConfigError(msg, hint="resume with the settings of the first run, or start again")
-        self._enter(int(state["epoch"]), int(state["position"]))
+        epoch, position, before = int(state["epoch"]), int(state["position"]), state.get("before", [])
+        sharing = [int(state["world"]), int(state.get("unit", self._unit))]
+        if sharing == [self.world, self._unit] or sharing[0] == self.world == 1:
+            self._enter(epoch, position, before)
+        else:
+            self._enter(epoch, 0, [*before, [*sharing, position]])
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a position to mean the same."""
@@ -200,8 +221,6 @@ class Stream:
             "rows": sha256_bytes(self.rows.tobytes())[:16],
             "stages": {view.stage: view.key for view in views},
             "seed": config.seed,
-            "rank": self.rank,
-            "world": self.world,
             "uneven": self.uneven,
             "one_per_group": config.one_per_group,
             **({"frames_per_group": config.frames_per_group} if config.frames_per_group else {}),
@@ -210,7 +229,16 @@ class Stream:
             "view": [config.size, config.side, config.flip if config.train else 0.0],
         }
 
-    def _enter(self, epoch: int, position: int) -> None:
+    @property
+    def _unit(self) -> int:
+        """Items that a rank takes in its turn: a batch."""
+        return self.config.shuffle.unit if self._single else self._order.batch_size
+
+    def _enter(self, epoch: int, position: int, before: Sequence[Sequence[int]] = ()) -> None:
+        """Go to a position of this rank's share of an epoch, or of what other numbers of ranks left of it.
+
+        `before` holds for each of these the number of ranks, their unit, and the position of each.
+        """
         config, order = self.config, self._order
         rows = self.rows
         if config.drawn is not None:
@@ -218,9 +246,16 @@ class Stream:
             rows = draw_frames(rows, groups, seed=config.seed, epoch=epoch, count=config.drawn)
         shuffle = config.shuffle if config.train else None
         whole = epoch_order(rows, seed=config.seed, epoch=epoch, shuffle=shuffle)
-        unit = config.shuffle.unit if self._single else order.batch_size  # so that ranks take turns by batches
-        order.rows = rank_share(whole, rank=self.rank, world=self.world, unit=unit, uneven=self.uneven)
-        order.epoch, order.position = epoch, position
+        rest = whole
+        for world, unit, seen in before:
+            shares = [rank_share(rest, rank=n, world=world, unit=unit, uneven=self.uneven)[:seen] for n in range(world)]
+            rest = rest[~np.isin(rest, np.concatenate(shares))]
+        self._before, self._skipped = [list(each) for each in before], (len(whole) - len(rest)) // self.world
+        share = rest[:0]
+        if len(rest) >= self.world or not before:
+            share = rank_share(rest, rank=self.rank, world=self.world, unit=self._unit, uneven=self.uneven)
+        order.rows = np.concatenate([whole[: self._skipped], share])
+        order.epoch, order.position = epoch, self._skipped + position
 
     def _note(self, broken: list[tuple[int, str]]) -> None:
         """Count images that could not be read, and log each once."""

@@ -139,11 +139,11 @@ class Trainer:
         stream, accumulate = self.stream, self.recipe.accumulate
         epoch, phase = stream.epoch, running.phase.name
         taken = stream.position // self.group.share(self.recipe.batch)
-        steps, first = -(-(taken + len(stream)) // accumulate), taken // accumulate
+        steps, first = -(-len(stream) // accumulate), taken // accumulate
         began = ready = time.perf_counter()
         waited, learned = 0.0, 0
         counts: Counter[str] = Counter()
-        for batches in group_batches(stream, accumulate):
+        for batches in group_batches(stream if stream.left else (), accumulate):
             waited += time.perf_counter() - ready
             self.lap("wait")
             moment = Moment(epoch - running.first, first + learned, steps)
@@ -162,6 +162,7 @@ class Trainer:
             missing = describe_missing(counts, learned * accumulate * self.recipe.batch)
             if missing and self.group.first:
                 _log.warning("epoch %d: %s", epoch, missing)
+        stream.set_epoch(epoch + 1)
 
     def learn(self, batches: list[Batch], running: Running, moment: Moment) -> dict[str, float]:
         """Take one step: losses, backward, update.
@@ -274,7 +275,7 @@ class Trainer:
             raise ConfigError(msg, hint="out=FOLDER for a new run, or the settings of the first one")
         optimisers = {name: running.optimiser for name, running in self.phases.items()}
         checkpoint.put_back(saved, self.model, optimisers, self.average)
-        self.stream.load_state_dict({**state["stream"], "rank": self.group.rank})
+        self.stream.load_state_dict(state["stream"])
         self.step = state["step"]
         if self.scoreboard is not None:
             self.scoreboard.restore(state["best"], state.get("ranks"))
