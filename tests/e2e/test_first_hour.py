@@ -10,6 +10,9 @@ from PIL import Image
 
 import wsolpipe.cli.main
 import wsoltrain.cli.main
+from wsolpipe import open_store
+from wsolpipe.cli.checks import examine
+from wsolpipe.contract.errors import NotFoundError
 from wsolpipe.keys.console import call
 
 PROGRAMS = {"wsolpipe": wsolpipe.cli.main.cli, "wsoltrain": wsoltrain.cli.main.cli}
@@ -38,6 +41,7 @@ def home(tmp_path_factory):
         Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
     (folder / "birds.yaml").write_text("name: birds\nlayout: folder\nroot: photos\nsplit: {train: train, val: val}\n")
     (folder / "five.yaml").write_text("name: birds\nlayout: folder\nroot: 5\n")
+    (folder / "table.csv").write_text("image_id,label\n")
     (folder / "listed.yaml").write_text("name: birds\nlayout: folder\nroot: photos\nsplit: [train, val]\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -57,7 +61,55 @@ def at_home(home, monkeypatch):
 WRONG = [
     ("wsolpipe rnu", 3, "did you mean 'run'"),
     ("wsolpipe run --stage cls_maps", 3, "wsolpipe run --help lists"),
-    ("wsolpipe run cls_maps", 3, "write key=value, as in stage=cls_maps"),
+    # words without their key
+    ("wsolpipe run cls_maps", 3, "write stage=cls_maps; the same command with --help lists its keys"),
+    ("wsolpipe run cls_maps,cams dataset=demo", 3, "write stage=cls_maps,cams;"),
+    ("wsolpipe push labels to=there", 3, "write store=labels;"),
+    ("wsolpipe pull labels store=there", 3, "write from=labels;"),
+    ("wsolpipe eval birds.yaml", 3, "write dataset=birds.yaml;"),
+    ("wsolpipe status watch", 3, "write watch=true;"),
+    ("wsolpipe run demo stage=cls_maps", 3, "write dataset=demo;"),
+    ("wsolpipe export coco", 3, "write format=coco;"),
+    ("wsoltrain fit dips", 3, "write recipe=dips;"),
+    ("wsoltrain predict photos", 3, "write checkpoint=photos or source=photos"),
+    ("wsoltrain fit lr", 3, "write lr=…;"),
+    # names of other tools for what there is
+    ("wsolpipe train", 3, "did you mean 'wsoltrain fit'?"),
+    ("wsolpipe show", 3, "did you mean 'wsolpipe status'?"),
+    ("wsolpipe help", 3, "write wsolpipe --help"),
+    ("wsolpipe help run", 3, "write wsolpipe run --help"),
+    ("wsolpipe version", 3, "write wsolpipe --version"),
+    ("wsolpipe predict", 3, "did you mean 'wsoltrain predict'?"),
+    ("wsolpipe clean", 3, "did you mean 'wsolpipe gc'?"),
+    ("wsolpipe score", 3, "did you mean 'wsolpipe eval'?"),
+    ("wsolpipe upload", 3, "did you mean 'wsolpipe push'?"),
+    ("wsolpipe zzz", 3, "unknown command 'zzz'. Valid: adopt, "),
+    ("wsoltrain train", 3, "did you mean 'wsoltrain fit'?"),
+    ("wsoltrain status", 3, "did you mean 'wsolpipe status'?"),
+    ("wsoltrain test", 3, "did you mean 'wsoltrain eval'?"),
+    (f"wsoltrain fit recipe=cam {MINE} model=resnet50", 3, "write backbone=resnet50;"),
+    (f"wsoltrain fit recipe=cam {MINE} learning_rate=0.1", 3, "did you mean 'lr'?"),
+    (f"wsoltrain fit recipe=cam {MINE} network=resnet50", 3, "did you mean 'backbone'?"),
+    (f"wsolpipe run stage=cls_maps {MINE} num_workers=2", 3, "did you mean 'workers'?"),
+    (f"wsolpipe run stage=cls_maps {MINE} cls_maps.model=dino", 3, "vit_small_patch16_224.dino"),
+    # stores
+    ("wsolpipe run stage=index dataset=birds.yaml store=photos", 3, "photos holds other things, such as train/"),
+    ("wsolpipe run stage=index dataset=birds.yaml store=.", 3, "name a new or empty folder with store="),
+    ("wsolpipe push store=labels to=photos", 3, "photos holds other things, such as train/"),
+    ("wsolpipe pull from=labels store=photos", 3, "photos holds other things, such as train/"),
+    ("wsolpipe run stage=index dataset=birds.yaml store=", 3, "store= is empty\n  -> name a folder or URL, or leave s"),
+    ("wsolpipe status store=", 3, "leave store= out for $WSOLPIPE_STORE, else wsol-store"),
+    ("wsoltrain fit recipe=cam dataset=birds.yaml store=", 3, "store= is empty"),
+    ("wsolpipe push store=labels to=", 3, "to= is empty"),
+    (f"wsolpipe run stage=index {MINE} split=", 3, "leave split= out for all splits"),
+    ("wsolpipe status store=tables", 3, "did you mean 'labels'?"),
+    ("wsolpipe status store=table.cv", 3, "no store at table.cv: the folder is missing or empty\n"),
+    (f"wsolpipe eval stage=cls_maps {MINE.replace('labels', 'lables')}", 3, "did you mean 'labels'?"),
+    (f"wsolpipe run stage=cls_maps {MINE} profile.time=1:00", 3, "add cluster=slurm or cluster=slurm-array"),
+    # checkpoints
+    ("wsoltrain predict checkpoint=MISSING source=photos", 3, "no checkpoint at MISSING\n  -> name a run's folder"),
+    (f"wsoltrain eval checkpoint=lables {MINE}", 3, "no checkpoint at lables"),
+    ("wsoltrain export checkpoint=MISSING out=x", 3, "no checkpoint at MISSING"),
     (f"wsolpipe run stage=cls_map {MINE}", 3, "did you mean 'cls_maps'"),
     ("wsolpipe run stage=cls_maps datset=birds.yaml", 3, "did you mean 'dataset'"),
     ("wsolpipe run stage=cls_maps dataset=brids.yaml", 3, "did you mean 'birds.yaml'"),
@@ -112,7 +164,7 @@ WRONG = [
     ("wsoltrain select runs=runs/none", 3, "the out= of wsoltrain fit"),
     ("wsoltrain select run=runs/x", 3, "did you mean 'runs'"),
     (f"wsoltrain reproduce table=dmo {MINE}", 3, "did you mean 'demo'"),
-    ("wsoltrain predict checkpoint=runs/none source=photos", 3, "wsoltrain fit writes one"),
+    ("wsoltrain predict checkpoint=runs/none source=photos", 3, "the out= of wsoltrain fit"),
     ("wsoltrain predict source=photos", 3, "add checkpoint="),
     ("wsoltrain report runs=runs/none", 3, "the out= of wsoltrain fit"),
     # a folder where a file is meant, a file where a folder is, the name of something else
@@ -187,6 +239,25 @@ def test_a_slip_of_the_first_hour_is_answered_in_one_message(at_home, capsys, li
     assert "Usage:" not in printed.err
     assert printed.out == ""
     assert "resume with" not in printed.err
+
+
+@pytest.mark.parametrize(("store", "told"), [("lables", "did you mean 'labels'?"), ("photos", "holds other things")])
+def test_doctor_calls_a_store_bad_that_nobody_could_mean(at_home, store, told):
+    found = {item.check: item for item in examine(store)}["store"]
+    assert not found.ok
+    assert told in found.detail
+    assert not (at_home / "lables").exists()
+
+
+def test_doctor_takes_a_store_that_is_there_and_a_new_one(at_home):
+    for store in ("labels", "elsewhere"):
+        assert {item.check: item for item in examine(store)}["store"].ok
+
+
+def test_the_index_of_a_split_is_no_stage_of_arrays(at_home):
+    with pytest.raises(NotFoundError, match="the index of train is a table of rows") as found:
+        open_store("labels")["birds"]["train"]["index"]
+    assert found.value.hint == "…['train'].index().table() reads it"
 
 
 def test_the_command_in_a_hint_is_one_that_works(at_home, capsys):

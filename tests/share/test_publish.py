@@ -151,7 +151,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def test_publishing_again_keeps_the_checksums_of_other_data_sets(team):
-    team.target.mkdir()
+    (team.target / "birds" / "val" / "index" / "0123456789abcdef").mkdir(parents=True)
     other = f"{'0' * 64}  birds/README.md\n"
     (team.target / "checksums.txt").write_text(f"{other}{'1' * 64}  toy/gone\n")
     out(team, ABOUT)

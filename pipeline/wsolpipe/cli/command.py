@@ -89,6 +89,8 @@ class PipelineTable:
             return CLUSTERS
         if source == "action":
             return ("list", "retry", "drop")
+        if source == "key":
+            return ()
         if source == "stage":
             return ["index", *self._registry(given).entries]
         from wsolpipe.images import offers

@@ -12,7 +12,7 @@ from wsolpipe.keys.run_keys import STORE
 KEYS = (STORE, *(key for key in SELECTION_KEYS if key.name in {"dataset", "stages", "split"}))
 
 
-@make_command("explain", keys=KEYS, as_run=False)
+@make_command("explain", keys=KEYS, as_run=False, positional="key")
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Explain why two keys of a stage differ: which parameter, weights file, index column or upstream stage changed.
 

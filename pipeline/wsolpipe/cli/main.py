@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import sys
 
@@ -11,6 +10,7 @@ import click
 
 from wsolpipe import __version__
 from wsolpipe.keys.console import call
+from wsolpipe.keys.program import Program, register_bash
 
 COMMANDS = {
     "run": "Run stages, and whatever they need that is missing.",
@@ -35,35 +35,12 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """Commands by name, each in a module of its own."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"wsolpipe.cli.{cmd_name}")
-        found: click.Command = module.command
-        return found
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from wsolpipe.contract.errors import ConfigError
-            from wsolpipe.contract.nearest import unknown
-
-            raise ConfigError(unknown("command", args[0], COMMANDS), hint="wsolpipe --help")
-        return super().resolve_command(ctx, args)
-
-
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Program,
+    listed=COMMANDS,
+    package="wsolpipe.cli",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="wsolpipe")
 def cli() -> None:
     """Pseudo-labels for weakly supervised object localization.
@@ -84,9 +61,7 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look through every installed package
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps what it once took: memory would grow
     if "_WSOLPIPE_COMPLETE" in os.environ:
-        from wsolpipe.keys.bash import register
-
-        register()
+        register_bash()
     sys.exit(call(cli, "wsolpipe", sys.argv[1:]))
 
 

@@ -22,7 +22,7 @@ ABOUT = (
 KEYS = (
     Key(
         "to",
-        kinds.file("folder or URL"),
+        kinds.filled(kinds.file(kinds.STORE)),
         "where they go: a folder, s3://bucket/folder, gs://, az:// or hf://datasets/owner/name",
     ),
     STORE,

@@ -13,7 +13,7 @@ from wsolpipe.keys.run_keys import STORE
 KEYS = (
     Key(
         "from",
-        kinds.file("folder or URL"),
+        kinds.filled(kinds.file(kinds.STORE)),
         "where they are: a folder, s3://bucket/folder, gs://, az://, hf://datasets/owner/name or https://host/folder",
     ),
     STORE,

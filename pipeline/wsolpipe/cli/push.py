@@ -11,7 +11,7 @@ from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import STORE
 
 KEYS = (
-    Key("to", kinds.file("folder or URL"), "where they go: a folder or s3://bucket/folder"),
+    Key("to", kinds.filled(kinds.file(kinds.STORE)), "where they go: a folder or s3://bucket/folder"),
     STORE,
     *SELECTION_KEYS,
     CHECK,

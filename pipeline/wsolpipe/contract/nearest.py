@@ -68,6 +68,8 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     names = sorted(set(valid))
     listed = f"Valid: {', '.join(names) or 'none'}"
     if len(names) > MOST_LISTED:
+        part = sorted((name for name in names if given and given.lower() in name.lower()), key=len)
         close = difflib.get_close_matches(given, names, n=6, cutoff=CUTOFF) if len(given) <= LONGEST else []
+        close = part[:6] or close
         listed = f"Near: {', '.join(close)}" if close else f"There are {len(names):,}, none of a name like it"
     return f"unknown {kind} {shorten(given)!r}{guess(given, names) or '.'} {listed}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.errors import ConfigError, NotFoundError
 from wsolpipe.contract.making import NAME_A_KEY, run_command
 from wsolpipe.contract.nearest import shorten
+from wsolpipe.contract.reader import guess_store, open_store
 from wsolpipe.engine.graph import resolve
 from wsolpipe.evaluate.results import newest_index, require_complete
 from wsolpipe.evaluate.rows import list_rows, rows_of_index
@@ -37,6 +38,8 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
     """
     command = SessionResults(session).command(stage, split)
     name = session.dataset.name
+    if guess_store(session.config.store) and not session.store.holds_results():
+        open_store(session.config.store)  # raises: the store beside it was meant
     if name not in session.store.datasets() or split not in session.store[name].splits():
         msg = f"store {session.config.store} holds no {split} split of {name}"
         raise NotFoundError(msg, hint=command)

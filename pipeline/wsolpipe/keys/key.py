@@ -17,6 +17,26 @@ if TYPE_CHECKING:
     from wsolpipe.keys.kinds import Kind
 
 
+MEANT = {
+    "backbone": "network net arch architecture encoder model_name",
+    "batch": "batch_size batchsize bs batch-size",
+    "checkpoint": "model weights ckpt run",
+    "dataset": "data data_set input",
+    "device": "gpu gpus cuda accelerator",
+    "epochs": "num_epochs n_epochs max_epochs",
+    "limit": "max_rows n num head",
+    "lr": "learning_rate learning-rate",
+    "optimiser": "optimizer optim",
+    "out": "output output_dir out_dir outdir save save_dir dest",
+    "schedule": "scheduler lr_schedule",
+    "size": "image_size img_size imgsz resolution input_size",
+    "source": "images input photos folder path",
+    "store": "output output_dir out labels results",
+    "workers": "num_workers jobs processes n_jobs threads",
+}
+"""Key -> names that other tools have for it, for the suggestion beside an unknown key."""
+
+
 @dataclass(frozen=True)
 class Key:
     """One line of the table of keys.
@@ -52,6 +72,10 @@ class Key:
         ConfigError
             If the text is not of this key's kind; names the nearest of the choices.
         """
+        if not text.strip() and self.kind.filled:
+            instead = f" for {self.otherwise}" if self.otherwise else ""
+            msg = f"{self.name}= is empty"
+            raise ConfigError(msg, hint=f"name a {self.kind.name}, or leave {self.name}= out{instead}")
         if text.lower() in NULL and (self.kind.null or self.default is None):
             return None
         try:
@@ -108,7 +132,10 @@ def unknown_key(name: str, known: Iterable[str], *, hint: str | None = None) -> 
     >>> unknown_key("datset", ["dataset", "store"]).message
     "unknown key 'datset'; did you mean 'dataset'?"
     """
-    msg = f"unknown key {shorten(name)!r}{guess(name, known, cutoff=0.6)}"
+    known = list(known)
+    meant = next((key for key, words in MEANT.items() if name.lower() in words.split() and key in known), None)
+    near = f"; did you mean {meant!r}?" if meant else guess(name, known, cutoff=0.6)
+    msg = f"unknown key {shorten(name)!r}{near}"
     return ConfigError(msg, hint=hint or "the same command with --help lists its keys")
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 NULL = frozenset({"", "null", "none", "~"})
 """Texts that mean no value."""
 FLAG = ("true", "false")
+STORE = "folder or URL"
+"""Name of the kind of keys that take a store."""
 MOST_BYTES = 255
 """Bytes of a name of a file, or of anything that names a folder of a store."""
 _DIGITS = 18
@@ -50,6 +52,8 @@ class Kind:
         Whether several values may be given, with commas between them.
     null : bool
         Whether `NULL` means no value.
+    filled : bool
+        Whether an empty text is refused, as a shell gives for a variable that is not set.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Kind:
     files: bool = False
     listed: bool = False
     null: bool = False
+    filled: bool = False
 
 
 def integer(least: int | None = None, most: int | None = None) -> Kind:
@@ -153,3 +158,8 @@ def list_of(kind: Kind) -> Kind:
 def or_null(kind: Kind) -> Kind:
     """A kind that may also be ``null``."""
     return replace(kind, name=f"{kind.name}, or null", null=True)
+
+
+def filled(kind: Kind) -> Kind:
+    """A kind of which an empty text is refused."""
+    return replace(kind, filled=True)

@@ -11,8 +11,8 @@ STORE_OTHERWISE = f"$WSOLPIPE_STORE, else {DEFAULT_STORE}"
 
 STAGE = Key("stage", kinds.list_of(kinds.name("name of a stage", source="stage")), "stages to make or to look at", ())
 DATASET = Key("dataset", kinds.file("name or YAML file", source="dataset"), "data set: a name in data/, or a YAML file")
-STORE = Key("store", kinds.file("folder or URL"), "where labels are kept", otherwise=STORE_OTHERWISE)
-_SPLITS = kinds.list_of(kinds.name("name of a split", source="split"))
+STORE = Key("store", kinds.filled(kinds.file(kinds.STORE)), "where labels are kept", otherwise=STORE_OTHERWISE)
+_SPLITS = kinds.filled(kinds.list_of(kinds.name("name of a split", source="split")))
 SPLIT = Key("split", _SPLITS, "splits to work on", (), otherwise="all splits")
 ROOT = Key("root", kinds.file("folder"), "folder of the image files, instead of the one in the YAML")
 ROWS = Key("rows", kinds.text("start:stop"), "only these rows of each split, from 0, stop left out", unit="rows")

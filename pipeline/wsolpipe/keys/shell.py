@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from wsolpipe.contract.errors import ConfigError, WsolError
+from wsolpipe.contract.nearest import shorten
+from wsolpipe.keys.kinds import FLAG, STORE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     Offer = tuple[str, str]
 
 _WORDS = "wsolpipe.words"
+MOST_MEANT = 4
+"""Keys that an error offers for a file or folder without a key."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,11 @@ class Section:
 
 class Table(Protocol):
     """Where a command's keys come from; asked anew with the words of each call."""
+
+    @property
+    def positional(self) -> str:
+        """Source of words without ``=``, such as ``stage``; empty where the command takes none."""
+        ...
 
     def sections(self, given: Mapping[str, str]) -> Iterable[Section]:
         """Keys to show in ``--help`` beside these words, such as those of the stage that is named."""
@@ -71,9 +82,21 @@ class KeyCommand(click.Command):
         self.table = table
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words, for a ``--help`` anywhere among them."""
+        """Keep the words, for a ``--help`` anywhere among them, and refuse those without ``=``.
+
+        Raises
+        ------
+        ConfigError
+            If a word has no key, and this command takes none without; says which key it belongs to.
+        """
         ctx.meta[_WORDS] = [word for word in args if not word.startswith("-")]
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing and not self.table.positional:
+            given = ctx.params["words"]
+            for word in given:
+                if "=" not in word:
+                    raise without_key(word, self.table, pairs(given))
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the keys, then the options."""
@@ -84,6 +107,36 @@ class KeyCommand(click.Command):
                 if section.keys:
                     formatter.write_dl([(f"{key.name}=", describe(key)) for key in section.keys], col_max=24)
         super().format_options(ctx, formatter)
+
+
+def without_key(word: str, table: Table, given: Mapping[str, str]) -> ConfigError:
+    """Return the error for a word without ``=``: the keys of the command that take such a value."""
+    keys = [key for key in table.names(given, "") if not isinstance(key, str) and key.name not in given]
+    meant = [f"{word}={'true' if key.kind.choices == FLAG else '…'}" for key in keys if key.name == word]
+    meant = meant or [f"{key.name}={word}" for key in keys if _takes(table, key, word, given)]
+    if not meant and os.path.lexists(word):
+        meant = [f"{key.name}={word}" for key in keys if key.kind.files][:MOST_MEANT]
+    hint = f"write {' or '.join(meant)}" if meant else "write key=value"
+    msg = f"{shorten(word)!r} is not of the form key=value"
+    return ConfigError(msg, hint=f"{hint}; the same command with --help lists its keys")
+
+
+def _takes(table: Table, key: Key, word: str, given: Mapping[str, str]) -> bool:
+    """Whether a value is one that a key is known to take."""
+    if key.kind.choices == FLAG:
+        return False
+    if key.kind.source == "dataset" and word.endswith((".yaml", ".yml")):
+        return True
+    if key.kind.name == STORE:
+        from wsolpipe.contract.reader import Store
+
+        return Path(word).is_dir() and Store(word).holds_results()
+    try:
+        known = table.look_up(key.kind.source, given) if key.kind.source else ()
+    except (WsolError, OSError):
+        known = ()
+    parts = word.split(",") if key.kind.listed else [word]
+    return all(part in (*key.kind.choices, *key.kind.offers, *known) for part in parts)
 
 
 def words_argument(metavar: str = "[KEY=VALUE]…") -> click.Argument:
@@ -124,8 +177,6 @@ def pairs(words: Iterable[str]) -> dict[str, str]:
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     from click.shell_completion import CompletionItem
-
-    from wsolpipe.contract.errors import WsolError
 
     table: Table = ctx.command.table  # type: ignore[attr-defined]
     before = list(ctx.params.get("words") or ())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.base import require_first_wins
+from wsolpipe.contract.reader import check_place
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.engine.graph import resolve
@@ -69,6 +70,7 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
     session = Session.open(settle_end(config) if find_cluster(config.cluster).workers == "here" else config)
     if find_cluster(config.cluster).workers == "here" and config.device != "auto":
         session.device()  # a device that is missing is reported before anything is indexed
+    check_place(config.store)
     require_first_wins(session.backend)
     late = threading.Event()
 

@@ -93,7 +93,7 @@ def configuration(name: str, *, required: bool = True) -> Record | None:
     if known is None:
         if not required:
             return None
-        near = timm.list_models(f"{name.partition('.')[0]}*", pretrained=True)
+        near = timm.list_models(f"*{name.partition('.')[0]}*", pretrained=True)
         msg = unknown("pretrained timm model", name, near or timm.list_models(f"{name[:4]}*", pretrained=True))
         raise WeightsError(msg, hint="or give a file: weights=FILE")
     record = Record(

@@ -20,7 +20,7 @@ from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
-from wsolpipe.contract.reader import open_store
+from wsolpipe.contract.reader import check_place, open_store
 from wsolpipe.engine import zarr_metadata
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.markers import GC, REPAIR, TRANSFER, is_marked, marked
@@ -135,6 +135,7 @@ def push(store: str, to: str, wanted: Selection, **how: Any) -> Result:
         If a store is out of reach, there is none at `store`, `to` is the same store or not writable, or `wanted` names
         what is not there.
     """
+    check_place(to)
     target = open_backend(to)
     return Transfer(open_store(store).backend, target, wanted, Trust(), newer=True, **how).run()
 
@@ -156,6 +157,7 @@ def pull(source: str, store: str, wanted: Selection, *, trust: str | None = None
         names what is not there.
     """
     origin = open_store(source).backend
+    check_place(store)
     return Transfer(origin, open_backend(store), wanted, Trust.of(origin, trust), **how).run()
 
 

@@ -168,7 +168,7 @@ def test_a_store_of_somebody_else_writes_nothing_outside_of_the_folder(tiny, tmp
         ("export", ["top=0"], "integer, at least 1"),
         ("export", ["key=0123"], "is not made with key 0123"),
         ("import", [], "needs in="),
-        ("import", ["in=nothing.json"], "no file or folder nothing.json"),
+        ("import", ["in=nothing.json"], "nothing.json does not exist"),
         ("import", ["format=png", "in=x"], "unknown format 'png'"),
         ("import", ["stage=proposals", "in=x"], "not made of boxes that are taken in"),
         ("import", ["split=train", "in=x"], "unknown split of d 'train'"),

@@ -33,10 +33,13 @@ class TrainerTable:
         Of this command.
     recipe : bool
         Whether it takes the keys of a recipe too.
+    positional : str
+        Empty: no word is taken without its key.
     """
 
     keys: tuple[Key, ...]
     recipe: bool
+    positional: str = ""
 
     def sections(self, given: Mapping[str, str]) -> Iterator[Section]:
         """Own keys, then those of the recipe that is named."""
@@ -64,6 +67,10 @@ class TrainerTable:
             from wsoltrain.selection.paper_tables import known_tables
 
             return known_tables()
+        if source == "cluster":
+            from wsolpipe.engine.clusters import CLUSTERS
+
+            return CLUSTERS
         from wsolpipe.images import offers
 
         return {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import guess_path, shorten
 from wsoltrain.methods.base import Task
 from wsoltrain.methods.registry import METHODS
 from wsoltrain.training import checkpoint
@@ -94,9 +95,12 @@ def checkpoint_file(named: str) -> Path:
     Raises
     ------
     ConfigError
-        If the folder holds none of them, or several.
+        If nothing has that name, or the folder holds none of them, or several.
     """
     path = Path(named)
+    if not path.exists():
+        msg = f"no checkpoint at {shorten(named)}{guess_path(path)}"
+        raise ConfigError(msg, hint="name a run's folder, the out= of wsoltrain fit, or best-….safetensors in it")
     if not path.is_dir():
         return path
     found = sorted(path.glob("best-*.safetensors"))

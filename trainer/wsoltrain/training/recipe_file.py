@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.nearest import guess, shorten, unknown
 from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.key import unknown_key
 from wsolpipe.keys.safe_yaml import read_yaml
@@ -166,6 +166,10 @@ def lay_over(keys: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     ConfigError
         If a changed key is unknown; names the nearest one.
     """
+    if "model" in changes and changes["model"] not in METHODS:
+        name = shorten(str(changes["model"]))
+        msg = f"model={name}: a recipe's network is its backbone{guess(name, METHODS.names())}"
+        raise ConfigError(msg, hint=f"write backbone={name}; method= names how it is trained")
     laid, changes = renamed(keys), renamed(changes)
     known = recipe_type(_method(laid | changes)).model_fields
     if changes.get("sampler", laid.get("sampler")) != laid.get("sampler"):
