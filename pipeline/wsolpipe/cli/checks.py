@@ -157,12 +157,11 @@ def _is_whole(path: Path) -> bool:
 
 
 def _store(store: str) -> Found:
-    from wsolpipe.contract.backends.opening import open_backend
-    from wsolpipe.contract.reader import Store, check_place, guess_store
+    from wsolpipe.contract.backends.opening import check_place, guess_store, holds_results, open_backend
 
     backend = open_backend(store)
     check_place(store)
-    if (near := guess_store(store)) and not Store(store).holds_results():
+    if (near := guess_store(store)) and not holds_results(backend):
         return False, f"no store at {store}{near}", "name the one that is meant with store="
     fresh = _folder(store) is not None and not _folder(store).exists()  # type: ignore[union-attr]
     try:

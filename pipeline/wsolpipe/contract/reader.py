@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from wsolpipe.contract.arrays import ArrayView, Named
-from wsolpipe.contract.backends.filesystem import LocalBackend
-from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.contract.backends.opening import guess_store, holds_results, open_backend
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import ConfigError, NotFoundError, TornShardError
-from wsolpipe.contract.layout import Shards, is_key, shard_of, split_folder, stage_folder, subfolders
+from wsolpipe.contract.errors import NotFoundError, TornShardError
+from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
 from wsolpipe.contract.making import missing_stage, run_command
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
-from wsolpipe.contract.nearest import guess, nearest, shorten
+from wsolpipe.contract.nearest import guess, shorten
 from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.records import read_manifest, read_record
@@ -25,6 +23,7 @@ from wsolpipe.contract.schema import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import pyarrow as pa
     from PIL.Image import Image
@@ -60,33 +59,6 @@ def open_store(url: str) -> Store:
     raise NotFoundError(msg, hint=None if near else hint)
 
 
-def guess_store(url: str) -> str:
-    """Return ``; did you mean 'NAME'?`` with the nearest store of the same folder, empty where none is near."""
-    path = Path(url)
-    try:
-        near = [entry for entry in path.parent.iterdir() if entry.is_dir() and nearest(path.name, [entry.name])]
-    except OSError:
-        return ""
-    stores = [entry.name for entry in near if entry.name != path.name and Store(str(entry)).holds_results()]
-    return guess(path.name, stores)
-
-
-def check_place(url: str) -> None:
-    """Refuse to begin a store in a folder that holds other things, such as photographs.
-
-    Raises
-    ------
-    ConfigError
-        If the folder holds files or folders of other kinds, and nothing that a stage made; hidden ones do not count.
-    """
-    store = Store(url)
-    if not isinstance(store.backend, LocalBackend) or store.holds_results():
-        return
-    if held := store.backend.names(""):
-        msg = f"{url} holds other things, such as {held[0]}, and nothing that a stage made: labels would go among them"
-        raise ConfigError(msg, hint="name a new or empty folder with store=, such as store=wsol-store")
-
-
 @dataclass(frozen=True)
 class Store(Named, Keyed):
     """A store by its URL; ``store[dataset][split][stage][array][rows]`` reads."""
@@ -104,13 +76,8 @@ class Store(Named, Keyed):
         return set()
 
     def holds_results(self) -> bool:
-        """Whether there is a folder of any stage, finished or under way: what tells a store from another folder."""
-        return any(
-            any(map(is_key, subfolders(self.backend.names(f"{dataset}/{part}/{stage}"))))
-            for dataset in self.datasets()
-            for part in subfolders(self.backend.names(dataset))
-            for stage in subfolders(self.backend.names(f"{dataset}/{part}"))
-        )
+        """As `wsolpipe.contract.backends.opening.holds_results`."""
+        return holds_results(self.backend)
 
     def datasets(self) -> list[str]:
         """Names of the data sets in this store."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.backends.opening import guess_store
 from wsolpipe.contract.errors import ConfigError, NotFoundError
 from wsolpipe.contract.making import NAME_A_KEY, run_command
 from wsolpipe.contract.nearest import shorten
-from wsolpipe.contract.reader import guess_store, open_store
+from wsolpipe.contract.reader import open_store
 from wsolpipe.engine.graph import resolve
 from wsolpipe.evaluate.results import newest_index, require_complete
 from wsolpipe.evaluate.rows import list_rows, rows_of_index

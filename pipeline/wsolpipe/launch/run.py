@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.base import require_first_wins
-from wsolpipe.contract.reader import check_place
+from wsolpipe.contract.backends.opening import check_place
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.engine.graph import resolve

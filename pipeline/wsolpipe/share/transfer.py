@@ -16,11 +16,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
-from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.contract.backends.opening import check_place, open_backend
 from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
-from wsolpipe.contract.reader import check_place, open_store
+from wsolpipe.contract.reader import open_store
 from wsolpipe.engine import zarr_metadata
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.markers import GC, REPAIR, TRANSFER, is_marked, marked

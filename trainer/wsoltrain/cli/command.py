@@ -68,9 +68,7 @@ class TrainerTable:
 
             return known_tables()
         if source == "cluster":
-            from wsolpipe.engine.clusters import CLUSTERS
-
-            return CLUSTERS
+            return ()
         from wsolpipe.images import offers
 
         return {

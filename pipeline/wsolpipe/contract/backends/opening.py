@@ -9,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.layout import is_key, subfolders
+from wsolpipe.contract.nearest import guess, nearest
 
 if TYPE_CHECKING:
     from wsolpipe.contract.backends.base import Backend
@@ -80,3 +82,40 @@ def open_remote(url: str) -> ObjectBackend:
     from wsolpipe.contract.backends.http import HttpBackend
 
     return HttpBackend(url, cache)
+
+
+def holds_results(backend: Backend) -> bool:
+    """Whether there is a folder of any stage, finished or under way: what tells a store from another folder."""
+    return any(
+        any(map(is_key, subfolders(backend.names(f"{dataset}/{part}/{stage}"))))
+        for dataset in subfolders(backend.names(""))
+        for part in subfolders(backend.names(dataset))
+        for stage in subfolders(backend.names(f"{dataset}/{part}"))
+    )
+
+
+def guess_store(url: str) -> str:
+    """Return ``; did you mean 'NAME'?`` with the nearest store of the same folder, empty where none is near."""
+    path = Path(url)
+    try:
+        near = [entry for entry in path.parent.iterdir() if entry.is_dir() and nearest(path.name, [entry.name])]
+    except OSError:
+        return ""
+    stores = [entry.name for entry in near if entry.name != path.name and holds_results(LocalBackend(entry))]
+    return guess(path.name, stores)
+
+
+def check_place(url: str) -> None:
+    """Refuse to begin a store in a folder that holds other things, such as photographs.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds files or folders of other kinds, and nothing that a stage made; hidden ones do not count.
+    """
+    backend = open_backend(url)
+    if not isinstance(backend, LocalBackend) or holds_results(backend):
+        return
+    if held := backend.names(""):
+        msg = f"{url} holds other things, such as {held[0]}, and nothing that a stage made: labels would go among them"
+        raise ConfigError(msg, hint="name a new or empty folder with store=, such as store=wsol-store")
