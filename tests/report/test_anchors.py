@@ -1,4 +1,4 @@
-"""Anchors in the report: from the artifact of a real store, both Gram matrices and both t-SNE; names escaped."""
+"""Anchors in the report: from the artifact of a real store, cosines and the classes most alike."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from click.testing import CliRunner
 
 from wsolpipe.cli import run
 from wsolpipe.contract.reader import open_store
-from wsolpipe.pages.plot_files import save_plots
 from wsolpipe.report.material import Material
-from wsolpipe.report.sections.anchors import SECTION, _one
+from wsolpipe.report.sections.anchors import SECTION, _cosines
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +29,14 @@ def test_anchors_before_and_after_are_shown(store):
     assert after["largest"] < 1e-5
     assert before["gram"].startswith("data:image/png;base64,")
     assert before["gram"] != after["gram"]
-    assert before["points"].count("<circle") == 8
-    assert "mushroom" in after["points"]
+    assert "mushroom" in {name for pair in before["pairs"] for name in pair[:2]}
 
 
-def test_the_maps_of_classes_are_written_as_files(store, tmp_path):
-    plots = SECTION.plots(Material(store, "demo", "val", index=None))
-    paths = save_plots(tmp_path, plots)
-    assert [path.name for path in paths if path.suffix == ".svg"] == ["plain.svg", "anchors.svg"]
-    assert {path.suffix for path in paths} == {".svg", ".pdf", ".png"}
-    drawn = paths[0].read_text()
-    assert drawn.count("<circle") == 8
-    assert "mushroom" in drawn
-
-
-def test_names_of_classes_are_escaped():
-    points = _one("text vectors", np.eye(3, dtype=np.float32), ["<wren>", "gull", "tern"])["points"]
-    assert "&lt;wren&gt;" in points
-    assert "<wren>" not in points
+def test_the_classes_most_alike_come_first():
+    found = _cosines("anchors", np.array([[1, 0, 0], [0, 2, 0], [0, 1, 1]], np.float32), ["wren", "gull", "tern"])
+    assert found["pairs"][0] == ("gull", "tern", pytest.approx(2**-0.5))
+    assert found["largest"] == pytest.approx(2**-0.5)
+    assert found["mean"] == pytest.approx(2**-0.5 / 3)
 
 
 def test_a_data_set_without_anchors_has_no_such_section(trainable_store):

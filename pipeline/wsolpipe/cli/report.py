@@ -42,7 +42,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from pathlib import Path
 
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.pages.plot_files import save_plots
+    from wsolpipe.pages.charts import save_plots
     from wsolpipe.report.material import gather
     from wsolpipe.report.page import page_plots
     from wsolpipe.report.write import write_report

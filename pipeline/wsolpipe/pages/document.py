@@ -62,9 +62,7 @@ def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | N
     environment = open_environment()
     from markupsafe import Markup
 
-    from wsolpipe.pages.charts import DASH_RULES
-
-    style = "\n".join([_file("style.css"), DASH_RULES, *(part.style for part in parts if part.style)])
+    style = "\n".join([_file("style.css"), *(part.style for part in parts if part.style)])
     script = "\n" + _file("browse.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     body = [{"name": part.name, "title": part.title, "html": Markup(part.html)} for part in parts]  # escaped before

@@ -10,8 +10,7 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.writing import reason
 from wsolpipe.evaluate.map_scores import BINS
-from wsolpipe.pages.charts import PER_CENT, Curve, Plot, Series, style_of
-from wsolpipe.pages.plot_files import save_plots
+from wsolpipe.pages.charts import Curve, Plot, histogram, reached, save_plots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,12 +30,8 @@ def curve_rows(evaluated: Evaluated) -> list[dict[str, float]]:
     of 0, 0.01 …, with the share of rows that reach it.
     """
     if evaluated.maps is None:
-        levels = np.linspace(0, 1, 101)
-        shares = {name: _reached(values, levels) for name, values in evaluated.ious.items()}
-        return [
-            {"iou": float(level), **{name: float(share[place]) for name, share in shares.items()}}
-            for place, level in enumerate(levels)
-        ]
+        shares = {name: reached(name, values).y.tolist() for name, values in evaluated.ious.items()}
+        return [{"iou": n / 100, **{name: share[n] for name, share in shares.items()}} for n in range(101)]
     rows = evaluated.maps.boxes.curve_rows()
     if evaluated.maps.pixels is not None:
         curves = evaluated.maps.pixels.curves()
@@ -44,11 +39,6 @@ def curve_rows(evaluated: Evaluated) -> list[dict[str, float]]:
         for place, row in enumerate(rows):
             row |= {name: float(curves[stored][place]) for name, stored in named.items()}
     return rows
-
-
-def _reached(values: Array, levels: Array) -> Array:
-    shares: Array = 1 - np.searchsorted(np.sort(values), levels, side="left") / max(len(values), 1)
-    return shares
 
 
 def write_csv(path: Path, found: Sequence[Evaluated]) -> None:
@@ -75,12 +65,12 @@ def write_csv(path: Path, found: Sequence[Evaluated]) -> None:
 def write_plots(folder: Path, evaluated: Evaluated) -> list[Path]:
     """Write accuracy against tau, an IoU histogram and precision-recall, as far as there is something to draw.
 
-    Each as SVG, and as PDF (fonts embedded) and PNG where matplotlib is installed.
+    Each as SVG, PDF and PNG, with its values as CSV.
 
     Raises
     ------
     ConfigError
-        If the folder cannot be written.
+        If the folder cannot be written, or matplotlib is not installed.
     """
     figures = evaluated.figures
     subject = "-".join(str(figures[name]) for name in ("stage", "key", "split") if name in figures)
@@ -94,18 +84,15 @@ def _map_plots(scores: MapScores, tau: float | None) -> dict[str, Plot]:
     if scores.boxes.rows_scored and tau is not None:
         names = {"largest 0.5": "MaxBoxAcc", "all 0.3": "V2 at 0.3", "all 0.7": "V2 at 0.7", "largest iou": "mean IoU"}
         every = np.arange(scores.boxes.thresholds) / scores.boxes.thresholds
-        curves = [
-            Curve(style_of(number), label, every, scores.boxes.curve(name))
-            for number, (name, label) in enumerate(names.items())
-        ]
+        curves = [Curve(label, scores.boxes.curve(name), every) for name, label in names.items()]
         drawn["accuracy"] = Plot("Accuracy against threshold", "threshold", curves)
         middles = (np.arange(BINS) + 0.5) / BINS
-        ious = Series("first", f"box at threshold {tau:.3f}", np.repeat(middles, scores.ious_at(tau)))
-        drawn["iou"] = Plot("Rows by IoU", "IoU, per cent", [ious], "histogram", PER_CENT)
+        ious = histogram(f"box at threshold {tau:.3f}", np.repeat(middles, scores.ious_at(tau)), far=100)
+        drawn["iou"] = Plot("Rows by IoU", "IoU, per cent", [ious], "steps", far=100)
     if scores.pixels is not None:
         found = scores.pixels.curves()
-        curve = Curve("second", "pixels of all images", found["recall"], found["precision"])
-        drawn["precision"] = Plot("Precision against recall", "recall, per cent", [curve], span=PER_CENT)
+        curve = Curve("pixels of all images", found["precision"], 100 * found["recall"], "otsu")
+        drawn["precision"] = Plot("Precision against recall", "recall, per cent", [curve], far=100)
     return drawn
 
 
@@ -117,11 +104,13 @@ def _box_plots(evaluated: Evaluated) -> dict[str, Plot]:
         "mask_iou": "mask",
         "mask_iou_centre": "centred box",
     }
-    known = [name for name in names if len(evaluated.ious.get(name, ()))]
-    series = [Series(style_of(number), names[name], evaluated.ious[name]) for number, name in enumerate(known)]
-    if not series:
+    known = {names[name]: evaluated.ious[name] for name in names if len(evaluated.ious.get(name, ()))}
+    if not known:
         return {}
+    ends = dict.fromkeys((next(iter(known)), list(known)[-1]))
+    columns = [histogram(label, known[label], far=100) for label in ends]
+    shares = [reached(label, values) for label, values in known.items()]
     return {
-        "iou": Plot("Rows by IoU", "IoU, per cent", [series[0], series[-1]], "histogram", PER_CENT),
-        "success": Plot("Rows that reach an IoU", "IoU, per cent", series, "success", PER_CENT),
+        "iou": Plot("Rows by IoU", "IoU, per cent", columns, "steps", far=100),
+        "success": Plot("Rows that reach an IoU", "IoU, per cent", shares, far=100),
     }

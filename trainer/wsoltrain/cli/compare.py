@@ -62,7 +62,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     scored. cluster= trains them elsewhere, all at once; they are scored here. Prints one table with 95 % intervals and
     paired tests, and writes a page of the same images under each, to sort and to filter.
     """
-    from wsolpipe.pages.plot_files import save_plots
+    from wsolpipe.pages.charts import save_plots
     from wsoltrain.pages.compare_page import page_plots
 
     rest, profile = split_site(words)

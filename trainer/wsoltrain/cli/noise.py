@@ -49,7 +49,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     from wsolpipe.evaluate.results import StoreResults
     from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.images.dataset import load_dataset
-    from wsolpipe.pages.plot_files import save_plots
+    from wsolpipe.pages.charts import save_plots
     from wsoltrain.selection.noise_study import study_noise
 
     values = read_keys(words, KEYS)

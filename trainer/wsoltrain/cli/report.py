@@ -45,7 +45,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     """
     from wsolpipe.metrics.protocol import annotator_of, metric_of, read_runs
     from wsolpipe.metrics.protocol import select as choose
-    from wsolpipe.pages.plot_files import save_plots
+    from wsolpipe.pages.charts import save_plots
     from wsoltrain.pages.run_page import page_plots, write_run_page
 
     values = read_keys(words, KEYS)

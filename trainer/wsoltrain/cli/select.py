@@ -55,7 +55,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     cells = protocol_table(runs, annotators=annotators, metric=metric) if tested else []
     files = []
     if values["plots"]:
-        from wsolpipe.pages.plot_files import save_plots
+        from wsolpipe.pages.charts import save_plots
         from wsoltrain.pages.epoch_plots import run_plots
 
         epochs = [run for run in runs if run.run == choice.run.run]

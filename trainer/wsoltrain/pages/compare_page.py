@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsolpipe.pages.cards import render_gallery
-from wsolpipe.pages.charts import PER_CENT, Curve, Plot, draw_figure, style_of
+from wsolpipe.pages.charts import Curve, Plot, draw_figure
 from wsolpipe.pages.document import Part, compose_page, open_environment
 from wsoltrain.pages.method_cards import make_cards, method_gallery
 
@@ -45,17 +45,13 @@ def page_plots(compared: Sequence[Compared]) -> dict[str, Plot]:
     """Every chart of the page by the stem of its file: figures of boxes by threshold, precision and recall of masks."""
     drawn = {}
     for stem, title, name in BY_THRESHOLD if compared[0].scores.boxes.rows_scored else ():
-        curves = []
-        for number, each in enumerate(compared):
-            heights = each.scores.boxes.curve(name)
-            curves.append(Curve(style_of(number), each.name, np.arange(len(heights)) / len(heights), heights))
+        heights = {each.name: each.scores.boxes.curve(name) for each in compared}
+        curves = [Curve(label, shares, np.arange(len(shares)) / len(shares)) for label, shares in heights.items()]
         drawn[f"compare-{stem}"] = Plot(title, "threshold", curves)
-    known = [(each.name, each.scores.pixels.curves()) for each in compared if each.scores.pixels is not None]
-    lines = [
-        Curve(style_of(number), name, found["recall"], found["precision"]) for number, (name, found) in enumerate(known)
-    ]
+    found = {each.name: each.scores.pixels.curves() for each in compared if each.scores.pixels is not None}
+    lines = [Curve(name, each["precision"], 100 * each["recall"]) for name, each in found.items()]
     if lines:
-        drawn["compare-precision"] = Plot("Precision against recall", "recall, per cent", lines, span=PER_CENT)
+        drawn["compare-precision"] = Plot("Precision against recall", "recall, per cent", lines, far=100)
     return drawn
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.metrics.protocol import curve_of, score_of
-from wsolpipe.pages.charts import Curve, Plot, style_of
+from wsolpipe.pages.charts import Curve, Plot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ def run_plots(epochs: Sequence[Run], chosen: Run, metric: Metric) -> dict[str, P
     """
     epochs = sorted(epochs, key=lambda run: run.epoch)
     last = max(1, epochs[-1].epoch)
-    across = np.array([run.epoch for run in epochs]) / last
+    across = np.array([run.epoch for run in epochs])
     known = [_figures(run) for run in epochs]
     heights = {
         name: np.array([_height(figures.get(name), metric) for figures in known])
         for name in dict.fromkeys(name for figures in known for name in figures)
     }
     curves = _curves({name: (across, values) for name, values in heights.items() if np.isfinite(values).any()})
-    plots = {f"epochs-{chosen.run}": Plot(f"{metric} of {chosen.run} by epoch", "epoch", curves, span=last)}
+    plots = {f"epochs-{chosen.run}": Plot(f"{metric} of {chosen.run} by epoch", "epoch", curves, far=last)}
     shown = {}
     for name, entry in _figures(chosen).items() if metric != "PxAP" else ():
         if np.isfinite(_height(entry, metric)) and isinstance(entry, dict) and len(entry["iou"]) > 1:
@@ -70,4 +70,4 @@ def _height(entry: Mapping[str, Any] | float | None, metric: Metric) -> float:
 
 
 def _curves(points: Mapping[str, tuple[Any, Any]]) -> list[Curve]:
-    return [Curve(style_of(number), name, x, y) for number, (name, (x, y)) in enumerate(points.items())]
+    return [Curve(name, y, x) for name, (x, y) in points.items()]

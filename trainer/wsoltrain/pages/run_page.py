@@ -11,7 +11,7 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.metrics.protocol import curve_of, doubts
 from wsolpipe.metrics.protocol_tables import protocol_table
 from wsolpipe.pages.cards import render_gallery
-from wsolpipe.pages.charts import Curve, Plot, draw_figure, style_of
+from wsolpipe.pages.charts import Curve, Plot, draw_figure
 from wsolpipe.pages.document import Part, compose_page, open_environment
 
 if TYPE_CHECKING:
@@ -145,27 +145,22 @@ def page_plots(folder: Path, runs: Sequence[Run], choice: Choice, *, by: str, me
 
 
 def _by_epoch(runs: Sequence[Run], by: str, metric: Metric) -> Plot:
-    last, curves = max(1, *(run.epoch for run in runs)), []
-    for number, name in enumerate(dict.fromkeys(run.run for run in runs)):
+    curves = []
+    for name in dict.fromkeys(run.run for run in runs):
         mine = sorted((run for run in runs if run.run == name), key=lambda run: run.epoch)
         scores = np.array([_best(run.validation.get(by), metric) for run in mine], np.float64) / 100
-        curves.append(Curve(style_of(number), name, np.array([run.epoch for run in mine]) / last, scores))
-    return Plot(f"{metric} on validation by {by}", "epoch", curves, span=last)
+        curves.append(Curve(name, scores, np.array([run.epoch for run in mine])))
+    far = max(1, *(run.epoch for run in runs))
+    return Plot(f"{metric} on validation by {by}", "epoch", curves, far=far)
 
 
 def _by_threshold(run: Run) -> dict[str, Plot]:
     entries = {f"validation, {name}": entry for name, entry in run.validation.items() if isinstance(entry, dict)}
     entries |= {f"test, {name}": entry for name, entry in run.test.items() if isinstance(entry, dict)}
     known = [(name, np.asarray(entry["iou"], np.float64)) for name, entry in entries.items() if "iou" in entry]
-    curves = [
-        Curve(style_of(number), name, np.arange(len(ious)) / len(ious), ious)
-        for number, (name, ious) in enumerate(known)
-    ]
-    return (
-        {"runs-thresholds": Plot("IoU of the chosen epoch against the threshold", "threshold", curves)}
-        if curves
-        else {}
-    )
+    curves = [Curve(name, ious, np.arange(len(ious)) / len(ious)) for name, ious in known]
+    title = "IoU of the chosen epoch against the threshold"
+    return {"runs-thresholds": Plot(title, "threshold", curves)} if curves else {}
 
 
 def find_run(folder: Path, name: str) -> Path | None:
@@ -192,16 +187,14 @@ def _losses(folder: Path, name: str) -> dict[str, Plot]:
         if key not in NOT_LOSSES and not key.startswith("count ")
     ]  # fmt: skip
     curves = []
-    for number, key in enumerate(losses):
-        mine = [(line["step"], float(line[key])) for line in steps if key in line]
-        values = np.array([value for _, value in mine])
-        top = max(float(np.abs(values).max()), 1e-12)
-        places = np.array([step for step, _ in mine]) / steps[-1]["step"]
-        curves.append(Curve(style_of(number), f"{key} (highest {top:.3g})", places, values.clip(0) / top))
+    for key in losses:
+        mine = np.array([(line["step"], float(line[key])) for line in steps if key in line])
+        top = max(float(np.abs(mine[:, 1]).max()), 1e-12)
+        curves.append(Curve(f"{key} (highest {top:.3g})", mine[:, 1].clip(0) / top, mine[:, 0]))
     if not curves:
         return {}
     title = "Losses, each as a share of its highest value"
-    return {"runs-losses": Plot(title, "step", curves, span=steps[-1]["step"])}
+    return {"runs-losses": Plot(title, "step", curves, far=steps[-1]["step"])}
 
 
 def _cost(table: Sequence[Mapping[str, Any]]) -> Part:

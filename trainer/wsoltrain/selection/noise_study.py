@@ -16,7 +16,7 @@ from wsolpipe.evaluate.frame import Frame
 from wsolpipe.metrics.cut_boxes import CutBoxes
 from wsolpipe.metrics.protocol import Choice, Run, entry_of, estimate_tau, figures_of_curves, read_runs, select
 from wsolpipe.metrics.protocol_tables import figures_at
-from wsolpipe.pages.charts import Curve, Plot, style_of
+from wsolpipe.pages.charts import Curve, Plot
 from wsoltrain.training.scoreboard import OUTCOMES
 
 if TYPE_CHECKING:
@@ -97,26 +97,22 @@ class Study:
         """Test figures by level, and the share of runs whose epoch is so near to ground truth's."""
         lines = self.lines()
         span, unit = max(1, lines[-1]["noise"]), 1 if self.metric == "iou" else 100
-        across = np.array([line["noise"] for line in lines]) / span
+        across = np.array([line["noise"] for line in lines])
         words = {"mean": "mean", "min": "worst run", "max": "best run"}
         curves = [
-            Curve(style_of(number), label, across, np.array([line["VT"][key] for line in lines]) / unit)
-            for number, (key, label) in enumerate(words.items())
+            Curve(label, np.array([line["VT"][key] for line in lines]) / unit, across) for key, label in words.items()
         ]
-        curves.append(Curve(style_of(3), "chosen run", across, np.array([line["chosen"] for line in lines]) / unit))
-        figure = Plot(f"{self.metric} on test by noise of validation boxes", "noise, per cent", curves, span=span)
+        curves.append(Curve("chosen run", np.array([line["chosen"] for line in lines]) / unit, across))
+        figure = Plot(f"{self.metric} on test by noise of validation boxes", "noise, per cent", curves, far=span)
         noisy = [line["noise"] for line in lines if line["noise"]]
         shown = list(dict.fromkeys((noisy[0], noisy[len(noisy) // 2], noisy[-1])))
         far = max(1, *(distance for percent in shown for distance in self.distances(percent)))
         steps = np.arange(far + 1)
         near = [
-            Curve(
-                style_of(number), f"{percent} %", steps / far,
-                np.mean(np.array(self.distances(percent))[:, None] <= steps, 0),
-            )
-            for number, percent in enumerate(shown)
-        ]  # fmt: skip
-        apart = Plot("Epochs at most so far from ground truth's", "epochs apart", near, span=far)
+            Curve(f"{percent} %", np.mean(np.array(self.distances(percent))[:, None] <= steps, 0), steps)
+            for percent in shown
+        ]
+        apart = Plot("Epochs at most so far from ground truth's", "epochs apart", near, far=far)
         return {"noise-figures": figure, "noise-epochs": apart}
 
 

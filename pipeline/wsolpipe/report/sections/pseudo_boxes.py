@@ -10,7 +10,7 @@ from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.truth import truth_of_index
 from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
-from wsolpipe.pages.charts import PER_CENT, Plot, Series, draw_figure
+from wsolpipe.pages.charts import Curve, Plot, draw_figure, histogram
 from wsolpipe.pages.pictures import Photo, photo
 from wsolpipe.report.material import shards_note
 from wsolpipe.report.page import Section
@@ -63,12 +63,12 @@ def _charts(scores: BoxScores) -> dict[str, Plot]:
     if not len(scores.rows):
         return {}
     known = [step for step in STEPS if scores.figures[step[0]] is not None]
-    steps = Series("top1", "mean IoU", np.array([scores.figures[name] for name, _, _ in known], np.float64))
+    steps = Curve("mean IoU", np.array([scores.figures[name] for name, _, _ in known], np.float64))
     names = [f"{label} ({estimator})" for _, label, estimator in known]
-    ious = Series("top1", "pseudo-box", scores.ious["iou_top1"])
+    ious = histogram("pseudo-box", scores.ious["iou_top1"], bins=10, far=100)
     return {
         "steps": Plot("Step by step", "step", [steps], "bars", names=names),
-        "iou": Plot("Rows by IoU", "IoU with ground truth, per cent", [ious], "histogram", PER_CENT, bins=10),
+        "iou": Plot("Rows by IoU", "IoU with ground truth, per cent", [ious], "steps", far=100),
     }
 
 

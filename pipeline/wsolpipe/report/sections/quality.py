@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.pages.charts import PER_CENT, Curve, Plot, Series, draw_figure
+from wsolpipe.pages.charts import Curve, Plot, draw_figure, histogram, reached
 from wsolpipe.report.page import Section
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ def _plots(material: Material) -> dict[str, Plot]:
         scores = quality.score[quality.shown & ~np.isnan(quality.score)]
         if not len(scores) or scores.max() > 1:
             return {}
-        series = [Series("top1", "score of the first box", scores)]
-        return {"scores": Plot("Distribution of scores", "score", series, "histogram"), **_by_source(material)}
+        column = histogram("score of the first box", scores)
+        return {"scores": Plot("Distribution of scores", "score", [column], "steps"), **_by_source(material)}
     lead = quality.lead
     if lead is None:
         return {}
     shown = dict.fromkeys(name for name in (lead, "best5", "otsu", "centre") if name in quality.ious)
-    series = [Series(name, NAMES[name], quality.ious[name][quality.scored]) for name in shown]
-    pair = [item for item in series if item.style in {lead, "centre"}]
+    values = {name: quality.ious[name][quality.scored] for name in shown}
     bins = 20 if quality.scored.sum() >= 200 else 10
-    iou = "IoU with ground truth, per cent"
+    pair = [histogram(NAMES[name], values[name], bins=bins, far=100, colour=name) for name in (lead, "centre")]
+    every = [reached(NAMES[name], each, colour=name) for name, each in values.items()]
     return {
-        "iou": Plot("Distribution of IoU", iou, pair, "histogram", PER_CENT, bins),
-        "success": Plot("Share of rows at each IoU", "at least this IoU, per cent", series, "success", PER_CENT),
+        "iou": Plot("Distribution of IoU", "IoU with ground truth, per cent", pair, "steps", far=100),
+        "success": Plot("Share of rows at each IoU", "at least this IoU, per cent", every, far=100),
         **_against_threshold(material),
         **_reliability(material),
         **_by_size(material, lead),
@@ -63,7 +63,7 @@ def _against_threshold(material: Material) -> dict[str, Plot]:
     if scores is None:
         return {}
     every = np.arange(scores.boxes.thresholds) / scores.boxes.thresholds
-    curves = [Curve(style, label, every, scores.boxes.curve(name)) for style, label, name in CURVES]
+    curves = [Curve(label, scores.boxes.curve(name), every, style) for style, label, name in CURVES]
     return {"thresholds": Plot(f"{material.map_slots[0].title} map against its threshold", "threshold", curves)}
 
 
@@ -77,8 +77,8 @@ def _reliability(material: Material) -> dict[str, Plot]:
     parts = np.array_split(order, SCORE_BINS)
     scores, ious = quality.score[rows], quality.ious["top1"][rows]
     places = np.array([scores[part].mean() for part in parts])
-    means = Curve("top1", "mean IoU", places, np.array([ious[part].mean() for part in parts]))
-    right = Curve("otsu", "share at IoU 50 or more", places, np.array([(ious[part] >= 0.5).mean() for part in parts]))
+    means = Curve("mean IoU", np.array([ious[part].mean() for part in parts]), places, "top1")
+    right = Curve("share at IoU 50 or more", np.array([(ious[part] >= 0.5).mean() for part in parts]), places, "otsu")
     axis = "score, a tenth of the rows a point"
     return {"reliability": Plot("IoU of first boxes against their score", axis, [means, right])}
 
@@ -89,13 +89,13 @@ def _by_size(material: Material, lead: str) -> dict[str, Plot]:
     groups = [quality.scored & (quality.share >= low) & (quality.share < high) for low, high in SIZES]
     known = [(span, rows) for span, rows in zip(SIZES, groups, strict=True) if rows.any()]
     names = [f"{100 * low:.0f}–{min(100 * high, 100):.0f}\u00a0%" for (low, high), _ in known]
-    series = [
-        Series(name, label, np.array([quality.ious[name][rows].mean() for _, rows in known]))
+    curves = [
+        Curve(label, np.array([quality.ious[name][rows].mean() for _, rows in known]), colour=name)
         for name, label in ((lead, "mean IoU"), ("centre", "centred box"))
     ]
     counts = [int(rows.sum()) for _, rows in known]
     title = "By size of the object"
-    return {"sizes": Plot(title, "share of the image", series, "bars", names=names, counts=counts)} if names else {}
+    return {"sizes": Plot(title, "share of the image", curves, "bars", names=names, counts=counts)} if names else {}
 
 
 def _by_source(material: Material) -> dict[str, Plot]:
@@ -106,14 +106,14 @@ def _by_source(material: Material) -> dict[str, Plot]:
     positions, counts = positions[:MOST_SOURCES], counts[:MOST_SOURCES]
     if not len(positions):
         return {}
-    series = [Series("map", "share of rows", counts / len(given))]
+    curves = [Curve("share of rows", counts / len(given), colour="otsu")]
     if quality.scored.any():
         scored = [quality.scored & (quality.source == position) for position in positions]
         ious = [quality.ious["top1"][rows].mean() if rows.any() else np.nan for rows in scored]
-        series.append(Series("top1", "mean IoU", np.array(ious)))
+        curves.append(Curve("mean IoU", np.array(ious), colour="top1"))
     names = [material.map_name(int(position)) or f"map {position}" for position in positions]
     title = "Which map gave the first box"
-    return {"sources": Plot(title, "map", series, "bars", names=names, counts=counts.tolist())}
+    return {"sources": Plot(title, "map", curves, "bars", names=names, counts=counts.tolist())}
 
 
 SECTION = Section(
