@@ -22,6 +22,7 @@ from wsolpipe.cli.report import command
 from wsolpipe.contract.errors import BadImageError, ConfigError, StoreError, WsolError
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.metrics import largest_box
+from wsolpipe.pages.charts import COLOURS, Curve, Plot, draw_figure, save_plots
 from wsolpipe.pages.cuts import HALF_OPEN
 from wsolpipe.pages.pictures import DRAWN_COLOURS, drawn_picture, edges_picture, heat, photo
 from wsolpipe.report import row_pages
@@ -354,12 +355,11 @@ def test_every_chart_of_the_page_is_written_as_files(example, tmp_path):
     result = CliRunner().invoke(command, [*words, f"plots={tmp_path / 'charts'}", "--json"])
     assert result.exit_code == 0, result.output
     files = [Path(name) for name in json.loads(result.stdout)["plots"]]
-    assert {path.suffix for path in files} == {".svg", ".pdf", ".png"}
+    assert {path.suffix for path in files} == {".svg", ".pdf", ".png", ".csv"}
     page = (example.folder / "store" / "tiny" / "report.html").read_text()
     shown = re.findall(r"<figure><figcaption>(.*?)</figcaption>", page)
-    titles = [
-        re.search(r'class="title"[^>]*>(.*?)</text>', path.read_text())[1] for path in files if path.suffix == ".svg"
-    ]
+    drawn = [path.read_text() for path in files if path.suffix == ".svg"]
+    titles = [title for text in drawn for title in shown if f">{title}</text>" in text]
     assert titles == shown
     assert len(shown) == 6  # of IoU, success, thresholds, scores, sizes and sources
     names = {path.stem.rpartition("-")[2] for path in files}
@@ -367,18 +367,34 @@ def test_every_chart_of_the_page_is_written_as_files(example, tmp_path):
     for path in files:
         if path.suffix == ".svg":
             ElementTree.parse(path)
+    (values,) = (path.read_text().splitlines() for path in files if path.name.endswith("success.csv"))
+    assert values[0] == 'curve,"at least this IoU, per cent",per cent'
+    assert values[1:3] == ["first box,0,100", "first box,1,100"]
 
 
 def test_shares_and_iou_are_in_per_cent_on_every_axis(example):
     html, _ = read(gather(example.config))
-    charts = re.findall(r'<svg class="chart".*?</svg>', html)
-    axes = {re.search(r'class="axis"[^>]*>(.*?)</text>', chart)[1]: chart for chart in charts}
-    for axis, chart in axes.items():
-        ticks = re.findall(r'text-anchor="middle">([\d.]+)</text>', chart)
-        assert ticks == (
-            ["0", "20", "40", "60", "80", "100"] if "IoU" in axis else [f"{at / 5:.1f}" for at in range(6)]
-        )
-    assert sum("per cent" in axis for axis in axes) == 2
+    charts = re.findall(r'<div class="chart" role="img" aria-label="([^"]*)">(.*?)</div>', html, re.S)
+    assert len(charts) == 4
+    for label, drawn in charts:
+        texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+        of_iou = "IoU, per cent" in label or "ground truth, per cent" in label
+        across = [f"{20 * at if of_iou else at / 5:g}" for at in range(6)]
+        assert texts[:6] == across
+        assert all(text.endswith(" %") for text in texts[7:])
+
+
+def test_the_same_chart_has_the_same_bytes_and_the_colours_of_the_page(tmp_path):
+    curves = [Curve(f"line {n}", np.linspace(0, 1, 5) / (n + 1), np.arange(5)) for n in range(9)]
+    plot = Plot("Nine <lines>", "step", curves, far=4)
+    once = draw_figure(plot)
+    assert once == draw_figure(plot)
+    assert "&lt;lines&gt;" in once
+    used = set(re.findall(r"var\(--([^)]*)\)", once))
+    assert used == {*COLOURS, "soft", "rule"} - {"best5", "cut"}
+    assert not re.search("#[0-9a-f]{6}", once.replace("#ffffff", ""))
+    (first, *_), (second, *_) = save_plots(tmp_path / "a", {"x": plot}), save_plots(tmp_path / "b", {"x": plot})
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_page_of_24_large_rows_stays_below_four_megabytes(make_example):

@@ -157,12 +157,8 @@ def _inline(plot: Plot) -> str:
     """A chart as SVG in the colours of the page's style, without a title and legend."""
     sink = io.StringIO()
     _save(_figure(plot, ON_PAGE, bare=True), sink, "svg", plot.title)
-    text = re.sub(
-        r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>| id=\"[a-z]+\S*?_\d+\"|\n",
-        "",
-        sink.getvalue()[sink.getvalue().index("<svg") :],
-        flags=re.S,
-    )
+    dropped = r'<metadata>.*?</metadata>|<defs>\s*<(style|clipPath).*?</defs>| clip-path="\S+"| id="[a-z]+\S*?_\d+"|\n'
+    text = re.sub(dropped, "", sink.getvalue()[sink.getvalue().index("<svg") :], flags=re.S)
     for name, ink in (*COLOURS.items(), ("soft", SOFT), ("rule", RULE)):
         text = text.replace(ink, f"var(--{name})")
     return text
@@ -214,6 +210,8 @@ def _draw_curves(axes: Any, plot: Plot) -> None:
     """Lines or steps; earlier curves lie above later ones."""
     axes.grid(axis="y")
     axes.yaxis.set_major_formatter("{x:g} %")
+    axes.xaxis.set_major_formatter("{x:,.10g}")
+    axes.locator_params("x", nbins=5, integer=plot.far > 1)
     for number, curve in enumerate(plot.curves):
         colour, dash = plot.look(number)
         look = {"label": curve.label, "color": COLOURS[colour], "linestyle": DASHES[dash], "zorder": 40 - number}
