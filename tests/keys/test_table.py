@@ -14,6 +14,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
+import inventory
 import reference
 from wsolpipe.cli.main import COMMANDS as PIPELINE
 from wsolpipe.cli.main import cli as wsolpipe
@@ -237,3 +238,15 @@ def test_modules_of_the_table_import_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert Path(reference.__file__).is_file()
+
+
+def test_the_inventory_names_what_a_later_list_lacks(tmp_path, monkeypatch, capsys):
+    found = sorted(inventory.entries())
+    assert len(found) > 2000
+    assert {"layout folder", "format coco", "method dips", "cluster slurm", "output proposals.boxes"} <= set(found)
+    before = tmp_path / "before.txt"
+    for lines, code, shown in ((found, 0, "nothing differs"), (["layout paper", *found], 1, "- layout paper")):
+        before.write_text("\n".join(lines))
+        monkeypatch.setattr(sys, "argv", ["inventory.py", "--compare", str(before)])
+        assert inventory.main() == code
+        assert capsys.readouterr().out.strip() == shown
