@@ -15,11 +15,11 @@ from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import KeptIous, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.metrics import largest_box
-from wsolpipe.pages.cuts import HALF_OPEN
-from wsolpipe.report import row_pages
+from wsolpipe.pages.cards import HALF_OPEN
+from wsolpipe.report import row_cards
 from wsolpipe.report.material import gather
+from wsolpipe.report.page import write_report
 from wsolpipe.report.quality import cut_ious
-from wsolpipe.report.write import write_report
 
 pytestmark = pytest.mark.browser
 TOP = (255, 90, 46)
@@ -296,8 +296,8 @@ def test_hostile_names_stay_text_and_nothing_is_asked_for(browser, make_example,
 
 
 def test_all_rows_of_many_pages_are_listed_and_lead_to_them(browser, example, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_pages, "ONE_PAGE", 30)
-    monkeypatch.setattr(row_pages, "ROWS", 16)
+    monkeypatch.setattr(row_cards, "ONE_PAGE", 30)
+    monkeypatch.setattr(row_cards, "ROWS", 16)
     out = tmp_path / "many.html"
     write_report(gather(example.config, n=600), out)
     browser.open(out)
@@ -315,7 +315,7 @@ def test_all_rows_of_many_pages_are_listed_and_lead_to_them(browser, example, tm
 
 
 def test_the_list_of_all_rows_is_filtered_by_class_score_and_stage(browser, example, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_pages, "ONE_PAGE", 30)
+    monkeypatch.setattr(row_cards, "ONE_PAGE", 30)
     out = tmp_path / "many.html"
     material = gather(example.config, n=600)
     write_report(material, out)

@@ -24,14 +24,14 @@ def test_clips_are_shown_frame_by_frame_with_their_boxes(make_example, evil):
     material = gather(example.config)
     facts = SECTION.facts(material)
     assert facts is not None
-    assert [strip["name"] for strip in facts["strips"]] == sorted([evil, "second"])
-    long = next(strip for strip in facts["strips"] if strip["name"] == evil)
-    numbers = [frame["number"] for frame in long["frames"]]
+    assert [name for name, _ in facts["strips"]] == sorted([evil, "second"])
+    long = dict(facts["strips"])[evil]
+    numbers = [number for number, _ in long]
     assert len(numbers) == 8
     assert (numbers[0], numbers[-1]) == (0, 9)
     assert numbers == sorted(numbers)
-    assert all(frame["boxes"] for frame in long["frames"])
-    assert long["frames"][0]["truth"]
+    assert all(card.boxes["top"] for _, card in long)
+    assert long[0][1].truth
     page = compose(material)
     assert "clips" in page.sections
     assert evil not in page.html

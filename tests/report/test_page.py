@@ -22,13 +22,12 @@ from wsolpipe.cli.report import command
 from wsolpipe.contract.errors import BadImageError, ConfigError, StoreError, WsolError
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.metrics import largest_box
+from wsolpipe.pages.cards import HALF_OPEN
 from wsolpipe.pages.charts import COLOURS, Curve, Plot, draw_figure, save_plots
-from wsolpipe.pages.cuts import HALF_OPEN
 from wsolpipe.pages.pictures import DRAWN_COLOURS, drawn_picture, edges_picture, heat, photo
-from wsolpipe.report import row_pages
+from wsolpipe.report import row_cards
 from wsolpipe.report.material import gather
-from wsolpipe.report.page import Section, all_sections, compose
-from wsolpipe.report.write import write_report
+from wsolpipe.report.page import Section, all_sections, compose, write_report
 
 VOID = {"meta", "img", "input", "link", "br", "hr"}
 REFERRING = {"src", "href", "xlink:href", "action", "data", "poster", "srcset", "formaction"}
@@ -461,8 +460,8 @@ def test_what_cannot_be_compared_with_is_said(example, beside, kind, told):
 
 
 def test_more_rows_than_one_page_holds_lie_on_pages_that_the_list_leads_to(example, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_pages, "ONE_PAGE", 30)
-    monkeypatch.setattr(row_pages, "ROWS", 16)
+    monkeypatch.setattr(row_cards, "ONE_PAGE", 30)
+    monkeypatch.setattr(row_cards, "ROWS", 16)
     out = tmp_path / "many" / "page.html"
     (out.parent / "page-rows").mkdir(parents=True)
     (out.parent / "page-rows" / "0007.html").write_text("of a longer report")

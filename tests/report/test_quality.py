@@ -17,8 +17,7 @@ from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics.boxes import BoxEvaluation, iou_per_box
 from wsolpipe.report.material import gather
 from wsolpipe.report.page import compose
-from wsolpipe.report.quality import cut_ious
-from wsolpipe.report.sample import choose
+from wsolpipe.report.quality import choose, cut_ious
 
 
 def test_means_are_those_of_the_box_evaluation(example):

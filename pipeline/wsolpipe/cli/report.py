@@ -44,8 +44,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.pages.charts import save_plots
     from wsolpipe.report.material import gather
-    from wsolpipe.report.page import page_plots
-    from wsolpipe.report.write import write_report
+    from wsolpipe.report.page import page_plots, write_report
 
     config, own = configure(words, KEYS)
     if not config.dataset:

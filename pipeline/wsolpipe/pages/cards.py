@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from wsolpipe.pages.cuts import decode_cut
+import numpy as np
+
+from wsolpipe.contract.errors import BadImageError
+from wsolpipe.metrics.boxes import best_iou, centred_box
+from wsolpipe.metrics.maxbox import Convention, largest_boxes
+from wsolpipe.metrics.scaling import SIDE
 from wsolpipe.pages.document import Part, open_environment
-from wsolpipe.pages.pictures import heat_stops
+from wsolpipe.pages.pictures import Photo, heat_stops, photo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+Array = np.ndarray[Any, Any]
+LISTED_BOXES = 5
+THRESHOLDS = 1000
+HALF_OPEN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
+"""Thresholds as the evaluator cuts, boxes half-open; its own box is this one with the far edges clipped to 223."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +40,16 @@ class Box:
     source_name: str = ""
     iou: float | None = None
 
+    @classmethod
+    def of(cls, edges: Array | Sequence[float], **more: Any) -> Box:
+        """The rectangle of half-open edges x0, y0, x1, y1."""
+        x0, y0, x1, y1 = (float(edge) for edge in edges)
+        return cls(x0, y0, x1 - x0, y1 - y0, **more)
+
 
 @dataclass(frozen=True)
 class Layer:
-    """What a switch shows and hides on every card.
+    """A switch that shows and hides something on every card.
 
     Attributes
     ----------
@@ -62,7 +81,7 @@ class Map:
     picture : str
         Data URI, stretched over the image.
     cuts : str
-        Of `wsolpipe.pages.cuts.encode_cuts`; empty where it cannot be cut on the page.
+        Of `encode_cuts`; empty where it cannot be cut on the page.
     """
 
     slot: int
@@ -85,7 +104,7 @@ class Card:
         ``ok``, ``no object``, ``quarantined`` or ``not made``.
     stage, reason : str
         Where and why it was quarantined.
-    iou, best5, centre, score, beside : float or None
+    iou, centre, score, beside : float or None
         Fractions; `beside` is the IoU of the result that it is compared with.
     size : float or None
         Share of the image that its largest object takes.
@@ -111,7 +130,6 @@ class Card:
     stage: str = ""
     reason: str = ""
     iou: float | None = None
-    best5: float | None = None
     centre: float | None = None
     score: float | None = None
     beside: float | None = None
@@ -136,17 +154,59 @@ class Card:
 
     @property
     def words(self) -> str:
-        """What a search for words looks through."""
+        """Text that a search for words looks through."""
         names = [f"{name} {label}" for label, name in self.classes]
         return " ".join([self.image_id, *names, self.status, self.stage, self.reason, f"row {self.row}"]).lower()
 
     def cut_box(self, slot: int, tau: float) -> Box | None:
         """Box of a map at a threshold."""
         cuts = next((each.cuts for each in self.maps if each.slot == slot and each.cuts), None)
-        if cuts is None:
-            return None
-        x0, y0, x1, y1 = decode_cut(cuts, tau).tolist()
-        return Box(x0 * self.width, y0 * self.height, (x1 - x0) * self.width, (y1 - y0) * self.height)
+        return None if cuts is None else Box.of(decode_cut(cuts, tau) * np.tile((self.width, self.height), 2))
+
+
+#: Columns of an index that `make_card` reads.
+COLUMNS = ("image_id", "path", "labels", "width", "height", "orientation", "sha256")
+
+
+def make_card(
+    info: Mapping[str, Any],
+    row: int,
+    *,
+    root: Path | None,
+    how: Photo,
+    class_name: Callable[[int], str],
+    truth: Array | None = None,
+    **more: Any,
+) -> Card:
+    """A card with the photograph, classes and true boxes of a row of an index.
+
+    Parameters
+    ----------
+    info : mapping
+        `COLUMNS` of the row.
+    root : Path or None
+        Folder of the images; None leaves an empty frame.
+    truth : float [M, 4], optional
+        True boxes, xyxy in pixels of the image.
+    more
+        Further fields of `Card`.
+    """
+    width, height = (max(int(info[side] or 0), 1) for side in ("width", "height"))
+    own = np.zeros((0, 4)) if truth is None else truth
+    image, missing = None, ""
+    if root is not None and info["path"]:
+        try:
+            image = photo(root, info["path"], orientation=info["orientation"], sha256=info["sha256"] or None, how=how)
+        except BadImageError as error:
+            missing = error.message
+    given: dict[str, Any] = {
+        "group": "", "image": image, "missing": missing, "truth": [Box.of(box) for box in own],
+        "classes": [(int(label), class_name(int(label))) for label in info["labels"] or []],
+    }  # fmt: skip
+    if len(own):
+        given["centre"] = best_iou(centred_box(width, height), own)
+        given["size"] = float((own[:, 2:] - own[:, :2]).prod(1).max() / (width * height))
+    return Card(row=row, image_id=info["image_id"], width=width, height=height, **{**given, **more})
 
 
 @dataclass(frozen=True)
@@ -176,9 +236,6 @@ class Gallery:
     cut: tuple[int, float] | None = None
 
 
-LISTED_BOXES = 5
-
-
 def render_gallery(gallery: Gallery) -> Part:
     """Cards with their switches.
 
@@ -188,26 +245,32 @@ def render_gallery(gallery: Gallery) -> Part:
         If jinja2 is not installed.
     """
     cards = gallery.cards
-    template = open_environment().get_template("cards.html")
     cuts = {card.address: {each.slot: each.cuts for each in card.maps if each.cuts} for card in cards}
-    from markupsafe import Markup
-
-    html = template.render(
-        gallery=gallery,
-        cards=cards,
-        groups=[name for name in gallery.titles if any(card.group == name for card in cards)],
-        layers=gallery.layers,
-        has_truth=any(card.truth for card in cards),
-        has_scores=any(card.score is not None for card in cards),
-        statuses=sorted({card.status for card in cards}),
-        stages=sorted({card.stage for card in cards if card.stage}),
-        classes=sorted({name or f"class {label}" for card in cards for label, name in card.classes}),
-        listed=LISTED_BOXES,
-        stops=heat_stops(),
-        # Within a script element only "<" could end it.
-        cuts=Markup(json.dumps(cuts, separators=(",", ":")).replace("<", "\\u003c")),
+    html = (
+        open_environment()
+        .get_template("cards.html")
+        .render(
+            gallery=gallery,
+            cards=cards,
+            groups=[name for name in gallery.titles if any(card.group == name for card in cards)],
+            has_truth=any(card.truth for card in cards),
+            has_scores=any(card.score is not None for card in cards),
+            statuses=sorted({card.status for card in cards}),
+            stages=sorted({card.stage for card in cards if card.stage}),
+            classes=sorted({name or f"class {label}" for card in cards for label, name in card.classes}),
+            listed=LISTED_BOXES,
+            stops=heat_stops(),
+            cuts=embed_json(cuts),
+        )
     )
     return Part("gallery", "Rows", html, _style(gallery))
+
+
+def embed_json(values: Any) -> Any:
+    """Values as JSON for a script element, which only "<" could end."""
+    from markupsafe import Markup
+
+    return Markup(json.dumps(values, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _style(gallery: Gallery) -> str:
@@ -230,3 +293,36 @@ def _style(gallery: Gallery) -> str:
         if colour
     ]
     return "\n".join([*groups, *maps, *layers, *lines])
+
+
+def encode_cuts(framed: Array) -> str:
+    """Boxes of the largest contour at the thresholds 0, 0.001 … of a map: what the slider draws is what was measured.
+
+    Parameters
+    ----------
+    framed : float [224, 224]
+        In the evaluator's frame, in 0..1.
+
+    Returns
+    -------
+    str
+        Base64 of six bytes for each box that differs from the one before: number of the first threshold (little
+        endian), x0, y0, x1, y1 in pixels of the frame.
+
+    Raises
+    ------
+    DataError
+        If the map holds NaN or leaves 0..1.
+    """
+    boxes = largest_boxes(framed, thresholds=THRESHOLDS, convention=HALF_OPEN).astype(np.int64)
+    starts = np.concatenate([[0], np.flatnonzero((boxes[1:] != boxes[:-1]).any(axis=1)) + 1])
+    runs = np.concatenate([starts[:, None] % 256, starts[:, None] // 256, boxes[starts]], axis=1)
+    return base64.b64encode(runs.astype(np.uint8).tobytes()).decode("ascii")
+
+
+def decode_cut(cuts: str, tau: float) -> Array:
+    """The box [4] of `encode_cuts` at the threshold next to `tau`, as shares of both sides; zeros for an empty one."""
+    runs = np.frombuffer(base64.b64decode(cuts), np.uint8).reshape(-1, 6).astype(np.int64)
+    starts = runs[:, 0] + 256 * runs[:, 1]
+    place = np.searchsorted(starts, min(round(tau * THRESHOLDS), THRESHOLDS - 1), side="right") - 1
+    return np.asarray(runs[place, 2:] / SIDE)

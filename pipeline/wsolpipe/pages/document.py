@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 import re
+import secrets
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -42,6 +45,17 @@ class Part:
     style: str = ""
 
 
+def render(name: str, heading: str, folder: Path, /, *, template: str = "", **facts: Any) -> Part:
+    """A part from ``<template or name>.html`` of a folder of templates.
+
+    Raises
+    ------
+    ConfigError
+        If jinja2 is not installed.
+    """
+    return Part(name, heading, open_environment(folder).get_template(f"{template or name}.html").render(**facts))
+
+
 def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | None = None, about: str = "") -> str:
     """One HTML file of rendered parts.
 
@@ -70,6 +84,26 @@ def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | N
     return shell.render(
         title=title, parts=body, style=Markup(style), script=Markup(script), digest=digest, home=home, about=about
     )
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page whole or not at all.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(html, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        msg = f"cannot write {path}: {error.strerror}"
+        raise ConfigError(msg, hint="choose another place with out=FILE.html") from error
 
 
 def page_about(html: str) -> str:

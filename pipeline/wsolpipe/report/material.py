@@ -17,8 +17,7 @@ from wsolpipe.engine.session import Session
 from wsolpipe.evaluate.map_sources import map_names
 from wsolpipe.evaluate.results import read_beside
 from wsolpipe.images.video import file_of
-from wsolpipe.report.quality import Quality, measure
-from wsolpipe.report.sample import Pick, choose
+from wsolpipe.report.quality import Pick, Quality, choose, measure
 from wsolpipe.stages.registry import Registry, load_registry
 
 if TYPE_CHECKING:

@@ -1,14 +1,16 @@
-"""The report of a split: a page of sections; every module of `wsolpipe.report.sections` is one of them."""
+"""The report of a split: a page of sections, written whole or not at all; every module of `sections` is one of them."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.pages.document import Part, compose_page, open_environment
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.pages.document import Part, compose_page, open_environment, page_about, write_page
+from wsolpipe.report import row_cards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from wsolpipe.report.material import Material
 
 TEMPLATES = Path(__file__).parent / "templates"
+HEAD = 4096
+"""Characters of a page that hold what it is about."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,8 @@ class Section:
         Material -> variables of the template; None leaves the section out.
     template : str
         Jinja source; empty: ``templates/<name>.html``. Everything that it prints is escaped.
-    style : str
-        CSS that only this section needs.
     draw : callable, optional
-        Material -> the rendered part, or None; instead of facts and template.
+        Material -> rendered parts; instead of facts and template.
     plots : callable, optional
         Material -> the charts that it shows, by the stems of their files.
     """
@@ -50,36 +52,65 @@ class Section:
     order: int
     facts: Callable[[Material], Mapping[str, Any] | None] | None = None
     template: str = ""
-    style: str = ""
-    draw: Callable[[Material], Part | None] | None = None
+    draw: Callable[[Material], list[Part]] | None = None
     plots: Callable[[Material], Mapping[str, Plot]] | None = None
 
-    def render(self, material: Material, environment: Environment) -> Part | None:
-        """This part of the page, None where there is nothing to show."""
+    def render(self, material: Material, environment: Environment) -> list[Part]:
+        """Its parts of the page; nothing where there is nothing to show."""
         if self.draw is not None:
             return self.draw(material)
         facts = self.facts(material) if self.facts else {}
         if facts is None:
-            return None
+            return []
         template = (
             environment.from_string(self.template) if self.template else environment.get_template(f"{self.name}.html")
         )
-        return Part(self.name, self.title, template.render(facts, material=material), self.style)
+        return [Part(self.name, self.title, template.render(facts, material=material))]
 
 
 @dataclass(frozen=True)
 class Page:
-    """A finished page and what is on it."""
+    """A finished page and the names of its parts."""
 
     html: str
     sections: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Written:
+    """A report on disk and its main figures; shares are fractions, None without ground truth.
+
+    `replaced` says what an earlier report in the same file showed, where that was something else.
+    """
+
+    path: str
+    bytes: int
+    dataset: str
+    split: str
+    stage: str | None
+    key: str | None
+    rows: int
+    shown: int
+    quarantined: int
+    rows_scored: int
+    iou_top1: float | None
+    iou_centre: float | None
+    sections: tuple[str, ...]
+    pages: int = 0
+    notes: tuple[str, ...] = ()
+    replaced: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "sections": list(self.sections), "notes": list(self.notes)}
+
+
 def all_sections() -> list[Section]:
     """Every module of `wsolpipe.report.sections` that defines ``SECTION``, in page order."""
     package = importlib.import_module("wsolpipe.report.sections")
-    names = [info.name for info in pkgutil.iter_modules(package.__path__)]
-    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    modules = [
+        importlib.import_module(f"{package.__name__}.{each.name}") for each in pkgutil.iter_modules(package.__path__)
+    ]
     found: list[Section] = [module.SECTION for module in modules if hasattr(module, "SECTION")]
     return sorted(found, key=lambda section: (section.order, section.name))
 
@@ -103,11 +134,75 @@ def compose(material: Material, sections: Sequence[Section] | None = None) -> Pa
     Raises
     ------
     ConfigError
-        If jinja2 is not installed.
+        If jinja2 or matplotlib is not installed.
     """
     environment = open_environment(TEMPLATES)
-    drawn = [section.render(material, environment) for section in (all_sections() if sections is None else sections)]
-    parts = [part for part in drawn if part is not None]
+    shown = all_sections() if sections is None else sections
+    parts = [part for section in shown for part in section.render(material, environment)]
     title = f"{material.dataset} {material.split} – wsolpipe report"
-    html = compose_page(title, parts, about=material.subject)
-    return Page(html, tuple(part.name for part in parts))
+    return Page(compose_page(title, parts, about=material.subject), tuple(part.name for part in parts))
+
+
+def write_report(material: Material, out: Path | None = None) -> Written:
+    """Make the page and write it whole or not at all; over 500 rows also the pages of rows beside it.
+
+    Parameters
+    ----------
+    out : Path, optional
+        Default: ``<store>/<dataset>/report.html``.
+
+    Raises
+    ------
+    ConfigError
+        If `out` cannot be written, or is not given and the store is not a local folder or the rows need pages; if the
+        folder of images holds none of the rows.
+    """
+    material.require_images()
+    backend, name, pages = material.store.backend, f"{material.dataset}/report.html", 0
+    if out is None and len(material.sample) > row_cards.ONE_PAGE:
+        msg = f"n={material.n}: over {row_cards.ONE_PAGE} rows lie on pages beside the report, which need a folder"
+        raise ConfigError(msg, hint="name the file with out=FOLDER/report.html")
+    if out is None and getattr(backend, "local_path", None) is None:
+        msg = f"store {material.store.url} is not a local folder"
+        raise ConfigError(msg, hint="name the file with out=FILE.html")
+    if out is not None and len(material.sample) > row_cards.ONE_PAGE:
+        material = replace(material, pages=f"{out.stem}-rows")
+        pages = _write_pages(material, out.absolute())
+    page = compose(material)
+    data = page.html.encode()
+    path = Path(backend.local_path(name)) if out is None else out.absolute()  # type: ignore[attr-defined]
+    before = _subject(path)
+    if out is None:
+        backend.replace(name, data)
+    else:
+        write_page(path, page.html)
+    view, means = material.boxes or material.maps, material.quality.means()
+    return Written(
+        str(path), len(data), material.dataset, material.split,
+        stage=view.stage if view else None, key=view.key if view else None,
+        rows=len(material.quality.status), shown=len(material.sample), quarantined=len(material.quarantined),
+        rows_scored=int(material.quality.scored.sum()), iou_top1=means.get("top1"), iou_centre=means.get("centre"),
+        sections=page.sections, pages=pages, notes=material.notes,
+        replaced=before if before != material.subject else "",
+    )  # fmt: skip
+
+
+def _subject(path: Path) -> str:
+    """The subject of the report in a file; empty where there is none."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return page_about(file.read(HEAD))
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _write_pages(material: Material, out: Path) -> int:
+    """Write the pages of rows; how many. Pages of an earlier, longer report are removed."""
+    folder, written = out.parent / material.pages, set()
+    for name, text in row_cards.write_pages(material, out.name):
+        write_page(folder / name, text)
+        written.add(name)
+    for stale in folder.glob("[0-9][0-9][0-9][0-9].html"):
+        if stale.name not in written:
+            stale.unlink(missing_ok=True)
+    return len(written)

@@ -1,9 +1,9 @@
-"""Boxes against ground truth, row by row: the arrays behind every figure and chart of a report."""
+"""Boxes against ground truth, row by row: the arrays behind every figure of a report, and the rows that it shows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -22,8 +22,18 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+Group = Literal["best", "median", "worst", "random", "quarantined"]
+RANKED: tuple[Group, ...] = ("best", "median", "worst")
 #: Values of a row that may lead the page, the best first.
 LEADS = ("top1", "cut", "otsu")
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A row of the gallery and the group it was chosen for."""
+
+    row: int
+    group: Group
 
 
 @dataclass(frozen=True)
@@ -164,3 +174,38 @@ def _fit(values: Array, rows: int, fill: float) -> Array:
     if len(values) >= rows:
         return values[:rows]
     return np.concatenate([values, np.full((rows - len(values), *values.shape[1:]), fill, values.dtype)])
+
+
+def choose(values: np.ndarray[Any, Any], eligible: np.ndarray[Any, Any], *, n: int, seed: int) -> list[Pick]:
+    """Choose up to `n` rows: a quarter each of the best, median and worst by value, the rest at random.
+
+    Parameters
+    ----------
+    values : float [N]
+        One value a row, NaN where a row cannot be ranked. Equal values are ranked by row.
+    eligible : int [M]
+        Rows that may be shown.
+    n : int
+        Rows wanted; fewer where fewer are eligible.
+    seed : int
+        Of the random part, which is drawn from all eligible rows, ranked or not, and does not depend on the values of
+        rows outside it.
+
+    Returns
+    -------
+    list of Pick
+        Each row once: best first, then median, worst (worst first) and random in row order.
+    """
+    ranked = eligible[~np.isnan(values[eligible])]
+    ranked = ranked[np.lexsort((ranked, -values[ranked]))]
+    quarter = min(n // 4, len(ranked) // 3)
+    middle = (len(ranked) - quarter) // 2
+    parts = {
+        "best": ranked[:quarter],
+        "median": ranked[middle : middle + quarter],
+        "worst": ranked[len(ranked) - quarter :][::-1],
+    }
+    picks = [Pick(int(row), group) for group in RANKED for row in parts[group]]
+    rest = np.setdiff1d(eligible, [pick.row for pick in picks])
+    drawn = np.random.default_rng(seed).permutation(rest)[: n - len(picks)]
+    return picks + [Pick(int(row), "random") for row in sorted(drawn)]

@@ -1,4 +1,4 @@
-"""Rows of a store as cards: photograph, maps with their cuts, boxes, masks and figures."""
+"""Rows of a report: which are shown, their cards, pages of them beside the report, and the list of all rows."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.map_sources import MapBlock
 from wsolpipe.evaluate.options import Options
 from wsolpipe.metrics.boxes import iou_per_box
 from wsolpipe.metrics.scaling import SIDE
-from wsolpipe.pages.cards import Box, Card, Gallery, Layer, Map
-from wsolpipe.pages.cuts import encode_cuts
-from wsolpipe.pages.pictures import Photo, edges_picture, heat, mask_picture, photo
-from wsolpipe.report.sample import RANKED, Pick
+from wsolpipe.pages.cards import (
+    COLUMNS,
+    Box,
+    Card,
+    Gallery,
+    Layer,
+    Map,
+    embed_json,
+    encode_cuts,
+    make_card,
+    render_gallery,
+)
+from wsolpipe.pages.document import Part, compose_page, open_environment
+from wsolpipe.pages.pictures import Photo, edges_picture, heat, mask_picture
+from wsolpipe.report.quality import RANKED, Pick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.report.material import MapSlot, Material
@@ -38,6 +48,10 @@ STATUSES = {
     Status.QUARANTINED: "quarantined",
     Status.ABSENT: "not made",
 }
+ONE_PAGE = 500
+"""Rows up to which a report is one file."""
+ROWS = 250
+"""Rows of a page beside it."""
 OVERLAYS = {"masks": mask_picture, "labels": edges_picture}
 """Arrays of label images, and how they are drawn: masks in colours, segments by their borders."""
 
@@ -122,25 +136,34 @@ def make_cards(material: Material, picks: Sequence[Pick], fineness: Fineness) ->
     if not len(rows):
         return []
     first = int(rows.min())
-    table = material.index.table(start=first, stop=int(rows.max()) + 1).take(rows - first)
-    maps = _maps(material.map_slots, rows, fineness)
-    overlays = _overlays(material, rows)
-    views = [view for view in (material.boxes, material.rival, *material.others) if view is not None]
+    table = material.index.table([*COLUMNS], start=first, stop=int(rows.max()) + 1).take(rows - first).to_pylist()
+    maps, overlays = _maps(material.map_slots, rows, fineness), _overlays(material, rows)
+    views = dict.fromkeys(view for view in (material.boxes, material.rival, *material.others) if view is not None)
     boxes = {view: _boxes(material, view, rows) for view in views if "boxes" in view.manifest.arrays}
     bad = {item["row"]: item for item in material.quarantined}
-    return [
-        _card(
-            material,
-            pick,
-            info,
-            maps.get(pick.row, []),
-            overlays.get(pick.row, {}),
-            {view: found.get(pick.row, []) for view, found in boxes.items()},
-            bad.get(pick.row),
-            fineness,
-        )
-        for pick, info in zip(picks, table.to_pylist(), strict=True)
-    ]
+    quality, cards = material.quality, []
+    for pick, info in zip(picks, table, strict=True):
+        row, layers, score = pick.row, dict[str, list[Box]](), None
+        for view, found in boxes.items():
+            own = found.get(row, [])
+            if view == material.boxes and own:
+                layers |= {"other": own[1:], "top": own[:1]}
+                score = own[0].score
+            elif view != material.boxes:
+                layers["beside" if view == material.rival else layer_name(view)] = own[:1]
+        stopped = bad.get(row)
+        cards.append(
+            make_card(
+                info, row, root=material.root, how=fineness.photo,
+                class_name=material.class_name, truth=quality.truth_of(row), group=pick.group,
+                boxes={name: each for name, each in layers.items() if each}, overlays=overlays.get(row, {}),
+                maps=maps.get(row, []), score=score,
+                status="quarantined" if stopped else STATUSES[Status(int(quality.status[row]))],
+                stage=stopped["stage"] if stopped else "", reason=stopped["reason"] if stopped else "",
+                iou=value_of(quality, row), beside=value_of(material.rival_quality, row),
+            )
+        )  # fmt: skip
+    return cards
 
 
 def _maps(slots: Sequence[MapSlot], rows: Array, fineness: Fineness) -> dict[int, list[Map]]:
@@ -177,54 +200,14 @@ def _overlays(material: Material, rows: Array) -> dict[int, dict[str, str]]:
     return found
 
 
-def _card(
-    material: Material,
-    pick: Pick,
-    info: Mapping[str, Any],
-    maps: Sequence[Map],
-    overlays: dict[str, str],
-    found: Mapping[StageView, list[Box]],
-    bad: Mapping[str, Any] | None,
-    fineness: Fineness,
-) -> Card:
-    quality, row = material.quality, pick.row
-    image, missing = None, ""
-    if material.root is not None and info["path"]:
-        try:
-            image = photo(
-                material.root, info["path"], orientation=info["orientation"], sha256=info["sha256"], how=fineness.photo
-            )
-        except BadImageError as error:
-            missing = "" if bad else error.message
-    boxes = found.get(material.boxes, []) if material.boxes else []
-    layers = {"other": boxes[1:], "top": boxes[:1]} if boxes else {}
-    for view, theirs in found.items():
-        if view != material.boxes:
-            layers["beside" if view == material.rival else layer_name(view)] = theirs[:1]
-    ious = {name: float(values[row]) for name, values in quality.ious.items() if not np.isnan(values[row])}
-    return Card(
-        row,
-        pick.group,
-        info["image_id"],
-        max(int(info["width"] or 0), 1),
-        max(int(info["height"] or 0), 1),
-        image=image,
-        missing=missing,
-        classes=[(int(label), material.class_name(int(label))) for label in info["labels"] or []],
-        truth=[_box(box) for box in quality.truth_of(row)],
-        boxes={name: each for name, each in layers.items() if each},
-        overlays=overlays,
-        maps=maps,
-        status="quarantined" if bad else STATUSES[Status(int(quality.status[row]))],
-        stage=bad["stage"] if bad else "",
-        reason=bad["reason"] if bad else "",
-        iou=None if quality.lead is None else ious.get(quality.lead),
-        best5=ious.get("best5"),
-        centre=ious.get("centre"),
-        score=boxes[0].score if boxes else None,
-        beside=value_of(material.rival_quality, row),
-        size=None if np.isnan(quality.share[row]) else float(quality.share[row]),
-    )
+def still_of(material: Material, row: int, box: Array | None, how: Photo, **more: Any) -> Card:
+    """A card of a row with one box and the true ones, without maps and layers."""
+    (info,) = material.index.table([*COLUMNS], start=row, stop=row + 1).to_pylist()
+    boxes = {"top": [Box.of(box)]} if box is not None and np.isfinite(box).all() else {}
+    return make_card(
+        info, row, root=material.root, how=how, class_name=material.class_name, truth=material.quality.truth_of(row),
+        boxes=boxes, **more,
+    )  # fmt: skip
 
 
 def value_of(quality: Quality | None, row: int) -> float | None:
@@ -246,7 +229,7 @@ def _boxes(material: Material, view: StageView, rows: Array) -> dict[int, list[B
         truth = material.quality.truth_of(row)
         ious = iou_per_box(boxes[place], truth) if len(truth) and len(present) else np.full(len(present), np.nan)
         found[row] = [
-            _box(
+            Box.of(
                 boxes[place, slot],
                 score=None if np.isnan(scores[place, slot]) else float(scores[place, slot]),
                 source=int(sources[place, slot]),
@@ -258,5 +241,72 @@ def _boxes(material: Material, view: StageView, rows: Array) -> dict[int, list[B
     return found
 
 
-def _box(box: Array, **more: Any) -> Box:
-    return Box(float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1]), **more)
+def listed_rows(material: Material) -> Array:
+    """Rows of the pages, int64 [n]: quarantined ones too, in row order."""
+    bad = [item["row"] for item in material.quarantined]
+    return np.union1d([pick.row for pick in material.sample], bad).astype(np.int64)
+
+
+def write_pages(material: Material, home: str) -> Iterator[tuple[str, str]]:
+    """(name of the file, text) of each page, one at a time; `home` is the name of the report's file."""
+    rows = listed_rows(material)
+    groups = {pick.row: pick.group for pick in material.sample}
+    for number, start in enumerate(range(0, len(rows), ROWS)):
+        picks = [Pick(row, groups.get(row, "quarantined")) for row in rows[start : start + ROWS].tolist()]
+        part = render_gallery(make_gallery(material, picks, fineness=Fineness.of(ROWS)))
+        title = f"{material.dataset} {material.split}, rows {picks[0].row} to {picks[-1].row}"
+        yield page_name(number), compose_page(title, [part], home=(f"../{home}", "back to the report"))
+
+
+def page_name(number: int) -> str:
+    """File of a page."""
+    return f"{number:04d}.html"
+
+
+def render_list(material: Material, folder: str) -> Part:
+    """The list of all rows, and links to every page for a browser without script."""
+    rows = listed_rows(material)
+    quality, table = material.quality, material.quality.truth.rows
+    bad = {item["row"]: item["stage"] for item in material.quarantined}
+    stages = sorted(set(bad.values()))
+    labels = np.unique(quality.labels[rows])
+    statuses = list(STATUSES.values())
+    lead = quality.ious[quality.lead] if quality.lead else np.full(len(quality.status), np.nan)
+    rival = [value_of(material.rival_quality, row) for row in rows.tolist()] if material.rival else None
+    columns: dict[str, Any] = {
+        "folder": folder,
+        "row": rows.tolist(),
+        "page": (np.arange(len(rows)) // ROWS).tolist(),
+        "name": [table.ids[row] for row in rows.tolist()],
+        "classes": [material.class_name(int(label)) or (f"class {label}" if label >= 0 else "") for label in labels],
+        "class": np.searchsorted(labels, quality.labels[rows]).tolist(),
+        "statuses": statuses,
+        "status": [
+            statuses.index("quarantined" if row in bad else STATUSES[Status(int(quality.status[row]))])
+            for row in rows.tolist()
+        ],
+        "stages": stages,
+        "stage": [stages.index(bad[row]) if row in bad else -1 for row in rows.tolist()],
+        "iou": [None if np.isnan(value) else round(1000 * float(value)) for value in lead[rows]],
+        "score": [None if np.isnan(value) else round(float(value), 3) for value in quality.score[rows]],
+    }
+    if rival is not None:
+        columns["difference"] = [
+            None if mine is None or theirs is None else round(mine - 1000 * theirs)
+            for mine, theirs in zip(columns["iou"], rival, strict=True)
+        ]
+    spans = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    html = (
+        open_environment()
+        .get_template("list.html")
+        .render(
+            total=len(rows),
+            links=[(f"{folder}/{page_name(n)}", int(span[0]), int(span[-1])) for n, span in enumerate(spans)],
+            classes=sorted({columns["classes"][each] for each in columns["class"]} - {""}),
+            stages=stages,
+            statuses=sorted({statuses[each] for each in columns["status"]}),
+            difference=rival is not None,
+            rows=embed_json(columns),
+        )
+    )
+    return Part("all", "All rows", html)

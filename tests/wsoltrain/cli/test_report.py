@@ -87,17 +87,17 @@ def test_every_run_annotator_and_loss_is_drawn_and_written(tmp_path, capsys):
     assert code == 0, errors
     page = (tmp_path / "report.html").read_text()
     charts = re.findall(r"<figure><figcaption>.*?</figure>", page, re.S)
-    assert len(charts) == 3
-    for chart, count in zip(charts, (7, len(annotators) + 1, 9), strict=True):
+    assert len(charts) == 4
+    for chart, count in zip(charts, (7, len(annotators) + 1, len(annotators) + 1, 9), strict=True):
         looks = re.findall(r'y2="3" style="([^"]+)"', chart)
         assert len(set(looks)) == count  # each in a colour and dashes of its own
         assert chart.count("<li>") == count
     assert all(f">{name}</li>" in charts[0] for name in runs)
     ticks = [re.findall(r">([\d.,]+)</text>", chart) for chart in charts]
     assert ticks[0] == ["0", "1", "2", "3", "4"]  # epochs
-    assert ticks[2] == ["0", "200", "400", "600", "800", "1,000"]  # steps
+    assert ticks[3] == ["0", "200", "400", "600", "800", "1,000"]  # steps
     files = sorted(path.name for path in (tmp_path / "p").glob("*.svg"))
-    assert files == ["runs-epochs.svg", "runs-losses.svg", "runs-thresholds.svg"]
+    assert files == ["runs-annotators.svg", "runs-epochs.svg", "runs-losses.svg", "runs-thresholds.svg"]
     assert all(f"{name}.pdf" in told for name in ("runs-epochs", "runs-losses", "runs-thresholds"))
 
 

@@ -56,7 +56,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     files = []
     if values["plots"]:
         from wsolpipe.pages.charts import save_plots
-        from wsoltrain.pages.epoch_plots import run_plots
+        from wsoltrain.pages.run_page import run_plots
 
         epochs = [run for run in runs if run.run == choice.run.run]
         files = save_plots(Path(values["plots"]), run_plots(epochs, choice.run, metric))

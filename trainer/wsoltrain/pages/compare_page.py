@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsolpipe.pages.cards import render_gallery
 from wsolpipe.pages.charts import Curve, Plot, draw_figure
-from wsolpipe.pages.document import Part, compose_page, open_environment
+from wsolpipe.pages.document import compose_page, render, write_page
 from wsoltrain.pages.method_cards import make_cards, method_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from wsoltrain.selection.comparison import Compared
     from wsoltrain.training.evaluation import Evaluator
 
-TEMPLATE = """
-<header><p class="kicker">wsoltrain compare</p><h1>{{ title }}</h1></header>
-<div class="scroll" style="margin:24px 0"><table class="plain">
-<thead><tr>{% for cell in head %}<th{% if not loop.first %} class="number"{% endif %}>{{ cell }}</th>
-{% endfor %}</tr></thead>
-{% for line in lines %}<tr>{% for cell in line %}<td{% if not loop.first %} class="number"{% endif %}>{{ cell }}</td>
-{% endfor %}</tr>{% endfor %}</table></div>
-{% if below %}<div class="alarm" role="alert"><p><b>Below a centred box: {{ below|join(", ") }}.</b> A box in the
-middle of every image, which looks at nothing, finds more objects.</p>
-<p>Try <code>{{ labels }}</code>: where the labels that they learned from are below a centred box too, it says what to
-try; else more <code>epochs=</code> or another <code>lr=</code>, as <code>wsoltrain search</code> finds it.</p></div>
-{% endif %}
-<div class="charts" style="margin-top:24px">{% for figure in figures %}{{ figure }}{% endfor %}</div>
-"""
-
-
+TEMPLATES = Path(__file__).parent / "templates"
 #: Charts against the threshold: stem of the file, title, curve of `MaxBoxEvaluation`.
 BY_THRESHOLD = (
     ("maxboxacc", "MaxBoxAcc against the threshold", "largest 0.5"),
@@ -93,14 +78,13 @@ def write_compare_page(
     ConfigError
         If jinja2 is not installed.
     """
-    head = open_environment().from_string(TEMPLATE).render(
-        title=title, head=table[0], lines=table[1:], below=below, labels=labels,
-        figures=[draw_figure(plot) for plot in plots.values()],
+    titles = [each if place == 0 else f"#{each}" for place, each in enumerate(table[0])]
+    figures = [draw_figure(plot) for plot in plots.values()]
+    head = render(
+        "compare", "", TEMPLATES, title=title, titles=titles, lines=table[1:], below=below, labels=labels,
+        figures=figures,
     )  # fmt: skip
-    cards = make_cards(
-        evaluator.stream.items.rows, root, {each.name: each.shown for each in compared}, evaluator.truths["gt"]
-    )
-    gallery = method_gallery(cards, [each.name for each in compared], tau=compared[0].tau)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [Part("compare", "", head), render_gallery(gallery)]
-    path.write_text(compose_page(f"{title} – wsoltrain compare", parts), encoding="utf-8")
+    shown = {each.name: each.shown for each in compared}
+    cards = make_cards(evaluator.stream.items.rows, root, shown, evaluator.truths["gt"])
+    gallery = render_gallery(method_gallery(cards, list(shown), tau=compared[0].tau))
+    write_page(path, compose_page(f"{title} – wsoltrain compare", [head, gallery]))

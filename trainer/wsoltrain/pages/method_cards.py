@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import BadImageError
-from wsolpipe.metrics.boxes import best_iou, centred_box
+from wsolpipe.metrics.boxes import best_iou
 from wsolpipe.metrics.scaling import SIDE, standard_boxes
-from wsolpipe.pages.cards import Box, Card, Gallery, Layer, Map
-from wsolpipe.pages.cuts import encode_cuts
-from wsolpipe.pages.pictures import Photo, heat, photo
+from wsolpipe.pages.cards import COLUMNS, Box, Card, Gallery, Layer, Map, encode_cuts, make_card
+from wsolpipe.pages.pictures import Photo, heat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +26,6 @@ COLOURS = ("#f0e442", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#ffffff")
 DASHES = ("none", "9 3", "3 3", "9 3 2 3")
 AT_FIRST = 3
 """Methods whose boxes are drawn before anything is switched; more hide the image."""
-COLUMNS = ("image_id", "path", "labels", "width", "height", "orientation", "sha256")
 
 
 def make_cards(
@@ -59,12 +56,32 @@ def make_cards(
     if not rows:
         return []
     table = stored.index.table(list(COLUMNS), start=rows[0], stop=rows[-1] + 1)
-    found = table.take([row - rows[0] for row in rows]).to_pylist()
-    return [
-        _card(stored, root, row, info, {name: seen[row] for name, seen in methods.items() if row in seen}, truth, group,
-              part, list(methods))
-        for row, info in zip(rows, found, strict=True)
-    ]  # fmt: skip
+    names = stored.index.manifest.class_names
+    words, cards = method_layers(list(methods)), []
+    for row, info in zip(rows, table.take([row - rows[0] for row in rows]).to_pylist(), strict=True):
+        size = max(int(info["width"] or 0), 1), max(int(info["height"] or 0), 1)
+        own = truth.boxes(row) if truth is not None else np.zeros((0, 4))
+        maps, boxes, ious = [], {}, dict[str, float]()
+        for slot, ((name, seen), word) in enumerate(zip(methods.items(), words, strict=True)):
+            if row not in seen:
+                continue
+            shown = seen[row]
+            cuts = encode_cuts(np.clip(shown.map, 0, 1)) if shown.map.shape == (SIDE, SIDE) else ""
+            maps.append(Map(slot, name, heat(shown.map, side=HEAT), cuts))
+            if len(own):
+                ious[name] = frame_iou(shown.box, own, size, len(shown.map))
+            if shown.box is not None:
+                box = in_image(shown.box, size, len(shown.map))
+                boxes[word] = [Box.of(box, source=slot, source_name=name, iou=ious.get(name))]
+        both = [ious.get(name) for name in methods][:2]
+        cards.append(
+            make_card(
+                info, row, root=root, how=PHOTO, class_name=lambda label: names.get(str(label), ""),
+                truth=_outlines(truth, row, own, size), group=group, part=part, boxes=boxes, maps=maps, iou=both[0],
+                beside=both[1] if len(both) > 1 else None, listing=words if len(words) > 1 else (),
+            )
+        )  # fmt: skip
+    return cards
 
 
 def method_layers(names: Sequence[str]) -> list[str]:
@@ -117,47 +134,6 @@ def method_gallery(
     )  # fmt: skip
 
 
-def _card(
-    stored: StoredRows,
-    root: Path,
-    row: int,
-    info: Mapping[str, Any],
-    seen: Mapping[str, Shown],
-    truth: Truth | None,
-    group: str,
-    part: str,
-    names: Sequence[str],
-) -> Card:
-    size = max(int(info["width"] or 0), 1), max(int(info["height"] or 0), 1)
-    own = truth.boxes(row) if truth is not None else np.zeros((0, 4))
-    maps, boxes, ious = [], {}, {}
-    for slot, (name, layer) in enumerate(zip(names, method_layers(names), strict=True)):
-        if name not in seen:
-            continue
-        shown = seen[name]
-        cuts = encode_cuts(np.clip(shown.map, 0, 1)) if shown.map.shape == (SIDE, SIDE) else ""
-        maps.append(Map(slot, name, heat(shown.map, side=HEAT), cuts))
-        if len(own):
-            ious[name] = frame_iou(shown.box, own, size, len(shown.map))
-        if shown.box is not None:
-            boxes[layer] = [image_box(shown.box, size, len(shown.map), slot=slot, name=name, iou=ious.get(name))]
-    image, missing = None, ""
-    try:
-        image = photo(root, info["path"], orientation=info["orientation"], sha256=info["sha256"] or None, how=PHOTO)
-    except BadImageError as error:
-        missing = error.message
-    areas = (own[:, 2:] - own[:, :2]).prod(1) if len(own) else np.zeros(0)
-    return Card(
-        row, group, info["image_id"], *size, image=image, missing=missing,
-        classes=[(int(label), stored.index.manifest.class_names.get(str(label), "")) for label in info["labels"] or []],
-        truth=[image_box(box, size, None) for box in _outlines(truth, row, own, size)], boxes=boxes, maps=maps,
-        iou=ious.get(names[0]), beside=ious.get(names[1]) if len(names) > 1 else None,
-        centre=best_iou(centred_box(*size), own) if len(own) else None,
-        size=float(areas.max() / (size[0] * size[1])) if len(own) else None,
-        part=part, listing=method_layers(names) if len(names) > 1 else (),
-    )  # fmt: skip
-
-
 def _outlines(truth: Truth | None, row: int, boxes: Array, size: tuple[int, int]) -> Array:
     """The true boxes [M, 4] of a row; of a row that has a mask alone, the box around it."""
     mask = None if truth is None or len(boxes) else truth.mask(row, SIDE)
@@ -176,10 +152,6 @@ def frame_iou(box: Array | None, truth: Array, size: tuple[int, int], side: int)
     return best_iou(inclusive, standard_boxes(truth, size, side=side), inclusive=True)
 
 
-def image_box(
-    box: Array, size: tuple[int, int], side: int | None, *, slot: int = -1, name: str = "", iou: float | None = None
-) -> Box:
-    """A box of a square frame, or with `side` None of the image, in pixels of the image (width, height)."""
-    scale = np.tile(np.asarray(size, np.float64) / (side or size), 2)
-    x0, y0, x1, y1 = (np.asarray(box, np.float64) * scale).tolist()
-    return Box(x0, y0, x1 - x0, y1 - y0, source=slot, source_name=name, iou=iou)
+def in_image(box: Array, size: tuple[int, int], side: float) -> Array:
+    """A box [4] of a square frame in pixels of the image (width, height)."""
+    return np.asarray(box, np.float64) * np.tile(np.asarray(size, np.float64) / side, 2)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.metrics.protocol import curve_of, doubts
+from wsolpipe.evaluate.glossary import format_figure, shown_name
+from wsolpipe.metrics.protocol import curve_of, doubts, score_of
 from wsolpipe.metrics.protocol_tables import protocol_table
 from wsolpipe.pages.cards import render_gallery
 from wsolpipe.pages.charts import Curve, Plot, draw_figure
-from wsolpipe.pages.document import Part, compose_page, open_environment
+from wsolpipe.pages.document import Part, compose_page, render, share, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from wsolpipe.metrics.protocol import Choice, Metric, Run
     from wsolpipe.pages.cards import Gallery
@@ -24,42 +25,7 @@ if TYPE_CHECKING:
 NOT_LOSSES = {"kind", "step", "epoch", "phase"}
 LISTED = 60
 LOG = "metrics.jsonl"
-
-HEAD = """
-<header><p class="kicker">wsoltrain report</p>
-<h1>{{ choice.run.run }} <span>epoch {{ choice.run.epoch }}</span></h1></header>
-<div class="hero bare"><div class="verdict">
-<p class="figure"><b>{{ "%.1f"|format(choice.score) }}</b> {{ metric }} on validation, by {{ by }}</p>
-<p>Chosen of {{ runs|length }} epochs of {{ names|length }} run{{ "s" if names|length > 1 }}
-{%- if choice.tau is not none %}, at threshold {{ "%.3f"|format(choice.tau) }}{% endif %};
-ground truth {{ "was read to choose: an oracle" if by == "gt" else "chose nothing" }}.</p>
-{% for reason in reasons %}<p class="note">{{ reason }}</p>{% endfor %}
-</div></div>
-"""
-CHARTS = """
-<div class="charts">{% for figure in figures %}{{ figure }}{% endfor %}</div>
-"""
-COST = """
-<p class="hint">Rows of the test split. B: where model and epoch were chosen, T: where the threshold was; on test (T, an
-oracle) or on validation (V). Figures in per cent.</p>
-<div class="scroll"><table class="plain"><thead><tr><th>annotator</th><th>choice</th><th class="number">epoch</th>
-<th class="number">threshold</th>{% for name in names %}<th class="number">{{ name }}</th>
-{% endfor %}<th></th></tr></thead>
-{% for cell in table %}<tr><td>{{ cell.annotator }}</td><td>{{ cell.model }}-{{ cell.threshold }}</td>
-<td class="number">{{ cell.epoch }}</td><td class="number">{{ cell.shown_tau }}</td>
-{% for value in cell.figures %}<td class="number">{{ value }}</td>{% endfor %}
-<td>{{ "oracle" if cell.oracle else "realistic" }}</td></tr>{% endfor %}</table></div>
-"""
-EPOCHS = """
-<div class="scroll"><table class="plain"><thead><tr><th>run</th><th class="number">epoch</th>
-{% for name in annotators %}<th class="number">{{ metric }} by {{ name }}</th>{% endfor %}</tr></thead>
-{% for name, epoch, scores in epochs %}<tr><td>{{ name }}</td><td class="number">{{ epoch }}</td>
-{% for score in scores %}<td class="number">{{ "–" if score is none else "%.1f"|format(score) }}</td>{% endfor %}</tr>
-{% endfor %}</table></div>
-{% if more %}<p class="more">{{ more }} more epochs: <code>wsoltrain select --json</code></p>{% endif %}
-"""
-
-NO_ROWS = """<p class="note">Rows are not shown: {{ why }}</p>"""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_run_page(
@@ -96,30 +62,20 @@ def write_run_page(
     """
     names = list(dict.fromkeys(run.run for run in runs))
     reasons = doubts(runs, by, choice, metric=metric)
-    parts = [_part("head", "", HEAD, choice=choice, metric=metric, by=by, runs=runs, names=names, reasons=reasons)]
-    parts.append(_part("charts", "Curves", CHARTS, figures=[draw_figure(plot) for plot in plots.values()]))
+    figures = [draw_figure(plot) for plot in plots.values()]
+    parts = [
+        render("run", "", TEMPLATES, choice=choice, metric=metric, by=by, runs=runs, names=names, reasons=reasons),
+        render("charts", "Curves", TEMPLATES, figures=figures),
+    ]
     if all("gt" in run.test for run in runs):
         annotators = [by, *(["gt"] if by != "gt" and all("gt" in run.validation for run in runs) else [])]
         parts.append(_cost(protocol_table(runs, annotators=annotators, metric=metric)))
     parts.append(_epochs(runs, metric))
-    if rows:
-        parts.append(_part("rows", "Rows", NO_ROWS, why=rows) if isinstance(rows, str) else render_gallery(rows))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(compose_page(f"{choice.run.run} – wsoltrain report", parts), encoding="utf-8")
-
-
-def _part(name: str, title: str, template: str, **facts: Any) -> Part:
-    return Part(name, title, open_environment().from_string(template).render(**facts))
-
-
-def _best(entry: Mapping[str, Any] | None, metric: Metric) -> float | None:
-    """Score of an entry at its own best threshold, per cent; None where it has none."""
-    if entry is None:
-        return None
-    if "PxAP" in entry:
-        return float(entry["PxAP"])
-    found = float(curve_of(entry, metric).max())
-    return 100 * found if metric == "iou" else found
+    if isinstance(rows, str):
+        parts += [render("rows", "Rows", TEMPLATES, why=rows)] if rows else []
+    else:
+        parts.append(render_gallery(rows))
+    write_page(path, compose_page(f"{choice.run.run} – wsoltrain report", parts))
 
 
 def page_plots(folder: Path, runs: Sequence[Run], choice: Choice, *, by: str, metric: Metric) -> dict[str, Plot]:
@@ -137,30 +93,75 @@ def page_plots(folder: Path, runs: Sequence[Run], choice: Choice, *, by: str, me
     DataError
         If the losses cannot be read.
     """
-    return {
-        "runs-epochs": _by_epoch(runs, by, metric),
-        **_by_threshold(choice.run),
-        **_losses(folder, choice.run.run),
-    }
+    mine = [run for run in runs if run.run == choice.run.run]
+    of_chosen = {f"runs-{stem.partition('-')[0]}": plot for stem, plot in run_plots(mine, choice.run, metric).items()}
+    of_chosen["runs-annotators"] = of_chosen.pop("runs-epochs")
+    return {"runs-epochs": _by_epoch(runs, by, metric), **of_chosen, **_losses(folder, choice.run.run)}
 
 
 def _by_epoch(runs: Sequence[Run], by: str, metric: Metric) -> Plot:
     curves = []
     for name in dict.fromkeys(run.run for run in runs):
         mine = sorted((run for run in runs if run.run == name), key=lambda run: run.epoch)
-        scores = np.array([_best(run.validation.get(by), metric) for run in mine], np.float64) / 100
+        scores = np.array([_height(run.validation.get(by), metric) for run in mine])
         curves.append(Curve(name, scores, np.array([run.epoch for run in mine])))
     far = max(1, *(run.epoch for run in runs))
     return Plot(f"{metric} on validation by {by}", "epoch", curves, far=far)
 
 
-def _by_threshold(run: Run) -> dict[str, Plot]:
-    entries = {f"validation, {name}": entry for name, entry in run.validation.items() if isinstance(entry, dict)}
-    entries |= {f"test, {name}": entry for name, entry in run.test.items() if isinstance(entry, dict)}
-    known = [(name, np.asarray(entry["iou"], np.float64)) for name, entry in entries.items() if "iou" in entry]
-    curves = [Curve(name, ious, np.arange(len(ious)) / len(ious)) for name, ious in known]
-    title = "IoU of the chosen epoch against the threshold"
-    return {"runs-thresholds": Plot(title, "threshold", curves)} if curves else {}
+def run_plots(epochs: Sequence[Run], chosen: Run, metric: Metric) -> dict[str, Plot]:
+    """Plots of a run by the stems of their files: ``epochs-RUN``, and ``thresholds-RUN`` of the chosen epoch.
+
+    Localization by each annotator and accuracy, as figures 4.1 and 4.2 of the thesis show them.
+
+    Parameters
+    ----------
+    epochs : sequence of Run
+        Of one run.
+    chosen : Run
+        One of them.
+    metric : str
+        Measure of localization; figures that are not of its kind are left out.
+    """
+    epochs = sorted(epochs, key=lambda run: run.epoch)
+    across, known = np.array([run.epoch for run in epochs]), [_named(run) for run in epochs]
+    heights = {
+        name: np.array([_height(figures.get(name), metric) for figures in known])
+        for name in dict.fromkeys(name for figures in known for name in figures)
+    }
+    curves = [Curve(name, values, across) for name, values in heights.items() if np.isfinite(values).any()]
+    far = max(1, epochs[-1].epoch)
+    plots = {f"epochs-{chosen.run}": Plot(f"{metric} of {chosen.run} by epoch", "epoch", curves, far=far)}
+    shown = []
+    for name, entry in _named(chosen).items() if metric != "PxAP" else ():
+        if np.isfinite(_height(entry, metric)) and isinstance(entry, dict) and len(entry["iou"]) > 1:
+            values = curve_of(entry, metric) / _unit(metric)
+            shown.append(Curve(name, values, np.arange(len(values)) / len(values)))
+    if shown:
+        title = f"{metric} of {chosen.run}, epoch {chosen.epoch}, by threshold"
+        plots[f"thresholds-{chosen.run}"] = Plot(title, "threshold", shown)
+    return plots
+
+
+def _named(run: Run) -> dict[str, Any]:
+    """Figures of an epoch by what the legend calls them."""
+    seen = {"accuracy": "by cls (accuracy)"}
+    tested = {"gt": "test", "otsu": "test, Otsu", "accuracy": "test accuracy"}
+    found = {seen.get(name, f"by {name}"): entry for name, entry in run.validation.items()}
+    return found | {tested.get(name, f"test, {name}"): entry for name, entry in run.test.items()}
+
+
+def _unit(metric: Metric) -> int:
+    return 1 if metric == "iou" else 100
+
+
+def _height(entry: Mapping[str, Any] | float | None, metric: Metric) -> float:
+    """Score at its own best threshold, or accuracy, as a share; NaN where there is none."""
+    if isinstance(entry, dict):
+        of_masks = "PxAP" in entry
+        if metric == "iou" or of_masks == (metric == "PxAP"):
+            return score_of(entry, metric) / _unit(metric)
+    return entry / 100 if isinstance(entry, int | float) else float("nan")
 
 
 def find_run(folder: Path, name: str) -> Path | None:
@@ -199,25 +200,15 @@ def _losses(folder: Path, name: str) -> dict[str, Plot]:
 
 def _cost(table: Sequence[Mapping[str, Any]]) -> Part:
     names = [name for name in ("MaxBoxAcc", "MaxBoxAccV2", "PxAP", "iou") if any(name in cell for cell in table)]
-    shown = []
+    lines = []
     for cell in table:
         tau = cell["tau"]
-        figures = [_shown(name, cell.get(name)) for name in names]
-        shown.append(
-            {
-                **cell,
-                "figures": figures,
-                "shown_tau": "–" if tau is None else tau if isinstance(tau, str) else f"{tau:.3f}",
-            }
-        )
-    words = {"iou": "mean IoU"}
-    return _part("cost", "What choosing cost", COST, table=shown, names=[words.get(name, name) for name in names])
-
-
-def _shown(name: str, value: Any) -> str:
-    from wsolpipe.evaluate.glossary import format_figure
-
-    return "–" if value is None else str(format_figure(name, float(value)))
+        threshold = "–" if tau is None else tau if isinstance(tau, str) else f"{tau:.3f}"
+        figures = ["–" if cell.get(name) is None else format_figure(name, float(cell[name])) for name in names]
+        kind, choice = "oracle" if cell["oracle"] else "realistic", f"{cell['model']}-{cell['threshold']}"
+        lines.append([cell["annotator"], choice, cell["epoch"], threshold, *figures, kind])
+    titles = ["annotator", "choice", "#epoch", "#threshold", *(f"#{shown_name(name)}" for name in names), ""]
+    return render("cost", "What choosing cost", TEMPLATES, titles=titles, lines=lines)
 
 
 def _epochs(runs: Sequence[Run], metric: Metric) -> Part:
@@ -225,9 +216,9 @@ def _epochs(runs: Sequence[Run], metric: Metric) -> Part:
         dict.fromkeys(name for run in runs for name, entry in run.validation.items() if isinstance(entry, dict))
     )
     ordered = sorted(runs, key=lambda run: (run.run, run.epoch))
-    rows = [
-        (run.run, run.epoch, [_best(run.validation.get(name), metric) for name in annotators])
+    lines = [
+        [run.run, run.epoch, *(share(_height(run.validation.get(name), metric)) for name in annotators)]
         for run in ordered[:LISTED]
     ]
-    more = max(len(ordered) - LISTED, 0)
-    return _part("epochs", "Epochs", EPOCHS, epochs=rows, annotators=annotators, metric=metric, more=more)
+    titles = ["run", "#epoch", *(f"#{metric} by {name}" for name in annotators)]
+    return render("epochs", "Epochs", TEMPLATES, titles=titles, lines=lines, more=len(ordered) - LISTED)

@@ -15,12 +15,12 @@ from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.metrics.protocol import RUN_FILE
-from wsolpipe.pages.cards import Layer, Map
+from wsolpipe.pages.cards import Box, Layer, Map
 from wsolpipe.pages.pictures import drawn_picture, heat
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
 from wsoltrain.data.views import maps_to_view
-from wsoltrain.pages.method_cards import HEAT, image_box, make_cards, method_gallery
+from wsoltrain.pages.method_cards import HEAT, in_image, make_cards, method_gallery
 from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, DrawsPixels
 from wsoltrain.selection.comparison import pick_rows, show
 from wsoltrain.training.annotators import read_annotators
@@ -155,10 +155,8 @@ def _validation(
     if beside is None:
         return cards
     return [
-        replace(card, boxes=card.boxes | {"beside": [image_box(box, (card.width, card.height), None)
-                                                     for box in beside.boxes(card.row)]})
-        for card in cards
-    ]  # fmt: skip
+        replace(card, boxes=card.boxes | {"beside": [Box.of(box) for box in beside.boxes(card.row)]}) for card in cards
+    ]
 
 
 def _training(
@@ -194,7 +192,7 @@ def _with_extras(card: Card, extra: dict[str, Array], stage: str) -> Card:
     size, boxes, overlays, maps = (card.width, card.height), dict(card.boxes), {}, list(card.maps)
     if "boxes" in extra:
         there = (extra["boxes"][:, 2:] > extra["boxes"][:, :2]).all(1)
-        boxes["other"] = [image_box(box, size, 1) for box in extra["boxes"][there]]
+        boxes["other"] = [Box.of(in_image(box, size, 1)) for box in extra["boxes"][there]]
     if "labels" in extra:
         overlays[DRAWN] = drawn_picture(extra["labels"] == FOREGROUND, extra["labels"] == BACKGROUND)
     if "map" in extra:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.truth import truth_of_index
 from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
 from wsolpipe.pages.charts import Curve, Plot, draw_figure, histogram
-from wsolpipe.pages.pictures import Photo, photo
+from wsolpipe.pages.pictures import Photo
 from wsolpipe.report.material import shards_note
 from wsolpipe.report.page import Section
+from wsolpipe.report.row_cards import still_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +84,9 @@ def _annotator(material: Material, view: StageView, truth: Truth) -> dict[str, A
         "notes": shards_note(view),
         "figures": scores.figures,
         "charts": [draw_figure(plot) for plot in _charts(scores).values()],
-        "cards": [_card(material, truth, row, boxes[row], float(ious[row])) for row in _sample(ious, boxes)],
+        "cards": [
+            still_of(material, row, boxes[row], PHOTO, iou=float(ious[row])) for row in _sample(ious, list(boxes))
+        ],
     }
 
 
@@ -98,9 +100,9 @@ def _boxes(view: StageView) -> dict[int, Array]:
     return boxes
 
 
-def _sample(ious: Array, boxes: Mapping[int, Array]) -> list[int]:
+def _sample(ious: Array, boxes: list[int]) -> list[int]:
     """Rows at even steps from the best to the worst IoU; in row order without ground truth."""
-    rows = np.array(sorted(boxes), np.int64)
+    rows = np.array(boxes, np.int64)
     scored = rows[~np.isnan(ious[rows])] if len(rows) else rows
     ranked = scored[np.argsort(-ious[scored], kind="stable")] if len(scored) else rows
     if not len(ranked):
@@ -109,70 +111,4 @@ def _sample(ious: Array, boxes: Mapping[int, Array]) -> list[int]:
     return [int(ranked[place]) for place in places]
 
 
-def _card(material: Material, truth: Truth, row: int, box: Array, iou: float) -> dict[str, Any]:
-    columns = ["image_id", "path", "orientation", "sha256", "labels"]
-    info = material.index.table(columns, start=row, stop=row + 1).to_pylist()[0]
-    width, height = (int(side) for side in truth.rows.sizes[row])
-    picture = None
-    if material.root is not None:
-        try:
-            picture = photo(
-                material.root, info["path"], orientation=info["orientation"], sha256=info["sha256"], how=PHOTO
-            )
-        except BadImageError:
-            picture = None  # the frame and its boxes still say what they say
-    return {
-        "image_id": info["image_id"],
-        "class_name": material.class_name(info["labels"][0] if info["labels"] else None),
-        "width": width,
-        "height": height,
-        "picture": picture,
-        "box": box.tolist(),
-        "truth": truth.boxes(row).tolist(),
-        "iou": iou,
-    }
-
-
-TEMPLATE = """
-<p class="hint">One box a row, chosen without annotation. Each line says what it averages; IoU in per cent.</p>
-{% for annotator in annotators %}
-<h3>Annotator {{ annotator.name }} <small>{{ annotator.key }}</small></h3>
-{% for note in annotator.notes %}<p class="note">{{ note }}</p>{% endfor %}
-{% if annotator.charts %}
-<div class="charts">{% for figure in annotator.charts %}{{ figure }}{% endfor %}</div>
-<p class="hint">Pointing game, peak in ground truth: {{ annotator.figures["pointing_accuracy"]|share }} of rows.</p>
-{% else %}
-<p>No row has ground truth, so no figure can be computed.</p>
-{% endif %}
-<div class="pseudo-cards">
-{% for card in annotator.cards %}
-<figure class="card">
-<svg class="scene" viewBox="0 0 {{ card.width }} {{ card.height }}" role="img" aria-label="{{ card.image_id }}">
-{% if card.picture %}<image href="{{ card.picture }}" width="{{ card.width }}" height="{{ card.height }}"
- preserveAspectRatio="none"/>{% endif %}
-<g class="top">{% for style in ("halo", "line") %}<rect class="{{ style }}" x="{{ card.box[0] }}" y="{{ card.box[1] }}"
- width="{{ card.box[2] - card.box[0] }}" height="{{ card.box[3] - card.box[1] }}"/>{% endfor %}</g>
-<g class="truth">{% for x0, y0, x1, y1 in card.truth %}{% for style in ("halo", "line") %}
-<rect class="{{ style }}" x="{{ x0 }}" y="{{ y0 }}" width="{{ x1 - x0 }}" height="{{ y1 - y0 }}"/>
-{% endfor %}{% endfor %}</g>
-</svg>
-<figcaption class="text">{{ card.class_name }} <b>{{ card.iou|share }}</b> <code>{{ card.image_id }}</code></figcaption>
-</figure>
-{% endfor %}
-</div>
-{% endfor %}
-"""
-STYLE = """
-.pseudo-cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:14px;margin:18px 0 30px}
-.pseudo-cards .card{content-visibility:visible}.pseudo-cards figcaption{font-weight:400;font-size:13px;margin:0}
-#pseudo-boxes h3{margin:18px 0 8px}#pseudo-boxes .bars th{width:auto}#pseudo-boxes .bars .track{min-width:60px}
-"""
-SECTION = Section(
-    name="pseudo-boxes",
-    title="Pseudo-boxes",
-    order=30,
-    facts=_facts,
-    plots=_plots,
-    template=TEMPLATE,
-    style=STYLE,
-)
+SECTION = Section(name="pseudo-boxes", title="Pseudo-boxes", order=30, facts=_facts, plots=_plots)
