@@ -95,8 +95,9 @@ def page_plots(folder: Path, runs: Sequence[Run], choice: Choice, *, by: str, me
     """
     mine = [run for run in runs if run.run == choice.run.run]
     of_chosen = {f"runs-{stem.partition('-')[0]}": plot for stem, plot in run_plots(mine, choice.run, metric).items()}
-    of_chosen["runs-annotators"] = of_chosen.pop("runs-epochs")
-    return {"runs-epochs": _by_epoch(runs, by, metric), **of_chosen, **_losses(folder, choice.run.run)}
+    annotators = of_chosen.pop("runs-epochs")
+    several = {"runs-annotators": annotators} if len(annotators.curves) > 1 else {}
+    return {"runs-epochs": _by_epoch(runs, by, metric), **several, **of_chosen, **_losses(folder, choice.run.run)}
 
 
 def _by_epoch(runs: Sequence[Run], by: str, metric: Metric) -> Plot:
