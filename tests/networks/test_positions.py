@@ -8,9 +8,11 @@ import pytest
 import timm
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from networks.checkpoints import dino_state
 from wsolpipe.networks.positions import own_positions, stretch
+from wsolpipe.networks.released import released_positions, released_side
 from wsolpipe.networks.vit import build_vit
 from wsolpipe.networks.weights import load_into, stretches
 from wsolpipe.stages.registry import load_registry
@@ -92,6 +94,53 @@ def test_keys_of_before_stay_where_the_maps_stay():
     assert "positions" not in in_key(model=dino, size=448, model_args={"dynamic_img_size": True})
     with pytest.raises((ValidationError, ValueError), match="dynamic_img_size"):
         in_key(model=dino, positions="dino", model_args={"dynamic_img_size": True})
+
+
+def named(prefix, **more):
+    return {**{f"{prefix}{name}": value for name, value in dino_state(depth=1).items()}, **more}
+
+
+ONE = torch.ones(1, 4)
+#: Names of files as their authors save them, and how their code stretches position embeddings.
+RELEASED = {
+    "dino": (
+        {"student": named("module.backbone."), "teacher": named("backbone.", **{"head.mlp.0.weight": ONE})},
+        "dino",
+    ),
+    "ibot": ({"teacher": named("module.backbone.", **{"head.last_layer2.weight_v": ONE}), "epoch": 3}, "dino"),
+    "pair": ({"teacher": named("backbone."), "epoch": 3}, "dino"),
+    "dinov2": (named("", mask_token=ONE, **{"blocks.0.ls1.gamma": ONE[0]}), "dino"),
+    "dinov2_reg": (named("", mask_token=ONE, register_tokens=ONE, **{"blocks.0.ls1.gamma": ONE[0]}), "timm"),
+    "supervised": (named("", **{"head.weight": ONE, "head.bias": ONE[0]}), "timm"),
+    "moco": ({"state_dict": named("module.base_encoder.")}, "timm"),
+    "own": (named("teacher.", **{"teacher_head.last": ONE}), "timm"),
+    "backbone": (named(""), None),
+    "ibot_teacher": ({"state_dict": named("")}, None),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_files_tell_by_their_names_how_positions_are_stretched_and_for_which_size_they_are(tmp_path, name):
+    content, way = RELEASED[name]
+    path = tmp_path / "w.pth"
+    torch.save({**content, "optimizer": {"state": {0: {"step": ONE}}}}, path)
+    assert released_positions(str(path)) == way
+    assert released_side(f"file:{path}") == 224
+    model = {"model": "vit_tiny_patch16_224", "weights": str(path)}
+    assert in_key(**model, size=96).get("positions") == ("dino" if way == "dino" else None)
+    assert "positions" not in in_key(**model, size=224)  # as stores of before have it
+    if "cls_token" in content:
+        save_file({name: value.clone() for name, value in content.items()}, tmp_path / "w.safetensors")
+        assert released_positions(str(tmp_path / "w.safetensors")) == way
+        assert released_side(str(tmp_path / "w.safetensors")) == 224
+
+
+def test_torn_and_foreign_files_tell_nothing(tmp_path):
+    for number, content in enumerate([b"", b"PK\x03\x04torn", b"\xff" * 64]):
+        path = tmp_path / f"{number}.safetensors"
+        path.write_bytes(content)
+        assert released_positions(str(path)) is None
+        assert released_side(str(path)) is None
 
 
 @pytest.mark.parametrize("stage", ["text_maps", "clip_cams"])

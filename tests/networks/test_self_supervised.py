@@ -378,3 +378,14 @@ def test_a_swin_in_the_stage_gives_a_map_a_head_and_their_mean():
     maps = stage.attend(np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype(np.uint8))
     np.testing.assert_allclose(maps[:, 0], maps[:, 1:].mean(axis=1), rtol=1e-5)
     assert isinstance(stage.reader, nn.Module)
+
+
+def test_a_swin_away_from_its_trained_size_says_for_which_grid_it_is_built():
+    told = []
+    for size in (224, 448):
+        params = {"model": "swin_tiny_patch4_window7_224", "model_args": SWIN, "mean": 0.5, "std": 0.5, "size": size}
+        context = Context(dataset="d", weights={"model": resolve("random:0")}, warn=told.append)
+        ClsMaps(load_registry().params("cls_maps", params), context).setup()
+    (line,) = told
+    assert "built for 448 pixels: 14 x 14 cells in its last stage, in windows of 7" in line
+    assert "shifts them by 3; EsViT's own code builds it for 224 pixels" in line

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save_file
 
 from networks.checkpoints import dino_state
-from wsolpipe.contract.errors import WeightsError
+from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.networks import digests
+from wsolpipe.networks.architectures import require_model
 from wsolpipe.networks.preprocessing import choose_preprocessing, recorded_preprocessing
 from wsolpipe.networks.sources import Weights, resolve
 from wsolpipe.networks.weights import load_into, load_state
@@ -250,6 +251,35 @@ def test_wrong_architecture_names_the_first_missing_unexpected_and_misshapen_key
 def test_another_patch_size_is_refused_and_not_resampled():
     with pytest.raises(WeightsError, match=r"patch_embed.proj.weight is \[48, 3, 8, 8\]"):
         load_into(small_vit(), dino_state(patch=8, grid=28), what="vit_x")
+
+
+def test_what_timm_fails_to_translate_is_said_and_a_fault_of_the_machine_is_not_swallowed(monkeypatch):
+    state = {**dino_state(), "pos_embed": torch.zeros(5)}
+    with pytest.raises(WeightsError, match=r"pos_embed is \[5\].*; timm could not translate them either \(\w+Error: "):
+        load_into(small_vit(), state, what="vit_x")
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(timm.models.vision_transformer, "checkpoint_filter_fn", full)
+    with pytest.raises(MemoryError):
+        load_into(small_vit(), dino_state(), what="vit_x")
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "left_out"),
+    [
+        ("dino", "vit_small_patch16_224.dino", "davit_tiny"),
+        ("vit_smal_patch16_224", "vit_small_patch16_224", "vit_tiny"),
+        ("resnet5", "resnet50", "res2net"),
+        ("nothing-alike", "none of a name like it", "resnet"),
+    ],
+)
+def test_an_unknown_model_is_answered_by_the_families_that_hold_parts_of_its_name(name, listed, left_out):
+    with pytest.raises(ConfigError) as raised:
+        require_model(name)
+    assert listed in str(raised.value)
+    assert left_out not in str(raised.value)
 
 
 def test_a_head_is_ignored_only_where_the_caller_says_so():

@@ -139,6 +139,12 @@ def test_a_stage_without_maps_or_boxes_is_refused_also_where_it_declares_no_outp
         clips.go(word, stage=stage)
 
 
+def test_photographs_have_no_frames_to_take_together(clips):
+    clips.yaml.write_text("name: toy\nlayout: folder\nroot: images\nsplit: train\n")
+    with pytest.raises(ConfigError, match="stage smooth takes frames of a clip together, and train of toy holds photo"):
+        clips.go("smooth.maps=shade", stage="smooth")
+
+
 @dataclass
 class View:
     """What smooth asks of a stage whose frames all lie in the block."""

@@ -140,7 +140,7 @@ def test_maps_that_are_not_finite_quarantine_the_row(images, tmp_path):
     state["blocks.0.norm1.bias"][0] = float("inf")
     torch.save(state, tmp_path / "w.pth")
     rows = rows_of(images[:3])
-    arrays = stage(weights=str(tmp_path / "w.pth")).process(rows, {})
+    arrays = stage(weights=str(tmp_path / "w.pth"), positions="timm").process(rows, {})
     assert (rows.status == Status.QUARANTINED).all()
     assert "NaN or infinite" in rows.reasons[0]
     assert np.isfinite(arrays["range"]).all()
@@ -153,7 +153,8 @@ def test_official_dino_checkpoint_and_timms_names_store_the_same_bytes(images, t
     vit.load_state_dict(state)
     torch.save(vit.state_dict(), tmp_path / "timm.pth")
     official, own = (
-        stage(weights=str(tmp_path / name)).process(rows_of(images), {}) for name in ("dino.pth", "timm.pth")
+        stage(weights=str(tmp_path / name), positions="timm").process(rows_of(images), {})
+        for name in ("dino.pth", "timm.pth")
     )
     for name in ("maps", "range"):
         assert np.array_equal(official[name], own[name])
@@ -174,15 +175,33 @@ def test_a_file_without_recorded_preprocessing_warns_once_and_names_the_keys(tmp
     assert "w.pth" in line
 
 
-def test_a_file_away_from_its_trained_size_warns_how_its_positions_are_stretched(tmp_path):
+def test_a_file_of_dinos_training_is_stretched_as_dino_does_without_an_argument(images, tmp_path):
+    backbone = dino_state(width=48)
+    state = {f"backbone.{name}": value for name, value in backbone.items()}
+    torch.save({"teacher": {**state, "head.last_layer.weight_v": torch.ones(4, 4)}}, tmp_path / "w.pth")
+    torch.save(backbone, tmp_path / "bare.pth")
+    known = {"mean": 0.5, "std": 0.5}
+    made = stage(weights=str(tmp_path / "w.pth"), **known).process(rows_of(images), {})["maps"]
+    ways = {
+        way: stage(weights=str(tmp_path / "bare.pth"), positions=way, **known).process(rows_of(images), {})["maps"]
+        for way in ("dino", "timm")
+    }
+    assert np.array_equal(made, ways["dino"])
+    assert not np.array_equal(made, ways["timm"])
+
+
+def test_a_file_that_cannot_be_told_apart_is_refused_away_from_its_trained_size(tmp_path):
     torch.save(dino_state(width=48), tmp_path / "w.pth")
-    told = []
-    stage(weights=str(tmp_path / "w.pth"), warn=told.append, mean=0.5, std=0.5)
-    (line,) = told
-    assert "w.pth are stretched to 96 pixels as timm does" in line
-    assert "cls_maps.positions=dino" in line
-    stage(weights=str(tmp_path / "w.pth"), warn=told.append, mean=0.5, std=0.5, size=224)
-    assert len(told) == 1
+    known = {"weights": str(tmp_path / "w.pth"), "mean": 0.5, "std": 0.5}
+    with pytest.raises(ConfigError, match=r"14 x 14 patches \(224 pixels\); cls_maps.size=96") as caught:
+        stage(**known)
+    assert "cls_maps.positions=dino for DINO, iBOT" in caught.value.hint
+    assert "cls_maps.positions=timm" in caught.value.hint
+    stage(**known, size=224)
+    table = dino_state(width=48)
+    table["pos_embed"][0, 0] = 0  # sines and cosines, of MAE or MoCo v3
+    torch.save(table, tmp_path / "w.pth")
+    stage(**known)
 
 
 def test_real_maps_find_the_objects(shared):

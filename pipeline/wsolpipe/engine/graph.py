@@ -1,4 +1,4 @@
-"""From stages, splits and parameters to nodes with keys. Reads manifests and records only, never a table."""
+"""From stages, splits and parameters to nodes with keys. Reads manifests and records; tables for frames alone."""
 
 from __future__ import annotations
 
@@ -96,6 +96,13 @@ def _beside(index: Index, count: int) -> NDArray[np.int64]:
     groups[names == ""] = -1
     frames = table.column("frame").fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     return beside(groups, frames, count, count)
+
+
+@lru_cache(maxsize=4)
+def _has_groups(index: Index) -> bool:
+    """Whether any row of an index is a frame of a clip."""
+    names = index.table(["group"]).column("group").fill_null("").to_numpy(zero_copy_only=False)
+    return bool((names != "").any())
 
 
 @dataclass(frozen=True)
@@ -227,6 +234,11 @@ def _make_node(
     node = replace(bare, made_of=made_of, index=index, weights=weights)
     if index is None:
         return node
+    if near and not _has_groups(index):
+        msg = f"stage {stage} takes frames of a clip together, and {split} of {node.dataset} holds photographs alone"
+        raise ConfigError(
+            msg, hint="leave the stage out, or give clips: layout: clips, or groups.txt of layout: metadata"
+        )
     return _with_shards(session, node, index.manifest.rows)
 
 

@@ -83,7 +83,6 @@ def configuration(name: str, *, required: bool = True) -> Record | None:
     entry = cache_folder() / "timm" / words_sha256(f"{version('timm')}|{name}")
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Record(**json.loads(entry.read_text()))
-    import timm
     from timm.models import get_pretrained_cfg
 
     try:
@@ -93,8 +92,9 @@ def configuration(name: str, *, required: bool = True) -> Record | None:
     if known is None:
         if not required:
             return None
-        near = timm.list_models(f"*{name.partition('.')[0]}*", pretrained=True)
-        msg = unknown("pretrained timm model", name, near or timm.list_models(f"{name[:4]}*", pretrained=True))
+        from wsolpipe.networks.architectures import similar_models
+
+        msg = unknown("pretrained timm model", name, similar_models(name))
         raise WeightsError(msg, hint="or give a file: weights=FILE")
     record = Record(
         name=f"{known.architecture}.{known.tag}" if known.tag else str(known.architecture),

@@ -97,11 +97,21 @@ def resolve(
         return None if found is None else Weights(file_sha256(found.path), f"timm:{found.name}", found.path)
     if finders and kind in finders:
         return finders[kind](rest, fetch=fetch)
+    path = local_file(spec)
+    assert path is not None
+    return _resolve_file(path)
+
+
+def local_file(spec: str) -> Path | None:
+    """Path of the file that a specification names; None for weights of another source. The file need not exist."""
+    kind, _, rest = spec.partition(":")
+    if kind in ("random", "timm"):
+        return None
     if kind == "data":
         from wsolpipe.images.dataset import data_folder
 
-        return _resolve_file(data_folder() / rest)
-    return _resolve_file(Path(rest if kind == "file" else spec).expanduser())
+        return data_folder() / rest
+    return Path(rest if kind == "file" else spec).expanduser()
 
 
 def named(spec: str | None, model: str | None) -> str:

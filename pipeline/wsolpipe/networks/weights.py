@@ -44,6 +44,8 @@ HEADS = ("decoder", "head", "mask_token", "predictor", "projector")
 #: The one table of relative positions that all blocks share in a file (SimMIM), and how names of a block's own end.
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 OWN_TABLE = ".attn.relative_position_bias_table"
+#: How timm's translations fail on tensors of another network.
+_OF_ANOTHER_NETWORK = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 #: Prefixes of tensors that a network without classifier does not have.
 HEAD_KEYS = ("head.", "head_dense.", "head_dist.", "fc_norm.", "mask_token", "masked_embed", "decoder", "AuxLogits.")
 
@@ -197,7 +199,7 @@ def load_into(
         If a tensor is missing, unexpected or of another shape; names the first of each.
     """
     own = _with_own_tables(model, tower_of_clip(state, model))
-    fitted = _fitted(model, _with_positions(model, own, positions))
+    fitted, failure = _fitted(model, _with_positions(model, own, positions))
     wanted = model.state_dict()
     missing = [key for key in wanted if key not in fitted]
     unexpected = [key for key in fitted if key not in wanted and not key.startswith(tuple(ignore))]
@@ -209,9 +211,11 @@ def load_into(
             key = misshapen[0]
             parts.append(f"{key} is {list(fitted[key].shape)} where the model has {list(wanted[key].shape)}")
         msg = f"the weights do not fit {what}: {'; '.join(part for part in parts if part)}"
+        if failure is not None:
+            msg += f"; timm could not translate them either ({type(failure).__name__}: {first_line(failure)})"
         raise WeightsError(
             msg, hint="give the model that these weights are of (model=, model_args.…=), or other weights"
-        )
+        ) from failure
     model.load_state_dict({key: fitted[key] for key in wanted})
 
 
@@ -223,6 +227,12 @@ def _listed(name: str, keys: Sequence[str]) -> str:
 def stretches(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
     """Whether loading `state` stretches position embeddings."""
     return _grids(model, state) is not None
+
+
+def is_sincos(state: Mapping[str, Tensor]) -> bool:
+    """Whether position embeddings are sines and cosines, as MoCo v3's and MAE's: those of the class token are zeros."""
+    table = state.get("pos_embed")
+    return table is not None and table.ndim == 3 and not bool(table[0, 0].any())
 
 
 def _grids(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[int, tuple[int, int], tuple[int, int]] | None:
@@ -260,8 +270,8 @@ def _with_own_tables(model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[s
     return {**kept, **dict.fromkeys(own, state[SHARED_TABLE])}
 
 
-def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate and resample what timm knows of this architecture; leave everything else alone."""
+def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Exception | None]:
+    """Translate and resample what timm knows of this architecture, and say why where timm failed to."""
     adapt = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
     key = "patch_embed.proj.weight"
     own, given = dict(model.named_parameters()).get(key), state.get(key)
@@ -270,13 +280,11 @@ def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     else:
         wanted = adapt is not None and given is not None and own.shape == given.shape
     if not wanted or adapt is None:
-        return dict(state)
+        return dict(state), None
     try:
         # timm prints beside its warnings, and standard output is the command's own.
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # of timm's own indexing, where it stretches tables of relative positions
-            adapted = adapt(dict(state), model)
-    except Exception:  # noqa: BLE001 - each architecture fails in its own way on tensors of another
-        # Not what timm knows either: the comparison of keys that follows says where they differ.
-        return dict(state)
-    return dict(adapted)
+            return dict(adapt(dict(state), model)), None
+    except _OF_ANOTHER_NETWORK as error:  # where the names do not fit either, both are said
+        return dict(state), error

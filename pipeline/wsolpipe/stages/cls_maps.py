@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.networks.positions import own_positions, trained_size
 from wsolpipe.networks.preprocessing import IMAGENET
-from wsolpipe.networks.released import is_released
+from wsolpipe.networks.released import is_released, released_positions, released_side
 from wsolpipe.networks.sources import named
 from wsolpipe.stages.base import StageParams
 from wsolpipe.stages.map_stage import MapStage
@@ -60,8 +61,8 @@ class ClsMapsParams(StageParams):
     )
     positions: Literal["dino", "timm", "bilinear"] | None = Field(
         description="How position embeddings are stretched to another size than that of training: dino (bicubic, as "
-        "DINO's own code), timm (bicubic with antialiasing) or bilinear; null: dino for weights that timm names .dino "
-        "or .lvd142m, else timm"
+        "DINO's own code), timm (bicubic with antialiasing) or bilinear; null: as the code that the weights were "
+        "released with, known by timm's name of them or by the names in the file"
     )
     blocks: int | str | tuple[int, ...] | None = Field(
         description="Blocks whose attention is read: null for the last, a number from 0 (negative: from the end), a"
@@ -84,36 +85,53 @@ class ClsMapsParams(StageParams):
     )
 
     def in_key(self) -> dict[str, Any]:
-        """``positions`` and ``weights_part`` only where they change the maps: stores of before have no such words.
+        """Return what changes the maps: ``positions`` where embeddings are stretched, ``weights_part`` where given.
 
-        ``mean`` and ``std`` as they are used where the layout of a released checkpoint tells them.
+        ``mean`` and ``std`` are those that are used where the layout of a released checkpoint tells them.
         """
         values = super().in_key()
         values |= {name: value for name, value in self.statistics().items() if values[name] is None}
         if self.weights_part is None:
             del values["weights_part"]
         values["positions"] = self.chosen_positions()
-        if values["positions"] == "timm" or self.size == trained_size(self.timm_name()):
+        if values["positions"] == "timm" or self.size == self._trained_side():
             del values["positions"]
         return values
+
+    def _trained_side(self) -> int | None:
+        """Side of the images of training, where the weights tell it; of a file only where it tells the way too."""
+        if self.timm_name():
+            return trained_size(self.timm_name())
+        return released_side(self._source()) if self.positions is None else None
 
     def chosen_positions(self) -> Positions:
         """How position embeddings are stretched: as given, else as the code that the weights came with."""
         if self.model_args.get("dynamic_img_size"):
             return "timm"  # stretched in the forward pass, by timm
-        return self.positions or own_positions(self.timm_name())
+        return self.positions or self._released() or "timm"
+
+    def knows_positions(self) -> bool:
+        """Whether the way is given, or told by the weights."""
+        return self.positions is not None or self._released() is not None
+
+    def _released(self) -> Positions | None:
+        """Way of the code that the weights were released with, None for a file that does not tell it."""
+        return own_positions(self.timm_name()) if self.timm_name() else released_positions(self._source())
+
+    def _source(self) -> str:
+        return named(self.weights, self.model)
 
     def statistics(self) -> dict[str, Any]:
         """``mean`` and ``std``: as given, else ImageNet's for a released checkpoint, else None."""
         given = {"mean": self.mean, "std": self.std}
-        if None not in given.values() or not is_released(named(self.weights, self.model)):
+        if None not in given.values() or not is_released(self._source()):
             return given
         own = dict(zip(given, IMAGENET, strict=True))
         return {name: list(own[name]) if value is None else value for name, value in given.items()}
 
     def timm_name(self) -> str:
         """timm's name of the weights, empty for a file."""
-        kind, _, name = named(self.weights, self.model).partition(":")
+        kind, _, name = self._source().partition(":")
         return name if kind == "timm" else ""
 
     @model_validator(mode="after")
@@ -195,7 +213,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
 
         from wsolpipe.networks.preprocessing import choose_preprocessing
         from wsolpipe.networks.vit import build_vit, unread_keys
-        from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state, stretches
+        from wsolpipe.networks.weights import HEAD_KEYS, is_sincos, load_into, load_state, stretches
 
         params, weights = self.params, self.context.weights["model"]
         self.side = params.size
@@ -207,18 +225,15 @@ class ClsMaps(MapStage[ClsMapsParams]):
             msg = f"cls_maps.size={params.size} gives {params.model} a single cell, of which no map can be made"
             raise ConfigError(msg, hint="give a larger cls_maps.size, such as 224")
         self._heads = params.chosen_heads(self.reader.heads)
+        if not hasattr(self.reader.vit, "blocks"):
+            self._say_grid()
         if weights.path is not None:
             state = load_state(weights, part=params.weights_part)
             self._look_for_moco(vit, state)
-            if params.positions is None and not params.timm_name() and stretches(vit, state):
-                self.context.warn(
-                    f"position embeddings of {weights.source} are stretched to {params.size} pixels as timm does; if "
-                    "the file is DINO's own, or DINOv2's without registers, set cls_maps.positions=dino, else "
-                    "cls_maps.positions=timm"
-                )
-            positions = params.chosen_positions()
             ignored = (*HEAD_KEYS, *unread_keys(vit))
-            load_into(vit, state, what=params.model, ignore=ignored, positions=positions)
+            load_into(vit, state, what=params.model, ignore=ignored, positions=params.chosen_positions())
+            if stretches(vit, state) and not params.knows_positions() and not is_sincos(state):
+                self._refuse_positions(weights.source, state)
         chosen = choose_preprocessing(
             weights, model=params.model, **params.statistics(), stage="cls_maps", warn=self.context.warn
         )
@@ -238,15 +253,40 @@ class ClsMaps(MapStage[ClsMapsParams]):
 
     def _look_for_moco(self, vit: Any, state: Mapping[str, torch.Tensor]) -> None:
         """Say so where a file of MoCo v3's small transformer meets timm's, whose tensors have the same shapes."""
-        table = state.get("pos_embed")
-        if table is None or table.ndim != 3:
-            return
-        sincos = not bool(table[0, 0].any())  # fixed, so the class token's are zeros
-        if sincos and self.reader.heads == 6 and getattr(vit, "embed_dim", 0) == 384:
+        from wsolpipe.networks.weights import is_sincos
+
+        if is_sincos(state) and self.reader.heads == 6 and getattr(vit, "embed_dim", 0) == 384:
             self.context.warn(
                 "these weights look like MoCo v3's ViT-S, which has 12 heads where timm's has 6; if they are, set "
                 "cls_maps.model_args.num_heads=12"
             )
+
+    def _refuse_positions(self, source: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Refuse to stretch the embeddings of a file that could be of several authors."""
+        cells, size = isqrt(state["pos_embed"].shape[1]), self.params.size
+        trained = cells * int(state["patch_embed.proj.weight"].shape[-1])
+        msg = (
+            f"position embeddings of {source} are for {cells} x {cells} patches ({trained} pixels); "
+            f"cls_maps.size={size} stretches them, and the names in the file fit authors who do so in two ways"
+        )
+        hint = (
+            "set cls_maps.positions=dino for DINO, iBOT and DINOv2 without registers, cls_maps.positions=timm for any "
+            f"other network, or cls_maps.size={trained}"
+        )
+        raise ConfigError(msg, hint=hint)
+
+    def _say_grid(self) -> None:
+        """Say for which grid a Swin is built, where its windows are not those of training."""
+        block, trained = self.reader.vit.layers[-1].blocks[-1], trained_size(self.params.model)
+        if trained is None or trained == self.side or not any(block.shift_size):
+            return
+        rows, columns = block.input_resolution
+        window, shift = block.window_size[0], block.shift_size[0]
+        self.context.warn(
+            f"{self.params.model} is built for {self.side} pixels: {rows} x {columns} cells in its last stage, in "
+            f"windows of {window}, and every second block shifts them by {shift}; EsViT's own code builds it for "
+            f"{trained} pixels whatever the image, and shifts none there"
+        )
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps and their range; see the class."""
