@@ -95,8 +95,9 @@ def similar_models(name: str, count: int = 8) -> list[str]:
     """
     import timm
 
-    known = timm.list_models()
-    if (base := name.partition(".")[0]) in known and (tags := timm.list_models(f"{base}.*", pretrained=True)):
+    known: list[str] = timm.list_models()
+    tags: list[str] = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+    if tags:
         return tags
     parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if len(part) > 2]
     tagged = (model.partition(".") for model in timm.list_models(pretrained=True))

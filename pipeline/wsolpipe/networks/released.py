@@ -6,6 +6,7 @@ file; neither torch is imported nor anything unpickled, so that keys can be comp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickletools
 import re
@@ -16,7 +17,6 @@ from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from wsolpipe.networks.positions import Positions
@@ -36,6 +36,7 @@ _WAYS: tuple[tuple[str, Positions], ...] = (
     (r"register_tokens|teacher_head\.|student_head\.", "timm"),  # DINOv2 with registers; wsoltrain's recipe dino
     (r"head\.(last_layer2?|mlp2?)\.|dino_head\.|ibot_head\.|masked_embed", "dino"),  # training of DINO, iBOT, DINOv2
     (r"head(_dist)?\.(weight|bias)|dist_token|fc_norm\.|norm_pre\.|reg_token|decoder_blocks\.|base_encoder\.", "timm"),
+    (r"attn\.q_norm\.|__metadata__\.(mean|state)", "timm"),  # norms of timm alone; files that wsolpipe's tools wrote
 )
 
 
@@ -44,9 +45,10 @@ _STORAGE = re.compile(r"storage|\d+|(cpu|cuda|mps|meta|xla)(:\d+)?")
 
 
 class Layout(NamedTuple):
-    """Names of a weights file, as bytes of its table of tensors, and shapes by name where they could be read."""
+    """Names of a weights file: the bytes of its table of tensors, the names in it, and the shapes that stand there."""
 
     table: bytes
+    names: frozenset[str]
     shapes: dict[str, tuple[int, ...]]
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -82,7 +84,7 @@ def _read(path: Path, changed: int, size: int) -> Layout | None:  # noqa: ARG001
             if sum(item.file_size for item in parts) > MOST_BYTES:
                 return None
             table = b"".join(archive.read(item) for item in parts)
-        return Layout(table, dict(_pickled_shapes(table)))
+        return Layout(table, *_pickled(table))
     if path.suffix.lower() != ".safetensors":
         return None
     with path.open("rb") as file:
@@ -91,26 +93,28 @@ def _read(path: Path, changed: int, size: int) -> Layout | None:  # noqa: ARG001
             return None
         table = file.read(length)
     header = json.loads(table)
-    return Layout(table, {name: tuple(of["shape"]) for name, of in header.items() if name != "__metadata__"})
+    notes = header.pop("__metadata__", {})
+    shapes = {name: tuple(of["shape"]) for name, of in header.items()}
+    return Layout(table, frozenset([*shapes, *(f"__metadata__.{name}" for name in notes)]), shapes)
 
 
-def _pickled_shapes(pickled: bytes) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _pickled(pickled: bytes) -> tuple[frozenset[str], dict[str, tuple[int, ...]]]:
     """Names and shapes in a pickle of tensors: a name, words of the storage, the offset in it, then the sizes."""
-    name = ""
+    names, shapes, name = set(), {}, ""
     numbers: list[int] | None = None
-    try:
+    with contextlib.suppress(ValueError):  # torn: loading says so
         for code, value, _ in pickletools.genops(pickled):
             if isinstance(value, str) and "UNICODE" in code.name:
                 name = name if _STORAGE.fullmatch(value) else value
+                names.add(name)
             elif code.name == "BINPERSID":
                 numbers = []
             elif numbers is not None and isinstance(value, int) and "INT" in code.name:
                 numbers.append(value)
             elif numbers is not None and "TUPLE" in code.name:
-                yield name, tuple(numbers[1:])
+                shapes[name] = tuple(numbers[1:])
                 numbers = None
-    except ValueError:  # torn: loading says so
-        return
+    return frozenset(names), shapes
 
 
 def is_released(spec: str) -> bool:
@@ -132,9 +136,9 @@ def released_positions(spec: str) -> Positions | None:
     if found is None:
         return None
     for words, way in _WAYS:
-        if any(re.search(rf"(^|\.)({words})", name) for name in found.shapes):
+        if any(re.search(rf"(^|\.)({words})", name) for name in found.names):
             return way
-    names = "\n".join(found.shapes)
+    names = "\n".join(found.names)
     second = re.search(r"(^|\.)mask_token$", names, re.MULTILINE) and "ls1.gamma" in names  # DINOv2's backbone
     pair = re.search(r"^(module\.)?backbone\.blocks\.", names, re.MULTILINE) and re.search(
         b"teacher|student", found.table
