@@ -7,11 +7,11 @@ passed on: ``timm.create_model`` also takes ones that read files or fetch them.
 from __future__ import annotations
 
 import difflib
-import re
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.networks.pretrained import similar_models
 from wsolpipe.networks.weights import first_line
 
 if TYPE_CHECKING:
@@ -81,37 +81,6 @@ def require_model(model: str) -> None:
 
     if not timm.is_model(model.split(".", 1)[0]):
         raise ConfigError(unknown("timm model", model, similar_models(model)))
-
-
-def similar_models(name: str, count: int = 8) -> list[str]:
-    """Names of timm's models that hold parts of a name, those most like it first; without any, all of its names.
-
-    A tag of pretrained weights is kept where it holds a part itself.
-
-    Examples
-    --------
-    >>> similar_models("dinov2_vits14", 2)
-    ['vit_base_patch14_dinov2', 'vit_giant_patch14_dinov2']
-    """
-    import timm
-
-    known: list[str] = timm.list_models()
-    tags: list[str] = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
-    if tags:
-        return tags
-    parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if len(part) > 2]
-    tagged = (model.partition(".") for model in timm.list_models(pretrained=True))
-    names = {f"{base}.{tag}" if any(part in tag for part in parts) else base for base, _, tag in tagged} | {*known}
-
-    def likeness(model: str) -> tuple[int, int, float]:
-        own = re.split(r"[._]", model)
-        held, whole = sum(part in model for part in parts), sum(part in own for part in parts)
-        return held, whole, difflib.SequenceMatcher(a=name, b=model).ratio()
-
-    found = sorted(
-        (model for model in sorted(names) if any(part in model for part in parts)), key=likeness, reverse=True
-    )
-    return found[:count] or difflib.get_close_matches(name, known, n=count) or known
 
 
 def create(model: str, model_args: Mapping[str, Any], **fixed: Any) -> nn.Module:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
+import re
 import socket
 import urllib.parse
 import urllib.request
@@ -92,8 +94,6 @@ def configuration(name: str, *, required: bool = True) -> Record | None:
     if known is None:
         if not required:
             return None
-        from wsolpipe.networks.architectures import similar_models
-
         msg = unknown("pretrained timm model", name, similar_models(name))
         raise WeightsError(msg, hint="or give a file: weights=FILE")
     record = Record(
@@ -109,6 +109,37 @@ def configuration(name: str, *, required: bool = True) -> Record | None:
     with contextlib.suppress(OSError):
         remember(entry, json.dumps(asdict(record)))
     return record
+
+
+def similar_models(name: str, count: int = 8) -> list[str]:
+    """Names of timm's models that hold parts of a name, those most like it first; without any, all of its names.
+
+    A tag of pretrained weights is kept where it holds a part itself.
+
+    Examples
+    --------
+    >>> similar_models("dinov2_vits14", 2)
+    ['vit_base_patch14_dinov2', 'vit_giant_patch14_dinov2']
+    """
+    import timm
+
+    known: list[str] = timm.list_models()
+    tags: list[str] = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+    if tags:
+        return tags
+    parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if len(part) > 2]
+    tagged = (model.partition(".") for model in timm.list_models(pretrained=True))
+    names = {f"{base}.{tag}" if any(part in tag for part in parts) else base for base, _, tag in tagged} | {*known}
+
+    def likeness(model: str) -> tuple[int, int, float]:
+        own = re.split(r"[._]", model)
+        held, whole = sum(part in model for part in parts), sum(part in own for part in parts)
+        return held, whole, difflib.SequenceMatcher(a=name, b=model).ratio()
+
+    found = sorted(
+        (model for model in sorted(names) if any(part in model for part in parts)), key=likeness, reverse=True
+    )
+    return found[:count] or known
 
 
 def find_pretrained(name: str, *, fetch: bool) -> Found | None:
