@@ -29,9 +29,9 @@ import numpy as np
 from attack_training import Training
 from e2e.toy import object_bytes
 from wsolpipe import open_store
-from wsolpipe.cli.command import print_table
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.engine.status import survey
+from wsolpipe.keys.console import print_table
 from wsolpipe.share.collect import Rule, collect
 from wsolpipe.share.repair import repair
 from wsolpipe.share.verify import verify

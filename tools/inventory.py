@@ -48,7 +48,7 @@ def entries() -> Iterator[str]:
             table = command.table
             named = [key for key in table.names({}, "") if not isinstance(key, str)]
             listed = [key for section in table.sections({}) for key in section.keys]
-            yield f"command {program} {name}{' takes words' * bool(table.positional)}"
+            yield f"command {program} {name}{' takes words' * (table.positional is not None)}"
             yield from _keys(f"key {program} {name}", [*listed, *(key for key in named if key not in listed)])
             for option in command.params:
                 yield from (f"option {program} {name} {text}" for text in option.opts if text.startswith("-"))

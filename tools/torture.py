@@ -31,8 +31,8 @@ import attack
 from e2e.toy import Finished, make_toy
 from s3 import Server, serve_s3
 from wsolpipe import open_store
-from wsolpipe.cli.command import print_table
 from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.keys.console import print_table
 from wsolpipe.share.verify import verify
 
 if TYPE_CHECKING:

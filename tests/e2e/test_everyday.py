@@ -13,11 +13,10 @@ import pytest
 
 from stores import build_store
 from trained import words
-from wsolpipe.cli.command import print_table
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ClusterError
 from wsolpipe.engine.leases import Leases
-from wsolpipe.keys.console import LINE_SECONDS, call, duration
+from wsolpipe.keys.console import LINE_SECONDS, call, duration, print_table
 from wsolpipe.launch import slurm
 from wsolpipe.launch.jobs import Patience
 from wsolpipe.launch.profiles import Profile

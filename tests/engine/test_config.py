@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.engine.config import RunConfig, build_config, for_worker, merge
+from wsolpipe.engine.config import build_config, for_worker, merge
 from wsolpipe.engine.session import Session
+from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.stages.registry import load_registry
 
 

@@ -23,7 +23,6 @@ from wsolpipe.contract.errors import ConfigError, DataError, StoreError
 from wsolpipe.contract.layout import commit_name, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, StageManifest
 from wsolpipe.contract.schema import ArraySpec, Status
-from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.lookup import SessionResults
 from wsolpipe.engine.session import Session
 from wsolpipe.evaluate.evaluation import evaluate
@@ -34,6 +33,7 @@ from wsolpipe.evaluate.mask_scores import MaskEvaluation, compare_masks
 from wsolpipe.evaluate.options import Options
 from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import MaskFiles, Truth
+from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.metrics import iou_curves, maxbox_counts, standard_boxes
 from wsolpipe.metrics.thresholds import middle
 from wsolpipe.report.curves import curve_rows, write_csv, write_plots

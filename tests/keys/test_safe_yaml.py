@@ -71,7 +71,7 @@ def test_numbers_are_read_as_on_the_command_line():
 
 
 def _profile(path):
-    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.keys.run_keys import RunConfig
 
     return load_profile(RunConfig(profiles=str(path)))
 

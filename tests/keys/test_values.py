@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import LONGEST, unknown
-from wsolpipe.keys.values import nest, parse_value, split_words
+from wsolpipe.keys.words import nest, parse_value, split_words
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.keys.sweeps import MOST_POINTS, split_sweep
-from wsolpipe.keys.word_file import expand_words
+from wsolpipe.keys.words import MOST_POINTS, expand_words, split_sweep
 
 FILE = """
 stage: [cls_maps, proposals]

@@ -12,7 +12,8 @@ import pytest
 
 from e2e.toy import object_bytes
 from wsolpipe.contract.errors import ClusterError
-from wsolpipe.engine.config import RunConfig, build_config
+from wsolpipe.engine.config import build_config
+from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.launch.dask_machine import find_devices
 from wsolpipe.launch.run import run
 from wsolpipe.stages.registry import load_registry

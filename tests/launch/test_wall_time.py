@@ -11,9 +11,9 @@ import pytest
 from e2e.toy import object_bytes, records
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import CommitRecord
-from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.plan import Units
 from wsolpipe.engine.time_left import LAST_SECONDS, MARGIN, TimeLeft
+from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.launch.wall_time import job_end, settle_end
 
 NODE = SimpleNamespace(folder="toy/train/shade/key", shards=Shards(40, 16))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stores import DATASET, INDEX_KEY, TinyStore, build_store
-from wsolpipe.engine.config import RunConfig
+from wsolpipe.keys.run_keys import RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,8 @@ import wsolpipe.contract.errors
 from guide_blocks import ROOT, blocks, commands, pages
 from wsolpipe.cli.main import COMMANDS as PIPELINE
 from wsolpipe.contract.errors import WsolError
-from wsolpipe.keys.key import Key
-from wsolpipe.keys.values import nest, parse_value
-from wsolpipe.keys.word_file import CONFIG
+from wsolpipe.keys.key import CONFIG, Key
+from wsolpipe.keys.words import nest, parse_value
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.main import COMMANDS as TRAINER
 from wsoltrain.training.recipe_file import load_recipe
@@ -55,7 +54,7 @@ def check_words(line: str) -> None:
         load_registry().params(stage, values)
     for stage in given.get("stage", "").split(",") if "stage" in given else ():
         assert stage in load_registry().entries, stage
-    if program == "wsoltrain" and table.recipe:
+    if program == "wsoltrain" and table.more:
         for recipe in given.get("recipe", given.get("recipes", "")).split(","):
             load_recipe(recipe, dataset=given["dataset"].removesuffix(".yaml"), changes=changes)
 

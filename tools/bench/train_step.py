@@ -26,7 +26,7 @@ import torch
 from figures import Figure, report
 
 from wsolpipe.images.dataset import load_dataset
-from wsolpipe.keys.values import parse_value, split_words
+from wsolpipe.keys.words import parse_value, split_words
 from wsoltrain.data.config import Labelling
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import load_recipe

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import configure, make_command, print_table
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import print_json
+from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.keys.key import Key
 
 PENDING = 2

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import configure, make_command, print_table
-from wsolpipe.keys.console import print_json
+from wsolpipe.cli.command import configure, make_command
+from wsolpipe.keys.console import print_json, print_table
 
 
 @make_command("doctor", listed=("store",))

@@ -120,7 +120,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """
     from wsolpipe.cli.figure_tables import show_glossary
     from wsolpipe.cli.run_tables import show_runs
-    from wsolpipe.keys.values import split_words
+    from wsolpipe.keys.words import split_words
 
     given = split_words(words)
     if given.get("glossary") == "true":

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsolpipe.cli.command import make_command, print_table
+from wsolpipe.cli.command import make_command
 from wsolpipe.cli.transfer import SELECTION_KEYS
-from wsolpipe.keys.console import print_json
+from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.keys.run_keys import STORE
 
 KEYS = (STORE, *(key for key in SELECTION_KEYS if key.name in {"dataset", "stages", "split"}))
 
 
-@make_command("explain", keys=KEYS, as_run=False, positional="key")
+@make_command("explain", keys=KEYS, as_run=False, positional=kinds.text("beginning of a key"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Explain why two keys of a stage differ: which parameter, weights file, index column or upstream stage changed.
 

@@ -6,12 +6,11 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import print_table
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.lookup import find_artifact
 from wsolpipe.evaluate.glossary import UNITS, format_figure, print_scale, read_glossary, shown_name
 from wsolpipe.evaluate.map_sources import map_names
-from wsolpipe.keys.console import print_json
+from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.metrics.localization import NAMED
 from wsolpipe.stages.alarm import alarm_of
 

@@ -17,8 +17,8 @@ from wsolpipe.keys.run_keys import SPLIT, STAGE
 from wsolpipe.share.formats.known import FORMATS, WRITTEN_ONLY, find_format
 
 if TYPE_CHECKING:
-    from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.session import Session
+    from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.share.taking_in import Taken
 
 KEYS = (

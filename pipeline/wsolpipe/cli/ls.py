@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsolpipe.cli.command import make_command, print_table
+from wsolpipe.cli.command import make_command
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import print_json, shown
+from wsolpipe.keys.console import print_json, print_table, shown
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import STORE, WIDE
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import configure, make_command, print_table
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import duration, print_json
+from wsolpipe.keys.console import duration, print_json, print_table
 from wsolpipe.keys.key import Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.cost import Cost
     from wsolpipe.engine.plan import Line
+    from wsolpipe.keys.run_keys import RunConfig
 
 
 KEYS = (
@@ -35,7 +35,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     Hours of one worker, files and bytes are estimated from the shards that were measured; – where none was.
     """
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.keys.sweeps import split_sweep
+    from wsolpipe.keys.words import split_sweep
     from wsolpipe.stages.registry import load_registry
 
     sweep = split_sweep(words)

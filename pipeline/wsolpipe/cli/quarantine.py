@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import configure, make_command, print_table
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import print_json
+from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.keys.key import Key
 
+ACTIONS = kinds.choice("list", "retry", "drop")
 KEYS = (Key("ids", kinds.list_of(kinds.text("image_id")), "only these rows", (), otherwise="all quarantined rows"),)
 
 
-@make_command("quarantine", keys=KEYS, listed=("stage", "dataset", "store", "split"), positional="action")
+@make_command("quarantine", keys=KEYS, listed=("stage", "dataset", "store", "split"), positional=ACTIONS)
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """List quarantined rows, try them again, or accept that they have no result.
 
@@ -25,11 +26,10 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe.engine.quarantine import drop, quarantined_rows, retry
     from wsolpipe.engine.session import Session
 
-    actions = {"list", "retry", "drop"}
     given = [word for word in words if "=" not in word]
     action = given[0] if given else "list"
-    if action not in actions or len(given) > 1:
-        raise ConfigError(unknown("quarantine action", " ".join(given), actions))
+    if action not in ACTIONS.choices or len(given) > 1:
+        raise ConfigError(unknown("quarantine action", " ".join(given), ACTIONS.choices))
     config, own = configure((word for word in words if "=" in word), KEYS)
     ids = set(own["ids"]) or None
     session = Session.open(config, need_root=False)

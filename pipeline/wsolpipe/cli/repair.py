@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wsolpipe.cli.command import configure, make_command, print_table
-from wsolpipe.keys.console import print_json, shown
+from wsolpipe.cli.command import configure, make_command
+from wsolpipe.keys.console import print_json, print_table, shown
 
 
 @make_command("repair", listed=("store", "dataset", "stage"))

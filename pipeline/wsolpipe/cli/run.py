@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 
-from wsolpipe.cli.command import configure, make_command, print_table
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.cli.sweeping import run_sweep
-from wsolpipe.keys.console import print_json
+from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.keys.run_keys import RUN_KEYS
 
 
@@ -46,7 +46,7 @@ def run_words(words: tuple[str, ...], as_json: bool, *, resume: str) -> int:
     """
     from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import ConfigError, WsolError
-    from wsolpipe.keys.sweeps import split_sweep
+    from wsolpipe.keys.words import split_sweep
     from wsolpipe.launch.run import remember_command, run, script
     from wsolpipe.stages.registry import load_registry
 

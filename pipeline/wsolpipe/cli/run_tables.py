@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from wsolpipe.cli.command import print_table
 from wsolpipe.evaluate.glossary import format_figure
-from wsolpipe.keys.console import print_json
+from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.metrics.protocol import metric_of, read_runs
 from wsolpipe.metrics.protocol_tables import CELLS, annotators_of, full_table, protocol_table
 

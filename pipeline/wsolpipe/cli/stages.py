@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import make_command, print_table
+from wsolpipe.cli.command import make_command
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import print_json
+from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.keys.key import Key, read_keys
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 KEYS = (Key("stages", kinds.file("YAML file"), "file of your own stages"),)
 
 
-@make_command("stages", keys=KEYS, as_run=False, positional="stage")
+@make_command("stages", keys=KEYS, as_run=False, positional=kinds.name("name of a stage", source="stage"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """List the stages; with names, their parameters: type, default, unit and meaning.
 

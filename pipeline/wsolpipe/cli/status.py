@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from wsolpipe.cli.command import configure, make_command, print_skipped, print_table
+from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import duration, print_json, shown
+from wsolpipe.keys.console import duration, print_json, print_skipped, print_table, shown
 from wsolpipe.keys.key import Key
 
 KEYS = (

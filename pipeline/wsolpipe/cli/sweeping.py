@@ -7,12 +7,12 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import configure, print_table
-from wsolpipe.keys.console import print_json
+from wsolpipe.cli.command import configure
+from wsolpipe.keys.console import print_json, print_table
 
 if TYPE_CHECKING:
-    from wsolpipe.engine.config import RunConfig
-    from wsolpipe.keys.sweeps import Sweep
+    from wsolpipe.keys.run_keys import RunConfig
+    from wsolpipe.keys.words import Sweep
     from wsolpipe.launch.run import Ended
 
 FIGURES = ("iou_top1", "recall50_top1", "box_maxboxacc_v2", "MaxBoxAcc", "MaxBoxAccV2", "PxAP", "mask_iou")

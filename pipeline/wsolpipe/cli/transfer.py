@@ -9,10 +9,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.cli.command import print_skipped, print_table
 from wsolpipe.contract.errors import AccessError, ConfigError, WsolError
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import print_json, shown
+from wsolpipe.keys.console import print_json, print_skipped, print_table, shown
 from wsolpipe.keys.key import Key, read_keys
 from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT
 
@@ -58,7 +57,7 @@ def words_of(words: Iterable[str], keys: tuple[Key, ...]) -> dict[str, Any]:
 
 def selection_of(given: dict[str, Any]) -> Selection:
     """Selection that the words name."""
-    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.share.selection import Selection
 
     return Selection(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "wsolpipe.stages"
 DATASET = "dataset=…"
-"""The word of a command in a hint that names the data set; `wsolpipe.images.hints` fills it in."""
+"""The word of a command in a hint that names the data set; `wsolpipe.keys.shell` fills it in."""
 
 NAME_A_KEY = "write how one of these keys begins"
 """What to do about a key that a stage does not have, where its keys are listed."""

@@ -22,8 +22,8 @@ from wsolpipe.stages.kept_work import Parts
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.graph import Node
+    from wsolpipe.keys.run_keys import RunConfig
 
 Array = np.ndarray[Any, Any]
 UNUSABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)

@@ -1,11 +1,9 @@
-"""What the user asked for: ``key=value`` words, checked, with every value's type settled before work starts."""
+"""From the ``key=value`` words of a command to a `RunConfig`: every value is checked before work starts."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,128 +11,14 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import shorten
 from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.keys.key import unknown_key
-from wsolpipe.keys.run_keys import DEFAULT_STORE, RUN_KEYS
-from wsolpipe.keys.values import nest, parse_value, split_words
+from wsolpipe.keys.run_keys import RUN_KEYS, RunConfig, store_of
+from wsolpipe.keys.words import nest, parse_value, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.keys.key import Key
     from wsolpipe.stages.registry import Registry
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that a run needs to know, as it crosses process borders.
-
-    Attributes
-    ----------
-    stage : tuple of str
-        Stages asked for.
-    dataset : str
-        Name in ``data/`` or path of a YAML.
-    store : str
-        Folder or URL.
-    split : tuple of str
-        Splits to work on; empty means all of the data set.
-    limit : int or None
-        Only the first rows of each split; an index of its own.
-    rows : str or None
-        ``start:stop``, only these rows; an index of its own.
-    shard_rows : int or None
-        Rows a shard; fixed by the first run of a stage.
-    max_failed : float
-        Quarantined rows a stage may have: up to 1 a share of the rows (at least 20 rows), above 1 a number of rows.
-    index : dict
-        split -> key of the index that this run works with, settled before workers start.
-    run_id : str
-        Names this run in failure notes, so that its workers share their count of tries.
-    devices : tuple of str
-        Devices of this machine that `cluster=dask-cuda` uses; empty for all.
-    wall_time : float or None
-        Seconds that a worker may take; None where only its job's own end counts, if it has one.
-    ends_at : float or None
-        Moment, as `time.time` counts, at which the workers of this machine must have ended.
-    profile, profiles : str or None
-        Name of a cluster profile, and the file that holds it.
-    print : bool
-        Show what would be submitted, and submit nothing.
-    wait : bool
-        Whether a run that submits jobs stays until they end.
-    wide : bool
-        Show tables whole, however long their lines.
-    log : str or None
-        File to which lines about the run are appended.
-    profile_fields : dict
-        Fields of the cluster profile given as words.
-    params : dict
-        stage -> parameter -> value, from the command line.
-    """
-
-    stage: tuple[str, ...] = ()
-    dataset: str = ""
-    store: str = ""
-    cluster: str = "local"
-    workers: int = 1
-    split: tuple[str, ...] = ()
-    limit: int | None = None
-    rows: str | None = None
-    shard_rows: int | None = None
-    max_failed: float = 0.05
-    force: bool = False
-    root: str | None = None
-    device: str = "auto"
-    devices: tuple[str, ...] = ()
-    threads: int = 0
-    seed: int = 0
-    stages: str | None = None
-    retries: int = 2
-    lease: float = 60.0
-    checkpoint: float = 30.0
-    wall_time: float | None = None
-    profile: str | None = None
-    profiles: str | None = None
-    print: bool = False
-    wait: bool = True
-    log: str | None = None
-    wide: bool = False
-    run_id: str = ""
-    ends_at: float | None = None
-    profile_fields: dict[str, Any] = field(default_factory=dict)
-    index: dict[str, str] = field(default_factory=dict)
-    params: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """For a worker process."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> RunConfig:
-        """Inverse of `to_json`."""
-        values = json.loads(text)
-        return cls(**{**values, **{name: tuple(values[name]) for name in _LISTED}})
-
-    def row_range(self) -> tuple[int, int | None]:
-        """First row and one past the last of `rows=`; the stop may be open."""
-        if self.rows is None:
-            return 0, None
-        match = re.fullmatch(r"(\d{0,15}):(\d{0,15})", self.rows)
-        if not match:
-            msg = f"rows={shorten(self.rows)}: write rows=start:stop, such as rows=0:1000"
-            raise ConfigError(msg)
-        start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
-        if stop is not None and stop <= start:
-            msg = f"rows={self.rows} holds no row: the stop must be larger than the start"
-            raise ConfigError(msg, hint="rows=start:stop, such as rows=0:1000, counts from 0 and leaves out the stop")
-        return start, stop
-
-    def selection(self) -> dict[str, Any]:
-        """What of the data set the index holds, as recorded in its manifest."""
-        chosen = {"limit": self.limit, "rows": self.rows}
-        return {key: value for key, value in chosen.items() if value is not None}
-
-
-_LISTED = ("stage", "split", "devices")
 
 
 def build_config(
@@ -177,7 +61,7 @@ def build_config(
     for stage in settings.get("stage") or ():
         if stage != "index":
             registry[stage]
-    settings["store"] = settings.get("store") or os.environ.get("WSOLPIPE_STORE", DEFAULT_STORE)
+    settings["store"] = store_of(settings.get("store"))
     chosen = {name: value for name, value in settings.items() if value is not None}
     config = RunConfig(**chosen, params=_absolute_files(params), profile_fields=site)
     config.row_range()  # raises if it is not start:stop

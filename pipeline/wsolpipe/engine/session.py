@@ -16,7 +16,7 @@ from wsolpipe.contract.errors import ConfigError, WeightsError, WsolError
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Index, Store
-from wsolpipe.engine.config import RunConfig, merge
+from wsolpipe.engine.config import merge
 from wsolpipe.images.dataset import DatasetConfig, load_dataset
 from wsolpipe.stages.registry import Registry, load_registry
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.engine.image_files import ImageFiles
+    from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.networks.sources import Weights
     from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsolpipe.contract.manifest import CommitRecord
-    from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.plan import Units
+    from wsolpipe.keys.run_keys import RunConfig
 
 MARGIN = 1.25
 """Time allowed for a unit, relative to the slowest similar unit."""

@@ -1,26 +1,42 @@
-"""How a command ends and prints: one line an error, exit codes, JSON with a version, untrusted text escaped."""
+"""How a command ends and prints: an error in one line, exit codes, JSON with a version, tables, escaped text."""
 
 from __future__ import annotations
 
 import errno
+import re
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from wsolpipe.contract.errors import AccessError, ConfigError, WsolError
+from wsolpipe.contract.nearest import shorten
 
-    from wsolpipe.contract.errors import WsolError
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.table import Table
 
 JSON_VERSION = 1
 """Of what ``--json`` prints; it grows when a field changes its meaning or goes, not when one is added."""
 
 LINE_SECONDS = 60.0
 """Time between two lines about work under way in a log, which is never silent for longer."""
-_answered = [False]
+_KEY = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8}\b")
+_NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
+LEAST_TEXT = 14
+"""Characters that a column of text keeps beside columns of single words."""
+_NOTHING = ("–", "", "0", "0.000", "0 s")
 _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
 _NAMED_WRONGLY = (errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, *_NO_FOLDER)
+
+
+@dataclass
+class Answer:
+    """Whether the command of a call has printed its result."""
+
+    printed: bool = False
 
 
 def print_json(value: Any) -> None:
@@ -32,7 +48,8 @@ def print_json(value: Any) -> None:
     if isinstance(value, dict):
         value = {"schema_version": JSON_VERSION, **value}
     print(json.dumps(jsonable(value), indent=1))
-    _answered[0] = True
+    if (place := click.get_current_context(silent=True)) and isinstance(place.obj, Answer):
+        place.obj.printed = True
 
 
 def shown(text: str) -> str:
@@ -60,17 +77,18 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
     An error that a user can meet is one line on standard error, or with ``--json`` an object with ``error``, ``hint``
     and ``exit_code`` on standard output. ``--debug`` shows the traceback.
     """
-    debug, as_json = "--debug" in words, "--json" in words
-    _answered[0] = False
+    debug, as_json, answer = "--debug" in words, "--json" in words, Answer()
+    known: WsolError | None
     _survive_narrow_encodings()
     try:
-        code = command.main([word for word in words if word != "--debug"], prog_name=name, standalone_mode=False)
+        words = [word for word in words if word != "--debug"]
+        code = command.main(words, prog_name=name, standalone_mode=False, obj=answer)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
         place = getattr(error, "ctx", None)
         hint = f"{place.command_path if place else name} --help lists what it takes; arguments are key=value"
-        return _fail(name, error.format_message(), hint, 3, as_json=as_json)
+        known = ConfigError(error.format_message(), hint=hint)
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
@@ -81,15 +99,18 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
         known = _as_known(error)
         if debug or known is None:
             raise
-        return _fail(name, known.message, known.hint, known.exit_code, as_json=as_json)
-    return code if isinstance(code, int) else 0
+    else:
+        return code if isinstance(code, int) else 0
+    if as_json and not answer.printed:  # a result that says what failed stands for itself
+        print_json({"error": known.message, "hint": known.hint, "exit_code": known.exit_code})
+    more = f"\n  -> {known.hint}" if known.hint else ""
+    print(f"{name}: {shown(known.message + more)}", file=sys.stderr)
+    return known.exit_code
 
 
 def _as_known(error: Exception) -> WsolError | None:
     """The error in words for a user; None for a fault of the program."""
-    from wsolpipe.contract.errors import AccessError, ConfigError, WsolError
     from wsolpipe.contract.extras import missing_package
-    from wsolpipe.contract.nearest import shorten
 
     if isinstance(error, WsolError):
         return error
@@ -102,16 +123,91 @@ def _as_known(error: Exception) -> WsolError | None:
     return None
 
 
-def _fail(name: str, message: str, hint: str | None, code: int, *, as_json: bool) -> int:
-    if as_json and not _answered[0]:  # a result that says what failed stands for itself
-        print_json({"error": message, "hint": hint, "exit_code": code})
-    more = f"\n  -> {hint}" if hint else ""
-    print(f"{name}: {shown(message + more)}", file=sys.stderr)
-    return code
-
-
 def _survive_narrow_encodings() -> None:
     """Replace characters that the terminal's encoding lacks, such as – in Latin-1, instead of failing on them."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def print_table(columns: list[str], rows: list[list[Any]], *, title: str | None = None, wide: bool = False) -> None:
+    """A table on standard output, numbers to the right.
+
+    Where it is wider than the terminal, keys are cut to their first eight digits, and columns in which no row says
+    anything are left out.
+
+    Parameters
+    ----------
+    wide : bool
+        Show everything, however long the lines.
+    """
+    from rich.console import Console
+
+    numeric = [bool(rows) and all(_is_number(row[number]) for row in rows) for number in range(len(columns))]
+    cells = [[_text(value) for value in row] for row in rows]
+    console = Console()
+    width = console.width if console.is_terminal else 160
+    if not wide and _width(columns, cells) > width:
+        cells = [[_KEY.sub(r"\1", text) for text in row] for row in cells]
+        columns, cells, numeric = _without_empty_columns(columns, cells, numeric)
+    if wide:
+        width = max(width, _width(columns, cells))
+    Console(width=width).print(_build_table(columns, cells, numeric, title, width))
+
+
+def _build_table(
+    columns: list[str], cells: list[list[str]], numeric: list[bool], title: str | None, width: int
+) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, right, whole in zip(columns, numeric, _unbroken(columns, cells, width), strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _unbroken(columns: list[str], cells: list[list[str]], width: int) -> list[bool]:
+    """Columns of single words, which stay on one line where that leaves the others `LEAST_TEXT` characters each."""
+    words = [not any(" " in cell for cell in column) for column in zip(columns, *cells, strict=True)]
+    own = [max(map(len, column)) + 3 for column in zip(columns, *cells, strict=True)]
+    needed = sum(size if whole else min(size, LEAST_TEXT + 3) for size, whole in zip(own, words, strict=True))
+    return words if needed <= width else [False] * len(columns)
+
+
+def _width(columns: list[str], cells: list[list[str]]) -> int:
+    """Characters of a line: the longest cell of each column, a space on either side, and one between columns."""
+    return sum(max(map(len, column)) + 3 for column in zip(columns, *cells, strict=True))
+
+
+def _without_empty_columns(
+    columns: list[str], cells: list[list[str]], numeric: list[bool]
+) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Leave out the columns in which every row says nothing."""
+    kept = [at for at in range(len(columns)) if any(row[at] not in _NOTHING for row in cells)]
+    return [columns[at] for at in kept], [[row[at] for at in kept] for row in cells], [numeric[at] for at in kept]
+
+
+def print_skipped(folders: Iterable[str]) -> None:
+    """A line on standard error for each folder of a store that is none of its own."""
+    for name in folders:
+        print(f"skipped: folder {shown(name)}: its name cannot belong to a store", file=sys.stderr)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value) is not None
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:,.1f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return shown(str(value))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import guess, shorten, unknown
-from wsolpipe.keys.kinds import FLAG, NULL
-from wsolpipe.keys.values import split_words
+from wsolpipe.keys.kinds import FLAG, NULL, file, kind_of_type
+from wsolpipe.keys.words import split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -92,6 +92,55 @@ class Key:
         if self.otherwise:
             return self.otherwise
         return "" if self.default is None or self.default in ((), []) else show_value(self.default)
+
+
+def key(
+    meaning: str,
+    default: Any = None,
+    *,
+    kind: Kind | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    unit: str = "",
+    otherwise: str = "",
+) -> Any:
+    """Field of a dataclass that a key of its name sets: the one declaration of that key.
+
+    Parameters
+    ----------
+    meaning : str
+        One line in plain words.
+    default : object
+        Value where the key is not given; an empty text counts as none.
+    kind : Kind, optional
+        What its text may be, where the field's type does not say it.
+    least, most : float, optional
+        Bounds of a number, both allowed.
+    unit, otherwise : str
+        As those of `Key`.
+    """
+    told = {"meaning": meaning, "kind": kind, "bounds": (least, most), "unit": unit, "otherwise": otherwise}
+    return field(default=default, metadata=told)
+
+
+def keys_of_fields(declared: type) -> tuple[Key, ...]:
+    """Keys of the fields of a dataclass that `key` made, in their order."""
+    types = get_type_hints(declared)
+    return tuple(
+        Key(
+            item.name,
+            item.metadata["kind"] or kind_of_type(types[item.name], *item.metadata["bounds"]),
+            item.metadata["meaning"],
+            None if item.default == "" else item.default,
+            item.metadata["unit"],
+            item.metadata["otherwise"],
+        )
+        for item in fields(declared)
+        if item.metadata
+    )
+
+
+CONFIG = Key("config", file("YAML file"), "file of words of this command; those of the command line go over it")
 
 
 def show_value(value: Any) -> str:

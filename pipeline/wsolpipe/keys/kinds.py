@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ class Kind:
     filled: bool = False
 
 
-def integer(least: int | None = None, most: int | None = None) -> Kind:
+def integer(least: float | None = None, most: float | None = None) -> Kind:
     """Whole number between two bounds, both allowed."""
 
     def read(text: str) -> int:
@@ -163,3 +164,20 @@ def or_null(kind: Kind) -> Kind:
 def filled(kind: Kind) -> Kind:
     """A kind of which an empty text is refused."""
     return replace(kind, filled=True)
+
+
+def kind_of_type(annotation: Any, least: float | None = None, most: float | None = None) -> Kind:
+    """Kind of a field by its type: int, float, bool, str, a Literal, a tuple of one of these, or any or None."""
+    inner = [item for item in get_args(annotation) if item not in (NoneType, Ellipsis)]
+    if get_origin(annotation) is Literal:
+        return choice(*inner)
+    if get_origin(annotation) is tuple:
+        return list_of(kind_of_type(inner[0], least, most))
+    if inner:
+        kind = kind_of_type(inner[0], least, most)
+        return or_null(kind) if inner[0] in (int, float) else kind
+    if annotation is bool:
+        return flag()
+    if annotation in (int, float):
+        return (integer if annotation is int else number)(least, most)
+    return text()

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.kinds import Kind, NamesFile, Unit
-from wsolpipe.keys.values import parse_value
+from wsolpipe.keys.words import parse_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,64 +1,125 @@
-"""Keys of a run; `plan`, `status` and the other commands of the pipeline know them too."""
+"""The keys of a run, and the configuration that they give: each key is one field of `RunConfig`, and nowhere else.
+
+Commands that take some of them list them by name; help, completion and reference pages read them from the fields.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import shorten
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import key, keys_of_fields
 
 DEFAULT_STORE = "wsol-store"
-STORE_OTHERWISE = f"$WSOLPIPE_STORE, else {DEFAULT_STORE}"
+STAGE_NAMES = kinds.list_of(kinds.name("name of a stage", source="stage"))
+SPLIT_NAMES = kinds.filled(kinds.list_of(kinds.name("name of a split", source="split")))
+STORE_PLACE = kinds.filled(kinds.file(kinds.STORE))
+CLUSTER = kinds.text("name or tcp://HOST:PORT", offers=("tcp://", "tls://"), source="cluster")
 
 
-STAGE = Key("stage", kinds.list_of(kinds.name("name of a stage", source="stage")), "stages to make or to look at", ())
-DATASET = Key("dataset", kinds.file("name or YAML file", source="dataset"), "data set: a name in data/, or a YAML file")
-STORE = Key("store", kinds.filled(kinds.file(kinds.STORE)), "where labels are kept", otherwise=STORE_OTHERWISE)
-_SPLITS = kinds.filled(kinds.list_of(kinds.name("name of a split", source="split")))
-SPLIT = Key("split", _SPLITS, "splits to work on", (), otherwise="all splits")
-ROOT = Key("root", kinds.file("folder"), "folder of the image files, instead of the one in the YAML")
-ROWS = Key("rows", kinds.text("start:stop"), "only these rows of each split, from 0, stop left out", unit="rows")
-WIDE = Key("wide", kinds.flag(), "show tables whole, also on a narrow terminal", False)
+def store_of(given: str | None) -> str:
+    """Store that is named, else that of the environment, else the default one."""
+    return given or os.environ.get("WSOLPIPE_STORE") or DEFAULT_STORE
 
-RUN_KEYS = (
-    STAGE,
-    DATASET,
-    STORE,
-    SPLIT,
-    ROOT,
-    Key("limit", kinds.or_null(kinds.integer(1)), "only the first rows of each split", unit="rows"),
-    ROWS,
-    Key(
-        "cluster", kinds.text("name or tcp://HOST:PORT", offers=("tcp://", "tls://"), source="cluster"),
-        "where work runs", "local",
-    ),
-    Key("workers", kinds.integer(1), "processes or jobs that work at once", 1),
-    Key("device", kinds.text("torch device", offers=("auto", "cpu", "cuda")), "device of the networks", "auto"),
-    Key("devices", kinds.list_of(kinds.text("number")), "GPUs of cluster=dask-cuda", (), otherwise="all visible"),
-    Key("threads", kinds.integer(0), "threads that decode images ahead of a network; 0: as many as the cores allow", 0),
-    Key(
-        "shard_rows", kinds.or_null(kinds.integer(1)), "rows a shard, fixed by the first run",
-        otherwise="4096, of refine 1024",
-    ),
-    Key(
-        "max_failed", kinds.number(0),
-        "quarantined rows that a stage may have: up to 1 a share of its rows (at least 20), above 1 a number", 0.05,
-    ),
-    Key("force", kinds.flag(), "make again what is already done", False),
-    Key("seed", kinds.integer(0), "seed of random draws that stages leave to the run", 0),
-    Key("stages", kinds.file("YAML file"), "file of your own stages"),
-    Key("retries", kinds.integer(0), "further tries of a shard that failed", 2),
-    Key("lease", kinds.number(0.1), "time after which a silent worker's shard is taken over", 60.0, unit="seconds"),
-    Key("checkpoint", kinds.number(0), "time between checkpoints inside a shard", 30.0, unit="seconds"),
-    Key(
-        "wall_time", kinds.or_null(kinds.number(0)), "time after which workers begin no further shard", unit="seconds",
-        otherwise="that of the job, if any",
-    ),
-    Key("profile", kinds.text("name"), "cluster profile to use", otherwise="the default of the file"),
-    Key(
-        "profiles", kinds.file("YAML file"), "file of cluster profiles",
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run needs to know, as it crosses process borders.
+
+    Fields that no key gives are settled before workers start: `run_id` names the run in failure notes, so that its
+    workers share their count of tries; `ends_at` is the moment, as `time.time` counts, at which the workers of this
+    machine must have ended; `profile_fields` are fields of the cluster profile, `params` those of stages (stage ->
+    parameter -> value), `index` maps each split to the key of the index that the run works with.
+    """
+
+    stage: tuple[str, ...] = key("stages to make or to look at", (), kind=STAGE_NAMES)
+    dataset: str = key(
+        "data set: a name in data/, or a YAML file", "", kind=kinds.file("name or YAML file", source="dataset")
+    )
+    store: str = key("where labels are kept", "", kind=STORE_PLACE, otherwise=f"$WSOLPIPE_STORE, else {DEFAULT_STORE}")
+    split: tuple[str, ...] = key("splits to work on", (), kind=SPLIT_NAMES, otherwise="all splits")
+    root: str | None = key("folder of the image files, instead of the one in the YAML", kind=kinds.file("folder"))
+    limit: int | None = key("only the first rows of each split", least=1, unit="rows")
+    rows: str | None = key(
+        "only these rows of each split, from 0, stop left out", kind=kinds.text("start:stop"), unit="rows"
+    )
+    cluster: str = key("where work runs", "local", kind=CLUSTER)
+    workers: int = key("processes or jobs that work at once", 1, least=1)
+    device: str = key("device of the networks", "auto", kind=kinds.text("torch device", offers=("auto", "cpu", "cuda")))
+    devices: tuple[str, ...] = key(
+        "GPUs of cluster=dask-cuda", (), kind=kinds.list_of(kinds.text("number")), otherwise="all visible"
+    )
+    threads: int = key("threads that decode images ahead of a network; 0: as many as the cores allow", 0, least=0)
+    shard_rows: int | None = key("rows a shard, fixed by the first run", least=1, otherwise="4096, of refine 1024")
+    max_failed: float = key(
+        "quarantined rows that a stage may have: up to 1 a share of its rows (at least 20), above 1 a number",
+        0.05,
+        least=0,
+    )
+    force: bool = key("make again what is already done", False)
+    seed: int = key("seed of random draws that stages leave to the run", 0, least=0)
+    stages: str | None = key("file of your own stages", kind=kinds.file("YAML file"))
+    retries: int = key("further tries of a shard that failed", 2, least=0)
+    lease: float = key("time after which a silent worker's shard is taken over", 60.0, least=0.1, unit="seconds")
+    checkpoint: float = key("time between checkpoints inside a shard", 30.0, least=0, unit="seconds")
+    wall_time: float | None = key(
+        "time after which workers begin no further shard", least=0, unit="seconds", otherwise="that of the job, if any"
+    )
+    profile: str | None = key("cluster profile to use", kind=kinds.text("name"), otherwise="the default of the file")
+    profiles: str | None = key(
+        "file of cluster profiles",
+        kind=kinds.file("YAML file"),
         otherwise="$WSOLPIPE_PROFILES, else ~/.config/wsolpipe/profiles.yaml",
-    ),
-    Key("print", kinds.flag(), "show what would be submitted, and submit nothing", False),
-    Key("log", kinds.file("file"), "append lines about the run to this file, with the time", None),
-    WIDE,
-    Key("wait", kinds.flag(), "stay until submitted jobs end", True),
-)  # fmt: skip
+    )
+    print: bool = key("show what would be submitted, and submit nothing", False)
+    log: str | None = key("append lines about the run to this file, with the time", kind=kinds.file("file"))
+    wide: bool = key("show tables whole, also on a narrow terminal", False)
+    wait: bool = key("stay until submitted jobs end", True)
+    run_id: str = ""
+    ends_at: float | None = None
+    profile_fields: dict[str, Any] = field(default_factory=dict)
+    index: dict[str, str] = field(default_factory=dict)
+    params: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """For a worker process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Inverse of `to_json`."""
+        values: dict[str, Any] = json.loads(text)
+        tuples: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **tuples})
+
+    def row_range(self) -> tuple[int, int | None]:
+        """First row and one past the last of `rows=`; the stop may be open."""
+        if self.rows is None:
+            return 0, None
+        match = re.fullmatch(r"(\d{0,15}):(\d{0,15})", self.rows)
+        if not match:
+            msg = f"rows={shorten(self.rows)}: write rows=start:stop, such as rows=0:1000"
+            raise ConfigError(msg)
+        start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
+        if stop is not None and stop <= start:
+            msg = f"rows={self.rows} holds no row: the stop must be larger than the start"
+            raise ConfigError(msg, hint="rows=start:stop, such as rows=0:1000, counts from 0 and leaves out the stop")
+        return start, stop
+
+    def selection(self) -> dict[str, Any]:
+        """Rows of the data set that the index holds, as recorded in its manifest."""
+        chosen = {"limit": self.limit, "rows": self.rows}
+        return {key: value for key, value in chosen.items() if value is not None}
+
+
+RUN_KEYS = keys_of_fields(RunConfig)
+"""Keys of ``wsolpipe run``; `plan`, `status` and the other commands of the pipeline know them too."""
+_BY_NAME = {each.name: each for each in RUN_KEYS}
+DATASET, STORE, ROOT, ROWS, WIDE = (_BY_NAME[name] for name in ("dataset", "store", "root", "rows", "wide"))
+STAGE, SPLIT = _BY_NAME["stage"], _BY_NAME["split"]

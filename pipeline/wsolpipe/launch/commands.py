@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.engine.clusters import find_cluster
-from wsolpipe.engine.config import RunConfig
-from wsolpipe.keys.values import parse_value, split_words
+from wsolpipe.keys.run_keys import RunConfig
+from wsolpipe.keys.words import parse_value, split_words
 from wsolpipe.launch.process import follow
 from wsolpipe.launch.profiles import load_profile
 from wsolpipe.launch.signals import EXIT_INTERRUPTED, stop_on_signals

@@ -17,8 +17,8 @@ from wsolpipe.launch.profiles import load_profile
 if TYPE_CHECKING:
     import threading
 
-    from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.session import Session
+    from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.launch.events import Emit
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ClusterError, WsolError
-from wsolpipe.engine.config import RunConfig, for_worker
+from wsolpipe.engine.config import for_worker
 from wsolpipe.engine.session import Session, software_versions
 from wsolpipe.engine.worker import Worker
+from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.launch.wall_time import settle_end
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from wsolpipe.engine.clusters import CLUSTERS, find_cluster
 if TYPE_CHECKING:
     import threading
 
-    from wsolpipe.engine.config import RunConfig
     from wsolpipe.engine.session import Session
+    from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.launch.events import Emit
 
 

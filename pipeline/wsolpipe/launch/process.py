@@ -9,9 +9,9 @@ import threading
 from typing import Any
 
 from wsolpipe.contract.errors import WsolError
-from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.session import Session
 from wsolpipe.engine.worker import Worker
+from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.launch.signals import EXIT_AGAIN, stop_on_signals
 
 

@@ -26,7 +26,7 @@ from wsolpipe.keys.kinds import Unit
 from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
-    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.keys.run_keys import RunConfig
 
 VARIABLE = "WSOLPIPE_PROFILES"
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")

@@ -24,7 +24,7 @@ from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_FAILED, EXIT_INT
 from wsolpipe.launch.wall_time import settle_end
 
 if TYPE_CHECKING:
-    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.launch.events import Emit
 
 LEAST_BUDGET = 20

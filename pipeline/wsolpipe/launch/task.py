@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract import errors
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import WsolError
-from wsolpipe.engine.config import RunConfig
 from wsolpipe.engine.session import Session
 from wsolpipe.engine.worker import Worker
+from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.launch import slurm
 from wsolpipe.launch.progress import LogLines
 from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_INTERRUPTED, stop_on_signals

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.keys.run_keys import RunConfig
 
 _YEAR = 365 * 86400.0
 _END = re.compile(r"\bEndTime=(\S+)")

@@ -21,7 +21,7 @@ from wsolpipe.report.quality import Pick, Quality, choose, measure
 from wsolpipe.stages.registry import Registry, load_registry
 
 if TYPE_CHECKING:
-    from wsolpipe.engine.config import RunConfig
+    from wsolpipe.keys.run_keys import RunConfig
 
 PREFERRED_SPLITS = ("test", "val")
 PREFERRED_STAGES = ("proposals", "val_boxes", "regions", "cls_maps")

@@ -13,11 +13,16 @@ from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
 from wsoltrain.cli.command import loader_count, make_command, read_recipe_words, store_of
-from wsoltrain.cli.common_keys import DEVICE, STAGE, split
+from wsoltrain.cli.common_keys import DEVICE, RECIPE, STAGE, split
 from wsoltrain.cli.tables import format_lines
 
 KEYS = (
-    Key("recipe", kinds.file("name or YAML file", source="recipe"), "recipe: a shipped one, or a YAML file", "dips"),
+    Key(
+        "recipe",
+        RECIPE,
+        "recipe: a shipped one, or a YAML file",
+        "dips",
+    ),
     DATASET,
     STORE,
     ROOT,

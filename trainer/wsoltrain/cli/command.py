@@ -1,81 +1,57 @@
-"""What every command shares: ``key=value`` words with help and completion, keys of recipes, ``--json``."""
+"""Commands of the trainer: their own keys beside those of recipes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from wsolpipe.images.hints import fill_hints
-from wsolpipe.keys import kinds
+from wsolpipe.keys import kinds, shell
 from wsolpipe.keys.key import Key, read_keys
-from wsolpipe.keys.run_keys import DEFAULT_STORE
-from wsolpipe.keys.shell import KeyCommand, Section, words_argument
-from wsolpipe.keys.values import parse_value, split_words
-from wsolpipe.keys.word_file import CONFIG, expand_words
+from wsolpipe.keys.run_keys import store_of as named_store
+from wsolpipe.keys.shell import Section
+from wsolpipe.keys.words import parse_value, split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-Body = Callable[[tuple[str, ...], bool], None]
+    import click
+
+    from wsolpipe.keys.shell import Body, Given
 
 
-@dataclass(frozen=True)
-class TrainerTable:
-    """Keys of one command of the trainer; see `wsolpipe.keys.shell.Table`.
+class OfRecipe:
+    """Keys of the recipe that is named, else those of every recipe; see `wsolpipe.keys.shell.More`."""
 
-    Attributes
-    ----------
-    keys : tuple of Key
-        Of this command.
-    recipe : bool
-        Whether it takes the keys of a recipe too.
-    positional : str
-        Empty: no word is taken without its key.
-    """
+    def listed(self) -> tuple[Key, ...]:
+        """Return nothing: the command's own keys come first."""
+        return ()
 
-    keys: tuple[Key, ...]
-    recipe: bool
-    positional: str = ""
-
-    def sections(self, given: Mapping[str, str]) -> Iterator[Section]:
-        """Own keys, then those of the recipe that is named."""
-        yield Section("Keys", (*self.keys, CONFIG))
-        if self.recipe and "recipe" in given:
+    def sections(self, given: Given) -> Iterator[Section]:
+        """List the keys of the recipe."""
+        if "recipe" in given:
             yield Section(f"Keys of the recipe {given['recipe']}", recipe_keys(given["recipe"]))
-        elif self.recipe:
-            names = ", ".join(self.look_up("recipe", given))
-            note = f"Any other key is one of the recipe. recipe=NAME --help lists them; recipes: {names}."
-            yield Section("Keys of recipes", (), note)
+            return
+        names = ", ".join(offered_recipes(given))
+        note = f"Any other key is one of the recipe. recipe=NAME --help lists them; recipes: {names}."
+        yield Section("Keys of recipes", (), note)
 
-    def names(self, given: Mapping[str, str], start: str) -> Iterator[Key]:  # noqa: ARG002
-        """All keys."""
-        yield from (*self.keys, CONFIG)
-        if self.recipe:
-            yield from recipe_keys(given.get("recipe"))
+    def names(self, given: Given, start: str) -> Iterator[Key]:  # noqa: ARG002
+        """List the keys of the recipe."""
+        yield from recipe_keys(given.get("recipe"))
 
-    def look_up(self, source: str, given: Mapping[str, str]) -> Iterable[str]:
-        """Data sets, splits, recipes, and stages of the store."""
-        if source == "recipe":
-            from wsoltrain.training.recipe_file import known_recipes
 
-            return known_recipes()
-        if source == "table":
-            from wsoltrain.selection.paper_tables import known_tables
+def offered_recipes(given: Given) -> list[str]:  # noqa: ARG001
+    """Names for completion: the recipes of the package."""
+    from wsoltrain.training.recipe_file import known_recipes
 
-            return known_tables()
-        if source == "cluster":
-            return ()
-        from wsolpipe.images import offers
+    return known_recipes()
 
-        return {
-            "dataset": offers.offered_datasets,
-            "split": offers.offered_splits,
-            "stored stage": offers.stored_stages,
-        }[source](given)
+
+def offered_tables(given: Given) -> list[str]:  # noqa: ARG001
+    """Names for completion: the tables of the papers."""
+    from wsoltrain.selection.paper_tables import known_tables
+
+    return known_tables()
 
 
 def recipe_keys(name: str | None) -> tuple[Key, ...]:
@@ -103,38 +79,9 @@ def recipe_keys(name: str | None) -> tuple[Key, ...]:
 def make_command(
     name: str, keys: tuple[Key, ...], *, example: str, json_help: str, recipe: bool = False
 ) -> Callable[[Body], click.Command]:
-    """Turn a function of (words, as_json) into a command; its docstring is the help.
-
-    Parameters
-    ----------
-    keys : tuple of Key
-        Keys of this command.
-    example : str
-        A command line for the end of the help.
-    json_help : str
-        What ``--json`` prints.
-    recipe : bool
-        Whether the command takes the keys of a recipe too.
-    """
-
-    listed = {key.name for key in keys if key.kind.listed}
-
-    def decorate(body: Body) -> click.Command:
-        def call(words: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001
-            words = expand_words(words, listed.__contains__)
-            with fill_hints(words):
-                body(words, as_json)
-
-        return KeyCommand(
-            name,
-            table=TrainerTable(keys, recipe),
-            callback=call,
-            help=body.__doc__,
-            epilog=f"Example: {example}",
-            params=[words_argument("KEY=VALUE…"), click.Option(["--json", "as_json"], is_flag=True, help=json_help)],
-        )
-
-    return decorate
+    """Turn a function into a command, as `wsolpipe.keys.shell.make_command`; with `recipe`, its keys are taken too."""
+    more = OfRecipe() if recipe else None
+    return shell.make_command(name, keys, more=more, example=example, json_help=json_help)
 
 
 def read_recipe_words(words: Iterable[str], keys: tuple[Key, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -153,7 +100,7 @@ def read_recipe_words(words: Iterable[str], keys: tuple[Key, ...]) -> tuple[dict
 
 def store_of(values: Mapping[str, Any]) -> str:
     """Store that is named, else that of the environment, else the default one."""
-    return str(values["store"] or os.environ.get("WSOLPIPE_STORE", DEFAULT_STORE))
+    return named_store(values["store"])
 
 
 def loader_count(given: int | None) -> int:

@@ -12,6 +12,8 @@ DEVICE = Key(
     "device of the network",
     otherwise="cuda if available",
 )
+RECIPE = kinds.file("name or YAML file", source="wsoltrain.cli.command:offered_recipes")
+TABLE = kinds.file("name or YAML file", source="wsoltrain.cli.command:offered_tables")
 STAGE = kinds.name("name of a stage", source="stored stage")
 METRIC = kinds.choice("auto", "MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP")
 PLOTS = Key(

@@ -14,7 +14,7 @@ from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsoltrain.cli import fit
 from wsoltrain.cli.command import make_command, read_recipe_words
-from wsoltrain.cli.common_keys import PLOTS, split
+from wsoltrain.cli.common_keys import PLOTS, RECIPE, split
 from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
 from wsoltrain.cli.tables import align
 from wsoltrain.selection.trainings import Training, run_trainings
@@ -33,7 +33,7 @@ SHARED = (
     "save_every",
 )  # fmt: skip
 KEYS = (
-    Key("recipes", kinds.list_of(kinds.file("name or YAML file", source="recipe")), "recipes, the first one is what "
+    Key("recipes", kinds.list_of(RECIPE), "recipes, the first one is what "
         "others are tested against"),
     *(key for key in fit.KEYS if key.name in SHARED),
     split("test", "split on which all are scored, against its ground truth", "test"),

@@ -14,9 +14,9 @@ from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE
-from wsolpipe.keys.sweeps import PREFIX
+from wsolpipe.keys.words import PREFIX
 from wsoltrain.cli.command import loader_count, make_command, read_recipe_words, store_of
-from wsoltrain.cli.common_keys import DEVICE, METRIC, split
+from wsoltrain.cli.common_keys import DEVICE, METRIC, RECIPE, split
 from wsoltrain.cli.progress import FitProgress
 from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from wsoltrain.training.tracker import Tracker
 
 KEYS = (
-    Key("recipe", kinds.file("name or YAML file", source="recipe"), "recipe: a shipped one, or a YAML file", "dips"),
+    Key("recipe", RECIPE, "recipe: a shipped one, or a YAML file", "dips"),
     DATASET,
     STORE,
     ROOT,

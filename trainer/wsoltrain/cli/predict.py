@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
-from wsolpipe.keys.values import split_words
+from wsolpipe.keys.words import split_words
 from wsoltrain.cli import predict_dataset
 from wsoltrain.cli.command import make_command
 from wsoltrain.cli.common_keys import CHECKPOINT, DEVICE

@@ -16,6 +16,7 @@ from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import DATASET, STORE
 from wsoltrain.cli import fit
 from wsoltrain.cli.command import make_command, read_recipe_words, store_of
+from wsoltrain.cli.common_keys import TABLE
 from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
 from wsoltrain.cli.tables import align
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 TRAINED = ("workers", "device", "save_every")
 KEYS = (
-    Key("table", kinds.file("name or YAML file", source="table"), "table: 2.1, 4.2, I-3, II-1, molt-2, demo …"),
+    Key("table", TABLE, "table: 2.1, 4.2, I-3, II-1, molt-2, demo …"),
     Key("row", kinds.list_of(kinds.text("name of a row")), "only these rows", (), otherwise="all"),
     Key(
         "dataset", kinds.list_of(DATASET.kind), "only these data sets of the table; a YAML file of yours stands for "

@@ -10,7 +10,7 @@ import click
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys.console import print_json
-from wsolpipe.keys.sweeps import split_sweep
+from wsolpipe.keys.words import split_sweep
 from wsoltrain.cli.sites import site_of
 from wsoltrain.cli.tables import align
 
