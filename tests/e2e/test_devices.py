@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 
+from e2e.toy import object_bytes, records
 from stores import build_store
 from trained import words
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ClusterError, ConfigError
 from wsolpipe.networks.devices import choose_device
 from wsoltrain.cli.main import main as wsoltrain
 
@@ -51,3 +54,27 @@ def test_a_network_without_a_class_token_is_not_tried_again(toy, model):
     assert "tries" not in done.err
     assert "Traceback" not in done.err
     assert not list(toy.store.glob("*/*/cls_maps/*/commits/*"))
+
+
+@pytest.mark.parametrize("where", ["shade", "palette"])
+def test_a_fault_of_the_device_ends_the_run_and_blames_no_row(toy, undisturbed, where):
+    """A rows stage in the middle of its second shard, and an artifact: both leave everything to the next run."""
+    first = toy.run(f"{where}.dies={toy.folder / 'dead'}")
+    assert first.code == ClusterError.exit_code
+    assert f"of {platform.node()}" in first.err
+    assert "CUDA error: an illegal memory access" in first.err
+    assert "nvidia-smi" in first.err
+    assert "Traceback" not in first.err
+    assert not list(toy.store.glob("**/leases/*.json"))
+    assert [record.quarantined for record in records(toy.store, "shade").values()] == [()] * (3 - 2 * (where == "shade"))
+    second = toy.run(f"{where}.dies={toy.folder / 'dead'}")
+    assert second.code == 0, second.err
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
+
+
+@pytest.mark.parametrize("where", ["shade", "palette"])
+def test_a_worker_whose_device_failed_is_replaced_and_another_goes_on(toy, undisturbed, where):
+    done = toy.run(f"{where}.dies={toy.folder / 'dead'}", "workers=2")
+    assert done.code == 0, done.err
+    assert "CUDA error: an illegal memory access was encountered; it is restarted" in done.err
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)

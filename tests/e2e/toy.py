@@ -80,7 +80,7 @@ class Toy:
     def env(self, **more: str) -> dict[str, str]:
         return {
             **os.environ,
-            "PYTHONPATH": str(self.folder / "package"),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.folder / "package"), os.environ.get("PYTHONPATH")])),
             "TOY_LOG": str(self.log),
             "WSOLPIPE_SCRATCH": str(self.folder / "scratch"),
             "OMP_NUM_THREADS": "1",

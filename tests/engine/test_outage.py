@@ -8,7 +8,8 @@ import pytest
 
 from e2e.toy import object_bytes
 from engine.bench import Bench, line
-from wsolpipe.contract.errors import BadImageError, DataError
+from wsolpipe.contract.backends.filesystem import LocalBackend
+from wsolpipe.contract.errors import AccessError, BadImageError, DataError
 from wsolpipe.engine.image_files import IN_A_ROW, ImageFiles
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.launch.run import run
@@ -139,3 +140,77 @@ def test_a_row_that_the_scan_missed_is_scanned_again_once_its_file_is_back(bench
     assert line(bench.go(stage="index"), "index").quarantined == 1
     monkeypatch.setattr(scan, "scan_file", real)
     assert line(bench.go(stage="index"), "index").quarantined == 0
+
+
+def list_in_a_file(bench, count=72):
+    """Name the images in a table, so that a folder out of reach does not shorten the list."""
+    paths = sorted(path.relative_to(bench.images).as_posix() for path in bench.images.rglob("*.png"))[:count]
+    lines = [f"{path},{path[5]}" for path in paths]
+    (bench.folder / "list.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    bench.yaml.write_text("name: toy\nlayout: csv\nroot: images\nmetadata: list.csv\nsplit: train\n")
+    return paths
+
+
+@pytest.mark.parametrize("count", [72, 5], ids=["many", "few"])
+def test_an_index_of_photographs_that_are_not_mounted_commits_no_row(bench, count):
+    list_in_a_file(bench, count)
+    away = bench.folder / "away"
+    bench.images.rename(away)
+    bench.images.mkdir()
+    with pytest.raises(DataError, match="image files in a row cannot be read"):
+        bench.go(stage="index")
+    assert not list(bench.store.glob("toy/train/index/*/commits/*"))
+    bench.images.rmdir()
+    away.rename(bench.images)
+    assert line(bench.go(stage="index"), "index").quarantined == 0
+
+
+def test_a_later_index_of_photographs_that_are_not_mounted_changes_no_key(bench):
+    list_in_a_file(bench)
+    assert bench.go().code == 0
+    keys = bench.keys()
+    away = bench.folder / "away"
+    bench.images.rename(away)
+    bench.images.mkdir()
+    for words in ("force=true",), ():
+        with pytest.raises(DataError, match="cannot be read"):
+            bench.go(*words, stage="index")
+    bench.images.rmdir()
+    away.rename(bench.images)
+    assert bench.go().code == 0
+    assert bench.keys() == {**keys, "index": bench.keys()["index"]}
+    assert bench.made() == [("index", 0)]
+
+
+def test_files_that_are_gone_for_good_are_quarantined_when_somebody_asks_for_it_once(bench):
+    paths = list_in_a_file(bench)
+    for path in paths[10:40]:
+        (bench.images / path).unlink()
+    with pytest.raises(DataError, match="16 image files in a row cannot be read"):
+        bench.go(stage="index")
+    assert line(bench.go("force=true", stage="index"), "index").quarantined == 30
+    bench.draw(["class2/new.png"])
+    with (bench.folder / "list.csv").open("a") as table:
+        table.write("class2/new.png,2\n")
+    later = line(bench.go(stage="index"), "index")
+    assert (later.rows, later.quarantined) == (73, 30)
+
+
+def test_a_disk_error_while_the_index_is_put_together_deletes_no_scan(bench, monkeypatch):
+    real, refused = LocalBackend.get, []
+
+    def get(self, name, **options):
+        if "/scan/" in name and not refused:
+            refused.append(name)
+            msg = f"{name}: Input/output error"
+            raise AccessError(msg)
+        return real(self, name, **options)
+
+    monkeypatch.setattr(LocalBackend, "get", get)
+    with pytest.raises(AccessError, match="Input/output error"):
+        bench.go(stage="index")
+    assert refused
+    kept = {path: path.stat().st_ino for path in bench.store.glob("toy/train/index/*/scan/*")}
+    assert len(kept) == 1
+    assert bench.go(stage="index").code == 0
+    assert {path: path.stat().st_ino for path in kept} == kept

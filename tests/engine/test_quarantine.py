@@ -11,9 +11,10 @@ from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.engine import quarantine
 from wsolpipe.engine.graph import resolve
-from wsolpipe.engine.isolation import process_guarded
+from wsolpipe.engine.isolation import Streak, process_guarded
 from wsolpipe.engine.plan import make_plan
 from wsolpipe.launch.run import budget
+from wsolpipe.networks.devices import is_device_fault, is_out_of_memory
 from wsolpipe.stages.base import Context, Rows, Stage, StageParams
 
 
@@ -148,10 +149,66 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does():
     assert stage.params.batch == 16
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
-def test_memory_is_no_fault_of_a_row(error):
+NO_MEMORY = [
+    MemoryError(),
+    RuntimeError("CUDA out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("nvrtc: error: NVRTC_ERROR_OUT_OF_MEMORY"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+]
+FAULTS = [
+    "CUDA error: an illegal memory access was encountered",
+    "CUDA error: device-side assert triggered",
+    "CUDA error: uncorrectable ECC error encountered",
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
+    "[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7) ran for 600000 milliseconds",
+    "NCCL error in: ProcessGroupNCCL.cpp:1970, unhandled system error",
+    "Found no NVIDIA driver on your system.",
+    "CUDA driver error: unknown error",
+]
+
+
+@pytest.mark.parametrize("error", [*NO_MEMORY, *map(RuntimeError, FAULTS)], ids=str)
+def test_memory_and_device_are_no_fault_of_a_row(error):
     with pytest.raises(type(error)):
         guarded([3], error=error)
+    assert is_out_of_memory(error) == (error in NO_MEMORY)
+    assert is_device_fault(error) == (error not in NO_MEMORY)
+
+
+@pytest.mark.parametrize(
+    "text", ["row 3 is too dark", "expected cuda:0 and found cpu", "shape '[2, 3]' is invalid for input of size 5"]
+)
+def test_an_error_of_the_code_is_no_fault_of_the_device(text):
+    assert not is_device_fault(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError(text))
+
+
+def test_a_fault_is_found_behind_the_error_that_a_stage_made_of_it():
+    try:
+        try:
+            raise RuntimeError(FAULTS[0])
+        except RuntimeError as error:
+            msg = "the map of row 3"
+            raise ValueError(msg) from error
+    except ValueError as wrapped:
+        assert is_device_fault(wrapped)
+
+
+def test_rows_that_fail_one_after_the_other_in_small_blocks_show_a_broken_stage():
+    """Blocks of four rows are too small to tell; eight rows in a row over their borders are not."""
+    streak, spec = Streak(), {"x": ArraySpec(dtype="float32", fill="nan")}
+
+    def work(bad):
+        process_guarded(Picky(bad), Rows(np.arange(4), {}, lambda position: None), {}, spec, streak)
+
+    work(range(4))
+    work([0, 1])
+    work(range(4))
+    with pytest.raises(ValueError, match="bad"):
+        work(range(4))
 
 
 @pytest.mark.parametrize(

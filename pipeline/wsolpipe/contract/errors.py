@@ -91,6 +91,10 @@ class ClusterError(WsolError):
     exit_code = 1
 
 
+class DeviceError(ClusterError):
+    """A GPU, its driver or the link between GPUs failed: the worker ends, no row is to blame, and another goes on."""
+
+
 class RunFailed(WsolError):
     """A run ended without finishing its stages."""
 

@@ -12,7 +12,7 @@ from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.video import file_of, open_film, split_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -66,23 +66,34 @@ class ImageFiles:
                 data = read_file(f"{self.root}/{path}")
                 found = sha256_bytes(data) if sha256 else None
         except OSError as error:
-            self._note_lost(path, error)
+            self.note_lost(path, error)
             msg = f"{LOST}{error.strerror}"
             raise BadImageError(msg) from error
-        self._lost = 0
+        self.note_read()
         if sha256 and found != sha256:
             msg = "changed since it was indexed: run stage=index force=true"
             raise BadImageError(msg)
         return decode(data, orientation=orientation) if frame is None else film.read(frame[1])
 
-    def _note_lost(self, path: str, error: OSError) -> None:
+    def note_read(self) -> None:
+        """Count anew: a file could be opened."""
+        self._lost = 0
+
+    def note_lost(self, path: str, error: OSError | None = None) -> None:
+        """Count a file that could not be opened.
+
+        Raises
+        ------
+        DataError
+            If the root is gone, or `IN_A_ROW` files in a row could not be opened.
+        """
         with self._lock:
             self._lost += 1
             many = self._lost >= IN_A_ROW
         if many or not os.path.isdir(self.root):
             raise self._out_of_reach(IN_A_ROW, path) from error
 
-    def confirm_lost(self, lost: Sequence[str], read: Sequence[str]) -> None:
+    def confirm_lost(self, lost: Sequence[str], read: Iterable[str]) -> None:
         """Make sure that lost files are lost, and not the folder: one of those that were `read` can still be opened.
 
         Raises

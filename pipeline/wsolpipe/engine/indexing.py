@@ -13,12 +13,12 @@ import os
 import socket
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import digest, read_json, sha256_bytes, short_key
-from wsolpipe.contract.errors import ConfigError, SchemaMismatch, StoreError, TornShardError
+from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
@@ -26,6 +26,7 @@ from wsolpipe.contract.reader import Index
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
+from wsolpipe.engine.image_files import ImageFiles, is_readable
 from wsolpipe.engine.index_damage import is_damaged, note_manifest
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
@@ -46,6 +47,44 @@ if TYPE_CHECKING:
 
 VERSION = 1
 SCAN_ROWS = 4096
+LOOKED_AT = 16
+"""Shards whose files are looked for before all files of a shard count as lost."""
+
+
+@dataclass
+class _Seen:
+    """Which files of a scan could be opened: a folder out of reach must not cost the rows of its files.
+
+    Attributes
+    ----------
+    gaps : bool
+        Whether many files in a row may be lost, because somebody who knows of it asked for this scan.
+    """
+
+    files: ImageFiles
+    gaps: bool
+    lost: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+
+    def note(self, row: ListedRow, scan: Scan, *, before: Scan | None) -> None:
+        """Count a row, unless it was lost `before` already; raise DataError where the folder is out of reach."""
+        if _is_lost(scan):
+            self.lost.append(row.path)
+            if not self.gaps and not (before and _is_lost(before)):
+                self.files.note_lost(row.path)
+        elif not row.reason:
+            self.read.append(row.path)
+            self.files.note_read()
+
+    def confirm(self, others: Iterable[str]) -> None:
+        """Raise DataError if files were lost and none that was read, or is among `others`, can be opened now."""
+        self.files.confirm_lost(self.lost, chain(self.read, others))
+
+
+def _is_lost(scan: Scan) -> bool:
+    from wsolpipe.images.scan import MISSING, UNREADABLE
+
+    return scan.reason.startswith((MISSING, UNREADABLE))
 
 
 @dataclass(frozen=True)
@@ -83,16 +122,22 @@ class IndexWork:
         """Open the files of one shard: size, digest, orientation, or why they cannot be decoded.
 
         `check` is called after every file and may raise to end the scan.
+
+        Raises
+        ------
+        DataError
+            If the folder of images is out of reach, so that nothing is known of its rows.
         """
         from wsolpipe.images.index_tables import write_parquet
         from wsolpipe.images.listing_tables import listed_rows, scan_table
         from wsolpipe.images.scan import scan_rows
 
-        began = time.perf_counter()
+        began, seen = time.perf_counter(), _Seen(ImageFiles(self.session.root), gaps=self._may_have_gaps())
         start, stop = self.shards().span(shard)
         listed = read_parquet(self.session.backend, f"{self.folder}/listing.parquet", start=start, stop=stop)
         root, exif = self.session.root, self.session.dataset.exif
-        known = self._known_scans(shard, listed)
+        before = self._scans_before(shard, listed)
+        known = {at: scan for at, (scan, same) in before.items() if same and not scan.reason}
         unknown = (row for position, row in enumerate(listed_rows(listed)) if position not in known)
         scans = scan_rows(root, unknown, exif=exif, threads=self.session.threads(), check=check)
         bad = 0
@@ -102,10 +147,12 @@ class IndexWork:
             for position, row in enumerate(listed_rows(listed)):
                 scan = known.get(position) or next(scans)
                 bad += bool(scan.reason)
+                seen.note(row, scan, before=before[position][0] if position in before else None)
                 yield row, scan, _modified(root / row.path)
 
         with contextlib.closing(scans):
             data = write_parquet(scan_table(found()))
+        seen.confirm(self._paths())
         seconds, rows = time.perf_counter() - began, stop - start
         record = CommitRecord(
             shard=shard, start=start, stop=stop, objects={}, ok=rows - bad, seconds=round(seconds, 3),
@@ -118,8 +165,22 @@ class IndexWork:
             raise StoreError(msg)
         return standing
 
-    def _known_scans(self, shard: int, listed: pa.Table) -> dict[int, Scan]:
-        """Scans of the index before this one whose file has the same path, size and time of change."""
+    def _may_have_gaps(self) -> bool:
+        """Whether ``force=true`` asked for this index, whoever scans it."""
+        return "gaps" in last_seen(self.session.backend, self.folder)
+
+    def _paths(self) -> Iterator[str]:
+        """Paths of the rows of some shards, all over the split."""
+        listing, shards = ParquetRows(self.session.backend, f"{self.folder}/listing.parquet"), self.shards()
+        for shard in range(0, len(shards), -(-len(shards) // LOOKED_AT)):
+            start, stop = shards.span(shard)
+            yield from listing.table(["path"], start=start, stop=stop).column("path").to_pylist()
+
+    def _scans_before(self, shard: int, listed: pa.Table) -> dict[int, tuple[Scan, bool]]:
+        """Scans of the index before this one, by position, of the same paths; and whether the file is the same still.
+
+        A file is the same where the time of its last change is.
+        """
         from wsolpipe.images.listing_tables import stored_scans
 
         previous, backend = self.notes().get("previous"), self.session.backend
@@ -128,13 +189,12 @@ class IndexWork:
         name = f"{stage_folder(self.session.dataset.name, self.split, 'index', previous)}/scan/{shard}.parquet"
         if backend.size(name) is None:
             return {}
-        known = {}
+        found = {}
         before = stored_scans(read_parquet(backend, name, start=0, stop=SCAN_ROWS))
         for position, (here, (scan, path, modified)) in enumerate(zip(listed["path"], before, strict=False)):
-            same = path == here.as_py() and modified and modified == _modified(self.session.root / path)
-            if same and not scan.reason:
-                known[position] = scan
-        return known
+            if path == here.as_py():
+                found[position] = scan, bool(modified) and modified == _modified(self.session.root / path)
+        return found
 
     def assemble(self) -> Index:
         """Check listing against files and write the tables.
@@ -221,9 +281,9 @@ class IndexWork:
             try:
                 record = read_record(backend, self.folder, shard)
                 whole = record is not None and sha256_bytes(backend.get(name)) == record.objects["scan"].sha256
-            except SchemaMismatch:
+            except (AccessError, SchemaMismatch):
                 raise
-            except (OSError, KeyError):
+            except (FileNotFoundError, StoreError, KeyError):
                 whole = False
             if not whole:
                 backend.delete(commit_name(self.folder, shard))
@@ -261,8 +321,8 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
         present = None  # it came from another store, without its listing
     generation = len([name for name in backend.names(f"{base}-rescans") if name.endswith(".json")])
     stamp = digest([source_stamp(dataset, split), generation])
-    rescan = session.config.force and "index" in session.config.stage
-    rescan = rescan or (present is not None and _found_again(session, present))
+    asked = session.config.force and "index" in session.config.stage
+    rescan = asked or (present is not None and _found_again(session, present))
     if present is not None and not rescan and last_seen(backend, present.folder).get("stamp") == stamp:
         return present
     if rescan and present is not None:
@@ -300,7 +360,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
     backend.create(f"{work.folder}/listing.parquet", write_listing(rows))
     backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(annotation_table(annotations)))
     backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
-    note = {**last_seen(backend, work.folder), "stamp": stamp, "time": now()}
+    note = {**last_seen(backend, work.folder), "stamp": stamp, "time": now(), **({"gaps": "asked for"} if asked else {})}
     backend.replace(f"{work.folder}/seen.json", json.dumps(note).encode())
     finished = session.finished_index(split, work.key)
     if finished is not None and is_damaged(session, finished):
@@ -343,7 +403,6 @@ def index_warnings(index: Index) -> list[str]:
 
 def _found_again(session: Session, index: Index) -> bool:
     """Whether a file that could not be opened when it was scanned can be opened now."""
-    from wsolpipe.engine.image_files import is_readable
     from wsolpipe.images.scan import MISSING, UNREADABLE
 
     if not index.manifest.quarantined:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from wsolpipe.contract.errors import BadImageError, StoreError, WsolError
 from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.schema import ArraySpec, Status
+from wsolpipe.networks.devices import is_device_fault, is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +22,19 @@ Array = np.ndarray[Any, Any]
 FAILURES_IN_A_ROW = 8
 
 
+@dataclass
+class Streak:
+    """Rows in a row that made stages raise in this process, over the borders of blocks and shards."""
+
+    rows: int = 0
+
+
 def process_guarded(
-    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], specs: Mapping[str, ArraySpec]
+    stage: Stage[Any],
+    rows: Rows,
+    inputs: Mapping[str, Upstream],
+    specs: Mapping[str, ArraySpec],
+    streak: Streak | None = None,
 ) -> dict[str, Array]:
     """Run a stage on a block; a row that makes it raise is quarantined and the others go on.
 
@@ -30,29 +43,37 @@ def process_guarded(
     Raises
     ------
     Exception
-        The stage's own, if row after row fails: then the stage is broken, not a row.
+        The stage's own, if it says that the device failed, or if row after row fails: then no row is to blame.
     """
+    streak = streak or Streak()
     while True:
         before, reasons = rows.status.copy(), dict(rows.reasons)
         try:
-            return _process_around_bad_rows(stage, rows, inputs, specs)
+            return _process_around_bad_rows(stage, rows, inputs, specs, streak)
         except Exception as error:
-            if not (_out_of_memory(error) and _halve_batch(stage)):
+            if not (is_out_of_memory(error) and _halve_batch(stage)):
                 raise
             rows.status, rows.reasons = before, reasons
 
 
 def _process_around_bad_rows(
-    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], specs: Mapping[str, ArraySpec]
+    stage: Stage[Any],
+    rows: Rows,
+    inputs: Mapping[str, Upstream],
+    specs: Mapping[str, ArraySpec],
+    streak: Streak,
 ) -> dict[str, Array]:
     before = rows.status.copy()
     try:
-        return _checked(stage.process(rows, inputs), rows, specs)
+        made = _checked(stage.process(rows, inputs), rows, specs)
+        if (before == Status.OK).any():
+            streak.rows = 0
+        return made
     except Exception as error:
         usable = np.flatnonzero(before == Status.OK)
         if not len(usable) or _beyond_rows(error):
             raise
-        bad = _find_bad_rows(stage, rows, inputs, before, usable, error)
+        bad = _find_bad_rows(stage, rows, inputs, before, usable, error, streak)
     rows.status = before
     for position, reason in bad.items():
         rows.quarantine(position, reason)
@@ -60,11 +81,17 @@ def _process_around_bad_rows(
 
 
 def _find_bad_rows(
-    stage: Stage[Any], rows: Rows, inputs: Mapping[str, Upstream], before: Array, usable: Array, first: Exception
+    stage: Stage[Any],
+    rows: Rows,
+    inputs: Mapping[str, Upstream],
+    before: Array,
+    usable: Array,
+    first: Exception,
+    streak: Streak,
 ) -> dict[int, str]:
     """Halve the block, widest parts first, until each failing row is isolated.
 
-    Raises `first` where `FAILURES_IN_A_ROW` rows failed alone and no part of the block ever passed.
+    Raises `first` where `FAILURES_IN_A_ROW` rows failed alone, and no part of the block or of those before ever passed.
     """
     bad: dict[int, str] = {}
     passed = False
@@ -76,14 +103,15 @@ def _find_bad_rows(
         )
         try:
             stage.process(rows, inputs)
-            passed = True
+            passed, streak.rows = True, 0
         except Exception as error:
             if _beyond_rows(error):
                 raise
             if len(part) == 1:
                 known = isinstance(error, BadImageError)
                 bad[int(part[0])] = str(error) if known else f"stage failed: {type(error).__name__}: {error}"
-                if len(bad) >= FAILURES_IN_A_ROW and not passed and not known:
+                streak.rows += not known and not passed
+                if streak.rows >= FAILURES_IN_A_ROW:
                     raise first from error
             else:
                 parts += [part[: len(part) // 2], part[len(part) // 2 :]]
@@ -96,11 +124,7 @@ def _beyond_rows(error: Exception) -> bool:
         return not isinstance(error, BadImageError)
     if isinstance(error, ImportError) and missing_package(error):
         return True
-    return _out_of_memory(error)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "out of memory" in str(error)
+    return is_out_of_memory(error) or is_device_fault(error)
 
 
 def _halve_batch(stage: Stage[Any]) -> bool:

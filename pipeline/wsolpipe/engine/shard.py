@@ -22,7 +22,7 @@ from wsolpipe.engine.clock import now
 from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.engine.faults import fault_point
 from wsolpipe.engine.image_files import LOST
-from wsolpipe.engine.isolation import process_guarded
+from wsolpipe.engine.isolation import Streak, process_guarded
 from wsolpipe.engine.pace import Pace
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.images.index_tables import rows_digest
@@ -54,10 +54,13 @@ class Memory:
         Upstream shards whose bytes were checked against their record.
     paces : dict
         Number of rows that each stage gets at once.
+    streak : Streak
+        Rows in a row that made a stage raise.
     """
 
     verified: set[str] = field(default_factory=set)
     paces: dict[str, Pace] = field(default_factory=dict)
+    streak: Streak = field(default_factory=Streak)
     _spans: dict[str, ParquetRows] = field(default_factory=dict)
 
     def spans(self, index: Index) -> ParquetRows:
@@ -224,7 +227,7 @@ class ShardJob:
             inputs = {name: _cut(item, first, last) for name, (_, item, _) in upstream.items()}
             began = time.perf_counter()
             try:
-                made = process_guarded(self.stage, rows, inputs, specs)
+                made = process_guarded(self.stage, rows, inputs, specs, self.memory.streak)
             except BaseException:  # stopped or failed inside a block: the rows before it are kept
                 checkpoint.save(first, arrays, status, reasons, self._summary, at_once=first > done)
                 raise

@@ -26,6 +26,7 @@ from wsolpipe.engine.maker import Abandoned, Maker, failure_name
 from wsolpipe.engine.plan import State, Units, examine
 from wsolpipe.engine.session import name_keys
 from wsolpipe.engine.time_left import TimeLeft
+from wsolpipe.networks.devices import device_error, is_device_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,6 +237,8 @@ class Worker:
         except Exception as error:
             if isinstance(error, ImportError) and (missing := missing_package(error)):
                 raise missing from error
+            if is_device_fault(error):
+                raise device_error(error, self.session.device()) from error
             self._note_failure(node, unit, error)
         return Outcome.FAILED if self._has_failed(node, unit) else Outcome.AGAIN, None
 

@@ -92,7 +92,7 @@ def _run(session: Session, environments: list[dict[str, str]], emit: Emit, stop:
         "host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL + 1,
     }  # fmt: skip
     workers = {number: {"cls": Nanny, "options": {**options, "env": env}} for number, env in enumerate(environments)}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     order = Order.here(session.config)
     with (
         quiet(),

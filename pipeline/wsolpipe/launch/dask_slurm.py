@@ -149,7 +149,7 @@ def _cluster(job: Any, plan: Jobs) -> SLURMCluster:
 
     try:
         return SLURMCluster(
-            job_cls=job, name=plan.name, scheduler_options={"dashboard_address": ":0"}, **_job_words(plan)
+            job_cls=job, name=plan.name, scheduler_options={"dashboard_address": "127.0.0.1:0"}, **_job_words(plan)
         )
     except (RuntimeError, ValueError, OSError) as error:
         msg = f"the Dask scheduler did not start here: {error}"

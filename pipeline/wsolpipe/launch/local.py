@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract import errors
-from wsolpipe.contract.errors import ClusterError, WsolError
+from wsolpipe.contract.errors import ClusterError, DeviceError, WsolError
 from wsolpipe.engine.config import for_worker
 from wsolpipe.engine.worker import Worker
 from wsolpipe.launch.signals import EXIT_AGAIN
@@ -58,6 +58,7 @@ class _Process:
     def __init__(self, session: Session, emit: Emit, number: int) -> None:
         self.session, self.emit, self.number = session, emit, number
         self.fatal: WsolError | None = None
+        self.fault: WsolError | None = None
         self.restarts = 0
         self._start()
 
@@ -81,7 +82,11 @@ class _Process:
             event: dict[str, Any] = json.loads(line)
             if event["event"] == "fatal":
                 kind = getattr(errors, event["kind"], WsolError)
-                self.fatal = kind(event["message"], hint=event["hint"])
+                error = kind(event["message"], hint=event["hint"])
+                if isinstance(error, DeviceError):
+                    self.fault = error
+                else:
+                    self.fatal = error
             else:
                 self.emit(event)
 
@@ -91,19 +96,20 @@ class _Process:
         if code is None:
             return True
         self.reader.join()
-        if code >= 0 or stop.is_set() or self.fatal:
+        if (code >= 0 and self.fault is None) or stop.is_set() or self.fatal:
             if code not in {0, EXIT_AGAIN} and not self.fatal and not stop.is_set():
                 self.fatal = ClusterError(f"worker {self.number} ended with code {code}", hint="run again: it resumes")
             return False
         if self.restarts >= RESTARTS:
-            self.fatal = ClusterError(
+            self.fatal = self.fault or ClusterError(
                 f"worker {self.number} was killed {RESTARTS + 1} times, last by signal {-code}",
                 hint="run again with fewer workers=: it resumes",
             )
             return False
         self.restarts += 1
-        name = signal.Signals(-code).name
-        self.emit({"event": "warning", "text": f"worker {self.number} was killed by {name}; it is restarted"})
+        how = self.fault.message if self.fault else f"it was killed by {signal.Signals(-code).name}"
+        self.fault = None
+        self.emit({"event": "warning", "text": f"worker {self.number}: {how}; it is restarted"})
         self._start()
         return True
 

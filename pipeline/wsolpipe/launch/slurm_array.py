@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsolpipe.contract.errors import ClusterError
+from wsolpipe.contract.errors import ClusterError, DeviceError
 from wsolpipe.engine.config import for_worker
 from wsolpipe.engine.graph import resolve
 from wsolpipe.launch import slurm
@@ -243,9 +243,11 @@ class Crew:
         note = read_note(self.array.folder, slot.task)
         slot.ended, slot.missed = True, 0
         error = as_error(note)
-        if error is not None:
-            raise error
         name = f"task {slot.task[1]} of job {slot.task[0]}"
+        if isinstance(error, DeviceError):
+            state = error.message
+        elif error is not None:
+            raise error
         if state == "CANCELLED":
             self.emit({"event": "warning", "text": f"{name} was cancelled; other tasks take over its work"})
         elif state != "COMPLETED" and not note.get("done"):

@@ -107,7 +107,7 @@ def main(words: list[str]) -> int:
             worker.run()
     except WsolError as error:
         failure = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-        note.write_text(json.dumps({"ended": _moment(), **failure}))
+        note.write_text(json.dumps({"began": True, "ended": _moment(), **failure}))
         _say(f"ended: {error}")
         return error.exit_code
     if worker.late or received.first == signal.SIGUSR1:

@@ -1,10 +1,32 @@
-"""Torch devices: chosen, or refused before anything is read or made."""
+"""Torch devices: chosen, or refused before anything is read or made; and errors that are faults of a device."""
 
 from __future__ import annotations
 
-from wsolpipe.contract.errors import ConfigError
+import contextlib
+import os
+import platform
+import re
+from typing import TYPE_CHECKING
+
+from wsolpipe.contract.errors import ConfigError, DeviceError
 from wsolpipe.contract.nearest import shorten
 from wsolpipe.networks.weights import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NO_MEMORY = re.compile(
+    r"out of memory|out_of_memory|alloc(ation)?_failed|can't allocate memory|valid cudnn algorithm", re.IGNORECASE
+)
+"""How torch, cuBLAS, cuDNN, cuSOLVER and NVRTC say that memory is full; cuDNN then also finds no algorithm."""
+_FAULT = re.compile(
+    r"\b(cuda|hip|cudnn|cublas|nccl|nvrtc|nvml)( driver| runtime)? error|\bcuda(error|fail|get|set|launch|stream|memcpy)\w*|device-side assert"
+    r"|\b(cublas|cudnn|cusolver|cusparse|nvrtc)_\w+|\bcufft_\w+|\becc error|uncorrectable ecc|\bnccl"
+    r"|collective operation timeout|nvidia driver|no cuda gpus|cuda-capable device|\bcuda initialization",
+    re.IGNORECASE,
+)
+"""How torch and the libraries below it say that a GPU, its driver or the link between GPUs failed."""
+_FAULT_TYPES = frozenset(["AcceleratorError", "DistBackendError", "DeferredCudaCallError"])
 
 
 def choose_device(asked: str | None) -> str:
@@ -47,3 +69,45 @@ def choose_device(asked: str | None) -> str:
         msg = f"device={asked} cannot be used on this machine: {first_line(error)}"
         raise ConfigError(msg, hint="write device=cpu or device=cuda") from error
     return asked
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the device or of the machine, was too small."""
+    return any(
+        isinstance(each, MemoryError) or "OutOfMemory" in type(each).__name__ or _NO_MEMORY.search(str(each))
+        for each in _chain(error)
+    )
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Whether an error says that a GPU, its driver or the link between GPUs failed; lack of memory is no fault.
+
+    After such an error nothing works on that device in this process any more, whatever the row.
+    """
+    return not is_out_of_memory(error) and any(
+        type(each).__name__ in _FAULT_TYPES or (isinstance(each, RuntimeError) and _FAULT.search(str(each)))
+        for each in _chain(error)
+    )
+
+
+def device_error(error: BaseException, device: str) -> DeviceError:
+    """The error that ends a worker whose device failed; it names the GPU and its machine."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    name = device
+    with contextlib.suppress(Exception):  # the driver may be gone
+        import torch
+
+        name = f"{device} ({torch.cuda.get_device_name(device)})" if torch.cuda.is_initialized() else device
+    among = f", CUDA_VISIBLE_DEVICES={visible}" if visible else ""
+    msg = f"{name} of {platform.node()}{among} failed: {first_line(error)}"
+    return DeviceError(msg, hint="no row was blamed: run again, it resumes; nvidia-smi shows the state of the GPU")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from."""
+    seen: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in seen:  # an error raised again may name itself
+        seen.append(each)
+        yield each
+        each = each.__cause__

@@ -35,6 +35,19 @@ def wait_at(gate: str) -> None:
         time.sleep(0.01)
 
 
+DEAD: list[str] = []
+
+
+def use_device(dies: str) -> None:
+    """Fail as a GPU does: once for all processes, by the file `dies`, but from then on for ever in this one."""
+    if dies and not os.path.exists(dies):  # noqa: PTH110
+        DEAD.append(dies)
+        open(dies, "x").close()  # noqa: PTH123
+    if DEAD:
+        msg = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported late"
+        raise RuntimeError(msg)
+
+
 class ShadeParams(StageParams):
     """`pause` and `batch` change nothing but the time; `bad` names rows on which the stage raises.
 
@@ -49,6 +62,7 @@ class ShadeParams(StageParams):
     bad: Annotated[list[int], ExecutionOnly()] = []
     fault: Annotated[str, ExecutionOnly()] = ""
     gate: Annotated[str, ExecutionOnly()] = ""
+    dies: Annotated[str, ExecutionOnly()] = ""
 
 
 class Shade(Stage[ShadeParams]):
@@ -74,6 +88,8 @@ class Shade(Stage[ShadeParams]):
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, np.ndarray]:
         note("shade", first=int(rows.numbers[0]), rows=len(rows))
         grid, fault = self.params.grid, self.params.fault
+        if rows.numbers[0] >= 20:
+            use_device(self.params.dies)
         maps = np.zeros((len(rows), 2, grid, grid), np.uint8)
         mean = np.full(len(rows), np.nan, np.float32)
 
@@ -159,6 +175,7 @@ class PaletteParams(StageParams):
     pause: Annotated[float, ExecutionOnly()] = 0.0
     gate: Annotated[str, ExecutionOnly()] = ""
     fault: Annotated[str, ExecutionOnly()] = ""
+    dies: Annotated[str, ExecutionOnly()] = ""
 
 
 class Palette(ArtifactStage[PaletteParams]):
@@ -172,6 +189,7 @@ class Palette(ArtifactStage[PaletteParams]):
 
     def produce(self, splits: Mapping[str, Rows]) -> Made:
         note("palette")
+        use_device(self.params.dies)
         wait_at(self.params.gate)
         time.sleep(self.params.pause)
         if self.params.fault:
