@@ -66,7 +66,9 @@ def test_a_fault_of_the_device_ends_the_run_and_blames_no_row(toy, undisturbed, 
     assert "nvidia-smi" in first.err
     assert "Traceback" not in first.err
     assert not list(toy.store.glob("**/leases/*.json"))
-    assert [record.quarantined for record in records(toy.store, "shade").values()] == [()] * (3 - 2 * (where == "shade"))
+    assert [record.quarantined for record in records(toy.store, "shade").values()] == [()] * (
+        3 - 2 * (where == "shade")
+    )
     second = toy.run(f"{where}.dies={toy.folder / 'dead'}")
     assert second.code == 0, second.err
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)

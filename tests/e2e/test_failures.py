@@ -155,6 +155,30 @@ def test_plan_checks_whether_work_is_pending(toy):
     assert toy.call("plan", "check=true", "limit=16", "shade.gain=2", stage="shade").code == 2
 
 
+def test_plan_sees_an_image_that_was_added_or_removed_and_a_folder_that_is_away(toy):
+    """Files are listed by `plan` too, where a folder changed since they were indexed; nothing is written."""
+    words = ("check=true",)
+    assert toy.run(stage="shade").code == 0
+    done = toy.call("plan", *words, stage="shade")
+    assert done.code == 0, done.out
+    toy.draw(["class0/new.png"])
+    (toy.images / "class1" / "image001.png").unlink()
+    kept = sorted(toy.store.rglob("*"))
+    changed = toy.call("plan", *words, stage="shade")
+    assert changed.code == 2
+    assert changed.json["pending"]
+    assert (changed.line("index")["reason"], changed.line("index")["rows"]) == ("1 rows new, 1 rows left", 41)
+    assert (changed.line("shade")["reason"], changed.line("shade")["shards"]) == ("key after index of train", 3)
+    assert changed.line("shade")["remaining_seconds"] is not None
+    assert sorted(toy.store.rglob("*")) == kept
+    toy.images.rename(toy.folder / "away")
+    away = toy.call("plan", *words, stage="shade")
+    assert away.code == 0
+    (unseen,) = away.json["not_looked_at"]
+    assert unseen["split"] == "train"
+    assert unseen["since"] > "2025"
+
+
 def test_a_full_disk_ends_a_pull_with_advice_and_harms_nothing(undisturbed, small_disk):
     store, filler = small_disk / "store", small_disk / "filler"
     command = [

@@ -63,8 +63,28 @@ def test_other_parameters_lend_their_rate_and_a_stage_that_was_never_run_has_non
     assert "make some rows first: wsolpipe run stage=" in told
 
 
-def test_a_split_that_is_not_indexed_has_a_rate_and_no_cost(store):
-    given = ["stage=cls_maps", "dataset=demo", f"store={store}", "split=train", "cost=true"]
+def test_a_split_that_is_not_indexed_is_priced_by_its_list_alone(store):
+    """The demo lists 288 images in train, which the store does not hold."""
+    given = ["stage=cls_maps", "dataset=demo", f"store={store}", "split=train"]
+    told = json.loads(CliRunner().invoke(command, [*given, "cost=true", "--json"], catch_exceptions=False).stdout)
+    cost = {line["stage"]: line for line in told["costs"]}["cls_maps"]
+    assert cost["images"] == 288
+    assert cost["hours"] == pytest.approx(288 / cost["rate"] / 3600)
+    assert cost["files"] > 0
+    assert cost["bytes"] > 0
+    plan = json.loads(CliRunner().invoke(command, [*given, "--json"], catch_exceptions=False).stdout)
+    lines = {line["stage"]: line for line in plan["stages"]}
+    assert (lines["index"]["rows"], lines["index"]["reason"]) == (288, "missing")
+    assert lines["cls_maps"]["rows"] == 288
+    assert lines["cls_maps"]["remaining_seconds"] == pytest.approx(288 / cost["rate"], abs=0.1)
+    assert plan["not_looked_at"] == []
+    assert plan["pending"]
+
+
+def test_a_split_whose_list_is_out_of_reach_has_a_rate_and_no_cost(store, tmp_path):
+    yaml = tmp_path / "away.yaml"
+    yaml.write_text("name: demo\nlayout: folder\nroot: nowhere\nsplit: train\n")
+    given = ["stage=cls_maps", f"dataset={yaml}", f"store={store}", "split=train", "cost=true"]
     told = json.loads(CliRunner().invoke(command, [*given, "--json"], catch_exceptions=False).stdout)["costs"]
     cost = {line["stage"]: line for line in told}["cls_maps"]
     assert (cost["images"], cost["hours"], cost["files"], cost["bytes"]) == (None, None, None, None)

@@ -187,14 +187,9 @@ def test_an_error_of_the_code_is_no_fault_of_the_device(text):
 
 
 def test_a_fault_is_found_behind_the_error_that_a_stage_made_of_it():
-    try:
-        try:
-            raise RuntimeError(FAULTS[0])
-        except RuntimeError as error:
-            msg = "the map of row 3"
-            raise ValueError(msg) from error
-    except ValueError as wrapped:
-        assert is_device_fault(wrapped)
+    wrapped = ValueError("the map of row 3")
+    wrapped.__cause__ = RuntimeError(FAULTS[0])
+    assert is_device_fault(wrapped)
 
 
 def test_rows_that_fail_one_after_the_other_in_small_blocks_show_a_broken_stage():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 
+import re
+
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.config import build_config, for_worker
+from wsolpipe.launch.launcher import check
 from wsolpipe.launch.profiles import Profile, load_profile, seconds_of
 from wsolpipe.stages.registry import load_registry
 
@@ -146,6 +149,27 @@ def test_a_profile_reaches_no_worker(site):
     assert config.profile_fields == {"time": 5}
     sent = for_worker(config)
     assert (sent.profile, sent.profiles, sent.profile_fields) == (None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["profile.time=2:00:00"], r"profile.time= says nothing to cluster=local\n.*slurm, slurm-array; wall_time="),
+        (["cluster=dask-local", "profile.memory=8G"], "profile.memory= says nothing to cluster=dask-local"),
+        (["cluster=dask-cuda", "profile.gpus=2"], "profile.gpus= says nothing to cluster=dask-cuda"),
+        (["cluster=tcp://10.0.0.1:8786", "profile.cpus=2"], "profile.cpus= says nothing to cluster=tcp"),
+    ],
+)
+def test_a_field_that_a_cluster_does_not_read_is_refused(words, told):
+    config, _ = build_config(words, load_registry())
+    with pytest.raises(ConfigError) as refused:
+        check(config)
+    assert re.search(told, str(refused.value))
+
+
+def test_fields_that_a_cluster_reads_are_taken(tmp_path):
+    for words in (["cluster=dask-cuda", "profile.devices=[0]"], ["cluster=slurm-array", "profile.time=5"]):
+        check(build_config(words, load_registry())[0])
 
 
 def test_the_guide_shows_a_profile_that_can_be_used(repo, tmp_path):

@@ -7,14 +7,11 @@ import time
 import psutil
 import pytest
 
-from wsolpipe.engine.clusters import CLUSTERS
-
 WORDS = {
     "local": ("workers=2",),
     "dask-local": ("workers=2",),
     "dask-cuda": ("devices=0,1",),
-    "slurm": ("workers=2", "profile.poll_seconds=0.2"),
-    "slurm-array": ("workers=2", "profile.poll_seconds=0.2"),
+    "slurm-array": ("workers=2", "profile.poll_seconds=0.2", "profile.logs=logs"),
 }
 AT_HOME = {"127.0.0.1", "::1"}
 
@@ -30,12 +27,14 @@ def listening(top: int, beside: list[int]) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("cluster", [pytest.param(name, marks=pytest.mark.slurm if "slurm" in name else ()) for name in CLUSTERS])
+@pytest.mark.parametrize(
+    "cluster", [pytest.param(name, marks=pytest.mark.slurm if "slurm" in name else ()) for name in WORDS]
+)
 def test_a_run_listens_on_this_machine_only(toy, cluster, request):
     if "slurm" in cluster:
         toy.environment = request.getfixturevalue("slurm").environment
     gate = toy.folder / "gate"
-    process = toy.start(f"cluster={cluster}", *WORDS[cluster], f"shade.gate={gate}", "profile.logs=logs")
+    process = toy.start(f"cluster={cluster}", *WORDS[cluster], f"shade.gate={gate}")
     while len(toy.calls("setup")) < 2 and process.poll() is None:
         time.sleep(0.02)
     found = listening(process.pid, [call["pid"] for call in toy.calls("setup")])

@@ -9,6 +9,7 @@ and no image, since neither command may read one. Exit code 1 if a limit is exce
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from wsolpipe.engine.commit import object_name
 from wsolpipe.engine.config import build_config
 from wsolpipe.engine.graph import Node, node_manifest, resolve
 from wsolpipe.engine.indexing import SCAN_ROWS
+from wsolpipe.engine.listed import stamp_of
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.engine.session import Session
 from wsolpipe.engine.zarr_metadata import all_arrays
@@ -93,6 +95,8 @@ def build(folder: Path, rows: int = ROWS) -> int:
     )  # fmt: skip
     index_folder = stage_folder(DATASET, "train", "index", manifest.key)
     session.backend.create(f"{index_folder}/manifest.json", manifest.to_bytes())
+    seen = {"stamp": stamp_of(session, "train"), "time": manifest.created}
+    session.backend.create(f"{index_folder}/seen.json", json.dumps(seen).encode())
     for stage, arrays in (("cls_maps", MAPS), ("classifier", None), ("proposals", BOXES)):
         session = _session(folder)
         node = next(node for node in resolve(session).nodes if node.stage == stage)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.engine.cost import Cost
+    from wsolpipe.engine.listed import NotLookedAt
     from wsolpipe.engine.plan import Line
     from wsolpipe.keys.run_keys import RunConfig
 
@@ -28,7 +29,9 @@ KEYS = (
     "plan", keys=KEYS, listed=("stage", "dataset", "store", "split", "limit", "rows", "root", "stages", "wide")
 )
 def command(words: tuple[str, ...], as_json: bool) -> int:
-    """Say what `run` with the same words would make, and why; reads no table and no image.
+    """Say what `run` with the same words would make, and why; opens no image.
+
+    The files are listed where a list or a folder changed since they were indexed.
 
     With sweep.KEY=a,b,c, what all values need together; what they share is listed once.
 
@@ -49,14 +52,15 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if own["images"]:
         msg = f"images={own['images']} says for how many images cost=true counts"
         raise ConfigError(msg, hint="add cost=true, or limit= for a part of the splits")
-    lines = _lines(found for found, _ in settled)
+    lines, skipped = _lines(found for found, _ in settled)
     pending = any(line.reason != "done" for line in lines)
     if as_json:
         total = {
             "files": sum(line.files for line in lines), "bytes": sum(line.bytes for line in lines),
             "remaining_seconds": _seconds(lines),
         }  # fmt: skip
-        print_json({"stages": [line.to_json() for line in lines], "store": config.store, "pending": pending, **total})
+        stages, unseen = [line.to_json() for line in lines], [vars(item) for item in skipped]
+        print_json({"stages": stages, "store": config.store, "pending": pending, **total, "not_looked_at": unseen})
     else:
         print_table(
             ["stage", "split", "key", "rows", "shards", "to make", "why", "left", "files", "MiB"],
@@ -74,6 +78,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         files, size, left = sum(line.files for line in lines), sum(line.bytes for line in lines), _seconds(lines)
         time = "unknown time (some stages have no shard yet)" if left is None else f"{duration(left)} of one worker"
         print(f"to make: {time}; in the end {files:,} files, {size / 2**20:,.1f} MiB")
+        for item in skipped:
+            since = f"since {item.since[:19]}" if item.since else "yet"
+            print(f"files of {item.split} not looked at {since}: the folder of images is not here (root=FOLDER)")
     return 2 if pending and own["check"] else 0
 
 
@@ -81,14 +88,16 @@ def _show_cost(configs: list[RunConfig], images: int | None, as_json: bool) -> i
     """Cost of whole stages, made already or not."""
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.cost import estimate
-    from wsolpipe.engine.graph import resolve
+    from wsolpipe.engine.graph import resolve, stage_order, wanted_splits
+    from wsolpipe.engine.listed import look
     from wsolpipe.engine.session import Session
 
     if len(configs) > 1:
         msg = "cost=true takes one value of each key"
         raise ConfigError(msg, hint="plan each value of the sweep by itself")
     session = Session.open(configs[0], need_root=False)
-    found = estimate(session, resolve(session), images)
+    session, listed, _ = look(session, [] if images else wanted_splits(session, stage_order(session)))
+    found = estimate(session, resolve(session), images, {split: len(item.rows) for split, item in listed.items()})
     if as_json:
         print_json({"costs": [cost.to_json() for cost in found], "store": configs[0].store})
         return 0
@@ -127,19 +136,23 @@ def _print_costs(found: list[Cost]) -> None:
     print(f"hours of one worker, on a GPU GPU-hours{behind}")
 
 
-def _lines(configs: Iterable[RunConfig]) -> list[Line]:
-    """Lines of every configuration, each stage, split and key once."""
-    from wsolpipe.engine.graph import resolve
+def _lines(configs: Iterable[RunConfig]) -> tuple[list[Line], list[NotLookedAt]]:
+    """Lines of every configuration, each stage, split and key once; and the splits whose files are not within reach."""
+    from wsolpipe.engine.graph import resolve, stage_order, wanted_splits
+    from wsolpipe.engine.listed import look
     from wsolpipe.engine.plan import make_plan
     from wsolpipe.engine.session import Session
 
     found: dict[tuple[str, str | None, str | None, int], Line] = {}
+    skipped: dict[str, NotLookedAt] = {}
     for number, config in enumerate(configs):
         session = Session.open(config, need_root=False)
-        for line in make_plan(session, resolve(session)):
+        session, listed, unseen = look(session, wanted_splits(session, stage_order(session)))
+        skipped |= {item.split: item for item in unseen}
+        for line in make_plan(session, resolve(session), listed):
             apart = 0 if line.key else number  # what has no key yet may be another thing with each value
             found.setdefault((line.stage, line.split, line.key, apart), line)
-    return list(found.values())
+    return list(found.values()), list(skipped.values())
 
 
 def _seconds(lines: list[Line]) -> float | None:

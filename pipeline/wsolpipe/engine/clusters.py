@@ -29,6 +29,8 @@ class Cluster:
         ``package.module:function`` that returns the script it would submit; None where it submits none.
     detached : bool
         Whether a run may leave its workers running (``wait=false``).
+    reads : tuple of str or None
+        Fields of a profile that it reads; None for all.
     """
 
     launcher: str
@@ -36,19 +38,23 @@ class Cluster:
     workers: Literal["here", "jobs", "elsewhere"]
     script: str | None = None
     detached: bool = False
+    reads: tuple[str, ...] | None = None
 
 
 _HERE, _JOBS = "wsolpipe.launch.command_processes:run_processes", "wsolpipe.launch.command_jobs:run_jobs"
 _DASK, _SLURM, _ARRAY = "wsolpipe.launch.dask_machine", "wsolpipe.launch.dask_slurm", "wsolpipe.launch.slurm_array"
 CLUSTERS = {
-    "local": Cluster("wsolpipe.launch.local:run_local", _HERE, "here"),
-    "dask-local": Cluster(f"{_DASK}:run_dask_local", _HERE, "here"),
-    "dask-cuda": Cluster(f"{_DASK}:run_dask_cuda", _HERE, "here"),
+    "local": Cluster("wsolpipe.launch.local:run_local", _HERE, "here", reads=()),
+    "dask-local": Cluster(f"{_DASK}:run_dask_local", _HERE, "here", reads=()),
+    "dask-cuda": Cluster(f"{_DASK}:run_dask_cuda", _HERE, "here", reads=("devices",)),
     "slurm": Cluster(f"{_SLURM}:run_slurm", _JOBS, "jobs", f"{_SLURM}:script_text"),
     "slurm-array": Cluster(f"{_ARRAY}:run_slurm_array", _JOBS, "jobs", f"{_ARRAY}:script_text", detached=True),
 }
 _ADDRESS = Cluster(
-    "wsolpipe.launch.dask_address:run_at_address", "wsolpipe.launch.command_futures:run_futures", "elsewhere"
+    "wsolpipe.launch.dask_address:run_at_address",
+    "wsolpipe.launch.command_futures:run_futures",
+    "elsewhere",
+    reads=("start_seconds",),
 )
 
 

@@ -9,7 +9,7 @@ from wsolpipe.contract.layout import subfolders
 from wsolpipe.contract.reader import Artifact, Index, StageView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.engine.graph import Graph, Node
@@ -62,13 +62,22 @@ class _Made:
     rows: int | None
 
 
-def estimate(session: Session, graph: Graph, images: int | None = None) -> list[Cost]:
+def price(session: Session, node: Node, images: int) -> Cost:
+    """Cost of one stage for a number of images, on the kind of device that made most of it here."""
+    return max(_of_stage(session, [node], images), key=lambda cost: cost.measured_rows)
+
+
+def estimate(
+    session: Session, graph: Graph, images: int | None = None, listed: Mapping[str, int] | None = None
+) -> list[Cost]:
     """Cost of every stage of a plan, upstream stages first; a line for each kind of device that was measured.
 
     Parameters
     ----------
     images : int, optional
         Default: the rows of the splits that are planned.
+    listed : mapping of str to int, optional
+        Rows of splits that are listed and not indexed.
 
     Notes
     -----
@@ -79,7 +88,7 @@ def estimate(session: Session, graph: Graph, images: int | None = None) -> list[
     for stage in dict.fromkeys(node.stage for node in graph.nodes):
         nodes = [node for node in graph.nodes if node.stage == stage]
         splits = _splits(session, nodes)
-        found += _of_stage(session, nodes, (images or _rows(graph, splits)) if splits else None)
+        found += _of_stage(session, nodes, (images or _rows(graph, splits, listed or {})) if splits else None)
     return found
 
 
@@ -91,11 +100,10 @@ def _splits(session: Session, nodes: list[Node]) -> list[str]:
     return [node.split for node in nodes if node.split is not None]
 
 
-def _rows(graph: Graph, splits: list[str]) -> int | None:
-    """Rows of some splits; None where one is not indexed."""
-    indexes = [graph.indexes[split] for split in splits]
-    known = [index.manifest.rows for index in indexes if index is not None]
-    return sum(known) if len(known) == len(indexes) else None
+def _rows(graph: Graph, splits: list[str], listed: Mapping[str, int]) -> int | None:
+    """Rows of some splits; None where one is neither indexed nor listed."""
+    known = dict(listed) | {split: index.manifest.rows for split, index in graph.indexes.items() if index is not None}
+    return sum(known[split] for split in splits) if known.keys() >= set(splits) else None
 
 
 def _of_stage(session: Session, nodes: list[Node], images: int | None) -> Iterator[Cost]:
@@ -141,6 +149,8 @@ def _on_device(
 
 def _made(session: Session, node: Node, keys: set[str | None] | None) -> Iterator[_Made]:
     """Measured results of a stage in all splits of the data set; of these keys, or of every key."""
+    if node.dataset not in session.store.datasets():
+        return
     dataset = session.store[node.dataset]
     if node.split is None:
         for name in subfolders(session.backend.names(f"{node.dataset}/artifacts/{node.stage}")):

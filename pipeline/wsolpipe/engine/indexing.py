@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -17,20 +16,18 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import digest, read_json, sha256_bytes, short_key
-from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError, TornShardError
-from wsolpipe.contract.layout import Shards, commit_name, split_folder, stage_folder
+from wsolpipe.contract.canonical import read_json, sha256_bytes
+from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, TornShardError
+from wsolpipe.contract.layout import Shards, commit_name, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.reader import Index
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
-from wsolpipe.engine.image_files import ImageFiles, is_readable
-from wsolpipe.engine.index_damage import is_damaged, note_manifest
+from wsolpipe.engine.image_files import ImageFiles
 from wsolpipe.engine.session import last_seen
-from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.listing import Annotation, describe_ignored
+from wsolpipe.images.listing import Annotation
 from wsolpipe.images.video import file_of
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
@@ -42,13 +39,14 @@ if TYPE_CHECKING:
 
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
-    from wsolpipe.images.listing import ListedRow, Listing
+    from wsolpipe.images.listing import ListedRow
     from wsolpipe.images.scan import Scan
 
-VERSION = 1
 SCAN_ROWS = 4096
 LOOKED_AT = 16
 """Shards whose files are looked for before all files of a shard count as lost."""
+GAPS = "gaps"
+"""Note in ``seen.json`` of an index that ``force=true`` asked for: many of its files may be lost."""
 
 
 @dataclass
@@ -99,6 +97,14 @@ class IndexWork:
     def folder(self) -> str:
         """Folder in the store."""
         return stage_folder(self.session.dataset.name, self.split, "index", self.key)
+
+    def is_listed(self) -> bool:
+        """Whether its listing is in the store."""
+        return self.session.backend.size(f"{self.folder}/listing.json") is not None
+
+    def reopen(self) -> None:
+        """Take back the manifest of damaged tables, so that they are put together again."""
+        self.session.backend.delete(f"{self.folder}/manifest.json")
 
     def notes(self) -> dict[str, Any]:
         """Facts of the listing beside its rows."""
@@ -167,7 +173,7 @@ class IndexWork:
 
     def _may_have_gaps(self) -> bool:
         """Whether ``force=true`` asked for this index, whoever scans it."""
-        return "gaps" in last_seen(self.session.backend, self.folder)
+        return GAPS in last_seen(self.session.backend, self.folder)
 
     def _paths(self) -> Iterator[str]:
         """Paths of the rows of some shards, all over the split."""
@@ -292,142 +298,33 @@ class IndexWork:
         return damaged
 
 
-def list_index(session: Session, split: str) -> IndexWork | Index:
-    """Bring the index of a split up to date with its metadata, as far as that needs no image file.
+def is_damaged(session: Session, index: Index) -> bool:
+    """Whether a table of the index has other bytes than its manifest says, or the manifest is not as it was written.
 
-    Returns
-    -------
-    Index
-        If the existing one is up to date.
-    IndexWork
-        If files have to be scanned, or damaged tables assembled again.
-
-    Raises
-    ------
-    DataError, ConfigError
-        If the metadata contradicts itself or the root is missing.
+    Where another store or an older version wrote it, its digests are held against the table once.
     """
-    from wsolpipe.images.index import order_rows
-    from wsolpipe.images.index_tables import write_parquet
-    from wsolpipe.images.listing_tables import annotation_table, write_listing
+    for name, stored in index.manifest.objects.items():
+        try:
+            if sha256_bytes(session.backend.get(f"{index.folder}/{name}")) != stored.sha256:
+                return True
+        except FileNotFoundError:
+            return True
+    manifest = sha256_bytes(session.backend.get(f"{index.folder}/manifest.json"))
+    noted = last_seen(session.backend, index.folder).get("manifest")
+    if noted is not None:
+        return noted != manifest
+    from wsolpipe.images.index_tables import column_digests
 
-    dataset, backend = session.dataset, session.backend
-    base = f"{split_folder(dataset.name, split)}/index"
-    present = session.index_of(split)
-    if present is not None and is_damaged(session, present):
-        backend.delete(f"{present.folder}/manifest.json")
-        if backend.size(f"{present.folder}/listing.json") is not None:
-            return IndexWork(session, split, present.key)  # the same rows in the same order, from the same listing
-        present = None  # it came from another store, without its listing
-    generation = len([name for name in backend.names(f"{base}-rescans") if name.endswith(".json")])
-    stamp = digest([source_stamp(dataset, split), generation])
-    asked = session.config.force and "index" in session.config.stage
-    rescan = asked or (present is not None and _found_again(session, present))
-    if present is not None and not rescan and last_seen(backend, present.folder).get("stamp") == stamp:
-        return present
-    if rescan and present is not None:
-        ask_rescan(session, split)
-        generation += 1
-        stamp = digest([source_stamp(dataset, split), generation])
-    listing = list_split(dataset, split)
-    if present is not None:
-        _refuse_another(session, present, listing)
-    before = present.table(["image_id", "path"]).to_pydict() if present else {"image_id": [], "path": []}
-    ordered = order_rows(listing, before["image_id"], before["path"])
-    rows = _select(session, ordered)
-    kept = {row.image_id for row in rows}
-    annotations = [item for item in listing.annotations if item.image_id in kept]
-    if ordered and not rows:
-        msg = f"rows={session.config.rows} holds none of the {len(ordered):,} images of split {split} of {dataset.name}"
-        raise ConfigError(msg, hint=f"rows=0:{len(ordered)} are all of them; split= works on one split alone")
-    if not rows:
-        msg = f"split {split} of {dataset.name} has no images: {dataset.root}"
-        raise ConfigError(msg, hint="check root= and the data set's YAML")
-    made_of = {
-        "stage": "index", "version": VERSION, "params": {"exif": dataset.exif}, "selection": session.config.selection(),
-        "generation": generation, "listing": _listing_digest(rows, annotations),
-        "classes": [listing.classes, sorted(listing.class_names.items()), list(listing.objectless)],
-    }  # fmt: skip
-    fingerprint = digest(made_of)
-    work = IndexWork(session, split, short_key(fingerprint))
-    notes = {
-        "fingerprint": fingerprint, "rows": len(rows), "annotations": len(annotations), "classes": listing.classes,
-        "class_names": {str(label): name for label, name in listing.class_names.items()},
-        "ignored": listing.ignored,
-        "objectless": list(listing.objectless), "selection": session.config.selection(),
-        "params": {"exif": dataset.exif}, "previous": present.key if present and present.key != work.key else None,
-    }  # fmt: skip
-    backend.create(f"{work.folder}/listing.parquet", write_listing(rows))
-    backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(annotation_table(annotations)))
-    backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
-    note = {**last_seen(backend, work.folder), "stamp": stamp, "time": now(), **({"gaps": "asked for"} if asked else {})}
-    backend.replace(f"{work.folder}/seen.json", json.dumps(note).encode())
-    finished = session.finished_index(split, work.key)
-    if finished is not None and is_damaged(session, finished):
-        backend.delete(f"{work.folder}/manifest.json")
-        return work
-    return finished or work
+    if column_digests(index.table()) != index.manifest.digests:
+        return True
+    note_manifest(session, index.folder, manifest)
+    return False
 
 
-def _refuse_another(session: Session, present: Index, listing: Listing) -> None:
-    """Refuse a data set that has the name, but not one image, of the one whose index is in the store.
-
-    Its images would be appended to those of the other, whose rows would all be quarantined.
-    """
-    before = present.table(["image_id"]).column("image_id").to_pylist()
-    if before and {row.image_id for row in listing.rows}.isdisjoint(before):
-        name = session.dataset.name
-        msg = (
-            f"{session.config.store} holds another data set called {name}: none of its {len(before)} images, such as "
-            f"{before[0]}, is among the {len(listing.rows)} of {session.dataset.source}, such as "
-            f"{listing.rows[0].image_id}"
-        )
-        raise ConfigError(msg, hint="give one of them another name: in its YAML, or use another store=")
-
-
-def index_warnings(index: Index) -> list[str]:
-    """Warnings about a new index, one line each."""
-    made, where = index.manifest, f"split {index.split} of {index.dataset}"
-    lines = []
-    if made.clipped_boxes:
-        lines.append(f"{made.clipped_boxes} boxes of {where} reach over an edge of their image and were clipped to it")
-    if made.ignored:
-        lines.append(f"{where} also has files that are not taken for images: {describe_ignored(made.ignored)}")
-    if not made.label_counts:
-        lines.append(
-            f"no image of {where} has a label: stages that need one quarantine every row "
-            "(layout folder takes labels from one sub-folder per class)"
-        )
-    return lines
-
-
-def _found_again(session: Session, index: Index) -> bool:
-    """Whether a file that could not be opened when it was scanned can be opened now."""
-    from wsolpipe.images.scan import MISSING, UNREADABLE
-
-    if not index.manifest.quarantined:
-        return False
-    rows = index.table(["path", "reason"]).to_pylist()
-    lost = (row["path"] for row in rows if row["reason"].startswith((MISSING, UNREADABLE)))
-    return any(is_readable(session.root, path) for path in lost)
-
-
-def ask_rescan(session: Session, split: str) -> None:
-    """Make the next run rescan files whose size or time changed, or that were quarantined."""
-    folder = f"{split_folder(session.dataset.name, split)}/index-rescans"
-    session.backend.create(f"{folder}/{now().replace(':', '-')}.json", b"{}")
-
-
-def _select(session: Session, rows: list[ListedRow]) -> list[ListedRow]:
-    start, stop = session.config.row_range()
-    return rows[start:stop][: session.config.limit]
-
-
-def _listing_digest(rows: Iterable[ListedRow], annotations: Iterable[Annotation]) -> str:
-    text = hashlib.sha256()
-    for number, values in enumerate(chain(([*row[:5], *row[6:]] for row in rows), (item[:7] for item in annotations))):
-        text.update(("\n" * bool(number) + json.dumps(values, ensure_ascii=False)).encode())
-    return text.hexdigest()
+def note_manifest(session: Session, folder: str, sha256: str) -> None:
+    """Remember the digest of a manifest that was checked, so that a later change of it is found."""
+    note = {**last_seen(session.backend, folder), "manifest": sha256}
+    session.backend.replace(f"{folder}/seen.json", json.dumps(note).encode())
 
 
 def _modified(path: Path) -> int:

@@ -66,14 +66,15 @@ def _process_around_bad_rows(
     before = rows.status.copy()
     try:
         made = _checked(stage.process(rows, inputs), rows, specs)
-        if (before == Status.OK).any():
-            streak.rows = 0
-        return made
     except Exception as error:
         usable = np.flatnonzero(before == Status.OK)
         if not len(usable) or _beyond_rows(error):
             raise
         bad = _find_bad_rows(stage, rows, inputs, before, usable, error, streak)
+    else:
+        if (before == Status.OK).any():
+            streak.rows = 0
+        return made
     rows.status = before
     for position, reason in bad.items():
         rows.quarantine(position, reason)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
-from wsolpipe.contract.layout import file_of
+from wsolpipe.contract.layout import Shards, file_of
 from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.records import read_record, total_seconds
 from wsolpipe.engine.commit import missing_objects
+from wsolpipe.engine.cost import price
 from wsolpipe.engine.fingerprint import differences
 from wsolpipe.engine.graph import Graph, Node, existing_manifest
 from wsolpipe.engine.zarr_metadata import all_arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from wsolpipe.contract.manifest import CommitRecord, StageManifest
+    from wsolpipe.engine.listed import Listed
     from wsolpipe.engine.session import Session
 
 
@@ -163,20 +167,42 @@ class Line:
         return dict(vars(self))
 
 
-def make_plan(session: Session, graph: Graph) -> list[Line]:
-    """A line for every stage and split, upstream stages first."""
+def make_plan(session: Session, graph: Graph, listed: Mapping[str, Listed] | None = None) -> list[Line]:
+    """A line for every stage and split, upstream stages first.
+
+    Parameters
+    ----------
+    listed : mapping of str to Listed, optional
+        Splits whose index is to be made, as `wsolpipe.engine.listed.look` finds them: they are priced by their rows.
+    """
     known: dict[tuple[str, str | None], Units] = {}
-    lines = []
+    lines, listed = [], listed or {}
     for split, index in graph.indexes.items():
-        lines.append(_index_line(split, index))
+        lines.append(_index_line(session, split, index, listed.get(split)))
     for node in graph.nodes:
         units = examine(session, node, known)
         known[node.stage, node.split] = units
-        lines.append(_line(session, node, units))
+        line, rows = _line(session, node, units), listed.get(node.split or "")
+        lines.append(_price(session, node, line, rows) if node.blocked and rows else line)
     return lines
 
 
-def _index_line(split: str, index: Any) -> Line:
+def _price(session: Session, node: Node, line: Line, listed: Listed) -> Line:
+    """The line of a stage on a split that is listed and not indexed, at the rate measured in this store."""
+    shards = Shards(len(listed.rows), session.config.shard_rows or node.entry.shard_rows)
+    cost = price(session, node, shards.rows)
+    left = None if cost.rate is None else round(listed.rows_to_make(shards.shard_rows) / cost.rate, 1)
+    return replace(
+        line, rows=shards.rows, shards=len(shards), remaining_seconds=left, files=cost.files or 0, bytes=cost.bytes or 0
+    )
+
+
+def _index_line(session: Session, split: str, index: Any, listed: Listed | None) -> Line:
+    if listed is not None:
+        before, left = listed.before, None
+        if before is not None:
+            left = round(total_seconds(session.backend, before.folder) / before.manifest.rows * listed.new, 1)
+        return Line("index", split, None, listed.change(), len(listed.rows), 1, 0, 0, 0, 0.0, left, 3, 0)
     if index is None:
         return Line("index", split, None, "missing", 0, 0, 0, 0, 0, 0.0, None, 0, 0)
     made = index.manifest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.canonical import read_json, short_key
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.engine.image_files import LOST, is_readable
-from wsolpipe.engine.indexing import ask_rescan
+from wsolpipe.engine.listed import ask_rescan
 from wsolpipe.engine.lookup import find_view
 from wsolpipe.engine.plan import examine, retry_name
 

@@ -20,8 +20,9 @@ from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.layout import file_of, lease_name
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.graph import Graph, Node, resolve
-from wsolpipe.engine.indexing import IndexWork, index_warnings
+from wsolpipe.engine.indexing import IndexWork
 from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.listed import index_warnings
 from wsolpipe.engine.maker import Abandoned, Maker, failure_name
 from wsolpipe.engine.plan import State, Units, examine
 from wsolpipe.engine.session import name_keys

@@ -14,8 +14,8 @@ from wsolpipe.contract.backends.opening import check_place
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.engine.graph import resolve
-from wsolpipe.engine.indexing import list_index
 from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.listed import list_index
 from wsolpipe.engine.plan import Line, examine, make_plan
 from wsolpipe.engine.quarantine import ask_again, dropped_ids, retry_found
 from wsolpipe.engine.session import Session

@@ -20,7 +20,8 @@ _NO_MEMORY = re.compile(
 )
 """How torch, cuBLAS, cuDNN, cuSOLVER and NVRTC say that memory is full; cuDNN then also finds no algorithm."""
 _FAULT = re.compile(
-    r"\b(cuda|hip|cudnn|cublas|nccl|nvrtc|nvml)( driver| runtime)? error|\bcuda(error|fail|get|set|launch|stream|memcpy)\w*|device-side assert"
+    r"\b(cuda|hip|cudnn|cublas|nccl|nvrtc|nvml)( driver| runtime)? error|device-side assert"
+    r"|\bcuda(error|fail|get|set|launch|stream|memcpy)\w*"
     r"|\b(cublas|cudnn|cusolver|cusparse|nvrtc)_\w+|\bcufft_\w+|\becc error|uncorrectable ecc|\bnccl"
     r"|collective operation timeout|nvidia driver|no cuda gpus|cuda-capable device|\bcuda initialization",
     re.IGNORECASE,
@@ -90,14 +91,14 @@ def is_device_fault(error: BaseException) -> bool:
     )
 
 
-def device_error(error: BaseException, device: str) -> DeviceError:
+def device_error(error: Exception, device: str) -> DeviceError:
     """The error that ends a worker whose device failed; it names the GPU and its machine."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     name = device
     with contextlib.suppress(Exception):  # the driver may be gone
         import torch
 
-        name = f"{device} ({torch.cuda.get_device_name(device)})" if torch.cuda.is_initialized() else device
+        name = f"{device} ({torch.cuda.get_device_name(device)})"
     among = f", CUDA_VISIBLE_DEVICES={visible}" if visible else ""
     msg = f"{name} of {platform.node()}{among} failed: {first_line(error)}"
     return DeviceError(msg, hint="no row was blamed: run again, it resumes; nvidia-smi shows the state of the GPU")
