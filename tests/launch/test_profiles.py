@@ -153,7 +153,10 @@ def test_a_profile_reaches_no_worker(site):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["profile.time=2:00:00"], r"profile.time= says nothing to cluster=local\n.*slurm, slurm-array; wall_time="),
+        (
+            ["profile.time=2:00:00"],
+            r"profile.time= says nothing to cluster=local\n.*add cluster=slurm or cluster=slurm-array; wall_time=",
+        ),
         (["cluster=dask-local", "profile.memory=8G"], "profile.memory= says nothing to cluster=dask-local"),
         (["cluster=dask-cuda", "profile.gpus=2"], "profile.gpus= says nothing to cluster=dask-cuda"),
         (["cluster=tcp://10.0.0.1:8786", "profile.cpus=2"], "profile.cpus= says nothing to cluster=tcp"),

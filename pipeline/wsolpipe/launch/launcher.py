@@ -63,10 +63,12 @@ def check(config: RunConfig) -> None:
         load_profile(config)
     idle = [name for name in config.profile_fields if cluster.reads is not None and name not in cluster.reads]
     if idle:
-        readers = ", ".join(name for name, item in CLUSTERS.items() if item.reads is None or idle[0] in item.reads)
+        readers = " or ".join(
+            f"cluster={name}" for name, item in CLUSTERS.items() if item.reads is None or idle[0] in item.reads
+        )
         msg = f"profile.{idle[0]}= says nothing to cluster={config.cluster}"
         also = "; wall_time=SECONDS bounds workers of this machine" if idle[0] == "time" else ""
-        raise ConfigError(msg, hint=f"clusters that read it: {readers}{also}")
+        raise ConfigError(msg, hint=f"add {readers}{also}")
     if not config.wait and not cluster.detached:
         detached = " or ".join(name for name, item in CLUSTERS.items() if item.detached)
         msg = f"wait=false: workers of cluster={config.cluster} end with the run that started them"
