@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wsolpipe.contract.named import Registry
+
 NULL = frozenset({"", "null", "none", "~"})
 """Texts that mean no value."""
 FLAG = ("true", "false")
@@ -29,6 +31,13 @@ class Unit:
 
 class NamesFile:
     """Marks a parameter that may be the path of a file: ``Annotated[str, NamesFile()]``; a shell offers files."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks a parameter that is the name of one of a registry's: ``Annotated[str, Named(SAMPLERS)]``."""
+
+    registry: Registry[Any]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from wsolpipe.keys.key import Key
-from wsolpipe.keys.kinds import Kind, NamesFile, Unit
+from wsolpipe.keys.kinds import Kind, Named, NamesFile, Unit
 from wsolpipe.keys.words import parse_value
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def kind_of(annotation: Any, metadata: Iterable[Any] = ()) -> Kind:
         name, choices = f"list of {count}{each.name}s", (*each.choices, *each.offers)
     elif origin is dict or annotation is dict:
         name = "mapping"
+    elif named := [mark.registry for mark in marks if isinstance(mark, Named)]:
+        choices = tuple(named[0].names())
+        name = f"{', '.join(choices[:-1])} or {choices[-1]}"
     else:
         name = _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation)))
         name += _bounds(marks)

@@ -100,7 +100,7 @@ def test_training_may_begin_with_a_checkpoint_of_ts_cam(tmp_path):
 def test_grids_that_are_not_square_and_blocks_without_steps_are_refused():
     with pytest.raises(ConfigError, match="a grid of 4 x 8 patches, and SCM needs a square one"):
         made("scm", model_args={**VIT, "patch_size": [8, 4]})
-    with pytest.raises(ConfigError, match="at least one step"):
+    with pytest.raises(ConfigError, match="iterations.1: must be at least 1"):
         load_recipe("scm", dataset="demo", changes={"iterations": [16, 0]})
 
 

@@ -15,7 +15,7 @@ from wsoltrain.inference.complexity import complexity
 from wsoltrain.methods.base import Task
 from wsoltrain.methods.tedloc import TedLoc, pooled
 from wsoltrain.networks.class_anchors import chosen_anchors, parse_anchors, read_anchor_files, transferred
-from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, Pseudo, patches
+from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, Patches, Pseudo
 from wsoltrain.training.artifacts import read_artifacts
 from wsoltrain.training.recipe import recipe_type
 
@@ -73,7 +73,7 @@ def test_losses_are_the_three_equations_written_out(reduction):
         z, logits = (value.double().numpy() for value in model(batch["image"]))
     seeds = torch.nn.functional.interpolate(batch["maps"], (32, 32), mode="bilinear", align_corners=False)
     seeds = seeds.unflatten(2, (16, 2)).unflatten(4, (16, 2)).mean((3, 5))
-    labels = patches(n=4)(Pseudo(seeds, batch["row"]), seed=0, epoch=2).labels.numpy()
+    labels = Patches(n_fg=4, n_bg=4)(Pseudo(seeds, batch["row"]), seed=0, epoch=2).labels.numpy()
     t, y = model.anchors.double().numpy(), batch["label"].tolist()
     kd, pcl, icl, drawn = 0.0, 0.0, 0.0, {FOREGROUND: 0, BACKGROUND: 0}
     for b in range(3):

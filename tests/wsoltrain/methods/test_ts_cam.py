@@ -58,6 +58,26 @@ def test_published_checkpoint_loads_with_its_convolution(tmp_path, nesting):
     assert all(torch.equal(value, published[name]) for name, value in loaded.items())
 
 
+@pytest.mark.parametrize(
+    ("method", "missing"), [("ts_cam", "head.bias"), ("scm", "layers.1.thred"), ("sat", "loc_embed")]
+)
+def test_a_checkpoint_of_the_method_is_loaded_whole_or_refused(tmp_path, method, missing):
+    """What a file lacks must not keep its random start in silence."""
+    published = spread(made(method=method).net).state_dict()
+    del published[missing]
+    save_file(published, tmp_path / "half.safetensors")
+    with pytest.raises(WeightsError, match=f"missing {missing}"):
+        made(method=method, weights=str(tmp_path / "half.safetensors"))
+
+
+def test_parts_of_which_a_file_holds_nothing_start_anew_and_are_named(tmp_path, caplog):
+    save_file(spread(made().net).state_dict(), tmp_path / "ts_cam.safetensors")
+    net = made(method="scm", weights=str(tmp_path / "ts_cam.safetensors")).net
+    assert net.layers[0].thred.item() == 0.5
+    assert "layers.0.thred" in caplog.text
+    assert "start anew" in caplog.text
+
+
 def test_plain_transformers_weights_load_without_their_classifier(tmp_path):
     torch.manual_seed(3)
     plain = timm.create_model(NAME, img_size=SIZE, num_classes=10, **VIT)

@@ -22,12 +22,12 @@ from wsoltrain.pseudo.samplers import (
     FOREGROUND,
     IGNORE,
     Dips,
+    ErodedRegion,
     OnPatches,
     OtsuRegion,
+    Patches,
     Pseudo,
-    eroded,
-    patches,
-    released,
+    ReleasedDips,
 )
 
 H, W = 20, 24
@@ -98,7 +98,9 @@ def test_dips_equals_plain_loops_on_the_same_draws(seed, n, shares, top_n, flags
     given_ = pseudo(seed=seed)
     given_.boxes[0, 1] = 0  # lost
     given_.boxes[3] = 0  # none at all
-    rule = Dips(n, n, *shares, top_n=top_n, weighted=flags[0], balanced=flags[1])
+    rule = Dips(
+        n_fg=n, n_bg=n, fg_share=shares[0], bg_share=shares[1], top_n=top_n, weighted=flags[0], balanced=flags[1]
+    )
     drawn = rule(given_, seed=seed, epoch=3)
     for number in range(4):
         expected = dips_of_one_image(rule, given_, number, seed, 3)
@@ -157,7 +159,7 @@ def test_every_box_of_the_first_ones_is_equally_likely_and_the_others_never():
 
 @pytest.mark.parametrize("dilation", [1, 3])
 def test_no_background_inside_any_box_of_the_set_in_ten_thousand_draws(dilation):
-    rule = Dips(20, 20, bg_share=1.0, top_n=3, dilation=dilation)
+    rule = Dips(n_fg=20, n_bg=20, bg_share=1.0, top_n=3, dilation=dilation)
     drawn = 0
     for epoch in range(100):
         given_ = pseudo(batch=100, seed=epoch)
@@ -173,7 +175,7 @@ def test_no_background_inside_any_box_of_the_set_in_ten_thousand_draws(dilation)
 def test_background_keeps_out_of_the_boxes_that_foreground_may_come_from_and_of_no_other():
     boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0], [6.0, 0.0, 10.0, 4.0], [0.0, 4.0, 10.0, 10.0]]])
     for top_n, free in ((1, {1, 2}), (2, {2}), (3, set())):
-        rule = Dips(50, 50, 1.0, 1.0, top_n=top_n, balanced=False)
+        rule = Dips(n_fg=50, n_bg=50, fg_share=1.0, bg_share=1.0, top_n=top_n, balanced=False)
         drawn = (many_draws(rule, torch.rand(1, 1, 10, 10), boxes, 200) == BACKGROUND).any(0)
         hit = {n for n, (x0, y0, x1, y1) in enumerate(boxes[0].int().tolist()) if drawn[y0:y1, x0:x1].any()}
         assert hit == free
@@ -181,10 +183,12 @@ def test_background_keeps_out_of_the_boxes_that_foreground_may_come_from_and_of_
 
 def test_sides_stay_balanced_when_one_runs_short():
     boxes = torch.tensor([[[0.0, 0.0, 3.0, 2.0]]])  # six pixels
-    labels = many_draws(Dips(50, 50, fg_share=1.0, bg_share=1.0), torch.rand(1, 1, 10, 10), boxes, 8)
+    labels = many_draws(Dips(n_fg=50, n_bg=50, fg_share=1.0, bg_share=1.0), torch.rand(1, 1, 10, 10), boxes, 8)
     assert ((labels == FOREGROUND).sum((1, 2)) == 6).all()
     assert ((labels == BACKGROUND).sum((1, 2)) == 6).all()
-    loose = many_draws(Dips(50, 50, 1.0, 1.0, balanced=False), torch.rand(1, 1, 10, 10), boxes, 8)
+    loose = many_draws(
+        Dips(n_fg=50, n_bg=50, fg_share=1.0, bg_share=1.0, balanced=False), torch.rand(1, 1, 10, 10), boxes, 8
+    )
     assert ((loose == BACKGROUND).sum((1, 2)) == 50).all()
 
 
@@ -207,7 +211,7 @@ def test_empty_sets_are_counted_and_leave_no_labels():
 
 def test_draws_are_fresh_in_each_epoch_and_the_same_for_a_row_in_any_batch():
     given_ = pseudo(batch=6)
-    rule = Dips(5, 5)
+    rule = Dips(n_fg=5, n_bg=5)
     first, second = rule(given_, seed=0, epoch=0).labels, rule(given_, seed=0, epoch=1).labels
     assert (first != second).flatten(1).any(1).all()
     part = Pseudo(given_.maps[4:], given_.rows[4:], given_.boxes[4:], given_.box_map[4:])
@@ -276,7 +280,7 @@ def blob(size=40):
 @pytest.mark.parametrize("region", ["all", "densest", "largest"])
 def test_trcam_foreground_lies_in_the_region_and_background_does_not(region):
     maps = blob()
-    labels = many_draws(OtsuRegion(30, 30, region=region), maps, None, 20)
+    labels = many_draws(OtsuRegion(n_fg=30, n_bg=30, region=region), maps, None, 20)
     above = (maps[0, 0] * 255).floor() > float(otsu(maps[0])[1])
     assert ((labels == FOREGROUND).sum((1, 2)) == 30).all()
     assert ((labels == FOREGROUND).any(0) & ~above).sum() == 0
@@ -287,12 +291,12 @@ def test_trcam_foreground_lies_in_the_region_and_background_does_not(region):
 def test_a_map_of_two_values_gives_labels_of_both_sides(region):
     maps = torch.zeros(1, 1, 20, 20)
     maps[..., 5:12, 4:14] = 1.0
-    labels = many_draws(OtsuRegion(20, 20, region=region), maps, None, 10)
+    labels = many_draws(OtsuRegion(n_fg=20, n_bg=20, region=region), maps, None, 10)
     assert ((labels == FOREGROUND).sum((1, 2)) == 20).all()
     assert ((labels == BACKGROUND).sum((1, 2)) == 20).all()
     assert (maps[0].expand(10, -1, -1)[labels == FOREGROUND] == 1).all()
     assert (maps[0].expand(10, -1, -1)[labels == BACKGROUND] == 0).all()
-    loose = many_draws(OtsuRegion(20, 20, region=region, strict=False), maps, None, 2)  # as the released code
+    loose = many_draws(OtsuRegion(n_fg=20, n_bg=20, region=region, strict=False), maps, None, 2)  # as the released code
     assert (loose == IGNORE).all()
 
 
@@ -301,14 +305,14 @@ def test_candidates_are_as_many_as_the_released_code_counts(share, pixels):
     maps = torch.rand(1, 1, 1, 2 * pixels, generator=torch.Generator().manual_seed(2))
     box = torch.tensor([[[0.0, 0.0, float(pixels), 1.0]]])
     for sides, of, label in (((10**4, 0), pixels, FOREGROUND), ((0, 10**4), 2 * pixels, BACKGROUND)):
-        rule = Dips(*sides, share, share, balanced=False, background="anywhere")
+        rule = Dips(n_fg=sides[0], n_bg=sides[1], fg_share=share, bg_share=share, balanced=False, background="anywhere")
         drawn = many_draws(rule, maps, box, 1) == label
         assert int(drawn.sum()) == max(1, int(share * of))
 
 
 def test_eroded_sampler_stays_five_pixels_away_from_the_edge_of_the_region():
     maps = blob()
-    labels = many_draws(eroded(n_fg=10, n_bg=10, dilation=1), maps, None, 50)
+    labels = many_draws(ErodedRegion(n_fg=10, n_bg=10, dilation=1), maps, None, 50)
     above = (maps[0, 0] * 255).floor() > float(otsu(maps[0])[1])
     core = ndimage.binary_erosion(above.numpy(), np.ones((11, 11)), border_value=1)
     np.testing.assert_array_equal(erode(above[None], 11)[0].numpy(), core)
@@ -317,10 +321,19 @@ def test_eroded_sampler_stays_five_pixels_away_from_the_edge_of_the_region():
     assert not (drawn & ~core).any()
 
 
+def test_an_erosion_that_would_leave_nothing_keeps_the_region():
+    """As in the reference implementation of F-CAM: a small object still gives foreground."""
+    maps = torch.zeros(1, 1, 40, 40)
+    maps[..., 10:15, 20:26] = 1.0
+    drawn = ErodedRegion(n_fg=10, n_bg=10, dilation=1)(Pseudo(maps, torch.arange(1)), seed=0, epoch=0)
+    assert int((drawn.labels == FOREGROUND).sum()) == 10
+    assert (maps[:, 0][drawn.labels == FOREGROUND] == 1).all()
+
+
 def test_eroded_sampler_grows_each_pixel_to_a_square_of_three():
     maps = blob()
-    alone = many_draws(eroded(dilation=1), maps, None, 50)
-    grown = many_draws(eroded(), maps, None, 50)
+    alone = many_draws(ErodedRegion(dilation=1), maps, None, 50)
+    grown = many_draws(ErodedRegion(), maps, None, 50)
     for one, nine in zip(alone, grown, strict=True):
         for side in (FOREGROUND, BACKGROUND):
             square = ndimage.binary_dilation((one == side).numpy(), np.ones((3, 3)))
@@ -328,7 +341,7 @@ def test_eroded_sampler_grows_each_pixel_to_a_square_of_three():
 
 
 def test_patch_sampler_draws_equal_counts_apart():
-    labels = many_draws(patches(n=6), blob(14), None, 40)
+    labels = many_draws(Patches(n_fg=6, n_bg=6), blob(14), None, 40)
     assert ((labels == FOREGROUND).sum((1, 2)) == (labels == BACKGROUND).sum((1, 2))).all()
     assert not ((labels == FOREGROUND).any(0) & (labels == BACKGROUND).any(0)).any()
 
@@ -348,7 +361,7 @@ def test_released_sampler_draws_more_of_one_side_than_of_the_other():
     given = Pseudo(
         maps, torch.arange(1), torch.tensor([[[8.0, 8.0, 32.0, 32.0]]]), torch.zeros(1, 1, dtype=torch.int64)
     )
-    labels = released(n_fg=60, n_bg=20, dilation=1)(given, seed=0, epoch=0).labels
+    labels = ReleasedDips(n_fg=60, n_bg=20, dilation=1)(given, seed=0, epoch=0).labels
     drawn = int((labels == FOREGROUND).sum()), int((labels == BACKGROUND).sum())
     assert drawn[0] > 2 * drawn[1] > 0
 
@@ -359,7 +372,7 @@ def test_released_sampler_reads_the_map_of_its_box():
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0]]])
     for slot, place in ((0, (2, 2)), (1, (7, 7))):
         given_ = Pseudo(maps, torch.arange(1), boxes, torch.tensor([[slot]]))
-        labels = released(n_fg=1, n_bg=1, fg_share=0.01, dilation=1)(given_, seed=0, epoch=0).labels
+        labels = ReleasedDips(n_fg=1, n_bg=1, fg_share=0.01, dilation=1)(given_, seed=0, epoch=0).labels
         assert labels[0][place] == FOREGROUND
 
 

@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partialmethod
 
 import pytest
 import torch
 
-from trained import lines, tensors
+from trained import lines, tensors, words
+from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.engine.leases import Leases
 from wsoltrain.training import checkpoint
+from wsoltrain.training.run_lock import hold
 
 CHAIN = """
 import json, os, random, signal, sys, time
@@ -95,3 +99,36 @@ def test_killed_at_every_step_training_ends_with_the_same_bytes(repo, trainable,
             assert state == whole
         told = [{line["step"]: line for line in lines(tmp_path / run, "step")} for run in ("whole", other)]
         assert told[0] == told[1]
+
+
+def test_a_run_folder_is_held_by_one_training_and_taken_over_from_a_dead_one(trainable, tmp_path):
+    """A second fit is refused before it writes anything; after a kill the next one resumes at once."""
+    holding = (
+        "import time; from pathlib import Path; from wsoltrain.training.run_lock import hold\n"
+        f"with hold(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(600)"
+    )
+    first = subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    from wsoltrain.cli.fit import train
+
+    given = [*words(trainable, epochs=1, head_epochs=0)[1:], f"out={tmp_path}", "workers=0"]
+    with pytest.raises(ConfigError, match=rf"held by another training: process {first.pid} on"):
+        train(given)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lease"]
+    first.kill()
+    first.wait()
+    train(given)
+    assert (tmp_path / "best-proposals.safetensors").exists()
+    assert not (tmp_path / "run.lease").exists()
+
+
+def test_a_lease_of_another_machine_is_taken_over_once_it_is_not_renewed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Leases, "__init__", partialmethod(Leases.__init__, ttl=0.2))
+    owner = {"host": "far", "boot": "other", "pids": "other", "pid": 7, "started": "1", "token": "t"}
+    (tmp_path / "run.lease").write_text(json.dumps({"owner": owner, "ttl": 0.2, "beat": 0}))
+    with hold(tmp_path) as lock:
+        assert not lock.lease.lost
+        lock.lease.lost = True
+        with pytest.raises(RunFailed, match="taken over by another training at step 3"):
+            lock.write("step", 3, {})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import numpy as np
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.training.ranges import Range, load_ranges
-from wsoltrain.training.recipe_file import known_recipes, load_recipe, read_recipe
+from wsoltrain.training.recipe_file import check_recipe, known_recipes, load_recipe, read_recipe
 
 WRITTEN = """
 model: dips
@@ -195,3 +198,42 @@ def test_a_profile_is_checked_even_where_it_is_not_asked_for(tmp_path):
     path.write_text("method: cam\nbackbone: resnet18\nprofiles:\n  other: {batchs: 3}\n")
     with pytest.raises(ConfigError, match="unknown key 'batchs'; did you mean 'batch'"):
         load_recipe(str(path), dataset="cub", changes={})
+
+
+NUMBERS = [-1, 10**20, -(10**20), 1e308, -1e308, 1e-60, float("nan"), float("inf")]
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_no_key_takes_a_number_beyond_what_tensors_hold(name):
+    """Each key alone, as a number and as a list of numbers: refused by name, or a value that float32 and int64 hold."""
+    keys = load_recipe(name, dataset="demo", changes={}).model_dump()
+    for key, given in keys.items():
+        count = len(given) or 1 if isinstance(given, tuple) else 3
+        for number in NUMBERS:
+            for value in (number, [number] * count):
+                with contextlib.suppress(ConfigError):
+                    made = getattr(check_recipe(name, {**keys, key: value}), key)
+                    held = np.asarray(made)
+                    assert held.dtype.kind in "fi", f"{key}={value} became {made}"
+                    assert (
+                        np.isfinite(held.astype(np.float32)) & ((held == 0) == (held.astype(np.float32) == 0))
+                    ).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"lr": 1e308}, "lr: must be at most 1e"),
+        ({"seed": 10**20}, "seed: 1e.20 does not fit into 64 bits"),
+        ({"std": [0, 0, 0]}, "std: must be at least"),
+        ({"mean": [float("nan"), 0, 0]}, "mean.0"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"pixels.n_fg": -1}, "pixels.n_fg=-1: must be at least 0"),
+        ({"pixels.dilation": 4}, "pixels.dilation=4: must be odd"),
+        ({"pixels.fg_share": float("nan")}, "pixels.*finite"),
+        ({"sampler": "dipz"}, "unknown sampler 'dipz'; did you mean 'dips'"),
+    ],
+)
+def test_numbers_that_would_fail_hours_later_are_refused_by_name(changes, told):
+    with pytest.raises(ConfigError, match=told):
+        load_recipe("dips", dataset="demo", changes=changes)

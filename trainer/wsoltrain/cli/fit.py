@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from wsoltrain.cli.progress import FitProgress
 from wsoltrain.cli.sites import SITE_KEYS, site_of, split_site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from wsoltrain.training.loop import Trainer
@@ -90,7 +90,6 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     from wsoltrain.inference.complexity import complexity
     from wsoltrain.training.loop import Trainer
     from wsoltrain.training.parallel import close_group, open_group
-    from wsoltrain.training.tracker import open_trackers
 
     group = open_group(settings.device)
     if group.world > 1 and settings.device == "cuda":
@@ -99,7 +98,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     opened: AbstractContextManager[list[Tracker]] = nullcontext([])
     if group.first:
-        opened = open_trackers(",".join(values["track"]), settings.out, recipe.model_dump(mode="json"))
+        opened = _opened(values["track"], settings.out, recipe)
     with opened as trackers:
         trainer = Trainer(recipe, settings, trackers, group=group)
         if group.first:
@@ -135,14 +134,23 @@ def train(words: Iterable[str]) -> None:
         As `prepare` and the training do.
     """
     from wsoltrain.training.loop import Trainer
-    from wsoltrain.training.tracker import open_trackers
 
     values, changes = read_recipe_words(words, KEYS)
     recipe, settings = prepare(values, changes)
-    with open_trackers(",".join(values["track"]), settings.out, recipe.model_dump(mode="json")) as trackers:
+    with _opened(values["track"], settings.out, recipe) as trackers:
         trainer = Trainer(recipe, settings, trackers)
         _follow(trainer)
         trainer.fit()
+
+
+@contextmanager
+def _opened(track: Iterable[str], out: Path, recipe: Recipe) -> Iterator[list[Tracker]]:
+    """Hold the run's folder and open its trackers."""
+    from wsoltrain.training.run_lock import hold
+    from wsoltrain.training.tracker import open_trackers
+
+    with hold(out) as lock, open_trackers(",".join(track), out, recipe.model_dump(mode="json")) as trackers:
+        yield [lock, *trackers]
 
 
 def _follow(trainer: Trainer) -> None:

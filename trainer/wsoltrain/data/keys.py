@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from wsolpipe.keys.models import spell_none
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LARGEST, SMALLEST = 3.4028234e38, 1.1754944e-38
+"""Of the numbers that float32 holds at full precision."""
 
 
 class Keys(BaseModel):
     """Base of every group of recipe keys: unknown keys are refused, values do not change.
+
+    Numbers, also those within lists and mappings, are finite, fit into float32 or int64, and are 0 or large enough not
+    to become 0 there.
 
     Each field has a ``description`` with its meaning, unit and source; help and reference pages are made of these.
     """
@@ -22,6 +31,18 @@ class Keys(BaseModel):
     def _spell_none(cls, given: Any) -> Any:
         return spell_none(cls, given)
 
+    @field_validator("*")
+    @classmethod
+    def _fits_tensors(cls, value: Any) -> Any:
+        for number in _numbers(value):
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                msg = f"{number:.3g} does not fit into 64 bits"
+                raise ValueError(msg)
+            if isinstance(number, float) and number and not SMALLEST <= abs(number) <= LARGEST:
+                msg = f"{number:g} is not a finite number of float32"
+                raise ValueError(msg)
+        return value
+
     def check(self) -> None:
         """Refuse values that fit their types but not each other; called once for each recipe.
 
@@ -30,3 +51,14 @@ class Keys(BaseModel):
         ConfigError
             Names the key.
         """
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """Numbers in a value, whatever lists and mappings they are in."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value

@@ -49,9 +49,11 @@ class CrfKeys(Keys):
     """Keys of the CRF loss."""
 
     crf_weight: float = Field(2e-9, ge=0, description="Weight of the CRF loss (DiPS: lambda_2, lambda_CRF); 0: off")
-    crf_sigma_rgb: float = Field(15.0, gt=0, description="Width of its kernel in colour, levels of 0..255")
-    crf_sigma_xy: float = Field(100.0, gt=0, description="Width of its kernel in position, pixels of the full size")
-    crf_scale: float = Field(1.0, gt=0, description="Share of the resolution at which it is computed")
+    crf_sigma_rgb: float = Field(15.0, ge=1, le=1e6, description="Width of its kernel in colour, levels of 0..255")
+    crf_sigma_xy: float = Field(
+        100.0, ge=1e-3, le=1e6, description="Width of its kernel in position, pixels of the full size"
+    )
+    crf_scale: float = Field(1.0, ge=0.01, le=4, description="Share of the resolution at which it is computed")
     crf_normalisation: Literal["reference", "exact"] = Field(
         "reference",
         description="Strength of its filter: reference (that of the papers' filter, for which they give their weight) "

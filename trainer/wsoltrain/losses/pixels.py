@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.validation import explain_all
+from wsolpipe.keys.kinds import Named
 from wsoltrain.data.keys import Keys
 from wsoltrain.pseudo.samplers import IGNORE, SAMPLERS
 
@@ -31,7 +32,7 @@ class PixelKeys(Keys):
         description="Where maps span 0..1: over the whole image, from which crops are cut, or over each crop, as where "
         "the authors make maps of the crop itself",
     )
-    sampler: Literal["dips", "dips_released", "trcam", "fcam", "tedloc"] = Field(
+    sampler: Annotated[str, Named(SAMPLERS)] = Field(
         "dips",
         description="How pixels are drawn: dips (in one of the boxes), dips_released (as its code), trcam (in an Otsu "
         "region), fcam (in the eroded Otsu region), tedloc (on the grid of patches)",
@@ -51,19 +52,23 @@ class PixelKeys(Keys):
         Raises
         ------
         ConfigError
-            If `pixels` holds a key that the sampler does not have.
+            If there is no such sampler, or `pixels` holds a key or a value that it does not take.
         """
-        kind = SAMPLERS[self.sampler]
-        known = list(signature(kind).parameters)
+        kind = SAMPLERS.find(self.sampler)
+        known = [f"pixels.{name}" for name in kind.model_fields]
         for name in self.pixels:
-            if name not in known:
-                raise ConfigError(
-                    unknown(f"key of sampler {self.sampler}", f"pixels.{name}", [f"pixels.{k}" for k in known])
-                )
-        return kind(**self.pixels)
+            if f"pixels.{name}" not in known:
+                raise ConfigError(unknown(f"key of sampler {self.sampler}", f"pixels.{name}", known))
+        try:
+            return kind.model_validate(self.pixels)
+        except ValidationError as error:
+            msg = f"sampler {self.sampler}: {explain_all(error, values=True, prefix='pixels.')}"
+            raise ConfigError(
+                msg, hint="counts are whole numbers, shares lie in 0..1, sides of squares are odd"
+            ) from error
 
     def check(self) -> None:
-        """Refuse keys that the sampler does not have."""
+        """Refuse keys and values that the sampler does not take."""
         super().check()
         self.pixel_sampler()
 

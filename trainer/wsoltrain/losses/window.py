@@ -24,7 +24,7 @@ class WindowKeys(Keys):
         "none",
         description="Frames of the shot whose maps are taken with a frame's own, at each place the greatest (TCAM)",
     )
-    window_frames: int = Field(1, ge=1, description="Frames of the window on each side (TCAM: n)")
+    window_frames: int = Field(1, ge=1, le=1000, description="Frames of the window on each side (TCAM: n)")
     heat: float = Field(
         0.0, ge=0, description="h of TCAM: maps of a window become exp(h map) over their greatest value; 0: as they are"
     )

@@ -31,7 +31,7 @@ class AcolKeys(CnnKeys):
         description="Value of the first branch's map, in 0..1, from which features are erased (section 3.3); 0.7 in "
         "the standard evaluation, 0.1 in the thesis, chapter 4",
     )
-    branch_width: int = Field(1024, ge=1, description="Channels of both branches")
+    branch_width: int = Field(1024, ge=1, le=16384, description="Channels of both branches")
 
 
 class Acol(CnnTrained[AcolKeys]):

@@ -27,7 +27,9 @@ class CnnKeys(BackboneKeys):
         description="Last downsamplings that are removed: 1 gives ResNet-50 maps of 14 x 14 at 224 pixels (standard "
         "evaluation), 2 of 28 x 28",
     )
-    fast_lr: float = Field(10.0, gt=0, description="Factor on lr of the classifier's weights and of the parts in fast")
+    fast_lr: float = Field(
+        10.0, gt=0, le=1e6, description="Factor on lr of the classifier's weights and of the parts in fast"
+    )
     fast: tuple[str, ...] = Field(
         (), description="Beginnings of the names of further parts with that rate, such as layer4"
     )

@@ -9,7 +9,7 @@ TS-CAM, brought to the finest grid, scaled between their own lowest and highest 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -40,7 +40,7 @@ COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
 class MoltKeys(BackboneKeys):
     """Keys of MOLT."""
 
-    sizes: tuple[int, ...] = Field(
+    sizes: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
         (224, 336, 448),
         min_length=1,
         description="Side of the image at each level, pixels, at most size; one, two or three levels (the paper leaves "
@@ -54,7 +54,7 @@ class MoltKeys(BackboneKeys):
     def check(self) -> None:
         """Refuse sizes that repeat or shrink."""
         super().check()
-        if list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
+        if list(self.sizes) != sorted(set(self.sizes)):
             msg = f"sizes={list(self.sizes)}: each level must be larger than the one before"
             raise ConfigError(msg, hint="sizes=[224,336,448]")
 

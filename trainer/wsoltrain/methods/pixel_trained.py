@@ -31,7 +31,8 @@ class PixelTrainedKeys(PixelKeys, CrfKeys, SizeKeys, MaskedClassificationKeys, W
 
     temperature: float = Field(
         1.0,
-        gt=0,
+        ge=1e-6,
+        le=1e6,
         description="Factor on the map's logits outside of training; above 1, maps are closer to a decision, and a "
         "threshold moves boxes less",
     )

@@ -6,7 +6,7 @@ learns what they would do, and prediction goes without them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -26,18 +26,11 @@ if TYPE_CHECKING:
 class ScmKeys(BackboneKeys):
     """Keys of SCM."""
 
-    iterations: tuple[int, ...] = Field(
+    iterations: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         (16, 4, 4, 4),
         min_length=1,
         description="Newton-Schulz steps of each calibration block in training, a number a block (as released)",
     )
-
-    def check(self) -> None:
-        """Refuse a block without steps."""
-        super().check()
-        if min(self.iterations) < 1:
-            msg = f"iterations={list(self.iterations)}: each block needs at least one step"
-            raise ConfigError(msg, hint="iterations=[16,4,4,4]")
 
 
 class Scm(TokenMethod[ScmKeys]):

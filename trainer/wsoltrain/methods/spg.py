@@ -35,7 +35,7 @@ class SpgKeys(CnnKeys):
     guided_parts: tuple[str, str] = Field(
         ("layer3.0", "layer3.5"), description="Parts of the network whose features B1 and B2 read (A1 and A2)"
     )
-    guide_width: int = Field(1024, ge=1, description="Channels of B1 and B2; 512 on InceptionV3 and VGG16")
+    guide_width: int = Field(1024, ge=1, le=16384, description="Channels of B1 and B2; 512 on InceptionV3 and VGG16")
     sure_b2: Pair = Field((0.7, 0.01), description="Thresholds of the label's map, which teaches B2")
     sure_b1: Pair = Field((0.5, 0.05), description="Thresholds of B2, which teaches B1")
     sure_c: Pair = Field((0.7, 0.1), description="Thresholds of the mean of B1 and B2, which teaches C")

@@ -24,7 +24,7 @@ from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.class_anchors import ABOUT, NEW, STAGE, TENSORS
 from wsoltrain.networks.decoders import TokenDecoder
 from wsoltrain.networks.patch_encoder import PatchEncoder
-from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, Pseudo, patches
+from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, Patches, Pseudo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ class TedLocKeys(BackboneKeys):
     """Keys of TeD-Loc; where the paper is silent, the description says what is chosen."""
 
     maps: str = Field("clip_cams", description="Stage whose first map is the seed: clip_cams, cams or clipseg_cams")
-    patches: int = Field(10, ge=1, description="Patches drawn of each side of an image at each step")
+    patches: int = Field(10, ge=1, le=10**6, description="Patches drawn of each side of an image at each step")
     fg_share: float = Field(
         0.5, gt=0, le=1, description="Strongest share of the seed's Otsu region that may be foreground (n+)"
     )
@@ -45,7 +45,10 @@ class TedLocKeys(BackboneKeys):
         0.3, gt=0, le=1, description="Share of the image, its weakest patches outside of it, for background (n-)"
     )
     bg_patches: int | None = Field(
-        None, ge=1, description="Background patches drawn, however many foreground there is; null: as many (paper)"
+        None,
+        ge=1,
+        le=10**6,
+        description="Background patches drawn, however many foreground there is; null: as many (paper)",
     )
     background: Literal["outside", "anywhere"] = Field(
         "outside", description="Whether background keeps out of the seed's Otsu region (paper)"
@@ -71,15 +74,17 @@ class TedLocKeys(BackboneKeys):
         description="Anchors: qr (orthonormal, up to as many classes as dimensions), polar (closest tight frame, any "
         "number), none (text vectors as they are), auto (qr where it is possible, else polar)",
     )
-    logit_scale: float = Field(1.0, gt=0, description="Factor on scores <v, t_k>; the paper has none")
+    logit_scale: float = Field(1.0, ge=1e-6, le=1e6, description="Factor on scores <v, t_k>; the paper has none")
     normalise: bool = Field(False, description="Scores of embeddings of unit length; the paper's are not")
-    doublings: int = Field(2, ge=0, description="Blocks of the decoder, each doubling the grid; the paper does not say")
-    decoder_width: int = Field(512, ge=1, description="Channels of these blocks; the paper does not say")
+    doublings: int = Field(
+        2, ge=0, le=5, description="Blocks of the decoder, each doubling the grid; the paper does not say"
+    )
+    decoder_width: int = Field(512, ge=1, le=16384, description="Channels of these blocks; the paper does not say")
     map: Literal["auto", "g", "text"] = Field(
         "auto",
         description="Score map: g (probability of foreground), text (<z, t> of the class), auto (g if trained)",
     )
-    eval_size: int = Field(256, ge=1, description="Side of the square in which maps are scored, pixels")
+    eval_size: int = Field(256, ge=1, le=8192, description="Side of the square in which maps are scored, pixels")
 
 
 class TedLoc(Method[TedLocKeys]):
@@ -102,9 +107,10 @@ class TedLoc(Method[TedLocKeys]):
             nn.Conv2d(width, self.anchors.shape[1], 1),
         )
         self.g = nn.Conv2d(self.anchors.shape[1], 1, 1)
-        self.sampler = patches(
-            n=keys.patches, fg_share=keys.fg_share, bg_share=keys.bg_share, n_bg=keys.bg_patches,
-            keep_out=keys.background == "outside",
+        n_bg = keys.patches if keys.bg_patches is None else keys.bg_patches
+        self.sampler = Patches(
+            n_fg=keys.patches, n_bg=n_bg, fg_share=keys.fg_share, bg_share=keys.bg_share,
+            balanced=keys.bg_patches is None, keep_out=keys.background == "outside",
         )  # fmt: skip
         nn.init.zeros_(self.g.weight)  # so that training begins with equal weights of all patches in h
         nn.init.zeros_(self.g.bias)  # type: ignore[arg-type]

@@ -21,7 +21,9 @@ class PoolKeys(Keys):
         "lse (log of the mean of exponentials, Pinheiro and Collobert 2015), wildcat (Durand et al. 2017)",
     )
     lse_sharpness: float = Field(10.0, gt=0, description="r of pool=lse: 0 is near the mean, large near the maximum")
-    wildcat_maps: int = Field(8, ge=1, description="Maps of each class that pool=wildcat averages (M, section 3.2)")
+    wildcat_maps: int = Field(
+        8, ge=1, le=1024, description="Maps of each class that pool=wildcat averages (M, section 3.2)"
+    )
     wildcat_share: float = Field(
         0.2, gt=0, le=1, description="Share of places that pool=wildcat takes from each end (k, section 3.3)"
     )

@@ -20,6 +20,8 @@ RENAMED = (
     (r"^classifier\.0\.", "fc."),  # NL-CCAM
     (r"^conv\.", "features."),
 )
+CLASSES = ("classifier_A.4.weight", "SPG_A_4.weight", "SPG_A4.weight", "classifier.0.weight", "fc.weight")
+"""Tensors with a row a class."""
 NUMBERED = re.compile(r"^(layer\d|features)\.(\d+)\.")
 """Layers that hooks or others without tensors may stand between in a checkpoint, so that their numbers differ."""
 
@@ -43,13 +45,29 @@ def load_published(module: nn.Module, file: str, *, net: str = "net.") -> None:
     """
     weights = resolve(file)
     assert weights is not None  # noqa: S101 - only where fetching is forbidden
-    own = module.state_dict()
-    state = _named(load_state(weights), own, net)
+    own, given = module.state_dict(), load_state(weights)
+    theirs, mine = layout(given), layout({name.removeprefix(net): value for name, value in own.items()})
+    if theirs != mine:
+        msg = f"published={file} holds {theirs}, and this run is {mine}"
+        raise WeightsError(msg, hint="the recipe and backbone= that it was trained with, on a data set of its classes")
+    state = _named(given, own, net)
     missing = sorted(own.keys() - state.keys())
     if missing:
         msg = f"published={file} lacks {missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}"
         raise WeightsError(msg, hint="the method and backbone= that it was trained with")
     load_into(module, state, what=f"published={file}, of this backbone and data set")
+
+
+def layout(state: Mapping[str, Tensor]) -> str:
+    """Network, method and number of classes that the names and shapes of a checkpoint tell: ``ACoL on VGG16 …``."""
+    methods = {"classifier_A.": "ACoL", "SPG_B": "SPG", "": "one linear layer of classes"}
+    backbones = {"layer4.": "a ResNet", "Mixed_": "InceptionV3", "features.": "VGG16", "conv.": "VGG16", "": "a CNN"}
+    method, backbone = (
+        next(name for start, name in kinds.items() if any(key.startswith(start) for key in state))
+        for kinds in (methods, backbones)
+    )
+    last = [state[name] for name in CLASSES if name in state]
+    return f"{method} on {backbone}, {f'{len(last[0])} classes' if last else 'no classes'}"
 
 
 def _named(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str) -> dict[str, Tensor]:

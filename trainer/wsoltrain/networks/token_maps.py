@@ -7,6 +7,7 @@ the names of the published checkpoints: ``cls_token``, ``pos_embed``, ``blocks.â
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from wsoltrain.networks.backbone import BackboneKeys
 
 HEAD = "head.weight"
+_log = logging.getLogger(__name__)
 
 
 class TokenMaps(NamedTuple):
@@ -63,7 +65,8 @@ def build_token_network(
     """Build a timm vision transformer that classifies its patch tokens, and load its weights.
 
     A file is either that of a plain transformer, whose own classifier is left out, or a checkpoint of the method, whose
-    convolution is loaded with everything else.
+    convolution is loaded with everything else. Parts that a file holds are loaded whole or refused; a warning names
+    further parts of the method of which it holds nothing, such as the blocks of SCM in a file of TS-CAM.
 
     Parameters
     ----------
@@ -74,7 +77,7 @@ def build_token_network(
     classes : int
         Outputs.
     add : callable, optional
-        Gives the network further parts before weights are loaded; a file need not hold them.
+        Gives the network further parts before weights are loaded.
     size_key : str
         Recipe key that gives the size, for messages.
     **fixed
@@ -96,18 +99,23 @@ def build_token_network(
     require_tiling(net, what, size, key=size_key)
     plain = set(net.state_dict())
     net.head = nn.Conv2d(net.embed_dim, classes, 3, padding=1)
+    before = set(net.state_dict())
     if add is not None:
         add(net)
     if found is not None and found.path is not None:
-        state = load_state(found)
-        if state.get(HEAD) is not None and state[HEAD].ndim == net.head.weight.ndim:
+        state, own = load_state(found), net.state_dict()
+        constant = {name for name in own.keys() - before if name in dict(net.named_buffers())}
+        added = own.keys() - before - constant
+        ignored: tuple[str, ...] = ()
+        anew = constant if added & state.keys() else constant | added
+        if HEAD in state and state[HEAD].ndim == net.head.weight.ndim:
             _require_classes(state[HEAD], classes, keys.weights)
-            ignored: tuple[str, ...] = ()
+            if added and added <= anew:
+                _log.warning("weights=%s holds no %s: these parts start anew", keys.weights, ", ".join(sorted(added)))
         else:
-            ignored = (*HEAD_KEYS, *classifier_keys(keys.backbone))
+            ignored, anew = (*HEAD_KEYS, *classifier_keys(keys.backbone)), anew | (before - plain)
             state = {name: value for name, value in state.items() if not name.startswith(ignored)}
-        own = {name: value for name, value in net.state_dict().items() if name not in plain}
-        load_into(net, {**own, **state}, what=keys.backbone, ignore=ignored)
+        load_into(net, {**{name: own[name] for name in anew}, **state}, what=keys.backbone, ignore=ignored)
     return net
 
 

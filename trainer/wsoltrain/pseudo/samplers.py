@@ -8,19 +8,23 @@ background never grows into what it must keep out of.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.named import Registry
+from wsoltrain.data.keys import Keys
 from wsoltrain.pseudo.random import extreme, race, uniform
 from wsoltrain.pseudo.region_choice import chosen_region, erode, otsu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 IGNORE, BACKGROUND, FOREGROUND = -255, 0, 1
 _BOX, _FG, _BG = 1, 2, 3  # purposes of draws
@@ -61,11 +65,24 @@ class Drawn:
     counts: Mapping[str, Tensor]
 
 
-class Sampler(Protocol):
-    """What the loop calls each step."""
+def _odd(side: int) -> int:
+    if side % 2 == 0:
+        msg = "must be odd"
+        raise ValueError(msg)
+    return side
 
+
+Count = Annotated[int, Field(ge=0, le=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
+OddSide = Annotated[int, Field(ge=1, le=9999), AfterValidator(_odd)]
+
+
+class Sampler(Keys):
+    """Draws labelled pixels from pseudo-labels; its fields are the keys ``pixels.…`` of a recipe."""
+
+    @abstractmethod
     def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
-        """Draw labels for a batch."""
+        """Draw labels for a batch; of (seed, epoch, row) alone, whatever else is in the batch."""
 
 
 @runtime_checkable
@@ -76,42 +93,50 @@ class DrawsPixels(Protocol):
         """Draw the labels on which the losses of this batch would be taken in this epoch."""
 
 
-@dataclass(frozen=True)
-class Dips:
-    """DiPS (thesis ch. 2): foreground in one random box of a set by activation, background outside of that set.
+class Drawing(Sampler):
+    """Keys that both kinds of samplers have.
 
     Attributes
     ----------
     n_fg, n_bg : int
         Pixels to draw.
     fg_share : float
-        n⁺: strongest share of the box's pixels that are foreground candidates, rounded down as the authors do.
+        n⁺: strongest share of the region's pixels that are foreground candidates, rounded down as the authors do.
     bg_share : float
         n⁻: background candidates are this share of the image's pixels, rounded down, the lowest of those allowed.
-    top_n : int
-        Size of the set P: the first `top_n` boxes that are not lost. The foreground's box is drawn from it.
     weighted : bool
         Foreground by activation, else uniform.
-    background : "outside" or "anywhere"
-        Outside of all boxes of P (thesis ch. 2), or the lowest pixels wherever they are (App. I, released code).
-    map : "box", "mean" or "max"
-        The map that the box came from, or one made of all.
     balanced : bool
         Equally many of both sides; the released settings draw 5139 and 2399.
     dilation : int
         Side of the square, odd, by which drawn pixels grow; 1 for none.
     """
 
-    n_fg: int = 1
-    n_bg: int = 1
-    fg_share: float = 0.5
-    bg_share: float = 0.3
-    top_n: int = 10
+    n_fg: Count = 1
+    n_bg: Count = 1
+    fg_share: Share = 0.5
+    bg_share: Share = 0.3
     weighted: bool = True
+    balanced: bool = True
+    dilation: OddSide = 1
+
+
+class Dips(Drawing):
+    """DiPS (thesis ch. 2): foreground in one random box of a set by activation, background outside of that set.
+
+    Attributes
+    ----------
+    top_n : int
+        Size of the set P: the first `top_n` boxes that are not lost. The foreground's box is drawn from it.
+    background : "outside" or "anywhere"
+        Outside of all boxes of P (thesis ch. 2), or the lowest pixels wherever they are (App. I, released code).
+    map : "box", "mean" or "max"
+        The map that the box came from, or one made of all.
+    """
+
+    top_n: Annotated[int, Field(ge=1, le=2**31)] = 10
     background: Literal["outside", "anywhere"] = "outside"
     map: Literal["box", "mean", "max"] = "box"
-    balanced: bool = True
-    dilation: int = 1
 
     def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
         """Draw labels for a batch."""
@@ -152,19 +177,29 @@ class Dips:
         return pseudo.maps.gather(1, source[..., None, None].expand(-1, 1, height, width))[:, 0]
 
 
-@dataclass(frozen=True)
-class OtsuRegion:
+class ReleasedDips(Dips):
+    """DiPS as its code was released, with its values for ILSVRC: background is whatever is low, inside boxes too."""
+
+    n_fg: Count = 5139
+    n_bg: Count = 2399
+    fg_share: Share = 0.938
+    bg_share: Share = 0.906
+    top_n: Annotated[int, Field(ge=1, le=2**31)] = 2
+    background: Literal["outside", "anywhere"] = "anywhere"
+    balanced: bool = False
+    dilation: OddSide = 3
+
+
+class OtsuRegion(Drawing):
     """TrCAM-V: both sides from one map, foreground in a region above Otsu's threshold.
 
     Attributes
     ----------
-    n_fg, n_bg, fg_share, bg_share, weighted, balanced, dilation
-        As in `Dips`; `fg_share` is of the region.
     region : "all", "densest", "largest" or "none"
         All that is above the threshold; its 4-connected part of highest mean (papers; the largest one where that
         is under 5 % of the image); its largest part; or the whole image.
     erosion : int
-        Side of the square, odd, by which the region shrinks; 1 for none.
+        Side of the square, odd, by which the region shrinks; 1 for none. A region that would vanish stays whole.
     keep_out : bool
         Take no background from the region (papers); the released code takes the lowest pixels wherever they are.
     strict : bool
@@ -172,16 +207,11 @@ class OtsuRegion:
         foreground: the region of a map of two values is then the whole image, which leaves no background.
     """
 
-    n_fg: int = 1
-    n_bg: int = 1
-    fg_share: float = 0.6
-    bg_share: float = 0.1
-    weighted: bool = True
+    fg_share: Share = 0.6
+    bg_share: Share = 0.1
     region: Literal["all", "densest", "largest", "none"] = "densest"
-    erosion: int = 1
+    erosion: OddSide = 1
     keep_out: bool = True
-    balanced: bool = True
-    dilation: int = 1
     strict: bool = True
 
     def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
@@ -196,6 +226,7 @@ class OtsuRegion:
         elif self.region != "all":
             region = chosen_region(region, maps, densest=self.region == "densest", least_share=0.05)
         fg_region = erode(region, self.erosion) if self.erosion > 1 else region
+        fg_region = torch.where(fg_region.any((1, 2), keepdim=True), fg_region, region)
         values, inside = maps.flatten(1), fg_region.flatten(1)
         fg = extreme(values, inside, _share(self.fg_share, inside.sum(1)), largest=True)
         kept_out = region.flatten(1) if self.keep_out and self.region != "none" else torch.zeros_like(inside)
@@ -205,46 +236,47 @@ class OtsuRegion:
         return _draw(candidates, pseudo, self, seed=seed, epoch=epoch)
 
 
-def released(
-    *, n_fg: int = 5139, n_bg: int = 2399, fg_share: float = 0.938, bg_share: float = 0.906, top_n: int = 2,
-    dilation: int = 3,
-) -> Dips:  # fmt: skip
-    """DiPS as its code was released, with its values for ILSVRC: background is whatever is low, inside boxes too."""
-    return Dips(n_fg, n_bg, fg_share, bg_share, top_n, background="anywhere", balanced=False, dilation=dilation)
-
-
-def eroded(*, n_fg: int = 1, n_bg: int = 1, bg_share: float = 0.3, dilation: int = 3) -> OtsuRegion:
+class ErodedRegion(OtsuRegion):
     """F-CAM: uniform in what is above Otsu's threshold, eroded 11 x 11; lowest share anywhere; draws are dilated."""
-    return OtsuRegion(n_fg, n_bg, 1.0, bg_share, False, "all", 11, keep_out=False, balanced=False, dilation=dilation)
+
+    fg_share: Share = 1.0
+    bg_share: Share = 0.3
+    weighted: bool = False
+    region: Literal["all", "densest", "largest", "none"] = "all"
+    erosion: OddSide = 11
+    keep_out: bool = False
+    balanced: bool = False
+    dilation: OddSide = 3
 
 
-def patches(
-    *, n: int = 10, fg_share: float = 0.5, bg_share: float = 0.3, n_bg: int | None = None, keep_out: bool = True
-) -> OtsuRegion:
-    """TeD-Loc (thesis ch. 3), on maps at patch resolution: uniform in both sides, equally many, apart.
+class Patches(OtsuRegion):
+    """TeD-Loc (thesis ch. 3), on maps at patch resolution: uniform in both sides, equally many, apart."""
 
-    With `n_bg`, that many of background, however many there are of foreground; without `keep_out`, from anywhere.
-    """
-    balanced, n_bg = n_bg is None, n if n_bg is None else n_bg
-    return OtsuRegion(n, n_bg, fg_share, bg_share, False, "all", keep_out=keep_out, balanced=balanced)
+    n_fg: Count = 10
+    n_bg: Count = 10
+    fg_share: Share = 0.5
+    bg_share: Share = 0.3
+    weighted: bool = False
+    region: Literal["all", "densest", "largest", "none"] = "all"
 
 
-@dataclass(frozen=True)
-class OnPatches:
-    """Labels drawn on a grid of patches and given to all pixels of a patch: `patches` where maps come as pixels.
+class OnPatches(Sampler):
+    """Labels drawn on a grid of patches and given to all pixels of a patch: `Patches` where maps come as pixels.
 
     Attributes
     ----------
-    n, fg_share, bg_share
-        As in `patches`.
+    n : int
+        Patches to draw of either side.
+    fg_share, bg_share : float
+        As in `Patches`.
     side : int
         Of a patch, in pixels.
     """
 
-    n: int = 10
-    fg_share: float = 0.5
-    bg_share: float = 0.3
-    side: int = 16
+    n: Count = 10
+    fg_share: Share = 0.5
+    bg_share: Share = 0.3
+    side: Annotated[int, Field(ge=1, le=9999)] = 16
 
     def __call__(self, pseudo: Pseudo, *, seed: int, epoch: int) -> Drawn:
         """Draw labels for a batch.
@@ -258,19 +290,25 @@ class OnPatches:
             msg = f"pixels.side={self.side} does not divide maps of {tuple(pseudo.maps.shape[-2:])}"
             raise ConfigError(msg, hint="pixels.side= the side of the backbone's patches")
         grid = Pseudo(avg_pool2d(pseudo.maps, self.side), pseudo.rows)
-        drawn = patches(n=self.n, fg_share=self.fg_share, bg_share=self.bg_share)(grid, seed=seed, epoch=epoch)
+        rule = Patches(n_fg=self.n, n_bg=self.n, fg_share=self.fg_share, bg_share=self.bg_share)
+        drawn = rule(grid, seed=seed, epoch=epoch)
         spread = drawn.labels.repeat_interleave(self.side, 1).repeat_interleave(self.side, 2)
         return Drawn(spread, drawn.counts)
 
 
-SAMPLERS: dict[str, Callable[..., Sampler]] = {
-    "dips": Dips,
-    "dips_released": released,
-    "trcam": OtsuRegion,
-    "fcam": eroded,
-    "tedloc": OnPatches,
-}
-"""A recipe's `sampler` -> what makes it of `pixels`."""
+SAMPLERS: Registry[type[Sampler]] = Registry(
+    "sampler",
+    "wsoltrain.samplers",
+    {
+        "dips": f"{__name__}:Dips",
+        "dips_released": f"{__name__}:ReleasedDips",
+        "trcam": f"{__name__}:OtsuRegion",
+        "fcam": f"{__name__}:ErodedRegion",
+        "tedloc": f"{__name__}:OnPatches",
+    },
+    base=f"{__name__}:Sampler",
+)
+"""A recipe's `sampler` -> the class of which `pixels` are the keys."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +327,7 @@ def _share(share: float, of: Tensor) -> Tensor:
     return (share * of).floor().to(torch.int64).clamp_min(1)
 
 
-def _draw(given: _Candidates, pseudo: Pseudo, rule: Dips | OtsuRegion, *, seed: int, epoch: int) -> Drawn:
+def _draw(given: _Candidates, pseudo: Pseudo, rule: Drawing, *, seed: int, epoch: int) -> Drawn:
     batch, pixels = given.fg.shape
     height, width = pseudo.maps.shape[-2:]
     there = torch.stack([given.fg.sum(1), given.bg.sum(1)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, create_model
 
@@ -22,38 +22,52 @@ IRRELEVANT = ("epochs", "amp")
 """Keys that may change when a run is resumed: more or fewer epochs, and the precision of a GPU."""
 
 
+MANY, STRONG = 10**6, 1e6
+"""Bounds of counts, such as epochs, and of factors, such as learning rates: their products stay finite in float32."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0, le=100)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Deviation = Annotated[float, Field(ge=1e-4, le=1e4)]
+
+
 class Recipe(Keys):
     """Keys that every recipe has; `recipe_type` adds those of a method. Nothing else changes what is learned."""
 
     method: str = Field(description="What is trained: name of a method")
-    size: int = Field(224, ge=16, description="Side of the square that the network sees, pixels")
+    size: int = Field(224, ge=16, le=8192, description="Side of the square that the network sees, pixels")
     resize: int | None = Field(
-        None, description="Side to which an image is squashed before a random crop of size, pixels; null: 8/7 of size"
+        None,
+        ge=16,
+        le=16384,
+        description="Side to which an image is squashed before a random crop of size, pixels; null: 8/7 of size",
     )
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip")
     vflip: float = Field(0.0, ge=0, le=1, description="Probability of a vertical flip")
-    jitter: tuple[float, float, float, float] = Field(
+    jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] = Field(
         (0.0, 0.0, 0.0, 0.0),
         description="How far colours vary in training: brightness, contrast, saturation (shares), hue (turns)",
     )
-    mean: tuple[float, float, float] = Field(
+    mean: tuple[Share, Share, Share] = Field(
         (0.485, 0.456, 0.406), description="Mean of each colour, 0..1, of the backbone"
     )
-    std: tuple[float, float, float] = Field(
+    std: tuple[Deviation, Deviation, Deviation] = Field(
         (0.229, 0.224, 0.225), description="Standard deviation of each colour, 0..1, of the backbone"
     )
     one_per_group: bool = Field(False, description="Draw one random frame of each group (video shot) an epoch")
     frames_per_group: int | None = Field(
         None,
         ge=1,
+        le=MANY,
         description="Draw as many random frames of each group an epoch; null: all, or one with one_per_group",
     )
-    epochs: int = Field(50, ge=0, description="Epochs of the method's main phase; 0 scores the network as it is loaded")
-    batch: int = Field(32, ge=1, description="Images a step, of all processes together")
-    accumulate: int = Field(1, ge=1, description="Batches whose gradients are averaged before each update")
+    epochs: int = Field(
+        50, ge=0, le=MANY, description="Epochs of the method's main phase; 0 scores the network as it is loaded"
+    )
+    batch: int = Field(32, ge=1, le=MANY, description="Images a step, of all processes together")
+    accumulate: int = Field(1, ge=1, le=MANY, description="Batches whose gradients are averaged before each update")
     optimiser: Literal["sgd", "adamw"] = Field("sgd", description="sgd (momentum, nesterov) or adamw (betas)")
-    lr: float = Field(0.01, gt=0, description="Learning rate")
-    lr_min: float = Field(1e-8, ge=0, description="Learning rate below which no schedule goes")
+    lr: float = Field(0.01, gt=0, le=STRONG, description="Learning rate")
+    lr_min: float = Field(1e-8, ge=0, le=STRONG, description="Learning rate below which no schedule goes")
     schedule: Literal["step", "multi_step", "cosine", "constant"] = Field(
         "step",
         description="How lr falls: step (times lr_gamma every lr_step epochs), multi_step (at each of milestones), "
@@ -62,18 +76,22 @@ class Recipe(Keys):
     schedule_by: Literal["epoch", "step"] = Field(
         "epoch", description="Whether lr changes once an epoch or at each step"
     )
-    lr_step: int = Field(15, ge=1, description="Epochs between falls of schedule=step")
+    lr_step: int = Field(15, ge=1, le=MANY, description="Epochs between falls of schedule=step")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of each fall of schedule=step and multi_step")
-    milestones: tuple[int, ...] = Field((), description="Epochs at which lr falls, for schedule=multi_step")
-    warmup: float = Field(0.0, ge=0, description="Epochs in which lr rises linearly to its schedule; 0: none")
+    milestones: tuple[Annotated[int, Field(ge=0, le=MANY)], ...] = Field(
+        (), description="Epochs at which lr falls, for schedule=multi_step"
+    )
+    warmup: float = Field(0.0, ge=0, le=MANY, description="Epochs in which lr rises linearly to its schedule; 0: none")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd")
     nesterov: bool = Field(True, description="Nesterov's momentum, for sgd")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of both running means of adamw")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay: L2 for sgd, decoupled for adamw")
+    betas: tuple[Below1, Below1] = Field((0.9, 0.999), description="Decay of both running means of adamw")
+    weight_decay: float = Field(0.0, ge=0, le=STRONG, description="Weight decay: L2 for sgd, decoupled for adamw")
     frozen_bn: bool = Field(
         False, description="Normalise by the stored statistics in training too; weights of the layers are still trained"
     )
-    clip: float | None = Field(None, gt=0, description="Norm to which gradients are clipped; null: not at all")
+    clip: float | None = Field(
+        None, gt=0, le=STRONG, description="Norm to which gradients are clipped; null: not at all"
+    )
     amp: bool = Field(True, description="Run the network in bfloat16 where the device is a GPU")
     ema: float | None = Field(
         None,
