@@ -28,7 +28,7 @@ class CnnKeys(BackboneKeys):
         "evaluation), 2 of 28 x 28",
     )
     fast_lr: float = Field(
-        10.0, gt=0, le=1e18, description="Factor on lr of the classifier's weights and of the parts in fast"
+        10.0, gt=0, le=1e6, description="Factor on lr of the classifier's weights and of the parts in fast"
     )
     fast: tuple[str, ...] = Field(
         (), description="Beginnings of the names of further parts with that rate, such as layer4"

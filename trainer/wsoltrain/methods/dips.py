@@ -30,7 +30,7 @@ class DipsKeys(BackboneKeys, PixelTrainedKeys):
     head_epochs: int = Field(
         10, ge=0, le=10**6, description="Epochs in which the class head is trained, before the maps"
     )
-    head_lr: float = Field(0.1, gt=0, le=1e18, description="Learning rate of the class head, constant")
+    head_lr: float = Field(0.1, gt=0, le=1e30, description="Learning rate of the class head, constant")
 
 
 class Dips(PixelTrained[DipsKeys]):

@@ -22,7 +22,7 @@ IRRELEVANT = ("epochs", "amp")
 """Keys that may change when a run is resumed: more or fewer epochs, and the precision of a GPU."""
 
 
-MANY, STRONG = 10**6, 1e18
+MANY, STRONG = 10**6, 1e30
 """Bounds of counts, such as epochs, and of factors, such as learning rates: their products stay finite in float32."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, le=100)]
