@@ -18,9 +18,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from s3 import Plan, Proxy
-from wsolpipe.cli import checks, doctor
+from wsolpipe.cli import doctor
 from wsolpipe.contract.backends import objects
 from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.share import checks
 
 
 def find(check, store):

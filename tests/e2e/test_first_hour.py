@@ -11,9 +11,9 @@ from PIL import Image
 import wsolpipe.cli.main
 import wsoltrain.cli.main
 from wsolpipe import open_store
-from wsolpipe.cli.checks import examine
 from wsolpipe.contract.errors import NotFoundError
 from wsolpipe.keys.console import call
+from wsolpipe.share.checks import examine
 
 PROGRAMS = {"wsolpipe": wsolpipe.cli.main.cli, "wsoltrain": wsoltrain.cli.main.cli}
 MINE = "dataset=birds.yaml store=labels"

@@ -9,12 +9,12 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from wsolpipe.cli import plan
 from wsolpipe.cli.plan import command
 from wsolpipe.cli.run import command as run
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.engine.cost import Cost
+from wsolpipe.launch.terminal import show_costs
 from wsolpipe.stages.registry import load_registry
 
 
@@ -148,7 +148,7 @@ def test_the_table_of_costs_fits_80_columns_without_breaking_a_word_or_a_number(
     ]  # fmt: skip
     if mixed != "devices":
         found.append(Cost("proposals", "cpu", 50_000, 50_000, 0.0213, 0.003, 0.0, 1, 5 << 20, exact=True))
-    plan._print_costs(found)
+    show_costs(found)
     told = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert max(map(len, told.splitlines())) <= 80
     for stage in stages:

@@ -9,7 +9,7 @@ from wsolpipe.keys.console import print_json, print_table
 @make_command("doctor", listed=("store",))
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Check what usually goes wrong on a new machine; exit code 1 if something will."""
-    from wsolpipe.cli.checks import examine
+    from wsolpipe.share.checks import examine
 
     config, _ = configure(words)
     findings = examine(config.store)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from wsolpipe.cli.command import make_command
-from wsolpipe.cli.ls import DATASET, RUNS, show
+from wsolpipe.cli.ls import DATASET, RUNS
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key
@@ -36,6 +36,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe import open_store
     from wsolpipe.cli.transfer import words_of
     from wsolpipe.share.collect import Rule, collect, survey, total
+    from wsolpipe.share.store_tables import show_holdings
 
     given = words_of(words, KEYS)
     backend = open_store(given["store"]).backend
@@ -52,7 +53,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if not garbage:
         print(f"{given['store']}: something refers to every result, or it is younger than {given['days']:g} days")
         return 0
-    show(garbage)
+    show_holdings(garbage)
     said = f"{len(garbage)} results, {total(garbage) / 2**20:,.1f} MiB"
     if done is None:
         print(f"{said}; nothing was removed: add remove=true to remove them")

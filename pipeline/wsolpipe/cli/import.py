@@ -47,10 +47,10 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     \b
     wsolpipe import format=coco in=corrected.json dataset=D split=val over=val_boxes
     """
-    from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.session import Session
     from wsolpipe.images.label_lines import label_line
+    from wsolpipe.launch.display import Display
     from wsolpipe.launch.run import run
 
     config, given = configure(words, KEYS)
@@ -126,9 +126,9 @@ def _check_stage(session: Session) -> None:
 
 def _with_index(session: Session, config: RunConfig) -> RunConfig:
     """Make the index of the split, so that names of images are known."""
-    from wsolpipe.cli.progress import Display
     from wsolpipe.contract.errors import RunFailed
     from wsolpipe.contract.making import run_command
+    from wsolpipe.launch.display import Display
     from wsolpipe.launch.run import run
 
     with Display() as display:

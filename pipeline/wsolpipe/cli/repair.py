@@ -11,11 +11,12 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """Remove or set aside what is damaged, orphaned or left by killed processes; the next run makes it again."""
     from wsolpipe import open_store
     from wsolpipe.engine.status import last_command
+    from wsolpipe.images.offers import stored_name
     from wsolpipe.share.repair import repair
 
     config, _ = configure(words)
-    store = open_store(config.store)
-    done = repair(store, dataset=config.dataset or None, stages=config.stage)
+    store, dataset = open_store(config.store), stored_name(config.dataset) or None
+    done = repair(store, dataset=dataset, stages=config.stage)
     if as_json:
         print_json({"store": config.store, "mended": [{**problem.to_json(), "done": text} for problem, text in done]})
         return 0
@@ -23,7 +24,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         print(f"{config.store}: nothing to repair")
         return 0
     print_table(["kind", "where", "shard", "done"], [[p.kind, p.where, p.shard, text] for p, text in done])
-    command_line = last_command(store, config.dataset or None)
+    command_line = last_command(store, dataset)
     if command_line:
         print(shown(f"now run: {command_line}"))
     return 0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from wsolpipe.cli.command import configure, make_command
-from wsolpipe.cli.sweeping import run_sweep
-from wsolpipe.keys.console import print_json, print_table
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.run_keys import RUN_KEYS
+
+if TYPE_CHECKING:
+    from wsolpipe.keys.words import Sweep
 
 
 @make_command("run", listed=RUN_KEYS)
@@ -23,45 +26,23 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
 
 
 def run_words(words: tuple[str, ...], as_json: bool, *, resume: str) -> int:
-    """Run stages and print what came of it.
-
-    Parameters
-    ----------
-    words : tuple of str
-        Of ``wsolpipe run``.
-    as_json : bool
-        Whether the result is printed as JSON.
-    resume : str
-        The command line that resumes.
-
-    Returns
-    -------
-    int
-        Exit code.
-
-    Raises
-    ------
-    ConfigError
-        For a mistake in the words or the data set.
-    """
-    from wsolpipe.cli.progress import Display
+    """Run stages, print the outcome and return the exit code; `resume` is the command line that resumes."""
     from wsolpipe.contract.errors import ConfigError, WsolError
     from wsolpipe.keys.words import split_sweep
-    from wsolpipe.launch.run import remember_command, run, script
-    from wsolpipe.stages.registry import load_registry
+    from wsolpipe.launch.display import Display
+    from wsolpipe.launch.run import name_a_stage, remember_command, run, script
+    from wsolpipe.launch.terminal import show_ended
 
     sweep = split_sweep(words)
     config, _ = configure(sweep.words_of(sweep.points()[0]))
-    if not config.stage:
-        msg = f"no stage named; valid: {', '.join(['index', *load_registry(config.stages).entries])}"
-        raise ConfigError(msg, hint="add stage=…, as in wsolpipe run stage=proposals dataset=demo")
+    name_a_stage(config, "run")
     if config.print:
         text = script(config)
         print_json({"script": text}) if as_json else print(text, end="")
         return 0
     try:
         if sweep.axes:
-            return run_sweep(sweep, as_json=as_json)
+            return _run_sweep(sweep, as_json, resume)
         with Display(config.log) as display:
             outcome = run(config, display, threading.Event())
     except WsolError as error:
@@ -72,16 +53,24 @@ def run_words(words: tuple[str, ...], as_json: bool, *, resume: str) -> int:
     remember_command(outcome.session, resume)
     if as_json:
         print_json(outcome.to_json(resume))
-    elif not outcome.submitted:
-        rows = [
-            [line.stage, line.split or "–", line.key, line.rows or None, line.done, line.quarantined, line.seconds]
-            for line in outcome.lines
-        ]
-        print_table(["stage", "split", "key", "rows", "done", "quarantined", "seconds"], rows, wide=config.wide)
-    if outcome.code:
-        if any(line.quarantined for line in outcome.lines):
-            print(f"see why: wsolpipe quarantine list dataset={config.dataset} store={config.store}", file=sys.stderr)
-        print(f"{outcome.verdict}\nresume with: {resume}", file=sys.stderr)
-    elif not as_json:
-        print(outcome.verdict if outcome.submitted else f"done: {config.store}")
+    show_ended(outcome, resume, quiet=as_json)
     return outcome.code
+
+
+def _run_sweep(sweep: Sweep, as_json: bool, resume: str) -> int:
+    """Run and score each combination; the exit code is that of the worst."""
+    from wsolpipe.launch.combinations import run_each
+    from wsolpipe.launch.terminal import show_sweep
+
+    points = [(point, configure(sweep.words_of(point))[0]) for point in sweep.points()]
+    tried = run_each(points, resume)
+    lines = [line for item in tried for line in item.lines()]
+    if as_json:
+        axes = {name: list(values) for name, values in sweep.axes.items()}
+        print_json({"sweep": axes, "lines": lines, "store": points[0][1].store, "resume": resume})
+    else:
+        show_sweep(list(sweep.axes), lines, wide=points[0][1].wide)
+    if failed := [item for item in tried if item.outcome.code]:
+        verdicts = dict.fromkeys(f"{item.name}: {item.outcome.verdict}" for item in failed)
+        print("\n".join([*verdicts, f"resume with: {resume}"]), file=sys.stderr)
+    return max((item.outcome.code for item in tried), default=0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import AccessError, ConfigError, WsolError
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import print_json, print_skipped, print_table, shown
+from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys
 from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT
 
@@ -102,28 +102,11 @@ def print_folder(event: dict[str, Any]) -> None:
 
 def show(moved: Result, heading: dict[str, Any], *, as_json: bool) -> int:
     """Print the outcome of a transfer; return the exit code."""
+    from wsolpipe.share.store_tables import show_transfer
+
     if as_json:
         print_json({**heading, **moved.to_json()})
-    else:
-        columns = ["data set", "stage", "split", "key", "shards", "moved", "already there", "kept", "refused", "MiB"]
-        rows = [
-            [
-                line.dataset, line.stage, line.split or "–", line.key, line.shards, line.moved, line.same,
-                len(line.kept), len(line.refused), round(line.bytes / 2**20, 3),
-            ]
-            for line in moved.lines
-        ]  # fmt: skip
-        print_table(columns, rows)
-    for line in moved.lines:
-        if line.kept:
-            shards = ", ".join(str(unit) for unit in line.kept[:10]) + (" …" if len(line.kept) > 10 else "")
-            print(f"{line.stage} {line.key}: kept the target's own shards {shards}: other bytes", file=sys.stderr)
-    print_skipped(moved.skipped)
-    for text in moved.refused:
-        print(f"refused: {shown(text)}", file=sys.stderr)
-    if moved.retried:
-        counts = ", ".join(f"{count} × {verb}" for verb, count in sorted(moved.retried.items()))
-        print(f"requests sent again: {counts}", file=sys.stderr)
+    show_transfer(moved, quiet=as_json)
     if moved.stopped:
         return INTERRUPTED
     return DAMAGED if moved.refused else 0

@@ -18,12 +18,13 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     """Read every object of a store again: digests, shapes, NaN, box bounds. Exit code 4 if anything is wrong."""
     from wsolpipe import open_store
     from wsolpipe.engine.folders import list_folders
+    from wsolpipe.images.offers import stored_name
     from wsolpipe.share.verify import verify
 
     config, own = configure(words, KEYS)
     deep = own["deep"]
-    store = open_store(config.store)
-    problems = list(verify(store, dataset=config.dataset or None, stages=config.stage, deep=deep))
+    store, dataset = open_store(config.store), stored_name(config.dataset) or None
+    problems = list(verify(store, dataset=dataset, stages=config.stage, deep=deep))
     if as_json:
         print_json({"store": config.store, "problems": [problem.to_json() for problem in problems]})
     elif problems:
@@ -31,5 +32,5 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         print(f"{len(problems)} problems; wsolpipe repair store={config.store} removes or sets aside what is damaged")
     else:
         print(f"{config.store}: everything agrees with its records" + ("" if deep else " in size; nothing was read"))
-    print_skipped(list_folders(store.backend, datasets=(config.dataset,) if config.dataset else ())[1])
+    print_skipped(list_folders(store.backend, datasets=(dataset,) if dataset else ())[1])
     return DAMAGED if problems else 0

@@ -15,14 +15,15 @@ from wsolpipe.contract.records import read_record, total_seconds
 from wsolpipe.engine.commit import missing_objects
 from wsolpipe.engine.cost import price
 from wsolpipe.engine.fingerprint import differences
-from wsolpipe.engine.graph import Graph, Node, existing_manifest
+from wsolpipe.engine.graph import Graph, Node, existing_manifest, resolve, stage_order, wanted_splits
+from wsolpipe.engine.listed import look
 from wsolpipe.engine.zarr_metadata import all_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from wsolpipe.contract.manifest import CommitRecord, StageManifest
-    from wsolpipe.engine.listed import Listed
+    from wsolpipe.engine.listed import Listed, NotLookedAt
     from wsolpipe.engine.session import Session
 
 
@@ -283,3 +284,23 @@ def _changed_fields(session: Session, node: Node) -> list[str]:
         "artifacts": dict(made.artifacts), "weights": dict(made.weights), "index": dict(made.columns),
     }  # fmt: skip
     return differences(before, after)
+
+
+def plan_all(sessions: Iterable[Session]) -> tuple[list[Line], list[NotLookedAt]]:
+    """Return the lines of several configurations, each stage, split and key once, and the splits out of reach."""
+    found: dict[tuple[str, str | None, str | None, int], Line] = {}
+    skipped: dict[str, NotLookedAt] = {}
+    for number, opened in enumerate(sessions):
+        session, listed, unseen = look(opened, wanted_splits(opened, stage_order(opened)))
+        skipped |= {item.split: item for item in unseen}
+        for line in make_plan(session, resolve(session), listed):
+            apart = 0 if line.key else number  # a stage without a key yet may be another one with each value
+            found.setdefault((line.stage, line.split, line.key, apart), line)
+    return list(found.values()), list(skipped.values())
+
+
+def seconds_left(lines: Iterable[Line]) -> float | None:
+    """Seconds that one worker needs for all lines, None where one that is pending was never measured."""
+    pending = [line.remaining_seconds for line in lines if line.reason != "done"]
+    known = [seconds for seconds in pending if seconds is not None]
+    return round(sum(known), 1) if len(known) == len(pending) else None

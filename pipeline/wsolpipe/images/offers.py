@@ -1,6 +1,6 @@
-"""Names for shell completion: data sets, their splits, and the stages that a store holds.
+"""Names of data sets, their splits, and the stages that a store holds: for completion, and to look them up.
 
-Each function takes the words given so far and returns nothing if it cannot know.
+Functions for completion take the words given so far and return nothing if they cannot know.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def offered_splits(given: Mapping[str, str]) -> Iterable[str]:
         return load_dataset(given["dataset"], need_root=False).splits
     except (KeyError, WsolError, OSError):
         return ()
+
+
+def stored_name(dataset: str) -> str:
+    """Return the name under which a store holds what ``dataset=`` says: that in the YAML file, where one is named."""
+    return load_dataset(dataset, need_root=False).name if dataset.endswith((".yaml", ".yml")) else dataset
 
 
 def stored_datasets(given: Mapping[str, str]) -> Iterable[str]:

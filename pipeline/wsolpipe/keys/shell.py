@@ -104,7 +104,7 @@ class Table:
 
     def takes_list(self, name: str) -> bool:
         """Whether a key takes several values with commas between them."""
-        return next((key.kind.listed for key in self.keys_beside({}, name) if key.name == name), False)
+        return "." not in name and any(key.name == name and key.kind.listed for key in self.keys_beside({}, name))
 
 
 class KeyCommand(click.Command):

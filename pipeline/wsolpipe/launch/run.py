@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.base import require_first_wins
 from wsolpipe.contract.backends.opening import check_place
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.engine.graph import resolve
@@ -22,6 +23,7 @@ from wsolpipe.engine.session import Session
 from wsolpipe.launch import launcher
 from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PENDING, stop_on_signals
 from wsolpipe.launch.wall_time import settle_end
+from wsolpipe.stages.registry import load_registry
 
 if TYPE_CHECKING:
     from wsolpipe.keys.run_keys import RunConfig
@@ -55,6 +57,19 @@ class Ended:
         fields = ("stage", "split", "key", "rows", "done", "quarantined", "shards", "shards_done", "seconds")
         stages = [{name: getattr(line, name) for name in fields} for line in self.lines]
         return {"stages": stages, "store": self.session.config.store, "resume": resume, "verdict": self.verdict}
+
+
+def name_a_stage(config: RunConfig, command: str) -> None:
+    """Refuse a configuration that names no stage, with the names that there are.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if not config.stage:
+        msg = f"no stage named; valid: {', '.join(['index', *load_registry(config.stages).entries])}"
+        raise ConfigError(msg, hint=f"add stage=…, as in wsolpipe {command} stage=proposals dataset=demo")
 
 
 def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
