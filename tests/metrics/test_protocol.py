@@ -12,15 +12,15 @@ from wsolpipe import metrics
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.metrics import protocol
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation
-from wsolpipe.metrics.pixels import PixelEvaluation
-from wsolpipe.metrics.protocol_tables import annotators_of, full_table, protocol_table, wilson
+from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold
+from wsolpipe.metrics.protocol_tables import annotators_of, full_table, lacking, protocol_table, wilson
 
 
 def entry(peak, height, *, rows=100, thresholds=10):
     """Figures whose curve is a tent of the given height with its top at threshold number ``peak``."""
     tent = [max(0, height - 5 * abs(place - peak)) for place in range(thresholds)]
     counts = {"30": [min(rows, count + 5) for count in tent], "50": tent, "70": [max(0, count - 20) for count in tent]}
-    return {"rows": rows, "largest": {"50": tent}, "all": counts, "iou": [count / 200 for count in tent]}
+    return {"rows": rows, "largest": counts, "all": counts, "iou": [count / 200 for count in tent]}
 
 
 @pytest.fixture
@@ -202,14 +202,14 @@ def test_bad_folders_and_files_are_named(tmp_path, runs):
     with pytest.raises(DataError, match="no training run found in"):
         protocol.read_runs(empty)
     for text, words in (
-        ("{", "is not JSON"),
-        ("[]", "not of the format"),
+        ('{"format": "wsolpipe-run/1", "run": "a", "epo', "is not JSON"),
+        (json.dumps({"format": "wsolpipe-run/9"}), "is of the format wsolpipe-run/9"),
         (json.dumps({"format": protocol.FORMAT, "run": "a"}), "lacks epoch, validation"),
     ):
-        (empty / "bad.json").write_text(text)
+        (empty / "a-0001.json").write_text(text)
         with pytest.raises(DataError, match=words):
             protocol.read_runs(empty)
-    (empty / "bad.json").unlink()
+    (empty / "a-0001.json").unlink()
     protocol.write_run(empty / "one", runs[0])
     protocol.write_run(empty / "two", runs[0])
     with pytest.raises(DataError, match="second file of run a, epoch 1"):
@@ -220,6 +220,154 @@ def test_bad_folders_and_files_are_named(tmp_path, runs):
         protocol.select(runs, "rpn", metric="best")
     with pytest.raises(DataError, match="no training runs to choose"):
         protocol.select([], "rpn")
+
+
+def test_json_files_of_other_programs_in_the_folder_are_passed_over(tmp_path, runs):
+    for name, text in (("boxes.json", '{"rows": []}'), ("notes.json", "[]"), ("half.json", "{")):
+        (tmp_path / name).write_text(text)
+    assert protocol.read_runs(tmp_path) == runs
+
+
+def boxes(largest, thresholds=4, rows=100):
+    """Figures whose counts of the largest contour are given by level; those of all contours are ten higher."""
+    every = {level: [count + 10 for count in counts] for level, counts in largest.items()}
+    return {"rows": rows, "largest": largest, "all": every, "iou": [0.1, 0.2, 0.3, 0.25][:thresholds]}
+
+
+def two_runs(folder):
+    """Ground truth likes run a on validation; on test a is best at its best threshold, b at that of validation."""
+    flat = [40, 40, 40, 40]
+    levels = {  # of validation, then of test, at four thresholds
+        "a": ({"30": flat, "50": [10, 60, 20, 0], "70": [0, 0, 30, 0]},
+              {"30": [50, 60, 70, 80], "50": [0, 20, 70, 0], "70": [5, 10, 75, 15]}),
+        "b": ({"30": flat, "50": [10, 50, 20, 0], "70": [0, 0, 0, 20]},
+              {"30": [50, 60, 70, 80], "50": [0, 45, 50, 0], "70": [5, 10, 15, 20]}),
+    }  # fmt: skip
+    for name, (validation, test) in levels.items():
+        protocol.write_run(folder, protocol.Run(name, 1, {"gt": boxes(validation)}, {"gt": boxes(test)}))
+    return protocol.read_runs(folder)
+
+
+def test_bt_vt_takes_the_run_that_is_best_at_the_annotators_threshold_though_bt_tt_is_bv_tt(tmp_path):
+    runs = two_runs(tmp_path)
+    cells = {(cell["model"], cell["threshold"]): cell for cell in protocol_table(runs)}
+    assert cells["BT", "TT"] == {**cells["BV", "TT"], "model": "BT"}
+    assert (cells["BT", "VT"]["run"], cells["BT", "VT"]["MaxBoxAcc"]) == ("b", 45)
+    assert (cells["BV", "VT"]["run"], cells["BV", "VT"]["MaxBoxAcc"]) == ("a", 20)
+    single = {(cell["model"], cell["threshold"]): cell for cell in protocol_table(runs, rule="single")}
+    assert (single["BT", "VT"]["run"], single["BT", "VT"]["MaxBoxAcc"]) == ("a", 20)
+    assert single["BT", "VT"]["IoU-50"] == 30  # of all contours
+
+
+def test_each_level_has_its_own_threshold_so_that_iou_70_may_be_above_iou_50(tmp_path):
+    (cell,) = (
+        each for each in protocol_table(two_runs(tmp_path)) if (each["model"], each["threshold"]) == ("BV", "VT")
+    )
+    assert [cell[f"IoU-{level}"] for level in (30, 50, 70)] == [60, 20, 75]
+    assert cell["MaxBoxAccV2"] == pytest.approx((60 + 20 + 75) / 3)
+    assert cell["taus"] == {"30": 0.25, "50": 0.25, "70": 0.5}
+    assert cell["IoU-50"] == cell["MaxBoxAcc"]
+
+
+def random_folder(folder, seed):
+    """Five configurations of three epochs with drawn counts: 25 thresholds on validation, 100 on test."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(thresholds):
+        largest = {level: rng.integers(0, 101, thresholds).tolist() for level in ("30", "50", "70")}
+        every = {level: rng.integers(0, 101, thresholds).tolist() for level in ("30", "50", "70")}
+        return {"rows": 100, "largest": largest, "all": every, "iou": rng.random(thresholds).round(6).tolist()}
+
+    for name in "abcde":
+        for epoch in range(3):
+            validation = {"accuracy": float(rng.random()), **{key: drawn(25) for key in ("gt", "rpn", "ss")}}
+            otsu = protocol.figures_of_ious(rng.random(100))
+            protocol.write_run(folder, protocol.Run(name, epoch, validation, {"gt": drawn(100), "otsu": otsu}))
+    return protocol.read_runs(folder)
+
+
+def plain_cells(runs):
+    """MaxBoxAcc and levels of every cell by the definition, in plain loops over all runs."""
+
+    def best_tau(counts):
+        top = max(counts)
+        places = [place for place, count in enumerate(counts) if count == top]
+        spans = [[places[0]]]
+        for place in places[1:]:
+            spans[-1].append(place) if place == spans[-1][-1] + 1 else spans.append([place])
+        span = max(spans, key=len)
+        return (span[0] + span[-1]) // 2 / len(counts)
+
+    def order(entry, run):
+        counts = entry["all"]
+        return (
+            max(entry["largest"]["50"]),
+            np.mean([max(counts[level]) for level in counts]),
+            max(entry["iou"]),
+            run.epoch,
+        )
+
+    found = {}
+    for annotator in ("cls", "gt", "rpn", "ss"):
+        picked = []
+        for name in sorted({run.run for run in runs}):
+            epochs = [run for run in runs if run.run == name]
+            if annotator == "cls":
+                picked.append(max(epochs, key=lambda run: (run.validation["accuracy"], run.epoch)))
+            else:
+                picked.append(max(epochs, key=lambda run: order(run.validation[annotator], run)))  # noqa: B023
+        for model in ("BT", "BV"):
+            for threshold in ("TT", "VT"):
+                cells = []
+                for run in picked:
+                    shown = run.test["otsu"] if annotator == "cls" else run.test["gt"]
+                    by = shown if annotator == "cls" or threshold == "TT" else run.validation[annotator]
+                    levels = [
+                        shown["largest"][level][nearest_threshold(best_tau(by["largest"][level]), len(shown["iou"]))]
+                        for level in ("30", "50", "70")
+                    ]
+                    liked = run.validation["accuracy"] if annotator == "cls" else order(run.validation[annotator], run)
+                    cells.append((levels, liked, order(run.test["gt"], run)))
+                if model == "BT":
+                    levels = max(cells, key=lambda cell: (cell[0][1], cell[2]))[0]
+                else:
+                    levels = max(cells, key=lambda cell: cell[1])[0]
+                found[annotator, model, threshold] = levels
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_cell_of_drawn_run_files_is_that_of_a_plain_recomputation(tmp_path, seed):
+    runs = random_folder(tmp_path, seed)
+    expected = plain_cells(runs)
+    cells = {(cell["annotator"], cell["model"], cell["threshold"]): cell for cell in protocol_table(runs)}
+    assert cells.keys() == expected.keys()
+    for name, levels in expected.items():
+        assert [cells[name][f"IoU-{level}"] for level in (30, 50, 70)] == levels, name
+        assert cells[name]["MaxBoxAcc"] == levels[1], name
+        assert cells[name]["MaxBoxAccV2"] == pytest.approx(np.mean(levels)), name
+
+
+def test_files_of_earlier_versions_are_read_and_what_they_lack_is_said(tmp_path):
+    for run in two_runs(tmp_path / "new"):
+        for entry in (run.validation["gt"], run.test["gt"]):
+            entry["largest"] = {"50": entry["largest"]["50"]}
+        protocol.write_run(tmp_path / "old", run)
+    runs = protocol.read_runs(tmp_path / "old")
+    assert "hold no counts of the largest contour at IoU 30 and 70" in lacking(runs)
+    assert lacking(protocol.read_runs(tmp_path / "new")) == ""
+    cell = protocol_table(runs)[1]
+    assert (cell["MaxBoxAcc"], cell["IoU-50"], cell["IoU-30"], cell["MaxBoxAccV2"]) == (45, 45, None, None)
+    assert protocol_table(runs, rule="single")[0]["MaxBoxAccV2"] == pytest.approx((80 + 80 + 85) / 3)
+
+
+def test_runs_that_were_tested_at_different_thresholds_have_no_common_table(tmp_path):
+    runs = two_runs(tmp_path)
+    runs[1].test["gt"]["iou"].append(0.0)
+    with pytest.raises(DataError, match="tested at different thresholds: run a, epoch 1 at 4, run b, epoch 1 at 5"):
+        protocol_table(runs)
+    with pytest.raises(ConfigError, match="unknown rule 'best'"):
+        protocol_table(runs[:1], rule="best")
 
 
 def tied(name, epoch, *, v2, iou):

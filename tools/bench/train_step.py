@@ -89,7 +89,12 @@ def measure(store: str, out: Path, given: argparse.Namespace) -> tuple[Mapping[s
     reads = recipe.reads()
     labelling = Labelling(store, dataset.name, "train", maps=reads.maps, boxes=reads.boxes)
     settings = Settings(
-        labelling, root=str(dataset.image_root()), out=out, workers=given.workers, device=given.device, thresholds=50
+        labelling,
+        root=str(dataset.image_root()),
+        out=out,
+        workers=given.workers,
+        device=given.device,
+        thresholds=(50, 50),
     )
     trainer = Clocked(recipe, settings, [])
     trainer.fit()

@@ -107,6 +107,13 @@ MORE = (
         "instead of all this: the protocol tables of these runs, one folder a method, with metric= and annotators=",
     ),
     Key("annotators", kinds.list_of(kinds.text("name")), "with runs=: annotators to show", (), otherwise="all"),
+    Key(
+        "rule",
+        kinds.choice("thesis", "single"),
+        "with runs=: thesis: each BT cell takes its own best run, and IoU-30, 50 and 70 are of the "
+        "largest contour, each at a threshold of its own; single: one run, one threshold, all contours",
+        "thesis",
+    ),
 )
 KEYS = (*SUBJECT, *THRESHOLD, *MORE)
 
@@ -126,10 +133,10 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if given.get("glossary") == "true":
         return show_glossary(as_json=as_json)
     if "runs" in given:
-        keys = tuple(key for key in KEYS if key.name in {"runs", "metric", "annotators"})
+        keys = tuple(key for key in KEYS if key.name in {"runs", "metric", "annotators", "rule"})
         named = [f"{name}={text}" for name, text in given.items()]
-        own = read_keys(named, keys, hint="with runs= only metric= and annotators= make sense")
-        return show_runs(own["runs"], own["metric"], own["annotators"], as_json=as_json)
+        own = read_keys(named, keys, hint="with runs= only metric=, annotators= and rule= make sense")
+        return show_runs(own["runs"], own["metric"], own["annotators"], rule=own["rule"], as_json=as_json)
     config, own = configure(words, KEYS)
     return _score(config, read_options(own, given), own, as_json)
 
@@ -163,6 +170,7 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
         "glossary",
         "runs",
         "annotators",
+        "rule",
     }
     values = {name: own[name] for name in fields if name in given and own[name] is not None}
     return Options(**values, **({"slot": own["map"]} if "map" in given else {}))

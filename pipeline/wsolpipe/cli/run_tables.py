@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any, cast
 from wsolpipe.evaluate.glossary import format_figure
 from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.metrics.protocol import metric_of, read_runs
-from wsolpipe.metrics.protocol_tables import CELLS, annotators_of, full_table, protocol_table
+from wsolpipe.metrics.protocol_tables import CELLS, annotators_of, full_table, lacking, protocol_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wsolpipe.metrics.protocol import Metric
+    from wsolpipe.metrics.protocol_tables import Rule
 
 
-def show_runs(folders: Sequence[str], metric: str | None, annotators: Sequence[str], *, as_json: bool) -> int:
+def show_runs(
+    folders: Sequence[str], metric: str | None, annotators: Sequence[str], *, rule: Rule, as_json: bool
+) -> int:
     """Print the tables of one or several folders of runs, each a method that is named by its folder."""
     lines: list[dict[str, Any]] = []
+    notes: list[str] = []
     counts = {"runs": 0, "files": 0}
     used = metric
     for folder in folders:
@@ -30,13 +34,15 @@ def show_runs(folders: Sequence[str], metric: str | None, annotators: Sequence[s
             used = metric_of(runs, names[0])
         make = full_table if metric == "all" else protocol_table
         method = {"method": Path(folder).name} if len(folders) > 1 else {}
-        lines += [{**method, **cell} for cell in make(runs, annotators=names, metric=cast("Metric", used))]
+        lines += [{**method, **cell} for cell in make(runs, annotators=names, metric=cast("Metric", used), rule=rule)]
+        if rule == "thesis" and (missing := lacking(runs)):
+            notes.append(f"{folder}: {missing}")
     if as_json:
-        print_json({**counts, "metric": used, "table": lines})
+        print_json({**counts, "metric": used, "rule": rule, "table": lines, "notes": notes})
         return 0
     if metric != "all":
         _print_wide(lines, str(used))
-    names = list(dict.fromkeys(name for cell in lines for name in cell if name != "oracle"))
+    names = list(dict.fromkeys(name for cell in lines for name in cell if name not in ("oracle", "taus")))
     print_table(
         [*names, ""],
         [
@@ -45,6 +51,8 @@ def show_runs(folders: Sequence[str], metric: str | None, annotators: Sequence[s
         ],
         title=f"{counts['files']} files of runs, chosen by {used}",
     )
+    for note in notes:
+        print(f"note: {note}")
     return 0
 
 

@@ -38,6 +38,21 @@ class BoxScores:
     rows: Array
     ious: dict[str, Array]
 
+    def as_maps(self) -> dict[str, Any]:
+        """Return the figures under the names and in the units of those of maps, for tables that hold both."""
+
+        def share(name: str) -> float | None:
+            value = self.figures.get(name)
+            return None if value is None else 100 * value
+
+        levels = {f"{100 * level:g}": share(f"box_maxboxacc_{100 * level:g}") for level in LEVELS}
+        return {
+            "MaxBoxAcc": share("recall50_top1"),
+            "MaxBoxAccV2": {**levels, "mean": share("box_maxboxacc_v2")},
+            "iou": self.figures["iou_top1"],
+            "top1_loc": share("top1_loc"),
+        }
+
     def values(self) -> dict[str, Array]:
         """What intervals and paired tests are taken of: one value of each figure a scored row."""
         top = self.ious["iou_top1"]

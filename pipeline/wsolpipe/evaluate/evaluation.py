@@ -190,10 +190,13 @@ def _score_maps(
     head: dict[str, Any],
     view: StageView | None,
 ) -> Evaluated:
-    tau, chosen = options.tau, {"tau_from": "given"} if options.tau is not None else {}
+    tau: float | None = options.tau
+    chosen: dict[str, Any] = {"tau_from": "given"} if options.tau is not None else {}
     if options.tau_from is not None:
         tau, chosen = select_tau(make_chooser(results, options, view))
     truth = find_truth(results, rows, options.against)
+    if options.tau_from is not None:
+        chosen["oracle"] = chosen["tau_from"] == f"{truth.name} of {rows.split}"
     keep = options.interval or options.beside is not None
     by_class = options.corloc is not None
     ranks = None if options.ranks is None else options.ranks(rows)

@@ -180,7 +180,7 @@ class MapScores:
         ----------
         tau : float, optional
             Chosen beforehand. Without it MaxBoxAcc, each level of MaxBoxAccV2 and `iou` take their own best
-            thresholds of these rows, as in the field's evaluator.
+            thresholds of these rows, as in the field's evaluator: ``oracle``.
         """
         found = self.boxes.result(tau=tau)
         found |= {"rows_missing": self.rows_missing, "rows_unusable": self.rows_unusable}
@@ -192,7 +192,7 @@ class MapScores:
         for metric in self.more.values():
             found |= metric.result(tau)
         chosen = self.best_tau() if tau is None else found["tau"] or tau
-        return {**found, "tau": chosen, "rows_quarantined": self.quarantined}
+        return {**found, "tau": chosen, "oracle": tau is None, "rows_quarantined": self.quarantined}
 
 
 def score_maps(source: MapSource, truth: Truth, frame: Frame, **options: Any) -> MapScores:

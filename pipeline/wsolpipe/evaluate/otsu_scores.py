@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 
 class OtsuScores:
-    """Mean IoU of each map's Otsu box (``iou_otsu``), and of the centred box on the same rows (``iou_centre``).
+    """Mean IoU of each map's Otsu box (``iou_otsu``), and figures of the centred box on the same rows.
 
     Of masks, the pixels above each map's own Otsu threshold.
     """
@@ -93,9 +93,11 @@ class OtsuScores:
         return found
 
     def result(self, tau: float | None) -> dict[str, Any]:  # noqa: ARG002 - Otsu's threshold is the map's own
-        """Figures as fractions, None where no row could be scored."""
+        """IoU as fractions, shares of the centred box in per cent, None where no row could be scored."""
         found = self.boxes.result()
-        return {"iou_otsu": found["iou_top1"], "iou_centre": found["iou_centre"]}
+        centre = {"MaxBoxAcc_centre": found["recall50_centre"], "MaxBoxAccV2_centre": found["box_maxboxacc_v2_centre"]}
+        shares = {name: None if share is None else 100 * share for name, share in centre.items()}
+        return {"iou_otsu": found["iou_top1"], "iou_centre": found["iou_centre"], **shares}
 
 
 def _otsu_masks(batch: FramedBatch) -> list[Array]:

@@ -43,6 +43,8 @@ class Line:
         PxAP, per cent.
     top1, top5, accuracy_top1 : float or None
         Top-1 and Top-5 localization and accuracy, per cent, where classes are predicted.
+    oracle : bool
+        Whether the threshold was chosen by the truth of the very images that are scored.
     rows, rows_quarantined : int
         Scored rows, and rows left out because their image cannot be read.
     """
@@ -58,14 +60,15 @@ class Line:
     top1: float | None = None
     top5: float | None = None
     accuracy_top1: float | None = None
+    oracle: bool = False
 
 
 def line_of_boxes(name: str, scores: BoxScores, threshold: str = "") -> Line:
     """Line of boxes for which no split chooses a threshold; `threshold` says what they were made by."""
-    found = scores.figures
-    accuracy, v2 = (None if found[key] is None else 100 * found[key] for key in ("recall50_top1", "box_maxboxacc_v2"))
-    rows, quarantined = found["rows_scored"], found["rows_quarantined"]
-    return Line(name, accuracy, v2, found["iou_top1"], threshold, rows=rows, rows_quarantined=quarantined)
+    found, counts = scores.as_maps(), scores.figures
+    rows, quarantined = counts["rows_scored"], counts["rows_quarantined"]
+    v2 = found["MaxBoxAccV2"]["mean"]
+    return Line(name, found["MaxBoxAcc"], v2, found["iou"], threshold, rows=rows, rows_quarantined=quarantined)
 
 
 def line_of_maps(name: str, scores: MapScores, threshold: str, *, tau: float | None = None) -> Line:
@@ -77,7 +80,7 @@ def line_of_maps(name: str, scores: MapScores, threshold: str, *, tau: float | N
     return Line(
         name, found["MaxBoxAcc"], found["MaxBoxAccV2"]["mean"], found["iou"] if boxes else found["pixel_iou"],
         threshold, found["PxAP"], rows, found["rows_quarantined"],
-        found["top1_loc"], found["top5_loc"], found["accuracy_top1"],
+        found["top1_loc"], found["top5_loc"], found["accuracy_top1"], oracle=tau is None,
     )  # fmt: skip
 
 

@@ -31,6 +31,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """Where the threshold of a figure comes from; shown beside the figure.
+
+    Attributes
+    ----------
+    tau : float or None
+        None where each figure takes its own best one, each map its own, or boxes need none.
+    by : str
+        What chose it, such as ``pseudo-boxes of proposals 1f2e of val``; empty for figures without a threshold.
+    oracle : bool
+        Whether the truth of the very images that are scored chose it.
+    """
+
+    tau: float | None = None
+    by: str = ""
+    oracle: bool = False
+
+    def __str__(self) -> str:
+        """Return words for a table: ``0.312 by proposals of val``."""
+        return self.by if self.tau is None or self.oracle else f"{self.tau:.3f} by {self.by}"
+
+
+BEST = Threshold(by="each figure's best on the scored images", oracle=True)
+OTSU = Threshold(by="Otsu of each map")
+
+
+@dataclass(frozen=True)
 class Chooser:
     """What a threshold is chosen by: maps of some split and what they are scored against there.
 

@@ -19,7 +19,7 @@ import numpy as np
 from wsolpipe.contract.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -333,7 +333,8 @@ class BoxEvaluation:
         for name, shares in values.items():
             self._add(name, shares)
         for level in LEVELS:
-            self._add(f"top1_{_percent(level)}", (values["iou_top1"] >= level).astype(np.float64))
+            for name in ("top1", "centre"):
+                self._add(f"{name}_{_percent(level)}", (values[f"iou_{name}"] >= level).astype(np.float64))
         self._recalled += int((np.nan_to_num(overlap) >= 0.5).any(axis=1).sum())
         self._truths += len(targets)
         return RowIous(places, values)
@@ -357,15 +358,17 @@ class BoxEvaluation:
         ``iou_top1``: mean IoU of the first box; ``iou_best5``: best of the first ``best_of``; ``iou_candidates``: mean
         over a row's boxes, then over rows; ``iou_upper``: best of all; ``iou_centre``: the centred box;
         ``recall50_top1``: share of rows whose first box reaches IoU 0.5; ``recall50_candidates``: share of ground-truth
-        boxes that some box meets with IoU 0.5; ``box_maxboxacc_v2``: mean share of first boxes at 0.3, 0.5 and 0.7.
+        boxes that some box meets with IoU 0.5; ``box_maxboxacc_v2``: mean share of first boxes at 0.3, 0.5 and 0.7;
+        ``recall50_centre`` and ``box_maxboxacc_v2_centre``: the same of the centred box.
         """
         scored = self.rows - self.rows_without_box - self.rows_objectless
 
         def mean(name: str) -> float | None:
             return self._sums.get(name, 0) / FIXED_POINT / scored if scored else None
 
-        shares = {_percent(level): mean(f"top1_{_percent(level)}") for level in LEVELS}
-        known = [share for share in shares.values() if share is not None]
+        shares, centre = (
+            {_percent(level): mean(f"{name}_{_percent(level)}") for level in LEVELS} for name in ("top1", "centre")
+        )
         return {
             "rows": self.rows,
             "rows_scored": scored,
@@ -381,5 +384,12 @@ class BoxEvaluation:
             "recall50_top1": shares["50"],
             "recall50_candidates": self._recalled / self._truths if self._truths else None,
             **{f"box_maxboxacc_{name}": share for name, share in shares.items()},
-            "box_maxboxacc_v2": float(np.mean(known)) if known else None,
+            "box_maxboxacc_v2": _mean(shares.values()),
+            "recall50_centre": centre["50"],
+            "box_maxboxacc_v2_centre": _mean(centre.values()),
         }
+
+
+def _mean(shares: Iterable[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if known else None

@@ -5,15 +5,16 @@ A folder holds one small JSON file a run and epoch::
     {"format": "wsolpipe-run/1",
      "run": "cam-0042", "epoch": 7, "parameters": {"lr": 0.01},
      "validation": {"accuracy": 71.3,
-                    "gt":   {"rows": 1000, "largest": {"50": [...]}, "all": {"30": [...], "50": [...], "70": [...]},
-                             "iou": [...]},
+                    "gt":   {"rows": 1000, "largest": {"30": [...], "50": [...], "70": [...]},
+                             "all": {"30": [...], "50": [...], "70": [...]}, "iou": [...]},
                     "rpn": {...}, "clip": {...}, "ss": {...}},
      "test": {"gt": {...}, "otsu": {...}}}
 
 - ``accuracy``: classification accuracy in per cent, the annotator ``cls``. Every other name under ``validation`` is an
   annotator: boxes of that kind were the ground truth of these figures (``gt`` the true ones, the rest pseudo-boxes).
 - ``largest``, ``all``: images correct at each threshold 0, 1/T, 2/T … by IoU level (largest contour; all contours);
-  ``iou``: mean IoU (fraction) of the largest contour at each threshold; ``rows``: the denominator.
+  ``iou``: mean IoU (fraction) of the largest contour at each threshold; ``rows``: the denominator. T may differ between
+  validation and test. Files of earlier versions have ``largest`` at level 50 alone; see `lacking`.
 - Mask data hold ``{"rows", "PxAP": per cent, "iou": pooled pixel IoU at each threshold}`` instead.
 - ``otsu`` (optional): the same with one threshold only, Otsu's of each map.
 
@@ -24,6 +25,7 @@ what annotators choose. Selecting reads ``validation`` entries of the one annota
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,11 +48,15 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 """Name of what a training says about itself: where it ran, what of the store it read, its hours."""
+_EPOCH = re.compile(r"-\d{4,}\.json$")
+"""How the file of an epoch is named."""
 FORMAT = "wsolpipe-run/1"
 ANNOTATORS = ("cls", "gt", "rpn", "clip", "ss")
 CEILING = "wsolpipe-ceiling/1"
 """Format of figures of a network that was trained on ground truth: shown beside others, never selected from."""
 METRICS = ("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP")
+IOU_LEVELS = {"30": 0.3, "50": 0.5, "70": 0.7}
+"""Names of the levels of IoU, and the levels."""
 
 
 @dataclass(frozen=True)
@@ -91,25 +97,26 @@ def figures(evaluation: MaxBoxEvaluation | PixelEvaluation) -> dict[str, Any]:
 
     return {
         "rows": evaluation.rows_scored,
-        "largest": {"50": counts("largest 0.5")},
-        "all": {"30": counts("all 0.3"), "50": counts("all 0.5"), "70": counts("all 0.7")},
+        **{
+            mode: {name: counts(f"{mode} {level}") for name, level in IOU_LEVELS.items()} for mode in ("largest", "all")
+        },
         "iou": [round(float(share), 6) for share in evaluation.curve("largest iou")],
     }
 
 
 def figures_of_curves(curves: ArrayLike) -> dict[str, Any]:
-    """Return the JSON entry of curves [N, T] of the largest contour's IoU, without MaxBoxAccV2's levels."""
+    """Return the JSON entry of curves [N, T] of the largest contour's IoU, without the counts of all contours."""
     values = np.asarray(curves, dtype=np.float64)
-    largest = (values >= 0.5).sum(axis=0).tolist()
-    return {"rows": len(values), "largest": {"50": largest}, "iou": values.mean(axis=0).round(6).tolist()}
+    largest = {name: (values >= level).sum(axis=0).tolist() for name, level in IOU_LEVELS.items()}
+    return {"rows": len(values), "largest": largest, "iou": values.mean(axis=0).round(6).tolist()}
 
 
 def figures_of_ious(ious: ArrayLike) -> dict[str, Any]:
     """Return the JSON entry of boxes that have no threshold, such as Otsu's: one IoU a scored row."""
     values = np.asarray(ious, dtype=np.float64).ravel()
-    counts = {name: [int((values >= level).sum())] for name, level in (("30", 0.3), ("50", 0.5), ("70", 0.7))}
+    counts = {name: [int((values >= level).sum())] for name, level in IOU_LEVELS.items()}
     mean = round(float(values.mean()), 6) if values.size else 0.0
-    return {"rows": values.size, "largest": {"50": counts["50"]}, "all": counts, "iou": [mean]}
+    return {"rows": values.size, "largest": counts, "all": counts, "iou": [mean]}
 
 
 def write_run(folder: str | Path, run: Run) -> Path:
@@ -139,40 +146,54 @@ def write_ceiling(folder: str | Path, figures: Mapping[str, Any]) -> Path:
 def read_runs(folder: str | Path) -> list[Run]:
     """Return all runs and epochs of a folder and its sub-folders, by run and epoch.
 
-    What trainings say about themselves, ``run.json`` beside their weights, is no epoch and is passed over.
+    JSON files of other programs, and what trainings say about themselves, are passed over.
 
     Raises
     ------
     DataError
-        If there is none, or a file is not JSON of this format, or two files are of one run and epoch.
+        If there is none, or one is truncated, incomplete or a ceiling, or two files are of one run and epoch.
     """
     runs: dict[tuple[str, int], Run] = {}
-    for path in sorted(path for path in Path(folder).rglob("*.json") if path.name != RUN_FILE):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            msg = f"{path} is not JSON: {error}"
-            raise DataError(msg) from error
-        if isinstance(content, dict) and content.get("format") == CEILING:
-            msg = f"{path} is a ceiling: its network was trained on ground truth, so nothing may be selected by it"
-            raise DataError(msg, hint="runs= a folder that wsoltrain fit wrote")
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            _refuse_store(Path(folder))
-            msg = f"{path} is not of the format {FORMAT}"
-            raise DataError(msg, hint="write it with wsolpipe.metrics.protocol.write_run, or move it elsewhere")
-        missing = [key for key in ("run", "epoch", "validation") if key not in content]
-        if missing:
-            msg = f"{path} lacks {', '.join(missing)}"
-            raise DataError(msg)
-        key = (str(content["run"]), int(content["epoch"]))
+    for path in sorted(Path(folder).rglob("*.json")):
+        run = _read_run(path)
+        if run is None:
+            continue
+        key = (run.run, run.epoch)
         if key in runs:
-            msg = f"{path} is a second file of {runs[key].name}"
+            msg = f"{path} is a second file of {run.name}"
             raise DataError(msg)
-        runs[key] = Run(*key, content["validation"], content.get("test", {}), content.get("parameters", {}))
+        runs[key] = run
     if not runs:
+        _refuse_store(Path(folder))
         msg = f"no training run found in {folder}: it holds no JSON file of an epoch"
         raise DataError(msg, hint="name the folder of a training: the out= of wsoltrain fit")
     return [runs[key] for key in sorted(runs)]
+
+
+def _read_run(path: Path) -> Run | None:
+    """Read the file of an epoch; None for a JSON file of another kind."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        if not _EPOCH.search(path.name):
+            return None
+        msg = f"{path} is not JSON: {error}"
+        raise DataError(msg, hint="it was cut off or damaged: remove it to leave its epoch out") from error
+    form = content.get("format") if isinstance(content, dict) else None
+    if form == CEILING:
+        msg = f"{path} is a ceiling: its network was trained on ground truth, so nothing may be selected by it"
+        raise DataError(msg, hint="runs= a folder that wsoltrain fit wrote")
+    if not str(form).startswith(FORMAT.partition("/")[0] + "/"):
+        return None
+    if form != FORMAT:
+        msg = f"{path} is of the format {form}; this version reads {FORMAT}"
+        raise DataError(msg, hint="read it with the version that wrote it, or a newer one")
+    missing = [key for key in ("run", "epoch", "validation") if key not in content]
+    if missing:
+        msg = f"{path} lacks {', '.join(missing)}"
+        raise DataError(msg)
+    key = (str(content["run"]), int(content["epoch"]))
+    return Run(*key, content["validation"], content.get("test", {}), content.get("parameters", {}))
 
 
 def _refuse_store(folder: Path) -> None:
@@ -196,7 +217,7 @@ def curve_of(entry: Mapping[str, Any], metric: Metric) -> NDArray[np.float64]:
     if metric == "MaxBoxAcc":
         levels = [_field(entry, "largest")["50"]]
     else:
-        levels = [_field(entry, "all")[name] for name in ("30", "50", "70")]
+        levels = [_field(entry, "all")[name] for name in IOU_LEVELS]
     return np.asarray(100 * np.mean(np.asarray(levels, dtype=np.float64), axis=0) / max(entry["rows"], 1))
 
 
@@ -299,7 +320,7 @@ def score_of(entry: Mapping[str, Any], metric: Metric) -> float:
         return float(_field(entry, "PxAP"))
     if metric == "MaxBoxAccV2":
         counts = _field(entry, "all")
-        return float(np.mean([100 * max(counts[name]) / max(entry["rows"], 1) for name in ("30", "50", "70")]))
+        return float(np.mean([100 * max(counts[name]) / max(entry["rows"], 1) for name in IOU_LEVELS]))
     return float(curve_of(entry, metric).max())
 
 

@@ -9,6 +9,8 @@ import re
 import pytest
 
 from wsoltrain.cli.main import main
+from wsoltrain.selection import hours
+from wsoltrain.selection.scoring import build_bare
 
 TABLE = """
 title: A small table of 50 %
@@ -54,9 +56,11 @@ def test_plan_then_cells_then_nothing_is_made_twice(words, capsys):
 
     code, text, _ = call(capsys, *given)
     assert code == 0
-    assert re.search(r"^CAM, small +61\.5 \| [\d.]+ ± [\d.]+ \| [-+][\d.]+ +– \| [\d.]+ ± [\d.]+ \| –$", text, re.M)
+    assert re.search(r"^CAM, small +61\.5 \| [\d.]+\* ± [\d.]+ \| [-+][\d.]+ +– \| [\d.]+\* ± [\d.]+ \| –$", text, re.M)
     assert "here with epochs=1, batch=32, not as published" in text
-    assert "epochs chosen by gt, thresholds the best of the scored images" in text
+    assert "epochs chosen by gt" in text
+    assert "thresholds: each figure's best on the scored images" in text
+    assert "* oracle: the truth of the scored images chose the threshold" in text
     assert "note: the second figure was never published" in text
     assert "note: elsewhere: a method of another paper" in text
     assert "note: unreleased: the data set teldrone is not described here" in text
@@ -64,6 +68,11 @@ def test_plan_then_cells_then_nothing_is_made_twice(words, capsys):
     with (folder / "out" / "table.csv").open() as file:
         cells = list(csv.DictReader(file))
     first, second, *others = cells
+    assert (first["oracle"], first["tau"], first["threshold"]) == (
+        "True",
+        "",
+        "each figure's best on the scored images",
+    )
     assert float(first["difference"]) == pytest.approx(float(first["here"]) - 61.5)
     assert float(first["low"]) < float(first["here"]) < float(first["high"])
     assert float(second["low"]) < float(second["here"]) < float(second["high"])
@@ -72,7 +81,8 @@ def test_plan_then_cells_then_nothing_is_made_twice(words, capsys):
     latex = (folder / "out" / "table.tex").read_text()
     assert r"A small table of 50 \%" in latex
     assert r"61.5 & " in latex
-    assert latex.count(r"\\") == latex.count("\n") - 8
+    assert latex.count(r"\\") == latex.count("\n") - 10
+    assert r"\textsuperscript{*}" in latex
 
     (run,) = (folder / "out").glob("demo-cam-*")
     with pytest.raises(SystemExit):
@@ -90,6 +100,32 @@ def test_plan_then_cells_then_nothing_is_made_twice(words, capsys):
     assert [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"step"' in line] == before
     code, text, _ = call(capsys, *given, "row=CAM", "plan=true", "--json")
     assert {each["state"] for each in json.loads(text)["work"]} == {"done"}
+
+
+def test_tables_whose_names_hold_a_dot_keep_a_folder_and_a_caption_each(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WSOLPIPE_CUB_ROOT", raising=False)
+    for name in ("4.1", "4.4"):
+        assert call(capsys, f"table={name}", "dataset=cub", "store=store")[0] == 0
+        assert f"Table {name}: " in (tmp_path / "reproduce" / name / "table.tex").read_text()
+
+
+@pytest.mark.parametrize(("table", "row"), [("2.1", "F-CAM + LayerCAM"), ("3.5", "with orthogonalization")])
+def test_the_plan_measures_networks_whose_parts_the_store_does_not_hold_yet(tmp_path, capsys, monkeypatch, table, row):
+    monkeypatch.setattr(hours, "build_bare", lambda recipe, *given: build_bare(smaller(recipe), *given))
+    place = (f"out={tmp_path}/out", f"store={tmp_path}/store", "device=cpu")
+    code, text, errors = call(capsys, f"table={table}", f"row={row}", "dataset=cub", *place, "plan=true", "--json")
+    assert (code, errors) == (0, "")
+    (training,) = [each for each in json.loads(text)["work"] if each["what"].startswith("training")]
+    assert training["hours"] > 0
+    assert "3 forward passes on cpu" in training["note"]
+
+
+def smaller(recipe):
+    """The recipe with an encoder of the demo's size, whose forward pass takes milliseconds."""
+    vit = {"img_size": recipe.size, "patch_size": 14, "embed_dim": 96, "depth": 2, "num_heads": 2}
+    own = {"backbone": "vit_tiny_patch16_224", "encoder": "vit_tiny_patch16_224", "model_args": vit}
+    return recipe.model_copy(update={key: value for key, value in own.items() if key in type(recipe).model_fields})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -19,15 +20,26 @@ from wsolpipe.metrics.protocol_tables import CLS_AT_TRUTH
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.selection import paper_tables
 from wsoltrain.selection.drawn import draw
-from wsoltrain.selection.paper_tables import FIGURES, check_recipes, facts_of, known_facts, known_tables, load_table
+from wsoltrain.selection.paper_tables import (
+    FIGURES,
+    Cell,
+    check_recipes,
+    facts_of,
+    known_facts,
+    known_tables,
+    load_table,
+)
 from wsoltrain.selection.reproduction import spell
+from wsoltrain.selection.scoring import build_bare
 from wsoltrain.training.ranges import load_ranges
+from wsoltrain.training.recipe_file import known_recipes, load_recipe
 
 PUBLISHED = {
     *(f"2.{number}" for number in range(1, 7)), *(f"3.{number}" for number in range(1, 6)),
     *(f"4.{number}" for number in range(1, 10)), *(f"I-{number}" for number in range(1, 6)),
     "II-1", "II-2", "II-3", "molt-1", "molt-2",
 }  # fmt: skip
+ACTIVATIONS = ("gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam")
 STEPS = ("iou_pointing_mean_of_boxes", "iou_top_pointing_mean_of_boxes", "iou_top_one_box", "iou_final_one_box",
          "iou_upper_best_box")  # fmt: skip
 
@@ -59,6 +71,32 @@ def test_recipes_keys_stages_and_figures_of_a_table_exist_and_it_has_a_source(na
         config, _ = build_config([f"{key}={spell(value)}" for key, value in own.items()], registry)
         for stage, params in config.params.items():
             registry.params(stage, params)
+
+
+@pytest.mark.parametrize("name", known_tables())
+def test_no_row_that_a_recipe_or_a_stage_makes_is_said_to_be_of_another_paper(name):
+    known = {*(recipe.replace("_", "-") for recipe in known_recipes()), *ACTIVATIONS}
+    for row in load_table(name).rows:
+        own = row.name.lower().replace(" ", "-")
+        assert row.absent != "method" or own not in known, row.name
+
+
+ON_OTHER_BACKBONES = [
+    (table, row.name, row.backbone)
+    for table in ("2.3", "molt-1")
+    for row in load_table(table).rows
+    if row.fit and row.backbone in ("VGG16", "MobileNetV1", "InceptionV3")
+]
+
+
+@pytest.mark.parametrize(("table", "name", "backbone"), ON_OTHER_BACKBONES)
+def test_rows_on_other_backbones_than_resnet_build_and_give_maps(table, name, backbone):
+    (row,) = (row for row in load_table(table).rows if (row.name, row.backbone) == (name, backbone))
+    cell = Cell.over(row, load_table(table).columns[0])
+    recipe = load_recipe(cell.fit, dataset=cell.dataset, changes=cell.changes())
+    with torch.no_grad():
+        found = build_bare(recipe, 5, "cpu").predict(torch.zeros(1, 3, 224, 224))
+    assert found.maps.shape == (1, 14, 14)
 
 
 SELF_SUPERVISED = {"DINO": (7, 14, 14), "EsViT": (25, 7, 7), "MoCo v3": (13, 14, 14), "SimMIM": (13, 14, 14)}

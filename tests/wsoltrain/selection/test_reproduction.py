@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from stores import build_store, write_masks
+from stores import build_store, write_masks, write_stage
+from wsolpipe.contract.schema import ArraySpec, boxes_spec
+from wsolpipe.evaluate.evaluation import evaluate
+from wsolpipe.evaluate.options import Options
+from wsolpipe.evaluate.results import StoreResults
+from wsolpipe.evaluate.tau import Threshold
 from wsolpipe.metrics import protocol
 from wsolpipe.metrics.protocol_tables import full_table
 from wsoltrain.selection.paper_tables import Cell, PaperTable
@@ -87,6 +93,52 @@ def test_annotators_of_a_search_are_the_stages_that_were_made_for_them(tmp_path)
     words = work._annotators(cell)
     assert words == ["gt", "cls", "rpn:val_boxes@3f2e"]
     assert [(each.name, each.word) for each in read_annotators(words)][2] == ("rpn", "val_boxes:3f2e")
+
+
+def write_maps_and_boxes(folder):
+    """A store whose stage cams holds maps, with pseudo-boxes of val that are too large; rows of test and their YAML."""
+    for split, seed in (("val", 0), ("test", 1)):
+        store = build_store(folder, rows=30, sizes=(40, 80), split=split, seed=seed)
+        spec = ArraySpec(dtype="uint8", shape=store.maps.shape[1:])
+        write_stage(
+            store.url, "cams", "1f2e000011112222", {"maps": (spec, store.maps)}, status=store.status, split=split
+        )
+        large = (store.objects + np.float32([-6, -6, 6, 6])).clip(0, None)[:, None]
+        boxes = {"boxes": (boxes_spec(1, "too large"), large)}
+        write_stage(store.url, "val_boxes", "3a4b000011112222", boxes, status=store.status, split=split)
+    (folder / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nsplit: {val: ., test: .}\n")
+    return store
+
+
+def test_a_stage_of_maps_takes_the_threshold_of_validation_whatever_its_name_and_boxes_take_none(tmp_path):
+    """Figures of reproduce are those of eval; a threshold that saw the scored images is called an oracle."""
+    store = write_maps_and_boxes(tmp_path)
+    rows = [
+        {"name": name, "stage": stage, "published": [None, None]}
+        for name, stage in (("CAM", "cams"), ("attention", "cls_maps"), ("boxes", "val_boxes"))
+    ]
+    columns = [{"title": name, "dataset": "tiny", "figure": name} for name in ("MaxBoxAcc", "MaxBoxAccV2")]
+    table = PaperTable.model_validate({"title": "t", "source": "a source of figures", "columns": columns, "rows": rows})
+    given = {"store": store.url, "datasets": {"tiny": str(tmp_path / "tiny.yaml")}, "by": "val_boxes"}
+    own = work_on(table, tmp_path, threshold="validation", **given)
+    best = work_on(table, tmp_path, threshold="best", **given)
+    results = StoreResults(store.url, "tiny")
+    for row, stage in enumerate(("cams", "cls_maps")):
+        chosen = evaluate(results, stage, "test", Options(tau_from="val_boxes")).figures
+        oracle = evaluate(results, stage, "test", Options()).figures
+        for column, place in enumerate((lambda found: found["MaxBoxAcc"], lambda found: found["MaxBoxAccV2"]["mean"])):
+            cell = Cell.over(table.rows[row], table.columns[column])
+            found, seen = own._find(cell), best._find(cell)
+            assert (found.value, seen.value) == (place(chosen), place(oracle))
+            assert found.value < seen.value
+            assert found.threshold == Threshold(chosen["tau"], "pseudo-boxes of val_boxes 3a4b000011112222 of val")
+            assert (seen.threshold.oracle, oracle["oracle"], chosen["oracle"]) == (True, True, False)
+    figures = evaluate(results, "val_boxes", "test", Options()).figures
+    cells = [Cell.over(table.rows[2], column) for column in table.columns]
+    assert [own._find(cell).value for cell in cells] == [
+        100 * figures["recall50_top1"], 100 * figures["box_maxboxacc_v2"],
+    ]  # fmt: skip
+    assert own._find(cells[0]).threshold == Threshold()
 
 
 def test_rows_that_ask_a_classifier_make_it_first(tmp_path):

@@ -213,7 +213,7 @@ def test_trcam_trains_on_maps_alone(store, tmp_path):
     changes = {**SMALL, "maps": "cls_maps", "epochs": 1, "head_epochs": 0}
     made = load_recipe("trcam", dataset="tiny", changes=changes)
     labelling = Labelling(store.url, "tiny", "train", boxes=None)
-    place = Settings(labelling, root=store.root, out=tmp_path, workers=0, thresholds=50)
+    place = Settings(labelling, root=store.root, out=tmp_path, workers=0, thresholds=(50, 50))
     result = Trainer(made, place, [JsonLines(tmp_path / "metrics.jsonl")]).fit()
     assert result["steps"] == 5
     assert {"pixels", "crf", "size"} <= set(lines(tmp_path, "step")[0])

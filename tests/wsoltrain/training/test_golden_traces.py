@@ -29,6 +29,14 @@ from wsoltrain.training import checkpoint
 
 FILE = Path(__file__).with_name("golden_traces.json")
 STEPS = 20
+RUN = """
+import sys
+from wsoltrain.cli.main import main
+from wsoltrain.training import settings
+settings.VALIDATION_THRESHOLDS = 200
+main(sys.argv[1:])
+"""
+"""wsoltrain with as many thresholds on validation as the traces were recorded with."""
 RTOL = (1e-5, 1e-3, 1e-2)
 """Of a loss in the first steps of a phase, on a machine of another kind."""
 VIT = {"patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4, "qk_norm": True}
@@ -87,7 +95,7 @@ def trace(name, given, folder, out):
     """Train a case and return what is recorded of it."""
     # In a process of its own: what ran before in this one must not change rounding.
     done = subprocess.run(
-        [sys.executable, "-m", "wsoltrain", "fit", *given, f"out={out}", *words(name, folder / "model.safetensors")],
+        [sys.executable, "-c", RUN, "fit", *given, f"out={out}", *words(name, folder / "model.safetensors")],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -183,7 +183,7 @@ def _cells(line: dict[str, Any], figures: Sequence[str], main: str) -> list[str]
 
 def _threshold(line: dict[str, Any]) -> str:
     if line["tau"] is None:
-        return "Otsu" if line["by"] == "cls" and line["MaxBoxAcc"] is not None else ""
+        return "best (oracle)" if line["oracle"] else "Otsu" if line["MaxBoxAcc"] is not None else ""
     return f"{line['tau']:.3f}"
 
 

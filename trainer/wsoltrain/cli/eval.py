@@ -190,6 +190,7 @@ def _score(values: dict[str, Any]) -> dict[str, Any]:
         "against": against,
         "classifier": None if ranks is None else ranks.name,
         "tau_from": tau_from,
+        "oracle": tau is None,
         "localizer": figures,
         "otsu": None if otsu is None else otsu.figures,
         "beside": beside,

@@ -110,7 +110,7 @@ def _request(
         table=table,
         rows=tuple(number for number, name in enumerate(rows) if not values["row"] or name in values["row"]),
         columns=tuple(chosen),
-        out=Path(values["out"] or f"reproduce/{Path(values['table']).stem}"),
+        out=Path(values["out"] or f"reproduce/{_name(values['table'])}"),
         store=store_of(values),
         datasets=datasets,
         words=tuple(word for word in words if word.partition("=")[0] in TRAINED),
@@ -144,17 +144,22 @@ def _show_plan(work: Any, *, as_json: bool) -> None:
     click.echo(f"{total_hours(plan):,.1f} hours of one worker on {work.request.device}, as far as rates are known")
 
 
+def _name(table: str) -> str:
+    """Name of a table, or of the YAML file that holds it; 4.1 has no ending."""
+    return Path(table).stem if table.endswith((".yaml", ".yml")) else table
+
+
 def _text(request: Request, cells: dict[tuple[int, int], Found]) -> list[str]:
-    from wsoltrain.selection.filled_table import notes_of, text_of
+    from wsoltrain.selection.filled_table import notes_of, text_of, thresholds_of
 
     table = request.table
-    best = "the best of the scored images" if request.threshold == "best" else f"chosen by {request.by}"
     given = ", ".join(f"{name}={value}" for name, value in request.changes.items())
     return [
         f"{table.title} ({table.source})",
         "published | here ± half of the 95 % interval | difference",
         *align(text_of(table, cells)),
-        f"epochs chosen by {request.by}, thresholds {best}",
+        f"epochs chosen by {request.by}",
+        *thresholds_of(table, cells),
         *([f"here with {given}, not as published"] if given else []),
         *(f"note: {note}" for note in notes_of(table, cells)),
     ]
@@ -164,7 +169,7 @@ def _write(request: Request, name: str, cells: dict[tuple[int, int], Found]) -> 
     from wsolpipe.contract.writing import writing
     from wsoltrain.selection.filled_table import csv_of, latex_of
 
-    caption = f"Table {Path(name).stem}: {request.table.title}. {request.table.source}"
+    caption = f"Table {_name(name)}: {request.table.title}. {request.table.source}"
     with writing(request.out):
         request.out.mkdir(parents=True, exist_ok=True)
         (request.out / "table.txt").write_text("\n".join(_text(request, cells)) + "\n")

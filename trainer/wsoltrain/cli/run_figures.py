@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.evaluate.tau import BEST, OTSU, Threshold
 from wsoltrain.cli import fit
 from wsoltrain.cli.command import read_recipe_words
 from wsoltrain.selection.scoring import build_bare
@@ -38,24 +39,24 @@ def score_training(settings: Settings, weights: str, split: str, *, own_threshol
     Returns
     -------
     dict
-        ``figures``, ``intervals``, ``rows``.
+        ``figures``, ``intervals``, ``rows``, ``threshold``.
     """
     path = settings.out / weights
     named = f"{path.stem}-{split}-{'own' if own_threshold else 'best'}.figures"
     kept, digest = settings.out / named, sha256(path.read_bytes()).hexdigest()
     if kept.exists():
         before: dict[str, Any] = json.loads(kept.read_text())
-        if before.pop("weights") == digest:
-            return before
+        if before.pop("weights") == digest and "threshold" in before:
+            return {**before, "threshold": Threshold(**before["threshold"])}
     found = _score(settings, path, split, own_threshold=own_threshold)
-    kept.write_text(json.dumps({**found, "weights": digest}) + "\n")
+    kept.write_text(json.dumps({**found, "threshold": asdict(found["threshold"]), "weights": digest}) + "\n")
     return found
 
 
 def _score(settings: Settings, path: Path, split: str, *, own_threshold: bool) -> dict[str, Any]:
     import torch
 
-    from wsolpipe.evaluate.bootstrap import intervals_of, map_values
+    from wsolpipe.evaluate.bootstrap import box_values, intervals_of, map_values
     from wsoltrain.inference.model import load_trained
     from wsoltrain.selection.comparison import score_method
     from wsoltrain.training.evaluation import Evaluator
@@ -65,9 +66,16 @@ def _score(settings: Settings, path: Path, split: str, *, own_threshold: bool) -
     labelling = replace(settings.labelling, split=split)
     evaluator = Evaluator(trained.recipe, labelling, settings.root, ["gt"], settings.workers, settings.masks)
     tau = trained.tau if own_threshold else None
-    scores = score_method(path.stem, trained.model, tau, evaluator, device, details=True).scores
+    by = trained.annotator if own_threshold else ""
+    found = score_method(path.stem, trained.model, tau, evaluator, device, by=by, details=True)
+    scores, rows = found.scores, found.scores.boxes.rows_scored
+    if found.own is not None:  # accuracy chose: there is no threshold but each map's own
+        own = {key: value for key, value in scores.result(0.0).items() if key in ("accuracy_top1", "CL", "PxAP")}
+        figures = {**own, **found.own.as_maps()}
+        return {"figures": figures, "intervals": intervals_of(box_values(found.own)), "rows": rows, "threshold": OTSU}
+    threshold = BEST if tau is None else Threshold(tau, f"{by} of {settings.val}")
     intervals = intervals_of(map_values(scores, tau))
-    return {"figures": scores.result(tau), "intervals": intervals, "rows": scores.boxes.rows_scored}
+    return {"figures": scores.result(tau), "intervals": intervals, "rows": rows, "threshold": threshold}
 
 
 def measure_network(recipe: Recipe, classes: int, device_name: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def format_lines(lines: list[dict[str, Any]]) -> list[str]:
     for line in lines:
         values = ((figure, line[name]) for name, figure in columns.items())
         figures = ["" if value is None else str(format_figure(figure, value)) for figure, value in values]
-        cells.append([line["name"], *figures, line["threshold"]])
+        cells.append([line["name"], *figures, f"{line['threshold']}{' (oracle)' if line['oracle'] else ''}".strip()])
     widths = [max(len(row[place]) for row in cells) for place in range(len(columns) + 1)]
     shown = []
     for first, *figures, threshold in cells:

@@ -76,7 +76,7 @@ class Compared:
         if self.own is not None:
             figures |= {name: float(each.mean()) for name, (_, each) in self.values().items()}
         tests = None if first is self else paired_tests(self.values(), first.values())
-        about = {"name": self.name, "by": self.by, "tau": self.tau}
+        about = {"name": self.name, "by": self.by, "tau": self.tau, "oracle": self.tau is None and self.own is None}
         return {**about, **figures, "intervals": intervals_of(self.values()), "against_first": tests}
 
     def values(self) -> Values:
@@ -117,11 +117,10 @@ def score_method(
     source = _Watched(model, evaluator.stream, device, name, rows=frozenset(rows))
     frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
     (truth,) = evaluator.truths.values()
-    more = ("otsu",) if by == CLS and tau is None and truth.found else ()
-    (scores,) = score_against(
-        source, evaluator.truths, frame, keep=True, details=details, more=None if details else more
-    ).values()
-    own = scores.more["otsu"] if more else None
+    at_otsu = by == CLS and tau is None and bool(truth.found)
+    more = None if details else ("otsu",) if at_otsu else ()
+    (scores,) = score_against(source, evaluator.truths, frame, keep=True, details=details, more=more).values()
+    own = scores.more.get("otsu") if at_otsu else None
     if isinstance(own, OtsuScores):
         shown = {row: show(raw, frame, None) for row, raw in source.seen.items()}
         return Compared(name, by, tau, scores, own.scores(scores.quarantined), shown)

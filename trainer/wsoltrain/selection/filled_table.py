@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     Cells = Mapping[tuple[int, int], Found]
 
 NONE = "–"
+ORACLE = "*"
+ORACLES = f"{ORACLE} oracle: the truth of the scored images chose the threshold, or the run"
 _LATEX = {"\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}  # fmt: skip
+          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+          "*": r"\textsuperscript{*}"}  # fmt: skip
 
 
 def text_of(table: PaperTable, cells: Cells) -> list[list[str]]:
@@ -44,17 +47,35 @@ def notes_of(table: PaperTable, cells: Cells) -> list[str]:
     return [*table.notes, *(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())]
 
 
+COLUMNS = ("row", "backbone", "column", "published", "here", "low", "high", "difference", "tau", "threshold", "oracle",
+           "note")  # fmt: skip
+
+
+def thresholds_of(table: PaperTable, cells: Cells) -> list[str]:
+    """Where the thresholds of the cells come from: one line where all agree, else a line a row."""
+    rows: dict[int, list[str]] = {}
+    for (row, _), found in sorted(cells.items()):
+        said = rows.setdefault(row, [])
+        if found.threshold.by and str(found.threshold) not in said:
+            said.append(str(found.threshold))
+    shared = {tuple(said) for said in rows.values() if said}
+    lines = [f"thresholds: {'; '.join(said)}" for said in shared]
+    if len(shared) > 1:
+        lines = [f"thresholds of {_named(table.rows[row])}: {'; '.join(said)}" for row, said in rows.items() if said]
+    return [*lines, *([ORACLES] if any(found.threshold.oracle for found in cells.values()) else [])]
+
+
 def csv_of(table: PaperTable, cells: Cells) -> str:
-    """The cells as CSV, numbers in full: row, backbone, column, published, here, low, high, difference, note."""
+    """The cells as CSV, numbers in full, a line a cell with its threshold: `COLUMNS`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "backbone", "column", "published", "here", "low", "high", "difference", "note"])
+    writer.writerow(COLUMNS)
     for (row, column), found in sorted(cells.items()):
         own, published = table.rows[row], table.rows[row].published[column]
         difference = found.value - published if _numbers(found.value, published) else None  # type: ignore[operator]
         writer.writerow([
             own.name, own.backbone, table.columns[column].title, published, found.value, found.low, found.high,
-            difference, found.note,
+            difference, found.threshold.tau, found.threshold.by, found.threshold.oracle, found.note,
         ])  # fmt: skip
     return text.getvalue()
 
@@ -80,7 +101,8 @@ def latex_of(table: PaperTable, cells: Cells, *, caption: str) -> str:
             told = ["", "", ""] if found is None else _three(published, found)
             shown += [_escaped(text) for text in told]
         lines.append(" & ".join(shown) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    notes = [rf"\par {_escaped(line)}" for line in thresholds_of(table, cells)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
 
 
 def _named(row: Row) -> str:
@@ -104,7 +126,8 @@ def _here(found: Found) -> str:
         return NONE
     if isinstance(found.value, str):
         return found.value
-    return f"{found.value:.2f}" if found.half is None else f"{found.value:.2f} ± {found.half:.1f}"
+    value = f"{found.value:.2f}{ORACLE if found.threshold.oracle else ''}"
+    return value if found.half is None else f"{value} ± {found.half:.1f}"
 
 
 def _difference(published: float | str | None, found: Found) -> str:

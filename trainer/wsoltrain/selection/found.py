@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.evaluate.tau import Threshold
 from wsolpipe.metrics.protocol_tables import wilson
 from wsoltrain.selection.paper_tables import FIGURES
 
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 
 INTERVALS = {"IoU-30": "MaxBoxAccV2_30", "IoU-50": "MaxBoxAccV2_50", "IoU-70": "MaxBoxAccV2_70", "IoU": "iou"}
 """Figure -> its bootstrap interval, where the two are not named alike."""
+OF_BOXES = {
+    "MaxBoxAcc": "recall50_top1", "CorLoc": "recall50_top1", "MaxBoxAccV2": "box_maxboxacc_v2", "IoU": "iou_top1",
+    "IoU-30": "box_maxboxacc_30", "IoU-50": "box_maxboxacc_50", "IoU-70": "box_maxboxacc_70",
+}  # fmt: skip
+"""Figure -> where results of stages of boxes hold it, as fractions."""
+AT_THRESHOLD = (
+    "MaxBoxAcc", "MaxBoxAccV2", "IoU-30", "IoU-50", "IoU-70", "IoU", "Top-1", "Top-5", "CorLoc", "LPE", "LME", "MIns",
+)  # fmt: skip
+"""Figures that depend on a threshold."""
 SHARES = ("MaxBoxAcc", "Top-1", "Top-5", "CL", "CorLoc", "LPE", "LME", "MIns")
 """Figures that are shares of images, whose interval follows from their number (Wilson's)."""
 
@@ -29,12 +39,15 @@ class Found:
         Of its 95 % interval.
     note : str
         Why there is no value.
+    threshold : Threshold
+        Where its threshold comes from.
     """
 
     value: float | str | None = None
     low: float | None = None
     high: float | None = None
     note: str = ""
+    threshold: Threshold = Threshold()
 
     @property
     def half(self) -> float | None:
@@ -48,21 +61,26 @@ def find_figure(scored: Mapping[str, Any], figure: str) -> Found:
     Parameters
     ----------
     scored : mapping
-        ``figures``, nested mappings of numbers; ``intervals`` by name, with ``low`` and ``high``; ``rows``.
+        ``figures``, nested mappings of numbers; ``intervals`` by name, with ``low`` and ``high``; ``rows``; `Threshold`
+        as ``threshold``.
     figure : str
         Of `FIGURES`, or a place in ``figures``.
     """
     place, factor = FIGURES.get(figure, (figure, 100.0 if figure.startswith("iou") else 1.0))
+    if OF_BOXES.get(figure) in scored["figures"] and place not in scored["figures"]:
+        place, factor = OF_BOXES[figure], 100.0
+    threshold = scored.get("threshold", Threshold()) if figure in AT_THRESHOLD else Threshold()
     value: Any = scored["figures"]
     for name in place.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     if not isinstance(value, (int, float)):
         return Found(note=f"{figure} is not measured of this")
     number = factor * value
-    known = scored.get("intervals", {}).get(INTERVALS.get(figure, place.partition(".")[0]))
+    intervals = scored.get("intervals", {})
+    known = intervals.get(place) or intervals.get(INTERVALS.get(figure, place.partition(".")[0]))
     if known is not None:
-        return Found(number, factor * known["low"], factor * known["high"])
+        return Found(number, factor * known["low"], factor * known["high"], threshold=threshold)
     if figure in SHARES and scored.get("rows"):
         low, high = wilson(number / 100 * scored["rows"], scored["rows"])
-        return Found(number, low, high)
-    return Found(number)
+        return Found(number, low, high, threshold=threshold)
+    return Found(number, threshold=threshold)

@@ -72,7 +72,7 @@ class Cell(BaseModel):
     labels : str
         Split of which the masks of the annotator `by` are held against ground truth.
     absent : str
-        Why the row is not made here.
+        Why the row is not made here; ``method`` for one that no recipe and no stage of this package makes.
     stages : dict
         Parameters of stages, ``stage.parameter`` -> value.
     store : str
@@ -115,11 +115,17 @@ class Cell(BaseModel):
             merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
         return Cell(**merged)
 
+    @property
+    def reason(self) -> str:
+        """Why the cell is not made, as a sentence; empty for one that is."""
+        return OTHER if self.absent == "method" else self.absent
+
     def changes(self) -> dict[str, Any]:
         """Keys of its recipe."""
         return {**self.keys, **self.keys_of.get(self.dataset, {})}
 
 
+OTHER = "a method of another paper, for which there is no recipe here; the published figures are for comparison"
 CLS_AT_TRUTH = "cls, tau of gt"
 """What accuracy chooses, at the threshold that suits the scored images best."""
 KINDS = ("absent", "fit", "stage", "search", "range", "complexity", "labels")

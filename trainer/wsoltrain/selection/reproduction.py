@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.evaluate.mask_scores import compare_masks
 from wsolpipe.evaluate.results import StoreResults
+from wsolpipe.evaluate.tau import OTSU, Threshold
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import known_datasets, load_dataset
 from wsolpipe.metrics.protocol import read_runs
 from wsolpipe.metrics.protocol_tables import full_table
 from wsoltrain.selection.drawn import describe_range, draw
-from wsoltrain.selection.found import Found, find_figure
+from wsoltrain.selection.found import AT_THRESHOLD, Found, find_figure
 from wsoltrain.selection.paper_tables import CLS_AT_TRUTH, facts_of
 from wsoltrain.selection.scoring import call_pipeline, score_stage
 from wsoltrain.selection.trainings import Training, run_trainings
@@ -137,7 +138,7 @@ class Reproduction:
     def missing(self, cell: Cell) -> str:
         """Why a cell cannot be made, before anything is tried; empty if it can."""
         if cell.kind in ("absent", "range", "complexity"):
-            return cell.absent
+            return cell.reason
         dataset = cell.dataset
         word = self.request.word(dataset)
         get = f"needed: {facts_of(dataset).get}"
@@ -313,13 +314,16 @@ class Reproduction:
     def _stage(self, cell: Cell) -> Found:
         request = self.request
         place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}"]
-        more = {**cell.stages, **cell.words}
-        own = request.threshold == "validation" and "maps" in cell.stage
-        words = [
-            *(f"{name}={spell(value)}" for name, value in more.items()),
-            *([f"tau_from={request.by}"] if own else []),
-        ]
+        words = [f"{name}={spell(value)}" for name, value in {**cell.stages, **cell.words}.items()]
+        if request.threshold == "validation" and self._needs_threshold(cell):
+            words.append(f"tau_from={request.by}")
         return find_figure(score_stage([f"stage={cell.stage}", f"split={cell.split}", *place, *words]), cell.figure)
+
+    def _needs_threshold(self, cell: Cell) -> bool:
+        """Whether a stage holds maps, and no threshold of its own; boxes and masks need none."""
+        dataset = load_dataset(self.request.word(cell.dataset), need_root=False).name
+        manifest = StoreResults(self.request.store_of(cell), dataset).view(cell.stage, cell.split).manifest
+        return "maps" in manifest.arrays and "tau" not in manifest.params
 
     def _chosen(self, cell: Cell) -> Found:
         name = self.name_of(cell)
@@ -356,9 +360,21 @@ def _of_line(line: Mapping[str, Any], figure: str) -> Found:
     value = line.get("iou" if figure == "IoU" else figure)
     if value is None:
         return Found(note=f"{line['annotator']} has no {figure}: it gives no threshold")
+    threshold = _threshold_of(line, figure)
     if figure == "MaxBoxAcc":
-        return Found(value, line["low"], line["high"])
-    return Found(100 * value if figure == "IoU" else value)
+        return Found(value, line["low"], line["high"], threshold=threshold)
+    return Found(100 * value if figure == "IoU" else value, threshold=threshold)
+
+
+def _threshold_of(line: Mapping[str, Any], figure: str) -> Threshold:
+    """Threshold of a figure of the protocol's table; an oracle too where the test split chose the run."""
+    if figure not in AT_THRESHOLD:
+        return Threshold()
+    if line["tau"] == "otsu":
+        return replace(OTSU, oracle=line["oracle"])
+    tau = line.get("taus", {}).get(figure.removeprefix("IoU-"), None if figure == "MaxBoxAccV2" else line["tau"])
+    chosen = "ground truth of test" if "TT" in line["threshold"] else f"{line['annotator']} of val"
+    return Threshold(tau, f"{chosen}, run by {'test' if line['model'] == 'BT' else 'val'}", oracle=line["oracle"])
 
 
 def _stages_of(by: Sequence[str]) -> list[str]:

@@ -137,8 +137,9 @@ class Scoreboard:
             kept.append(CutBoxes.of_maps(batch.rows, model.frame_side, maps))
 
         watches = {"val": keep} if settings.outcomes else {}
+        numbers = dict(zip(("val", "test"), settings.thresholds, strict=True))
         scores = {
-            kind: each.run(model, device, thresholds=settings.thresholds, more=("otsu",), watch=watches.get(kind))
+            kind: each.run(model, device, thresholds=numbers[kind], more=("otsu",), watch=watches.get(kind))
             for kind, each in self.evaluators.items()
         }
         if kept:

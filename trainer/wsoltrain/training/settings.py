@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from wsoltrain.training.parallel import Group
     from wsoltrain.training.recipe import Recipe
 
+VALIDATION_THRESHOLDS, TEST_THRESHOLDS = 250, 1000
+"""Of the evaluations of boxes after each epoch, as many as the authors of the realistic protocol take."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -49,8 +52,8 @@ class Settings:
         Steps between checkpoints; one more is written after each epoch.
     device : str
         torch device.
-    thresholds : int
-        Of the evaluations of boxes after each epoch.
+    thresholds : (int, int)
+        Of the evaluations of boxes after each epoch, on validation and on test.
     outcomes : bool
         Keep the boxes of all validation maps at all thresholds, a file an epoch in ``outcomes``.
     """
@@ -67,7 +70,7 @@ class Settings:
     workers: int = 2
     save_every: int = 200
     device: str = "cpu"
-    thresholds: int = 200
+    thresholds: tuple[int, int] = field(default_factory=lambda: (VALIDATION_THRESHOLDS, TEST_THRESHOLDS))
     outcomes: bool = False
 
     @property
