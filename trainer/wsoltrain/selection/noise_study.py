@@ -179,7 +179,8 @@ def _epochs(
             cache[split] = _scored(kept, disturbed)
         found = cache[split]
         rows = [number for number, boxes in enumerate(found[0]) if len(boxes)]
-        curves = kept.curves(found, thresholds=len(run.test["gt"]["iou"]))
+        judged = next((entry for entry in run.validation.values() if isinstance(entry, dict)), run.test["gt"])
+        curves = kept.curves(found, thresholds=len(judged["iou"]))
         entries = {_name(level): figures_of_curves(curve[rows]) for level, curve in zip(levels, curves, strict=True)}
         yield Run(run.run, run.epoch, entries, {"gt": run.test["gt"]})
 
