@@ -41,7 +41,8 @@ def settings(
     store: TinyStore, out: Path, *, maps: str | None = "cls_maps", boxes: str | None = "proposals", **more: Any
 ) -> Settings:
     labelling = Labelling(store.url, "tiny", "train", maps=maps, boxes=boxes if maps else None)
-    return Settings(labelling, root=store.root, out=out, **{"workers": 0, "save_every": 1, "thresholds": (50, 50), **more})
+    given = {"workers": 0, "save_every": 1, "thresholds": (50, 50), **more}
+    return Settings(labelling, root=store.root, out=out, **given)
 
 
 def recipe(**more: Any) -> Recipe:

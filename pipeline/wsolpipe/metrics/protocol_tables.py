@@ -180,7 +180,7 @@ def _cell(run: Run, annotator: str, threshold: str, metric: Metric, rule: Rule) 
         if "otsu" in run.test:
             otsu = run.test["otsu"]
             return {**_figures(otsu, otsu, metric, rule), "tau": "otsu"}
-        without = {**dict.fromkeys(_figures(truth, truth, metric, rule)), "tau": None, "taus": {}}
+        without: dict[str, Any] = {**dict.fromkeys(_figures(truth, truth, metric, rule)), "tau": None, "taus": {}}
         return {**without, "PxAP": truth["PxAP"]} if "PxAP" in truth else without
     chosen_by = truth if threshold == "TT" else entry_of(run.validation, annotator, run, "validation")
     return _figures(truth, chosen_by, metric, rule)
