@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.evaluate.tau import Threshold
+from wsolpipe.evaluate.tau import OTSU, Threshold
 from wsolpipe.metrics.protocol_tables import wilson
 from wsoltrain.selection.paper_tables import FIGURES
 
@@ -84,3 +84,25 @@ def find_figure(scored: Mapping[str, Any], figure: str) -> Found:
         low, high = wilson(number / 100 * scored["rows"], scored["rows"])
         return Found(number, low, high, threshold=threshold)
     return Found(number, threshold=threshold)
+
+
+def figure_of_cell(line: Mapping[str, Any], figure: str) -> Found:
+    """Return the figure of a line of the protocol's table; an interval where it has one."""
+    value = line.get("iou" if figure == "IoU" else figure)
+    if value is None:
+        return Found(note=f"{line['annotator']} has no {figure}: it gives no threshold")
+    threshold = _threshold_of(line, figure)
+    if figure == "MaxBoxAcc":
+        return Found(value, line["low"], line["high"], threshold=threshold)
+    return Found(100 * value if figure == "IoU" else value, threshold=threshold)
+
+
+def _threshold_of(line: Mapping[str, Any], figure: str) -> Threshold:
+    """Threshold of a figure of the protocol's table; an oracle too where the test split chose the run."""
+    if figure not in AT_THRESHOLD:
+        return Threshold()
+    if line["tau"] == "otsu":
+        return replace(OTSU, oracle=line["oracle"])
+    tau = line.get("taus", {}).get(figure.removeprefix("IoU-"), None if figure == "MaxBoxAccV2" else line["tau"])
+    chosen = "ground truth of test" if "TT" in line["threshold"] else f"{line['annotator']} of val"
+    return Threshold(tau, f"{chosen}, run by {'test' if line['model'] == 'BT' else 'val'}", oracle=line["oracle"])

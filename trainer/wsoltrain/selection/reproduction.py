@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.evaluate.mask_scores import compare_masks
 from wsolpipe.evaluate.results import StoreResults
-from wsolpipe.evaluate.tau import OTSU, Threshold
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import known_datasets, load_dataset
 from wsolpipe.metrics.protocol import read_runs
 from wsolpipe.metrics.protocol_tables import full_table
 from wsoltrain.selection.drawn import describe_range, draw
-from wsoltrain.selection.found import AT_THRESHOLD, Found, find_figure
+from wsoltrain.selection.found import Found, figure_of_cell, find_figure
 from wsoltrain.selection.paper_tables import CLS_AT_TRUTH, facts_of
 from wsoltrain.selection.scoring import call_pipeline, score_stage
 from wsoltrain.selection.trainings import Training, run_trainings
@@ -334,7 +333,7 @@ class Reproduction:
         wanted = cell.annotator if cell.annotator == CLS_AT_TRUTH else cell.annotator.lower()
         for line in full_table(read_runs(folder)):
             if (line["annotator"], line["model"], line["threshold"]) == (wanted, *(cell.select or ())):
-                return _of_line(line, cell.figure)
+                return figure_of_cell(line, cell.figure)
         return Found(note=f"runs of {folder} hold no {wanted}, {'-'.join(cell.select or ())}")
 
     def _labels(self, cell: Cell) -> Found:
@@ -353,28 +352,6 @@ class Reproduction:
         recipe = load_recipe(cell.complexity, dataset=cell.dataset, changes=cell.changes())
         classes = {"cub": 200, "ilsvrc": 1000}.get(cell.dataset, 8)
         return find_figure(self.trains.measure(recipe, classes, self.request.device), cell.figure)
-
-
-def _of_line(line: Mapping[str, Any], figure: str) -> Found:
-    """Figure of a line of the protocol's table; an interval where it has one."""
-    value = line.get("iou" if figure == "IoU" else figure)
-    if value is None:
-        return Found(note=f"{line['annotator']} has no {figure}: it gives no threshold")
-    threshold = _threshold_of(line, figure)
-    if figure == "MaxBoxAcc":
-        return Found(value, line["low"], line["high"], threshold=threshold)
-    return Found(100 * value if figure == "IoU" else value, threshold=threshold)
-
-
-def _threshold_of(line: Mapping[str, Any], figure: str) -> Threshold:
-    """Threshold of a figure of the protocol's table; an oracle too where the test split chose the run."""
-    if figure not in AT_THRESHOLD:
-        return Threshold()
-    if line["tau"] == "otsu":
-        return replace(OTSU, oracle=line["oracle"])
-    tau = line.get("taus", {}).get(figure.removeprefix("IoU-"), None if figure == "MaxBoxAccV2" else line["tau"])
-    chosen = "ground truth of test" if "TT" in line["threshold"] else f"{line['annotator']} of val"
-    return Threshold(tau, f"{chosen}, run by {'test' if line['model'] == 'BT' else 'val'}", oracle=line["oracle"])
 
 
 def _stages_of(by: Sequence[str]) -> list[str]:
