@@ -233,7 +233,9 @@ def test_two_splits_have_indexes_and_keys_of_their_own(bench):
             target = bench.folder / "both" / split / f"class{row % 3}" / f"image{row + number}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(source.read_bytes())
-    bench.yaml.write_text("name: toy\nlayout: folder\nroot: both\nsplit: {train: train, val: val}\n")
+    bench.yaml.write_text(
+        "name: toy\naccept: [shared_images]\nlayout: folder\nroot: both\nsplit: {train: train, val: val}\n"
+    )
     outcome = bench.go()
     assert outcome.code == 0
     assert [(item.stage, item.split) for item in outcome.lines if item.stage == "frame"] == [

@@ -32,7 +32,7 @@ def test_images_without_a_label_are_said_at_once(bench):
     for folder in bench.images.glob("class*/"):
         folder.rmdir()
     bench.go(stage="index")
-    assert any("no image of split train of toy has a label" in text for text in warnings(bench))
+    assert any("no image of split train has a label" in text for text in warnings(bench))
     bench.go(stage="index")
     assert warnings(bench) == []
 
@@ -51,7 +51,7 @@ def test_boxes_of_metadata_are_read_by_their_format_and_clipped_ones_counted(ben
     index = bench.session().index_of("train")
     first = index.annotations().to_pylist()[0]
     assert (first["x0"], first["y0"], first["x1"], first["y1"]) == wanted
-    assert any("1 boxes of split train of toy reach over an edge" in text for text in warnings(bench))
+    assert any("1 boxes of split train reach over an edge" in text for text in warnings(bench))
 
 
 def test_a_path_with_a_nul_is_a_bad_line_of_the_table(bench):

@@ -39,7 +39,7 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
     [
         (
             "name: a\nlayout: metadata\nmask: m",
-            r"a.yaml: unknown key 'mask'; did you mean 'masks'\? Valid: box_format, cit",
+            r"a.yaml: unknown key 'mask'; did you mean 'masks'\? Valid: accept, box_format",
         ),
         ("name: a\nlayout: meta", r"layout: unknown layout 'meta'; did you mean 'metadata'\?"),
         ("layout: folder", "missing key 'name'"),

@@ -71,7 +71,11 @@ def removed(bench, rule=NOW):
 
 def test_a_store_is_listed_with_sizes_users_and_what_is_replaced(two, capsys):
     bench, first, second = two
-    files = {path for path in (bench.store / "toy").rglob("*") if path.is_file() and "last-run" not in path.name}
+    files = {
+        path
+        for path in (bench.store / "toy").rglob("*")
+        if path.is_file() and not path.name.startswith(("last-run", "check-"))
+    }
     lines = call(ls_command, f"store={bench.store}", as_json=True, capsys=capsys)["results"]
     assert sum(line["bytes"] for line in lines) == sum(path.stat().st_size for path in files)
     assert sum(line["files"] for line in lines) == len(files)

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "Run stages, and whatever they need that is missing.",
     "plan": "Say what would run and why.",
     "stages": "List the stages and what their parameters mean.",
+    "check": "Look for faults of a data set that would spoil training.",
     "status": "Show the progress of every stage of a store, from any shell.",
     "verify": "Read a store again and compare it with its records.",
     "repair": "Remove or set aside what is damaged, so that run makes it again.",

@@ -16,7 +16,6 @@ from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.indexing import GAPS, IndexWork, is_damaged
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.listing import describe_ignored
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:
@@ -209,6 +208,7 @@ def _write(session: Session, split: str, listed: Listed, *, asked: bool) -> Inde
         "ignored": listing.ignored, "objectless": list(listing.objectless), "selection": session.config.selection(),
         "params": listed.made_of["params"], "previous": before.key if before and before.key != work.key else None,
     }  # fmt: skip
+    notes |= {"notes": listing.notes} if listing.notes else {}
     backend.create(f"{work.folder}/listing.parquet", write_listing(listed.rows))
     backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(annotation_table(listed.annotations)))
     backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
@@ -246,22 +246,6 @@ def _refuse_another(session: Session, before: list[str], listing: Listing) -> No
             f"{listing.rows[0].image_id}"
         )
         raise ConfigError(msg, hint="give one of them another name: in its YAML, or use another store=")
-
-
-def index_warnings(index: Index) -> list[str]:
-    """Warnings about a new index, one line each."""
-    made, where = index.manifest, f"split {index.split} of {index.dataset}"
-    lines = []
-    if made.clipped_boxes:
-        lines.append(f"{made.clipped_boxes} boxes of {where} reach over an edge of their image and were clipped to it")
-    if made.ignored:
-        lines.append(f"{where} also has files that are not taken for images: {describe_ignored(made.ignored)}")
-    if not made.label_counts:
-        lines.append(
-            f"no image of {where} has a label: stages that need one quarantine every row "
-            "(layout folder takes labels from one sub-folder per class)"
-        )
-    return lines
 
 
 def _found_again(session: Session, index: Index) -> bool:

@@ -19,10 +19,10 @@ from wsolpipe.contract.errors import AccessError, StoreError, TornShardError, Ws
 from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.layout import file_of, lease_name
 from wsolpipe.engine.clock import now
+from wsolpipe.engine.data_check import check_before_stages
 from wsolpipe.engine.graph import Graph, Node, resolve
 from wsolpipe.engine.indexing import IndexWork
 from wsolpipe.engine.leases import Leases
-from wsolpipe.engine.listed import index_warnings
 from wsolpipe.engine.maker import Abandoned, Maker, failure_name
 from wsolpipe.engine.plan import State, Units, examine
 from wsolpipe.engine.session import name_keys
@@ -81,6 +81,8 @@ class Worker:
         """Work until everything asked for is made, has failed for good, `stop` is set or time is up."""
         for split, key in self.session.config.index.items():
             self._finish_index(IndexWork(self.session, split, key))
+        if not self._must_end():
+            check_before_stages(self.session, self.emit)
         while not self._must_end():
             made, waiting = self._round(resolve(self.session, fetch=True))
             if made:
@@ -146,8 +148,7 @@ class Worker:
             made = [self._scan(work, shard) for shard in work.pending() if not self.stop.is_set()]
             if not work.pending():
                 with contextlib.suppress(TornShardError):  # damaged scans are pending again
-                    for text in index_warnings(work.assemble()):
-                        self.emit({"event": "warning", "text": text})
+                    work.assemble()
             elif not any(made):
                 self.stop.wait(POLL_SECONDS)
 

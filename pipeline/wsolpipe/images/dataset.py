@@ -16,7 +16,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import check_name
 from wsolpipe.contract.nearest import guess_path, nearest, unknown
 from wsolpipe.contract.validation import explain_one
-from wsolpipe.images.layouts import LAYOUTS
+from wsolpipe.images.layouts import LAYOUTS, OWN_KEYS
 from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ class DatasetConfig(BaseModel):
     train_boxes: bool = Field(
         default=False, description="Layout ilsvrc: read the half million annotations of the train split too"
     )
+    accept: list[str] = Field(
+        default_factory=list,
+        description="Findings of wsolpipe check that are right and stop no run, such as shared_images",
+    )
     stages: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Defaults of parameters, stage: {parameter: value}; files are looked for beside the YAML",
@@ -119,6 +123,15 @@ class DatasetConfig(BaseModel):
             msg = f"data set {self.name}: {unknown('split', split, self.splits)}"
             raise ConfigError(msg)
         return None if isinstance(self.split, str) else self.split[split]
+
+    def unused_keys(self) -> list[str]:
+        """Keys with a value of their own that the layout does not read."""
+        given = [
+            name
+            for name in OWN_KEYS
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True)
+        ]
+        return [name for name in given if name not in LAYOUTS[self.layout].keys]
 
     def image_root(self) -> Path:
         """Folder that row paths are relative to.

@@ -101,6 +101,8 @@ class Listing:
         Labels of classes whose images hold no object.
     ignored : dict of str to int
         Suffix -> files skipped because their name is not that of an image.
+    notes : list of str
+        Remarks for people on what was left out, one line each.
     """
 
     rows: list[ListedRow]
@@ -109,6 +111,7 @@ class Listing:
     class_names: dict[int, str] = field(default_factory=dict)
     objectless: tuple[int, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class Problems:

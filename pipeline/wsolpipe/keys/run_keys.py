@@ -22,6 +22,24 @@ SPLIT_NAMES = kinds.filled(kinds.list_of(kinds.name("name of a split", source="s
 STORE_PLACE = kinds.filled(kinds.file(kinds.STORE))
 CLUSTER = kinds.text("name or tcp://HOST:PORT", offers=("tcp://", "tls://"), source="cluster")
 
+#: What the check of a data set finds, by the name that ``accept=`` takes.
+FINDINGS = {
+    "shared_images": "splits share images",
+    "untrained_classes": "a class has images, but none in the training split",
+    "alike_classes": "names of classes differ only in case or white space",
+    "folder_classes": "the classes have the names of splits or of folders of images",
+    "empty_classes": "a class has no image",
+    "missing_labels": "images have no label",
+    "relative_boxes": "boxes lie between 0 and 1",
+    "tiny_boxes": "boxes have a side under 2 pixels",
+    "clipped_boxes": "boxes reach over an edge of their image",
+    "repeated_boxes": "an image has the same box twice",
+    "repeated_images": "images of a split have the same bytes",
+    "quarantined": "image files are missing or broken",
+    "passed_over": "files are not taken for images, or lines not for rows",
+    "unused_keys": "keys of the description are not read by its layout",
+}
+
 
 def store_of(given: str | None) -> str:
     """Store that is named, else that of the environment, else the default one."""
@@ -61,6 +79,12 @@ class RunConfig:
         "quarantined rows that a stage may have: up to 1 a share of its rows (at least 20), above 1 a number",
         0.05,
         least=0,
+    )
+    accept: tuple[str, ...] = key(
+        "findings of the check of the data set that stop no run, because all is as it should be",
+        (),
+        kind=kinds.list_of(kinds.choice("all", *FINDINGS)),
+        otherwise="none",
     )
     force: bool = key("make again what is already done", False)
     seed: int = key("seed of random draws that stages leave to the run", 0, least=0)

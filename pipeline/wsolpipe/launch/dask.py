@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from wsolpipe.contract.errors import ClusterError, TornShardError, WsolError
+from wsolpipe.engine.data_check import check_before_stages
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.indexing import IndexWork
 from wsolpipe.engine.plan import examine
@@ -105,7 +106,7 @@ class Dispatch:
         """Submit every unit that is ready and not running; return how many."""
         now = time.monotonic()
         self.resting = {unit: until for unit, until in self.resting.items() if until > now}
-        ready = [unit for unit in ready_units(self.session, self.seen) if self._wanted(unit)]
+        ready = [unit for unit in ready_units(self.session, self.seen, self.emit) if self._wanted(unit)]
         for unit in ready:
             future = self.client.submit(run_task, self.order, unit, pure=False, key=_task_name(unit))
             self.flying[unit] = future
@@ -171,7 +172,7 @@ class Dispatch:
             self.watch(self.workers)
 
 
-def ready_units(session: Session, seen: dict[str, Units]) -> list[Unit]:
+def ready_units(session: Session, seen: dict[str, Units], emit: Emit) -> list[Unit]:
     """Units whose inputs are complete: scans first, then the pending units of every stage.
 
     `seen` keeps the units by folder, so that the next call reads only what is new.
@@ -188,6 +189,7 @@ def ready_units(session: Session, seen: dict[str, Units]) -> list[Unit]:
                 scans += [("index", split, shard) for shard in work.pending()]
     if scans:
         return scans
+    check_before_stages(session, emit)
     known: dict[tuple[str, str | None], Units] = {}
     ready: list[Unit] = []
     for node in resolve(session, fetch=True).nodes:

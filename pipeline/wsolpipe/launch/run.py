@@ -14,6 +14,7 @@ from wsolpipe.contract.backends.opening import check_place
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.clusters import find_cluster
+from wsolpipe.engine.data_check import check_before_stages
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.listed import list_index
@@ -96,6 +97,7 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
 
     with stop_on_signals(stop):
         graph_session = _settle_indexes(session, emit)
+        check_before_stages(graph_session, emit)
         if config.force:
             _force(graph_session)
         retry_found(graph_session, resolve(graph_session))

@@ -98,12 +98,22 @@ def read_coco(path: Path, *, results_beside: str | None = None) -> CocoFile:
             msg = f"{path}: images[{place}]: id {image.number} is given twice"
             raise DataError(msg)
         images[image.number] = image
+    return CocoFile(images, _boxes(content.get("annotations") or (), images, path), _categories(content, path))
+
+
+def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
+    """Names of the categories by id."""
+    names: dict[int, str] = {}
     try:
-        categories = {int(item["id"]): str(item["name"]) for item in content.get("categories") or ()}
+        pairs = [(int(item["id"]), str(item["name"])) for item in content.get("categories") or ()]
     except (KeyError, TypeError, ValueError) as error:
         msg = f"{path}: a category has no id and name"
         raise DataError(msg) from error
-    return CocoFile(images, _boxes(content.get("annotations") or (), images, path), categories)
+    for number, name in pairs:
+        if names.setdefault(number, name) != name:
+            msg = f"{path}: the categories {names[number]} and {name} have one id, {number}"
+            raise DataError(msg, hint="give each category an id of its own")
+    return names
 
 
 def _own_id(item: dict[str, Any]) -> str:

@@ -22,6 +22,9 @@ IMAGE_ENDINGS = (
 )  # fmt: skip
 _UP = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 
+#: What may be wrong where a box ends before it begins, or lies outside its image.
+XYWH = ": where the last two numbers are width and height, box_format: xywh in the data set's YAML says so"
+
 #: (name, size in bytes, mtime in ns) of a file or folder; size −1 for a missing one, 0 for folders.
 Stamp = tuple[str, int, int]
 
@@ -100,7 +103,7 @@ def box_fault(x0: float, y0: float, x1: float, y1: float) -> str | None:
     if not (isfinite(x0) and isfinite(y0) and isfinite(x1) and isfinite(y1)):
         return f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is not finite"
     if x1 < x0 or y1 < y0:
-        return f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) ends before it begins"
+        return f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) ends before it begins{XYWH}"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol, cast
@@ -12,14 +13,14 @@ from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.images.layouts import LAYOUTS
-from wsolpipe.images.listing import Listing, Problems, describe_ignored
+from wsolpipe.images.listing import Problems, describe_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsolpipe.images.dataset import DatasetConfig
     from wsolpipe.images.importers.lines import Stamp
-    from wsolpipe.images.listing import ListedRow
+    from wsolpipe.images.listing import ListedRow, Listing
 
 
 class Importer(Protocol):
@@ -66,14 +67,7 @@ def list_split(config: DatasetConfig, split: str) -> Listing:
         others = f", only {describe_ignored(listing.ignored)}" if listing.ignored else ""
         msg = f"data set {config.name}, split {split}: no image in {config.image_root()}{others}"
         raise DataError(msg, hint="look at root, split and files in the YAML")
-    return Listing(
-        rows=rows,
-        annotations=listing.annotations,
-        classes=listing.classes,
-        class_names=listing.class_names,
-        objectless=objectless_labels(config, listing),
-        ignored=listing.ignored,
-    )
+    return replace(listing, rows=rows, objectless=objectless_labels(config, listing))
 
 
 def source_stamp(config: DatasetConfig, split: str) -> str:
@@ -87,7 +81,7 @@ def source_stamp(config: DatasetConfig, split: str) -> str:
     ConfigError
         If the root or a named file is not there.
     """
-    described = config.model_dump(mode="json", exclude={"stages", "licence", "title", "citation", "root"})
+    described = config.model_dump(mode="json", exclude={"stages", "licence", "title", "citation", "root", "accept"})
     return digest([described, split, sorted(importer(config.layout).sources(config, split))])
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +74,14 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     count, names = read_classes(config, None, problems)
     by_name = {name: label for label, name in names.items()}
     wanted = config.split_folder(split) or split
+    path = table_path(config, split)
+    others: Counter[str] = Counter()
     images: dict[str, _Image] = {}
     annotations: list[Annotation] = []
     mask_root: Path | None = None
-    for where, line in read_table(config, table_path(config, split)):
+    for where, line in read_table(config, path):
         if line.get("split", wanted) not in (wanted, split):
+            others[line["split"]] += 1
             continue
         if fault := path_fault(line["path"]):
             problems.add(where, fault)
@@ -103,7 +107,10 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
             annotations.append(item)
     rows = [image.row(image_id) for image_id, image in images.items()]
     annotations += mask_annotations(config, rows, problems) if not any(a.kind == "mask" for a in annotations) else []
-    return Listing(rows=rows, annotations=annotations, classes=count, class_names=names)
+    known = {*config.splits, *(config.split_folder(other) for other in config.splits)}
+    notes = [f"{path.name}: {lines:,} lines are of split {name!r}, which the data set's YAML does not name"
+             for name, lines in others.items() if name not in known]  # fmt: skip
+    return Listing(rows=rows, annotations=annotations, classes=count, class_names=names, notes=notes)
 
 
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
@@ -146,6 +153,15 @@ def read_table(config: DatasetConfig, path: Path) -> Iterator[tuple[str, dict[st
     lines = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     header = next(lines)[1]
     chosen = _choose_columns(config, path, header)
+    if (
+        len(config.splits) > 1
+        and "split" not in dict(chosen)
+        and path == config.locate("metadata", str(config.metadata))
+    ):
+        msg = f"{path} has no column 'split', and {config.source} names {len(config.splits)} splits: all would be alike"
+        raise ConfigError(
+            msg, hint="columns: {split: NAME} names the column of splits, or metadata: a folder of a table each"
+        )
     for where, cells in lines:
         line = {name: cells[place] for name, place in chosen if place < len(cells) and cells[place] != ""}
         line.setdefault("path", "")
@@ -153,8 +169,10 @@ def read_table(config: DatasetConfig, path: Path) -> Iterator[tuple[str, dict[st
 
 
 def _csv(path: Path) -> Iterator[tuple[str, list[str]]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = file.readline()
+        delimiter = max(",;\t", key=header.count)  # spreadsheets of some languages separate by semicolons
+        file.seek(0)
         reader = csv.reader(file, delimiter=delimiter)
         yield "", [cell.strip() for cell in next(reader, [])]
         for cells in reader:
