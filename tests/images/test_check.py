@@ -148,7 +148,7 @@ WARNINGS = {
     ),
     "images of no split": (
         lambda home: home.table(lines_of(home)[:3] + lines_of(home)[6:9]), "passed_over",
-        "6 images below", 
+        "6 images below",
     ),
     "an image twice": (
         lambda home: shutil.copy(home.folder / "photos/val/mug/0.png", home.folder / "photos/val/mug/9.png"),
