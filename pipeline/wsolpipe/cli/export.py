@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
-from wsolpipe.share.formats.known import FORMATS, find_format
+from wsolpipe.share.formats.base import FORMATS
 
 if TYPE_CHECKING:
+    from wsolpipe.contract.reader import StageView
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.share.exporting import Chosen
     from wsolpipe.share.formats.base import Format, Subject
 
 KEYS = (
-    Key("format", kinds.choice(*FORMATS), "what reads the files; png and npy are of maps and masks", "localization"),
-    Key("out", kinds.file("folder"), "folder to write; files go to <out>/<split>/"),
+    Key(
+        "format", kinds.choice(*FORMATS.names()),
+        "what reads the files; png and npy are of maps and masks", "localization",
+    ),
+    Key("out", kinds.file("folder"), "folder to write, which appears whole; an earlier export there is replaced"),
     Key(
         "key",
         kinds.text("beginning of a key"),
@@ -36,7 +43,12 @@ KEYS = (
         kinds.file("truth, STAGE, STAGE:KEY, localization.txt", offers=("truth",)),
         "what boxes are compared with to find the rows to write",
     ),
-    Key("top", kinds.integer(1), "boxes of a row, best first", otherwise="all; 1 with format=localization"),
+    Key(
+        "top", kinds.integer(1), "boxes of a row, best first",
+        otherwise="all; 1 where readers train on every box (localization, yolo, voc, coco), unless people drew them",
+    ),
+    Key("min_score", kinds.number(), "boxes of a lower score are left out", otherwise="none"),
+    Key("nms", kinds.number(0, 1), "overlap (IoU) above which the second of two boxes is left out", otherwise="none"),
     Key("map", kinds.integer(0), "which map of a stage of maps", 0),
     Key(
         "images",
@@ -44,7 +56,7 @@ KEYS = (
         "image files beside the labels: none, hard links (copies across disks), or copies",
         otherwise="link for formats whose readers want them, else none",
     ),
-)
+)  # fmt: skip
 
 
 @make_command("export", keys=KEYS, listed=("stage", "dataset", "store", "split", "root"))
@@ -69,7 +81,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if session.registry[config.stage[0]].kind == "artifact":
         msg = f"stage {config.stage[0]} is an artifact of the whole data set: it has no labels to export"
         raise ConfigError(msg, hint="export boxes of val_boxes, proposals or regions, or maps of cams")
-    chosen = find_format(given["format"])
+    chosen = FORMATS.find(given["format"])()
     results = SessionResults(session)
     views = [results.view(config.stage[0], split, given["key"]) for split in config.split or session.dataset.splits]
     for view in views:
@@ -78,42 +90,56 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
             kinds_held = " and ".join(sorted(chosen.holds))
             msg = f"format={given['format']} is of {kinds_held}, and {view.stage} holds {kind_of_stage(view)}"
             raise ConfigError(msg, hint=f"choose {fitting}: wsolpipe export --help")
-    written = [path for view in views for path in _export(results, view, chosen, given)]
+    out = Path(given["out"]).expanduser()
+    written = _export(results, views, chosen, given, out)
     if as_json:
-        print_json({"files": [str(path) for path in written]})
+        print_json({"files": [str(out / path) for path in written]})
     else:
-        print("\n".join(map(str, written)))
+        print("\n".join(str(out / path) for path in written))
     return 0
 
 
-def _export(results: SessionResults, view: Any, chosen: Format, given: dict[str, Any]) -> list[Path]:
-    """Write one split; return the files to name."""
+def _export(
+    results: SessionResults, views: list[StageView], chosen: Format, given: dict[str, Any], out: Path
+) -> list[Path]:
+    """Write all splits; return the files to name, relative to `out`."""
     from wsolpipe.contract.errors import ConfigError, WsolError
     from wsolpipe.evaluate.rows import rows_of_index
     from wsolpipe.evaluate.truth import find_truth
-    from wsolpipe.share.exporting import Chosen, labelled
+    from wsolpipe.share.exporting import Chosen, labelled, note_of, whole_folder
     from wsolpipe.share.sent_rows import sent_rows
 
-    rows = rows_of_index(results.index_of(view))
-    truth = find_truth(results, rows, given["against"]) if given["against"] else None
-    top = given["top"] or (1 if given["format"] == "localization" else None)
-    what = Chosen(sent_rows(given["rows"], view, truth), top, given["map"])
-    folder = Path(given["out"]).expanduser() / view.split
+    drawn = any("drawn" in view.manifest.arrays for view in views)
+    what = Chosen(np.zeros(0, np.bool_), given["top"], given["map"], given["min_score"], given["nms"])
+    first = given["top"] or (1 if chosen.trained and not drawn else None)
+    about = {"dataset": views[0].dataset, "stage": views[0].stage, "format": given["format"]}
+    about |= {"keys": {view.split: view.key for view in views}}
+    subjects, written = [], []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        images = labelled(view, rows, what)
-        written = chosen.write(images, _subject(results, view, chosen, given), folder)
-        if given["format"] == "localization":
-            written += _write_ious(view, rows, what, folder)
+        with whole_folder(out, {**note_of(what, **about), "top": first}) as folder:
+            for view in views:
+                rows = rows_of_index(results.index_of(view))
+                truth = find_truth(results, rows, given["against"]) if given["against"] else None
+                here = replace(what, rows=sent_rows(given["rows"], view, truth))
+                subjects.append(_subject(results, view, chosen, given, first))
+                place = folder if chosen.one_tree else folder / view.split
+                place.mkdir(exist_ok=True)
+                written += chosen.write(labelled(view, rows, here), subjects[-1], place)
+                if given["format"] == "localization":
+                    written += _write_ious(view, rows, here, place)
+            written = [*chosen.finish(subjects, folder), *written]
+            written = [path.relative_to(folder) for path in written]
     except OSError as error:
         if isinstance(error, WsolError):
             raise
-        msg = f"cannot write to {folder}: {error.strerror}"
+        msg = f"cannot write to {out}: {error.strerror}"
         raise ConfigError(msg, hint="choose another place with out=FOLDER") from error
     return written
 
 
-def _subject(results: SessionResults, view: Any, chosen: Format, given: dict[str, Any]) -> Subject:
+def _subject(
+    results: SessionResults, view: StageView, chosen: Format, given: dict[str, Any], top: int | None
+) -> Subject:
     """What the files are about; with images, their folder must be there."""
     from wsolpipe.share.formats.base import Subject
 
@@ -122,11 +148,11 @@ def _subject(results: SessionResults, view: Any, chosen: Format, given: dict[str
     names = {int(label): name for label, name in index.manifest.class_names.items()}
     return Subject(
         view.dataset, view.split, view.stage, view.key, names, None if images == "none" else session.root, images,
-        session.dataset.licence, session.dataset.title,
+        session.dataset.licence, session.dataset.title, top,
     )  # fmt: skip
 
 
-def _write_ious(view: Any, rows: Any, chosen: Chosen, folder: Path) -> list[Path]:
+def _write_ious(view: StageView, rows: Any, chosen: Chosen, folder: Path) -> list[Path]:
     """``localization_iou.txt`` as released, one line, and the IoU of each row; where rows have ground truth."""
     from wsolpipe.evaluate.truth import truth_of_index
     from wsolpipe.evaluate.val_boxes import first_box_ious

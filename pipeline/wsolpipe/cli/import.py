@@ -14,15 +14,19 @@ from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
 from wsolpipe.keys.run_keys import SPLIT, STAGE
-from wsolpipe.share.formats.known import FORMATS, WRITTEN_ONLY, find_format
+from wsolpipe.share.formats.base import FORMATS, WRITTEN_ONLY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wsolpipe.contract.reader import StageView
     from wsolpipe.engine.session import Session
     from wsolpipe.keys.run_keys import RunConfig
-    from wsolpipe.share.taking_in import Taken
+    from wsolpipe.share.formats.base import Format, Found
+    from wsolpipe.share.taking_in import Reference, Taken
 
 KEYS = (
-    Key("format", kinds.choice(*(name for name in FORMATS if name not in WRITTEN_ONLY)), "format of the boxes"),
+    Key("format", kinds.choice(*(name for name in FORMATS.names() if name not in WRITTEN_ONLY)), "format of the boxes"),
     Key("in", kinds.file("file or folder"), "what another tool, or wsolpipe export, wrote"),
     Key(
         "over",
@@ -30,8 +34,13 @@ KEYS = (
         "stage whose first box stands for each row that the file does not list",
         otherwise="such rows have no box",
     ),
+    Key(
+        "drawn", kinds.choice("changed", "listed"),
+        "rows that somebody drew: those whose boxes are no longer as export wrote them, or all that the file lists",
+        "changed",
+    ),
     Key("out", kinds.file(), "file to keep the boxes in, as human_boxes.file= takes it"),
-)
+)  # fmt: skip
 STORED = replace(
     STAGE, meaning="stage to make: human_boxes, or one of your own of the same class", otherwise="human_boxes"
 )
@@ -64,7 +73,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     if not source.exists():
         msg = f"{source} does not exist"
         raise ConfigError(msg, hint="in= names what another tool exported")
-    taken = _take_in(session, find_format(given["format"]).read(source), f"{given['format']} {source}", given["over"])
+    taken = _take_in(session, _reader(given["format"]).read(source, config.split[0]), source, given)
     with tempfile.TemporaryDirectory(prefix="wsolpipe-") as scratch:
         path = Path(given["out"]).expanduser() if given["out"] else Path(scratch) / "boxes.jsonl"
         try:
@@ -138,11 +147,22 @@ def _with_index(session: Session, config: RunConfig) -> RunConfig:
     return config
 
 
-def _take_in(session: Session, found: Any, subject: str, over: str | None) -> Taken:
+def _reader(name: str) -> Format:
+    from wsolpipe.contract.errors import ConfigError
+
+    found = FORMATS.find(name)
+    if not found.reads():
+        msg = f"format={name} is written and not read"
+        raise ConfigError(msg, hint="wsolpipe import --help lists the formats that are")
+    return found()
+
+
+def _take_in(session: Session, found: Iterable[Found], source: Path, given: dict[str, Any]) -> Taken:
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.evaluate.rows import check_rows, rows_of_index
     from wsolpipe.share.taking_in import take_in
 
+    subject, over = f"{given['format']} {source}", given["over"]
     split = session.config.split[0]
     index = session.index_of(split)
     assert index is not None
@@ -151,7 +171,23 @@ def _take_in(session: Session, found: Any, subject: str, over: str | None) -> Ta
         stage, _, key = over.partition(":")
         view = SessionResults(session).view(stage, split, key or None)
         check_rows(view, rows)
-    return take_in(found, rows, subject=subject, over=view)
+    listed = given["drawn"] == "listed"
+    reference = None if listed else _reference(session, source, view)
+    return take_in(found, rows, subject=subject, over=view, reference=reference, listed=listed)
+
+
+def _reference(session: Session, source: Path, over: StageView | None) -> Reference | None:
+    """The labels that the file was exported from, by the note beside it, else those that stand for other rows."""
+    from wsolpipe.contract.errors import NotFoundError
+    from wsolpipe.share.exporting import read_note
+    from wsolpipe.share.taking_in import Reference
+
+    note, split = read_note(source), session.config.split[0]
+    try:
+        view = session.store[note["dataset"]][split].stage(note["stage"], note["keys"][split])
+        return Reference(view, note["top"], note["min_score"], note["nms"])
+    except (KeyError, TypeError, NotFoundError):
+        return None if over is None else Reference(over, 1, certain=False)
 
 
 def _show(told: dict[str, Any]) -> None:

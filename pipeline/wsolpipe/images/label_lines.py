@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import DataError
-from wsolpipe.images.importers.lines import box_fault
+from wsolpipe.images.importers.lines import parse_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+
+IGNORED = 255
+"""Value of the pixels of a mask that count neither as object nor as background."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class LabelledImage:
         Best first.
     drawn : bool
         False for boxes of a stage that nobody looked at, kept beside drawn ones.
-    mask : bool array [height, width] or None
-        Foreground, of a stage of masks.
+    mask : uint8 array [height, width] or None
+        Of a stage of masks: 0 background, 1 object, `IGNORED`.
     map : float32 array [h, w] or None
         Score map at the model's own resolution, of a stage of maps.
     """
@@ -76,8 +80,66 @@ class LabelledImage:
     labels: tuple[int, ...] = ()
     boxes: tuple[LabelBox, ...] = ()
     drawn: bool = True
-    mask: NDArray[np.bool_] | None = None
+    mask: NDArray[np.uint8] | None = None
     map: NDArray[np.float32] | None = field(default=None)
+
+
+def read_box(
+    edges: Iterable[Any],
+    name: Any = "",
+    *,
+    label: Any = None,
+    score: Any = None,
+    source: Any = None,
+    sized: bool = False,
+) -> LabelBox:
+    """A box from what a file holds; empty texts are no value.
+
+    Parameters
+    ----------
+    edges : iterable
+        x0, y0, x1, y1; with `sized` x0, y0, width, height.
+
+    Raises
+    ------
+    ValueError
+        If the edges are no box, or another value is not of its kind.
+    """
+    found = parse_box([str(edge) for edge in edges], sized=sized)
+    if isinstance(found, str):
+        raise ValueError(found)  # noqa: TRY004 - the values are of the right type
+    value = None if score in (None, "") else float(score)
+    if value is not None and not math.isfinite(value):
+        msg = f"score {value} is not finite"
+        raise ValueError(msg)
+    numbers = [None if number in (None, "") else int(number) for number in (label, source)]
+    return LabelBox(found, str(name or ""), numbers[0], value, numbers[1])
+
+
+@contextmanager
+def entry_of(where: str, shape: str) -> Iterator[None]:
+    """Turn whatever a malformed entry of a file raises into one line with its place.
+
+    Parameters
+    ----------
+    where : str
+        ``file:line`` or the like.
+    shape : str
+        What the entry should be.
+
+    Raises
+    ------
+    DataError
+        If the block meets a missing or wrong value.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        fault = f"no {error}" if isinstance(error, KeyError) else str(error)
+        msg = f"{where}: not {shape}: {fault}"
+        raise DataError(msg) from error
 
 
 def label_line(image: LabelledImage) -> str:
@@ -109,37 +171,22 @@ def read_label_lines(path: Path) -> Iterator[LabelledImage]:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _read_line(line, f"{path}:{number}")
+                    with entry_of(f"{path}:{number}", 'like {"image_id": …, "boxes": [{"box": [x0, y0, x1, y1]}]}'):
+                        yield _read_line(read_json(line))
     except (OSError, UnicodeDecodeError) as error:
         msg = f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
         raise DataError(msg) from error
 
 
-def _read_line(line: str, where: str) -> LabelledImage:
-    fault = ""
-    try:
-        values = read_json(line)
-        boxes = tuple(_read_box(item) for item in values["boxes"])
-        labels = tuple(int(label) for label in values.get("labels") or ())
-        numbers = [int(values.get(name) or 0) for name in ("row", "width", "height")]
-        image_id, inside = values["image_id"], values.get("path") or ""
-        if not isinstance(image_id, str) or not isinstance(inside, str):
-            fault = "image_id and path are text"
-        drawn = values.get("drawn", True) is not False
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        fault = f"no {error}" if isinstance(error, KeyError) else str(error)
-    if fault:
-        msg = f'{where}: not an object such as {{"image_id": …, "boxes": [{{"box": [x0, y0, x1, y1]}}]}}: {fault}'
-        raise DataError(msg)
-    return LabelledImage(numbers[0], image_id, inside, numbers[1], numbers[2], labels, boxes, drawn)
-
-
-def _read_box(item: Any) -> LabelBox:
-    x0, y0, x1, y1 = (float(edge) for edge in item["box"])
-    fault = box_fault(x0, y0, x1, y1)
-    score = None if item.get("score") is None else float(item["score"])
-    if fault or (score is not None and not math.isfinite(score)):
-        raise ValueError(fault or f"score {score} is not finite")
-    label = None if item.get("label") is None else int(item["label"])
-    source = None if item.get("source") is None else int(item["source"])
-    return LabelBox((x0, y0, x1, y1), str(item.get("name") or ""), label, score, source)
+def _read_line(values: Any) -> LabelledImage:
+    boxes = tuple(
+        read_box(item["box"], **{name: item.get(name) for name in ("name", "label", "score", "source")})
+        for item in values["boxes"]
+    )
+    labels = tuple(int(label) for label in values.get("labels") or ())
+    row, width, height = (int(values.get(name) or 0) for name in ("row", "width", "height"))
+    image_id, inside = values["image_id"], values.get("path") or ""
+    if not isinstance(image_id, str) or not isinstance(inside, str):
+        msg = "image_id and path are text"
+        raise TypeError(msg)
+    return LabelledImage(row, image_id, inside, width, height, labels, boxes, values.get("drawn", True) is not False)

@@ -1,22 +1,29 @@
-"""Labels of a finished stage as images with boxes, masks or maps, which the formats write."""
+"""Labels of a finished stage as images with boxes, masks or maps, and the folder in which they appear whole."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.images.geometry import resize_mask
 from wsolpipe.images.importers.lines import path_fault
 from wsolpipe.images.label_lines import LabelBox, LabelledImage
+from wsolpipe.metrics import best_iou
 from wsolpipe.share.formats.base import class_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.rows import RowTable
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 AT_ONCE = 1024
 KINDS = ("boxes", "masks", "maps")
+NOTE = "export.json"
+"""File of an exported folder that says which labels it holds."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,17 @@ class Chosen:
         Boxes of a row, best first; None for all.
     slot : int
         Which map of a stage of maps.
+    min_score : float or None
+        Boxes of a lower score are left out.
+    nms : float or None
+        Of two boxes of a row with a larger intersection over union, the one that is not as good is left out.
     """
 
     rows: Array
     top: int | None = None
     slot: int = 0
+    min_score: float | None = None
+    nms: float | None = None
 
 
 def kind_of_stage(view: StageView) -> str:
@@ -109,13 +124,27 @@ def _boxes(view: StageView, rows: RowTable, chosen: Chosen, kept: Array) -> Iter
         for row in wanted:
             at, own = row - span.start, rows.labels[row]
             found = []
-            for slot in np.flatnonzero(~np.isnan(edges[at]).any(axis=1))[: chosen.top].tolist():
+            for slot in _kept_slots(edges[at], beside["scores"][at] if "scores" in beside else None, chosen):
                 label, score, source = (_number(beside, name, at, slot) for name in ("labels", "scores", "source"))
                 label = int(label) if label is not None and label >= 0 else own[0] if own else None
                 x0, y0, x1, y1 = edges[at, slot].tolist()
                 found.append(LabelBox((x0, y0, x1, y1), class_name(names, label), label, score,
                                       None if source is None or source < 0 else int(source)))  # fmt: skip
             yield row, {"boxes": tuple(found)}
+
+
+def _kept_slots(edges: Array, scores: Array | None, chosen: Chosen) -> list[int]:
+    """Slots of the boxes [K, 4] of a row that are exported, best first."""
+    slots = np.flatnonzero(~np.isnan(edges).any(axis=1)).tolist()
+    if chosen.min_score is not None and scores is not None:
+        slots = [slot for slot in slots if not scores[slot] < chosen.min_score]
+    if chosen.nms is not None:
+        kept: list[int] = []
+        for slot in slots:
+            if best_iou(edges[slot], edges[kept]) <= chosen.nms:
+                kept.append(slot)
+        slots = kept
+    return slots[: chosen.top]
 
 
 def _number(arrays: dict[str, Array], name: str, row: int, slot: int) -> float | None:
@@ -126,12 +155,12 @@ def _number(arrays: dict[str, Array], name: str, row: int, slot: int) -> float |
 
 
 def _masks(view: StageView, rows: RowTable, chosen: Chosen, kept: Array) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: ARG001
-    """Foreground at the size of the image."""
+    """Object, background and ignored pixels at the size of the image."""
     for span, wanted in _blocks(view, kept):
         masks = view["masks"][span]
         for row in wanted:
             width, height = (int(side) for side in rows.sizes[row])
-            yield row, {"mask": resize_mask(masks[row - span.start] == 1, (height, width))}
+            yield row, {"mask": resize_mask(masks[row - span.start], (height, width))}
 
 
 def _maps(view: StageView, rows: RowTable, chosen: Chosen, kept: Array) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -146,3 +175,71 @@ _READERS: dict[str, Callable[[StageView, RowTable, Chosen, Array], Iterator[tupl
     "masks": _masks,
     "maps": _maps,
 }
+
+
+@contextmanager
+def whole_folder(out: Path, about: dict[str, Any]) -> Iterator[Path]:
+    """A hidden folder that becomes `out` when the block ends, and vanishes when it fails: an export is whole or not.
+
+    An earlier export in its place is replaced, unless something in it was changed since.
+
+    Parameters
+    ----------
+    about : dict
+        Kept in the folder's `NOTE`: which labels it holds.
+
+    Raises
+    ------
+    ConfigError
+        If `out` holds anything else.
+    """
+    if out.exists() and not out.is_dir():
+        msg = f"{out} is a file"
+        raise ConfigError(msg, hint="out= names a folder")
+    held = sorted(out.iterdir()) if out.is_dir() else []
+    if held and not (out / NOTE).is_file():
+        msg = f"{out} holds other files, such as {held[0].name}"
+        raise ConfigError(msg, hint="out= names a new folder, or one that export wrote")
+    changed = _changed_since(out)
+    if changed:
+        msg = f"{out} holds an earlier export, of which {changed} was changed since"
+        raise ConfigError(msg, hint="import takes changed labels in; name another folder with out=, or remove this one")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    hidden, old = (out.parent / f".{out.name}.{word}-{os.getpid()}" for word in ("new", "old"))
+    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        hidden.mkdir()
+        yield hidden
+        (hidden / NOTE).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if held:
+            out.rename(old)
+        hidden.rename(out)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _changed_since(out: Path) -> str:
+    """Name of a file of an earlier export that is younger than its note; empty without one."""
+    if not (out / NOTE).is_file():
+        return ""
+    written = (out / NOTE).stat().st_mtime_ns
+    own = (path for path in out.rglob("*") if path.is_file() and path.stat().st_nlink == 1)  # linked images are not
+    return next((path.relative_to(out).as_posix() for path in own if path.stat().st_mtime_ns > written), "")
+
+
+def note_of(chosen: Chosen, **about: Any) -> dict[str, Any]:
+    """What the note of an export holds: `about` and the choice of boxes."""
+    return {**about, **{name: value for name, value in asdict(chosen).items() if name not in {"rows", "slot"}}}
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """The note of the export that a file or folder belongs to, empty where there is none."""
+    for place in (path, *path.absolute().parents[:4]):
+        try:
+            found = read_json((place / NOTE).read_bytes())
+        except (OSError, ValueError):
+            continue
+        return found if isinstance(found, dict) else {}
+    return {}

@@ -12,21 +12,26 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.label_lines import LabelBox, LabelledImage
 from wsolpipe.images.listing import Problems
 from wsolpipe.share.exporting import Chosen, labelled
-from wsolpipe.share.formats.base import class_name, stem_of
+from wsolpipe.share.formats.base import class_name, flat_name, stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.rows import RowTable
     from wsolpipe.share.formats.base import Found
 
 
+ROUNDING = 0.51
+"""Pixels by which an edge may differ after a format rounded it."""
+
+
 class Names:
     """Rows by what other tools call them: image id or path, whole, without ending, or as the end of a longer one."""
 
     def __init__(self, rows: RowTable, paths: list[str]) -> None:
-        self.whole = {name: row for row, name in enumerate(paths)} | rows.places
+        flat = {stem_of(flat_name(name)): row for row, name in enumerate(paths)}  # as readers of one folder need them
+        self.whole = flat | {name: row for row, name in enumerate(paths)} | rows.places
         self.by_last: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
         for row, names in enumerate(zip(rows.ids, paths, strict=True)):
             for name in dict.fromkeys(stem_of(name) for name in names):
@@ -37,7 +42,7 @@ class Names:
         """Row of a name; None if there is none, or a text that names two rows that it may mean."""
         if name in self.whole:
             return self.whole[name]
-        plain = name.replace("\\", "/").lstrip("/")
+        plain = name.replace("\\", "/").rpartition("?d=")[2].lstrip("/")
         for stem in dict.fromkeys((plain, stem_of(plain))):
             asked = tuple(stem.split("/"))
             fitting = [
@@ -75,7 +80,67 @@ class Taken:
     elsewhere: int
 
 
-def take_in(found: Iterable[Found], rows: RowTable, *, subject: str, over: StageView | None = None) -> Taken:
+@dataclass(frozen=True)
+class Reference:
+    """Boxes that a file held before a person looked at it: those of a stage, as they were exported.
+
+    Attributes
+    ----------
+    view : StageView
+    top : int or None
+        Boxes of an image that were exported for training.
+    min_score, nms : float or None
+        As `Chosen` has them.
+    certain : bool
+        Whether the file was exported from this stage; else an image that the file lists without a box is a change.
+    """
+
+    view: StageView
+    top: int | None = None
+    min_score: float | None = None
+    nms: float | None = None
+    certain: bool = True
+
+    def boxes(self, rows: RowTable) -> dict[int, tuple[LabelBox, ...]]:
+        """Boxes by row."""
+        chosen = Chosen(np.ones(len(rows), np.bool_), min_score=self.min_score, nms=self.nms)
+        return {image.row: image.boxes for image in labelled(self.view, rows, chosen)}
+
+
+def is_untouched(own: Sequence[LabelBox], before: Sequence[LabelBox], top: int | None) -> bool:
+    """Whether boxes are those that were exported, as far as a format's rounding tells: all of them or the first `top`.
+
+    Examples
+    --------
+    >>> is_untouched([LabelBox((1, 2, 30, 40))], [LabelBox((1.3, 2.2, 29.7, 40.1)), LabelBox((5, 5, 9, 9))], 1)
+    True
+    """
+    if len(own) not in {len(before), min(len(before), top or len(before))}:
+        return False
+    left = list(before)
+    for box in own:
+        same = (
+            item
+            for item in left
+            if max(abs(a - b) for a, b in zip(box.edges, item.edges, strict=True)) <= ROUNDING
+            and (box.label is None or item.label is None or box.label == item.label)
+        )
+        found = next(same, None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
+
+
+def take_in(
+    found: Iterable[Found],
+    rows: RowTable,
+    *,
+    subject: str,
+    over: StageView | None = None,
+    reference: Reference | None = None,
+    listed: bool = False,
+) -> Taken:
     """Images of a split from what a file holds.
 
     Parameters
@@ -88,6 +153,10 @@ def take_in(found: Iterable[Found], rows: RowTable, *, subject: str, over: Stage
         What is read, for messages.
     over : StageView, optional
         A stage whose first box stands for the rows that the file does not list.
+    reference : Reference, optional
+        What the file held when it was exported: rows whose boxes did not change since do not count as drawn.
+    listed : bool
+        Whether every image that the file lists counts as drawn.
 
     Raises
     ------
@@ -102,6 +171,7 @@ def take_in(found: Iterable[Found], rows: RowTable, *, subject: str, over: Stage
     labels = {name: label for label, name in names.items()}
     table = Names(rows, rows.index.table(["path"]).column("path").to_pylist())
     problems, images, elsewhere = Problems(subject), dict[int, LabelledImage](), 0
+    before = reference.boxes(rows) if reference else {}
     boxes = clipped = 0
     example = ""
     for item in found:
@@ -118,7 +188,11 @@ def take_in(found: Iterable[Found], rows: RowTable, *, subject: str, over: Stage
         own, over_edge = _fitted(item, rows, row, labels, names, problems)
         boxes, clipped = boxes + len(own), clipped + over_edge
         width, height = (int(side) for side in rows.sizes[row])
-        images[row] = LabelledImage(row, rows.ids[row], "", width, height, (), own)
+        drawn = True if listed else item.drawn
+        if drawn is None:
+            known = reference is not None and row in before and (reference.certain or bool(own))
+            drawn = not (known and is_untouched(own, before[row], reference.top if reference else None))
+        images[row] = LabelledImage(row, rows.ids[row], "", width, height, (), own, drawn)
     problems.settle()
     if not images:
         others = f", but {elsewhere} others, such as {example!r}" if elsewhere else ""

@@ -53,7 +53,7 @@ class Desk:
         out = self.folder / f"out-{name}-{len(list(self.folder.glob('out-*')))}"
         stage = () if any(word.startswith("stage=") for word in more) else ("stage=human_boxes",)
         self.call("export", *stage, f"format={name}", f"out={out}", *more)
-        return out / "val"
+        return out / "val" if (out / "val").is_dir() else out
 
     def view(self, stage: str = "human_boxes", key: str | None = None) -> Any:
         return open_store(str(self.folder / "store"))["d"]["val"].stage(stage, key)

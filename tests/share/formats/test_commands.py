@@ -85,7 +85,7 @@ def tiny(tmp_path_factory):
     """A store with maps, boxes and masks, and its YAML."""
     folder = tmp_path_factory.mktemp("tiny")
     store = build_store(folder, rows=6, quarantined={2: "torn"}, no_object=(4,))
-    masks = np.random.default_rng(0).integers(0, 2, (6, 16, 16), dtype=np.uint8)
+    masks = np.random.default_rng(0).choice(np.array([0, 1, 255], np.uint8), (6, 16, 16))
     arrays = {"masks": (ArraySpec(dtype="uint8", shape=(16, 16)), masks)}
     write_stage(store.url, "val_masks", "dddd000011112222", arrays, status=store.status)
     content = {"name": DATASET, "layout": "folder", "root": "images", "split": "train"}
@@ -99,7 +99,7 @@ def export(tiny, capsys, out, *words):
                  standalone_mode=False)  # fmt: skip
     assert end.value.code == 0, capsys.readouterr().err
     capsys.readouterr()
-    return out / "train"
+    return out
 
 
 def test_masks_and_maps_leave_as_run_lengths_and_files(tiny, capsys, tmp_path):
@@ -107,24 +107,32 @@ def test_masks_and_maps_leave_as_run_lengths_and_files(tiny, capsys, tmp_path):
     usable = [row for row in range(6) if row not in (2, 4)]
     out = export(tiny, capsys, tmp_path / "coco", "stage=val_masks", "key=dddd", "format=coco")
     runs = pytest.importorskip("pycocotools.mask")
-    content = json.loads((out / "annotations.json").read_text())
+    content = json.loads((out / "annotations" / "instances_train.json").read_text())
     assert [item["id"] - 1 for item in content["images"]] == [0, 1, 3, 4, 5]
     for item in content["annotations"]:
         row = item["image_id"] - 1
         size = tuple(store.sizes[row])
         decoded = runs.decode(runs.frPyObjects(item["segmentation"], *size)).astype(bool)
-        np.testing.assert_array_equal(decoded, resize_mask(masks[row] == 1, size))
+        np.testing.assert_array_equal(decoded, resize_mask(masks[row] == (255 if item["iscrowd"] else 1), size))
         assert item["area"] == decoded.sum()
     out = export(tiny, capsys, tmp_path / "masks", "stage=val_masks", "key=dddd", "format=png")
     for row in usable:
-        seen = np.asarray(Image.open(out / store.paths[row]))
-        np.testing.assert_array_equal(seen == 255, resize_mask(masks[row] == 1, tuple(store.sizes[row])))
+        picture = Image.open(out / "ann_dir" / "train" / store.paths[row])
+        wanted = resize_mask(masks[row], tuple(store.sizes[row]))
+        wanted[wanted == 1] = store.labels[row] + 1
+        np.testing.assert_array_equal(np.asarray(picture), wanted)
+        assert (picture.mode, picture.getpalette()[-3:]) == ("P", [224, 224, 192])
+    assert (out / "classes.txt").read_text().startswith("background\n")
+    out = export(tiny, capsys, tmp_path / "arrays", "stage=val_masks", "key=dddd", "format=npy")
+    name = f"{store.paths[usable[0]]}.npy"
+    kept = np.load(out / "train" / name)
+    np.testing.assert_array_equal(kept, resize_mask(masks[usable[0]], tuple(store.sizes[usable[0]])))
     out = export(tiny, capsys, tmp_path / "maps", "stage=cls_maps", f"key={MAPS_KEY}", "format=npy", "map=1")
-    levels = np.load(out / f"{store.paths[0]}.npy")
+    levels = np.load(out / "train" / f"{store.paths[0]}.npy")
     np.testing.assert_allclose(levels, -1 + store.maps[0, 1].astype(np.float32) * 4 / 255, atol=1e-5)
-    assert not (out / f"{store.paths[2]}.npy").exists()
+    assert not (out / "train" / f"{store.paths[2]}.npy").exists()
     out = export(tiny, capsys, tmp_path / "png", "stage=cls_maps", f"key={MAPS_KEY}", "format=png")
-    grey = np.asarray(Image.open(out / store.paths[0]))
+    grey = np.asarray(Image.open(out / "train" / store.paths[0]))
     assert grey.shape == tuple(store.sizes[0])
     assert (grey.min(), grey.max()) == (0, 255)
 
@@ -169,7 +177,7 @@ def test_a_store_of_somebody_else_writes_nothing_outside_of_the_folder(tiny, tmp
         ("export", ["key=0123"], "is not made with key 0123"),
         ("import", [], "needs in="),
         ("import", ["in=nothing.json"], "nothing.json does not exist"),
-        ("import", ["format=png", "in=x"], "unknown format 'png'"),
+        ("import", ["format=png", "in={good}"], "unknown format 'png'"),
         ("import", ["stage=proposals", "in=x"], "not made of boxes that are taken in"),
         ("import", ["split=train", "in=x"], "unknown split of d 'train'"),
         ("import", ["human_boxes.file=x", "in=x"], "come from in="),
@@ -215,15 +223,15 @@ TASK = {
         ("voc", "x.xml", "<html/>", "begins with <html>"),
         ("cvat", "x.xml", "<annotations><track/></annotations>", "tracks of a video"),
         ("cvat", "x.xml", '<annotations><image name="a/image 0.jpg"><box xtl="1"/></image></annotations>', "not a box"),
-        ("yolo", "a/image 0.txt", "0 0.5 0.5 0.2", "image 0.txt:1: '0 0.5 0.5 0.2' is not 'class x y width height"),
+        ("yolo", "a/image 0.txt", "0 0.5 0.5 0.2", "image 0.txt:1: not class x y width height"),
         ("csv", "x.csv", "image_id,x0,y0,x1\n", "has no column y1"),
         ("csv", "x.csv", "image_id,x0,y0,x1,y1\na/image 0.jpg,1,2,3,b\n", "x.csv:2: not a box"),
         ("csv", "x.csv", "image_id,x0,y0,x1,y1,score\na/image 0.jpg,1,2,3,4,nan\n", "score nan is not finite"),
         ("parquet", "x.parquet", "PAR1", "cannot read"),
-        ("jsonl", "x.jsonl", '{"image_id": "a", "boxes": [{"box": [1, 2, 3]}]}', "x.jsonl:1: not an object"),
+        ("jsonl", "x.jsonl", '{"image_id": "a", "boxes": [{"box": [1, 2, 3]}]}', "x.jsonl:1: not like {"),
         ("hf", "x.jsonl", '{"file_name": "a", "objects": {"bbox": [[1, 2, 3]]}}', "x.jsonl:1: not an object"),
         ("fiftyone", "x.json", {"labels": {"a/image 0": [{"label": "ant"}]}}, "not a list of objects with label"),
-        ("labelstudio", "x.json", [TASK], "task 1 is not a task"),
+        ("labelstudio", "x.json", [TASK], "task 1: not a task"),
         ("localization", "x.txt", "a/image 0.jpg,1,2,3\n", "x.txt:1"),
     ],
 )  # fmt: skip
@@ -236,3 +244,86 @@ def test_a_wrong_file_is_refused_with_its_place_and_changes_nothing(desk, tmp_pa
     assert told in error.message
     assert error.exit_code == 3
     assert desk.view().store["d"]["val"].keys("human_boxes") == keys
+
+
+@pytest.fixture
+def scored(tiny, capsys, tmp_path):
+    """Several scored boxes a row, which nobody drew; export(format, …) writes them."""
+
+    def call(name, *words):
+        out = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
+        return export(tiny, capsys, out, "stage=proposals", f"format={name}", *words)
+
+    return call
+
+
+def boxes_of(folder):
+    """Boxes a row of an export to csv."""
+    with (folder / "train" / "boxes.csv").open(newline="") as file:
+        rows = [line["row"] for line in csv.DictReader(file) if line["x0"]]
+    return {row: rows.count(row) for row in rows}
+
+
+def test_readers_that_train_on_every_box_get_the_first_and_predictions_get_all(scored):
+    several = boxes_of(scored("csv"))
+    assert max(several.values()) > 1
+    out = scored("yolo", "images=none")
+    counts = {part: sorted(len(path.read_text().splitlines()) for path in (out / part / "train").iterdir())
+              for part in ("labels", "predictions")}  # fmt: skip
+    assert max(counts["labels"]) == 1
+    assert sum(counts["predictions"]) == sum(several.values())
+    assert max(len(path.read_text().splitlines()) for path in (scored("yolo", "top=2") / "labels/train").iterdir()) == 2
+    coco = scored("coco")
+    assert len(json.loads((coco / "annotations/instances_train.json").read_text())["annotations"]) == len(several)
+    assert len(json.loads((coco / "results/results_train.json").read_text())) == sum(several.values())
+    assert all(path.read_text().count("<object>") <= 1 for path in (scored("voc") / "Annotations").iterdir())
+
+
+def test_boxes_of_a_low_score_or_beside_a_better_one_stay_out(scored, tiny):
+    several, best = boxes_of(scored("csv")), boxes_of(scored("csv", "nms=0"))
+    assert sum(best.values()) < sum(several.values())
+    assert set(best) == set(several)
+    assert boxes_of(scored("csv", "min_score=2")) == {}
+
+
+def test_what_was_exported_and_not_changed_does_not_count_as_drawn(desk, first_exported):
+    """Ten boxes of a stage that leave and come back are still those of the stage."""
+    for name in ("coco", "csv", "yolo", "voc", "cvat", "labelstudio"):
+        told = desk.call("import", f"format={name}", f"in={first_exported(name)}")
+        assert (told["rows_drawn"], told["rows_kept"]) == (0, COUNT), name
+    out = first_exported("csv")
+    path = out / "boxes.csv"
+    path.write_text(path.read_text().replace(",0.0,0.0,", ",1.5,0.0,", 1))
+    told = desk.call("import", "format=csv", f"in={path}")
+    assert told["rows_drawn"] == 1
+    assert desk.call("import", "format=csv", f"in={path}", "drawn=listed")["rows_drawn"] == COUNT
+
+
+@pytest.fixture
+def first_exported(desk):
+    key = desk.view().store["d"]["val"].keys("human_boxes")[0]
+    return lambda name: desk.export(name, f"key={key}")
+
+
+def test_an_export_appears_whole_or_not_at_all(desk, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    words = ("stage=human_boxes", "format=csv", f"out={out}")
+    from wsolpipe.share.formats.tables import Csv
+
+    write = Csv.write
+    monkeypatch.setattr(Csv, "write", lambda *given: [*write(*given), None][:0] + [][1])
+    with pytest.raises(IndexError):
+        cli.main(["export", *desk.words(*words)], standalone_mode=False)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    desk.call("export", *words)
+    first = (out / "val" / "boxes.csv").read_text()
+    desk.call("export", *words, "top=1")  # an earlier export is replaced
+    assert (out / "val" / "boxes.csv").read_text() != first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    (out / "val" / "mine.txt").write_text("corrected")
+    assert "mine.txt was changed since" in desk.refused("export", *words).message
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("")
+    assert "holds other files, such as thesis.tex" in desk.refused("export", *words[:2], f"out={other}").message

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from share.formats.conftest import COUNT, NAMES
-from wsolpipe.share.formats.known import FORMATS, WRITTEN_ONLY, find_format
+from wsolpipe.share.formats.base import FORMATS
 
 #: Largest difference of an edge in pixels that a format's documentation allows.
 PRECISION = {
@@ -25,7 +25,7 @@ PRECISION = {
 }
 WITHOUT_SCORES = {"localization", "yolo"}
 WITHOUT_CLASSES = {"localization"}
-READ = [name for name in FORMATS if name not in WRITTEN_ONLY]
+READ = [name for name in FORMATS.names() if FORMATS.find(name).reads()]
 
 
 def arrays(view):
@@ -40,7 +40,7 @@ def by_image(lines):
 def test_boxes_come_back_as_they_left(desk, name):
     more = ("top=99",) if name == "localization" else ()
     out = desk.export(name, *more)
-    told = desk.call("import", f"format={name}", f"in={out}")
+    told = desk.call("import", f"format={name}", f"in={out}", "drawn=listed")
     listed = COUNT if name != "localization" else sum(1 for row in range(COUNT) if row % 4)
     assert (told["rows_drawn"], told["elsewhere"]) == (listed, 0)
     before, after = arrays(desk.view(key=first_key(desk))), arrays(desk.view(key=told["key"]))
@@ -65,18 +65,17 @@ def first(desk, monkeypatch):
 
 
 def test_every_format_says_what_it_is_and_what_it_loses():
-    for name in FORMATS:
-        found = find_format(name)
+    for name in FORMATS.names():
+        found = FORMATS.find(name)
         assert len(found.about) > 10
         assert found.loss
-        assert found.reads is (name not in WRITTEN_ONLY)
 
 
 def test_coco_is_read_by_pycocotools(desk, made, capsys):
     coco = pytest.importorskip("pycocotools.coco")
     out = desk.export("coco")
-    whole = coco.COCO(str(out / "annotations.json"))
-    results = whole.loadRes(str(out / "results.json"))
+    whole = coco.COCO(str(out / "annotations" / "instances_val.json"))
+    results = whole.loadRes(str(out / "results" / "results_val.json"))
     wanted = by_image(made[1])
     assert {whole.cats[item]["name"] for item in whole.getCatIds()} == set(NAMES)
     for number, image in whole.imgs.items():
@@ -93,17 +92,16 @@ def test_coco_is_read_by_pycocotools(desk, made, capsys):
 def test_yolo_is_read_by_supervision_with_its_images(desk, made):
     supervision = pytest.importorskip("supervision")
     out = desk.export("yolo")
-    for folder in "ab":
-        found = supervision.DetectionDataset.from_yolo(
-            images_directory_path=str(out / "images" / folder), annotations_directory_path=str(out / "labels" / folder),
-            data_yaml_path=str(out / "data.yaml"),
-        )  # fmt: skip
-        assert found.classes == list(NAMES)
-        for path, _, detections in found:
-            wanted = by_image(made[1])[f"{folder}/{path.rpartition('/')[2]}"]
-            np.testing.assert_allclose(detections.xyxy, np.reshape([box["box"] for box in wanted], (-1, 4)), atol=1e-3)
-            assert detections.class_id.tolist() == [box["label"] for box in wanted]
-    lines = (out / "predictions" / "b" / "image 3.txt").read_text().splitlines()
+    found = supervision.DetectionDataset.from_yolo(
+        images_directory_path=str(out / "images" / "val"), annotations_directory_path=str(out / "labels" / "val"),
+        data_yaml_path=str(out / "data.yaml"),
+    )  # fmt: skip
+    assert (found.classes, len(found)) == (list(NAMES), COUNT)
+    for path, _, detections in found:
+        wanted = by_image(made[1])[path.rpartition("/")[2].replace("__", "/")]
+        np.testing.assert_allclose(detections.xyxy, np.reshape([box["box"] for box in wanted], (-1, 4)), atol=1e-3)
+        assert detections.class_id.tolist() == [box["label"] for box in wanted]
+    lines = (out / "predictions" / "val" / "b__image 3.txt").read_text().splitlines()
     assert [float(line.split()[5]) for line in lines] == [box["score"] for box in by_image(made[1])["b/image 3.jpg"]]
 
 
@@ -111,7 +109,8 @@ def test_voc_is_read_by_torchvision(desk, made):
     parse = pytest.importorskip("torchvision.datasets").VOCDetection.parse_voc_xml
     out = desk.export("voc")
     for name, wanted in by_image(made[1]).items():
-        found = parse(ElementTree.parse(out / "Annotations" / f"{name.rpartition('.')[0]}.xml").getroot())["annotation"]
+        stem = name.rpartition(".")[0].replace("/", "__")
+        found = parse(ElementTree.parse(out / "Annotations" / f"{stem}.xml").getroot())["annotation"]
         edges = [
             [float(item["bndbox"][edge]) for edge in ("xmin", "ymin", "xmax", "ymax")]
             for item in found.get("object", [])

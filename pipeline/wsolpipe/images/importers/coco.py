@@ -68,8 +68,8 @@ class CocoFile:
     whole: bool = True
 
 
-def read_coco(path: Path, *, results_beside: str | None = None) -> CocoFile:
-    """Read annotations, or, where `results_beside` names a file of the same folder with the images, results.
+def read_coco(path: Path, *, results_of: Path | None = None) -> CocoFile:
+    """Read annotations, or, where `results_of` is the file of the annotations with their images, results.
 
     Raises
     ------
@@ -78,10 +78,10 @@ def read_coco(path: Path, *, results_beside: str | None = None) -> CocoFile:
     """
     content = read_json(path)
     if isinstance(content, list):
-        if results_beside is None or not (path.parent / results_beside).is_file():
+        if results_of is None or not results_of.is_file():
             msg = f"{path} holds COCO results, whose images only the annotations name"
-            raise DataError(msg, hint=f"put {results_beside or 'the annotations'} beside it")
-        known = read_coco(path.parent / results_beside)
+            raise DataError(msg, hint=f"put {results_of.name if results_of else 'the annotations'} beside it")
+        known = read_coco(results_of)
         return CocoFile(known.images, _boxes(content, known.images, path), known.categories, whole=False)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         msg = f"{path} is not a COCO file: it has no list images"

@@ -162,7 +162,7 @@ def _stems(config: DatasetConfig, root: Path, split: str, files: dict[str, str],
     text = read_lines(path, f"{SETS}/{name}.txt", problems)
     stems = []
     for number, line in enumerate(text.lines, 1):
-        stem = line.split()[0] if line else ""  # a list of one class has 1 or -1 in a second column
+        stem = line if line in files else line.split()[0] if line else ""  # of one class: 1 or -1 in a second column
         if stem and stem not in files:
             problems.add(text.at(number), f"no image {stem} in {IMAGES}")
         elif stem:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.named import Registry
 from wsolpipe.images.video import split_frame
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
     from wsolpipe.images.label_lines import LabelBox, LabelledImage
 
+_HERE = "wsolpipe.share.formats"
+
 
 @dataclass(frozen=True)
 class Subject:
-    """What is written about.
+    """The labels that are written.
 
     Attributes
     ----------
@@ -33,6 +36,8 @@ class Subject:
     images : {"none", "link", "copy"}
         Whether image files are placed beside the labels.
     licence, title : str
+    top : int or None
+        Boxes of an image that its reader is to train on; None for all.
     """
 
     dataset: str
@@ -44,15 +49,22 @@ class Subject:
     images: str = "none"
     licence: str = ""
     title: str = ""
+    top: int | None = None
+
+    def label(self, box: LabelBox) -> str:
+        """Name of a box's class."""
+        return box.name or class_name(self.class_names, box.label)
 
     def place(self, image: LabelledImage, target: Path) -> None:
-        """Put an image file at `target`: a hard link where that is possible and asked for, else a copy.
+        """Put an image file at `target`, if asked for: a hard link where that is possible, else a copy.
 
         Raises
         ------
         ConfigError
             If the images are not there.
         """
+        if self.images == "none":
+            return
         from PIL import Image
 
         from wsolpipe.images.decode import read_file
@@ -75,9 +87,8 @@ class Subject:
                 shutil.copyfile(source, target)
         except OSError as error:
             msg = f"image {image.path} cannot be placed: {error.strerror}"
-            raise ConfigError(
-                msg, hint="root=FOLDER names the folder of the images; images=none leaves them out"
-            ) from error  # noqa: E501
+            hint = "root=FOLDER names the folder of the images; images=none leaves them out"
+            raise ConfigError(msg, hint=hint) from error
 
 
 @dataclass(frozen=True)
@@ -93,16 +104,19 @@ class Found:
     where : str
         ``file:line`` for messages.
     relative : bool
+    drawn : bool or None
+        Whether a person drew or confirmed them; None where the file does not say.
     """
 
     name: str
     boxes: tuple[LabelBox, ...]
     where: str
     relative: bool = False
+    drawn: bool | None = None
 
 
 class Format(ABC):
-    """One exchange format; a module each, listed in `wsolpipe.share.formats.known`.
+    """One exchange format, found by its name in `FORMATS`.
 
     Attributes
     ----------
@@ -114,22 +128,29 @@ class Format(ABC):
         What it can be written from: ``boxes``, ``masks``, ``maps``.
     with_images : bool
         Whether its reader wants the image files beside the labels.
-    reads : bool
-        Whether `read` is implemented.
+    trained : bool
+        Whether its reader trains on all boxes that it finds: without ``top=`` it gets the first of each image.
+    one_tree : bool
+        Whether the splits share one folder; otherwise each has its own.
     """
 
     about: ClassVar[str]
     loss: ClassVar[str] = "nothing"
     holds: ClassVar[frozenset[str]] = frozenset({"boxes"})
     with_images: ClassVar[bool] = False
-    reads: ClassVar[bool] = True
+    trained: ClassVar[bool] = False
+    one_tree: ClassVar[bool] = False
 
     @abstractmethod
     def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:
-        """Write labels below `folder`, which is there; return the files to name to the user, the main one first."""
+        """Write the labels of a split below `folder`, which is there; return the files to name, the main one first."""
 
-    def read(self, path: Path) -> Iterator[Found]:
-        """Boxes of a file or folder that `write`, or another tool, wrote.
+    def finish(self, subjects: list[Subject], folder: Path) -> list[Path]:  # noqa: ARG002
+        """Write what the splits of one tree have in common, once all are written; return the files to name."""
+        return []
+
+    def read(self, path: Path, split: str) -> Iterator[Found]:
+        """Boxes of a file or folder that `write`, or another tool, wrote; of its parts the one of `split`.
 
         Raises
         ------
@@ -137,6 +158,36 @@ class Format(ABC):
             If it is not of this format; names file and line.
         """
         raise NotImplementedError
+
+    @classmethod
+    def reads(cls) -> bool:
+        """Whether boxes can be read back."""
+        return cls.read is not Format.read
+
+
+#: Formats of ``export`` and ``import``; other packages declare theirs in the group of entry points.
+FORMATS: Registry[type[Format]] = Registry(
+    "format",
+    "wsolpipe.formats",
+    {
+        "localization": f"{_HERE}.tables:BoxList",
+        "coco": f"{_HERE}.coco_json:Coco",
+        "yolo": f"{_HERE}.yolo:Yolo",
+        "voc": f"{_HERE}.voc_xml:Voc",
+        "csv": f"{_HERE}.tables:Csv",
+        "parquet": f"{_HERE}.tables:Parquet",
+        "jsonl": f"{_HERE}.tables:JsonLines",
+        "hf": f"{_HERE}.image_folders:HfFolder",
+        "fiftyone": f"{_HERE}.image_folders:FiftyOne",
+        "labelstudio": f"{_HERE}.label_studio:LabelStudio",
+        "cvat": f"{_HERE}.cvat:Cvat",
+        "png": f"{_HERE}.map_files:Png",
+        "npy": f"{_HERE}.map_files:Npy",
+    },
+    base=f"{_HERE}.base:Format",
+)
+#: Built-in formats that are written and not read.
+WRITTEN_ONLY = frozenset({"png", "npy"})
 
 
 def class_name(names: Mapping[int, str], label: int | None) -> str:
@@ -160,8 +211,19 @@ def placed_name(path: str) -> str:
     return f"{stem_of(path)}.png" if split_frame(path) else path.replace("#", "/")
 
 
+def flat_name(path: str) -> str:
+    """As `placed_name`, in one folder: many readers look for images and labels in one folder and in none below.
+
+    Examples
+    --------
+    >>> flat_name("train/cat/1.jpg"), flat_name("1.jpg")
+    ('train__cat__1.jpg', '1.jpg')
+    """
+    return placed_name(path).replace("/", "__")
+
+
 def find_file(path: Path, *names: str) -> Path:
-    """`path` itself if it is a file, else the first of `names` in that folder.
+    """`path` itself if it is a file, else the first of `names` in that folder; a name may be a pattern.
 
     Raises
     ------
@@ -170,7 +232,7 @@ def find_file(path: Path, *names: str) -> Path:
     """
     if path.is_file():
         return path
-    found = next((path / name for name in names if (path / name).is_file()), None)
+    found = next((file for name in names for file in sorted(path.glob(name)) if file.is_file()), None)
     if found is None:
         msg = f"{path} is neither a file nor a folder with {' or '.join(names)}"
         raise DataError(msg, hint="in= names what another tool exported")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.images.importers.json_files import read_json
-from wsolpipe.images.label_lines import LabelBox
-from wsolpipe.share.formats.base import Format, Found, class_list, class_name, find_file, placed_name
+from wsolpipe.images.label_lines import LabelBox, entry_of, read_box
+from wsolpipe.share.formats.base import Format, Found, class_list, find_file, placed_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wsolpipe.share.formats.base import Subject
 
 LOCAL = "/data/local-files/?d="
+AS_JSON = "export the project as JSON, not as JSON-MIN"
 
 
 class LabelStudio(Format):
@@ -37,14 +38,10 @@ class LabelStudio(Format):
         names = dict.fromkeys(class_list(subject.class_names))
         with tasks.open("w", encoding="utf-8") as file:
             file.write("[")
-            first = True
-            for image in images:
-                names |= dict.fromkeys(_name(box, subject) for box in image.boxes)
-                task = _task(image, subject)
-                file.write(f"{'' if first else ','}\n{json.dumps(task, ensure_ascii=False)}")
-                first = False
-                if subject.images != "none":
-                    subject.place(image, folder / "images" / placed_name(image.path))
+            for place, image in enumerate(images):
+                names |= dict.fromkeys(subject.label(box) for box in image.boxes)
+                file.write(f"{',' if place else ''}\n{json.dumps(_task(image, subject), ensure_ascii=False)}")
+                subject.place(image, folder / "images" / placed_name(image.path))
             file.write("]\n")
         labels = "".join(f'    <Label value="{escape(name)}"/>\n' for name in names)
         config.write_text(
@@ -54,27 +51,23 @@ class LabelStudio(Format):
         )
         return [tasks, config]
 
-    def read(self, path: Path) -> Iterator[Found]:
+    def read(self, path: Path, split: str) -> Iterator[Found]:
         """Boxes of each task: of its last annotation that was not cancelled, else of its last prediction."""
-        file = find_file(path, "tasks.json")
+        file = find_file(path, "tasks.json", f"{split}/tasks.json", "project*.json")
         content = read_json(file)
         if not isinstance(content, list):
             msg = f"{file} is not a list of Label Studio tasks"
-            raise DataError(msg, hint="export the project as JSON, not as JSON-MIN")
+            raise DataError(msg, hint=AS_JSON)
         for place, task in enumerate(content):
             where = f"{file}: task {place + 1}"
-            try:
-                data = task["data"]
-                name = str(data.get("image_id") or data["image"])
-                boxes = tuple(_read_boxes(task))
-            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-                msg = f"{where} is not a task with data.image and rectangle labels"
-                raise DataError(msg, hint="export the project as JSON, not as JSON-MIN") from error
-            yield Found(name.partition(LOCAL)[2] or name, boxes, where, relative=True)
-
-
-def _name(box: LabelBox, subject: Subject) -> str:
-    return box.name or class_name(subject.class_names, box.label)
+            with entry_of(where, f"a task with data.image and rectangle labels ({AS_JSON})"):
+                name = str(task["data"].get("image_id") or task["data"]["image"])
+                done = [item for item in task.get("annotations") or () if not item.get("was_cancelled")]
+                chosen = done or task.get("predictions") or []
+                boxes = tuple(_read_results(chosen[-1]["result"] if chosen else ()))
+            yield Found(
+                name.partition(LOCAL)[2] or name, boxes, where, relative=True, drawn=bool(done) if chosen else None
+            )
 
 
 def _task(image: LabelledImage, subject: Subject) -> dict[str, Any]:
@@ -91,7 +84,7 @@ def _result(number: int, box: LabelBox, image: LabelledImage, subject: Subject) 
     x0, y0, x1, y1 = box.edges
     across, down = 100 / image.width, 100 / image.height
     value: dict[str, Any] = {"x": x0 * across, "y": y0 * down, "rotation": 0}
-    value |= {"width": (x1 - x0) * across, "height": (y1 - y0) * down, "rectanglelabels": [_name(box, subject)]}
+    value |= {"width": (x1 - x0) * across, "height": (y1 - y0) * down, "rectanglelabels": [subject.label(box)]}
     found = {
         "id": f"box{number}", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
         "original_width": image.width, "original_height": image.height, "image_rotation": 0, "value": value,
@@ -99,20 +92,14 @@ def _result(number: int, box: LabelBox, image: LabelledImage, subject: Subject) 
     return found if box.score is None else {**found, "score": box.score}
 
 
-def _read_boxes(task: dict[str, Any]) -> Iterator[LabelBox]:
-    annotations = [item for item in task.get("annotations") or () if not item.get("was_cancelled")]
-    chosen = annotations or task.get("predictions") or []
-    for item in chosen[-1]["result"] if chosen else ():
+def _read_results(items: Iterable[dict[str, Any]]) -> Iterator[LabelBox]:
+    for item in items:
         if item.get("type") not in {"rectanglelabels", "rectangle"}:
             continue
         value = item["value"]
         x, y, width, height = (float(value[name]) for name in ("x", "y", "width", "height"))
         corners = _corners(item, (x, y, width, height), float(value.get("rotation") or 0))
-        if not all(map(math.isfinite, corners)) or width < 0 or height < 0:
-            raise ValueError
-        name = next(iter(value.get("rectanglelabels") or ()), "")
-        score = item.get("score")
-        yield LabelBox(corners, str(name), None, None if score is None else float(score))
+        yield read_box(corners, next(iter(value.get("rectanglelabels") or ()), ""), score=item.get("score"))
 
 
 def _corners(

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file an image."""
+"""Pascal VOC: an XML file an image, in the folders of a VOC development kit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from wsolpipe.contract.errors import DataError
 from wsolpipe.images.importers.voc import EDGES, read_voc
 from wsolpipe.images.label_lines import LabelBox
-from wsolpipe.share.formats.base import Format, Found, class_name, placed_name, stem_of
+from wsolpipe.share.formats.base import Format, Found, class_list, flat_name, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,60 +21,90 @@ if TYPE_CHECKING:
 class Voc(Format):
     """``Annotations/<image>.xml`` with edges in whole pixels counted from 1, as VOC's own tools read them."""
 
-    about = "Pascal VOC: Annotations/<image>.xml, and JPEGImages/ with images="
+    about = "Pascal VOC: Annotations/, ImageSets/Main/, labelmap.txt, and JPEGImages/ with images="
     loss = "edges are rounded to whole pixels; a score is kept in <score>, which other tools pass over"
+    trained = one_tree = True
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
 
     def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:
         """Write the XML files, ``ImageSets/Main/<split>.txt`` and, if asked for, ``JPEGImages/``."""
+        self._names |= dict.fromkeys(class_list(subject.class_names))
+        lists = folder / "ImageSets" / "Main"
+        for part in (folder / "Annotations", lists):
+            part.mkdir(parents=True, exist_ok=True)
         stems = []
         for image in images:
-            stem = stem_of(image.path)
-            target = folder / "Annotations" / f"{stem}.xml"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            tree = ElementTree.ElementTree(_annotation(image, subject))
+            name = flat_name(image.path)
+            tree = ElementTree.ElementTree(self._annotation(image, name, subject))
             ElementTree.indent(tree, "\t")
-            tree.write(target, encoding="utf-8")
-            stems.append(f"{stem}\n")
-            if subject.images != "none":
-                subject.place(image, folder / "JPEGImages" / placed_name(image.path))
-        lists = folder / "ImageSets" / "Main"
-        lists.mkdir(parents=True, exist_ok=True)
+            tree.write(folder / "Annotations" / f"{stem_of(name)}.xml", encoding="utf-8")
+            stems.append(f"{stem_of(name)}\n")
+            subject.place(image, folder / "JPEGImages" / name)
         (lists / f"{subject.split}.txt").write_text("".join(stems), encoding="utf-8")
-        return [folder / "Annotations", lists / f"{subject.split}.txt"]
+        return [lists / f"{subject.split}.txt"]
 
-    def read(self, path: Path) -> Iterator[Found]:
-        """Boxes of every XML file below ``Annotations/``, below `path`, or of the file `path`."""
+    def finish(self, subjects: list[Subject], folder: Path) -> list[Path]:  # noqa: ARG002
+        """Write ``labelmap.txt``, a line ``class:red,green,blue::`` each."""
+        lines = ["# label:color_rgb:parts:actions\n", "background:0,0,0::\n"]
+        colours = voc_palette(len(self._names) + 1)[1:]
+        lines += [f"{name}:{','.join(map(str, rgb))}::\n" for name, rgb in zip(self._names, colours, strict=True)]
+        (folder / "labelmap.txt").write_text("".join(lines), encoding="utf-8")
+        return [folder / "Annotations"]
+
+    def read(self, path: Path, split: str) -> Iterator[Found]:
+        """Boxes of the XML files that the list of the split names, else of all below ``Annotations/`` or `path`."""
         top = path / "Annotations" if (path / "Annotations").is_dir() else path
-        files = [top] if top.is_file() else sorted(top.rglob("*.xml"))
+        listed = path / "ImageSets" / "Main" / f"{split}.txt"
+        if listed.is_file():
+            lines = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+            whole = [top / f"{line}.xml" for line in lines]  # the list of one class has 1 or -1 in a second column
+            files = [path if path.is_file() else top / f"{path.stem.split()[0]}.xml" for path in whole]
+        else:
+            files = [top] if top.is_file() else sorted(top.rglob("*.xml"))
         if not files:
             msg = f"{path} holds no XML file"
             raise DataError(msg, hint="in= names the folder that holds Annotations/")
         for file in files:
-            own = read_voc(file)
-            boxes = tuple(LabelBox(item.edges, item.name, None, item.score) for item in own.objects)
+            boxes = tuple(LabelBox(item.edges, item.name, None, item.score) for item in read_voc(file).objects)
             inside = file.relative_to(top).with_suffix("").as_posix() if file != top else file.stem
             yield Found(inside, boxes, str(file))
 
+    def _annotation(self, image: LabelledImage, name: str, subject: Subject) -> ElementTree.Element:
+        root = ElementTree.Element("annotation")
+        for tag, text in (("folder", "JPEGImages"), ("filename", name)):
+            ElementTree.SubElement(root, tag).text = text
+        ElementTree.SubElement(ElementTree.SubElement(root, "source"), "database").text = subject.dataset
+        size = ElementTree.SubElement(root, "size")
+        for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
+            ElementTree.SubElement(size, tag).text = str(value)
+        ElementTree.SubElement(root, "segmented").text = "0"
+        for box in image.boxes[: subject.top]:
+            item = ElementTree.SubElement(root, "object")
+            self._names[subject.label(box)] = None
+            about = (("name", subject.label(box)), ("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0"))
+            for tag, text in about:
+                ElementTree.SubElement(item, tag).text = text
+            if box.score is not None:
+                ElementTree.SubElement(item, "score").text = f"{box.score:.6g}"
+            edges = ElementTree.SubElement(item, "bndbox")
+            x0, y0, x1, y1 = (round(edge) for edge in box.edges)
+            for tag, value in zip(EDGES, (x0 + 1, y0 + 1, max(x1, x0 + 1), max(y1, y0 + 1)), strict=True):
+                ElementTree.SubElement(edges, tag).text = str(value)
+        return root
 
-def _annotation(image: LabelledImage, subject: Subject) -> ElementTree.Element:
-    root = ElementTree.Element("annotation")
-    parent, _, name = placed_name(image.path).rpartition("/")
-    for tag, text in (("folder", parent), ("filename", name)):
-        ElementTree.SubElement(root, tag).text = text
-    ElementTree.SubElement(ElementTree.SubElement(root, "source"), "database").text = subject.dataset
-    size = ElementTree.SubElement(root, "size")
-    for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
-        ElementTree.SubElement(size, tag).text = str(value)
-    ElementTree.SubElement(root, "segmented").text = "0"
-    for box in image.boxes:
-        item = ElementTree.SubElement(root, "object")
-        name = box.name or class_name(subject.class_names, box.label)
-        for tag, text in (("name", name), ("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
-            ElementTree.SubElement(item, tag).text = text
-        if box.score is not None:
-            ElementTree.SubElement(item, "score").text = f"{box.score:.6g}"
-        edges = ElementTree.SubElement(item, "bndbox")
-        x0, y0, x1, y1 = (round(edge) for edge in box.edges)
-        for tag, value in zip(EDGES, (x0 + 1, y0 + 1, max(x1, x0 + 1), max(y1, y0 + 1)), strict=True):
-            ElementTree.SubElement(edges, tag).text = str(value)
-    return root
+
+def voc_palette(count: int = 256) -> list[tuple[int, int, int]]:
+    """Colours that Pascal VOC gives to the indices of its masks: bits of the index spread over red, green and blue.
+
+    Examples
+    --------
+    >>> voc_palette()[:3], voc_palette()[255]
+    ([(0, 0, 0), (128, 0, 0), (0, 128, 0)], (224, 224, 192))
+    """
+    found = []
+    for index in range(count):
+        rgb = [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
+        found.append((rgb[0], rgb[1], rgb[2]))
+    return found

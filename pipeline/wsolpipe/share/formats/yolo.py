@@ -8,100 +8,104 @@ from typing import TYPE_CHECKING
 import yaml
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.images.importers.lines import box_fault
-from wsolpipe.images.label_lines import LabelBox
+from wsolpipe.images.label_lines import entry_of, read_box
 from wsolpipe.keys.safe_yaml import read_yaml
-from wsolpipe.share.formats.base import Format, Found, class_list, placed_name, stem_of
+from wsolpipe.share.formats.base import Format, Found, class_list, flat_name, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from wsolpipe.images.label_lines import LabelledImage
+    from wsolpipe.images.label_lines import LabelBox, LabelledImage
     from wsolpipe.share.formats.base import Subject
+
+LISTS = frozenset({"classes.txt", "images.txt", "train.txt", "val.txt", "test.txt"})
 
 
 class Yolo(Format):
-    """Labels for training with five columns, and beside them predictions with the score in a sixth."""
+    """``images/<split>/`` and ``labels/<split>/`` for training, and ``predictions/<split>/`` with every box's score."""
 
-    about = "YOLO (darknet, ultralytics): labels/ with five columns, predictions/ with the score too, data.yaml"
+    about = "YOLO (ultralytics): labels/ for training, predictions/ of all boxes with scores, one data.yaml"
     loss = "scores, unless in= names the folder predictions; edges keep six decimals of the image's sides"
-    with_images = True
+    with_images = trained = one_tree = True
+
+    def __init__(self) -> None:
+        self._highest = -1
 
     def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:
-        """Write ``labels/``, ``predictions/``, ``images/`` (if asked for), ``images.txt`` and ``data.yaml``."""
-        highest, listed = -1, []
+        """Write the labels, the predictions and the images of a split."""
+        for part in ("images", "labels", "predictions"):
+            (folder / part / subject.split).mkdir(parents=True, exist_ok=True)
         for image in images:
-            name = f"{stem_of(image.path)}.txt"
-            plain, scored = [], []
-            for box in image.boxes:
-                highest = max(highest, box.label or 0)
-                line = " ".join([str(box.label or 0), *(f"{value:.6f}" for value in _shares(box, image))])
-                plain.append(f"{line}\n")
-                scored.append(f"{line} {1.0 if box.score is None else box.score:.6g}\n")
-            for part, lines in (("labels", plain), ("predictions", scored)):
-                target = folder / part / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text("".join(lines), encoding="utf-8")
-            listed.append(f"./images/{placed_name(image.path)}\n")
-            if subject.images != "none":
-                subject.place(image, folder / "images" / placed_name(image.path))
-        names = class_list(subject.class_names)
-        names += ["object" if not names and highest == 0 else str(label) for label in range(len(names), highest + 1)]
-        (folder / "images.txt").write_text("".join(listed), encoding="utf-8")
-        content = {"path": ".", subject.split: "images.txt", "names": dict(enumerate(names))}
-        for part in ("train", "val"):
-            content.setdefault(part, "images.txt")  # ultralytics wants both
-        description = folder / "data.yaml"
-        description.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        return [description, folder / "labels"]
+            name = flat_name(image.path)
+            lines = [_line(box, image) for box in image.boxes]
+            self._highest = max([self._highest, *(box.label or 0 for box in image.boxes)])
+            for part, text in (
+                ("labels", "".join(f"{line}\n" for line in lines[: subject.top])),
+                ("predictions", "".join(f"{line} {1.0 if box.score is None else box.score:.6g}\n"
+                                        for line, box in zip(lines, image.boxes, strict=True))),
+            ):  # fmt: skip
+                (folder / part / subject.split / f"{stem_of(name)}.txt").write_text(text, encoding="utf-8")
+            subject.place(image, folder / "images" / subject.split / name)
+        return [folder / "labels" / subject.split]
 
-    def read(self, path: Path) -> Iterator[Found]:
-        """Boxes of every text file below ``labels/``, or below `path` itself where it holds none of that name."""
-        top = path / "labels" if (path / "labels").is_dir() else path
-        if not top.is_dir():
+    def finish(self, subjects: list[Subject], folder: Path) -> list[Path]:
+        """Write ``data.yaml``, which names the folder of each split; paths are relative to it."""
+        names = class_list(subjects[0].class_names)
+        bare = not names and self._highest == 0
+        names += ["object" if bare else str(label) for label in range(len(names), self._highest + 1)]
+        content = {subject.split: f"images/{subject.split}" for subject in subjects}
+        for part in ("train", "val"):
+            content.setdefault(part, f"images/{subjects[0].split}")  # ultralytics wants both
+        path = folder / "data.yaml"
+        described = {**content, "names": dict(enumerate(names))}
+        path.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return [path]
+
+    def read(self, path: Path, split: str) -> Iterator[Found]:
+        """Boxes of the text files below ``labels/<split>/``, or of the first of its parents that is there."""
+        places = [path / "labels" / split, path / split / "labels", path / "labels", path / split, path]
+        top = next((place for place in places if place.is_dir()), None)
+        if top is None:
             msg = f"{path} is not a folder of YOLO labels"
             raise DataError(msg, hint="in= names the folder that holds labels/ and data.yaml")
-        names = _names(
-            next((base / "data.yaml" for base in (path, path.parent) if (base / "data.yaml").is_file()), None)
+        names = next(
+            (_names(base / "data.yaml") for base in (path, *path.parents[:3]) if (base / "data.yaml").is_file()), {}
         )
-        files = sorted(file for file in top.rglob("*.txt") if file.name not in {"classes.txt", "images.txt"})
-        for file in files:
+        for file in sorted(file for file in top.rglob("*.txt") if file.name not in LISTS):
             inside = os.path.relpath(file, top).removesuffix(".txt").replace(os.sep, "/")
             try:
                 lines = file.read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError) as error:
-                msg = f"cannot read {file}: not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+                msg = f"cannot read {file}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
                 raise DataError(msg) from error
-            boxes = [_read_box(line, f"{file}:{number}", names) for number, line in enumerate(lines, 1) if line.strip()]
+            boxes = [
+                _read_line(line, f"{file}:{number}", names) for number, line in enumerate(lines, 1) if line.strip()
+            ]
             yield Found(inside, tuple(boxes), str(file), relative=True)
 
 
-def _shares(box: LabelBox, image: LabelledImage) -> tuple[float, float, float, float]:
+def _line(box: LabelBox, image: LabelledImage) -> str:
     x0, y0, x1, y1 = box.edges
     width, height = image.width, image.height
-    return (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
+    shares = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
+    return " ".join([str(box.label or 0), *(f"{value:.6f}" for value in shares)])
 
 
-def _names(path: Path | None) -> dict[int, str]:
-    if path is None:
-        return {}
+def _names(path: Path) -> dict[int, str]:
     content = read_yaml(path)
     names = content.get("names") if isinstance(content, dict) else None
-    pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
-    return {int(label): str(name) for label, name in pairs}
+    with entry_of(str(path), "a description with names of classes"):
+        pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
+        return {int(label): str(name) for label, name in pairs}
 
 
-def _read_box(line: str, where: str, names: dict[int, str]) -> LabelBox:
-    fields = line.split()
-    try:
-        label, x, y, width, height, *rest = int(fields[0]), *map(float, fields[1:])
+def _read_line(line: str, where: str, names: dict[int, str]) -> LabelBox:
+    with entry_of(where, "class x y width height [score]"):
+        label, *numbers = line.split()
+        x, y, width, height, *rest = map(float, numbers)
+        if len(rest) > 1:
+            msg = f"{len(numbers) + 1} numbers"
+            raise ValueError(msg)
         edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        fault = bool(box_fault(*edges)) or len(rest) > 1
-    except (ValueError, IndexError):
-        fault = True
-    if fault:
-        msg = f"{where}: {line.strip()[:80]!r} is not 'class x y width height [score]'"
-        raise DataError(msg)
-    score = rest[0] if rest else None
-    return LabelBox(edges, names.get(label, ""), label, score)
+        return read_box(edges, names.get(int(label), ""), label=label, score=rest[0] if rest else None)

@@ -1,16 +1,17 @@
-"""CSV and Parquet: a row a box, and a row with empty edges for an image without one."""
+"""Tables of boxes: ``localization.txt``, CSV, Parquet and JSON lines."""
 
 from __future__ import annotations
 
 import csv
-import math
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.writing import reason
-from wsolpipe.images.importers.lines import parse_box
-from wsolpipe.images.label_lines import LabelBox
+from wsolpipe.images.label_lines import LabelBox, entry_of, label_line, read_box, read_label_lines
+from wsolpipe.images.pseudo import box_lines, read_boxes
 from wsolpipe.share.formats.base import Format, Found, find_file
 
 if TYPE_CHECKING:
@@ -25,21 +26,52 @@ COLUMNS = ("image_id", "path", "label", "name", *EDGES, "score", "rank", "source
 AT_ONCE = 50_000
 
 
-def box_rows(image: LabelledImage, split: str) -> Iterator[tuple[Any, ...]]:
-    """Rows of one image in the order of `COLUMNS`; None in every column of a box that is not there."""
-    tail = (image.row, split, image.width, image.height)
-    if not image.boxes:
-        yield image.image_id, image.path, *[None] * 9, *tail
-    for rank, box in enumerate(image.boxes):
-        head = (image.image_id, image.path, box.label, box.name or None)
-        yield *head, *box.edges, box.score, rank, box.source, *tail
+class BoxList(Format):
+    """``localization.txt``: ``image_id,x0,y0,x1,y1`` a line, the field's own exchange format."""
+
+    about = "localization.txt of the metadata layout: image_id,x0,y0,x1,y1 a line"
+    loss = "classes, scores and images without a box; edges keep two decimals"
+    trained = True
+
+    def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:
+        """Write ``localization.txt``."""
+        path = folder / "localization.txt"
+        with path.open("w", encoding="utf-8") as file:
+            for image in images:
+                edges = [box.edges for box in image.boxes[: subject.top]]
+                file.write(box_lines({image.image_id: np.array(edges, np.float64).reshape(-1, 4)}))
+        return [path]
+
+    def read(self, path: Path, split: str) -> Iterator[Found]:
+        """Boxes by image id."""
+        file = find_file(path, "localization.txt", f"{split}/localization.txt")
+        for name, edges in read_boxes(file).items():
+            yield Found(name, tuple(LabelBox((x0, y0, x1, y1)) for x0, y0, x1, y1 in edges.tolist()), str(file))
+
+
+class JsonLines(Format):
+    """A line an image; the format that a stage of imported boxes reads."""
+
+    about = "JSON lines: an object an image, its boxes in a list"
+
+    def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:  # noqa: ARG002
+        """Write ``labels.jsonl``."""
+        path = folder / "labels.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(map(label_line, images))
+        return [path]
+
+    def read(self, path: Path, split: str) -> Iterator[Found]:
+        """Boxes by image id."""
+        file = find_file(path, "labels.jsonl", f"{split}/labels.jsonl")
+        for number, image in enumerate(read_label_lines(file), 1):
+            yield Found(image.image_id, image.boxes, f"{file}:{number}", drawn=None if image.drawn else False)
 
 
 class Csv(Format):
-    """A table in CSV."""
+    """A row a box, and a row with empty edges for an image without one."""
 
     about = "CSV table, a row a box"
-    loss = "nothing"
 
     def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:
         """Write ``boxes.csv``."""
@@ -51,9 +83,9 @@ class Csv(Format):
                 writer.writerows(box_rows(image, subject.split))
         return [path]
 
-    def read(self, path: Path) -> Iterator[Found]:
-        """Boxes by image; rows of one image stand together or apart."""
-        file = find_file(path, "boxes.csv")
+    def read(self, path: Path, split: str) -> Iterator[Found]:
+        """Boxes by image; rows of one image stand together."""
+        file = find_file(path, "boxes.csv", f"{split}/boxes.csv")
         try:
             with file.open(encoding="utf-8-sig", newline="") as text:
                 reader = csv.DictReader(text)
@@ -65,10 +97,9 @@ class Csv(Format):
 
 
 class Parquet(Format):
-    """The same table in Parquet."""
+    """The table of `Csv` in Parquet."""
 
     about = "Parquet table, a row a box, the columns of format=csv"
-    loss = "nothing"
 
     def write(self, images: Iterable[LabelledImage], subject: Subject, folder: Path) -> list[Path]:
         """Write ``boxes.parquet``."""
@@ -86,12 +117,12 @@ class Parquet(Format):
                 writer.write_table(pa.table(columns, schema=schema))
         return [path]
 
-    def read(self, path: Path) -> Iterator[Found]:
+    def read(self, path: Path, split: str) -> Iterator[Found]:
         """Boxes by image."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        file = find_file(path, "boxes.parquet")
+        file = find_file(path, "boxes.parquet", f"{split}/boxes.parquet")
         try:
             table = pq.ParquetFile(file)
             _check_header(file, table.schema_arrow.names)
@@ -100,6 +131,16 @@ class Parquet(Format):
         except (OSError, pa.ArrowException) as error:
             msg = f"cannot read {file}: {str(error).splitlines()[0]}"
             raise DataError(msg) from error
+
+
+def box_rows(image: LabelledImage, split: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of one image in the order of `COLUMNS`; None in every column of a box that is not there."""
+    tail = (image.row, split, image.width, image.height)
+    if not image.boxes:
+        yield image.image_id, image.path, *[None] * 9, *tail
+    for rank, box in enumerate(image.boxes):
+        head = (image.image_id, image.path, box.label, box.name or None)
+        yield *head, *box.edges, box.score, rank, box.source, *tail
 
 
 def _check_header(path: Path, names: Iterable[str]) -> None:
@@ -118,22 +159,8 @@ def _gather(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Found]:
         for _, where, line in run:
             first = first or where
             if any(line[edge] not in (None, "") for edge in EDGES):
-                boxes.append(_read_box(line, where))
+                word, label, score, source = (line.get(key) for key in ("name", "label", "score", "source"))
+                with entry_of(where, "a box with integers label and source and a number score"):
+                    edges = [line[edge] for edge in EDGES]
+                    boxes.append(read_box(edges, word, label=label, score=score, source=source))
         yield Found(name, tuple(boxes), first)
-
-
-def _read_box(line: Mapping[str, Any], where: str) -> LabelBox:
-    edges = parse_box([str(line[name]) for name in EDGES])
-    if isinstance(edges, str):
-        msg = f"{where}: {edges}"
-        raise DataError(msg)
-    try:
-        label, source = (None if line.get(name) in (None, "") else int(line[name]) for name in ("label", "source"))
-        score = None if line.get("score") in (None, "") else float(line["score"])
-    except ValueError as error:
-        msg = f"{where}: label and source are integers, score is a number"
-        raise DataError(msg) from error
-    if score is not None and not math.isfinite(score):
-        msg = f"{where}: score {score} is not finite"
-        raise DataError(msg)
-    return LabelBox(edges, str(line.get("name") or ""), label, score, source)
