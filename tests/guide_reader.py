@@ -37,7 +37,7 @@ STAND_INS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"s3://": "",
     r"=facebook/": "=",
     r"runs=FOLDER": "runs=searches/cam-birds",
-    r"in=corrected.json": "in=coco/val/annotations.json",
+    r"in=corrected.json": "in=coco/annotations/instances_val.json",
     r"maps=scores": "maps=scores/test",
     r"cls_maps.model=vit_small_patch16_224.dino ": "",
     r"size=224 backbone=vit_base_patch16_clip_224.openai": "size=96",

@@ -125,9 +125,9 @@ def test_a_pipeline_runs_on_members_and_exports_them(shards, tmp_path, capsys):
             cli.main([command, *words, f"dataset={tmp_path / 'd.yaml'}", f"store={tmp_path / 'store'}"],
                      standalone_mode=False)  # fmt: skip
         assert end.value.code == 0, capsys.readouterr().err
-    placed = tmp_path / "out" / "train" / "images" / "train-000.tar" / "a" / "0.png"
+    placed = tmp_path / "out" / "images" / "train" / "train-000.tar__a__0.png"
     np.testing.assert_array_equal(np.asarray(Image.open(placed)), picture(0)[1])
-    labels = tmp_path / "out" / "train" / "labels" / "train-000.tar" / "a" / "0.txt"
+    labels = tmp_path / "out" / "labels" / "train" / "train-000.tar__a__0.txt"
     assert len(labels.read_text().splitlines()) == 1
 
 
