@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TABLES = {
     "layout": "wsolpipe.images.layouts:LAYOUTS",
-    "format": "wsolpipe.share.formats.known:FORMATS",
+    "format": "wsolpipe.share.formats.base:FORMATS",
     "cluster": "wsolpipe.engine.clusters:CLUSTERS",
     "method": "wsoltrain.methods.registry:METHODS",
     "figure of maps": "wsolpipe.evaluate.map_scores:MAP_METRICS",

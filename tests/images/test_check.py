@@ -137,14 +137,9 @@ WARNINGS = {
         lambda home: home.table([line.replace(",1,", ",,").replace(",0,", ",,") for line in lines_of(home)]),
         "missing_labels", "no image of split train has a label",
     ),
-    "a wrong prefix": (
-        lambda home: home.table([f"pictures/{line}" for line in lines_of(home)]), "quarantined",
-        "missing file: pictures/train/mug/0.png, pictures/train/mug/1.png, pictures/train/mug/2.png, "
-        "pictures/train/pan/0.png, pictures/train/pan/1.png; train/mug/0.png is there: leave pictures/ out",
-    ),
-    "a wrong suffix": (
-        lambda home: home.table([line.replace(".png", ".jpg") for line in lines_of(home)]), "quarantined",
-        "0.png is there: the paths have another ending",
+    "files that are missing": (
+        lambda home: home.table(["train/mug/7.png,0,train,2,2,9,9", *lines_of(home)]), "quarantined",
+        "1 of the 7 images of split train are quarantined: missing file: train/mug/7.png; paths are looked for below",
     ),
     "images of no split": (
         lambda home: home.table(lines_of(home)[:3] + lines_of(home)[6:9]), "passed_over",
@@ -193,6 +188,20 @@ def test_boxes_of_width_and_height_that_are_read_as_edges_name_the_key(home):
     home.table(lines_of(home, "18,18,5,5"))
     code, said = home.run()
     assert (code, "ends before it begins" in said, "box_format: xywh" in said) == (3, True, True), said
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda line: f"pictures/{line}", "; train/pan/2.png is there: leave pictures/ out of the paths"),
+        (lambda line: line.replace(".png", ".jpg"), "; 2.png is there: the paths have another ending"),
+        (lambda line: line.partition("/")[2], "; train/pan/2.png is there: root: is one folder too high"),
+    ],
+)
+def test_paths_of_which_none_is_there_are_answered_with_the_nearest_file(home, change, told):
+    home.table([change(line) for line in lines_of(home)])
+    code, said = home.run()
+    assert (code, told in said) == (3, True), said
 
 
 def test_two_categories_of_one_id_are_refused(home):

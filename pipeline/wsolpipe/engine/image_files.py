@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError, DataError
 from wsolpipe.images.decode import decode, read_file
+from wsolpipe.images.scan import near_file
 from wsolpipe.images.video import file_of, open_film, split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     import numpy as np
 
@@ -108,11 +109,10 @@ class ImageFiles:
         msg = f"{count} image files in a row cannot be read, last {self.root}/{path}"
         if not os.path.isdir(self.root):
             msg = f"the folder of images {self.root} is gone"
-        return DataError(
-            msg,
-            hint="nothing was committed of these rows: run again once the files are back; "
-            "if they were removed for good, run stage=index force=true first",
-        )
+        elif near := near_file(Path(self.root), path):
+            msg = f"{msg}; {near}"
+        hint = "nothing was committed of these rows: run again once the files are back; "
+        return DataError(msg, hint=hint + "if they were removed for good, run stage=index force=true first")
 
 
 def is_readable(root: str | Path, path: str) -> bool:

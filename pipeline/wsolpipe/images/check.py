@@ -19,9 +19,7 @@ from wsolpipe.images.dataset import SPLITS
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
 from wsolpipe.images.index import NO_LONGER_LISTED
 from wsolpipe.images.listing import describe_ignored
-from wsolpipe.images.members import split_member
-from wsolpipe.images.scan import MISSING
-from wsolpipe.images.video import split_frame
+from wsolpipe.images.scan import MISSING, near_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -321,34 +319,14 @@ def _split_faults(facts: SplitFacts, root: Path | None) -> Iterator[Finding]:
         yield Finding("repeated_images", "warning", text, "", repeated)
     for reason, (count, first) in sorted(facts.reasons.items(), key=lambda item: -item[1][0])[:EXAMPLES]:
         text = f"{count:,} of the {_images(rows)} {where} are quarantined: {reason}: {', '.join(first)}"
-        yield Finding("quarantined", "warning", text, _near_file(root, first[0]) if reason == MISSING else "", count)
+        yield Finding(
+            "quarantined", "warning", text, near_file(root, first[0]) if root and reason == MISSING else "", count
+        )
     if ignored := facts.manifest.ignored:
         text = f"split {facts.split} also has files that are not taken for images: {describe_ignored(ignored)}"
         yield Finding("passed_over", "warning", text, "", sum(ignored.values()))
     for text in facts.notes:
         yield Finding("passed_over", "warning", text)
-
-
-def _near_file(root: Path | None, path: str) -> str:
-    """Advice that names the file which a path may mean: without a prefix, with another ending, or in another folder."""
-    if root is None or split_member(path) or split_frame(path):
-        return ""
-    parts = path.split("/")
-    for place in range(1, len(parts)):
-        if (root / "/".join(parts[place:])).is_file():
-            return f"{'/'.join(parts[place:])} is there: leave {'/'.join(parts[:place])}/ out of the paths"
-    folder, _, name = path.rpartition("/")
-    stem = name.rpartition(".")[0] or name
-    with contextlib.suppress(OSError):
-        found = next(
-            (item.name for item in sorted((root / folder).iterdir()) if item.stem == stem and item.is_file()), ""
-        )
-        if found:
-            return f"{found} is there: the paths have another ending"
-        found = next((item.name for item in sorted(root.iterdir()) if (item / path).is_file()), "")
-        if found:
-            return f"{found}/{path} is there: root: is one folder too high"
-    return f"paths are looked for below {root}"
 
 
 def _level(bad: int, most: float) -> Literal["error", "warning"]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wsolpipe.contract.errors import BadImageError, DataError
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode_oriented, read_file
+from wsolpipe.images.members import split_member
 from wsolpipe.images.video import open_film, split_frame
 
 if TYPE_CHECKING:
@@ -117,3 +118,25 @@ def _scan_frame(path: str, number: int) -> Scan:
     film = open_film(path)
     pixels = film.read(number)
     return Scan(film.size // len(film), film.frame_sha256(number), pixels.shape[1], pixels.shape[0], 1)
+
+
+def near_file(root: Path, path: str) -> str:
+    """Advice that names the file which a path may mean: without a prefix, with another ending, or in another folder."""
+    if split_member(path) or split_frame(path):
+        return ""
+    parts = path.split("/")
+    for place in range(1, len(parts)):
+        if (root / "/".join(parts[place:])).is_file():
+            return f"{'/'.join(parts[place:])} is there: leave {'/'.join(parts[:place])}/ out of the paths"
+    folder, _, name = path.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    with suppress(OSError):
+        found = next(
+            (item.name for item in sorted((root / folder).iterdir()) if item.stem == stem and item.is_file()), ""
+        )
+        if found:
+            return f"{found} is there: the paths have another ending"
+        found = next((item.name for item in sorted(root.iterdir()) if (item / path).is_file()), "")
+        if found:
+            return f"{found}/{path} is there: root: is one folder too high"
+    return f"paths are looked for below {root}"
