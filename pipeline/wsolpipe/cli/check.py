@@ -27,7 +27,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     \b
     wsolpipe check dataset=birds.yaml
     """
-    from wsolpipe.cli.progress import Display
+    from wsolpipe.launch.display import Display
     from wsolpipe.contract.errors import DataError, RunFailed
     from wsolpipe.engine.data_check import ready_indexes, refused_findings
     from wsolpipe.engine.session import Session

@@ -131,12 +131,10 @@ def near_file(root: Path, path: str) -> str:
     folder, _, name = path.rpartition("/")
     stem = name.rpartition(".")[0] or name
     with suppress(OSError):
-        found = next(
-            (item.name for item in sorted((root / folder).iterdir()) if item.stem == stem and item.is_file()), ""
-        )
-        if found:
-            return f"{found} is there: the paths have another ending"
-        found = next((item.name for item in sorted(root.iterdir()) if (item / path).is_file()), "")
-        if found:
+        near = [item.name for item in sorted((root / folder).iterdir()) if item.stem == stem and item.is_file()]
+        if near:
+            return f"{near[0]} is there: the paths have another ending"
+    with suppress(OSError):
+        for found in sorted(item.name for item in root.iterdir() if (item / path).is_file()):
             return f"{found}/{path} is there: root: is one folder too high"
     return f"paths are looked for below {root}"
