@@ -27,11 +27,11 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     \b
     wsolpipe check dataset=birds.yaml
     """
-    from wsolpipe.launch.display import Display
     from wsolpipe.contract.errors import DataError, RunFailed
     from wsolpipe.engine.data_check import ready_indexes, refused_findings
     from wsolpipe.engine.session import Session
     from wsolpipe.images.check import find_faults, find_unlisted, read_facts
+    from wsolpipe.launch.display import Display
     from wsolpipe.launch.run import run
 
     config, _ = configure(words)
