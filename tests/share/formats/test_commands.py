@@ -308,7 +308,7 @@ def first_exported(desk):
 def test_an_export_appears_whole_or_not_at_all(desk, tmp_path, monkeypatch):
     out = tmp_path / "out"
     words = ("stage=human_boxes", "format=csv", f"out={out}")
-    from wsolpipe.share.formats.tables import Csv
+    from wsolpipe.share.formats.box_tables import Csv
 
     write = Csv.write
     monkeypatch.setattr(Csv, "write", lambda *given: [*write(*given), None][:0] + [][1])
