@@ -14,7 +14,7 @@ from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.order import Window, draw_frames
 from wsoltrain.data.stream import Stream
 from wsoltrain.losses.crf import crf_loss
-from wsoltrain.losses.window import joint_crf
+from wsoltrain.losses.terms import joint_crf
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import load_recipe
 from wsoltrain.training.tracker import JsonLines

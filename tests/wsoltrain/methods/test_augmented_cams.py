@@ -108,7 +108,7 @@ def test_cutmix_at_rate_zero_is_cam():
 @pytest.mark.parametrize("drop", [True, False])
 def test_adl_drops_the_strongest_places_or_weighs_all(drop):
     features = torch.randn(3, 7, 5, 6)
-    found = attend_or_drop(features, drop=drop, threshold=0.8).numpy()
+    found = attend_or_drop(features, drop=torch.tensor(drop), threshold=0.8).numpy()
     values = features.double().numpy()
     for number in range(3):
         attention = values[number].mean(0)

@@ -15,7 +15,7 @@ from wsolpipe.images.groups import beside
 from wsolpipe.images.video import file_of, read_picture, split_frame
 from wsoltrain.data.chunks import ChunkCache
 from wsoltrain.data.colours import jitter_colours
-from wsoltrain.data.order import Pick, generator
+from wsoltrain.data.order import Pick, Purpose, generator
 from wsoltrain.data.stored_rows import StoredRows
 from wsoltrain.data.views import UPSIDE_DOWN, maps_to_view, normalise
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 Item: TypeAlias = "dict[str, Tensor]"
 Made: TypeAlias = "list[tuple[Item | None, list[tuple[int, str]]]]"
 
-_WINDOW, _SPARE, _TURN, _COLOURS = 3, 4, 5, 6  # purposes of random numbers; 1 and 2 belong to the order
 MAX_SPARES = 16
 
 
@@ -168,12 +167,12 @@ class Items:
         """Another row, the same whichever process asks."""
         if self._usable is None:
             self._usable, _ = self.rows.usable(classes=self.config.classes, need_label=self.config.need_label)
-        rng = generator(self.config.seed, pick.epoch, _SPARE, pick.row, attempt)
+        rng = generator(self.config.seed, pick.epoch, Purpose.SPARE, pick.row, attempt)
         return Pick(pick.epoch, int(rng.choice(self._usable)))
 
     def _item(self, pick: Pick, stored: dict[str, NDArray[Any]], near: dict[int, dict[str, NDArray[Any]]]) -> Item:
         config = self.config
-        view, turned = self._draw_view(pick), self._draws(pick, _TURN, config.vflip)
+        view, turned = self._draw_view(pick), self._draws(pick, Purpose.TURN, config.vflip)
         window = (view.window.left, view.window.top, config.side, view.window.flip + UPSIDE_DOWN * turned)
         item: Item = {
             "window": torch.tensor(window, dtype=torch.int64),
@@ -190,7 +189,7 @@ class Items:
         if config.normalised and "rgb" in item:
             colours = item["rgb"]
             if config.train and any(config.jitter):
-                colours = jitter_colours(colours, config.jitter, self._generator(pick, _COLOURS))
+                colours = jitter_colours(colours, config.jitter, self._generator(pick, Purpose.COLOURS))
             item["image"] = normalise(colours, config.mean, config.std)
         if "maps" in stored:
             self._add_maps(item, stored, [near[row]["maps"] for row in others if row >= 0])
@@ -217,11 +216,11 @@ class Items:
                 there[place] = True
         item["rgb_beside"], item["beside"] = frames, there
 
-    def _generator(self, pick: Pick, purpose: int) -> np.random.Generator:
+    def _generator(self, pick: Pick, purpose: Purpose) -> np.random.Generator:
         """Random numbers of one row in one epoch for one purpose: of the seed alone."""
         return generator(self.config.seed, pick.epoch, purpose, pick.row)
 
-    def _draws(self, pick: Pick, purpose: int, probability: float) -> bool:
+    def _draws(self, pick: Pick, purpose: Purpose, probability: float) -> bool:
         return self.config.train and probability > 0 and bool(self._generator(pick, purpose).random() < probability)
 
     def _draw_view(self, pick: Pick) -> View:
@@ -230,7 +229,7 @@ class Items:
         width, height = (int(value) for value in self.rows.sizes[pick.row])
         if not config.train:
             return View.squash((height, width), (config.size, config.size))
-        rng = self._generator(pick, _WINDOW)
+        rng = self._generator(pick, Purpose.CROP)
         top, left = (int(value) for value in rng.integers(0, config.side - config.size, 2, endpoint=True))
         flip = bool(rng.random() < config.flip)
         return View((height, width), (config.side, config.side), Window(top, left, config.size, config.size, flip))

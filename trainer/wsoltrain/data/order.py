@@ -9,6 +9,7 @@ loader processes every process meets the chunks of one lane only, and with fewer
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 Uneven = Literal["drop", "pad"]
-_ORDER, _FRAMES = 1, 2  # so that the draws of one purpose never repeat another's
+
+
+class Purpose(IntEnum):
+    """Uses of random numbers: the draws of one never repeat another's."""
+
+    ORDER = 1
+    FRAMES = 2
+    CROP = 3
+    SPARE = 4
+    TURN = 5
+    COLOURS = 6
+    MIX = 7
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Shuffle:
         return self.lanes * self.lane_runs
 
 
-def generator(seed: int, epoch: int, purpose: int, *more: int) -> np.random.Generator:
+def generator(seed: int, epoch: int, purpose: Purpose, *more: int) -> np.random.Generator:
     """Random numbers of one purpose in one epoch, and of one row where `more` says which."""
     return np.random.default_rng([seed, epoch, purpose, *more])
 
@@ -84,7 +96,7 @@ def draw_frames(rows: Rows, groups: NDArray[np.int64], *, seed: int, epoch: int,
     """
     alone = rows[groups < 0]
     rows, groups = rows[groups >= 0], groups[groups >= 0]
-    order = np.lexsort((generator(seed, epoch, _FRAMES).random(len(rows)), groups))
+    order = np.lexsort((generator(seed, epoch, Purpose.FRAMES).random(len(rows)), groups))
     first = np.ones(len(rows), bool)
     first[1:] = np.diff(groups[order]) != 0
     starts = np.flatnonzero(first)
@@ -134,7 +146,7 @@ def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: Shuffle | None) -
     """
     if shuffle is None or len(rows) == 0:
         return rows
-    rng = generator(seed, epoch, _ORDER)
+    rng = generator(seed, epoch, Purpose.ORDER)
     starts_run = np.ones(len(rows), bool)
     starts_run[1:] = np.diff(rows // shuffle.run_rows) != 0
     run = np.cumsum(starts_run) - 1

@@ -66,6 +66,12 @@ def _hats(start: Tensor, side: Tensor, mirrored: Tensor, extent: Tensor, cells: 
     return (1 - (centre[..., None] - cell).abs()).clamp_min(0)
 
 
+def scaled_to_unit(maps: Tensor) -> Tensor:
+    """Maps [..., H, W], each between its own lowest and highest value; a constant one is 0."""
+    spread = maps - maps.amin((-2, -1), keepdim=True)
+    return spread / spread.amax((-2, -1), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
 def normalise(rgb: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Network input made of pixels: ``(rgb / 255 - mean) / std`` for each colour.
 

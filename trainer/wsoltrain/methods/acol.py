@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from wsoltrain.data.views import scaled_to_unit
 from wsoltrain.methods.base import Losses, Prediction, Task, class_of, map_of_class
-from wsoltrain.methods.cnn_trained import CnnKeys, CnnTrained
-from wsoltrain.networks.token_maps import scaled_to_unit
+from wsoltrain.methods.cam import CnnKeys, CnnTrained
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch

@@ -7,19 +7,16 @@ done outside of training. The layers have no parameters and are hooks, so names 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from wsoltrain.methods.cam import Cam, CamKeys
-from wsoltrain.networks.parts import find_part
+from wsoltrain.networks.backbone import find_part, hooked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from torch import Tensor
 
     from wsoltrain.methods.base import Batch, Losses, Task
     from wsoltrain.pseudo.random import RowDraws
@@ -57,15 +54,7 @@ class Adl(Cam):
 
     def __init__(self, keys: AdlKeys, task: Task) -> None:
         super().__init__(keys, task)
-        self._dropping: list[bool] = []  # for each part while a training step runs, else empty
-        for number, name in enumerate(keys.drop_parts):
-            part = find_part(self.net, name, key="drop_parts")
-            part.register_forward_hook(partial(self._hook, number))
-
-    def _hook(self, number: int, _part: nn.Module, _given: Any, features: Tensor) -> Tensor | None:
-        if not self._dropping:
-            return None
-        return attend_or_drop(features, drop=self._dropping[number], threshold=self.keys.drop_threshold)
+        self.places = tuple(find_part(self.net, name, key="drop_parts") for name in keys.drop_parts)
 
     def augment(self, batch: Batch, draws: RowDraws) -> Batch:
         """Draw what is done after each part, by the numbers of the batch's first row; adds ``dropping``."""
@@ -73,21 +62,22 @@ class Adl(Cam):
 
     def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
         """Return the cross-entropy of the classes."""
-        with self._set(batch["dropping"][0].tolist()):
+
+        def hook(drop: Tensor) -> Any:
+            return lambda _part, _given, made: attend_or_drop(made, drop=drop, threshold=self.keys.drop_threshold)
+
+        with hooked((part, hook(drop)) for part, drop in zip(self.places, batch["dropping"][0], strict=True)):
             return super().losses(batch, phase, epoch)
 
-    @contextmanager
-    def _set(self, dropping: list[bool]) -> Iterator[None]:
-        self._dropping = dropping
-        try:
-            yield
-        finally:
-            self._dropping = []
 
+def attend_or_drop(features: Tensor, *, drop: Tensor, threshold: float) -> Tensor:
+    """Features [B, C, h, w] without the places of the strongest attention, or weighted by its sigmoid.
 
-def attend_or_drop(features: Tensor, *, drop: bool, threshold: float) -> Tensor:
-    """Features [B, C, h, w] without the places of the strongest attention, or weighted by its sigmoid."""
+    Parameters
+    ----------
+    drop : bool Tensor, scalar
+        Which of both; a tensor, so that a GPU is not waited for.
+    """
     attention = features.mean(1, keepdim=True)
-    if drop:
-        return features * (attention < threshold * attention.amax((2, 3), keepdim=True))
-    return features * torch.sigmoid(attention)
+    kept = attention < threshold * attention.amax((2, 3), keepdim=True)
+    return features * torch.where(drop, kept.to(attention.dtype), torch.sigmoid(attention))

@@ -18,6 +18,7 @@ from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.metrics.scaling import SIDE
 from wsoltrain.data.keys import Keys as BaseKeys
 from wsoltrain.data.order import Window
+from wsoltrain.data.views import scaled_to_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -209,10 +210,7 @@ class Prediction(NamedTuple):
     def scaled(self) -> Tensor:
         """Maps in 0..1: as they are, or each between its own lowest and highest value; a constant one is 0."""
         maps = self.maps.float()
-        if self.unit:
-            return maps
-        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
+        return maps if self.unit else scaled_to_unit(maps)
 
 
 class Method(nn.Module, ABC, Generic[K]):

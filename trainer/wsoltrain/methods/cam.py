@@ -1,23 +1,134 @@
 """CAM (Zhou et al. 2016): a CNN trained to classify; the map of a class is the sum of its last features times weights.
 
 ``pool`` chooses how class maps become logits. The epoch is chosen by localization on validation, as of any method.
+`CnnTrained` is what the other methods on a CNN trained by labels share with it: finer features, faster last parts, and
+published weights.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.base import Losses, Prediction, Task, class_of
-from wsoltrain.methods.cnn_trained import CnnKeys, CnnTrained
-from wsoltrain.networks.pooling import PoolKeys, pool_maps
+from wsolpipe.networks.backbones import build_backbone
+from wsoltrain.data.keys import Keys
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, class_of
+from wsoltrain.networks import localization_cnns
+from wsoltrain.networks.backbone import BackboneKeys, remove_last_strides
+from wsoltrain.networks.published import load_published
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch
+
+
+class CnnKeys(BackboneKeys):
+    """Keys of the CNN; ``backbone`` may also be vgg16_gap, vgg16_nonlocal or inception_v3_spg."""
+
+    unstrided: int = Field(
+        1,
+        ge=0,
+        description="Last downsamplings that are removed: 1 gives ResNet-50 maps of 14 x 14 at 224 pixels (standard "
+        "evaluation), 2 of 28 x 28",
+    )
+    fast_lr: float = Field(
+        10.0, gt=0, le=1e6, description="Factor on lr of the classifier's weights and of the parts in fast"
+    )
+    fast: tuple[str, ...] = Field(
+        (), description="Beginnings of the names of further parts with that rate, such as layer4"
+    )
+    published: str | None = Field(
+        None,
+        description="Checkpoint of the whole trained network, class layer included, such as the standard evaluation's "
+        ".pth.tar; epochs=0 scores it as it is",
+    )
+
+
+K = TypeVar("K", bound=CnnKeys)
+
+
+class CnnTrained(Method[K]):
+    """A method on a timm CNN, `net`, whose parts learn at two rates."""
+
+    def __init__(self, keys: K, task: Task) -> None:
+        super().__init__(keys, task)
+        self.what = f"backbone={keys.backbone}"
+        localization_cnns.register()
+        self.net = build_backbone(keys.backbone, weights=keys.weights, model_args=keys.model_args)
+        for part in keys.fast:
+            if not any(name.startswith(part) for name, _ in self.net.named_parameters()):
+                msg = f"fast={part}: {self.what} has no part of that name"
+                raise ConfigError(msg, hint=f"parts: {', '.join(name for name, _ in self.net.named_children())}")
+
+    def finish(self) -> None:
+        """Remove strides and load published weights; called once the class layers are there."""
+        keys = self.keys
+        remove_last_strides(self.net, keys.unstrided, size=self.task.size, what=self.what)
+        if keys.published is not None:
+            load_published(self, keys.published)
+
+    def class_layers(self) -> list[nn.Module]:
+        """Parts that classify, which have no pretrained weights."""
+        return [part for name, part in self.named_children() if name != "net"]
+
+    def phases(self) -> list[Phase]:
+        """Return one phase: the backbone, and the class layers with the backbone's faster parts."""
+        fast_parts = [*self.class_layers(), *(p for name, p in self.net.named_modules() if self._is_fast(name))]
+        quick = {id(each) for part in fast_parts for each in part.parameters()}
+        slow: list[nn.Parameter] = []
+        fast: list[nn.Parameter] = []
+        for parameter in self.parameters():
+            (fast if id(parameter) in quick else slow).append(parameter)
+        return [Phase("train", [Weighted(slow), Weighted(fast, lr=self.keys.fast_lr)])]
+
+    def _is_fast(self, name: str) -> bool:
+        return bool(self.keys.fast) and name.startswith(self.keys.fast)
+
+
+class PoolKeys(Keys):
+    """Keys of the pooling."""
+
+    pool: Literal["gap", "max", "lse", "wildcat"] = Field(
+        "gap",
+        description="How class maps are pooled to class logits: gap (mean, Zhou et al. 2016), max (Oquab et al. 2015), "
+        "lse (log of the mean of exponentials, Pinheiro and Collobert 2015), wildcat (Durand et al. 2017)",
+    )
+    lse_sharpness: float = Field(10.0, gt=0, description="r of pool=lse: 0 is near the mean, large near the maximum")
+    wildcat_maps: int = Field(
+        8, ge=1, le=1024, description="Maps of each class that pool=wildcat averages (M, section 3.2)"
+    )
+    wildcat_share: float = Field(
+        0.2, gt=0, le=1, description="Share of places that pool=wildcat takes from each end (k, section 3.3)"
+    )
+    wildcat_alpha: float = Field(
+        0.7, ge=0, le=1, description="Weight of the lowest places in pool=wildcat (alpha, equation 1)"
+    )
+
+    @property
+    def maps_of_class(self) -> int:
+        """Maps that the network has for each class."""
+        return self.wildcat_maps if self.pool == "wildcat" else 1
+
+
+def pool_maps(maps: Tensor, keys: PoolKeys) -> Tensor:
+    """Class maps [B, K, h, w] -> [B, K], by ``pool``."""
+    places = maps.flatten(2)
+    if keys.pool == "gap":
+        return places.mean(2)
+    if keys.pool == "max":
+        return places.amax(2)
+    if keys.pool == "lse":
+        sharp, count = keys.lse_sharpness, places.shape[2]
+        mean_exp: Tensor = (sharp * places - places.new_tensor(count).log()).logsumexp(2)
+        return mean_exp / sharp
+    count = max(1, round(keys.wildcat_share * places.shape[2]))
+    ranked = places.sort(2).values
+    highest: Tensor = ranked[..., -count:].mean(2)
+    return highest + keys.wildcat_alpha * ranked[..., :count].mean(2)
 
 
 class CamKeys(CnnKeys, PoolKeys):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from wsoltrain.data.order import Purpose, generator
 from wsoltrain.methods.base import Losses
 from wsoltrain.methods.cam import Cam, CamKeys
 
@@ -44,9 +44,12 @@ class CutMix(Cam):
         """Paste a box of another row into each image; adds ``partner``, its label, and ``kept``, the own share."""
         image, label = batch["image"], batch["label"]
         height, width = image.shape[-2:]
-        mixed, row, column, order = draws.uniform(4).T
-        share = _beta(self.keys.mix_beta, draws).to(image.device)
-        boxes = cut_boxes(share, row, column, (height, width))
+        mixed, row, column, order, level = draws.uniform(5).T
+        beta = self.keys.mix_beta
+        if beta != 1:
+            drawn = [generator(draws.seed, draws.epoch, Purpose.MIX, n).beta(beta, beta) for n in draws.rows.tolist()]
+            level = torch.tensor(drawn, dtype=torch.float32, device=level.device)
+        boxes = cut_boxes(level, row, column, (height, width))
         y, x = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
         y0, x0, y1, x1 = boxes.T[..., None]
         inside = ((y >= y0) & (y < y1))[:, :, None] & ((x >= x0) & (x < x1))[:, None, :]  # [B, H, W]
@@ -67,12 +70,6 @@ class CutMix(Cam):
         own, other = (cross_entropy(scores.float(), batch[name], reduction="none") for name in ("label", "partner"))
         kept = batch["kept"]
         return Losses({"classes": (kept * own + (1 - kept) * other).mean()})
-
-
-def _beta(beta: float, draws: RowDraws) -> Tensor:
-    """Beta(beta, beta) of each row, float32 [B]."""
-    seeds = ([draws.seed, draws.epoch, row] for row in draws.rows.tolist())
-    return torch.tensor([np.random.default_rng(seed).beta(beta, beta) for seed in seeds], dtype=torch.float32)
 
 
 def cut_boxes(share: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> Tensor:

@@ -17,7 +17,7 @@ from wsoltrain.methods.base import Losses, Phase, Prediction, Task, Weighted
 from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.decoders import TokenDecoder
-from wsoltrain.networks.encoders import LAST, FrozenVit
+from wsoltrain.networks.frozen import LAST, FrozenVit
 
 if TYPE_CHECKING:
     from wsolpipe.networks.vit import Tokens
@@ -45,6 +45,7 @@ class Dips(PixelTrained[DipsKeys]):
 
     def __init__(self, keys: DipsKeys, task: Task) -> None:
         super().__init__(keys, task)
+        self.began = keys.head_epochs
         self.encoder = FrozenVit(
             keys.backbone, weights=keys.weights, size=task.size, model_args=keys.model_args,
             attention=self.wants_attention,
@@ -81,10 +82,7 @@ class Dips(PixelTrained[DipsKeys]):
                 scores = self.head(self.encoder(batch["image"]).classes)
             self.task.lap("forward")
             return Losses({"classes": cross_entropy(scores.float(), batch["label"])})
-        with self.task.autocast():
-            logits = self.map_logits(batch["image"])
-        self.task.lap("forward")
-        return self.map_losses(logits.float(), batch, epoch, began=self.keys.head_epochs)
+        return super().losses(batch, phase, epoch)
 
     def map_logits(self, image: Tensor) -> Tensor:
         """Logits of background and foreground, [B, 2, S, S]."""

@@ -12,15 +12,13 @@ from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.backbones import build_backbone
-from wsoltrain.methods.base import Losses, Phase, Prediction, Task, Weighted
+from wsoltrain.methods.base import Phase, Prediction, Task, Weighted
 from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.decoders import UNetDecoder
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from wsoltrain.methods.base import Batch
 
 
 class DipsWorkshopKeys(BackboneKeys, PixelTrainedKeys):
@@ -53,14 +51,6 @@ class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
         """Return one phase, which trains the whole network."""
         return [Phase("maps", [Weighted(list(self.parameters()))])]
 
-    def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
-        """Return the losses of the maps."""
-        del phase
-        with self.task.autocast():
-            logits = self.map_logits(batch["image"])
-        self.task.lap("forward")
-        return self.map_losses(logits.float(), batch, epoch)
-
     def map_logits(self, image: Tensor) -> Tensor:
         """Logits of background and foreground, [B, 2, S, S]."""
         logits: Tensor = self.decoder(self.encoder(image))
@@ -69,4 +59,4 @@ class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the foreground map, which is that of any class; no class scores."""
         del labels
-        return self.foreground(self.decoder(self.encoder(image)), None)
+        return self.foreground(self.map_logits(image), None)

@@ -6,20 +6,17 @@ Class scores are the classifier's. Its file is kept in checkpoints, so that pred
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.classifier import WEIGHTS_FILE, parse_classifier
-from wsoltrain.methods.base import ArtifactFile, Losses, Phase, Prediction, Reads, Task, Weighted
+from wsoltrain.methods.base import ArtifactFile, Phase, Prediction, Reads, Task, Weighted
 from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
 from wsoltrain.networks.decoders import UNetDecoder
-from wsoltrain.networks.judge import Judge
-
-if TYPE_CHECKING:
-    from wsoltrain.methods.base import Batch
+from wsoltrain.networks.frozen import Judge
 
 
 class FCamKeys(PixelTrainedKeys):
@@ -72,14 +69,6 @@ class FCam(PixelTrained[FCamKeys]):
     def phases(self) -> list[Phase]:
         """Return one phase, which trains the decoder; the classifier's batch normalisation stays as it is."""
         return [Phase("maps", [Weighted(list(self.decoder.parameters()))], frozen=[self.encoder])]
-
-    def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
-        """Return the losses of the maps."""
-        del phase
-        with self.task.autocast():
-            logits = self.map_logits(batch["image"])
-        self.task.lap("forward")
-        return self.map_losses(logits.float(), batch, epoch)
 
     def map_logits(self, image: Tensor) -> Tensor:
         """Logits of background and foreground, [B, 2, S, S]."""

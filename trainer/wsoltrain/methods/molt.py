@@ -18,9 +18,10 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.vit import require_tiling
+from wsoltrain.data.views import scaled_to_unit
 from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, map_of_class
 from wsoltrain.networks.backbone import BackboneKeys
-from wsoltrain.networks.token_maps import build_token_network, read_token_maps, scaled_to_unit
+from wsoltrain.networks.token_maps import build_token_network, read_token_maps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

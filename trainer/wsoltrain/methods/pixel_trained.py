@@ -9,14 +9,22 @@ import torch
 from pydantic import Field
 
 from wsoltrain.data.keys import Keys
-from wsoltrain.data.views import maps_to_view, normalise
-from wsoltrain.losses.classification import MaskedClassificationKeys, masked_classification
+from wsoltrain.data.views import maps_to_view, normalise, scaled_to_unit
 from wsoltrain.losses.crf import CrfKeys, crf_loss
-from wsoltrain.losses.pixels import PixelKeys, partial_cross_entropy
-from wsoltrain.losses.sizes import SizeKeys, absolute_size, background_larger, barrier_t
-from wsoltrain.losses.window import WindowKeys, joint_crf
+from wsoltrain.losses.terms import (
+    MaskedClassificationKeys,
+    PixelKeys,
+    SizeKeys,
+    WindowKeys,
+    absolute_size,
+    background_larger,
+    barrier_t,
+    joint_crf,
+    masked_classification,
+    partial_cross_entropy,
+)
 from wsoltrain.methods.base import Losses, Method, Prediction, Reads, Task
-from wsoltrain.networks.judge import load_judge
+from wsoltrain.networks.frozen import load_judge
 from wsoltrain.pseudo.samplers import IGNORE, Pseudo
 
 if TYPE_CHECKING:
@@ -42,7 +50,15 @@ K = TypeVar("K", bound=PixelTrainedKeys)
 
 
 class PixelTrained(Method[K]):
-    """A method trained by labelled pixels, map sizes, the CRF energy and a frozen classifier of masked images."""
+    """A method trained by labelled pixels, map sizes, the CRF energy and a frozen classifier of masked images.
+
+    Attributes
+    ----------
+    began : int
+        Epoch of the run from which barriers grow steeper.
+    """
+
+    began = 0
 
     def __init__(self, keys: K, task: Task) -> None:
         super().__init__(keys, task)
@@ -58,55 +74,52 @@ class PixelTrained(Method[K]):
         """Return the stages of the pseudo-labels."""
         return Reads(maps=keys.maps, boxes=keys.boxes, window=keys.window_of())
 
-    def map_losses(self, logits: Tensor, batch: Batch, epoch: int, *, began: int = 0) -> Losses:
-        """Weighted losses of map logits [B, 2, S, S], and how many images gave no labels.
+    @abstractmethod
+    def map_logits(self, image: Tensor) -> Tensor:
+        """Logits of background and foreground, [B, 2, S, S], of normalised images [B, 3, S, S]."""
 
-        Parameters
-        ----------
-        epoch, began : int
-            Current epoch of the run, and the one from which barriers grow steeper.
-        """
-        keys, task = self.keys, self.task
-        maps = self._pseudo_maps(batch)
+    def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
+        """Return the weighted losses of the maps, and how many images gave no labels."""
+        del phase
+        with self.task.autocast():
+            logits = self.map_logits(batch["image"])
+        self.task.lap("forward")
+        logits = logits.float()
+        prob, maps = logits.softmax(1), self._pseudo_maps(batch)
         drawn = self._draw(maps, batch, epoch)
-        labelled = task.processes.sum((drawn.labels != IGNORE).sum()).float() / task.processes.world
-        parts = {"pixels": keys.pixel_weight * partial_cross_entropy(logits, drawn.labels, labelled=labelled)}
-        prob = logits.softmax(1)
-        t = barrier_t(epoch - began)
-        if keys.size_weight:
-            parts["size"] = keys.size_weight * absolute_size(prob, t)
-        if keys.larger_weight:
-            parts["larger"] = keys.larger_weight * background_larger(prob, t)
+        parts = {"pixels": self._pixels(logits, drawn.labels), **self._sizes(prob, barrier_t(epoch - self.began))}
         for judge in self.judges:
-            seen = maps.mean(1) if keys.cls_detached else prob[:, 1]
-            image = judge.normalised(batch["rgb"])
-            judged = masked_classification(judge, image, seen, batch["label"], detached=keys.cls_detached)
-            parts["judged"] = keys.cls_weight * judged
-        task.lap("losses")
+            seen, detached = maps.mean(1) if self.keys.cls_detached else prob[:, 1], self.keys.cls_detached
+            judged = masked_classification(
+                judge, judge.normalised(batch["rgb"]), seen, batch["label"], detached=detached
+            )
+            parts["judged"] = self.keys.cls_weight * judged
+        self.task.lap("losses")
+        return Losses({**parts, **self._crfs(prob, batch)}, drawn.counts)
+
+    def _pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
+        processes = self.task.processes
+        labelled = processes.sum((labels != IGNORE).sum()).float() / processes.world
+        return self.keys.pixel_weight * partial_cross_entropy(logits, labels, labelled=labelled)
+
+    def _sizes(self, prob: Tensor, t: float) -> dict[str, Tensor]:
+        keys = self.keys
+        terms = {"size": (keys.size_weight, absolute_size), "larger": (keys.larger_weight, background_larger)}
+        return {name: weight * loss(prob, t) for name, (weight, loss) in terms.items() if weight}
+
+    def _crfs(self, prob: Tensor, batch: Batch) -> dict[str, Tensor]:
+        keys, parts = self.keys, {}
         if keys.crf_weight:
             energy = crf_loss(
                 prob, batch["rgb"], sigma_rgb=keys.crf_sigma_rgb, sigma_xy=keys.crf_sigma_xy, scale=keys.crf_scale,
                 sums_to_one=True, normalisation=keys.crf_normalisation,
             )  # fmt: skip
             parts["crf"] = keys.crf_weight * energy
-            task.lap("crf")
+            self.task.lap("crf")
         if keys.joint_crf_weight:
             parts["joint_crf"] = keys.joint_crf_weight * self._joint_crf(prob, batch)
-            task.lap("joint_crf")
-        return Losses(parts, drawn.counts)
-
-    def draw_pixels(self, batch: Batch, epoch: int) -> Drawn:
-        """Draw the labels of `map_losses`."""
-        return self._draw(self._pseudo_maps(batch), batch, epoch)
-
-    def _draw(self, maps: Tensor, batch: Batch, epoch: int) -> Drawn:
-        pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
-        return self.sampler(pseudo, seed=self.task.seed, epoch=epoch)
-
-    def _pseudo_maps(self, batch: Batch) -> Tensor:
-        """Maps of the pseudo-labels in the crop, [B, M, S, S]."""
-        maps = maps_to_view(batch["maps"], batch["window"], self.task.size, grid_hw=batch.get("grid_hw"))
-        return _spread(maps) if self.keys.maps_normalised == "crop" else maps
+            self.task.lap("joint_crf")
+        return parts
 
     def _joint_crf(self, prob: Tensor, batch: Batch) -> Tensor:
         """CRF energy of the frames and those beside; the maps of these have gradients too."""
@@ -121,18 +134,21 @@ class PixelTrained(Method[K]):
         known = torch.cat([there.new_ones(len(there), 1), there], 1)
         return joint_crf(maps, colours, known, sigma_rgb=keys.crf_sigma_rgb, scale=keys.crf_scale)
 
-    @abstractmethod
-    def map_logits(self, image: Tensor) -> Tensor:
-        """Logits of background and foreground, [B, 2, S, S], of normalised images [B, 3, S, S]."""
+    def draw_pixels(self, batch: Batch, epoch: int) -> Drawn:
+        """Draw the labels of `losses`."""
+        return self._draw(self._pseudo_maps(batch), batch, epoch)
+
+    def _draw(self, maps: Tensor, batch: Batch, epoch: int) -> Drawn:
+        pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
+        return self.sampler(pseudo, seed=self.task.seed, epoch=epoch)
+
+    def _pseudo_maps(self, batch: Batch) -> Tensor:
+        """Maps of the pseudo-labels in the crop, [B, M, S, S]."""
+        maps = maps_to_view(batch["maps"], batch["window"], self.task.size, grid_hw=batch.get("grid_hw"))
+        return scaled_to_unit(maps) if self.keys.maps_normalised == "crop" else maps
 
     def foreground(self, logits: Tensor, scores: Tensor | None) -> Prediction:
         """Prediction of map logits [B, 2, S, S]: the probability of foreground, one map for all classes."""
         if self.keys.temperature != 1:
             logits = logits * self.keys.temperature
         return Prediction(logits.float().softmax(1)[:, 1], True, scores)
-
-
-def _spread(maps: Tensor) -> Tensor:
-    """Each map of [B, M, H, W] between its own lowest and highest value; a constant one is 0."""
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)

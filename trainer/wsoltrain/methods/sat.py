@@ -17,8 +17,7 @@ from torch.nn.functional import conv2d, cross_entropy
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted
 from wsoltrain.networks.backbone import BackboneKeys
-from wsoltrain.networks.masked_attention import masked_block
-from wsoltrain.networks.token_maps import build_token_network, patch_grid
+from wsoltrain.networks.token_maps import build_token_network, masked_block, patch_grid
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch

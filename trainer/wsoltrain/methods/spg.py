@@ -7,7 +7,7 @@ The map is the label's class map; the branches are for training only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 
 from wsolpipe.contract.errors import ConfigError
+from wsoltrain.data.views import scaled_to_unit
 from wsoltrain.methods.base import Losses, Prediction, Task, map_of_class
-from wsoltrain.methods.cnn_trained import CnnKeys, CnnTrained
-from wsoltrain.networks.parts import find_part
-from wsoltrain.networks.token_maps import scaled_to_unit
+from wsoltrain.methods.cam import CnnKeys, CnnTrained
+from wsoltrain.networks.backbone import find_part, hooked
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch, Processes
@@ -57,10 +57,7 @@ class Spg(CnnTrained[SpgKeys]):
 
     def __init__(self, keys: SpgKeys, task: Task) -> None:
         super().__init__(keys, task)
-        self._seen: dict[int, Tensor] = {}
-        self._watching = False
-        for number, name in enumerate(keys.guided_parts):
-            find_part(self.net, name, key="guided_parts").register_forward_hook(self._watch(number))
+        self.guided = tuple(find_part(self.net, name, key="guided_parts") for name in keys.guided_parts)
         first, second = self._channels()
         last, width = self.net.num_features, keys.guide_width
         self.SPG_A4 = nn.Conv2d(last, task.classes, 1)
@@ -69,22 +66,12 @@ class Spg(CnnTrained[SpgKeys]):
         self.SPG_C = nn.Sequential(*_start(last, 512), nn.Conv2d(512, 1, 1))
         self.finish()
 
-    def _watch(self, number: int) -> Any:
-        def keep(_part: nn.Module, _given: Any, features: Tensor) -> None:
-            if self._watching:
-                self._seen[number] = features
-
-        return keep
-
     def _features(self, image: Tensor) -> list[Tensor]:
         """Features of both parts and the last ones."""
-        self._watching = True
-        try:
+        seen: dict[nn.Module, Tensor] = {}
+        with hooked((part, lambda part, _given, made: seen.update({part: made})) for part in self.guided):
             last = self.net.forward_features(image)
-            return [self._seen[0], self._seen[1], last]
-        finally:
-            self._watching = False
-            self._seen = {}
+        return [*(seen[part] for part in self.guided), last]
 
     def _channels(self) -> tuple[int, int]:
         with torch.no_grad():

@@ -23,7 +23,7 @@ from wsoltrain.networks import class_anchors
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.class_anchors import ABOUT, NEW, STAGE, TENSORS
 from wsoltrain.networks.decoders import TokenDecoder
-from wsoltrain.networks.patch_encoder import PatchEncoder
+from wsoltrain.networks.frozen import PatchEncoder
 from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, Patches, Pseudo
 
 if TYPE_CHECKING:

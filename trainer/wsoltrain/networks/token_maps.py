@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import classifier_keys
-from wsolpipe.networks.attention import class_token_row_of
+from wsolpipe.networks.attention import class_token_row_of, heads_of
 from wsolpipe.networks.backbones import build_backbone
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.vit import require_tiling, require_tokens
 from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
+from wsoltrain.networks.backbone import hooked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,17 +179,39 @@ def _class_token_rows(net: Any) -> Iterator[list[Tensor]]:
     def collector(layer: Any) -> Callable[..., None]:  # the layer norms its query first, then its key
         return lambda _, given, key: rows.append(class_token_row_of(layer, queries.pop(), key))  # noqa: ARG005 - torch's
 
-    hooks = [block.attn.q_norm.register_forward_hook(keep_query) for block in net.blocks]
-    hooks += [block.attn.k_norm.register_forward_hook(collector(block.attn)) for block in net.blocks]
-    try:
+    layers = [block.attn for block in net.blocks]
+    with hooked([(a.q_norm, keep_query) for a in layers] + [(a.k_norm, collector(a)) for a in layers]):
         yield rows
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def scaled_to_unit(maps: Tensor) -> Tensor:
-    """Maps [B, …], each between its own lowest and highest value; a constant one is 0."""
-    flat = maps.flatten(1)
-    flat = flat - flat.amin(1, keepdim=True)
-    return (flat / flat.amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)).view_as(maps)
+def masked_block(block: Any, tokens: Tensor, *, prefix: int) -> tuple[Tensor, Tensor]:
+    """Run a timm ``Block`` whose attention the last token masks (SAT: Wu et al., "Spatial-aware token", ICCV 2023).
+
+    The last token's logits, averaged over heads, go through a sigmoid; what each query gives to a key is multiplied by
+    that key's mask, after the softmax and without normalising again. As (A * m) v = A (m * v), fused attention computes
+    it.
+
+    Parameters
+    ----------
+    tokens : float Tensor [B, N, D]
+        The spatial token is the last one.
+    prefix : int
+        Tokens before the patches.
+
+    Returns
+    -------
+    tokens : float Tensor [B, N, D]
+    mask : float32 Tensor [B, N]
+        In 0..1, of each key.
+    """
+    layer = block.attn
+    query, key, value = heads_of(layer, layer.qkv(block.norm1(tokens)), prefix=prefix)
+    with torch.autocast(tokens.device.type, enabled=False):  # the mask is the localizer's result
+        logits = (query[:, :, -1:].float() * layer.scale) @ key.float().mT
+        mask = logits.mean(1, keepdim=True).sigmoid()  # [B, 1, 1, N]
+    dropout = layer.attn_drop.p if layer.training else 0.0
+    value = value * mask.mT.to(value.dtype)
+    mixed = scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=layer.scale)
+    mixed = layer.norm(mixed.transpose(1, 2).flatten(2))
+    tokens = tokens + block.drop_path1(block.ls1(layer.proj_drop(layer.proj(mixed))))
+    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens)))), mask[:, 0, 0]
