@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.contract.writing import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,6 +60,8 @@ def hold(out: Path) -> Iterator[RunLock]:
     """
     from wsolpipe.engine.leases import Leases
 
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     leases = Leases(LocalBackend(out))
     with _taken(leases, out).beating() as lease:
         yield RunLock(lease, out)
