@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
+import hashlib
 import io
 import json
 import os
 import select
 import shutil
 import subprocess
+import tarfile
+import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROGRAM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 FLAGS = (
@@ -25,6 +28,30 @@ FLAGS = (
     "--hide-scrollbars", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--remote-debugging-pipe",
 )  # fmt: skip
+
+
+AXE = "axe-core@4.10.3"
+AXE_SHA256 = "880970c081707360e64f34cea25ff91892f5bc95675b0776925b9709dd8a68bb"
+
+
+@functools.cache
+def axe() -> str:
+    """The script of axe-core, fetched from npm once a machine."""
+    path = Path(tempfile.gettempdir()) / "wsolpipe-axe" / "package" / "axe.min.js"
+    if not path.exists():
+        path.parent.parent.mkdir(exist_ok=True)
+        if shutil.which("npm") is None:
+            pytest.skip("no npm on this machine (apt-get install npm)")
+        packed = subprocess.run(
+            ["npm", "pack", AXE], cwd=path.parent.parent, capture_output=True, text=True, check=False, timeout=120
+        )
+        if packed.returncode:
+            pytest.skip(f"npm cannot fetch {AXE}: {packed.stderr[-200:]}")
+        with tarfile.open(path.parent.parent / packed.stdout.split()[-1]) as archive:
+            archive.extract("package/axe.min.js", path.parent.parent, filter="data")
+    text = path.read_text()
+    assert hashlib.sha256(text.encode()).hexdigest() == AXE_SHA256
+    return text
 
 
 class Browser:
@@ -52,10 +79,7 @@ class Browser:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.loaded = False
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
+        self.tab()
 
     def close(self) -> None:
         """End the browser."""
@@ -66,6 +90,37 @@ class Browser:
         self.process.wait(20)
         os.close(self.reader)
         os.close(self.writer)
+
+    def tab(self) -> str:
+        """Open a further tab, which is driven from now on; `session` may be set back to what another call gave."""
+        self.session = ""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = str(self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+        return self.session
+
+    def save_into(self, folder: Path) -> None:
+        """Put downloads into a folder."""
+        session, self.session = self.session, ""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.session = session
+
+    def drag(self, *places: tuple[float, float]) -> None:
+        """Press the mouse at the first place of the window, move it to the others and release it at the last one."""
+        kinds = ["mousePressed", *["mouseMoved"] * (len(places) - 1), "mouseReleased"]
+        for kind, (x, y) in zip(kinds, [*places, places[-1]], strict=True):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def faults(self) -> list[str]:
+        """Serious faults of accessibility of the page as it is now, by axe-core."""
+        self.run(f"{axe()};0")
+        found = self.run(
+            "axe.run(document, {resultTypes: ['violations']}).then(found => found.violations"
+            ".filter(each => ['serious', 'critical'].includes(each.impact))"
+            ".flatMap(each => each.nodes.map(node => `${each.id}: ${node.html.slice(0, 200)}`)))"
+        )
+        return [str(each) for each in found]
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """A command of the DevTools protocol and its answer."""
@@ -124,11 +179,18 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def press(self, key: str) -> None:
-        """Press and release a key."""
+    def wait(self, condition: str, seconds: float = 30) -> None:
+        """Wait until an expression is true."""
+        end = time.monotonic() + seconds
+        while not self.run(condition):
+            assert time.monotonic() < end, f"never came true: {condition}"
+            time.sleep(0.02)
+
+    def press(self, key: str, **more: Any) -> None:
+        """Press and release a key; with ``modifiers=2`` and Control, with 8 and shift."""
         text = {"text": key} if len(key) == 1 else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **more, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, **more)
 
     def shoot(self, clip: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """Pixels uint8 [H, W, 3] of the window, or of a part (x, y, width, height) of the page."""

@@ -58,31 +58,43 @@ class Example:
         path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
+def build_example(folder: Path, **options: Any) -> Example:
+    """Build one, with the options of `stores.build_store`; by default forty rows, three of them without a result."""
+    usual = {"quarantined": {3: "truncated: file ends early", 7: EVIL}, "no_object": (5,)}
+    tiny = build_store(folder, **{"rows": 40, "n_maps": 4, **(options or usual)})
+    example = Example(tiny, folder, RunConfig(dataset=DATASET, store=tiny.url, root=tiny.root))
+    # Every other row has ground truth; row 0 has two boxes.
+    wanted = np.arange(0, len(tiny.labels), 2)
+    boxes = np.concatenate([[[0, 0, 5, 5]], tiny.objects[wanted]]).astype(float)
+    boxes[1:, 2] -= 3
+    # The store's own index holds digests of the paths; a real one holds those of the files.
+    files = [folder / "images" / path for path in tiny.paths]
+    if options.get("images", True):
+        example.change_index(sha256=[hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
+    example.write_truth(np.concatenate([[0], wanted]), boxes)
+    return example
+
+
 @pytest.fixture
 def make_example(tmp_path: Path) -> Callable[..., Example]:
     """Build one: make_example(rows=…, quarantined=…), with the options of `stores.build_store`."""
 
     def make(**options: Any) -> Example:
-        tiny = build_store(tmp_path, **{"rows": 40, "n_maps": 4, **options})
-        example = Example(tiny, tmp_path, RunConfig(dataset=DATASET, store=tiny.url, root=tiny.root))
-        # Every other row has ground truth; row 0 has two boxes.
-        wanted = np.arange(0, len(tiny.labels), 2)
-        boxes = np.concatenate([[[0, 0, 5, 5]], tiny.objects[wanted]]).astype(float)
-        boxes[1:, 2] -= 3
-        # The store's own index holds digests of the paths; a real one holds those of the files.
-        files = [tmp_path / "images" / path for path in tiny.paths]
-        if options.get("images", True):
-            example.change_index(sha256=[hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
-        example.write_truth(np.concatenate([[0], wanted]), boxes)
-        return example
+        return build_example(tmp_path, **{"rows": 40, **options})
 
     return make
 
 
 @pytest.fixture
-def example(make_example: Callable[..., Example]) -> Example:
+def example(tmp_path: Path) -> Example:
     """Forty rows, three of them without a result."""
-    return make_example(quarantined={3: "truncated: file ends early", 7: EVIL}, no_object=(5,))
+    return build_example(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kept_example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """The same for tests that change nothing in it."""
+    return build_example(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -65,6 +66,17 @@ class Reader(HTMLParser):
     def cards(self) -> list[dict[str, str | None]]:
         return [attrs for tag, attrs in self.tags if tag == "article"]
 
+    def facts(self) -> list[dict[str, Any]]:
+        """What the page's script knows of each row."""
+        (text,) = (text for text in self.text if text.startswith('{"row":'))
+        table = json.loads(text)
+        columns = {
+            name: [column["of"][at] for at in column["at"]] if isinstance(column, dict) else column
+            for name, column in table.items()
+            if name not in ("figures", "about", "names", "folder", "predicted_by")
+        }
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
 
 def read(material) -> tuple[str, Reader]:
     html = compose(material).html
@@ -74,9 +86,9 @@ def read(material) -> tuple[str, Reader]:
 def test_page_has_all_sections_of_a_finished_store(example):
     page = compose(gather(example.config))
     assert page.sections == ("overview", "quality", "gallery", "quarantine", "classes", "stages", "glossary")
-    cards = Reader(page.html).cards()
-    assert len(cards) == 40
-    assert [card["data-row"] for card in cards if card["data-status"] == "quarantined"] == ["3", "7"]
+    rows = Reader(page.html).facts()
+    assert len(rows) == len(Reader(page.html).cards()) == 40
+    assert [row["row"] for row in rows if row["status"] == "quarantined"] == [3, 7]
 
 
 def test_page_loads_nothing_from_elsewhere_and_runs_its_own_script_alone(example):
@@ -88,7 +100,7 @@ def test_page_loads_nothing_from_elsewhere_and_runs_its_own_script_alone(example
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy.endswith(f"script-src 'sha256-{digest}'")
     scripts = [attrs for tag, attrs in page.tags if tag == "script"]
-    assert [attrs.get("type") for attrs in scripts] == ["application/json", None]
+    assert [attrs.get("type") for attrs in scripts] == ["application/json", "application/json", None]
     assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
     for name in REFERRING:
         for value in page.attributes(name):
@@ -107,7 +119,7 @@ def test_untrusted_text_stays_text(make_example, evil):
     )
     html, page = read(replace(gather(example.config), notes=(evil,)))
     names = {name for _, attrs in page.tags for name in attrs}
-    assert html.count("<script") == 2
+    assert html.count("<script") == 3
     assert "onerror" not in names
     assert "img" not in {tag for tag, _ in page.tags}
     text = "".join(page.text)
@@ -439,11 +451,11 @@ def test_two_results_are_shown_with_their_difference(make_example):
     material = gather(example.config, beside="cls_maps")
     html, page = read(material)
     quality, rival = material.quality, material.rival_quality
-    for card in page.cards():
-        row = int(card["data-row"])
+    for each in page.facts():
+        row = each["row"]
         if quality.scored[row]:
             wanted = quality.ious["top1"][row] - rival.ious["cut"][row]
-            assert float(card["data-difference"]) == pytest.approx(wanted, abs=1e-4)
+            assert each["difference"] == pytest.approx(wanted, abs=1e-4)
     assert "difference to cls_maps" in html
 
 

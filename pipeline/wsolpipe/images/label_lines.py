@@ -162,6 +162,8 @@ def _described(box: LabelBox) -> dict[str, Any]:
 def read_label_lines(path: Path) -> Iterator[LabelledImage]:
     """Images of a file of `label_line` lines, in its order; only ``image_id`` and ``boxes`` must be there.
 
+    Lines with ``"unclear": true``, which a person could not decide, are left out.
+
     Raises
     ------
     DataError
@@ -172,7 +174,10 @@ def read_label_lines(path: Path) -> Iterator[LabelledImage]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     with entry_of(f"{path}:{number}", 'like {"image_id": …, "boxes": [{"box": [x0, y0, x1, y1]}]}'):
-                        yield _read_line(read_json(line))
+                        values = read_json(line)
+                        image = _read_line(values)
+                    if values.get("unclear") is not True:
+                        yield image
     except (OSError, UnicodeDecodeError) as error:
         msg = f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
         raise DataError(msg) from error

@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from wsolpipe.contract.reader import Index
+
 Array = np.ndarray[Any, Any]
 LISTED_BOXES = 5
+FIGURES = {
+    "iou": ("IoU", 100), "score": ("score", 1), "size": ("size of the object", 100),
+    "centre": ("IoU of a centred box", 100), "difference": ("difference", 100),
+    "agreement": ("agreement of boxes", 100), "spread": ("spread of the map", 100),
+}  # fmt: skip
+"""Figures of a row by the field of `Card`: title, and what 1 is shown as."""
+CODED = ("part", "group", "status", "stage", "reason")
+"""Facts that are stored as numbers of their values."""
 THRESHOLDS = 1000
 HALF_OPEN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
 """Thresholds as the evaluator cuts, boxes half-open; its own box is this one with the far edges clipped to 223."""
@@ -45,6 +55,11 @@ class Box:
         """The rectangle of half-open edges x0, y0, x1, y1."""
         x0, y0, x1, y1 = (float(edge) for edge in edges)
         return cls(x0, y0, x1 - x0, y1 - y0, **more)
+
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1."""
+        return self.x, self.y, self.x + self.width, self.y + self.height
 
 
 @dataclass(frozen=True)
@@ -108,6 +123,11 @@ class Card:
         Fractions; `beside` is the IoU of the result that it is compared with.
     size : float or None
         Share of the image that its largest object takes.
+    agreement, spread : float or None
+        Mean IoU of each pair of its boxes by different stages and maps; entropy of its first map over the largest one
+        that a map of its size could have.
+    predicted : int or None
+        Class that a stage found likeliest.
     part : str
         Word of a–z before its address on the page, where rows of several splits have the same numbers.
     listing : sequence of str
@@ -134,6 +154,9 @@ class Card:
     score: float | None = None
     beside: float | None = None
     size: float | None = None
+    agreement: float | None = None
+    spread: float | None = None
+    predicted: int | None = None
     part: str = ""
     listing: Sequence[str] = ("top", "other")
 
@@ -151,12 +174,6 @@ class Card:
     def address(self) -> str:
         """Its anchor on the page."""
         return f"{self.part}r{self.row}"
-
-    @property
-    def words(self) -> str:
-        """Text that a search for words looks through."""
-        names = [f"{name} {label}" for label, name in self.classes]
-        return " ".join([self.image_id, *names, self.status, self.stage, self.reason, f"row {self.row}"]).lower()
 
     def cut_box(self, slot: int, tau: float) -> Box | None:
         """Box of a map at a threshold."""
@@ -225,6 +242,16 @@ class Gallery:
         Names of the maps by slot: any can be laid over every card, or cut.
     cut : (int, float) or None
         Map and threshold at which the page opens its cut box.
+    indexes : mapping of str to Index
+        By the cards' `part`: of which split they are.
+    over : str
+        Stage that corrections are laid over.
+    listed : sequence of dict
+        `facts_of` all rows, where some lie on other pages; by default those of the cards.
+    folder : str
+        Where those pages are, beside this one.
+    predicted_by : str
+        Result whose likeliest class the rows' facts name.
     """
 
     cards: Sequence[Card]
@@ -234,6 +261,66 @@ class Gallery:
     beside: str = ""
     map_names: dict[int, str] = field(default_factory=dict)
     cut: tuple[int, float] | None = None
+    indexes: Mapping[str, Index] = field(default_factory=dict)
+    over: str = ""
+    listed: Sequence[Mapping[str, Any]] = ()
+    folder: str = ""
+    predicted_by: str = ""
+
+    def figures(self) -> dict[str, tuple[str, int]]:
+        """Title and scale of every figure that some row has."""
+        named = {**FIGURES, "difference": (f"difference to {self.beside}", 100)}
+        return {name: shown for name, shown in named.items() if any(each[name] is not None for each in self.facts())}
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of the classes that a box may have."""
+        named = next(iter(self.indexes.values())).manifest.class_names if self.indexes else {}
+        return {int(label): name for label, name in named.items()}
+
+    def facts(self) -> Sequence[Mapping[str, Any]]:
+        """`facts_of` every row."""
+        return self.listed or [facts_of(card) for card in self.cards]
+
+
+def facts_of(card: Card, page: int = -1) -> dict[str, Any]:
+    """Everything of a row that it can be found, sorted and drawn by; `page` is the number of its page in the folder."""
+    figures = {name: getattr(card, name) for name in FIGURES}
+    return {
+        "row": card.row, "part": card.part, "id": card.image_id, "group": card.group, "status": card.status,
+        "stage": card.stage, "reason": card.reason, "classes": [label for label, _ in card.classes],
+        "pixels": (card.width, card.height), "page": page, "predicted": card.predicted,
+        **{name: None if value is None else round(value, 4) for name, value in figures.items()},
+    }  # fmt: skip
+
+
+def _table(gallery: Gallery) -> dict[str, Any]:
+    """A column for each fact of the rows, for the page's script."""
+    facts, figures = gallery.facts(), gallery.figures()
+    truth = {card.address: [box.edges for box in card.truth] for card in gallery.cards}
+    unknown = {name for name in FIGURES if name not in figures}
+    columns: dict[str, Any] = (
+        {name: [each[name] for each in facts] for name in facts[0] if name not in unknown} if facts else {}
+    )
+    for name in CODED if facts else ():  # few values, many rows
+        values = sorted(set(columns[name]))
+        place = {value: number for number, value in enumerate(values)}
+        columns[name] = {"of": values, "at": [place[value] for value in columns[name]]}
+    about = {
+        part: {
+            "dataset": each.dataset,
+            "split": each.split,
+            "index": each.key,
+            "store": each.store.url,
+            "over": gallery.over,
+        }
+        for part, each in gallery.indexes.items()
+    }
+    return {
+        **columns, "truth": [truth.get(f"{each['part']}r{each['row']}", []) for each in facts],
+        "figures": [(name, *shown) for name, shown in figures.items()], "about": about,
+        "names": gallery.names, "folder": gallery.folder, "predicted_by": gallery.predicted_by,
+    }  # fmt: skip
 
 
 def render_gallery(gallery: Gallery) -> Part:
@@ -246,24 +333,36 @@ def render_gallery(gallery: Gallery) -> Part:
     """
     cards = gallery.cards
     cuts = {card.address: {each.slot: each.cuts for each in card.maps if each.cuts} for card in cards}
+    facts = gallery.facts()
+    pages = {page: [each["row"] for each in facts if each["page"] == page] for page in {each["page"] for each in facts}}
     html = (
         open_environment()
         .get_template("cards.html")
         .render(
             gallery=gallery,
             cards=cards,
-            groups=[name for name in gallery.titles if any(card.group == name for card in cards)],
-            has_truth=any(card.truth for card in cards),
-            has_scores=any(card.score is not None for card in cards),
-            statuses=sorted({card.status for card in cards}),
-            stages=sorted({card.stage for card in cards if card.stage}),
-            classes=sorted({name or f"class {label}" for card in cards for label, name in card.classes}),
+            total=len(facts),
+            figures={name: title for name, (title, _) in gallery.figures().items()},
+            groups=[name for name in gallery.titles if any(each["group"] == name for each in facts)],
+            statuses=sorted({each["status"] for each in facts}),
+            stages=sorted({each["stage"] for each in facts if each["stage"]}),
+            classes=sorted(
+                {gallery.names.get(label) or f"class {label}" for each in facts for label in each["classes"]}
+            ),
+            confused=any(each["predicted"] is not None for each in facts),
+            links=[(f"{gallery.folder}/{page_name(n)}", rows[0], rows[-1]) for n, rows in sorted(pages.items())],
             listed=LISTED_BOXES,
             stops=heat_stops(),
             cuts=embed_json(cuts),
+            table=embed_json(_table(gallery)),
         )
     )
     return Part("gallery", "Rows", html, _style(gallery))
+
+
+def page_name(number: int) -> str:
+    """File of a page of rows."""
+    return f"{number:04d}.html"
 
 
 def embed_json(values: Any) -> Any:

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
+from functools import cache
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | N
     from markupsafe import Markup
 
     style = "\n".join([_file("style.css"), *(part.style for part in parts if part.style)])
-    script = "\n" + _file("browse.js")
+    script = _script()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     body = [{"name": part.name, "title": part.title, "html": Markup(part.html)} for part in parts]  # escaped before
     shell = environment.get_template("page.html")
@@ -112,6 +113,7 @@ def page_about(html: str) -> str:
     return unescape(found[1]) if found else ""
 
 
+@cache  # templates are compiled once a process
 def open_environment(*folders: Path) -> Environment:
     """Jinja environment that escapes all it prints, with the filters of our figures; templates of `folders` first.
 
@@ -150,3 +152,9 @@ def share(value: Any) -> str:
 
 def _file(name: str) -> str:
     return (FILES / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """The parts of the page's script, put together in the order of their names."""
+    parts = "\n".join(path.read_text(encoding="utf-8") for path in sorted((FILES / "script").glob("*.js")))
+    return f'\n"use strict";\n(() => {{\n{parts}}})();\n'

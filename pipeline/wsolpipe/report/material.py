@@ -51,6 +51,8 @@ class Material:
         Result of boxes or maps that the page compares with.
     pages : str
         Folder beside the report that holds pages of its rows; empty where the report is one file.
+    listed : tuple of dict
+        `wsolpipe.pages.cards.facts_of` the rows of those pages.
     registry : Registry
         The stages that are known, for what each advises.
     """
@@ -68,6 +70,7 @@ class Material:
     others: tuple[StageView, ...] = ()
     rival: StageView | None = None
     pages: str = ""
+    listed: tuple[dict[str, Any], ...] = ()
     registry: Registry = field(default_factory=load_registry)
 
     @cached_property
@@ -138,6 +141,25 @@ class Material:
             return
         msg = f"root={self.root} holds none of the {len(paths)} images of the page, such as {paths[0]}"
         raise ConfigError(msg, hint="name the folder of the image files with root=FOLDER; nothing was written")
+
+    @property
+    def over(self) -> str:
+        """Stage that corrections of these rows are laid over: earlier ones, else the boxes that are shown."""
+        drawn = [view.stage for view in (*self.views, *self.others) if "drawn" in view.manifest.arrays]
+        return drawn[0] if drawn else self.boxes.stage if self.boxes is not None else ""
+
+    @cached_property
+    def likeliest(self) -> tuple[StageView, str] | None:
+        """A result that says the likeliest classes of each row, and the array in which it does."""
+        for view in (*reversed(self.views), *self.others):
+            guesses = view.manifest.params.get("target", view.manifest.params.get("targets")) in (
+                "predicted",
+                "classifier",
+            )
+            for name in ("classes", "class_ids"):
+                if name in view.manifest.arrays and (guesses or name == "classes"):
+                    return view, name
+        return None
 
     @cached_property
     def quarantined(self) -> list[dict[str, Any]]:

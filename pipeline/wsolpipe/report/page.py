@@ -167,7 +167,8 @@ def write_report(material: Material, out: Path | None = None) -> Written:
         raise ConfigError(msg, hint="name the file with out=FILE.html")
     if out is not None and len(material.sample) > row_cards.ONE_PAGE:
         material = replace(material, pages=f"{out.stem}-rows")
-        pages = _write_pages(material, out.absolute())
+        listed, pages = _write_pages(material, out.absolute())
+        material = replace(material, listed=tuple(listed))
     page = compose(material)
     data = page.html.encode()
     path = Path(backend.local_path(name)) if out is None else out.absolute()  # type: ignore[attr-defined]
@@ -196,13 +197,14 @@ def _subject(path: Path) -> str:
         return ""
 
 
-def _write_pages(material: Material, out: Path) -> int:
-    """Write the pages of rows; how many. Pages of an earlier, longer report are removed."""
-    folder, written = out.parent / material.pages, set()
-    for name, text in row_cards.write_pages(material, out.name):
+def _write_pages(material: Material, out: Path) -> tuple[list[dict[str, Any]], int]:
+    """Write the pages of rows: facts of their rows, and how many. Pages of an earlier, longer report are removed."""
+    folder, written, listed = out.parent / material.pages, set(), []
+    for name, text, facts in row_cards.write_pages(material, out.name):
         write_page(folder / name, text)
         written.add(name)
+        listed += facts
     for stale in folder.glob("[0-9][0-9][0-9][0-9].html"):
         if stale.name not in written:
             stale.unlink(missing_ok=True)
-    return len(written)
+    return listed, len(written)

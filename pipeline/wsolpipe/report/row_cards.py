@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.map_sources import MapBlock
 from wsolpipe.evaluate.options import Options
-from wsolpipe.metrics.boxes import iou_per_box
+from wsolpipe.evaluate.otsu_scores import otsu_box
+from wsolpipe.metrics.boxes import iou_matrix, iou_per_box
 from wsolpipe.metrics.scaling import SIDE
 from wsolpipe.pages.cards import (
     COLUMNS,
@@ -19,20 +20,21 @@ from wsolpipe.pages.cards import (
     Gallery,
     Layer,
     Map,
-    embed_json,
     encode_cuts,
+    facts_of,
     make_card,
+    page_name,
     render_gallery,
 )
-from wsolpipe.pages.document import Part, compose_page, open_environment
+from wsolpipe.pages.document import compose_page
 from wsolpipe.pages.pictures import Photo, edges_picture, heat, mask_picture
-from wsolpipe.report.quality import RANKED, Pick
+from wsolpipe.report.quality import RANKED, Group, Pick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.report.material import MapSlot, Material
+    from wsolpipe.report.material import Material
     from wsolpipe.report.quality import Quality
 
 Array = np.ndarray[Any, Any]
@@ -97,7 +99,9 @@ def make_gallery(material: Material, picks: Sequence[Pick], *, fineness: Finenes
         beside=_rival_name(material),
         map_names={place: slot.title for place, slot in enumerate(slots)},
         cut=(0, quality.tau if quality.tau is not None else 0.5) if slots else None,
-    )
+        indexes={"": material.index}, over=material.over,
+        predicted_by="" if material.likeliest is None else material.likeliest[0].stage,
+    )  # fmt: skip
 
 
 def _rival_name(material: Material) -> str:
@@ -130,6 +134,32 @@ def layer_name(view: StageView) -> str:
     return "of-" + "".join(letter if letter.isalnum() else "-" for letter in view.stage)
 
 
+@dataclass
+class _Seen:
+    """Everything that the stages hold of a row.
+
+    Attributes
+    ----------
+    opinions : list of float [4]
+        Where each stage and map says that the object is.
+    """
+
+    maps: list[Map] = field(default_factory=list)
+    overlays: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, list[Box]] = field(default_factory=dict)
+    opinions: list[Array] = field(default_factory=list)
+    spread: float | None = None
+    predicted: int | None = None
+
+    @property
+    def agreement(self) -> float | None:
+        """Mean IoU of each pair of opinions; None of fewer than two."""
+        if len(self.opinions) < 2:
+            return None
+        pairs = np.triu_indices(len(self.opinions), 1)
+        return float(iou_matrix(np.array(self.opinions), np.array(self.opinions))[pairs].mean())
+
+
 def make_cards(material: Material, picks: Sequence[Pick], fineness: Fineness) -> list[Card]:
     """A card a row, in the order of `picks`."""
     rows = np.array([pick.row for pick in picks], np.int64)
@@ -137,67 +167,108 @@ def make_cards(material: Material, picks: Sequence[Pick], fineness: Fineness) ->
         return []
     first = int(rows.min())
     table = material.index.table([*COLUMNS], start=first, stop=int(rows.max()) + 1).take(rows - first).to_pylist()
-    maps, overlays = _maps(material.map_slots, rows, fineness), _overlays(material, rows)
-    views = dict.fromkeys(view for view in (material.boxes, material.rival, *material.others) if view is not None)
-    boxes = {view: _boxes(material, view, rows) for view in views if "boxes" in view.manifest.arrays}
+    seen = {row: _Seen() for row in rows.tolist()}
+    _read_maps(material, seen, fineness)
+    _read_overlays(material, seen)
+    for view in dict.fromkeys(view for view in (material.boxes, material.rival, *material.others) if view is not None):
+        if "boxes" in view.manifest.arrays:
+            _read_boxes(material, view, seen)
     bad = {item["row"]: item for item in material.quarantined}
     quality, cards = material.quality, []
     for pick, info in zip(picks, table, strict=True):
-        row, layers, score = pick.row, dict[str, list[Box]](), None
-        for view, found in boxes.items():
-            own = found.get(row, [])
-            if view == material.boxes and own:
-                layers |= {"other": own[1:], "top": own[:1]}
-                score = own[0].score
-            elif view != material.boxes:
-                layers["beside" if view == material.rival else layer_name(view)] = own[:1]
-        stopped = bad.get(row)
+        row, own = pick.row, seen[pick.row]
+        stopped, score = bad.get(row), next((box.score for box in own.layers.get("top", ())), None)
         cards.append(
             make_card(
-                info, row, root=material.root, how=fineness.photo,
-                class_name=material.class_name, truth=quality.truth_of(row), group=pick.group,
-                boxes={name: each for name, each in layers.items() if each}, overlays=overlays.get(row, {}),
-                maps=maps.get(row, []), score=score,
+                info, row, root=material.root, how=fineness.photo, class_name=material.class_name,
+                truth=quality.truth_of(row), group=pick.group, boxes=own.layers, overlays=own.overlays, maps=own.maps,
+                agreement=own.agreement, spread=own.spread, predicted=own.predicted, score=score,
                 status="quarantined" if stopped else STATUSES[Status(int(quality.status[row]))],
                 stage=stopped["stage"] if stopped else "", reason=stopped["reason"] if stopped else "",
                 iou=value_of(quality, row), beside=value_of(material.rival_quality, row),
+                **({"missing": ""} if stopped else {}),
             )
         )  # fmt: skip
     return cards
 
 
-def _maps(slots: Sequence[MapSlot], rows: Array, fineness: Fineness) -> dict[int, list[Map]]:
-    """Maps by row, those of one stage read at once."""
-    found: dict[int, list[Map]] = {}
+def _of_view(view: StageView, seen: Mapping[int, _Seen]) -> Array:
+    """The rows that a stage may hold, in their order."""
+    return np.array(sorted(row for row in seen if row < view.manifest.rows), np.int64)
+
+
+def _read_maps(material: Material, seen: Mapping[int, _Seen], fineness: Fineness) -> None:
+    """Maps of the rows, those of one stage read at once; and the likeliest class where a stage says one."""
     blocks: dict[int, tuple[Array, MapBlock]] = {}
-    for number, slot in enumerate(slots):
+    sizes = material.quality.sizes
+    for number, slot in enumerate(material.map_slots):
         if id(slot.view) not in blocks:
-            wanted = np.sort(rows[rows < slot.view.manifest.rows])
+            wanted = _of_view(slot.view, seen)
             blocks[id(slot.view)] = wanted, MapBlock(slot.view, wanted)
         wanted, block = blocks[id(slot.view)]
         frame = Options().of_predictions(slot.view.manifest.params).frame()
         cuttable = frame.side == SIDE and (fineness.cut_all or slot.place == 0)
         for at, row in enumerate(wanted.tolist()):
-            values = block.map(at, slot.place)
+            values, own = block.map(at, slot.place), seen[row]
             if values is None or not np.isfinite(values).all():
                 continue
             cuts = encode_cuts(frame.map(values, str(row))) if cuttable else ""
-            found.setdefault(row, []).append(Map(number, slot.name, heat(values, side=fineness.heat), cuts))
-    return found
+            own.maps.append(Map(number, slot.name, heat(values, side=fineness.heat), cuts))
+            own.spread = entropy_of(values) if own.spread is None else own.spread
+            if slot.place == 0:
+                own.opinions += list(otsu_box(values, int(sizes[row, 0]), int(sizes[row, 1])))
+    likeliest = material.likeliest
+    if likeliest is not None:
+        wanted, (view, name) = _of_view(likeliest[0], seen), likeliest
+        for row, classes in zip(wanted.tolist(), view[name][wanted].reshape(len(wanted), -1)[:, 0], strict=True):
+            seen[row].predicted = int(classes) if classes >= 0 else None
 
 
-def _overlays(material: Material, rows: Array) -> dict[int, dict[str, str]]:
-    """Pictures of masks and segments by row and layer."""
-    found: dict[int, dict[str, str]] = {}
+def entropy_of(values: Array) -> float:
+    """How spread a map [h, w] is: its entropy as shares of its sum above its minimum, over the largest possible one."""
+    shares = (values - values.min()).astype(np.float64).ravel()
+    shares = shares[shares > 0] / max(float(shares.sum()), 1e-12)
+    return float(-(shares * np.log(shares)).sum() / np.log(values.size)) if len(shares) else 0.0
+
+
+def _read_overlays(material: Material, seen: Mapping[int, _Seen]) -> None:
+    """Pictures of masks and segments."""
     for view in (*material.views, *material.others):
         name = next((each for each in OVERLAYS if each in view.manifest.arrays), None)
         if name is None or len(view.manifest.arrays[name].shape) != 2:
             continue
-        wanted = np.sort(rows[rows < view.manifest.rows])
+        wanted = _of_view(view, seen)
         for row, status, mask in zip(wanted.tolist(), view["status"][wanted], view[name][wanted], strict=True):
             if status == Status.OK:
-                found.setdefault(row, {})[layer_name(view)] = OVERLAYS[name](mask)
-    return found
+                seen[row].overlays[layer_name(view)] = OVERLAYS[name](mask)
+
+
+def _read_boxes(material: Material, view: StageView, seen: Mapping[int, _Seen]) -> None:
+    """Boxes of a stage, best first, with their IoU where there is ground truth; of other stages the first one."""
+    wanted, arrays = _of_view(view, seen), view.manifest.arrays
+    boxes = view["boxes"][wanted].astype(np.float64).reshape(len(wanted), -1, 4)
+    scores = view["scores"][wanted] if "scores" in arrays else np.full(boxes.shape[:2], np.nan)
+    sources = view["source"][wanted] if "source" in arrays else np.full(boxes.shape[:2], -1)
+    for place, row in enumerate(wanted.tolist()):
+        present = np.flatnonzero(~np.isnan(boxes[place]).any(axis=1))
+        if not len(present):
+            continue
+        truth, own = material.quality.truth_of(row), seen[row]
+        ious = iou_per_box(boxes[place], truth) if len(truth) else np.full(boxes.shape[1], np.nan)
+        found = [
+            Box.of(
+                boxes[place, slot], source=int(sources[place, slot]),
+                source_name=material.map_name(int(sources[place, slot])),
+                score=None if np.isnan(scores[place, slot]) else float(scores[place, slot]),
+                iou=None if np.isnan(ious[slot]) else float(ious[slot]),
+            )
+            for slot in present.tolist()
+        ]  # fmt: skip
+        own.opinions.append(boxes[place, present[0]])
+        if view == material.boxes:
+            own.layers |= {"other": found[1:], "top": found[:1]} if len(found) > 1 else {"top": found}
+        else:
+            own.layers["beside" if view == material.rival else layer_name(view)] = found[:1]
 
 
 def still_of(material: Material, row: int, box: Array | None, how: Photo, **more: Any) -> Card:
@@ -217,96 +288,17 @@ def value_of(quality: Quality | None, row: int) -> float | None:
     return float(quality.ious[quality.lead][row])
 
 
-def _boxes(material: Material, view: StageView, rows: Array) -> dict[int, list[Box]]:
-    """Boxes of the rows, best first, with their IoU where there is ground truth."""
-    wanted, arrays = np.sort(rows[rows < view.manifest.rows]), view.manifest.arrays
-    boxes = view["boxes"][wanted].astype(np.float64).reshape(len(wanted), -1, 4)
-    scores = view["scores"][wanted] if "scores" in arrays else np.full(boxes.shape[:2], np.nan)
-    sources = view["source"][wanted] if "source" in arrays else np.full(boxes.shape[:2], -1)
-    found = {}
-    for place, row in enumerate(wanted.tolist()):
-        present = np.flatnonzero(~np.isnan(boxes[place]).any(axis=1))
-        truth = material.quality.truth_of(row)
-        ious = iou_per_box(boxes[place], truth) if len(truth) and len(present) else np.full(len(present), np.nan)
-        found[row] = [
-            Box.of(
-                boxes[place, slot],
-                score=None if np.isnan(scores[place, slot]) else float(scores[place, slot]),
-                source=int(sources[place, slot]),
-                source_name=material.map_name(int(sources[place, slot])),
-                iou=None if np.isnan(iou) else float(iou),
-            )
-            for slot, iou in zip(present.tolist(), ious, strict=True)
-        ]
-    return found
+def write_pages(material: Material, home: str) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """(name of the file, text, `facts_of` its rows) of each page, one at a time, quarantined rows among them.
 
-
-def listed_rows(material: Material) -> Array:
-    """Rows of the pages, int64 [n]: quarantined ones too, in row order."""
-    bad = [item["row"] for item in material.quarantined]
-    return np.union1d([pick.row for pick in material.sample], bad).astype(np.int64)
-
-
-def write_pages(material: Material, home: str) -> Iterator[tuple[str, str]]:
-    """(name of the file, text) of each page, one at a time; `home` is the name of the report's file."""
-    rows = listed_rows(material)
-    groups = {pick.row: pick.group for pick in material.sample}
+    `home` is the name of the report's file.
+    """
+    groups: dict[int, Group] = {item["row"]: "quarantined" for item in material.quarantined}
+    groups |= {pick.row: pick.group for pick in material.sample}
+    rows = sorted(groups)
     for number, start in enumerate(range(0, len(rows), ROWS)):
-        picks = [Pick(row, groups.get(row, "quarantined")) for row in rows[start : start + ROWS].tolist()]
-        part = render_gallery(make_gallery(material, picks, fineness=Fineness.of(ROWS)))
+        picks = [Pick(row, groups[row]) for row in rows[start : start + ROWS]]
+        gallery = make_gallery(material, picks, fineness=Fineness.of(ROWS))
         title = f"{material.dataset} {material.split}, rows {picks[0].row} to {picks[-1].row}"
-        yield page_name(number), compose_page(title, [part], home=(f"../{home}", "back to the report"))
-
-
-def page_name(number: int) -> str:
-    """File of a page."""
-    return f"{number:04d}.html"
-
-
-def render_list(material: Material, folder: str) -> Part:
-    """The list of all rows, and links to every page for a browser without script."""
-    rows = listed_rows(material)
-    quality, table = material.quality, material.quality.truth.rows
-    bad = {item["row"]: item["stage"] for item in material.quarantined}
-    stages = sorted(set(bad.values()))
-    labels = np.unique(quality.labels[rows])
-    statuses = list(STATUSES.values())
-    lead = quality.ious[quality.lead] if quality.lead else np.full(len(quality.status), np.nan)
-    rival = [value_of(material.rival_quality, row) for row in rows.tolist()] if material.rival else None
-    columns: dict[str, Any] = {
-        "folder": folder,
-        "row": rows.tolist(),
-        "page": (np.arange(len(rows)) // ROWS).tolist(),
-        "name": [table.ids[row] for row in rows.tolist()],
-        "classes": [material.class_name(int(label)) or (f"class {label}" if label >= 0 else "") for label in labels],
-        "class": np.searchsorted(labels, quality.labels[rows]).tolist(),
-        "statuses": statuses,
-        "status": [
-            statuses.index("quarantined" if row in bad else STATUSES[Status(int(quality.status[row]))])
-            for row in rows.tolist()
-        ],
-        "stages": stages,
-        "stage": [stages.index(bad[row]) if row in bad else -1 for row in rows.tolist()],
-        "iou": [None if np.isnan(value) else round(1000 * float(value)) for value in lead[rows]],
-        "score": [None if np.isnan(value) else round(float(value), 3) for value in quality.score[rows]],
-    }
-    if rival is not None:
-        columns["difference"] = [
-            None if mine is None or theirs is None else round(mine - 1000 * theirs)
-            for mine, theirs in zip(columns["iou"], rival, strict=True)
-        ]
-    spans = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
-    html = (
-        open_environment()
-        .get_template("list.html")
-        .render(
-            total=len(rows),
-            links=[(f"{folder}/{page_name(n)}", int(span[0]), int(span[-1])) for n, span in enumerate(spans)],
-            classes=sorted({columns["classes"][each] for each in columns["class"]} - {""}),
-            stages=stages,
-            statuses=sorted({statuses[each] for each in columns["status"]}),
-            difference=rival is not None,
-            rows=embed_json(columns),
-        )
-    )
-    return Part("all", "All rows", html)
+        text = compose_page(title, [render_gallery(gallery)], home=(f"../{home}", "back to the report"))
+        yield page_name(number), text, [facts_of(card, number) for card in gallery.cards]

@@ -152,7 +152,7 @@ def take_in(
     subject : str
         What is read, for messages.
     over : StageView, optional
-        A stage whose first box stands for the rows that the file does not list.
+        A stage whose first box stands for the rows that the file does not list; of earlier drawn boxes, all of them.
     reference : Reference, optional
         What the file held when it was exported: rows whose boxes did not change since do not count as drawn.
     listed : bool
@@ -236,11 +236,13 @@ def _label(name: str, labels: dict[str, int], names: dict[int, str]) -> int | No
 
 
 def _kept(over: StageView | None, rows: RowTable, drawn: set[int]) -> Iterator[LabelledImage]:
-    """Images of the rows that nobody drew, with the first box of a stage."""
+    """Images of the rows that the file does not list: all boxes that people drew before, else the first box."""
     if over is None:
         return
     wanted = np.ones(len(rows), np.bool_)
     wanted[sorted(drawn)] = False
     wanted &= over.status() == Status.OK
-    for image in labelled(over, rows, Chosen(wanted, top=1)):
-        yield LabelledImage(image.row, image.image_id, "", image.width, image.height, (), image.boxes, drawn=False)
+    before = over["drawn"][:] == 1 if "drawn" in over.manifest.arrays else np.zeros(len(rows), np.bool_)
+    for chosen, earlier in ((Chosen(wanted & before), True), (Chosen(wanted & ~before, top=1), False)):
+        for image in labelled(over, rows, chosen):
+            yield LabelledImage(image.row, image.image_id, "", image.width, image.height, (), image.boxes, earlier)

@@ -167,15 +167,15 @@ def test_page_shows_maps_and_boxes_of_every_method_in_a_browser(trainable, finis
         browser.run("document.getElementById('layer-beside').click()")
         assert set(browser.run(boxes)) <= {"none"}
         script = "document.getElementById('sort').value = 'difference';"
-        browser.run(f"{script} document.getElementById('sort').dispatchEvent(new Event('change', {{bubbles: true}}))")
-        found = [
-            float(value)
-            for value in browser.run("[...document.querySelectorAll('.card')].map(card => card.dataset.difference)")
-        ]
+        browser.run(f"{script} document.getElementById('sort').dispatchEvent(new Event('input', {{bubbles: true}}))")
+        text = "[...document.querySelectorAll('.card .against b')].map(part => part.textContent)"
+        found = [float(value.replace("−", "-")) for value in browser.run(text)]
+        assert len(found) == 3
         assert found == sorted(found, reverse=True)
         assert browser.run("document.documentElement.scrollWidth") <= 1280
         assert browser.errors == []
         assert len(browser.requests) == 1
+        assert browser.faults() == []
     finally:
         browser.close()
 

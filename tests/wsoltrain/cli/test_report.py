@@ -152,8 +152,8 @@ def test_rows_are_filtered_sorted_and_cut_in_a_browser(looked, tmp_path):
     browser = Browser(tmp_path / "profile")
     try:
         browser.open(looked / "report.html", "sort=iou")
-        ious = browser.run("[...document.querySelectorAll('.card')].map(card => card.dataset.iou)")
-        known = [float(iou) for iou in ious if iou]
+        ious = browser.run("[...document.querySelectorAll('.card .iou b')].map(part => part.textContent)")
+        known = [float(iou) for iou in ious]
         assert len(known) == 6  # of validation; those of training come last
         assert known == sorted(known, reverse=True)
         told = "[...document.querySelectorAll('.card.training .cut-iou')].map(part => part.textContent)"
@@ -173,6 +173,7 @@ def test_rows_are_filtered_sorted_and_cut_in_a_browser(looked, tmp_path):
         assert browser.run(display) == "none"
         assert browser.errors == []
         assert len(browser.requests) == 1
+        assert browser.faults() == []
     finally:
         browser.close()
 

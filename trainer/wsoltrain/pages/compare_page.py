@@ -84,7 +84,7 @@ def write_compare_page(
         "compare", "", TEMPLATES, title=title, titles=titles, lines=table[1:], below=below, labels=labels,
         figures=figures,
     )  # fmt: skip
-    shown = {each.name: each.shown for each in compared}
-    cards = make_cards(evaluator.stream.items.rows, root, shown, evaluator.truths["gt"])
-    gallery = render_gallery(method_gallery(cards, list(shown), tau=compared[0].tau))
+    rows, shown = evaluator.stream.items.rows, {each.name: each.shown for each in compared}
+    cards = make_cards(rows, root, shown, evaluator.truths["gt"])
+    gallery = render_gallery(method_gallery(cards, list(shown), tau=compared[0].tau, indexes={"": rows.index}))
     write_page(path, compose_page(f"{title} – wsoltrain compare", [head, gallery]))

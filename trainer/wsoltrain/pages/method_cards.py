@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from wsolpipe.contract.reader import Index
     from wsolpipe.evaluate.truth import Truth
     from wsoltrain.data.stored_rows import StoredRows
     from wsoltrain.selection.comparison import Shown
@@ -100,6 +101,7 @@ def method_gallery(
     names: Sequence[str],
     *,
     tau: float | None,
+    indexes: Mapping[str, Index],
     titles: Mapping[str, str] | None = None,
     layers: Sequence[Layer] = (),
     more_maps: Sequence[str] = (),
@@ -112,6 +114,8 @@ def method_gallery(
         Of the methods.
     tau : float or None
         Threshold at which the page opens its cut box, of the first method's map.
+    indexes : mapping of str to Index
+        By the cards' `part`: of which split they are.
     titles : mapping of str to str, optional
         Names of the groups of cards.
     layers : sequence of Layer
@@ -130,7 +134,7 @@ def method_gallery(
     shown.append(Layer("cut", "cut box of the map", shown=False))
     return Gallery(
         cards, shown, dict(titles or {}), lead=names[0], beside=names[1] if len(names) > 1 else "",
-        map_names=dict(enumerate([*names, *more_maps])), cut=(0, 0.5 if tau is None else tau),
+        map_names=dict(enumerate([*names, *more_maps])), cut=(0, 0.5 if tau is None else tau), indexes=indexes,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from wsoltrain.training.run_record import read_record
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from wsolpipe.contract.reader import Index
     from wsolpipe.evaluate.truth import Truth
     from wsolpipe.pages.cards import Card, Gallery
     from wsoltrain.methods.base import Method
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 NAME = "localizer"
 DRAWN = "drawn"
+PART = "t"
+"""Before the rows of training in addresses of the page."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ def run_gallery(
     WsolError
         If the store or the images are not where they were.
     """
-    validation = _validation(model, recipe, tau, place, by, count, device)
-    training = _training(model, recipe, tau, place, count, device)
+    val_index, validation = _validation(model, recipe, tau, place, by, count, device)
+    train_index, training = _training(model, recipe, tau, place, count, device)
     layers = [
         Layer("beside", f"validation: pseudo-box of {by}"),
         Layer("other", f"training: boxes of {place.labelling.boxes}"),
@@ -108,8 +111,9 @@ def run_gallery(
     titles = {"validation": f"validation ({place.val})", "training": f"training ({place.labelling.split})"}
     stage = place.labelling.maps
     return method_gallery(
-        [*validation, *training], [NAME], tau=tau, titles=titles, layers=layers, more_maps=[stage] if stage else []
-    )
+        [*validation, *training], [NAME], tau=tau, indexes={"": val_index, PART: train_index}, titles=titles,
+        layers=layers, more_maps=[stage] if stage else [],
+    )  # fmt: skip
 
 
 def _open(recipe: Recipe, labelling: Labelling, root: Path, *, need_label: bool) -> Stream:
@@ -136,7 +140,7 @@ def _see(model: Method[Any], stream: Stream, tau: float | None, device: torch.de
 
 def _validation(
     model: Method[Any], recipe: Recipe, tau: float | None, place: Place, by: str, count: int, device: torch.device
-) -> list[Card]:
+) -> tuple[Index, list[Card]]:
     plain = replace(place.labelling, split=place.val, maps=None, boxes=None, images_key=None)
     stream = _open(recipe, plain, place.root, need_label=False)
     stored = stream.items.rows
@@ -152,22 +156,24 @@ def _validation(
     stream.keep(rows)
     cards = make_cards(stored, place.root, {NAME: _see(model, stream, tau, device)}, truth, group="validation")
     beside = None if by in ("gt", "cls") else find(by)
-    if beside is None:
-        return cards
-    return [
-        replace(card, boxes=card.boxes | {"beside": [Box.of(box) for box in beside.boxes(card.row)]}) for card in cards
-    ]
+    if beside is not None:
+        cards = [
+            replace(card, boxes=card.boxes | {"beside": [Box.of(box) for box in beside.boxes(card.row)]})
+            for card in cards
+        ]
+    return stored.index, cards
 
 
 def _training(
     model: Method[Any], recipe: Recipe, tau: float | None, place: Place, count: int, device: torch.device
-) -> list[Card]:
+) -> tuple[Index, list[Card]]:
     stream = _open(recipe, place.labelling, place.root, need_label=True)
     stream.keep(_evenly(stream.rows, count))
     seen = {NAME: _see(model, stream, tau, device)}
-    cards = make_cards(stream.items.rows, place.root, seen, group="training", part="t")
+    cards = make_cards(stream.items.rows, place.root, seen, group="training", part=PART)
     extras = dict(_extras(model, recipe, stream))
-    return [_with_extras(card, extras.get(card.row, {}), place.labelling.maps or "") for card in cards]
+    stage = place.labelling.maps or ""
+    return stream.items.rows.index, [_with_extras(card, extras.get(card.row, {}), stage) for card in cards]
 
 
 def _extras(model: Method[Any], recipe: Recipe, stream: Stream) -> Iterator[tuple[int, dict[str, Array]]]:

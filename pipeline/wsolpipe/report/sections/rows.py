@@ -1,13 +1,14 @@
-"""The rows themselves: image, maps, boxes with scores, ground truth; and the list of all rows where they take pages."""
+"""The rows themselves: image, maps, boxes with scores, ground truth, and of the pages beside this one."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wsolpipe.pages.cards import render_gallery
 from wsolpipe.report.page import Section
 from wsolpipe.report.quality import Pick
-from wsolpipe.report.row_cards import Fineness, make_gallery, render_list
+from wsolpipe.report.row_cards import Fineness, make_gallery
 
 if TYPE_CHECKING:
     from wsolpipe.pages.document import Part
@@ -21,8 +22,8 @@ def _draw(material: Material) -> list[Part]:
     if not picks:
         return []
     bad = [Pick(item["row"], "quarantined") for item in material.quarantined[:MOST_QUARANTINED]]
-    cards = render_gallery(make_gallery(material, [*picks, *bad], fineness=Fineness.of(len(picks))))
-    return [cards, *([render_list(material, material.pages)] if material.pages else [])]
+    gallery = make_gallery(material, [*picks, *bad], fineness=Fineness.of(len(picks)))
+    return [render_gallery(replace(gallery, listed=material.listed, folder=material.pages))]
 
 
 SECTION = Section(name="rows", title="Rows", order=20, draw=_draw)
