@@ -118,7 +118,9 @@ def test_a_corrected_box_changes_exactly_its_row_in_the_store(bench, fresh):
     click(fresh, "save-corrections")
     (line,) = [json.loads(text) for text in saved(bench, "corrections-d-val.jsonl").splitlines()]
     (bench.folder / "saved.jsonl").write_text(json.dumps(line) + "\n")
-    call("import", "format=jsonl", f"in={bench.folder / 'saved.jsonl'}", *bench.place, "over=human_boxes", "drawn=listed")
+    call(
+        "import", "format=jsonl", f"in={bench.folder / 'saved.jsonl'}", *bench.place, "over=human_boxes", "drawn=listed"
+    )
     after = view(bench)
     assert after.key != before.key
     x, y, w, h = box
