@@ -16,7 +16,7 @@ from wsoltrain.cli.command import make_command
 from wsoltrain.cli.common_keys import DEVICE, PLOTS
 
 if TYPE_CHECKING:
-    from wsolpipe.pages.cards import Gallery
+    from wsolpipe.pages.gallery import Gallery
 
 KEYS = (
     *(key for key in select.KEYS if key.name in ("runs", "by", "metric")),

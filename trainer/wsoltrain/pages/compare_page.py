@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsolpipe.pages.cards import render_gallery
 from wsolpipe.pages.charts import Curve, Plot, draw_figure
 from wsolpipe.pages.document import compose_page, render, write_page
+from wsolpipe.pages.gallery import render_gallery
 from wsoltrain.pages.method_cards import make_cards, method_gallery
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import numpy as np
 
 from wsolpipe.metrics.boxes import best_iou
 from wsolpipe.metrics.scaling import SIDE, standard_boxes
-from wsolpipe.pages.cards import COLUMNS, Box, Card, Gallery, Layer, Map, encode_cuts, make_card
+from wsolpipe.pages.cards import COLUMNS, Box, Card, Layer, Map, encode_cuts, make_card
+from wsolpipe.pages.gallery import Gallery
 from wsolpipe.pages.pictures import Photo, heat
 
 if TYPE_CHECKING:

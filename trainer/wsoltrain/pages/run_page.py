@@ -12,15 +12,15 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.evaluate.glossary import format_figure, shown_name
 from wsolpipe.metrics.protocol import curve_of, doubts, score_of
 from wsolpipe.metrics.protocol_tables import protocol_table
-from wsolpipe.pages.cards import render_gallery
 from wsolpipe.pages.charts import Curve, Plot, draw_figure
 from wsolpipe.pages.document import Part, compose_page, render, share, write_page
+from wsolpipe.pages.gallery import render_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from wsolpipe.metrics.protocol import Choice, Metric, Run
-    from wsolpipe.pages.cards import Gallery
+    from wsolpipe.pages.gallery import Gallery
 
 NOT_LOSSES = {"kind", "step", "epoch", "phase"}
 LISTED = 60

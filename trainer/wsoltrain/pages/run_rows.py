@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.reader import Index
     from wsolpipe.evaluate.truth import Truth
-    from wsolpipe.pages.cards import Card, Gallery
+    from wsolpipe.pages.cards import Card
+    from wsolpipe.pages.gallery import Gallery
     from wsoltrain.methods.base import Method
     from wsoltrain.selection.comparison import Shown
     from wsoltrain.training.recipe import Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wsolpipe.pages.cards import render_gallery
+from wsolpipe.pages.gallery import render_gallery
 from wsolpipe.report.page import Section
 from wsolpipe.report.quality import Pick
 from wsolpipe.report.row_cards import Fineness, make_gallery
