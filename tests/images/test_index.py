@@ -42,17 +42,17 @@ def listing_of(*ids):
 
 
 def test_a_rebuild_keeps_known_rows_in_place_and_appends_new_ones_sorted():
-    rows = order_rows(listing_of("a", "b", "c", "d", "e"), ["d", "b"])
+    rows = order_rows(listing_of("a", "b", "c", "d", "e"), listing_of("d", "b").rows)
     assert [row.image_id for row in rows] == ["d", "b", "a", "c", "e"]
     assert [row.reason for row in rows] == [""] * 5
 
 
-def test_a_row_that_is_gone_keeps_its_place_and_path_and_is_given_up(tmp_path):
-    rows = order_rows(listing_of("a", "c"), ["a", "b"], ["pa", "pb"])
-    assert [(row.image_id, row.path, row.reason) for row in rows] == [
-        ("a", "a", ""),
-        ("b", "pb", "no longer listed"),
-        ("c", "c", ""),
+def test_a_row_that_left_keeps_its_place_path_and_labels_and_is_retired(tmp_path):
+    rows = order_rows(listing_of("a", "c"), [ListedRow("a", "pa"), ListedRow("b", "pb", (2,))])
+    assert [(row.image_id, row.path, row.labels, row.reason) for row in rows] == [
+        ("a", "a", (), ""),
+        ("b", "pb", (2,), "no longer listed"),
+        ("c", "c", (), ""),
     ]
     scans = scan_rows(tmp_path, rows, exif="apply", threads=1)
     assert [scan.reason for scan in scans] == ["missing file", "no longer listed", "missing file"]
@@ -66,10 +66,10 @@ def test_a_first_index_is_in_the_order_of_the_listing():
     st.lists(st.text("abcdef", min_size=1, max_size=3), unique=True), st.sets(st.text("abcdef", min_size=1, max_size=3))
 )
 def test_rebuilding_twice_changes_nothing(previous, current):
-    rows = order_rows(listing_of(*sorted(current)), previous)
+    rows = order_rows(listing_of(*sorted(current)), listing_of(*previous).rows)
     assert [row.image_id for row in rows[: len(previous)]] == previous
     assert {row.image_id for row in rows} == set(previous) | current
-    again = order_rows(listing_of(*sorted(current)), [row.image_id for row in rows])
+    again = order_rows(listing_of(*sorted(current)), rows)
     assert [row[0] for row in again] == [row[0] for row in rows]
     assert [row.reason for row in again] == [row.reason for row in rows]
 

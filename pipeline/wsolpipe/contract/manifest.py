@@ -42,7 +42,8 @@ class IndexManifest(_Record):
     """Of ``index/<key>/manifest.json``: what `plan` needs to know about a split without reading its table.
 
     ``objects`` maps a table's file name to its stored bytes; ``digests`` maps a column to the sha256 of its canonical
-    rows in row order; ``selection`` holds the `limit=` or
+    rows in row order, and ``retired`` to that of which rows left the split, where any did; ``retired`` counts these,
+    which ``quarantined`` and ``label_counts`` leave out; ``selection`` holds the `limit=` or
     `rows=` that cut this index; ``classes`` is the number of classes where known, ``class_names`` their names by index.
     """
 
@@ -53,6 +54,7 @@ class IndexManifest(_Record):
     fingerprint: str
     rows: int
     quarantined: int
+    retired: int = 0
     shard_rows: int
     objects: dict[str, StoredObject] = Field(default_factory=dict)
     digests: dict[str, str]
@@ -71,6 +73,10 @@ class IndexManifest(_Record):
     title: str = ""
     software: dict[str, str] = Field(default_factory=dict)
     created: str = ""
+
+    def to_bytes(self) -> bytes:
+        """As of any record; without ``retired`` where no row is, as versions before it wrote."""
+        return super().to_bytes() if self.retired else super().to_bytes().replace(b'\n "retired": 0,', b"")
 
 
 class StageManifest(_Record):

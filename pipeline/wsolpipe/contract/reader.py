@@ -19,7 +19,7 @@ from wsolpipe.contract.nearest import guess, shorten
 from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.records import read_manifest, read_record
-from wsolpipe.contract.schema import Status
+from wsolpipe.contract.schema import RETIRED, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -351,11 +351,19 @@ class StageView(Named, Keyed):
         return to_xarray(self, start, stop)
 
     def status(self) -> np.ndarray[Any, Any]:
-        """Status of every row, uint8 [rows]; rows of shards that do not exist are 0."""
+        """Status of every row, uint8 [rows]; retired rows and those of shards that do not exist are 0."""
         status = np.zeros(self.manifest.rows, dtype=np.uint8)
         for record in self.committed().values():
             status[record.start : record.stop] = self["status"][record.start : record.stop]
+        status[self.retired()] = Status.ABSENT
         return status
+
+    def retired(self) -> np.ndarray[Any, Any]:
+        """Numbers of the rows whose image left the split since they were made, int64."""
+        index = self.index()
+        if self.backend.size(f"{index.folder}/manifest.json") is None or not index.manifest.retired:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(index.table(["reason"]).column(0).to_numpy(zero_copy_only=False) == RETIRED)
 
     def rows(self) -> np.ndarray[Any, Any]:
         """Numbers of the rows that hold a result, int64."""

@@ -14,6 +14,7 @@ from wsolpipe.contract.layout import Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.records import read_record
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
 from wsolpipe.engine.named_stages import check_apart, check_kinds
 from wsolpipe.images.groups import beside
@@ -90,8 +91,9 @@ class Node:
 @lru_cache(maxsize=4)
 def _beside(index: Index, count: int) -> NDArray[np.int64]:
     """Rows beside each row of an index, which never changes under its key."""
-    table = index.table(["group", "frame"])
-    names = table.column("group").fill_null("").to_numpy(zero_copy_only=False)
+    table = index.table(["group", "frame", "reason"])
+    names = table.column("group").fill_null("").to_numpy(zero_copy_only=False).copy()
+    names[table.column("reason").to_numpy(zero_copy_only=False) == RETIRED] = ""
     groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
     groups[names == ""] = -1
     frames = table.column("frame").fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -252,6 +254,8 @@ def _ingredients(
         prefix = "" if node.split is not None else f"{split}/"
         for column in expand_columns(node.entry.columns):
             columns[prefix + column] = index.manifest.digests[column]
+        if "retired" in index.manifest.digests:
+            columns[f"{prefix}retired"] = index.manifest.digests["retired"]
     rows_stages = [item for item in node.upstream if item.split is not None and item.made_of is not None]
     artifacts = {item.stage: artifact_content(session, item) or "" for item in node.upstream if item.split is None}
     params = node.params.in_key()

@@ -13,8 +13,11 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wsolpipe.contract.canonical import read_json, sha256_bytes
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, TornShardError
@@ -23,6 +26,7 @@ from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.reader import Index
 from wsolpipe.contract.records import read_record
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import put
 from wsolpipe.engine.image_files import ImageFiles
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
@@ -142,8 +147,9 @@ class IndexWork:
         start, stop = self.shards().span(shard)
         listed = read_parquet(self.session.backend, f"{self.folder}/listing.parquet", start=start, stop=stop)
         root, exif = self.session.root, self.session.dataset.exif
-        before = self._scans_before(shard, listed)
+        before = self._scans_before(listed)
         known = {at: scan for at, (scan, same) in before.items() if same and not scan.reason}
+        known |= self._retired(listed, start)
         unknown = (row for position, row in enumerate(listed_rows(listed)) if position not in known)
         scans = scan_rows(root, unknown, exif=exif, threads=self.session.threads(), check=check)
         bad = 0
@@ -182,25 +188,56 @@ class IndexWork:
             start, stop = shards.span(shard)
             yield from listing.table(["path"], start=start, stop=stop).column("path").to_pylist()
 
-    def _scans_before(self, shard: int, listed: pa.Table) -> dict[int, tuple[Scan, bool]]:
+    @cached_property
+    def _previous(self) -> Index | None:
+        """The index before this one, as long as it is there."""
+        key = self.notes().get("previous")
+        return self.session.finished_index(self.split, key) if key else None
+
+    @cached_property
+    def _places_before(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Hashes of the paths of the index before this one, ascending, and their rows."""
+        assert self._previous is not None
+        paths = self._previous.table(["path"]).column("path")
+        hashes = np.fromiter((hash(path.as_py()) for path in paths), np.int64, len(paths))
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order
+
+    def _scans_before(self, listed: pa.Table) -> dict[int, tuple[Scan, bool]]:
         """Scans of the index before this one, by position, of the same paths; and whether the file is the same still.
 
         A file is the same where the time of its last change is.
         """
         from wsolpipe.images.listing_tables import stored_scans
 
-        previous, backend = self.notes().get("previous"), self.session.backend
-        if not previous:
+        if self._previous is None:
             return {}
-        name = f"{stage_folder(self.session.dataset.name, self.split, 'index', previous)}/scan/{shard}.parquet"
-        if backend.size(name) is None:
-            return {}
-        found = {}
-        before = stored_scans(read_parquet(backend, name, start=0, stop=SCAN_ROWS))
-        for position, (here, (scan, path, modified)) in enumerate(zip(listed["path"], before, strict=False)):
-            if path == here.as_py():
-                found[position] = scan, bool(modified) and modified == _modified(self.session.root / path)
+        found, backend, (hashes, order) = {}, self.session.backend, self._places_before
+        paths = listed["path"].to_pylist()
+        wanted = np.fromiter(map(hash, paths), np.int64, len(paths))
+        at = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+        rows = np.where(hashes[at] == wanted, order[at], -1)
+        for shard in np.unique(rows[rows >= 0] // SCAN_ROWS).tolist():
+            name = f"{self._previous.folder}/scan/{shard}.parquet"
+            if backend.size(name) is None:
+                continue
+            places = {int(rows[place]): place for place in np.flatnonzero(rows // SCAN_ROWS == shard).tolist()}
+            scans = stored_scans(read_parquet(backend, name, start=0, stop=SCAN_ROWS))
+            for row, (scan, path, modified) in enumerate(scans, shard * SCAN_ROWS):
+                if row in places and path == paths[places[row]]:
+                    same = bool(modified) and modified == _modified(self.session.root / path)
+                    found[places[row]] = scan, same
         return found
+
+    def _retired(self, listed: pa.Table, start: int) -> dict[int, Scan]:
+        """Facts of the retired rows of a shard, by position, as the index before this one has them in their place."""
+        from wsolpipe.images.scan import Scan
+
+        left = [at for at, reason in enumerate(listed["reason"].to_pylist()) if reason == RETIRED]
+        if not left or self._previous is None:
+            return {}
+        facts = self._previous.table(["bytes", "sha256", "width", "height", "orientation"], start=start)
+        return {at: Scan(**facts.slice(at, 1).to_pylist()[0], reason=RETIRED) for at in left if at < len(facts)}
 
     def assemble(self) -> Index:
         """Check listing against files and write the tables.
@@ -212,6 +249,8 @@ class IndexWork:
         TornShardError
             If scans were damaged; they are discarded and pending again.
         """
+        import pyarrow as pa
+
         from wsolpipe.images.index_tables import column_digests, write_parquet
 
         if self._discard_damaged_scans():
@@ -223,17 +262,21 @@ class IndexWork:
         for name, data in tables.items():
             backend.replace(f"{self.folder}/{name}", data)
         kinds = Counter(truth.column("kind").to_pylist())
-        labels = Counter(label for part in index.column("labels").chunks for label in part.flatten().to_pylist())
+        left = index.column("reason").to_numpy(zero_copy_only=False) == RETIRED
+        digests = column_digests(index) | (column_digests(pa.table({"retired": left})) if left.any() else {})
+        rows = index.filter(pa.array(~left))
+        labels = Counter(label for part in rows.column("labels").chunks for label in part.flatten().to_pylist())
         manifest = IndexManifest(
             dataset=dataset.name,
             split=self.split,
             key=self.key,
             fingerprint=notes["fingerprint"],
             rows=len(index),
-            quarantined=sum(1 for reason in index.column("reason") if reason.as_py()),
+            quarantined=sum(map(bool, rows.column("reason").to_pylist())),
+            retired=len(index) - len(rows),
             shard_rows=SCAN_ROWS,
             objects={name: StoredObject(sha256=sha256_bytes(data), bytes=len(data)) for name, data in tables.items()},
-            digests=column_digests(index),
+            digests=digests,
             label_counts={str(label): count for label, count in sorted(labels.items())},
             classes=notes["classes"],
             class_names=notes["class_names"],
@@ -315,7 +358,8 @@ def is_damaged(session: Session, index: Index) -> bool:
         return noted != manifest
     from wsolpipe.images.index_tables import column_digests
 
-    if column_digests(index.table()) != index.manifest.digests:
+    digests = {name: value for name, value in index.manifest.digests.items() if name != "retired"}
+    if column_digests(index.table()) != digests:
         return True
     note_manifest(session, index.folder, manifest)
     return False

@@ -8,9 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from wsolpipe.contract.canonical import digest, short_key
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import split_folder
+from wsolpipe.contract.parquet import read_parquet
+from wsolpipe.contract.reader import Split
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.clock import now
 from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.indexing import GAPS, IndexWork, is_damaged
@@ -20,6 +25,8 @@ from wsolpipe.images.importers import list_split, source_stamp
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
     from wsolpipe.contract.reader import Index
     from wsolpipe.engine.session import Session
@@ -40,8 +47,8 @@ class Listed:
         Changes when the listing may have.
     before : Index or None
         The index in the store until now.
-    new, left : int
-        Rows that it does not have, and rows of it that the metadata no longer lists.
+    new, left, relabelled, redrawn : int
+        Images that it does not have, that left the split, whose label changed, and whose boxes or masks did.
     """
 
     listing: Listing
@@ -52,6 +59,8 @@ class Listed:
     before: Index | None
     new: int
     left: int
+    relabelled: int = 0
+    redrawn: int = 0
 
     @property
     def key(self) -> str:
@@ -62,12 +71,14 @@ class Listed:
         """What differs from the index in the store, in a few words."""
         if self.before is None:
             return "missing"
-        parts = [f"{self.new} rows new"] * bool(self.new) + [f"{self.left} rows left"] * bool(self.left)
-        return ", ".join(parts) or "labels, boxes or files changed"
+        counts = {"rows new": self.new, "rows left": self.left}
+        counts |= {"changed their label": self.relabelled, "changed their boxes": self.redrawn}
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "files changed"
 
     def rows_to_make(self, shard_rows: int) -> int:
         """Rows of the shards that a stage makes for these rows at most: all but full shards before the first change."""
-        same = self.before.manifest.rows if self.before is not None and not self.left and self.new else 0
+        kept = not (self.left or self.relabelled)
+        same = self.before.manifest.rows if self.before is not None and kept and self.new else 0
         return len(self.rows) - same // shard_rows * shard_rows
 
 
@@ -116,15 +127,15 @@ def look(session: Session, splits: Iterable[str]) -> tuple[Session, dict[str, Li
     return replace(session, config=replace(session.config, index=keys)), listed, skipped
 
 
-def list_index(session: Session, split: str) -> IndexWork | Index:
+def list_index(session: Session, split: str) -> tuple[IndexWork | Index, str]:
     """Bring the index of a split up to date with its metadata, as far as that needs no image file.
 
     Returns
     -------
-    Index
-        If the existing one is up to date.
-    IndexWork
-        If files have to be scanned, or damaged tables assembled again.
+    index : Index or IndexWork
+        Work, if files have to be scanned or damaged tables assembled again.
+    change : str
+        What differs from the index before it; empty where nothing does or there was none.
 
     Raises
     ------
@@ -136,7 +147,7 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
         work = IndexWork(session, split, present.key)
         work.reopen()
         if work.is_listed():
-            return work  # the same rows in the same order, from the same listing
+            return work, ""  # the same rows in the same order, from the same listing
         present = None  # it came from another store, without its listing
     asked = session.config.force and "index" in session.config.stage
     rescan = asked or (present is not None and _found_again(session, present))
@@ -144,13 +155,15 @@ def list_index(session: Session, split: str) -> IndexWork | Index:
         ask_rescan(session, split)
     generation = _generation(session, split)
     if present is not None and not rescan and _is_current(session, present, generation):
-        return present
-    work = _write(session, split, list_rows(session, split, present, generation), asked=asked)
+        return present, ""
+    listed = list_rows(session, split, present, generation)
+    change = listed.change() if present is not None and listed.key != present.key else ""
+    work = _write(session, split, listed, asked=asked)
     finished = session.finished_index(split, work.key)
     if finished is not None and is_damaged(session, finished):
         work.reopen()
-        return work
-    return finished or work
+        finished = None
+    return finished or work, change
 
 
 def list_rows(session: Session, split: str, present: Index | None, generation: int) -> Listed:
@@ -161,16 +174,14 @@ def list_rows(session: Session, split: str, present: Index | None, generation: i
     DataError, ConfigError
         If the metadata contradicts itself or has no row, or the root is missing.
     """
-    from wsolpipe.images.index import NO_LONGER_LISTED, order_rows
+    from wsolpipe.images.index import order_rows
 
     dataset = session.dataset
     listing = list_split(dataset, split)
     stamp = stamp_of(session, split, generation)  # before the listing: a change during it is seen by the next run
-    nothing: dict[str, list[Any]] = {"image_id": [], "path": [], "reason": []}
-    before = present.table(list(nothing)).to_pydict() if present else nothing
-    if present is not None:
-        _refuse_another(session, before["image_id"], listing)
-    ordered = order_rows(listing, before["image_id"], before["path"])
+    before = _rows_before(present, listing) if present else []
+    _refuse_another(session, before, listing)
+    ordered = order_rows(listing, before if _is_built_on(session, split) else [])
     start, stop = session.config.row_range()
     rows = ordered[start:stop][: session.config.limit]
     if not rows and ordered:
@@ -186,9 +197,58 @@ def list_rows(session: Session, split: str, present: Index | None, generation: i
         "generation": generation, "listing": _listing_digest(rows, annotations),
         "classes": [listing.classes, sorted(listing.class_names.items()), list(listing.objectless)],
     }  # fmt: skip
-    new = max(0, len(rows) - len(before["image_id"]))
-    left = sum(1 for row in rows if row.reason) - before["reason"].count(NO_LONGER_LISTED)
-    return Listed(listing, rows, annotations, made_of, stamp, present, new, max(0, left))
+    found = Listed(listing, rows, annotations, made_of, stamp, present, len(rows), 0)
+    if present is None or found.key == present.key:
+        return found
+    known = {row.image_id: row.labels for row in before if row.reason != RETIRED}
+    labels = [known.pop(row.image_id, None) if row.reason != RETIRED else row.labels for row in rows]
+    changed = sum(own is not None and own != row.labels for own, row in zip(labels, rows, strict=True))
+    both = {row.image_id for row, own in zip(rows, labels, strict=True) if own is not None and row.reason != RETIRED}
+    redrawn = _redrawn(session, present, annotations, both)
+    return replace(found, new=labels.count(None), left=len(known), relabelled=changed, redrawn=redrawn)
+
+
+def _rows_before(present: Index, listing: Listing) -> list[ListedRow]:
+    """Rows of the index in the store, with their labels as the classes are numbered now."""
+    from wsolpipe.images.listing import ListedRow
+
+    numbers = {name: label for label, name in listing.class_names.items()}
+    names = {int(label): name for label, name in present.manifest.class_names.items()}
+    moved = {label: numbers.get(name) for label, name in names.items()} if names and numbers else {}
+    columns = ("image_id", "path", "labels", "group", "frame", "reason")
+    rows = []
+    for part in present.table(columns).to_batches(max_chunksize=4096):
+        for image_id, path, labels, group, frame, reason in zip(*part.to_pydict().values(), strict=True):
+            own = (moved.get(label, label) for label in labels)
+            now = tuple(label for label in own if label is not None)
+            rows.append(ListedRow(image_id, path, now, group=group, frame=frame, reason=reason))
+    return rows
+
+
+def _is_built_on(session: Session, split: str) -> bool:
+    """Whether any stage has arrays with a row a row of the split's index, whose places must then stay."""
+    return bool(Split(session.store, session.dataset.name, split).stages())
+
+
+def _redrawn(session: Session, present: Index, annotations: list[Annotation], known: set[str]) -> int:
+    """How many known images have other boxes or masks than when the index in the store was listed."""
+    from wsolpipe.images.listing import Annotation
+
+    name = f"{present.folder}/listing_annotations.parquet"
+    if session.backend.size(name) is None:
+        return 0
+    parts = read_parquet(session.backend, name).to_batches(max_chunksize=4096)
+    before = (Annotation(**row) for part in parts for row in part.to_pylist())
+    (old, old_ids), (new, new_ids) = (
+        _hashes(item for item in items if item.image_id in known) for items in (before, annotations)
+    )
+    return len(np.union1d(old_ids[~np.isin(old, new)], new_ids[~np.isin(new, old)]))
+
+
+def _hashes(annotations: Iterable[Annotation]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A hash of each annotation without its place in a file, and one of its image."""
+    pairs = np.array([(hash(item[:7]), hash(item.image_id)) for item in annotations], np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _write(session: Session, split: str, listed: Listed, *, asked: bool) -> IndexWork:
@@ -233,16 +293,16 @@ def _is_current(session: Session, present: Index, generation: int) -> bool:
     return seen.get("stamp") == stamp_of(session, present.split, generation)
 
 
-def _refuse_another(session: Session, before: list[str], listing: Listing) -> None:
+def _refuse_another(session: Session, before: list[ListedRow], listing: Listing) -> None:
     """Refuse a data set that has the name, but not one image, of the one whose index is in the store.
 
     Its images would be appended to those of the other, whose rows would all be quarantined.
     """
-    if before and {row.image_id for row in listing.rows}.isdisjoint(before):
+    if before and {row.image_id for row in listing.rows}.isdisjoint(row.image_id for row in before):
         name = session.dataset.name
         msg = (
             f"{session.config.store} holds another data set called {name}: none of its {len(before)} images, such as "
-            f"{before[0]}, is among the {len(listing.rows)} of {session.dataset.source}, such as "
+            f"{before[0].image_id}, is among the {len(listing.rows)} of {session.dataset.source}, such as "
             f"{listing.rows[0].image_id}"
         )
         raise ConfigError(msg, hint="give one of them another name: in its YAML, or use another store=")

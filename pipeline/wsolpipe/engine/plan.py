@@ -215,7 +215,7 @@ def _index_line(session: Session, split: str, index: Any, listed: Listed | None)
         made.rows,
         1,
         1,
-        made.rows - made.quarantined,
+        made.rows - made.quarantined - made.retired,
         made.quarantined,
         total_seconds(index.store.backend, index.folder),
         0.0,

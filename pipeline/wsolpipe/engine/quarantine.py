@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import read_json, short_key
 from wsolpipe.contract.layout import split_folder
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.image_files import LOST, is_readable
 from wsolpipe.engine.listed import ask_rescan
 from wsolpipe.engine.lookup import find_view
@@ -54,7 +55,7 @@ def quarantined_rows(session: Session) -> list[dict[str, Any]]:
         index = session.index_of(split)
         if index is not None and index.manifest.quarantined:
             for item in index.table(["row", "image_id", "path", "reason"]).to_pylist():
-                if item["reason"]:
+                if item["reason"] not in {"", RETIRED}:
                     found[split, item["row"]] = {**item, "stage": "index", "split": split}
     for view in views(session):
         for item in view.quarantined():

@@ -15,7 +15,7 @@ from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
 from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.records import read_record
-from wsolpipe.contract.schema import Status
+from wsolpipe.contract.schema import RETIRED, Status
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.checkpoint import Checkpoint
 from wsolpipe.engine.clock import now
@@ -153,8 +153,9 @@ class ShardJob:
             record = view.record(self.shard)
             if record is None or (record.start, record.stop) != (start, stop):
                 continue
-            found_rows = digest_of_rows(node, node.index.table(node.columns, start=start, stop=stop), start)
-            if record.rows_digest != found_rows or record.upstream != upstream_contents(
+            table = node.index.table([*node.columns, "reason"], start=start, stop=stop)
+            alike = {digest_of_rows(node, table, start), digest_of_rows(node, table, start, retired=False)}
+            if record.rows_digest not in alike or record.upstream != upstream_contents(
                 self.session, self.node, self.shard
             ):
                 continue
@@ -270,6 +271,9 @@ class ShardJob:
         status = np.full(last - first, Status.OK, np.uint8)
         reasons: dict[int, str] = {}
         for position in range(last - first):
+            if part["reason"][position] == RETIRED:
+                status[position] = Status.ABSENT
+                continue
             if part["reason"][position]:
                 status[position], reasons[position] = Status.QUARANTINED, part["reason"][position]
                 continue
@@ -291,9 +295,17 @@ class ShardJob:
         )  # fmt: skip
 
 
-def digest_of_rows(node: Node, table: pa.Table, start: int) -> str:
-    """Digest of the index rows from `start` on that a shard is made of, and of which rows are beside them."""
+def digest_of_rows(node: Node, table: pa.Table, start: int, *, retired: bool = True) -> str:
+    """Digest of the index rows from `start` on that a shard is made of, and of which rows are beside them.
+
+    Parameters
+    ----------
+    retired : bool
+        Whether it says which rows are retired and so were not made; a shard with all its rows will do as well.
+    """
     found, near = rows_digest(table, node.columns), node.beside(start, start + len(table))
+    left = np.flatnonzero(table.column("reason").to_numpy(zero_copy_only=False) == RETIRED) if retired else near[:0]
+    found = digest([found, left.tolist()]) if left.size else found
     return digest([found, sha256_bytes(near.astype("<i8").tobytes())]) if near.size else found
 
 

@@ -86,7 +86,7 @@ def _read(store: Store, folder: Folder) -> tuple[tuple[Any, ...], dict[str, Any]
         "rows_per_second": None, "eta_seconds": None, **_activity(store.backend, folder.path), "damaged": damaged,
     }  # fmt: skip
     if isinstance(manifest, IndexManifest):
-        done = manifest.rows - manifest.quarantined
+        done = manifest.rows - manifest.quarantined - manifest.retired
         line.update(rows=manifest.rows, shards_done=1, done=done, quarantined=manifest.quarantined)
         line["seconds"] = total_seconds(store.backend, folder.path)
     elif isinstance(manifest, StageManifest):

@@ -92,8 +92,9 @@ def score_blocks(blocks: Iterable[tuple[Array, Array, Array]], truth: Truth) -> 
     rows: list[Array] = [np.zeros(0, np.int64)]
     ious: list[dict[str, Array]] = []
     for numbers, bad, boxes in blocks:
-        kept = np.flatnonzero(~bad)
-        quarantined += len(bad) - len(kept)
+        left = truth.rows.left[numbers]
+        kept = np.flatnonzero(~bad & ~left)
+        quarantined += int((bad & ~left).sum())
         mine = numbers[kept]
         objectless = np.array([truth.rows.objectless(int(row)) for row in mine], np.bool_)
         seen = found.add_rows(boxes[kept], *truth.stacked(mine), truth.rows.sizes[mine], objectless)

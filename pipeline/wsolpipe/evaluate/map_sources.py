@@ -126,8 +126,9 @@ class StageMaps:
 
     def _batch(self, start: int, stop: int) -> MapBatch:
         block = MapBlock(self.view, slice(start, stop))
-        kept = np.flatnonzero(block.status != Status.QUARANTINED)
-        self.quarantined += stop - start - len(kept)
+        bad, left = block.status == Status.QUARANTINED, self.rows.left[start:stop]
+        kept = np.flatnonzero(~bad & ~left)
+        self.quarantined += int((bad & ~left).sum())
         maps = [block.map(int(at), self.slot) for at in kept]
         if "classes" in self.view.manifest.arrays:  # those of the image, whichever class the map is of
             return MapBatch(start + kept, maps, self.view["classes"][start:stop][kept])
@@ -230,7 +231,7 @@ class FolderMaps:
     def batches(self) -> Iterator[MapBatch]:
         """Maps as the files have them, at most `BATCH` at once."""
         usable = np.flatnonzero(~self.rows.quarantined)
-        self.quarantined = len(self.rows) - len(usable)
+        self.quarantined = int((self.rows.quarantined & ~self.rows.left).sum())
         for start in range(0, len(usable), BATCH):
             rows = usable[start : start + BATCH]
             yield MapBatch(rows, [self.maps.read(self.rows.ids[row]) for row in rows])

@@ -105,8 +105,8 @@ def score_masks(view: StageView, truth: Truth) -> tuple[dict[str, Any], MaskEval
         span = slice(record.start, record.stop)
         columns = view["status"][span], view["masks"][span]
         for row, status, mask in zip(range(record.start, record.stop), *columns, strict=True):
-            if status == Status.QUARANTINED:
-                quarantined += 1
+            if status == Status.QUARANTINED or truth.rows.left[row]:
+                quarantined += int(not truth.rows.left[row])
                 continue
             missing += int(status == Status.ABSENT)
             wanted = truth.mask(row, len(mask))

@@ -10,6 +10,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
 from wsolpipe.contract.making import run_command
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.decode import probe
 from wsolpipe.images.importers import list_split
 
@@ -40,11 +41,13 @@ class RowTable:
     silent : frozenset of int
         Labels of classes without an object.
     quarantined : bool array [N]
-        Rows whose image cannot be read or is gone: counted beside the figures, never in them.
+        Rows whose image cannot be read or is gone: counted beside the figures, never in them. Retired rows are too.
     index : Index or None
         Source of these rows; None if they were listed from files.
     listing : Listing or None
         Where there is no index.
+    retired : bool array [N] or None
+        Rows whose image left the split: counted nowhere; None for none.
     """
 
     split: str
@@ -56,6 +59,12 @@ class RowTable:
     quarantined: Array
     index: Index | None = None
     listing: Listing | None = None
+    retired: Array | None = None
+
+    @cached_property
+    def left(self) -> Array:
+        """Rows whose image left the split, bool [N]."""
+        return np.zeros(len(self.ids), np.bool_) if self.retired is None else self.retired
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,7 +93,7 @@ def rows_of_index(index: Index) -> RowTable:
     """Rows of a split's index; ``annotations.parquet`` is not read."""
     table = index.table(["image_id", "labels", "width", "height", "orientation", "reason"])
     sizes = np.stack([table.column(name).fill_null(0).to_numpy() for name in ("width", "height")], axis=1)
-    gone = table.column("reason").fill_null("").to_numpy(zero_copy_only=False) != ""
+    reasons = table.column("reason").fill_null("").to_numpy(zero_copy_only=False)
     return RowTable(
         index.split,
         table.column("image_id").to_pylist(),
@@ -92,8 +101,9 @@ def rows_of_index(index: Index) -> RowTable:
         sizes,
         table.column("orientation").fill_null(1).to_numpy(),
         frozenset(index.manifest.objectless),
-        gone | (sizes <= 0).any(axis=1),
+        (reasons != "") | (sizes <= 0).any(axis=1),
         index=index,
+        retired=reasons == RETIRED,
     )
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.canonical import read_json
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.dataset import SPLITS
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
-from wsolpipe.images.index import NO_LONGER_LISTED
 from wsolpipe.images.listing import describe_ignored
 from wsolpipe.images.scan import MISSING, near_file
 
@@ -149,7 +149,7 @@ def read_facts(index: Index, check: Callable[[], None] = lambda: None) -> SplitF
     facts = SplitFacts(index)
     hashes, sides = [facts.hashes], [facts.sides]
     for part in _parts(index, ["labels", "width", "height", "orientation", "sha256", "path", "reason"]):
-        listed = [row for row in part if row["reason"] != NO_LONGER_LISTED]
+        listed = [row for row in part if row["reason"] != RETIRED]
         good = [row for row in listed if not row["reason"]]
         for row in listed:
             if row["reason"]:

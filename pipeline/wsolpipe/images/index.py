@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wsolpipe.images.scan import Scan
-
-NO_LONGER_LISTED = "no longer listed"
 
 
 @dataclass(frozen=True)
@@ -38,36 +37,24 @@ class Checked:
     clipped: int
 
 
-def order_rows(
-    listing: Listing, previous_ids: Sequence[str], previous_paths: Sequence[str] | None = None
-) -> list[ListedRow]:
+def order_rows(listing: Listing, previous: Sequence[ListedRow]) -> list[ListedRow]:
     """Rows in index order: known ones where they were, new ones after them, sorted by image_id.
 
     Parameters
     ----------
     listing : Listing
         What the split holds now.
-    previous_ids : sequence of str
-        image_id of every row of the index before, in order; empty for a first index.
-    previous_paths : sequence of str, optional
-        Their paths, kept for rows that are gone.
+    previous : sequence of ListedRow
+        Every row of the index before, in order, with labels as they are numbered now; empty for a first index.
 
     Returns
     -------
     list of ListedRow
-        A row that the listing no longer has keeps its place with the reason `NO_LONGER_LISTED`.
+        A row that the listing no longer has keeps its place, path and labels with the reason `RETIRED`.
     """
-    if not previous_ids:
-        return list(listing.rows)
     current = {row.image_id: row for row in listing.rows}
-    rows = []
-    for number, image_id in enumerate(previous_ids):
-        row = current.pop(image_id, None)
-        if row is None:
-            path = previous_paths[number] if previous_paths is not None else image_id
-            row = ListedRow(image_id, path, reason=NO_LONGER_LISTED)
-        rows.append(row)
-    return rows + list(current.values())
+    known = [current.pop(row.image_id, row._replace(reason=RETIRED)) for row in previous]
+    return known + list(current.values())
 
 
 class ListingCheck:

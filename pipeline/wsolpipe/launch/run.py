@@ -127,9 +127,11 @@ def _settle_indexes(session: Session, emit: Emit) -> Session:
 
     keys = {}
     for split in wanted_splits(session, stage_order(session)):
-        index = list_index(session, split)
+        index, change = list_index(session, split)
         keys[split] = index.key
         emit({"event": "index", "split": split, "rows": index.rows})
+        if change:
+            emit({"event": "note", "text": f"{split} of {session.dataset.name}: {change}; what is unchanged is kept"})
     return replace(session, config=replace(session.config, index=keys))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError, NotFoundError
 from wsolpipe.contract.making import run_command
 from wsolpipe.contract.reader import Artifact, Dataset, Index, StageView, Store, open_store
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.lookup import find_view, index_of
 from wsolpipe.engine.session import Session
 from wsolpipe.evaluate.map_sources import map_names
@@ -167,7 +168,7 @@ class Material:
         found: dict[int, dict[str, Any]] = {}
         if self.index.manifest.quarantined:
             for item in self.index.table(["row", "image_id", "path", "reason"]).to_pylist():
-                if item["reason"]:
+                if item["reason"] not in {"", RETIRED}:
                     found[item["row"]] = {**item, "stage": "index"}
         for view in self.views:
             for item in view.quarantined():

@@ -121,6 +121,7 @@ def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Qu
     view = boxes or maps
     if view is None:
         status = np.where(table.quarantined, Status.QUARANTINED, Status.OK).astype(np.uint8)
+        status[table.left] = Status.ABSENT
     else:
         status = _fit(view.status(), count, Status.ABSENT)
     source, score = np.full(count, -1, np.int64), np.full(count, np.nan)

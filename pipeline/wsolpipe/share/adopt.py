@@ -148,7 +148,7 @@ def _unlike(session: Session, node: Node, old: StageView, record: CommitRecord) 
 
 def _renamed(session: Session, node: Node, old: StageView, record: CommitRecord, reason: str) -> CommitRecord:
     assert node.index is not None
-    table = node.index.table(node.columns, start=record.start, stop=record.stop)
+    table = node.index.table([*node.columns, "reason"], start=record.start, stop=record.stop)
     return record.model_copy(
         update={
             "rows_digest": digest_of_rows(node, table, record.start),

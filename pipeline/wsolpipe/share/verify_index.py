@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.canonical import read_json, sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.reader import Index
+from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.index_tables import column_digests
 
 if TYPE_CHECKING:
@@ -45,11 +46,15 @@ def index_problems(store: Store, folder: Folder, manifest: IndexManifest, *, dee
         yield str(error)
         return
     wrong = [name for name, value in column_digests(table).items() if manifest.digests.get(name) != value]
-    labels = Counter(label for row in table.column("labels").to_pylist() for label in row)
+    reasons = table.column("reason").to_pylist()
+    retired = [bool(manifest.retired) and reason == RETIRED for reason in reasons]
+    listed = (row for row, gone in zip(table.column("labels").to_pylist(), retired, strict=True) if not gone)
+    labels = Counter(label for row in listed for label in row)
     kinds = Counter(annotations.column("kind").to_pylist())
     counted = {
         "rows": (manifest.rows, table.num_rows),
-        "quarantined": (manifest.quarantined, sum(1 for reason in table.column("reason").to_pylist() if reason)),
+        "quarantined": (manifest.quarantined, sum(map(bool, reasons)) - sum(retired)),
+        "retired": (manifest.retired, sum(retired)),
         "label_counts": (manifest.label_counts, {str(label): count for label, count in labels.items()}),
         "boxes": (manifest.boxes, kinds["box"]),
     }

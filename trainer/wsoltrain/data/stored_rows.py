@@ -11,7 +11,7 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError, NotFoundError, TornShardError
 from wsolpipe.contract.layout import shard_object
 from wsolpipe.contract.reader import open_store
-from wsolpipe.contract.schema import Status
+from wsolpipe.contract.schema import RETIRED, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -179,6 +179,7 @@ class StoredRows:
                 here, theirs = found[record.start : record.stop], array[record.start : record.stop]
                 for status in (Status.ABSENT, Status.NO_OBJECT, Status.QUARANTINED):
                     here[(theirs == status) & (here != Status.QUARANTINED)] = status
+        found[reasons == RETIRED] = Status.ABSENT
         return found
 
     def usable(
