@@ -83,11 +83,11 @@ def _datasets() -> str:
         f"{', '.join(f'`{name}`' for name in known_datasets())}.\n",
         f"{_table(keys_of(DatasetConfig))}\n",
     ]  # fmt: skip
-    for name, layout in LAYOUTS.items():
-        module = importlib.import_module(layout.module)
+    for name, target in LAYOUTS.builtins.items():
+        module, layout = importlib.import_module(target.partition(":")[0]), LAYOUTS.find(name)
         boxes = "the upright image" if layout.upright else "the stored pixels"
         words = f"{_prose(_said(module)[0])}\n\nBoxes are of {boxes}, unless `exif:` says otherwise."
-        parts.append(f"## layout: {name}\n\n{words}\n\n```text\n{module.TREE.format(root='<root>')}\n```\n")
+        parts.append(f"## layout: {name}\n\n{words}\n\n```text\n{layout.tree.format(root='<root>')}\n```\n")
     return "\n".join(parts)
 
 

@@ -78,7 +78,7 @@ def test_the_root_is_taken_from_the_argument_then_the_file_then_the_environment(
     assert load_dataset(str(path)).root == tmp_path / "env"
 
 
-@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+@pytest.mark.parametrize("layout", LAYOUTS.names())
 def test_a_missing_root_says_what_was_looked_for_and_how_the_folder_should_look(tmp_path, layout):
     path = tmp_path / "a.yaml"
     path.write_text(f"name: birds\nlayout: {layout}\nroot: nowhere")

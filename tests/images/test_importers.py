@@ -10,13 +10,12 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images import importers
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.importers.registry import importer
-from wsolpipe.images.layouts import LAYOUTS, Layout
+from wsolpipe.images.layouts import LAYOUTS
 
 IMPORTER = """
+from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import ListedRow, Listing
 
-TREE = "  {root}/*.png, all of class 0"
 
 def list_rows(config, split, problems):
     paths = sorted(path.name for path in config.image_root().glob("*.png"))
@@ -24,13 +23,18 @@ def list_rows(config, split, problems):
 
 def sources(config, split):
     return iter(())
+
+FLAT = Layout(list_rows, sources, "  {root}/*.png, all of class 0", upright=True)
 """
 
 
-def test_an_importer_is_one_file_and_one_line_of_the_table(tmp_path, monkeypatch, save_image):
+def test_a_layout_of_another_package_is_one_file_and_one_entry_point(tmp_path, monkeypatch, save_image):
     (tmp_path / "flat_importer.py").write_text(IMPORTER)
+    info = tmp_path / "flat_importer-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flat-importer\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[wsolpipe.layouts]\nflat = flat_importer:FLAT\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(LAYOUTS, "flat", Layout("flat_importer", upright=True))
     save_image(tmp_path / "images" / "1.png")
     description = tmp_path / "flat.yaml"
     description.write_text("name: shapes\nlayout: flat\nroot: images")
@@ -46,15 +50,13 @@ def test_an_importer_is_one_file_and_one_line_of_the_table(tmp_path, monkeypatch
         load_dataset(str(description))
 
 
-@pytest.mark.parametrize("layout", sorted(LAYOUTS))
-def test_every_layout_has_an_importer_and_a_picture_of_its_folder(layout):
-    module = importer(layout)
-    assert callable(module.list_rows)
-    assert callable(module.sources)
-    assert "/data/pets" in module.TREE.format(root="/data/pets")
+@pytest.mark.parametrize("layout", LAYOUTS.names())
+def test_every_layout_shows_a_picture_of_its_folder(layout):
+    assert "/data/pets" in LAYOUTS.find(layout).tree.format(root="/data/pets")
 
 
 def test_every_importer_is_in_the_table():
     folder = Path(importers.__file__).parent
-    modules = {path.stem for path in folder.glob("*.py") if "\nTREE = " in path.read_text()}
-    assert {f"{importers.__name__}.{name}" for name in modules} == {item.module for item in LAYOUTS.values()}
+    modules = {path.stem for path in folder.glob("*.py") if "\nLAYOUT = " in path.read_text()}
+    named = {target.removesuffix(":LAYOUT") for target in LAYOUTS.builtins.values()}
+    assert {f"{importers.__name__}.{name}" for name in modules} == named

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -90,7 +89,7 @@ class DatasetConfig(BaseModel):
     @classmethod
     def _known_layout(cls, value: str) -> str:
         if value not in LAYOUTS:
-            raise ValueError(unknown("layout", value, LAYOUTS))
+            raise ValueError(unknown("layout", value, LAYOUTS.names()))
         return value
 
     @field_validator("classes")
@@ -131,7 +130,7 @@ class DatasetConfig(BaseModel):
             for name in OWN_KEYS
             if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True)
         ]
-        return [name for name in given if name not in LAYOUTS[self.layout].keys]
+        return [name for name in given if name not in LAYOUTS.find(self.layout).keys]
 
     def image_root(self) -> Path:
         """Folder that row paths are relative to.
@@ -177,7 +176,7 @@ class DatasetConfig(BaseModel):
 
     def layout_error(self, text: str, *, hint: str | None = None) -> ConfigError:
         """The error for a file or folder missing from the layout, with the tree of the layout."""
-        tree = import_module(LAYOUTS[self.layout].module).TREE.format(root=self.root or "<root>")
+        tree = LAYOUTS.find(self.layout).tree.format(root=self.root or "<root>")
         return ConfigError(
             f"data set {self.name}: {text}\nThe {self.layout} layout looks like this:\n{tree}", hint=hint
         )
@@ -220,8 +219,8 @@ def load_dataset(name_or_path: str, *, root: str | None = None, need_root: bool 
     """
     path = _find(name_or_path)
     raw = _read(path)
-    layout = LAYOUTS.get(str(raw.get("layout")))
-    raw.setdefault("exif", "apply" if layout is not None and layout.upright else "ignore")
+    layout = str(raw.get("layout"))
+    raw.setdefault("exif", "apply" if layout in LAYOUTS and LAYOUTS.find(layout).upright else "ignore")
     given, raw["root"] = _choose_root(raw, path.parent, root)
     config = _validate(raw, path)
     config._source = path
@@ -331,7 +330,7 @@ def _explain(items: list[ErrorDetails]) -> str:
     if item["type"] == "missing":
         return f"missing key {'.'.join(place)!r}"
     if place == ["layout"]:
-        return f"layout: {unknown('layout', str(item['input']), LAYOUTS)}"
+        return f"layout: {unknown('layout', str(item['input']), LAYOUTS.names())}"
     note = " (quote it: YAML reads a bare yes, no, on or off so)" if isinstance(item["input"], bool) else ""
     return f"{_key(item)}: {explain_one(items)}, not {item['input']!r}{note}"
 

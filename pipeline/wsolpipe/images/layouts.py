@@ -1,46 +1,67 @@
-"""The table of layouts: which importer lists each of them. A new importer is one file and one line here."""
+"""The layouts of data sets by name: how the files of each lie, and what lists their images."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.named import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from wsolpipe.images.listing import Listing, Problems
+
+#: Keys of a description that only some layouts read.
+OWN_KEYS = ("metadata", "files", "masks", "columns", "box_format", "every", "train_boxes")
+#: Those of layouts with metadata files.
+TEXTS = frozenset({"metadata", "files", "masks", "box_format"})
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """One layout of a data set.
 
     Attributes
     ----------
-    module : str
-        Module with `list_rows`, `sources` and `TREE`; see `wsolpipe.images.importers.registry.Importer`.
+    list_rows : callable
+        Reads the metadata of a split of a `DatasetConfig`; rows may come in any order. Faults go to the `Problems`.
+    sources : callable
+        Yields the name, size and time of files and folders whose change may change the listing.
+    tree : str
+        How its folder looks, for error messages; ``{root}`` stands for the root.
     keys : frozenset of str
         Those of `OWN_KEYS` that it reads.
     upright : bool
         Whether its boxes were drawn on upright images; those of other layouts refer to stored pixels.
     """
 
-    module: str
+    list_rows: Callable[[Any, str, Problems], Listing]
+    sources: Callable[[Any, str], Iterator[tuple[str, int, int]]]
+    tree: str
     keys: frozenset[str] = frozenset()
     upright: bool = False
 
 
-#: Keys of a description that only some layouts read.
-OWN_KEYS = ("metadata", "files", "masks", "columns", "box_format", "every", "train_boxes")
-_TEXTS = frozenset({"metadata", "files", "masks", "box_format"})
-
-
-#: Layout, as `layout:` of a data set's YAML names it, to its importer.
-LAYOUTS: dict[str, Layout] = {
-    "folder": Layout("wsolpipe.images.importers.folder", frozenset({"masks"}), upright=True),
-    "metadata": Layout("wsolpipe.images.importers.metadata", _TEXTS),
-    "csv": Layout("wsolpipe.images.importers.table", _TEXTS - {"files"} | {"columns"}, upright=True),
-    "cub": Layout("wsolpipe.images.importers.cub", _TEXTS),
-    "ilsvrc": Layout("wsolpipe.images.importers.ilsvrc", _TEXTS - {"masks"} | {"train_boxes"}),
-    "openimages": Layout("wsolpipe.images.importers.openimages", _TEXTS),
-    "coco": Layout("wsolpipe.images.importers.coco", frozenset({"metadata", "masks"})),
-    "voc": Layout("wsolpipe.images.importers.voc", frozenset({"masks"})),
-    "tar": Layout("wsolpipe.images.importers.tar_archives", upright=True),
-    "parquet": Layout("wsolpipe.images.importers.parquet_images", frozenset({"columns", "box_format"}), upright=True),
-    "clips": Layout("wsolpipe.images.importers.clips", _TEXTS | {"every"}, upright=True),
-    "ytov1": Layout("wsolpipe.images.importers.ytov", _TEXTS | {"every"}),
-    "ytov22": Layout("wsolpipe.images.importers.ytov", _TEXTS | {"every"}),
-}
+_HERE = "wsolpipe.images.importers"
+#: Layouts as `layout:` of a data set's YAML names them; other packages declare theirs in the group of entry points.
+LAYOUTS: Registry[Layout] = Registry(
+    "layout",
+    "wsolpipe.layouts",
+    {
+        "folder": f"{_HERE}.folder:LAYOUT",
+        "metadata": f"{_HERE}.metadata:LAYOUT",
+        "csv": f"{_HERE}.table:LAYOUT",
+        "cub": f"{_HERE}.cub:LAYOUT",
+        "ilsvrc": f"{_HERE}.ilsvrc:LAYOUT",
+        "openimages": f"{_HERE}.openimages:LAYOUT",
+        "coco": f"{_HERE}.coco:LAYOUT",
+        "voc": f"{_HERE}.voc:LAYOUT",
+        "tar": f"{_HERE}.tar_archives:LAYOUT",
+        "parquet": f"{_HERE}.parquet_images:LAYOUT",
+        "clips": f"{_HERE}.clips:LAYOUT",
+        "ytov1": f"{_HERE}.ytov:LAYOUT",
+        "ytov22": f"{_HERE}.ytov:LAYOUT",
+    },
+    base="wsolpipe.images.layouts:Layout",
+)

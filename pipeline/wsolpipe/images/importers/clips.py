@@ -15,6 +15,7 @@ from wsolpipe.images.importers.folder import class_folders, split_root, walk
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, read_classes, read_lines, stamp, stamp_folders
 from wsolpipe.images.importers.localization_txt import read_localization
 from wsolpipe.images.importers.masks import frame_masks
+from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import ListedRow, Listing
 from wsolpipe.images.video import frame_path, is_video, open_film
 
@@ -154,3 +155,6 @@ def _boxes(config: DatasetConfig, split: str, rows: list[ListedRow], problems: P
         return []
     text = read_lines(path, path.name, problems)
     return read_localization(config, text, {row.image_id for row in rows}, problems, subset=False)
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS | {"every"}, upright=True)

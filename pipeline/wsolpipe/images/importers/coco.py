@@ -10,6 +10,7 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.importers.json_files import read_json
 from wsolpipe.images.importers.lines import parse_box, path_fault, stamp, stamp_folders
 from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -200,3 +201,6 @@ def annotations_path(config: DatasetConfig, split: str) -> Path:
         msg = f"data set {config.name}: no COCO file {path} for split {split}"
         raise ConfigError(msg, hint="metadata: names the file, or a folder where split: maps each split to its file")
     return path
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"metadata", "masks"}))

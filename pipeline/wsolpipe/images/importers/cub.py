@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from wsolpipe.images.importers import metadata
 from wsolpipe.images.importers.lines import TextFile, parse_box, path_fault, read_lines, stamp, stamp_folders
 from wsolpipe.images.importers.masks import mask_annotations, mirrored_masks
+from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -140,3 +141,6 @@ def _segmentations(config: DatasetConfig, rows: list[ListedRow], problems: Probl
         Annotation(image_id, "mask", path=f"segmentations/{path}", where=f"segmentations/{path}")
         for image_id, path in found
     ]
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, read_classes, stamp, stamp_folders
 from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -131,3 +132,6 @@ def walk(folder: Path | str, prefix: str, *, deep: bool, depth: int = 0) -> tupl
             paths += more
             ignored += passed
     return paths, ignored
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"masks"}), upright=True)

@@ -16,6 +16,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.importers import metadata
 from wsolpipe.images.importers.folder import class_folders, walk
 from wsolpipe.images.importers.lines import parse_box, read_lines, stamp, stamp_folders
+from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -280,3 +281,6 @@ def _list_v2(config: DatasetConfig, split: str, root: Path, base: str, problems:
             ListedRow(path, base + path, (int(name),)) for path in walk(top / name, f"val2/{name}/", deep=False)[0]
         ]
     return Listing(rows)
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS - {"masks"} | {"train_boxes"})

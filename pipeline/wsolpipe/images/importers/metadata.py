@@ -22,6 +22,7 @@ from wsolpipe.images.importers.lines import (
 )
 from wsolpipe.images.importers.localization_txt import read_localization
 from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -305,3 +306,6 @@ def _parse_labels(field: str, count: int | None) -> Labels | str:
 def shown(path: Path, folder: Path, split: str) -> str:
     """Name of a file in messages: with the split's folder where splits have folders of their own."""
     return f"{folder.name}/{path.name}" if folder.name == split and path.parent == folder else path.name
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS)

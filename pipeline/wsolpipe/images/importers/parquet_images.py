@@ -9,6 +9,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.images.importers.lines import parse_box, read_classes, stamp
 from wsolpipe.images.importers.tar_archives import archives, label_of
+from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -135,3 +136,6 @@ def _boxes(line: dict[str, Any], *, sized: bool) -> list[tuple[float, float, flo
             raise ValueError(box)  # noqa: TRY004
         found.append(box)
     return found
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"columns", "box_format"}), upright=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from operator import itemgetter
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError, DataError
@@ -19,31 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.importers.lines import Stamp
     from wsolpipe.images.listing import ListedRow, Listing
-
-
-class Importer(Protocol):
-    """The module of a layout, registered in `wsolpipe.images.layouts.LAYOUTS`.
-
-    Attributes
-    ----------
-    TREE : str
-        How its folder looks, for error messages; ``{root}`` stands for the root.
-    """
-
-    TREE: str
-
-    def list_rows(self, config: DatasetConfig, split: str, problems: Problems) -> Listing:
-        """Read the metadata; rows may come in any order."""
-
-    def sources(self, config: DatasetConfig, split: str) -> Iterator[Stamp]:
-        """Files and folders whose change may change the listing."""
-
-
-def importer(layout: str) -> Importer:
-    """Module that lists `layout`, one of `LAYOUTS`."""
-    return cast("Importer", import_module(LAYOUTS[layout].module))
 
 
 def list_split(config: DatasetConfig, split: str) -> Listing:
@@ -59,7 +34,7 @@ def list_split(config: DatasetConfig, split: str) -> Listing:
     config.split_folder(split)
     problems = Problems(f"data set {config.name}, split {split}")
     with _no_collector():
-        listing = importer(config.layout).list_rows(config, split, problems)
+        listing = LAYOUTS.find(config.layout).list_rows(config, split, problems)
         problems.settle()
         rows = sorted(listing.rows, key=itemgetter(0))
         _check_text(rows, problems)
@@ -82,7 +57,7 @@ def source_stamp(config: DatasetConfig, split: str) -> str:
         If the root or a named file is not there.
     """
     described = config.model_dump(mode="json", exclude={"stages", "licence", "title", "citation", "root", "accept"})
-    return digest([described, split, sorted(importer(config.layout).sources(config, split))])
+    return digest([described, split, sorted(LAYOUTS.find(config.layout).sources(config, split))])
 
 
 def objectless_labels(config: DatasetConfig, listing: Listing) -> tuple[int, ...]:

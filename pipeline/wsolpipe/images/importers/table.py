@@ -20,6 +20,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.images.importers.lines import parse_box, path_fault, read_classes, stamp, stamp_folders
 from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -285,3 +286,6 @@ def _annotations(image_id: str, line: Mapping[str, str], where: str, config: Dat
             if fault := path_fault(path):
                 raise ValueError(fault)
             yield Annotation(image_id, "mask" if kind == "mask" else "ignore", path=path, where=where)
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS - {"files"} | {"columns"}, upright=True)

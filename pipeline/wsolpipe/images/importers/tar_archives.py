@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, parse_box, path_fault, read_classes, stamp
+from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 from wsolpipe.images.members import tar_members
 
@@ -176,3 +177,6 @@ def label_of(given: Any, labels: Mapping[str, int], count: int | None) -> int:
         msg = f"label {label} is " + (f"outside the {count} classes" if count is not None else "negative")
         raise ValueError(msg)
     return label
+
+
+LAYOUT = Layout(list_rows, sources, TREE, upright=True)

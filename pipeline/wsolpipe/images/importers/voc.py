@@ -11,6 +11,7 @@ from wsolpipe.images.importers.folder import walk
 from wsolpipe.images.importers.lines import parse_box, read_classes, read_lines, stamp, stamp_folders
 from wsolpipe.images.importers.masks import mask_annotations
 from wsolpipe.images.importers.xml_files import read_xml_tree, text_of
+from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -168,3 +169,6 @@ def _stems(config: DatasetConfig, root: Path, split: str, files: dict[str, str],
         elif stem:
             stems.append(stem)
     return stems
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"masks"}))

@@ -14,6 +14,7 @@ from wsolpipe.images.importers.clips import frames_of, sample
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, read_classes, read_lines, stamp
 from wsolpipe.images.importers.localization_txt import read_localization
 from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import ListedRow, Listing
 
 if TYPE_CHECKING:
@@ -87,3 +88,6 @@ def _expand(config: DatasetConfig, ids: list[str], labels: dict[str, tuple[int, 
         else:
             rows += frames_of(root / name, f"{name.rstrip('/')}/", label)
     return rows
+
+
+LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS | {"every"})
