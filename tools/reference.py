@@ -22,7 +22,7 @@ from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
 from wsoltrain.cli.main import COMMANDS as TRAINER
 from wsoltrain.methods.registry import METHODS
-from wsoltrain.training.recipe_file import FOLDER as RECIPES
+from wsoltrain.recipes import FOLDER as RECIPES
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
 
 if TYPE_CHECKING:

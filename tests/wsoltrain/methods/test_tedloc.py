@@ -16,8 +16,8 @@ from wsoltrain.methods.base import Task
 from wsoltrain.methods.tedloc import TedLoc, pooled
 from wsoltrain.networks.class_anchors import chosen_anchors, parse_anchors, read_anchor_files, transferred
 from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, Patches, Pseudo
-from wsoltrain.training.artifacts import read_artifacts
 from wsoltrain.training.recipe import recipe_type
+from wsoltrain.training.settings import read_artifacts
 
 SMALL = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 VIT = "vit_tiny_patch16_224"

@@ -11,9 +11,8 @@ from scipy import ndimage, stats
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.maps.otsu import otsu_threshold
-from wsoltrain.pseudo.missing import describe_missing
-from wsoltrain.pseudo.random import uniform
-from wsoltrain.pseudo.region_choice import chosen_region, components, erode, otsu
+from wsoltrain.pseudo.drawing import describe_missing, uniform
+from wsoltrain.pseudo.regions import chosen_region, components, erode, otsu
 from wsoltrain.pseudo.samplers import (
     _BG,
     _BOX,

@@ -22,8 +22,8 @@ from wsoltrain.networks.frozen import load_judge
 from wsoltrain.training import checkpoint
 from wsoltrain.training.evaluation import Evaluator
 from wsoltrain.training.loop import Trainer
+from wsoltrain.training.optimisation import Moment
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
-from wsoltrain.training.schedules import Moment
 from wsoltrain.training.settings import Settings
 from wsoltrain.training.tracker import JsonLines
 
@@ -276,7 +276,7 @@ def test_training_from_s3_through_the_cache_gives_the_same_bytes(trainable, s3, 
 
 def test_average_of_the_weights_is_kept_beside_them_and_is_what_is_scored(store, tmp_path):
     run = trainer(store, tmp_path, epochs=1, head_epochs=0, ema=0.5)
-    begun = {name: value.clone() for name, value in run.average.tensors.items()}
+    begun = {name: value.clone() for name, value in run.shown.saved().items()}
     run.fit()
     last, best = tensors(tmp_path / "last.safetensors"), tensors(tmp_path / "best-proposals.safetensors")
     name = "decoder.blocks.0.0.0.weight"
@@ -294,10 +294,10 @@ def test_average_follows_its_formula(store, tmp_path):
     for step in range(120):
         with torch.no_grad():
             weight += 0.1
-        run.average.update(run.model, step)
+        run.average.update_parameters(run.model)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight.detach()
-    torch.testing.assert_close(run.average.tensors[name], expected)
+    torch.testing.assert_close(run.shown.saved()[name], expected)
 
 
 def test_gradients_are_clipped_to_their_norm(store, tmp_path):

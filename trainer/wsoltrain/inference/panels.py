@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,9 +84,9 @@ class Panels:
         items = _make(self.items, rows)
         if not items:
             return None
-        model = trainer.model.eval()
+        model = trainer.shown.eval()
         images, labels = (torch.stack([item[name] for item in items]).to(trainer.device) for name in ("image", "label"))
-        with torch.no_grad(), trainer.average.within(model) if trainer.average is not None else nullcontext():
+        with torch.no_grad():
             found = model.predict(images, labels)
         maps, scaled = found.maps.float().cpu().numpy(), found.scaled().cpu()
         drawn: list[Item] = []

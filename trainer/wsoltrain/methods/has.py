@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsoltrain.methods.base import Batch, Task
-    from wsoltrain.pseudo.random import RowDraws
+    from wsoltrain.pseudo.drawing import RowDraws
 
 
 class HasKeys(CamKeys):

@@ -20,8 +20,8 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.named import Registry
 from wsoltrain.data.keys import Keys
-from wsoltrain.pseudo.random import extreme, race, uniform
-from wsoltrain.pseudo.region_choice import chosen_region, erode, otsu
+from wsoltrain.pseudo.drawing import extreme, race, uniform
+from wsoltrain.pseudo.regions import chosen_region, erode, otsu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

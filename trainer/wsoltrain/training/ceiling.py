@@ -20,8 +20,7 @@ from wsoltrain.data.config import ItemConfig
 from wsoltrain.data.stream import Stream
 from wsoltrain.data.views import maps_to_view
 from wsoltrain.methods.base import Task
-from wsoltrain.training.optimisers import plan_phases
-from wsoltrain.training.schedules import Moment
+from wsoltrain.training.optimisation import Moment, plan_phases
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

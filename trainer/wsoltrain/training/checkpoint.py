@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsoltrain.methods.base import Method
-    from wsoltrain.training.average import Average
 
 KIND = "wsoltrain/1"
 _HINT = "wsoltrain fit writes one; if it wrote this, it is damaged: remove it and start again"
@@ -44,7 +43,7 @@ def save(
     model: Method[Any],
     state: Mapping[str, Any],
     optimisers: Mapping[str, torch.optim.Optimizer],
-    average: Average | None = None,
+    average: Method[Any] | None = None,
     *,
     artifacts: Mapping[str, bytes] | None = None,
 ) -> None:
@@ -62,8 +61,8 @@ def save(
         Whatever JSON holds.
     optimisers : mapping of str to Optimizer
         By name; none in a file for predictions.
-    average : Average, optional
-        Running average of the weights.
+    average : Method, optional
+        The network with averaged weights.
     artifacts : mapping of str to bytes, optional
         Files that the method is built from, kept as uint8 tensors.
 
@@ -74,7 +73,7 @@ def save(
     """
     tensors = {_MODEL + name: value for name, value in model.saved().items()}
     if average is not None:
-        tensors |= {_AVERAGE + name: value for name, value in average.tensors.items()}
+        tensors |= {_AVERAGE + name: value for name, value in average.saved().items()}
     for name, optimiser in optimisers.items():
         for number, slots in optimiser.state_dict()["state"].items():
             for slot, value in slots.items():
@@ -111,7 +110,7 @@ def load(
     path: Path,
     model: Method[Any],
     optimisers: Mapping[str, torch.optim.Optimizer] | None = None,
-    average: Average | None = None,
+    average: Method[Any] | None = None,
 ) -> dict[str, Any]:
     """Put a file's weights and buffers back and return its state.
 
@@ -131,7 +130,7 @@ def put_back(
     saved: Saved,
     model: Method[Any],
     optimisers: Mapping[str, torch.optim.Optimizer] | None = None,
-    average: Average | None = None,
+    average: Method[Any] | None = None,
 ) -> None:
     """Put weights and buffers back into what they were saved from.
 
@@ -143,7 +142,7 @@ def put_back(
     tensors = saved.tensors
     model.restore(part(tensors, _MODEL))
     if average is not None:
-        average.take(part(tensors, _AVERAGE))
+        average.restore(part(tensors, _AVERAGE))
     for name, optimiser in (optimisers or {}).items():
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in part(tensors, f"{_SLOT}{name}.").items():

@@ -6,35 +6,30 @@ import logging
 import math
 import time
 from collections import Counter
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsoltrain.methods.base import Task, checked
-from wsoltrain.pseudo.missing import describe_missing
-from wsoltrain.pseudo.random import RowDraws
+from wsoltrain.pseudo.drawing import RowDraws, describe_missing
 from wsoltrain.training import checkpoint
-from wsoltrain.training.accumulation import add_up, group_batches
 from wsoltrain.training.annotators import CLS
-from wsoltrain.training.artifacts import read_artifacts
-from wsoltrain.training.average import Average
-from wsoltrain.training.optimisers import plan_phases
+from wsoltrain.training.optimisation import Moment, averaged, plan_phases
 from wsoltrain.training.parallel import Group, shares, synchronised
-from wsoltrain.training.schedules import Moment
 from wsoltrain.training.scoreboard import Scoreboard
-from wsoltrain.training.settings import open_stream
+from wsoltrain.training.settings import open_stream, read_artifacts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
-    from wsoltrain.methods.base import Batch
-    from wsoltrain.training.optimisers import Running
+    from wsoltrain.methods.base import Batch, Method
+    from wsoltrain.training.optimisation import Running
     from wsoltrain.training.recipe import Recipe
     from wsoltrain.training.settings import Settings
     from wsoltrain.training.tracker import Tracker
@@ -86,7 +81,7 @@ class Trainer:
         self.group.spread(self.model.saved().values())
         self.phases = {running.phase.name: running for running in plan_phases(self.model, recipe)}
         self._check_prediction()
-        self.average = Average(self.model, recipe.ema) if recipe.ema is not None else None
+        self.average = averaged(self.model, recipe.ema) if recipe.ema is not None else None
         self.step = 0
         self.steps = -(-len(self.stream) // recipe.accumulate) * sum(item.epochs for item in self.phases.values())
 
@@ -113,6 +108,11 @@ class Trainer:
     def best(self) -> dict[str, float]:
         """Best validation score so far by each annotator; known to the first process."""
         return self.scoreboard.best if self.scoreboard is not None else {}
+
+    @property
+    def shown(self) -> Method[Any]:
+        """Network that is evaluated and kept: the one with averaged weights where there are any."""
+        return self.model if self.average is None else cast("Method[Any]", self.average.module)
 
     def fit(self) -> dict[str, Any]:
         """Train from the folder's last checkpoint to the end; return the best score by each annotator."""
@@ -143,7 +143,7 @@ class Trainer:
         began = ready = time.perf_counter()
         waited, learned = 0.0, 0
         counts: Counter[str] = Counter()
-        for batches in group_batches(stream if stream.left else (), accumulate):
+        for batches in _grouped(stream if stream.left else (), accumulate):
             waited += time.perf_counter() - ready
             self.lap("wait")
             moment = Moment(epoch - running.first, first + learned, steps)
@@ -201,8 +201,10 @@ class Trainer:
             loss = torch.stack(list(parts.values())).sum()
             (loss / len(batches) if len(batches) > 1 else loss).backward()  # type: ignore[no-untyped-call]
             self.lap("backward")
-            add_up(losses, {name: value.detach() / len(batches) for name, value in parts.items()})
-            add_up(counts, counted)
+            for name, value in parts.items():
+                losses[name] = losses.get(name, 0) + value.detach() / len(batches)
+            for name, value in counted.items():
+                counts[name] = counts.get(name, 0) + value
         trained = running.phase.parameters
         self.group.average_gradients(trained)
         figures = self._figures(losses, counts, batches, f"epoch {epoch}, {running.phase.name}")
@@ -211,7 +213,7 @@ class Trainer:
         optimiser.step()
         self.model.after_step()
         if self.average is not None:
-            self.average.update(self.model, self.step)
+            self.average.update_parameters(self.model)
         self.lap("optimiser")
         return figures
 
@@ -243,9 +245,7 @@ class Trainer:
     def _evaluate(self, epoch: int) -> None:
         """Score an epoch in the first process, by averaged weights where there are any; the others wait."""
         if self.scoreboard is not None:
-            with self.average.within(self.model) if self.average is not None else nullcontext():
-                lines = self.scoreboard.score(self.model, self.device, epoch)
-            for line in lines:
+            for line in self.scoreboard.score(self.shown, self.device, epoch):
                 self._report("val", line)
         self.group.wait()
 
@@ -261,7 +261,7 @@ class Trainer:
             "artifacts": self.artifacts.keys,
         }
         optimisers = {name: running.optimiser for name, running in self.phases.items()}
-        checkpoint.save(path, self.model, state, optimisers, self.average)
+        checkpoint.save(path, self.model, state, optimisers, self.shown if self.average is not None else None)
 
     def _resume(self, path: Path) -> None:
         """Continue from a checkpoint, of the same recipe but for the number of epochs."""
@@ -274,7 +274,9 @@ class Trainer:
             msg = f"{path} is of another run: {changed}"
             raise ConfigError(msg, hint="out=FOLDER for a new run, or the settings of the first one")
         optimisers = {name: running.optimiser for name, running in self.phases.items()}
-        checkpoint.put_back(saved, self.model, optimisers, self.average)
+        checkpoint.put_back(saved, self.model, optimisers, self.shown if self.average is not None else None)
+        if self.average is not None:
+            self.average.n_averaged.fill_(1 + state["step"])
         self.stream.load_state_dict(state["stream"])
         self.step = state["step"]
         if self.scoreboard is not None:
@@ -289,3 +291,10 @@ class Trainer:
 
     def lap(self, done: str) -> None:
         """Called after each part of a step; a subclass may time them."""
+
+
+def _grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
+    """Batches, so many at a time; fewer at the end."""
+    left = iter(batches)
+    while group := list(islice(left, count)):
+        yield group

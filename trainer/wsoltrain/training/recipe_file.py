@@ -14,13 +14,13 @@ from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.key import unknown_key
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.methods.registry import METHODS
+from wsoltrain.recipes import RECIPES
 from wsoltrain.training.annotators import read_annotators
 from wsoltrain.training.recipe import Recipe, recipe_type, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FOLDER = Path(__file__).parents[1] / "recipes"
 BY = "by"
 """What chooses epoch and threshold unless by= is given; no key of the recipe, as no weight depends on it."""
 CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
@@ -60,8 +60,8 @@ class RecipeFile:
 
 
 def known_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """Names of the recipes that come with this package and with others."""
+    return RECIPES.names()
 
 
 def read_recipe(name_or_path: str) -> RecipeFile:
@@ -77,7 +77,7 @@ def read_recipe(name_or_path: str) -> RecipeFile:
     ConfigError
         If there is no such recipe, a section is not a mapping, or `by` is no word of an annotator.
     """
-    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else FOLDER / f"{name_or_path}.yaml"
+    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else RECIPES.find(name_or_path)
     if not path.is_file():
         raise ConfigError(unknown("recipe", name_or_path, known_recipes()))
     keys = read_yaml(path)

@@ -1,19 +1,23 @@
-"""Where a training run reads and writes, and the stream that it reads."""
+"""Where a training run reads and writes, the stream that it reads, and the artifacts that its method is built from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.reader import open_store
 from wsoltrain.data.config import ItemConfig
 from wsoltrain.data.stream import Stream
 from wsoltrain.training.annotators import read_annotators
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from wsoltrain.data.config import Labelling
+    from wsoltrain.methods.base import ArtifactFile
     from wsoltrain.training.annotators import Annotator
     from wsoltrain.training.parallel import Group
     from wsoltrain.training.recipe import Recipe
@@ -103,3 +107,37 @@ def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
         msg = f"batch={recipe.batch} is larger than the {len(stream.rows)} rows that can be trained on"
         raise ConfigError(msg, hint=f"batch={len(stream.rows)} or less")
     return stream
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Content of each file by ``stage/file``, and the key of its artifact, or the digest of a file of one's own."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+def read_artifacts(labelling: Labelling, wanted: Iterable[ArtifactFile]) -> Artifacts:
+    """Read files of the newest artifacts of a store.
+
+    Raises
+    ------
+    NotFoundError
+        If the store has no such artifact; names the command that makes it.
+    ConfigError
+        If a file of one's own cannot be read.
+    """
+    found = Artifacts()
+    for stage, file, path in wanted:
+        name = f"{stage}/{file}"
+        if path is not None:
+            try:
+                found.files[name] = Path(path).read_bytes()
+            except OSError as error:
+                msg = f"{path} cannot be read: {error.strerror}"
+                raise ConfigError(msg, hint=f"a file {file} of the stage {stage}") from error
+            found.keys[name] = sha256_bytes(found.files[name])[:16]
+            continue
+        artifact = open_store(labelling.store)[labelling.dataset].artifact(stage)
+        found.files[name], found.keys[name] = artifact.read(file), artifact.key
+    return found

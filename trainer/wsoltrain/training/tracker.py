@@ -8,20 +8,19 @@ import os
 import re
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.named import Registry
 from wsolpipe.contract.writing import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from PIL import Image
 
-TRACKERS = ("jsonl", "tensorboard", "wandb", "mlflow")
 MLFLOW_BATCH = 100
 """Hyper-parameters that MLflow takes at once."""
 
@@ -78,7 +77,7 @@ class TensorBoard:
         except ImportError as error:
             msg = "tensorboard"
             raise _missing(msg) from error
-        self.writer = SummaryWriter(str(folder))
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
         self.parameters: dict[str, Any] | None = _flat(recipe)
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
@@ -159,7 +158,7 @@ class MLflow:
     same folder goes on.
     """
 
-    def __init__(self, folder: Path, store: Path, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
         try:
             from mlflow import MlflowClient
             from mlflow.entities import Param
@@ -169,7 +168,7 @@ class MLflow:
         place = os.environ.get("MLFLOW_TRACKING_URI")
         if not place:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would need more packages
-            place = store.resolve().as_uri()
+            place = (folder / "mlflow").resolve().as_uri()
         self.client = MlflowClient(place)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "wsoltrain")
         own = str(folder.resolve()).replace("'", "%27")  # as MLflow's filters take it
@@ -232,6 +231,25 @@ def _missing(name: str, track: str | None = None) -> ConfigError:
     return ConfigError(f"track={track or name} needs the package {name}", hint=f"pip install {name}, or track=jsonl")
 
 
+TRACKERS: Registry[Callable[[Path, Mapping[str, Any]], Tracker]] = Registry(
+    "tracker",
+    "wsoltrain.trackers",
+    {
+        "jsonl": f"{__name__}:open_lines",
+        "tensorboard": f"{__name__}:TensorBoard",
+        "wandb": f"{__name__}:WeightsAndBiases",
+        "mlflow": f"{__name__}:MLflow",
+    },
+)
+"""Name -> what opens a tracker of a run's folder and its recipe's values."""
+
+
+def open_lines(folder: Path, recipe: Mapping[str, Any]) -> JsonLines:
+    """Open ``metrics.jsonl`` of a run's folder."""
+    del recipe
+    return JsonLines(folder / "metrics.jsonl")
+
+
 @contextmanager
 def open_trackers(names: str, folder: Path, recipe: Mapping[str, Any]) -> Iterator[list[Tracker]]:
     """Open what comma-separated names of `TRACKERS` say, and close it in the end; ``jsonl`` is always there.
@@ -248,19 +266,11 @@ def open_trackers(names: str, folder: Path, recipe: Mapping[str, Any]) -> Iterat
     ConfigError
         If a name is unknown or its package is missing.
     """
-    wanted = [name.strip() for name in names.split(",")]
-    for name in wanted:
-        if name not in TRACKERS:
-            raise ConfigError(unknown("tracker", name, TRACKERS))
-    opened: list[Tracker] = [JsonLines(folder / "metrics.jsonl")]
-    try:
-        if "tensorboard" in wanted:
-            opened.append(TensorBoard(folder / "tensorboard", recipe))
-        if "wandb" in wanted:
-            opened.append(WeightsAndBiases(folder, recipe))
-        if "mlflow" in wanted:
-            opened.append(MLflow(folder, folder / "mlflow", recipe))
-        yield opened
-    finally:
-        for tracker in opened:
-            tracker.close()
+    wanted = dict.fromkeys(["jsonl", *(name.strip() for name in names.split(","))])
+    kinds = [TRACKERS.find(name) for name in wanted]
+    with ExitStack() as opened:
+        trackers = []
+        for kind in kinds:
+            trackers.append(kind(folder, recipe))
+            opened.callback(trackers[-1].close)
+        yield trackers

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from trained import recipe
-from wsoltrain.training.schedules import Moment, rate
+from wsoltrain.training.optimisation import Moment, rate
 
 
 def rates(epochs, *moments, **keys):

@@ -1,4 +1,4 @@
-"""Random numbers of a row in an epoch, on any device and without state, and drawing pixels by them.
+"""Random numbers of a row in an epoch, on any device and without state; pixels drawn by them, and what could not be.
 
 A number is a hash of (seed, epoch, row, purpose, pixel). So draws are fresh every time a row comes round, resuming
 needs no generator's state, and several processes draw for a row what one process would.
@@ -6,13 +6,25 @@ needs no generator's state, and several processes draw for a row what one proces
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 AUGMENTATION = 1000
 """Purposes from here on belong to `RowDraws`; samplers use those below."""
+MOST = 0.05
+"""Share of images without any label from which on an epoch is reported."""
+REMEDIES = {
+    "no_region": "no box within the crop, or a constant map: look at the labels with wsoltrain preview",
+    "no_foreground": "no foreground candidate: pixels.erosion=1, or larger boxes",
+    "no_background": "no background candidate: pixels.background=anywhere or a smaller pixels.top_n for dips, "
+    "pixels.keep_out=false for trcam",
+}
+"""Count of a sampler -> reason and what to change."""
 _GOLDEN, _FIRST, _SECOND = (value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
@@ -114,3 +126,23 @@ def race(noise: Tensor, among: Tensor, weight: Tensor | None, count: Tensor, mos
     first = clock.topk(min(most, clock.shape[1]), dim=1, largest=False, sorted=True).indices
     taken = torch.arange(first.shape[1], device=first.device) < count[:, None]
     return torch.zeros_like(among).scatter_(1, first, taken) & among
+
+
+def describe_missing(counts: Mapping[str, float], images: int) -> str | None:
+    """Return a sentence where more than `MOST` of an epoch's images gave no labels, else None.
+
+    Parameters
+    ----------
+    counts : mapping of str to float
+        Sums over the epoch, under the names ``count <name>`` of the samplers' counts; without ``count unlabelled``
+        nothing is reported.
+    images : int
+        Images of the epoch.
+    """
+    unlabelled = counts.get("count unlabelled", 0)
+    if unlabelled <= MOST * images:
+        return None
+    reasons = {name: counts.get(f"count {name}", 0) for name in REMEDIES}
+    main = max(reasons, key=lambda name: reasons[name])
+    advice = REMEDIES[main] if reasons[main] else "both sides were drawn at the same pixels: pixels.dilation=1"
+    return f"{unlabelled:.0f} of {images} images ({unlabelled / images:.0%}) gave no labels; {advice}"
