@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from wsolpipe.contract.errors import ConfigError, DataError, RunFailed
+from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics import ScoreMaps, iou_matrix, standard_maps
 from wsolpipe.pages.pictures import HEAT_ANCHORS
@@ -134,7 +134,7 @@ def test_wrong_checkpoints_are_named(trained, tmp_path):
         ask(predicting.command, f"checkpoint={tmp_path}", "source=x")
     with pytest.raises(ConfigError, match="for resuming training"):
         load_trained(str(trained / "last.safetensors"), device="cpu")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="no checkpoint at"):
         load_trained(str(tmp_path / "none.safetensors"), device="cpu")
     with pytest.raises(ConfigError, match="tau=2"):
         ask(predicting.command, f"checkpoint={trained}", "source=x", "tau=2")
