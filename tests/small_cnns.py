@@ -8,7 +8,7 @@ import torch
 
 from trained import build, settings
 from wsoltrain.inference.model import load_trained
-from wsoltrain.pseudo.drawing import RowDraws
+from wsoltrain.pseudo.draws import RowDraws
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import load_recipe
 

@@ -22,7 +22,7 @@ from ab import Timing, compare
 from figures import Figure, report
 from methods import batch_of, build
 
-from wsoltrain.pseudo.drawing import RowDraws
+from wsoltrain.pseudo.draws import RowDraws
 from wsoltrain.training.parallel import close_group, open_group, synchronised
 
 DEVICES = ("cuda",)

@@ -24,7 +24,7 @@ from figures import Figure, report
 
 from wsoltrain.methods.base import Task
 from wsoltrain.methods.molt import Molt
-from wsoltrain.pseudo.drawing import RowDraws
+from wsoltrain.pseudo.draws import RowDraws
 from wsoltrain.training.parallel import Group
 from wsoltrain.training.recipe_file import load_recipe
 

@@ -16,7 +16,7 @@ from wsolpipe.stages.base import Context
 from wsolpipe.stages.cls_maps import ClsMaps
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.methods.dino import cut_views
-from wsoltrain.pseudo.drawing import RowDraws
+from wsoltrain.pseudo.draws import RowDraws
 from wsoltrain.training.loop import ALONE, Trainer
 from wsoltrain.training.recipe_file import load_recipe
 from wsoltrain.training.settings import open_stream

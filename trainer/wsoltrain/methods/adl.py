@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsoltrain.methods.base import Batch, Losses, Task
-    from wsoltrain.pseudo.drawing import RowDraws
+    from wsoltrain.pseudo.draws import RowDraws
 
 
 class AdlKeys(CamKeys):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from wsoltrain.data.config import Labelling
-    from wsoltrain.pseudo.drawing import RowDraws
+    from wsoltrain.pseudo.draws import RowDraws
 
     Batch = Mapping[str, Tensor]  # one of `wsoltrain.data.stream.Stream`, on the training device
 

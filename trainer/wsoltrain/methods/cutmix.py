@@ -19,7 +19,7 @@ from wsoltrain.methods.cam import Cam, CamKeys
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch
-    from wsoltrain.pseudo.drawing import RowDraws
+    from wsoltrain.pseudo.draws import RowDraws
 
 
 class CutMixKeys(CamKeys):

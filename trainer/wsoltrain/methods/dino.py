@@ -25,7 +25,7 @@ from wsoltrain.networks.backbone import BackboneKeys
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch
-    from wsoltrain.pseudo.drawing import RowDraws
+    from wsoltrain.pseudo.draws import RowDraws
 
 _DRAWS = 6  # of a view: area, aspect, two of its place, flip, contrast
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsoltrain.methods.base import Batch, Task
-    from wsoltrain.pseudo.drawing import RowDraws
+    from wsoltrain.pseudo.draws import RowDraws
 
 
 class HasKeys(CamKeys):

@@ -20,7 +20,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.named import Registry
 from wsoltrain.data.keys import Keys
-from wsoltrain.pseudo.drawing import extreme, race, uniform
+from wsoltrain.pseudo.draws import extreme, race, uniform
 from wsoltrain.pseudo.regions import chosen_region, erode, otsu
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsoltrain.methods.base import Task, checked
-from wsoltrain.pseudo.drawing import RowDraws, describe_missing
+from wsoltrain.pseudo.draws import RowDraws, describe_missing
 from wsoltrain.training import checkpoint
 from wsoltrain.training.annotators import CLS
 from wsoltrain.training.optimisation import Moment, averaged, plan_phases
