@@ -10,7 +10,7 @@ DEMO_RUN ?= $(DEMO_STORE)-run
 # Tests run in several processes; more threads in each only make them wait for each other.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test check bench torture install clean
+.PHONY: demo test check bench mutants torture install clean
 
 install: $(STAMP)
 
@@ -59,6 +59,11 @@ $(BENCH_STAMP): tools/bench/requirements.txt
 	@echo "installing into $(BENCH_VENV) what benches compare with"
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tools/bench/requirements.txt
 	@touch $(BENCH_STAMP)
+
+# About an hour on two cores; cosmic-ray comes for this alone.
+mutants: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tools/mutants/requirements.txt
+	$(BIN)/python tools/mutants/mutants.py --count 150 --jobs $(JOBS)
 
 torture: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py --kills 200 --attacks 500 --out build/attacks.txt

@@ -105,11 +105,11 @@ def test_a_bench_without_its_images_is_skipped_with_the_reason(monkeypatch, tmp_
 
 
 def test_a_bench_whose_peers_are_not_installed_is_skipped_with_the_command(monkeypatch, capsys, tmp_path):
-    import peers
+    import prepare
 
-    monkeypatch.setattr(peers, "PROGRAMS", tmp_path)
+    monkeypatch.setattr(prepare, "PROGRAMS", tmp_path)
     with pytest.raises(SystemExit) as ended:
-        peers.peer("python")
+        prepare.peer("python")
     assert ended.value.code == 0
     assert "skip, no " in (printed := capsys.readouterr().out)
     assert "make bench" in printed
@@ -131,4 +131,4 @@ def test_a_bench_ends_with_what_its_figures_say(name):
 @pytest.mark.parametrize("name", run_all.find_benches("cuda"))
 def test_a_bench_of_a_gpu_takes_the_device(name):
     text = Path(BENCHES, f"{name}.py").read_text()
-    assert '"--device"' in text or "add_network(" in text
+    assert "device=" in text or "**NETWORK" in text

@@ -9,12 +9,12 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from figures import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,15 +98,7 @@ class Comparison:
         """Median of `ratios`."""
         return statistics.median(self.ratios(clock))
 
-    def figure(
-        self,
-        name: str,
-        *clocks: str,
-        limit: float | None = None,
-        goal: float | None = None,
-        cost: bool = False,
-        times: float = 1.0,
-    ) -> Figure:
+    def figure(self, name: str, *clocks: str, cost: bool = False, times: float = 1.0, **more: Any) -> Figure:
         """Median and spread of the pairs.
 
         Parameters
@@ -114,58 +106,60 @@ class Comparison:
         name : str
         clocks : str
             Of several, the one by which B is worst. See `Timing`.
-        limit, goal : float, optional
-            Of the figure; upper bounds where it is a cost.
         cost : bool
             What B costs in A's seconds, instead of its throughput as a share of A's.
         times : float
             Factor, such as one over the cores that B has.
+        more
+            ``limit`` and ``goal`` of the figure; upper bounds where it is a cost.
         """
         pairs = self.ratios(min(clocks, key=self.ratio))
         values = [times / ratio if cost else times * ratio for ratio in pairs]
-        return Figure(
-            name=name,
-            value=statistics.median(values),
-            limit=limit,
-            goal=goal,
-            at_most=cost,
-            spread=(min(values), max(values)),
-        )
+        return Figure.of(name, values, at_most=cost, **more)
 
     def rates(self, *, a: str, b: str, items: int, unit: str = "images/s") -> list[Figure]:
         """Items a second of both sides by the clock, which are shown and not judged: they hold on this machine."""
-        found = []
-        for name, side in ((a, self.a), (b, self.b)):
-            rates = [items / timing.wall for timing in side]
-            spread = min(rates), max(rates)
-            found.append(Figure(name=name, value=statistics.median(rates), unit=unit, spread=spread))
-        return found
+        sides = ((a, self.a), (b, self.b))
+        return [Figure.of(name, [items / timing.wall for timing in side], unit=unit) for name, side in sides]
 
     def median(self, side: str, clock: str) -> float:
         """Median seconds of side ``a`` or ``b``."""
         return statistics.median(timing.seconds(clock) for timing in (self.a if side == "a" else self.b))
 
-    def lines(self, *, a: str, b: str, items: int, unit: str = "images") -> list[str]:
-        """Table of both sides, to be printed; `items` is what one repetition handles."""
-        out = [f"{len(self.a)} interleaved repetitions of {items} {unit}; load {os.getloadavg()[0]:.1f}"]
+    def show(self, *, a: str, b: str, items: int, unit: str = "images") -> None:
+        """Print both sides; `items` is what one repetition handles."""
+        print(f"{len(self.a)} interleaved repetitions of {items} {unit}; load {os.getloadavg()[0]:.1f}")
         for name, side in ((a, "a"), (b, "b")):
             wall, cpu = self.median(side, "wall"), self.median(side, "cpu")
             rates = f"{items / wall:9.1f} {unit}/s {cpu:8.3f} s cpu {1e3 * cpu / items:8.2f} ms each"
-            out.append(f"  {name:<24} {wall:8.3f} s wall {rates}")
-        walls = self.ratios("wall")
-        out.append(
-            f"  {b} / {a} throughput: wall {self.ratio('wall'):.3f} "
-            f"(pairs {min(walls):.3f} … {max(walls):.3f}), cpu {self.ratio('cpu'):.3f}"
-        )
-        return out
+            print(f"  {name:<24} {wall:8.3f} s wall {rates}")
 
 
-def measure(work: Callable[[], object], *, calls: int = 1) -> Timing:
+def settle(device: str) -> None:
+    """Wait until a GPU is done."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def show_parts(parts: Mapping[str, Callable[[], object]], items: int, device: str = "cpu", *, rounds: int = 3) -> None:
+    """Print the least CPU milliseconds an item of each part alone, where `items` is what a call handles."""
+    print("  CPU ms each, every part alone:")
+    for name, work in parts.items():
+        work()
+        seconds = min(measure(work, device=device).cpu for _ in range(rounds))
+        print(f"    {name:<26} {1e3 * seconds / items:8.2f}")
+
+
+def measure(work: Callable[[], object], *, calls: int = 1, device: str = "cpu") -> Timing:
     """Time some calls, as one of them; work done in another process returns its own `Timing`."""
     gc.collect()
+    settle(device)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(calls):
         result = work()
+    settle(device)
     if isinstance(result, Timing):
         return result
     return Timing((time.perf_counter() - wall) / calls, (time.process_time() - cpu) / calls)
@@ -178,29 +172,33 @@ def compare(
     repetitions: int = 5,
     warmup: int = 1,
     shortest: float = 0.0,
+    device: str = "cpu",
 ) -> Comparison:
     """Run A and B in turns, the first of each pair alternating.
 
     Parameters
     ----------
     a, b : callable
-        Each does the whole of its work, and waits for the device where there is one.
+        Each does the whole of its work.
     repetitions : int
         Pairs that count.
     warmup : int
         Pairs before them that do not.
     shortest : float
         Seconds that a repetition takes at least: quicker work is called several times in it, A and B as often.
+    device : str
+        Where a GPU works, it is waited for.
     """
+    sides = a, b
     for _ in range(warmup):
         a()
         b()
     calls = 1
     if shortest:
-        calls = max(1, math.ceil(shortest / min(measure(a).wall, measure(b).wall)))
+        calls = max(1, math.ceil(shortest / min(measure(a, device=device).wall, measure(b, device=device).wall)))
     timed: tuple[list[Timing], list[Timing]] = ([], [])
     for repetition in range(repetitions):
         order = (0, 1) if repetition % 2 == 0 else (1, 0)
         for side in order:
-            timed[side].append(measure((a, b)[side], calls=calls))
+            timed[side].append(measure(sides[side], calls=calls, device=device))
     return Comparison(tuple(timed[0]), tuple(timed[1]))

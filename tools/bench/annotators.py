@@ -10,7 +10,6 @@ levels of noise. Exit code 1 if five cost more than 1.2 times one.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy starts its threads
 import numpy as np
 from ab import compare
 from figures import report
-from photographs import shared_data
+from prepare import read_options, shared_data
 
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_against
@@ -71,11 +70,7 @@ def golden(data: Path, count: int) -> tuple[np.ndarray[Any, Any], Truth]:
 
 def main() -> int:
     """Print both sides and the figure; 1 if its limit, or equal results, are missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--maps", type=int, default=100)
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--thresholds", type=int, default=200)
-    options = parser.parse_args()
+    options = read_options(__doc__, maps=100, repetitions=7, thresholds=200)
     maps, truth = golden(shared_data("data"), options.maps)
     five = {"gt": truth, **{f"noisy:{level}": truth.disturbed(level / 100, 0) for level in (10, 20, 30, 40)}}
     found: dict[int, Any] = {}
@@ -86,8 +81,7 @@ def main() -> int:
         found[len(truths)] = scores["gt"].entry()
 
     timed = compare(lambda: score({"gt": truth}), lambda: score(five), repetitions=options.repetitions)
-    for line in timed.lines(a="one annotator", b="five annotators", items=len(maps), unit="maps"):
-        print(line)
+    timed.show(a="one annotator", b="five annotators", items=len(maps), unit="maps")
     if json.dumps(found[1]) != json.dumps(found[5]):
         print("the figures of ground truth differ")
         return 1

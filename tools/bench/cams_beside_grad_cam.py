@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ab import Timing, compare
-from cams import METHODS, build_stage, recorded, rows_of
+from cams import METHODS, build_stage, recorded
 from figures import Figure, report
-from peers import peer
-from photographs import add_network, make_parser, parse, shared_folder
+from prepare import NETWORK, peer, photographs, read_options, rows_of, shared_folder
 
 if TYPE_CHECKING:
     import argparse
@@ -43,14 +42,18 @@ SHARED = ("gradcam", "gradcam++", "xgradcam", "layercam")
 
 def main() -> int:
     """Compare, print, and return 1 where maps that should be equal are not, or the stage is not fast enough."""
-    options, python = read_options(), peer("python")
+    weights = shared_folder() / "weights/mobilenetv2_100_tf_in1k.safetensors"
+    options = read_options(
+        __doc__, images=Path, rows=32, repetitions=3, model="mobilenetv2_100", batch=16, layer="bn2",
+        weights=str(weights) if weights.is_file() else "random:0", **NETWORK,
+    )  # fmt: skip
+    python = peer("python")
     torch.set_num_threads(options.threads)
-    names = (options.images / "image_ids.txt").read_text().split()[: options.rows]
-    paths = [options.images / "images" / name for name in names]
+    paths = photographs(options.images, options.rows)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stage = build_stage(options, folder)
-        batches = recorded(stage, rows_of(options, paths))
+        batches = recorded(stage, rows_of(paths, threads=options.decoders))
         labels = [row % 1000 for row in range(len(paths))]
         inputs = torch.cat(batches)[: len(paths)]
         write_job(folder, stage, options, inputs, labels)
@@ -59,24 +62,14 @@ def main() -> int:
             apart = print_differences(dict(np.load(folder / "maps.npz")), our_maps(stage, inputs, labels))
             result = compare(
                 lambda: Timing(*json.loads(ask("run"))),
-                lambda: stage.process(rows_of(options, paths), {}),
+                lambda: stage.process(rows_of(paths, threads=options.decoders), {}),
                 repetitions=options.repetitions,
             )
     print(f"{options.model}, batch {options.batch}, {options.threads} threads; grad-cam makes {', '.join(SHARED)};")
     print(f"the stage {', '.join(METHODS)}")
-    print("\n".join(result.lines(a="grad-cam", b="stage", items=len(paths))))
+    result.show(a="grad-cam", b="stage", items=len(paths))
     speed = result.figure("stage / grad-cam", "wall", "cpu", limit=WANTED)
     return report([speed, Figure(name="greatest difference from its maps", value=apart, limit=EQUAL, at_most=True)])
-
-
-def read_options() -> argparse.Namespace:
-    """Command line."""
-    parser = make_parser(__doc__, rows=32, repetitions=3)
-    add_network(parser, model="mobilenetv2_100", batch=16)
-    parser.add_argument("--layer", default="bn2", help="module whose output timm pools")
-    weights = shared_folder() / "weights/mobilenetv2_100_tf_in1k.safetensors"
-    parser.add_argument("--weights", default=str(weights) if weights.is_file() else "random:0")
-    return parse(parser)
 
 
 def write_job(folder: Path, stage: Cams, options: argparse.Namespace, inputs: torch.Tensor, labels: list[int]) -> None:

@@ -10,18 +10,18 @@ process. Both of each pair in turns, by the CPU time of this process.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
+from collections import deque
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
 
-import ab  # noqa: E402 - after the thread count
+from ab import compare  # noqa: E402 - after the thread count
 from figures import report  # noqa: E402
+from prepare import read_options  # noqa: E402
 
 from stores import DATASET, TinyStore, build_store  # noqa: E402
 from wsolpipe.contract.reader import StageView, open_store  # noqa: E402
@@ -68,18 +68,9 @@ def stream_of(store: TinyStore) -> Stream:
     return Stream(config, batch_size=32)
 
 
-def exhaust(stream: Stream) -> None:
-    """One epoch."""
-    for batch in stream:
-        del batch
-
-
 def main() -> int:
     """Print the figures and return 1 if one is below the limit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=8192)
-    parser.add_argument("--repeat", type=int, default=15)
-    options = parser.parse_args()
+    options = read_options(__doc__, rows=8192, repeat=15)
     with tempfile.TemporaryDirectory(prefix="checked-") as folder:
         made: dict[str, TinyStore] = {
             checksum: build_store(
@@ -89,18 +80,13 @@ def main() -> int:
             for checksum in ("", "crc32c")
         }  # fmt: skip
         plain, checked = views(made[""], trusted=True), views(made["crc32c"], trusted=True)
-        by_zarr = ab.compare(lambda: read_by_zarr(plain), lambda: read(checked, SHARD_ROWS), repetitions=options.repeat)
-        runs = ab.compare(lambda: read(plain, RUN), lambda: read(checked, RUN), repetitions=options.repeat)
-        whole = ab.compare(
-            lambda: read(plain, SHARD_ROWS), lambda: read(checked, SHARD_ROWS), repetitions=options.repeat
-        )
-        first = ab.compare(
-            lambda: read(plain, SHARD_ROWS), lambda: read(views(made[""], trusted=False), SHARD_ROWS), repetitions=5
-        )
-        streams = {checksum: stream_of(store) for checksum, store in made.items()}
-        streamed = ab.compare(
-            lambda: exhaust(streams[""]), lambda: exhaust(streams["crc32c"]), repetitions=max(3, options.repeat // 3)
-        )
+        unchecked, many = partial(read, plain, SHARD_ROWS), options.repeat
+        by_zarr = compare(partial(read_by_zarr, plain), partial(read, checked, SHARD_ROWS), repetitions=many)
+        runs = compare(partial(read, plain, RUN), partial(read, checked, RUN), repetitions=many)
+        whole = compare(unchecked, partial(read, checked, SHARD_ROWS), repetitions=many)
+        first = compare(unchecked, lambda: read(views(made[""], trusted=False), SHARD_ROWS), repetitions=5)
+        without, with_checksums = (stream_of(store) for store in made.values())
+        streamed = compare(lambda: deque(without, 0), lambda: deque(with_checksums, 0), repetitions=max(3, many // 3))
     return report(
         [
             by_zarr.figure("whole shards, checked / by zarr, unchecked", "cpu", limit=LIMIT),

@@ -12,19 +12,19 @@ loop
 
 The weights are random: timings do not depend on them. On a GPU the loop must be beaten four times.
 
-    python tools/bench/clip_cams.py [--threads 1 2]
+    python tools/bench/clip_cams.py [--threads 1]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ab import compare
 from figures import Figure, report
+from prepare import read_options
 from torch.nn.functional import normalize
 
 from wsolpipe.models.clip import Clip, load_clip
@@ -33,6 +33,9 @@ from wsolpipe.networks.sources import Weights
 from wsolpipe.ops.affinity import box_masks
 from wsolpipe.stages.clip_cams import AT_A_TIME
 
+if TYPE_CHECKING:
+    import argparse
+
 DEVICES = ("cpu", "cuda")
 BARE, GOAL, LOOP, LOOP_ON_GPU = 0.85, 0.92, 1.05, 4.0
 BACKGROUND = 25
@@ -40,9 +43,14 @@ BACKGROUND = 25
 
 def main() -> int:
     """Measure, print, and return 1 where the maps are slower than they must be."""
-    options = read_options()
+    options = read_options(
+        __doc__, model="ViT-S-16", size=224, rows=32, batch=int, repetitions=5, threads=int, device="cpu"
+    )
+    cores = os.cpu_count() or 1
+    options.batch = options.batch or (AT_A_TIME if options.device == "cpu" else 32)  # as the stage
     gpu = options.device.startswith("cuda")
-    return report([figure for threads in options.threads for figure in measure(options, threads, gpu=gpu)])
+    several = [options.threads] if options.threads else [cores] if gpu else sorted({1, cores})
+    return report([figure for threads in several for figure in measure(options, threads, gpu=gpu)])
 
 
 def measure(options: argparse.Namespace, threads: int, *, gpu: bool) -> list[Figure]:
@@ -56,36 +64,29 @@ def measure(options: argparse.Namespace, threads: int, *, gpu: bool) -> list[Fig
     cam = ClipCam(clip, background)
     batches = [slice(start, start + options.batch) for start in range(0, options.rows, options.batch)]
 
-    def settle() -> None:
-        if gpu:
-            torch.cuda.synchronize()
-
     def bare() -> None:
         with torch.inference_mode():
             for batch in batches:
                 clip.model.encode_image(images[batch])
-        settle()
 
     def maps() -> None:
         for batch in batches:
             opened = cam.open(images[batch])
             present = torch.ones(len(names[batch]), 1, dtype=torch.bool, device=images.device)
             cam.refined(opened, cam.maps(opened, names[batch], present, 1)).cpu()
-        settle()
 
     def loop() -> None:
         for image, name in zip(images, names, strict=True):
             one_image(clip, image[None], torch.cat([name, background])).cpu()
-        settle()
 
     print(
         f"{options.model} at {options.size}, batch {options.batch}, float32, {options.device}, "
         f"{threads} threads of {os.cpu_count()} cores"
     )
-    against_bare = compare(bare, maps, repetitions=options.repetitions)
-    print("\n".join(against_bare.lines(a="bare forward", b="maps", items=options.rows)))
-    against_loop = compare(loop, maps, repetitions=options.repetitions)
-    print("\n".join(against_loop.lines(a="loop over images", b="maps", items=options.rows)))
+    against_bare = compare(bare, maps, repetitions=options.repetitions, device=options.device)
+    against_bare.show(a="bare forward", b="maps", items=options.rows)
+    against_loop = compare(loop, maps, repetitions=options.repetitions, device=options.device)
+    against_loop.show(a="loop over images", b="maps", items=options.rows)
     clock, wanted = ("wall", LOOP_ON_GPU) if gpu else ("cpu", LOOP)
     end = "" if gpu else f", {threads} thread{'s' if threads > 1 else ''}"
     return [
@@ -133,25 +134,6 @@ def _block(block: Any, tokens: torch.Tensor, normed: torch.Tensor) -> tuple[torc
 def _stretched(cam: torch.Tensor) -> torch.Tensor:
     cam = cam - cam.min()
     return cam / (cam.max() + 1e-7)
-
-
-def read_options() -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", default="ViT-S-16")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--batch", type=int, help=f"default: {AT_A_TIME} on a processor, 32 on a GPU, as the stage")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument(
-        "--threads", type=int, nargs="+", help="torch threads, on all sides; default: one, and all cores"
-    )
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    cores = os.cpu_count() or 1
-    options.threads = options.threads or ([cores] if options.device.startswith("cuda") else sorted({1, cores}))
-    options.batch = options.batch or (AT_A_TIME if options.device == "cpu" else 32)
-    return options
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ CASES = {
         ("tools/bench/metrics_sweep.py", "--images", "12"), rf"all(?:: | contours = ){NUMBER}", larger_is_better=True
     ),
     "stream": Case(
-        ("tools/bench/stream.py", "rows=128", "repeats=3", "workers=1"),
+        ("tools/bench/stream.py", "--rows", "128", "--repeats", "3", "--workers", "1"),
         rf"one process:(?s:.*?)\n  ratio +{NUMBER}",
         larger_is_better=True,
     ),

@@ -11,12 +11,9 @@ photographs is compared with the exact float64 one (about ten seconds a photogra
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -25,10 +22,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMB
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from figures import Figure, report  # noqa: E402
-from photographs import shared_data, shared_folder  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+from prepare import read_options, shared_data, shared_folder  # noqa: E402
 
 from exact_crf import accuracy, photographs, soft_maps  # type: ignore[import-not-found]  # noqa: E402
 from wsoltrain.losses.crf import dense_filter  # noqa: E402
@@ -64,11 +58,7 @@ def clock(work: Callable[[], object], device: torch.device) -> float:
 
 def main() -> int:
     """Print the figures; 1 if the filter is slower than it must be."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeat", type=int, default=9)
-    parser.add_argument("--accuracy", type=int, default=0, help="photographs at 224² to compare with the exact kernel")
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
+    given = read_options(__doc__, repeat=9, accuracy=0, device="cpu")
     shared_data("data/ecssd_masks/images")
     torch.set_num_threads(1)
     device = torch.device(given.device)
@@ -87,11 +77,9 @@ def main() -> int:
         plain.append(clock(lambda: baseline(points, columns), device))
         ours.append(clock(lambda: dense_filter(values, images), device) / BATCH)
     ratios = [b / a for a, b in zip(plain, ours, strict=True)]
-    cost = Figure(
-        name=f"filter / {'the same kernel by torch' if on_gpu else 'numpy kernel'}, cost", value=median(ratios),
-        limit=None if on_gpu else LIMIT, goal=None if on_gpu else GOAL, at_most=True, spread=(min(ratios), max(ratios)),
-    )  # fmt: skip
-    figures = [cost, Figure(name="filter of a picture", value=median(ours), unit="ms", spread=(min(ours), max(ours)))]
+    wanted: dict[str, Any] = {} if on_gpu else {"limit": LIMIT, "goal": GOAL}
+    name = f"filter / {'the same kernel by torch' if on_gpu else 'numpy kernel'}, cost"
+    figures = [Figure.of(name, ratios, at_most=True, **wanted), Figure.of("filter of a picture", ours, unit="ms")]
     if given.accuracy:
         cosines, errors = accuracy(shared_folder(), given.accuracy, SIZE, dense_filter)
         figures.append(Figure(name="cosine with the exact gradient, median", value=float(np.median(cosines))))

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from statistics import median
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,6 +58,12 @@ class Figure:
     goal: float | None = None
     at_most: bool = False
     spread: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, name: str, values: Iterable[float], **more: Any) -> Figure:
+        """Make the figure of several runs: their median, lowest and highest; `more` are other attributes."""
+        found = list(values)
+        return cls(name=name, value=median(found), spread=(min(found), max(found)), **more)
 
     @property
     def verdict(self) -> str:

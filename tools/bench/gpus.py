@@ -9,21 +9,24 @@ processes share the cores, which says nothing of GPUs.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from ab import Timing, compare
+from ab import Timing, compare, measure
 from figures import Figure, report
 from methods import batch_of, build
+from prepare import read_options
 
 from wsoltrain.pseudo.draws import RowDraws
 from wsoltrain.training.parallel import close_group, open_group, synchronised
+
+if TYPE_CHECKING:
+    import argparse
 
 DEVICES = ("cuda",)
 WARM = 5
@@ -47,19 +50,13 @@ def train(given: argparse.Namespace) -> Timing:
         optimiser.step()
         model.after_step()
 
-    def settle() -> None:
-        if on_gpu:
-            torch.cuda.synchronize()
+    def steps(count: int) -> None:
+        for _ in range(count):
+            step()
         group.wait()
 
-    for _ in range(min(WARM, given.steps)):
-        step()
-    settle()
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(given.steps):
-        step()
-    settle()
-    timing = Timing(time.perf_counter() - wall, time.process_time() - cpu)
+    steps(min(WARM, given.steps))
+    timing = measure(lambda: steps(given.steps), device=given.device)
     close_group(group)
     return timing
 
@@ -76,16 +73,10 @@ def run(processes: int) -> Timing:
 
 def main() -> int:
     """Take turns, print the figures; in a process of torchrun, take steps."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--method", default="cam")
-    parser.add_argument("--dataset", default="cub")
-    parser.add_argument("--batch", type=int, default=32, help="images of each process")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
-    parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = read_options(
+        __doc__, method="cam", dataset="cub", batch=32, processes=2, steps=50, repetitions=3, device=("cuda", "cpu"),
+        timed=False,
+    )  # fmt: skip
     if given.timed:
         timing = train(given)
         if int(os.environ["RANK"]) == 0:

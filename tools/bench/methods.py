@@ -13,7 +13,6 @@ of it runs in mixed precision, beside which a step in float32 is timed too; memo
 
 from __future__ import annotations
 
-import argparse
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ab import compare
 from figures import Figure, report
+from prepare import device_here, read_options
 
 from wsoltrain.methods.base import Task
 from wsoltrain.methods.molt import Molt
@@ -29,6 +29,7 @@ from wsoltrain.training.parallel import Group
 from wsoltrain.training.recipe_file import load_recipe
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from wsoltrain.methods.base import Method
@@ -111,9 +112,10 @@ def measure(name: str, given: argparse.Namespace) -> list[Figure]:
     clock = "wall" if gpu else "cpu"
     model, size = build(name, given, amp=gpu)
     batch = batch_of(size, given)
-    work = {kind: waiting(task, given.device) for kind, task in works(model, batch, gpu).items()}
-    step = compare(work["bare"], work["step"], repetitions=given.rounds, shortest=SHORTEST)
-    found = compare(work["forward"], work["map"], repetitions=given.rounds, shortest=SHORTEST)
+    work = works(model, batch, gpu)
+    turns: dict[str, Any] = {"repetitions": given.rounds, "device": given.device}
+    step = compare(work["bare"], work["step"], shortest=SHORTEST, **turns)
+    found = compare(work["forward"], work["map"], shortest=SHORTEST, **turns)
     print(
         f"{name:<9} {size:>4} px  step {1e3 * step.median('b', clock):8.1f} ms  map "
         f"{1e3 * found.median('b', clock):8.1f} ms",
@@ -127,33 +129,15 @@ def measure(name: str, given: argparse.Namespace) -> list[Figure]:
         torch.cuda.reset_peak_memory_stats()
         work["step"]()
         memory = torch.cuda.max_memory_allocated() / 1e6
-        plain = waiting(works(build(name, given, amp=False)[0], batch, False)["step"], given.device)
-        precise = compare(plain, work["step"], repetitions=given.rounds)
+        precise = compare(works(build(name, given, amp=False)[0], batch, False)["step"], work["step"], **turns)
         figures.append(precise.figure(f"{name}, step in bfloat16 / in float32", clock))
         figures.append(Figure(name=f"{name}, peak of a step", value=memory, unit="MB"))
     return figures
 
 
-def waiting(work: Callable[[], None], device: str) -> Callable[[], None]:
-    """The same, ending when the GPU has ended."""
-
-    def timed() -> None:
-        work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-
-    return timed
-
-
 def main() -> int:
     """Print a line for each method, and the figures; 1 if a judged one is too slow."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--dataset", help="default: demo on a processor, cub on a GPU")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
+    given = read_options(__doc__, methods=",".join(METHODS), dataset=str, batch=16, rounds=7, device=device_here())
     given.dataset = given.dataset or ("cub" if given.device.startswith("cuda") else "demo")
     return report([figure for name in given.methods.split(",") for figure in measure(name, given)])
 

@@ -10,12 +10,10 @@ in turns of ten maps. Exit code 1 if a count differs from the reference's, too.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 import time
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +23,14 @@ import cv2
 import numpy as np
 from figures import Figure, report
 from numpy.typing import NDArray
-from photographs import shared_data
+from prepare import read_options, shared_data
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from metrics import oracle  # type: ignore[import-not-found]  # noqa: E402
-from wsolpipe import metrics  # noqa: E402
+from metrics import oracle  # type: ignore[import-not-found]
+from wsolpipe import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
+    from pathlib import Path
 
 Maps = NDArray[np.float64]
 Boxes = list[NDArray[np.float64]]
@@ -131,10 +126,7 @@ def measure(data: Path, name: str, contours: str, images: int, repeat: int) -> d
 
 def main() -> int:
     """Print a table and the figures, and return 1 if a limit or a count is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
+    options = read_options(__doc__, images=40, repeat=3)
     cv2.setNumThreads(1)
     data = shared_data("data")
     rows = [
@@ -158,12 +150,8 @@ def pooled(rows: list[dict[str, Any]]) -> Figure:
     """Both kinds of map in one mode together: median of the repetitions."""
     contours = rows[0]["contours"]
     plain, sweep = (sum(row["turns"][kind] for row in rows) for kind in ("plain", "sweep"))
-    turns = plain / sweep
-    return Figure(
-        name=f"sweep / plain, {contours} contour{'s' if contours == 'all' else ''}",
-        value=float(np.median(turns)),
-        limit=WANTED[contours], goal=GOAL, spread=(min(turns), max(turns)),
-    )  # fmt: skip
+    name = f"sweep / plain, {contours} contour{'s' if contours == 'all' else ''}"
+    return Figure.of(name, plain / sweep, limit=WANTED[contours], goal=GOAL)
 
 
 if __name__ == "__main__":

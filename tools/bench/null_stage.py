@@ -9,7 +9,6 @@ made twice. Exit code 1 if a limit is exceeded.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from figures import Figure, report
+from prepare import read_options
 
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.stages.base import Rows, Stage, StageParams, Upstream
@@ -190,11 +190,7 @@ def share(folder: Path, shards: int, processes: int, *words: str) -> Shared:
 
 def main() -> int:
     """Measure and print; 1 if a limit is exceeded."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--shards", type=int, default=5000)
-    parser.add_argument("--processes", default="1,4,16")
-    parser.add_argument("--folder", type=Path, help="an empty folder for images and stores")
-    options = parser.parse_args()
+    options = read_options(__doc__, shards=5000, processes="1,4,16", folder=Path)
     figures = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).absolute()

@@ -7,7 +7,6 @@ Both run as processes of their own, in turns, and the best of each counts. Needs
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from statistics import median
 
 from figures import Figure, report
 from null_stage import command, dataset_words, environment, write_stages
-from peers import peer
+from prepare import peer, read_options
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.layout import commit_name, stage_folder
@@ -104,10 +103,7 @@ def dry_run(snakemake: Path, folder: Path, shards: int) -> float:
 
 def main() -> int:
     """Measure and print; 1 if `plan` is not that much faster."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--shards", type=int, default=5000)
-    parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
+    options = read_options(__doc__, shards=5000, repeat=3)
     snakemake = peer("snakemake")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -118,8 +114,7 @@ def main() -> int:
     ours, theirs = (median(seconds) for seconds in zip(*runs, strict=True))
     ratios = [theirs / ours for ours, theirs in runs]
     print(f"{options.shards:,} shards, half of them made: wsolpipe plan {ours:.2f} s, snakemake -n {theirs:.2f} s")
-    spread = min(ratios), max(ratios)
-    return report([Figure(name="wsolpipe plan / snakemake -n", value=median(ratios), limit=LIMIT, spread=spread)])
+    return report([Figure.of("wsolpipe plan / snakemake -n", ratios, limit=LIMIT)])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ and no image, since neither command may read one. Exit code 1 if a limit is exce
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from figures import Figure, report
+from prepare import read_options
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.layout import Shards, commit_name, stage_folder
@@ -167,11 +167,7 @@ def measure(command: str, arguments: list[str], folder: Path) -> Measured:
 
 def main() -> int:
     """Build, measure, print; 1 if a limit is exceeded."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="keep the store here")
-    options = parser.parse_args()
+    options = read_options(__doc__, rows=ROWS, repeat=3, folder=Path)
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).absolute()
         folder.mkdir(parents=True, exist_ok=True)

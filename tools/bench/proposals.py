@@ -4,7 +4,7 @@ A: the classifier on the very crops that the stage composites, normalised tensor
 image files and stored maps to ranked boxes. Same batch, dtype, memory format, threads and ``inference_mode``. The
 classifier's weights are random: timings do not depend on them; the maps are real where the weights for them are found.
 
-    python tools/bench/proposals.py --images ../shared/data/cub10
+    python tools/bench/proposals.py [--images FOLDER] [--rows 32] [--model resnet50] [--batch 32]
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from ab import compare
+from ab import compare, show_parts
 from figures import report
-from photographs import add_network, make_parser, parse, shared_folder
+from prepare import NETWORK, photographs, read_options, rows_of, shared_folder, write_classifier
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
@@ -29,7 +28,6 @@ from wsolpipe.models.weight_sources import resolve
 from wsolpipe.ops.candidates import find_candidates
 from wsolpipe.ops.perturb import blur, blur_matrix, keep_boxes
 from wsolpipe.stages.base import Context, Rows, Upstream
-from wsolpipe.stages.classifier import Classifier
 from wsolpipe.stages.cls_maps import ClsMaps
 from wsolpipe.stages.proposals import Proposals
 from wsolpipe.stages.registry import load_registry
@@ -47,105 +45,63 @@ VIT = "vit_tiny_patch16_224"
 
 def main() -> int:
     """Measure, print, and return 1 where the stage is slower than it must be."""
-    options = read_options()
+    options = read_options(
+        __doc__, images=Path, rows=32, repetitions=5, model="resnet50", batch=32, min_area=0.05,
+        vit_weights=shared_folder() / f"weights/{VIT}_in1k.safetensors", **NETWORK,
+    )  # fmt: skip
     torch.set_num_threads(options.threads)
-    names = (options.images / "image_ids.txt").read_text().split()[: options.rows]
-    paths = [options.images / "images" / name for name in names]
+    paths = photographs(options.images, options.rows)
     with tempfile.TemporaryDirectory() as folder:
         made = build_stage(options, Path(folder))
-    upstream = {"cls_maps": make_maps(options, paths)}
-    classifier = made.classifier
-    crops = record_crops(classifier, lambda: made.process(rows_of(options, paths), upstream))
-    done = rows_of(options, paths)
+
+    def rows() -> Rows:
+        sides = {"height": [500] * len(paths), "width": [500] * len(paths)}
+        return rows_of(paths, threads=options.decoders, **sides)
+
+    upstream = {"cls_maps": make_maps(options, rows())}
+    crops = record_crops(made.classifier, lambda: made.process(rows(), upstream))
+    done = rows()
     scored = made.summary(made.process(done, upstream), done)["boxes_scored"]
 
     def bare() -> None:
         with torch.inference_mode():
             for batch in crops:
-                classifier(batch)
-        wait(options.device)
+                made.classifier(batch)
 
-    result = compare(bare, lambda: made.process(rows_of(options, paths), upstream), repetitions=options.repetitions)
-    layout = "channels_last" if classifier.memory_format == torch.channels_last else "contiguous"
-    print(
-        f"{options.model}, batch {options.batch}, float32, {layout}, {options.device}, "
-        f"{options.threads} torch threads, {options.decoders} decoding threads, "
-        f"{os.cpu_count()} cores; {len(paths)} images, {scored} crops "
-        f"in {len(crops)} full batches"
+    result = compare(
+        bare, lambda: made.process(rows(), upstream), repetitions=options.repetitions, device=options.device
     )
-    print("\n".join(result.lines(a="bare forward", b="stage", items=scored, unit="crops")))
-    print_parts(options, classifier, paths, upstream["cls_maps"].arrays["maps"], scored)
-    rates = result.rates(a="bare forward", b="stage", items=len(paths))
-    return report([result.figure("stage / bare forward", "wall", "cpu", limit=WANTED), *rates])
-
-
-def read_options() -> argparse.Namespace:
-    """Command line; the images may also be found through WSOLPIPE_SHARED."""
-    parser = make_parser(__doc__, rows=32)
-    add_network(parser, model="resnet50", batch=32)
-    parser.add_argument(
-        "--vit-weights",
-        type=Path,
-        default=shared_folder() / f"weights/{VIT}_in1k.safetensors",
-        help=f"of {VIT}, for the maps",
-    )
-    parser.add_argument("--min-area", type=float, default=0.05)
-    return parse(parser)
-
-
-def wait(device: str) -> None:
-    """Wait until the device is done."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def weights_of(needed: dict[str, str]) -> dict[str, Any]:
-    """Resolved weights by name."""
-    return {name: resolve(spec) for name, spec in needed.items()}
+    layout = "channels_last" if made.classifier.memory_format == torch.channels_last else "contiguous"
+    print(f"{options.model}, batch {options.batch}, float32, {layout}, {options.device}, {options.threads} threads,")
+    print(f"{options.decoders} decoders, {os.cpu_count()} cores; {len(paths)} images, {scored} crops in {len(crops)}")
+    result.show(a="bare forward", b="stage", items=scored, unit="crops")
+    with torch.inference_mode():
+        show_parts(parts_of(options, made.classifier, paths, upstream["cls_maps"]), scored, options.device)
+    speed = result.figure("stage / bare forward", "wall", "cpu", limit=WANTED)
+    return report([speed, *result.rates(a="bare forward", b="stage", items=len(paths))])
 
 
 def build_stage(options: argparse.Namespace, folder: Path) -> Proposals:
     """The stage over a classifier with random weights and 1000 classes, set up."""
-    registry: Any = load_registry()
-    params = registry.params("classifier", {"model": options.model, "weights": "random:0", "measure": []})
-    context = Context(dataset="bench", classes=1000, weights=weights_of(Classifier.weights_needed(params)))
-    for name, content in Classifier(params, context).produce({}).files.items():
-        (folder / name).write_bytes(content)
-    made = Proposals(
-        registry.params("proposals", {"batch": options.batch, "min_area": options.min_area}),
-        Context(
-            dataset="bench",
-            classes=1000,
-            find_device=lambda: options.device,
-            threads=options.decoders,
-            artifacts={"classifier": folder},
-        ),
+    write_classifier(folder, options.model)
+    context = Context(
+        "bench", 1000, find_device=lambda: options.device, threads=options.decoders, artifacts={"classifier": folder}
     )
+    params = load_registry().params("proposals", {"batch": options.batch, "min_area": options.min_area})
+    made = Proposals(params, context)  # type: ignore[arg-type]
     made.setup()
     return made
 
 
-def rows_of(options: argparse.Namespace, paths: list[Path]) -> Rows:
-    """A block that decodes its files anew; labels are any."""
-    count = len(paths)
-    columns: dict[str, list[Any]] = {"labels": [[row % 1000] for row in range(count)]}
-    columns |= {"height": [500] * count, "width": [500] * count}
-    return Rows(np.arange(count), columns, lambda row: decode(paths[row].read_bytes()), threads=options.decoders)
-
-
-def make_maps(options: argparse.Namespace, paths: list[Path]) -> Upstream:
+def make_maps(options: argparse.Namespace, rows: Rows) -> Upstream:
     """Class-token maps of the images: log attention of blocks 8 to 11 of a small transformer."""
-    found = options.vit_weights.is_file()
-    spec = str(options.vit_weights) if found else "random:0"
-    if not found:
-        print(f"no {options.vit_weights}: maps of random weights", file=sys.stderr)
-    registry: Any = load_registry()
-    params = registry.params("cls_maps", {"model": VIT, "weights": spec, "blocks": "8-11", "scale": "log"})
-    stage = ClsMaps(
-        params, Context(dataset="bench", find_device=lambda: options.device, weights=weights_of({"model": spec}))
-    )
+    spec = str(options.vit_weights) if options.vit_weights.is_file() else "random:0"
+    params = {"model": VIT, "weights": spec, "blocks": "8-11", "scale": "log"}
+    weights: Any = {"model": resolve(spec)}
+    context = Context("bench", find_device=lambda: options.device, weights=weights)
+    stage = ClsMaps(load_registry().params("cls_maps", params), context)  # type: ignore[arg-type]
     stage.setup()
-    return Upstream(stage.process(rows_of(options, paths), {}), np.full(len(paths), Status.OK, np.uint8), {})
+    return Upstream(stage.process(rows, {}), np.full(len(rows.numbers), Status.OK, np.uint8), {})
 
 
 def record_crops(classifier: ImageClassifier, work: Callable[[], object]) -> list[torch.Tensor]:
@@ -157,52 +113,30 @@ def record_crops(classifier: ImageClassifier, work: Callable[[], object]) -> lis
     return seen
 
 
-def print_parts(
-    options: argparse.Namespace, classifier: ImageClassifier, paths: list[Path], maps: np.ndarray, scored: int
-) -> None:
-    """Print where the rest goes: each part alone, CPU milliseconds a crop."""
-    images = [decode(path.read_bytes()) for path in paths]
-    size = classifier.record.size
-    squashed = np.stack([resize(image, (size, size)) for image in images])
+def parts_of(
+    options: argparse.Namespace, classifier: ImageClassifier, paths: list[Path], stored: Upstream
+) -> dict[str, Callable[[], object]]:
+    """Where the rest of the time goes, on all images."""
+    images, size, maps = [decode(path.read_bytes()) for path in paths], classifier.record.size, stored.arrays["maps"]
+    raw = torch.from_numpy(np.stack([resize(image, (size, size)) for image in images]))
     found = [find_candidates(own[:5], min_area=options.min_area) for own in maps]
     boxes = torch.from_numpy(np.concatenate([one.boxes for one in found])).to(options.device)
     index = torch.from_numpy(np.repeat(np.arange(len(found)), [len(one.boxes) for one in found])).to(options.device)
     matrix = blur_matrix(size, 65, 20.0).to(options.device)
-    with torch.inference_mode():
-        raw = torch.from_numpy(squashed)
-        pixels = classifier.normalise(raw.to(options.device))
+    pixels = classifier.normalise(raw.to(options.device))
 
-        def blurred() -> torch.Tensor:
-            return blur(pixels, matrix, matrix).contiguous(memory_format=classifier.memory_format)
+    def blurred() -> torch.Tensor:
+        return blur(pixels, matrix, matrix).contiguous(memory_format=classifier.memory_format)
 
-        outside, starts = blurred(), range(0, len(index), options.batch)
-        parts: dict[str, Callable[[], object]] = {
-            "decode": lambda: [decode(path.read_bytes()) for path in paths],
-            "resize": lambda: [resize(image, (size, size)) for image in images],
-            "upsample, Otsu, regions": lambda: [find_candidates(own[:5], min_area=options.min_area) for own in maps],
-            "normalise": lambda: classifier.normalise(raw.to(options.device)),
-            "blur": blurred,
-            "composite": lambda: [
-                keep_boxes(pixels, outside, index[at : at + options.batch], boxes[at : at + options.batch])
-                for at in starts
-            ],
-        }
-        milliseconds = {name: spent(work, options, scored) for name, work in parts.items()}
-    print("  CPU ms a crop, each part alone:")
-    for name, value in milliseconds.items():
-        print(f"    {name:<26} {value:8.2f}")
-
-
-def spent(work: Callable[[], object], options: argparse.Namespace, items: int, rounds: int = 3) -> float:
-    """Least CPU milliseconds an item of a call."""
-    work()
-    seconds = []
-    for _ in range(rounds):
-        start = time.process_time()
-        work()
-        wait(options.device)
-        seconds.append(time.process_time() - start)
-    return 1e3 * min(seconds) / items
+    outside, parts = blurred(), [slice(at, at + options.batch) for at in range(0, len(index), options.batch)]
+    return {
+        "decode": lambda: [decode(path.read_bytes()) for path in paths],
+        "resize": lambda: [resize(image, (size, size)) for image in images],
+        "upsample, Otsu, regions": lambda: [find_candidates(own[:5], min_area=options.min_area) for own in maps],
+        "normalise": lambda: classifier.normalise(raw.to(options.device)),
+        "blur": blurred,
+        "composite": lambda: [keep_boxes(pixels, outside, index[part], boxes[part]) for part in parts],
+    }
 
 
 if __name__ == "__main__":

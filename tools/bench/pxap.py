@@ -8,14 +8,13 @@ bins; thread CPU seconds, medians over interleaved repetitions. Exit code 1 if a
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
 import numpy as np
 from figures import Figure, report
-from photographs import shared_data
 from PIL import Image
+from prepare import read_options, shared_data
 
 from wsolpipe import metrics
 
@@ -25,10 +24,7 @@ WANTED = 5.0
 
 def main() -> int:
     """Print the figures and return 1 if the limit or a count is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=60)
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args()
+    options = read_options(__doc__, images=60, repeat=5)
     folder = shared_data("data/ecssd_masks")
     paths = sorted((folder / "masks").iterdir())[: options.images]
     seconds = np.zeros((2, len(paths), options.repeat))  # plain, ours
@@ -46,13 +42,11 @@ def main() -> int:
             if not np.array_equal(want, got):
                 sys.exit(f"{path.name}: histograms differ")
     plain, ours = np.median(seconds, axis=2).sum(axis=1)
-    turns = seconds[0].sum(axis=0) / seconds[1].sum(axis=0)
     print(
         f"PxAP, {len(paths)} images of 224 x 224: plain {1000 * plain / len(paths):.2f} ms, "
         f"ours {1000 * ours / len(paths):.3f} ms, histograms equal"
     )
-    spread = float(turns.min()), float(turns.max())
-    return report([Figure(name="PxAP / numpy", value=float(np.median(turns)), limit=WANTED, spread=spread)])
+    return report([Figure.of("PxAP / numpy", seconds[0].sum(axis=0) / seconds[1].sum(axis=0), limit=WANTED)])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ into its filter, and of a new order, each until the browser has drawn it.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import subprocess
@@ -22,14 +21,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from figures import Figure, report
+from prepare import read_options
 
-HERE = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(HERE / "tests"))
-
-from figures import Figure, report  # noqa: E402
-
-from chromium import PROGRAM, Browser  # noqa: E402
-from stores import build_store  # noqa: E402
+from chromium import PROGRAM, Browser
+from stores import build_store
 
 FEW = 500
 LIMIT = 1.2
@@ -39,9 +35,7 @@ DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame((
 
 def main() -> int:
     """Measure and print; 1 if a row among many costs more than `LIMIT` times one among `FEW`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=5000)
-    options = parser.parse_args()
+    options = read_options(__doc__, rows=5000)
     with tempfile.TemporaryDirectory() as scratch:
         few, many = write(Path(scratch, "few"), FEW), write(Path(scratch, "many"), options.rows)
         cost = many["seconds"] / options.rows / (few["seconds"] / FEW)

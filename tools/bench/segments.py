@@ -24,7 +24,7 @@ import torch
 import zarr
 from ab import compare
 from figures import Figure, report
-from photographs import make_parser, parse
+from prepare import photographs, read_options, rows_of
 
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.schema import CHECKSUM, ArraySpec
@@ -103,7 +103,7 @@ def bench_refine(labels: Array, repetitions: int) -> list[Figure]:
             if apart > 1:
                 sys.exit(f"refine: levels of row {row} differ from numpy's by {apart}")
         result = compare(numpys, ours, repetitions=repetitions, shortest=0.3)
-        print("\n".join(result.lines(a=name, b="refine", items=len(labels), unit="rows")))
+        result.show(a=name, b="refine", items=len(labels), unit="rows")
         rate = len(labels) / result.median("b", "cpu")
         figures.append(result.figure(f"refine / {name}", "cpu", limit=limit))
     return [*figures, Figure(name="refine, arithmetic on one core", value=rate, unit="rows/s", goal=RATE)]
@@ -186,13 +186,12 @@ def bench_segments(files: list[Path], method: str, repetitions: int) -> list[Fig
             call(resize(decode(file.read_bytes()), (SIDE, SIDE)))
 
     def staged() -> None:
-        rows = Rows(np.arange(len(files)), {}, lambda position: decode(files[position].read_bytes()), threads=1)
-        made.update(stage.process(rows, {}))
+        made.update(stage.process(rows_of(files, threads=1), {}))
 
     result = compare(plainly, staged, repetitions=repetitions)
     shards, specs = Shards(len(files), len(files)), stage.arrays()
     size = sum(len(encode_shard(specs[name], shards, 0, made[name], CHECKSUM)) for name in specs) / len(files)
-    print("\n".join(result.lines(a=f"{method}, library", b=f"{method}, stage", items=len(files))))
+    result.show(a=f"{method}, library", b=f"{method}, stage", items=len(files))
     return [
         result.figure(f"{method}, stage / library", "cpu", limit=SEGMENTS),
         Figure(name=f"{method}, a row", value=size, unit="bytes", limit=BYTES, at_most=True),
@@ -223,11 +222,9 @@ def bench_dic(files: list[Path], repetitions: int) -> list[Figure]:
 
 def main() -> int:
     """Run all; 1 if a limit is missed."""
-    parser = make_parser(__doc__, rows=48, repetitions=9)
-    options = parse(parser)
+    options = read_options(__doc__, images=Path, rows=48, repetitions=9)
     torch.set_num_threads(1)
-    names = (options.images / "image_ids.txt").read_text(encoding="utf-8").split()[: options.rows]
-    files = [options.images / "images" / name for name in names]
+    files = photographs(options.images, options.rows)
     images = [resize(decode(file.read_bytes()), (SIDE, SIDE)) for file in files]
     labels = [
         skimage.segmentation.felzenszwalb(image, scale=100.0, sigma=0.8, min_size=200).astype(np.uint16)

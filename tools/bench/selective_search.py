@@ -7,7 +7,7 @@ One thread hardly feels another busy process and as many threads as cores always
 on a machine with other work. The judged figure therefore leaves out the time for which threads waited in the queue of a
 core; on a machine of one's own it is that of the clock. Locks, decoding and idle threads at the end count fully.
 
-    python tools/bench/selective_search.py --images ../shared/data/cub10
+    python tools/bench/selective_search.py [--images FOLDER] [--rows 48] [--mode fast]
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ab import Queue, Timing, compare, measure
 from figures import report
-from photographs import make_parser, parse
+from prepare import photographs, read_options
 
 from wsolpipe.images.decode import decode
 from wsolpipe.stages.base import Context, Rows
@@ -28,7 +29,6 @@ from wsolpipe.stages.regions import RegionsStage, threads_here
 from wsolpipe.stages.registry import load_registry
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
 WANTED = 0.95
@@ -36,9 +36,8 @@ WANTED = 0.95
 
 def main() -> int:
     """Measure, print, and return 1 where the stage is slower than it must be."""
-    options = read_options()
-    names = (options.images / "image_ids.txt").read_text().split()[: options.rows]
-    paths = [options.images / "images" / name for name in names]
+    options = read_options(__doc__, images=Path, rows=48, repetitions=3, mode=("fast", "quality"))
+    paths = photographs(options.images, options.rows)
     images = [decode(path.read_bytes()) for path in paths]
     registry: Any = load_registry()
     stage = RegionsStage(registry.params("regions", {"mode": options.mode}), Context(dataset="bench"))
@@ -65,7 +64,7 @@ def main() -> int:
         lambda: timed(one_thread, 1), lambda: timed(whole, threads_here()), repetitions=options.repetitions, warmup=0
     )
     print(f"selective search {options.mode}, longest side 500, {threads_here()} threads on {os.cpu_count()} cores")
-    print("\n".join(result.lines(a="one thread", b="stage", items=len(paths), unit="images")))
+    result.show(a="one thread", b="stage", items=len(paths))
     waits = [statistics.median(timing.waited / timing.wall for timing in side) for side in (result.a, result.b)]
     print(f"  by the clock {result.ratio('wall') / threads_here():.3f} of {threads_here()} × one thread")
     print(f"  in the queue of a core: {waits[0]:.0%} of the time with one thread, {waits[1]:.0%} with {threads_here()}")
@@ -83,13 +82,6 @@ class Watched:
     def __call__(self, image: Any) -> Any:
         """Find regions of an image."""
         return self.propose(image)
-
-
-def read_options() -> argparse.Namespace:
-    """Command line; the images may also be found through WSOLPIPE_SHARED."""
-    parser = make_parser(__doc__, rows=48, repetitions=3)
-    parser.add_argument("--mode", choices=("fast", "quality"), default="fast")
-    return parse(parser)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ server on this host and every loader begins with an empty cache of its own.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,22 +22,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+import numpy as np
+from figures import Figure, report
+from prepare import peer, read_options, shared_folder
 
-import numpy as np  # noqa: E402 - after the path
-from figures import Figure, report  # noqa: E402
-from peers import peer  # noqa: E402
-from photographs import shared_folder  # noqa: E402
-
-from s3 import serve_s3  # noqa: E402
-from stores import DATASET, build_store, write_stage  # noqa: E402
-from wsolpipe.images.decode import decode  # noqa: E402
-from wsolpipe.images.geometry import resize  # noqa: E402
-from wsolpipe.stages.base import Context  # noqa: E402
-from wsolpipe.stages.pixels import Pixels, PixelsParams  # noqa: E402
+from s3 import serve_s3
+from stores import DATASET, build_store, write_stage
+from wsolpipe.images.decode import decode
+from wsolpipe.images.geometry import resize
+from wsolpipe.stages.base import Context
+from wsolpipe.stages.pixels import Pixels, PixelsParams
 
 if TYPE_CHECKING:
+    import argparse
+
     from s3 import Server
 
 PEERS = ("litdata", "mosaicml")
@@ -143,13 +139,7 @@ def upload(server: Server, url: str, written: dict[str, str]) -> tuple[str, dict
 
 def main() -> int:
     """Write the samples, take turns, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rows", type=int, default=4096)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--s3", action="store_true", help="from an S3 server on this host")
-    parser.add_argument("--ours", metavar="URL", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = read_options(__doc__, rows=4096, workers=os.cpu_count() or 1, repetitions=3, s3=False, ours=str)
     if options.ours:
         print(json.dumps(read_ours(options.ours, options.workers, EPOCHS)))
         return 0
@@ -170,15 +160,10 @@ def main() -> int:
     }
     return report(
         [
-            *(figure(name, found, limit=LIMITS.get(name)) for name, found in ratios.items()),
-            *(figure(f"{name}{where}", found, unit="rows/s") for name, found in rates.items()),
+            *(Figure.of(name, found, limit=LIMITS.get(name)) for name, found in ratios.items()),
+            *(Figure.of(f"{name}{where}", found, unit="rows/s") for name, found in rates.items()),
         ]
     )
-
-
-def figure(name: str, found: list[float], *, unit: str = "", limit: float | None = None) -> Figure:
-    """Median of the repetitions."""
-    return Figure(name=name, value=statistics.median(found), unit=unit, limit=limit, spread=(min(found), max(found)))
 
 
 if __name__ == "__main__":

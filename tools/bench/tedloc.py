@@ -15,7 +15,6 @@ Shares are of processor time, of interleaved pairs, on a CPU; by the clock on a 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -23,8 +22,9 @@ import time
 from typing import TYPE_CHECKING
 
 import torch
-from ab import compare
+from ab import compare, settle
 from figures import Figure, report
+from prepare import device_here, read_options
 from safetensors.torch import save
 from torch.profiler import ProfilerActivity, profile
 
@@ -33,6 +33,7 @@ from wsoltrain.methods.base import Task
 from wsoltrain.training.recipe import recipe_type
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from torch import Tensor
@@ -108,24 +109,14 @@ def latencies(works: list[Callable[[], object]], runs: int, device: str) -> list
         for work, found in zip(works, seconds, strict=True):
             began = time.perf_counter()
             work()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
+            settle(device)
             found.append(time.perf_counter() - began)
     return [statistics.median(found[WARM:]) for found in seconds]
 
 
 def share(name: str, whole: Callable[[], object], bare: Callable[[], object], given: argparse.Namespace) -> Figure:
     """Throughput of `whole` as a share of that of `bare`."""
-
-    def waited(work: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            work()
-            if given.device.startswith("cuda"):
-                torch.cuda.synchronize()
-
-        return run
-
-    pairs = compare(waited(bare), waited(whole), repetitions=given.pairs)
+    pairs = compare(bare, whole, repetitions=given.pairs, device=given.device)
     return pairs.figure(name, "wall" if given.device.startswith("cuda") else "cpu", limit=SPEED)
 
 
@@ -172,20 +163,13 @@ def measure(given: argparse.Namespace) -> list[Figure]:
 
 def main() -> int:
     """Print the figures; 1 where one is worse than wanted."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--backbone", default="vit_tiny_patch16_224")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--dimensions", type=int, default=512)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
+    given = read_options(
+        __doc__, backbone="vit_tiny_patch16_224", size=256, classes=1000, dimensions=512, width=512, batch=4, pairs=5,
+        runs=1000, parts=",".join(PARTS), device=device_here(),
+    )  # fmt: skip
+    given.parts = given.parts.split(",")
     if not set(given.parts) <= set(PARTS):
-        parser.error(f"--parts: some of {','.join(PARTS)}")
+        sys.exit(f"--parts: some of {','.join(PARTS)}")
     torch.manual_seed(0)
     return report(measure(given))
 

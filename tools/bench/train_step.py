@@ -12,7 +12,6 @@ data.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -22,8 +21,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+from ab import settle
 from figures import Figure, report
+from prepare import device_here, read_options
 
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.keys.words import parse_value, split_words
@@ -33,6 +33,7 @@ from wsoltrain.training.recipe_file import load_recipe
 from wsoltrain.training.settings import Settings
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping
 
 DEVICES = ("cpu", "cuda")
@@ -59,8 +60,7 @@ class Clocked(Trainer):
 
     def lap(self, done: str) -> None:
         """Add the time since the last call to a part."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        settle(self.device.type)
         now = time.perf_counter()
         if self.stream.epoch > 0:
             self.spent[done] += now - self.since
@@ -103,15 +103,10 @@ def measure(store: str, out: Path, given: argparse.Namespace) -> tuple[Mapping[s
 
 def main() -> int:
     """Print the shares and the figures; 1 if a step waits too long."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--store")
-    parser.add_argument("--dataset", default="demo")
-    parser.add_argument("--recipe", default="dips")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
-    given = parser.parse_args()
+    given = read_options(
+        __doc__, store=str, dataset="demo", recipe="dips", epochs=4, workers=os.cpu_count() or 1, device=device_here(),
+        keys=list,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         store = given.store or make_demo(Path(scratch, "store"))
         spent, steps = measure(store, Path(scratch, "run"), given)

@@ -1,28 +1,29 @@
 """Push and pull of many small shards beside plain copies of the same objects, on S3 or between folders, in one run.
 
-    python tools/bench/transfer.py [shards=600] [turns=3] [s3=true]
+    python tools/bench/transfer.py [--shards 600] [--turns 3] [--folders]
 
 Prints the best times, what a second push moves after one shard in a hundred was made again, and the throughput of a
-transfer as a share of that of plain copies; exit code 1 if one is below 0.8. The S3 server is moto, in a process of its
-own.
+transfer as a share of that of plain copies; exit code 1 if one is below 0.8. The S3 server is that of the tests, in a
+process of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from figures import Figure, report
+from prepare import read_options
 
+from s3 import serve_s3
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
@@ -44,13 +45,6 @@ SPECS = {
 }
 FINGERPRINT = "ab" * 32
 FOLDER = stage_folder("bench", "train", "cls_maps", FINGERPRINT[:16])
-SERVER = """
-import sys, time
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-import logging; logging.getLogger("werkzeug").setLevel(logging.ERROR)
-server.start(); print(server.get_host_and_port()[1], flush=True); sys.stdin.read()
-"""
 
 
 def manifest_of(shards: Shards) -> StageManifest:
@@ -146,34 +140,19 @@ def show(found: dict[str, Any]) -> int:
     """Print what was measured, and the figures."""
     for name, value in found.items():
         print(f"{name:<12} {value}")
-    figures = []
-    for way in ("push", "pull"):
-        ratios = found[f"{way} ratios"]
-        spread = min(ratios), max(ratios)
-        figures.append(Figure(name=f"{way} / plain copies", value=median(ratios), limit=WANTED, spread=spread))
-    return report(figures)
+    return report(Figure.of(f"{way} / plain copies", found[f"{way} ratios"], limit=WANTED) for way in ("push", "pull"))
 
 
 def main() -> int:
     """Measure and print; 1 if a transfer is slower than it must be."""
-    words = dict(word.split("=") for word in sys.argv[1:])
-    count, turns = int(words.get("shards", "600")), int(words.get("turns", "3"))
+    given = read_options(__doc__, shards=600, turns=3, folders=False)
     os.environ["WSOLPIPE_CACHE_GB"] = "0"
-    with tempfile.TemporaryDirectory() as folder:
-        if words.get("s3", "true") != "true":
-            return show(measure(Path(folder), count, None, turns))
-        with subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as server:
-            assert server.stdout is not None
-            endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"
-            os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench")
-            subprocess.run(["curl", "-s", "-X", "PUT", f"{endpoint}/labels"], check=True, stdout=subprocess.DEVNULL)
-            try:
-                return show(measure(Path(folder), count, "s3://labels", turns))
-            finally:
-                assert server.stdin is not None
-                server.stdin.close()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        if given.folders:
+            return show(measure(Path(folder), given.shards, None, given.turns))
+        server = stack.enter_context(serve_s3())
+        os.environ.update(server.environment)
+        return show(measure(Path(folder), given.shards, server.store(), given.turns))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ threads, in order). The second pair is the network's forward passes on frames th
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -18,13 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-
-import ab  # noqa: E402 - after the thread count
-import av  # noqa: E402
+import av  # noqa: E402 - after the thread count
 import torch  # noqa: E402
+from ab import compare  # noqa: E402
 from figures import report  # noqa: E402
+from prepare import read_options  # noqa: E402
 
 from videos import write_video  # noqa: E402
 from wsolpipe.images.ahead import map_ahead  # noqa: E402
@@ -82,22 +79,19 @@ def predicting(path: Path, trained: Trained, folder: Path) -> tuple[Callable[[],
     return bare, whole
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Print both pairs; 1 if a ratio is under the limit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=192)
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args(argv)
+    options = read_options(__doc__, frames=192, repeat=5)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = write_video(folder / "film.mp4", options.frames, size=SIZE, every_key=48)
-        reading = ab.compare(lambda: decode_bare(path), lambda: decode_rows(path), repetitions=options.repeat)
-        print("\n".join(reading.lines(a="PyAV alone", b="rows of a stage", items=options.frames, unit="frames")))
+        reading = compare(lambda: decode_bare(path), lambda: decode_rows(path), repetitions=options.repeat)
+        reading.show(a="PyAV alone", b="rows of a stage", items=options.frames, unit="frames")
         short = write_video(folder / "short.mp4", max(16, options.frames // 4), size=SIZE, every_key=48)
         bare, whole = predicting(short, localizer(), folder / "out")
-        using = ab.compare(bare, whole, repetitions=max(1, options.repeat // 2))
-        print("\n".join(using.lines(a="forward alone", b="predict", items=max(16, options.frames // 4), unit="frames")))
+        using = compare(bare, whole, repetitions=max(1, options.repeat // 2))
+        using.show(a="forward alone", b="predict", items=max(16, options.frames // 4), unit="frames")
     return report(
         [
             reading.figure("rows of a stage / PyAV alone", "wall", limit=LIMIT),
