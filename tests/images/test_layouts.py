@@ -138,12 +138,19 @@ def test_a_parquet_table_reads_as_the_same_csv(tmp_path, describe):
     assert [(a.image_id, a.x0, a.y1, a.where) for a in listing.annotations] == [("a.jpg", 1.5, 5.0, "t.parquet: row 1")]
 
 
+def test_names_of_a_table_without_a_class_list_are_numbered_over_all_splits(table):
+    config = table("path,label,split\na.jpg,dog,train\nb.jpg,cat;owl,val\n", split={"train": "train", "val": "val"})
+    found = {split: list_split(config, split) for split in config.splits}
+    assert {split: listing.rows[0].labels for split, listing in found.items()} == {"train": (1,), "val": (0, 2)}
+    assert found["train"].class_names == found["val"].class_names == {0: "cat", 1: "dog", 2: "owl"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("path,label\na.jpg,0\na.jpg,0\n", "t.csv:3: duplicate id 'a.jpg', first at t.csv:2"),
         ("path,label\na.jpg,2\n", "t.csv:2: label 2 is outside the 2 classes"),
-        ("path,label\na.jpg,cat\n", "t.csv:2: label 'cat' is not an integer"),
+        ("path,label\na.jpg,0\nb.jpg,cat\n", "t.csv:3: label 'cat' is not an integer"),
         ("path,x0,y0,x1,y1\na.jpg,1,2,3,\n", "t.csv:2: not a box"),
         ("path,x0,y0,x1,y1\na.jpg,1,2,nan,4\n", "t.csv:2: box .* is not finite"),
         ("path,width,height\na.jpg,5,\n", "t.csv:2: height '' is not a whole number"),

@@ -13,10 +13,12 @@ from wsolpipe.keys.console import call
 from wsolpipe.keys.program import Program, register_bash
 
 COMMANDS = {
+    "init": "Look at a folder of images and write the YAML that describes it.",
+    "demo": "Copy the demo, to try every command offline.",
+    "check": "Look for faults of a data set that would spoil training.",
     "run": "Run stages, and whatever they need that is missing.",
     "plan": "Say what would run and why.",
     "stages": "List the stages and what their parameters mean.",
-    "check": "Look for faults of a data set that would spoil training.",
     "status": "Show the progress of every stage of a store, from any shell.",
     "verify": "Read a store again and compare it with its records.",
     "repair": "Remove or set aside what is damaged, so that run makes it again.",
@@ -36,10 +38,23 @@ COMMANDS = {
 }
 
 
+FIRST = """\
+From images and their classes to boxes. A first hour:
+
+  wsolpipe init FOLDER                                  looks at your images and writes FOLDER.yaml
+  wsolpipe check dataset=FOLDER.yaml                    looks for faults that would spoil every label
+  wsolpipe run stage=proposals dataset=FOLDER.yaml      maps, then boxes; the same command resumes it
+  wsolpipe report dataset=FOLDER.yaml                   one page to look at
+  wsolpipe export stage=proposals dataset=FOLDER.yaml format=coco out=boxes
+
+Without images: wsolpipe demo. All commands: wsolpipe --help."""
+
+
 @click.group(
     cls=Program,
     listed=COMMANDS,
     package="wsolpipe.cli",
+    first=FIRST,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="wsolpipe")

@@ -57,6 +57,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "openimages": f"{_HERE}.openimages:LAYOUT",
         "coco": f"{_HERE}.coco:LAYOUT",
         "voc": f"{_HERE}.voc:LAYOUT",
+        "yolo": f"{_HERE}.yolo_folders:LAYOUT",
         "tar": f"{_HERE}.tar_archives:LAYOUT",
         "parquet": f"{_HERE}.parquet_images:LAYOUT",
         "clips": f"{_HERE}.clips:LAYOUT",

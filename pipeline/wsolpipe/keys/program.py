@@ -33,6 +33,9 @@ MEANT = {
     "quarantine bad failed errors": "wsolpipe quarantine",
     "import load annotate": "wsolpipe import",
     "doctor diagnose info env": "wsolpipe doctor",
+    "init setup create new configure describe": "wsolpipe init",
+    "check lint inspect": "wsolpipe check",
+    "demo example tutorial sample": "wsolpipe demo",
     "adopt": "wsolpipe adopt",
     "eval evaluate evaluation score test measure metrics figures accuracy": "wsolpipe eval",
     "report html page": "wsolpipe report",
@@ -62,12 +65,22 @@ class Program(click.Group):
         Command -> one line about it, in the order of ``--help``.
     package : str
         Package of the modules.
+    first : str
+        Shown where no word is given; empty for the help.
     """
 
-    def __init__(self, *, listed: Mapping[str, str], package: str, **attributes: Any) -> None:
+    def __init__(self, *, listed: Mapping[str, str], package: str, first: str = "", **attributes: Any) -> None:
         super().__init__(**attributes)
         self.listed = dict(listed)
         self.package = package
+        self.first = first
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the first screen where no word is given."""
+        if not args and self.first and not ctx.resilient_parsing:
+            click.echo(self.first)
+            ctx.exit()
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Names in the order of the help."""

@@ -170,6 +170,23 @@ def find_pretrained(name: str, *, fetch: bool) -> Found | None:
     return None if path is None else Found(known.name, path)
 
 
+def within_reach(name: str) -> str:
+    """Where pretrained weights would come from: their file, ``network``, or empty where there is neither."""
+    from huggingface_hub import constants
+
+    found = find_pretrained(name, fetch=False)
+    if found is not None:
+        return str(found.path)
+    if constants.HF_HUB_OFFLINE:
+        return ""
+    try:
+        require_host(constants.ENDPOINT)
+        with urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=3):
+            return "network"
+    except (WeightsError, OSError):
+        return ""
+
+
 def _files(known: Record) -> tuple[str, ...]:
     return (known.file,) if known.file else FILES
 

@@ -14,7 +14,7 @@ from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
@@ -156,6 +156,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     names = {labels[category]: name for category, name in content.categories.items()}
     rows: list[ListedRow] = []
     annotations: list[Annotation] = []
+    folder = image_folder(config.image_root(), path, [image.file_name for image in content.images.values()])
     for image in content.images.values():
         where = f"{path.name}: image {image.number}"
         if fault := path_fault(image.file_name):
@@ -167,7 +168,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
             continue
         ordered = sorted(own, key=lambda box: -(box.edges[2] - box.edges[0]) * (box.edges[3] - box.edges[1]))
         found = tuple(dict.fromkeys(labels[box.category] for box in ordered))
-        rows.append(ListedRow(image.file_name, image.file_name, found, image.width, image.height, where))
+        rows.append(ListedRow(image.file_name, folder + image.file_name, found, image.width, image.height, where))
         annotations += [Annotation(image.file_name, "box", *box.edges, "", where) for box in own]
     if len({row.image_id for row in rows}) < len(rows):
         seen: set[str] = set()
@@ -182,6 +183,18 @@ def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     yield stamp(annotations_path(config, split))
     if config.masks:
         yield from stamp_folders(config.mask_root(), "masks")
+
+
+def image_folder(root: Path, path: Path, names: Sequence[str]) -> str:
+    """Folder below the root, with its slash, in which the images of a file lie: that of COCO's own splits, or none.
+
+    ``instances_train2017.json`` names images of ``train2017/``, other files those of ``images/`` or beside themselves.
+    """
+    first = names[:1]
+    part = path.stem.partition("_")[2] or path.stem
+    beside = path.parent.relative_to(root).as_posix() if path.parent.is_relative_to(root) else ""
+    folders = ("", f"{part}/", f"images/{part}/", "images/", f"{path.stem}/", f"images/{path.stem}/", f"{beside}/")
+    return next((folder for folder in folders for name in first if (root / f"{folder}{name}").is_file()), "")
 
 
 def annotations_path(config: DatasetConfig, split: str) -> Path:

@@ -31,19 +31,21 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """List image files; a label is the position of the class folder's name among those of all splits, sorted.
 
     With `classes: FILE` the ``label,name`` lines of the file assign labels to folders. Images directly in the
-    split's folder have no label.
+    split's folder have no label, or, with `classes: 1` and no class folder, that of the one class ``object``.
     """
     root = config.image_root()
     count, names = read_classes(config, None, problems)
     if not names:
         found = sorted({name for other in config.splits for name in class_folders(split_root(config, root, other))})
+        found = found or (["object"] if count == 1 else [])
         names = dict(enumerate(found))
         count = max(len(found), count or 0) or None
     labels = {name: label for label, name in names.items()}
     top = split_root(config, root, split)
     prefix = "" if top == root else top.relative_to(root).as_posix() + "/"
     loose, ignored = walk(top, prefix, deep=False)
-    rows = [ListedRow(path, path) for path in loose]
+    only = (0,) if names == {0: "object"} and not class_folders(top) else ()
+    rows = [ListedRow(path, path, only) for path in loose]
     for name in class_folders(top):
         if name not in labels:
             problems.add(os.path.join(top, name), f"folder {name!r} is not a class of {config.classes}")

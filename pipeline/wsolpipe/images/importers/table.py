@@ -3,9 +3,9 @@
 Columns (`columns:` in the YAML maps these names to the table's own):
 
 ``path`` (needed; relative to the root), ``image_id`` (default: the path), ``label`` or ``labels`` (integers, several as
-``1;4``, or names that the class list knows), ``width``, ``height``, ``x0``, ``y0``, ``x1``, ``y1`` (a box, or all
-empty; with ``box_format: xywh`` the last two are width and height), ``mask`` and ``ignore`` (files relative to `masks:`
-or the root), ``group``, ``frame``, ``split``. Other columns are ignored.
+``1;4``, or names; without a class list those of the whole table in sorted order), ``width``, ``height``, ``x0``,
+``y0``, ``x1``, ``y1`` (a box, or all empty; with ``box_format: xywh`` the last two are width and height), ``mask`` and
+``ignore`` (files relative to `masks:` or the root), ``group``, ``frame``, ``split``. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import csv
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
@@ -73,9 +74,12 @@ class _Image:
 def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """Read the lines of `split`: all of the table, or those whose ``split`` column names it."""
     count, names = read_classes(config, None, problems)
-    by_name = {name: label for label, name in names.items()}
     wanted = config.split_folder(split) or split
     path = table_path(config, split)
+    if not names:
+        names = _names_in(config)
+        count = max(len(names), count or 0) or None
+    by_name = {name: label for label, name in names.items()}
     others: Counter[str] = Counter()
     images: dict[str, _Image] = {}
     annotations: list[Annotation] = []
@@ -114,9 +118,25 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     return Listing(rows=rows, annotations=annotations, classes=count, class_names=names, notes=notes)
 
 
+def _names_in(config: DatasetConfig) -> dict[int, str]:
+    """Class names of the tables of all splits in sorted order; none where the first label is a number."""
+    tables = sorted({table_path(config, split) for split in config.splits})
+    lines = (line for path in tables for _, line in read_table(config, path))
+    cells = (line.get("label") or line.get("labels") or "" for line in lines)
+    found = {part.strip() for cell in takewhile(lambda cell: not _is_number(cell), cells) for part in cell.split(";")}
+    return dict(enumerate(sorted(found - {""})))
+
+
+def _is_number(cell: str) -> bool:
+    return cell.partition(";")[0].strip().lstrip("-").isdecimal()
+
+
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
-    """The table, the class list and the folders of masks."""
-    yield stamp(table_path(config, split))
+    """The tables, whose labels make the classes, the class list and the folders of masks."""
+    if isinstance(config.classes, str):
+        yield stamp(table_path(config, split))
+    else:
+        yield from (stamp(path) for path in sorted({table_path(config, other) for other in config.splits}))
     if isinstance(config.classes, str):
         yield stamp(config.locate("classes", config.classes))
     if config.masks:
@@ -167,6 +187,14 @@ def read_table(config: DatasetConfig, path: Path) -> Iterator[tuple[str, dict[st
         line = {name: cells[place] for name, place in chosen if place < len(cells) and cells[place] != ""}
         line.setdefault("path", "")
         yield where, line
+
+
+def read_rows(path: Path, columns: Mapping[str, str]) -> tuple[list[str], list[list[str]], int, int | None]:
+    """Header and lines of a table as they are, and the places of the columns of paths and of labels."""
+    (_, header), *lines = _csv(path)
+    label = columns.get("label", "label")
+    cells = [line + [""] * (len(header) - len(line)) for _, line in lines]
+    return header, cells, header.index(columns.get("path", "path")), header.index(label) if label in header else None
 
 
 def _csv(path: Path) -> Iterator[tuple[str, list[str]]]:

@@ -1,0 +1,209 @@
+"""``wsolpipe init``."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.cli.command import make_command
+from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json
+from wsolpipe.keys.key import Key, read_keys
+
+if TYPE_CHECKING:
+    from wsolpipe.images.dataset import DatasetConfig
+    from wsolpipe.images.describing import Described
+
+KEYS = (
+    Key("out", kinds.file("YAML file"), "file to write", otherwise="the folder's name.yaml, here"),
+    Key("seed", kinds.integer(0), "seed of the splits that are drawn where there are none", 0),
+)
+HEAD = """\
+# Written by wsolpipe init of {folder}: {text}.
+# The template data/folder.yaml and the reference of data sets explain the keys; paths are relative to this file.
+"""
+DRAWN = "# Drawn with seed {seed}, 70/15/15 by class, images that look alike in one split. The table may be edited.\n"
+UNLABELLED = """\
+# No classes: every image is of the one class "object". Boxes are then scored by their size alone, without a classifier.
+"""
+STAND_IN = """\
+# Published weights are not within reach of this machine, so the tiny ones of the demo stand in. They learned eight
+# kinds of rendered shapes: their labels try commands, and are worth less than a box in the middle of each image.
+# One file changes that: replace these lines by  cls_maps: {weights: FILE}, such as dino_deitsmall16_pretrain.pth
+"""
+
+
+@make_command("init", keys=KEYS, as_run=False, positional=kinds.file("folder"))
+def command(words: tuple[str, ...], as_json: bool) -> int:
+    """Look at a folder of images and write the YAML that describes it, with splits where it has none.
+
+    Class folders, images alone, a csv table, and the files of COCO, VOC, YOLO, CUB, ILSVRC, tar, Parquet and video are
+    known. Nothing in the folder is changed.
+
+    \b
+    wsolpipe init photos
+    wsolpipe init photos out=birds.yaml seed=1
+    """
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.images.dataset import load_dataset
+    from wsolpipe.images.describing import describe_folder
+    from wsolpipe.images.importers import list_split
+
+    folders = [word for word in words if "=" not in word]
+    own = read_keys([word for word in words if "=" in word], KEYS)
+    if len(folders) != 1:
+        msg = "init looks at one folder"
+        raise ConfigError(msg, hint="wsolpipe init FOLDER, where FOLDER holds the images")
+    folder = Path(folders[0]).expanduser()
+    found = describe_folder(folder)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.resolve().name).lstrip("._-") or "mine"
+    path = Path(own["out"] or f"{name}.yaml").expanduser()
+    if path.suffix not in {".yaml", ".yml"}:
+        msg = f"out={path}: dataset= takes a file that ends in .yaml"
+        raise ConfigError(msg, hint=f"out={path}.yaml")
+    if path.exists():
+        msg = f"{path} exists already"
+        raise ConfigError(msg, hint=f"dataset={path} uses it; out=OTHER.yaml writes another")
+    table = _draw(found, path, own["seed"]) if found.drawn else None
+    stand_in = not _published()
+    text = _description(folder, path, name, found, table, own["seed"], stand_in=stand_in)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"{path} cannot be written: {error.strerror}"
+        raise ConfigError(msg, hint="name another file with out=") from error
+    config = load_dataset(str(path))
+    counts = {split: _count(list_split(config, split)) for split in config.splits}
+    if as_json:
+        print_json({"dataset": str(path), "layout": config.layout, "root": str(config.root), "splits": counts,
+                    "drawn": str(table) if table else None, "stand_in": stand_in})  # fmt: skip
+        return 0
+    print(f"{folder}: {found.text}; layout {config.layout}")
+    for split, (images, classes, boxes) in counts.items():
+        print(f"  {split}: {images:,} images of {classes:,} classes, {boxes:,} boxes")
+    print(f"wrote {path}" + (f" and {table}, its splits" if table else ""))
+    _show_next(config, path, stand_in=stand_in)
+    return 0
+
+
+def _count(listing: Any) -> tuple[int, int, int]:
+    """Images, classes that have one, and boxes."""
+    classes = {label for row in listing.rows for label in row.labels}
+    return len(listing.rows), len(classes), sum(item.kind == "box" for item in listing.annotations)
+
+
+def _published() -> bool:
+    """Whether the weights of the default maps are here or can be fetched."""
+    from wsolpipe.networks.pretrained import within_reach
+    from wsolpipe.stages.registry import load_registry
+
+    return within_reach(str(load_registry()["cls_maps"].params["model"])) != ""
+
+
+def _draw(found: Described, path: Path, seed: int) -> Path:
+    """Write the table of the images with a split each; return its path.
+
+    Raises
+    ------
+    ConfigError
+        If it is there already, or the folder cannot be listed.
+    """
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.images.drawing import draw_splits, near_groups
+    from wsolpipe.images.importers.folder import class_folders, walk
+    from wsolpipe.images.importers.table import read_rows
+
+    target = path.with_suffix(".csv")
+    if target.exists():
+        target = path.with_name(f"{path.stem}-splits.csv")
+    if target.exists():
+        msg = f"{target} exists already"
+        raise ConfigError(msg, hint="remove it, or name another YAML file with out=")
+    if found.layout == "csv":
+        header, lines, place, label = read_rows(found.root / found.keys["metadata"], found.keys.get("columns", {}))
+        paths, labels = [line[place] for line in lines], [line[label] if label is not None else "" for line in lines]
+    else:
+        header = ["path", "label"]
+        lines = [[inside, name] for name in class_folders(found.root)
+                 for inside in sorted(walk(found.root / name, f"{name}/", deep=True)[0])]  # fmt: skip
+        paths, labels = ([line[column] for line in lines] for column in (0, 1))
+    label_of = dict(zip(reversed(paths), reversed(labels), strict=True))  # of several lines the first
+    own = list(dict.fromkeys(paths))
+    splits = dict(
+        zip(own, draw_splits([label_of[item] for item in own], near_groups(found.root, own), seed), strict=True)
+    )
+    with target.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*header, "split"])
+        writer.writerows([*line, splits[inside]] for line, inside in zip(lines, paths, strict=True))
+    return target
+
+
+def _description(
+    folder: Path, path: Path, name: str, found: Described, table: Path | None, seed: int, *, stand_in: bool
+) -> str:
+    """The commented YAML."""
+    import yaml
+
+    here = path.absolute().parent
+    root = found.root.resolve()
+    shown = os.path.relpath(root, here) if root.is_relative_to(here) else str(root)
+    keys: dict[str, Any] = {"name": name, "layout": "csv" if table else found.layout, "root": shown}
+    keys |= found.keys | ({"metadata": table.name, "split": _three(table)} if table else {})
+    if table is None and "metadata" in keys:  # it is looked for beside the YAML first
+        keys["metadata"] = os.path.normpath(os.path.join(shown, keys["metadata"]))
+    stages: dict[str, Any] = {} if found.labelled else {"proposals": {"score": "size"}}
+    text = HEAD.format(folder=folder, text=found.text)
+    text += "" if found.labelled else UNLABELLED
+    text += DRAWN.format(seed=seed) if table else ""
+    text += _dump(keys)
+    if stand_in:
+        from wsolpipe.images.dataset import load_dataset
+
+        demo = load_dataset("demo").stages
+        parts = ("model", "model_args", "weights", "mean", "std", "size", "blocks", "scale")
+        stages["cls_maps"] = {part: demo["cls_maps"][part] for part in parts}
+        if found.labelled:
+            stages["classifier"] = {key: value for key, value in demo["classifier"].items() if key not in {"epochs"}}
+        text += STAND_IN
+    text += _dump({"stages": stages}) if stages else ""
+    text += "# What is drawn on reports and published cards:\n"
+    return text + yaml.safe_dump({"title": "", "licence": "", "citation": ""}, sort_keys=False)
+
+
+def _three(table: Path) -> dict[str, str]:
+    with table.open(encoding="utf-8", newline="") as file:
+        held = {line[-1] for line in csv.reader(file)}
+    return {split: split for split in ("train", "val", "test") if split in held}
+
+
+def _dump(keys: dict[str, Any]) -> str:
+    """YAML with one key a line, values in flow style."""
+    import yaml
+
+    parts = []
+    for key, value in keys.items():
+        if key == "stages":
+            inner = "".join(f"  {line}\n" for line in _dump(value).splitlines())
+            parts.append(f"stages:\n{inner}")
+        else:
+            shown = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False)
+            parts.append(f"{key}: {shown.removesuffix('...' + chr(10)).strip()}\n")
+    return "".join(parts)
+
+
+def _show_next(config: DatasetConfig, path: Path, *, stand_in: bool) -> None:
+    """Say what the labels will be worth, and which commands come next."""
+    if stand_in:
+        print("published weights are not within reach: the demo's tiny ones stand in, for trying commands alone")
+        print(
+            "  cls_maps.weights=FILE, written into the YAML, gives labels of worth; wsolpipe doctor says what is here"
+        )
+    first = "val" if "val" in config.splits else config.splits[0]
+    print("\nNext:")
+    print(f"  wsolpipe check dataset={path}")
+    print(f"  wsolpipe run stage=proposals dataset={path} split={first} limit=50")
+    print(f"  wsolpipe report dataset={path}")
