@@ -57,6 +57,16 @@ class TinyStore:
     status: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
+def write_table(folder: Path, name: str, table: pa.Table) -> None:
+    """Other contents for a table of an index, with a manifest that agrees with its bytes."""
+    data = write_parquet(table)
+    (folder / name).write_bytes(data)
+    path = folder / "manifest.json"
+    manifest = IndexManifest.model_validate_json(path.read_bytes())
+    objects = {**manifest.objects, name: StoredObject(sha256=sha256_bytes(data), bytes=len(data))}
+    path.write_bytes(manifest.model_copy(update={"objects": objects}).to_bytes())
+
+
 def draw_image(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """A grey, noisy image of (height, width) with one red rectangle; the image and the rectangle's xyxy box."""
     height, width = size

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import numpy as np
 import pytest
 
 from wsolpipe.contract.backends.base import Backend
@@ -94,29 +92,22 @@ class BackendReadTests:
 
     @pytest.mark.parametrize("name", OUTSIDE)
     def test_a_name_that_leaves_the_store_is_refused(self, held: Backend, name: str) -> None:
-        for read in (held.get, held.size, held.local_file):
+        for read in (held.get, held.size, held.local_file, lambda outside: held.get_range(outside, 0, 1)):
             with pytest.raises(StoreError, match="leaves the store"):
                 read(name)
 
-    def test_arrays_are_read_and_a_missing_shard_is_an_error_not_a_fill_value(self, make: Make) -> None:
-        import zarr
-        from zarr.storage import MemoryStore
+    def test_a_range_of_an_object_is_what_a_slice_of_it_is(self, held: Backend) -> None:
+        for start, stop in ((0, 256), (0, 1), (17, 200), (200, 300)):
+            assert held.get_range("z", start, stop) == OBJECTS["z"][start:stop]
+        with pytest.raises(FileNotFoundError):
+            held.get_range("none", 0, 1)
 
-        memory: dict[str, Any] = {}
-        array = zarr.create_array(MemoryStore(memory), shape=(6, 2), chunks=(1, 2), shards=(3, 2), dtype="uint8")
-        array[:] = values = np.arange(1, 13, dtype=np.uint8).reshape(6, 2)
-        objects = {f"d/data.zarr/a/{name}": data.to_bytes() for name, data in memory.items()}
-        whole = make(objects)
-        found = zarr.open_array(whole.zarr_store("d/data.zarr/a"), mode="r", zarr_format=3)
-        np.testing.assert_array_equal(found[:], values)
-        np.testing.assert_array_equal(found[4:5], values[4:5])
-        del objects["d/data.zarr/a/c/1/0"]
-        torn = zarr.open_array(make(objects).zarr_store("d/data.zarr/a"), mode="r", zarr_format=3)
-        np.testing.assert_array_equal(torn[:3], values[:3])
-        with pytest.raises(FileNotFoundError):
-            torn[3:]
-        with pytest.raises(FileNotFoundError):
-            torn[4:5]
+    def test_a_head_has_the_size_and_stays_as_it_is_while_the_object_does(self, held: Backend) -> None:
+        head = held.head("z")
+        assert head is not None
+        assert head.size == 256
+        assert (held.head("z") or head)[:2] == head[:2]
+        assert held.head("none") is None
 
     def test_nothing_half_written_is_left(self, held: Backend) -> None:
         assert list(held.litter()) == []
@@ -150,8 +141,10 @@ class BackendTests(BackendReadTests):
         backend.create("f/x", b"1")
         backend.create("f/y", b"1")
         before = backend.stamps("f")
+        head = backend.head("f/x")
         backend.replace("f/x", b"2")
         after = backend.stamps("f")
+        assert head != backend.head("f/x")
         assert (before["x"] != after["x"], before["y"] == after["y"]) == (True, True)
 
     def test_swap_replaces_only_the_bytes_that_it_expects(self, backend: Backend) -> None:

@@ -7,14 +7,14 @@ import pytest
 
 from e2e.toy import object_bytes, records
 from engine.bench import line
-from wsolpipe.contract.errors import BadImageError
+from wsolpipe.contract.errors import BadImageError, is_out_of_memory
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.engine import quarantine
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.isolation import Streak, process_guarded
 from wsolpipe.engine.plan import make_plan
 from wsolpipe.launch.run import budget
-from wsolpipe.networks.devices import is_device_fault, is_out_of_memory
+from wsolpipe.networks.devices import is_device_fault
 from wsolpipe.stages.base import Context, Rows, Stage, StageParams
 
 

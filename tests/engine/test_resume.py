@@ -8,10 +8,12 @@ import pytest
 
 from e2e.toy import litter, object_bytes, records
 from engine.bench import line
+from wsolpipe import open_store
 from wsolpipe.contract.errors import FingerprintMismatch, SchemaMismatch
 from wsolpipe.contract.schema import SCHEMA_VERSION
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.plan import make_plan
+from wsolpipe.share.repair import repair
 
 
 def reasons(bench, *words):
@@ -100,12 +102,13 @@ def test_a_changed_byte_upstream_is_found_by_whoever_reads_it(done):
     assert object_bytes(bench.store) == before
 
 
-def test_lost_metadata_of_an_upstream_array_is_written_again(done):
+def test_lost_metadata_of_an_upstream_array_stops_nothing_and_repair_writes_it_again(done):
     bench, before = done
     (bench.folder_of("shade") / "data.zarr/maps/zarr.json").unlink()
     (bench.folder_of("frame") / "commits" / "0.json").unlink()
     assert bench.go().code == 0
     assert bench.made() == [("frame", 0)]
+    assert [action for _, action in repair(open_store(str(bench.store)))] == ["written again from the manifest"]
     assert object_bytes(bench.store) == before
 
 

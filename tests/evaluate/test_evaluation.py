@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tracemalloc
 from dataclasses import replace
@@ -11,12 +10,11 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from stores import DATASET, build_store, write_stage
+from stores import DATASET, build_store, write_stage, write_table
 from wsolpipe.cli.eval import command
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, DataError, StoreError
@@ -82,9 +80,8 @@ class Place:
         lines = [(row, "box", *boxes[0], "") for row, boxes in self.truth(split).items()]
         lines += [(row, kind, 0.0, 0.0, 0.0, 0.0, path) for row, kind, path in masks]
         columns = dict(zip(("row", "kind", "x0", "y0", "x1", "y1", "path"), zip(*lines, strict=True), strict=True))
-        sink = io.BytesIO()
-        pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), sink)
-        self.annotations(split).write_bytes(sink.getvalue())
+        table = pa.table({name: list(values) for name, values in columns.items()})
+        write_table(self.annotations(split).parent, "annotations.parquet", table)
 
     def score(self, stage="cls_maps", split="test", **options):
         results = SessionResults(self.session)
@@ -237,7 +234,7 @@ def test_a_threshold_is_chosen_on_pseudo_boxes_while_ground_truth_cannot_be_read
     test_maps, test_boxes = scored_rows(place, "test", slot=1)
     at_tau = maxbox_counts(test_maps, test_boxes)[0][round(want * 1000)]
     assert figures["MaxBoxAcc"] == pytest.approx(100 * at_tau / len(test_maps))
-    with pytest.raises(StoreError, match=r"annotations.parquet cannot be read"):
+    with pytest.raises(StoreError, match=r"annotations.parquet is missing"):
         place.figures(slot=1, tau_from="truth")
 
 

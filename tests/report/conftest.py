@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stores import DATASET, INDEX_KEY, TinyStore, build_store
+from stores import DATASET, INDEX_KEY, TinyStore, build_store, write_table
 from wsolpipe.keys.run_keys import RunConfig
 
 if TYPE_CHECKING:
@@ -40,9 +39,7 @@ class Example:
         columns = {"row": pa.array(rows, pa.int64()), "kind": ["box"] * len(rows)}
         for place, name in enumerate(("x0", "y0", "x1", "y1")):
             columns[name] = pa.array(boxes[:, place], pa.float64())
-        sink = io.BytesIO()
-        pq.write_table(pa.table(columns), sink)
-        (self.index_folder / "annotations.parquet").write_bytes(sink.getvalue())
+        write_table(self.index_folder, "annotations.parquet", pa.table(columns))
 
     def change_index(self, **columns: list[str]) -> None:
         """Replace columns of the index's table."""
@@ -50,7 +47,7 @@ class Example:
         table = pq.read_table(path)
         for name, values in columns.items():
             table = table.set_column(table.column_names.index(name), name, pa.array(values))
-        pq.write_table(table, path)
+        write_table(self.index_folder, "index.parquet", table)
 
     def change_manifest(self, **fields: object) -> None:
         """Replace fields of the index's manifest."""

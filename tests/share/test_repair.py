@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 
 import pytest
@@ -154,14 +155,68 @@ def test_what_may_not_be_read_stops_verify_and_repair_and_nothing_is_removed(don
     bench, _ = done
     folder = bench.store / bench.nodes()["shade"].folder
     flip(folder / "data.zarr/mean/c/0")
-    loop = folder / "data.zarr/mean/c/1"
-    loop.unlink()
-    loop.symlink_to("1")
-    before = sorted(path for path in bench.store.rglob("*") if path.is_file())
+    far = folder / "data.zarr/mean/c/1"
+    far.unlink()
+    far.symlink_to("x" * 300)  # not even root can look at it
+    before = sorted(bench.store.rglob("*"))
     for look in (lambda store: list(verify(store)), repair):
         with pytest.raises(AccessError, match="data.zarr/mean/c"):
             look(open_store(str(bench.store)))
-    assert sorted(path for path in bench.store.rglob("*") if path.is_file()) == before
+    assert sorted(bench.store.rglob("*")) == before
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
+
+
+def a_loop(path):
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("instead", [a_folder, a_loop, a_pipe])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "toy/train/shade/*/commits/1.json", "toy/train/shade/*/data.zarr/mean/c/1",
+        "toy/train/shade/*/data.zarr/maps/c/1/0/0/0", "toy/train/shade/*/manifest.json",
+        "toy/train/shade/*/data.zarr/mean/zarr.json", "toy/train/index/*/index.parquet",
+        "toy/artifacts/palette/*/commits/artifact.json", "toy/artifacts/palette/*/files/palette.json",
+    ],
+)  # fmt: skip
+def test_what_is_no_file_where_an_object_belongs_is_set_aside_and_the_object_made_again(done, name, instead):
+    bench, before = done
+    (path,) = bench.store.glob(name)
+    instead(path)
+    actions = mend(bench.store)
+    aside = path.with_name(f"{path.name}.damaged")
+    assert actions["misplaced"] == f"set aside as {aside.relative_to(bench.store).as_posix()}"
+    if aside.is_dir():
+        assert (aside / "notes.txt").read_text() == "mine"
+        shutil.rmtree(aside)
+    else:
+        assert aside.is_symlink() or aside.is_fifo()
+        aside.unlink()
+    assert bench.go().code == 0
+    assert kinds(bench.store) == []
+    assert object_bytes(bench.store) == before
+
+
+def test_a_folder_in_the_place_of_a_record_stops_the_run_with_what_to_do(done):
+    bench, _ = done
+    (path,) = bench.store.glob("toy/train/shade/*/commits/1.json")
+    a_folder(path)
+    assert bench.go().code == 1
+    told = json.loads(next(bench.store.glob("toy/train/shade/*/failures/1.json")).read_bytes())["error"]
+    assert "1.json is not a regular file" in told
+    assert "-> wsolpipe repair store=" in told
 
 
 def test_a_shard_made_from_what_was_made_again_is_named(done):

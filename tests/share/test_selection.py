@@ -10,6 +10,7 @@ from e2e.toy import object_bytes
 from wsolpipe import open_store
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.views import warn_of_unfinished
 from wsolpipe.share.about import About
 from wsolpipe.share.publish import publish
 from wsolpipe.share.selection import Selection, select
@@ -39,6 +40,18 @@ def test_a_newer_key_without_a_shard_hides_no_finished_one(team, done):
     begin_and_fail(bench, "shade.gain=7.0", stage="shade")
     assert moved_keys(team.push()) == good
     assert list(verify(open_store(str(team.target)))) == []
+
+
+def test_a_newer_key_that_is_unfinished_is_named_and_taken_only_by_its_own_name(team, done, caplog):
+    bench, _ = done
+    good, newer = bench.keys(), bench.keys("shade.gain=7.0", stage="shade")["shade"]
+    assert bench.go("shade.gain=7.0", stage="shade").code == 0
+    for shard in (1, 3):
+        (bench.store / bench.nodes("shade.gain=7.0", stage="shade")["shade"].folder / f"commits/{shard}.json").unlink()
+    warn_of_unfinished.cache_clear()
+    assert moved_keys(team.push()) == good
+    assert f"shade of train has a newer key, {newer}, that is unfinished (3 of 5 shards)" in caplog.text
+    assert moved_keys(team.push(keys=newer)) == {"shade": newer}
 
 
 def test_the_artifact_that_a_stage_was_made_of_goes_with_it_though_a_newer_one_is_finished(team, done):

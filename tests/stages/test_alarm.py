@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from stores import MAPS_KEY, build_store, write_stage
+from stores import MAPS_KEY, build_store, write_stage, write_table
 from wsolpipe.cli.eval import command
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import open_store
@@ -59,11 +59,12 @@ def low(tmp_path):
     tiny = build_store(tmp_path, rows=12, shard_rows=6)
     tiny.objects[:] = np.tile(np.array(tiny.sizes)[:, ::-1], 2) * [0.1, 0.1, 0.9, 0.9]
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     edges = {name: tiny.objects[:, side].astype(float) for side, name in enumerate(("x0", "y0", "x1", "y1"))}
-    (path,) = (tmp_path / "store" / "tiny" / "train" / "index").glob("*/annotations.parquet")
-    pq.write_table(pa.table({"row": range(12), "kind": ["box"] * 12, **edges, "path": [""] * 12}), path)
+    (index,) = (tmp_path / "store" / "tiny" / "train" / "index").iterdir()
+    write_table(
+        index, "annotations.parquet", pa.table({"row": range(12), "kind": ["box"] * 12, **edges, "path": [""] * 12})
+    )
     (tmp_path / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\n")
     one = tiny.boxes[:, :1]
     spec = boxes_spec(1, "of a file")

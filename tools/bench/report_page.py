@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from figures import Figure, report
 from prepare import read_options
 
 from chromium import PROGRAM, Browser
-from stores import build_store
+from stores import build_store, write_table
 
 FEW = 500
 LIMIT = 1.2
@@ -59,7 +58,7 @@ def write(folder: Path, rows: int) -> dict[str, Any]:
     store = build_store(folder, rows=rows, shard_rows=256, sizes=(90, 128), image_format="JPEG")
     (truth,) = folder.rglob("annotations.parquet")
     edges = dict(zip(("x0", "y0", "x1", "y1"), store.objects.astype(float).T, strict=True))
-    pq.write_table(pa.table({"row": range(rows), "kind": ["box"] * rows, **edges}), truth)
+    write_table(truth.parent, truth.name, pa.table({"row": range(rows), "kind": ["box"] * rows, **edges}))
     (folder / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\n")
     page = folder / "page" / "report.html"
     words = [f"dataset={folder}/tiny.yaml", f"store={folder}/store", "split=train", "stage=proposals"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.budget import most_bytes
 from wsolpipe.contract.errors import AccessError, NotFoundError, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.making import run_command
@@ -17,11 +18,16 @@ from wsolpipe.contract.shards import ShardDecoder
 from wsolpipe.contract.subscript import Rows, split_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import NoReturn
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.contract.manifest import CommitRecord, StageManifest
+    from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
+    from wsolpipe.contract.schema import ArraySpec
+    from wsolpipe.contract.verified import Verified
+
+#: Shards read at a time from a store behind a URL.
+AT_ONCE = 8
 
 
 class Named:
@@ -55,8 +61,8 @@ class RowsStage(Protocol):
         """How the rows are cut."""
 
     @property
-    def seen(self) -> set[str]:
-        """Names of shard objects that were held against their commit records in this process; added to."""
+    def verified(self) -> Verified:
+        """Objects of the store that were held against their records."""
 
     def record(self, shard: int) -> CommitRecord | None:
         """Commit record of a shard, None if the shard does not exist."""
@@ -100,54 +106,33 @@ class IndexedStage(RowsStage, Protocol):
 class ArrayView(Named):
     """One array of a stage. ``view[index]`` reads what numpy would return for this index.
 
-    Rows are read only of shards that have a commit record, and every read is checked: by the checksum of each chunk,
-    or, in a store made before chunks had one, by the digest of the whole shard at its first use in a process.
+    Rows are read only of shards that have a commit record. Each shard object is held against the size and digest of its
+    record before its first use in a process (see `Verified`), and each chunk against its checksum at every read.
     """
 
     stage: RowsStage
     name: str
 
-    @cached_property
-    def zarr(self) -> Any:
-        """The underlying Zarr array, opened read-only on first use in this process."""
-        import zarr
-
-        store = self.stage.backend.zarr_store(f"{self.stage.folder}/data.zarr/{self.name}")
-        hint = f"wsolpipe verify store={self.stage.backend.url}"
-        try:  # zarr checks little of what it reads
-            array = zarr.open_array(store=store, mode="r", zarr_format=3)
-        except (FileNotFoundError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-            msg = f"array {self.name} of {self.stage.folder} cannot be opened: {error}"
-            raise TornShardError(msg, hint=hint) from error
-        except OSError as error:
-            if isinstance(error, StoreError):
-                raise
-            self._refuse_access(error)
-        manifest = self.stage.manifest
-        spec = STATUS_SPEC if self.name == "status" else manifest.arrays[self.name]
-        wanted = ((manifest.rows, *spec.shape), (manifest.shard_rows, *spec.shape), spec.dtype)
-        if (tuple(array.shape), array.shards, str(array.dtype)) != wanted:
-            msg = f"array {self.name} of {self.stage.folder} is not of the shape and type that its manifest says"
-            raise TornShardError(msg, hint=hint)
-        return array
+    @property
+    def spec(self) -> ArraySpec:
+        """Type and shape, as the manifest says."""
+        return STATUS_SPEC if self.name == "status" else self.stage.manifest.arrays[self.name]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Rows first."""
-        return tuple(self.zarr.shape)
+        return (len(self), *self.spec.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Numpy dtype."""
-        dtype: np.dtype[Any] = np.dtype(self.zarr.dtype)
-        return dtype
+        return np.dtype(self.spec.dtype)
 
     def __len__(self) -> int:
         return self.stage.manifest.rows
 
     def __repr__(self) -> str:
-        spec = STATUS_SPEC if self.name == "status" else self.stage.manifest.arrays[self.name]
-        return f"{self.name} of {self.stage.folder}: {spec.dtype} {(len(self), *spec.shape)} {spec.meaning}".rstrip()
+        return f"{self.name} of {self.stage.folder}: {self.dtype} {self.shape} {self.spec.meaning}".rstrip()
 
     def __getitem__(self, index: Any) -> Any:
         """Rows, or parts of rows, by numpy's rules.
@@ -175,98 +160,78 @@ class ArrayView(Named):
 
     def filled(self) -> np.ndarray[Any, Any]:
         """All rows; those of shards that do not exist hold what the schema fills this array with."""
-        spec = STATUS_SPEC if self.name == "status" else self.stage.manifest.arrays[self.name]
-        values = spec.empty(len(self))
+        values = self.spec.empty(len(self))
         for record in self.stage.committed().values():
             values[record.start : record.stop] = self[record.start : record.stop]
         return values
 
     def _read(self, rows: Rows) -> np.ndarray[Any, Any]:
-        wanted = np.arange(rows.start, rows.stop, rows.step) if isinstance(rows, slice) else rows
-        shards = np.unique(wanted // self.stage.shards.shard_rows).tolist()
-        for shard in shards:
-            if self._object(shard) not in self.stage.seen:
-                self._check(shard)
+        size = self.stage.shards.shard_rows
+        parts: list[tuple[int, Rows]]
+        if isinstance(rows, slice) and rows.step == 1:
+            numbers = range(rows.start // size, -(-rows.stop // size)) if rows.stop > rows.start else range(0)
+            parts = [(n, slice(max(rows.start - n * size, 0), min(rows.stop - n * size, size))) for n in numbers]
+        else:
+            wanted = np.arange(rows.start, rows.stop, rows.step) if isinstance(rows, slice) else rows
+            cuts = np.flatnonzero(np.diff(wanted // size)) + 1
+            parts = [(int(part[0]) // size, part % size) for part in np.split(wanted, cuts)] if len(wanted) else []
+        if len(parts) > 1 and not self.stage.backend.is_local:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                found = list(pool.map(lambda part: self._of_shard(*part), parts))
+        else:
+            found = [self._of_shard(*part) for part in parts]
+        if not found:
+            return self.spec.empty(0)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    @cached_property
+    def _decoder(self) -> ShardDecoder:
+        return ShardDecoder.of(self.spec, self.stage.shards.shard_rows, self.stage.manifest.checksum)
+
+    def _of_shard(self, shard: int, rows: Rows) -> np.ndarray[Any, Any]:
+        """Rows of one shard, counted from its first one."""
+        name = shard_object(self.stage.folder, self.name, shard, len(self.shape))
+        verified, data = self.stage.verified, None
+        size = verified.known_size(name)
         try:
-            if isinstance(rows, slice) and rows.step == 1 and self._decoder is not None:
-                return self._decode(shards, rows.start, rows.stop)
-            return np.asarray(self.zarr[rows] if isinstance(rows, slice) else self.zarr.oindex[rows])
+            if size is None:
+                stored = self._stored(shard)
+                size, data = stored.bytes, verified.data(name, stored)
+            whole, backend = data, self.stage.backend
+            if whole is not None:
+                return self._decoder.decode(lambda start, stop: whole[start:stop], size, rows)
+            return self._decoder.decode(lambda start, stop: backend.get_range(name, start, stop), size, rows)
+        except TornShardError as error:
+            self._fail(shard, error.message, error)
         except (StoreError, MemoryError):
             raise
         except FileNotFoundError as error:
-            for shard in shards:  # removed since it was checked?
-                self._check(shard)
-            self._fail(wanted[0], wanted[-1], "an object is missing", error)
+            self._fail(shard, f"{name} is missing", error)
         except OSError as error:
-            self._refuse_access(error)
+            msg = f"{self._place} cannot be read: {error}"
+            raise AccessError(msg, hint="check the access to the store, then repeat the command") from error
         except Exception as error:  # whatever a codec raises about bytes that are not what was written
-            self._fail(wanted[0], wanted[-1], f"{type(error).__name__}: {error}", error)
+            self._fail(shard, f"{type(error).__name__}: {error}", error)
 
-    @cached_property
-    def _decoder(self) -> ShardDecoder | None:
-        return ShardDecoder.of(self.zarr)
-
-    def _decode(self, shards: list[int], start: int, stop: int) -> np.ndarray[Any, Any]:
-        """Rows `start` … `stop` − 1, which lie in these shards."""
-        assert self._decoder is not None
-        if not shards:
-            return np.asarray(self.zarr[start:stop])
-        parts = []
-        for shard in shards:
-            first, last = self.stage.shards.span(shard)
-            read = self._bytes_of(self._object(shard).removeprefix(f"{self.stage.folder}/data.zarr/{self.name}/"))
-            parts.append(self._decoder.decode(read, max(start, first) - first, min(stop, last) - first))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _bytes_of(self, key: str) -> Callable[[int | None, int | None], bytes]:
-        """Reads parts of an object of this array, through whatever its store keeps."""
-        from zarr.abc.store import RangeByteRequest, SuffixByteRequest
-        from zarr.core.buffer import default_buffer_prototype
-        from zarr.core.sync import sync
-
-        def read(start: int | None, stop: int | None) -> bytes:
-            part = None
-            if start is not None:
-                part = SuffixByteRequest(-start) if stop is None else RangeByteRequest(start, stop)
-            data: bytes = sync(self.zarr.store.get(key, default_buffer_prototype(), part)).to_bytes()
-            return data
-
-        return read
+    def _stored(self, shard: int) -> StoredObject:
+        """Size and digest of a shard's object, as its commit record says."""
+        stage, span = self.stage, self.stage.shards.span(shard)
+        record = stage.record(shard)
+        if record is None:
+            msg = f"rows {span[0]} … {span[1] - 1} of {self._place} are not made: shard {shard} has no commit record"
+            raise NotFoundError(msg, hint=f"{run_command(stage.stage, store=stage.backend.url)} makes them")
+        stored = record.objects.get(self.name)
+        most = most_bytes(self.spec, stage.shards.shard_rows)
+        if stored is None or (record.start, record.stop) != span or stored.bytes > most:
+            self._fail(shard, f"the commit record of shard {shard} does not fit the manifest")
+        return stored
 
     @property
     def _place(self) -> str:
         return f"{self.stage.folder}/data.zarr/{self.name} in store {self.stage.backend.url}"
 
-    def _object(self, shard: int) -> str:
-        return shard_object(self.stage.folder, self.name, shard, len(self.shape))
-
-    def _check(self, shard: int) -> None:
-        """Hold a shard against its commit record before its first use in this process."""
-        stage, name = self.stage, self._object(shard)
-        stage.seen.discard(name)
-        record = stage.record(shard)
-        start, stop = stage.shards.span(shard)
-        if record is None:
-            msg = f"rows {start} … {stop - 1} of {self._place} are not made: shard {shard} has no commit record"
-            command = run_command(stage.stage, store=stage.backend.url)
-            raise NotFoundError(msg, hint=f"{command} makes them")
-        stored = record.objects.get(self.name)
-        if stored is None or (record.start, record.stop) != (start, stop):
-            self._fail(start, stop - 1, f"the commit record of shard {shard} does not fit the manifest")
-        if not stage.manifest.checksum:
-            try:
-                data = stage.backend.get(name)
-            except FileNotFoundError as error:
-                self._fail(start, stop - 1, f"the object of shard {shard} is missing", error)
-            if sha256_bytes(data) != stored.sha256:
-                self._fail(start, stop - 1, f"shard {shard} has other bytes than its commit record says")
-        stage.seen.add(name)
-
-    def _refuse_access(self, error: OSError) -> NoReturn:
-        msg = f"{self._place} cannot be read: {error}"
-        raise AccessError(msg, hint="check the access to the store, then repeat the command") from error
-
-    def _fail(self, first: int, last: int, what: str, cause: Exception | None = None) -> NoReturn:
+    def _fail(self, shard: int, what: str, cause: Exception | None = None) -> NoReturn:
+        start, stop = self.stage.shards.span(shard)
         hint = f"wsolpipe repair store={self.stage.backend.url} removes what is torn, run remakes it"
-        msg = f"rows {first} … {last} of {self._place} are damaged: {what}"
+        msg = f"rows {start} … {stop - 1} of {self._place} are damaged: {what}"
         raise TornShardError(msg, hint=hint) from cause

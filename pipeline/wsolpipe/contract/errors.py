@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NO_MEMORY = re.compile(
+    r"out of memory|out_of_memory|alloc(ation)?_failed|(cannot|can't|unable to) allocate|insufficient memory"
+    r"|can't start new thread|valid cudnn algorithm",
+    re.IGNORECASE,
+)
+"""How libraries say that memory is full: Python, Arrow, torch, cuBLAS, cuDNN (which then finds no algorithm), NVRTC."""
 
 
 class WsolError(Exception):
@@ -99,3 +110,26 @@ class RunFailed(WsolError):
     """A run ended without finishing its stages."""
 
     exit_code = 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of this machine or of a device ran out, however a library says it.
+
+    Extension modules whose allocation fails may raise a SystemError instead of a MemoryError.
+    """
+    return any(
+        isinstance(each, (MemoryError, SystemError))
+        or "OutOfMemory" in type(each).__name__
+        or _NO_MEMORY.search(str(each))
+        for each in error_chain(error)
+    )
+
+
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from."""
+    seen: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in seen:  # an error raised again may name itself
+        seen.append(each)
+        yield each
+        each = each.__cause__

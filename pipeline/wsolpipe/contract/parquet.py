@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.errors import AccessError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 class ParquetRows:
     """A Parquet file of a store, of which the row groups that were read last are kept.
 
+    Parameters
+    ----------
+    find : callable, optional
+        Gives the file on this machine, after it was held against a record; without it the file is read as it is.
+
     Raises
     ------
     AccessError
@@ -27,12 +33,12 @@ class ParquetRows:
         If it is missing, or its bytes are not Parquet.
     """
 
-    def __init__(self, backend: Backend, name: str) -> None:
+    def __init__(self, backend: Backend, name: str, find: Callable[[], Path] | None = None) -> None:
         import pyarrow.parquet as pq
 
         self._where, self._hint = f"{backend.url}/{name}", f"wsolpipe verify store={backend.url}"
         with self._explain():
-            self._file = pq.ParquetFile(backend.local_file(name))
+            self._file = pq.ParquetFile(find() if find else backend.local_file(name))
         metadata = self._file.metadata
         self._sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._kept: tuple[tuple[list[str] | None, list[int]], pa.Table] | None = None

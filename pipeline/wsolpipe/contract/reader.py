@@ -4,34 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from wsolpipe.contract.arrays import ArrayView, Named
+from wsolpipe.contract.arrays import Named
 from wsolpipe.contract.backends.opening import guess_store, holds_results, open_backend
-from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import NotFoundError, TornShardError
-from wsolpipe.contract.layout import Shards, shard_of, split_folder, stage_folder, subfolders
-from wsolpipe.contract.making import missing_stage, run_command
-from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
+from wsolpipe.contract.errors import NotFoundError
+from wsolpipe.contract.layout import split_folder, subfolders
+from wsolpipe.contract.making import run_command
 from wsolpipe.contract.nearest import guess, shorten
-from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
-from wsolpipe.contract.parquet import ParquetRows, read_parquet
-from wsolpipe.contract.records import read_manifest, read_record
-from wsolpipe.contract.schema import RETIRED, Status
+from wsolpipe.contract.notebook import Keyed
+from wsolpipe.contract.verified import Verified
+from wsolpipe.contract.views import Artifact, Index, StageView, choose, newest_complete
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    import pyarrow as pa
-    from PIL.Image import Image
-
     from wsolpipe.contract.backends.base import Backend
 
-
-V = TypeVar("V", "Artifact", "Index", "StageView")
+__all__ = ["Artifact", "Dataset", "Index", "Split", "StageView", "Store", "open_store"]
 
 
 def open_store(url: str) -> Store:
@@ -71,9 +59,9 @@ class Store(Named, Keyed):
         return open_backend(self.url)
 
     @cached_property
-    def seen(self) -> set[str]:
-        """Names of shard objects that were held against their commit records in this process."""
-        return set()
+    def verified(self) -> Verified:
+        """Objects that were held against their records."""
+        return Verified(self.backend)
 
     def holds_results(self) -> bool:
         """As `wsolpipe.contract.backends.opening.holds_results`."""
@@ -127,50 +115,8 @@ class Dataset(Named, Keyed):
         folder = f"{self.name}/artifacts/{stage}"
         keys = subfolders(self.store.backend.names(folder))
         views = [Artifact(self.store, self.name, stage, name) for name in keys]
-        return _choose([view for view in views if view.record is not None], stage, key, folder, self.store.url)
-
-
-@dataclass(frozen=True)
-class Artifact(Named):
-    """Files that an artifact stage made."""
-
-    store: Store
-    dataset: str
-    stage: str
-    key: str
-
-    @property
-    def folder(self) -> str:
-        """Folder relative to the store."""
-        return stage_folder(self.dataset, None, self.stage, self.key)
-
-    @cached_property
-    def manifest(self) -> StageManifest:
-        """What was made, of what, with which parameters."""
-        return read_manifest(self.store.backend, StageManifest, f"{self.folder}/manifest.json")
-
-    @cached_property
-    def record(self) -> CommitRecord | None:
-        """The commit record, None while unfinished."""
-        return read_record(self.store.backend, self.folder, None)
-
-    def read(self, name: str) -> bytes:
-        """Bytes of one of its files.
-
-        Raises
-        ------
-        TornShardError
-            If the record does not name it, or it is missing or has other bytes than recorded.
-        """
-        where, stored = f"{self.folder}/files/{name}", self.record.objects.get(name) if self.record else None
-        try:
-            data = self.store.backend.get(where)
-        except FileNotFoundError:
-            data = None
-        if data is None or stored is None or sha256_bytes(data) != stored.sha256:
-            msg = f"{self.store.url}/{where} is not the file that its record names"
-            raise TornShardError(msg, hint=f"wsolpipe repair store={self.store.url}, then run it again")
-        return data
+        done = sorted((view for view in views if view.record is not None), key=lambda view: view.manifest.created)
+        return choose(done, stage, key, folder, self.store.url)[-1]
 
 
 @dataclass(frozen=True)
@@ -217,11 +163,14 @@ class Split(Named, Keyed):
         return self.stage(stage)
 
     def stage(self, stage: str, key: str | None = None) -> StageView:
-        """One stage's arrays: of the newest key that has a finished shard, or of the key that starts with `key`."""
+        """One stage's arrays: of the newest complete key, or of the key that starts with `key`.
+
+        A newer key that is unfinished is named in a warning. Where no key is complete, it is the newest that has a
+        finished shard.
+        """
         views = [StageView(self.store, self.dataset, self.name, stage, name) for name in self.keys(stage)]
-        if key is None:
-            views = [view for view in views if self.store.backend.names(f"{view.folder}/commits")] or views
-        return _choose(views, stage, key, self.folder, self.store.url, self.name)
+        found = choose(views, stage, key, self.folder, self.store.url, self.name)
+        return found[-1] if key else newest_complete(found)
 
     def index(self, key: str | None = None) -> Index:
         """The index: the newest, or the one that starts with `key`."""
@@ -230,152 +179,7 @@ class Split(Named, Keyed):
         views = [Index(self.store, self.dataset, self.name, name) for name in keys]
         done = [view for view in views if backend.size(f"{view.folder}/manifest.json") is not None]
         done.sort(key=lambda view: view.manifest.created)
-        return _choose(done, "index", key, self.folder, self.store.url, self.name)
-
-
-@dataclass(frozen=True)
-class Index(Named):
-    """The table of a split's rows and the table of its ground truth."""
-
-    store: Store
-    dataset: str
-    split: str
-    key: str
-
-    @property
-    def folder(self) -> str:
-        """Folder relative to the store."""
-        return stage_folder(self.dataset, self.split, "index", self.key)
-
-    @cached_property
-    def manifest(self) -> IndexManifest:
-        """Row count, label counts, digests."""
-        return read_manifest(self.store.backend, IndexManifest, f"{self.folder}/manifest.json")
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.manifest.rows
-
-    def table(self, columns: Sequence[str] | None = None, *, start: int = 0, stop: int | None = None) -> pa.Table:
-        """Rows `start` … `stop` − 1 of ``index.parquet``, all columns or some, reading only the row groups needed."""
-        return self.spans().table(columns, start=start, stop=stop)
-
-    def spans(self) -> ParquetRows:
-        """``index.parquet``, to read many spans one after the other."""
-        return ParquetRows(self.store.backend, f"{self.folder}/index.parquet")
-
-    def annotations(self) -> pa.Table:
-        """``annotations.parquet``: row, kind (box, mask, ignore), x0, y0, x1, y1 in pixels of the image, path."""
-        return read_parquet(self.store.backend, f"{self.folder}/annotations.parquet")
-
-
-@dataclass(frozen=True)
-class StageView(Named, Keyed):
-    """One rows stage of one split under one key."""
-
-    store: Store
-    dataset: str
-    split: str
-    stage: str
-    key: str
-
-    @property
-    def folder(self) -> str:
-        """Folder relative to the store."""
-        return stage_folder(self.dataset, self.split, self.stage, self.key)
-
-    @cached_property
-    def manifest(self) -> StageManifest:
-        """What was made, of what, with which parameters."""
-        return read_manifest(self.store.backend, StageManifest, f"{self.folder}/manifest.json")
-
-    @property
-    def backend(self) -> Backend:
-        """Where the bytes are."""
-        return self.store.backend
-
-    @property
-    def seen(self) -> set[str]:
-        """Names of shard objects that were held against their commit records in this process."""
-        return self.store.seen
-
-    @property
-    def shards(self) -> Shards:
-        """How the rows are cut."""
-        return Shards(self.manifest.rows, self.manifest.shard_rows)
-
-    def index(self) -> Index:
-        """The index whose rows these are."""
-        return Index(self.store, self.dataset, self.split, str(self.manifest.index_key))
-
-    def record(self, shard: int) -> CommitRecord | None:
-        """Commit record of a shard; None where the shard does not exist."""
-        return read_record(self.store.backend, self.folder, shard)
-
-    def committed(self) -> dict[int, CommitRecord]:
-        """Records of every shard that exists."""
-        names = self.store.backend.names(f"{self.folder}/commits")
-        numbers = sorted(number for number in map(shard_of, names) if number is not None and number < len(self.shards))
-        records = {number: self.record(number) for number in numbers}
-        return {number: record for number, record in records.items() if record is not None}
-
-    def __getitem__(self, array: str) -> ArrayView:
-        if array not in self.manifest.arrays and array != "status":
-            msg = (
-                f"stage {self.stage} has no array {array!r}; it has: {', '.join(sorted(self.manifest.arrays))}, status"
-            )
-            raise NotFoundError(msg)
-        return ArrayView(self, array)
-
-    def names(self) -> list[str]:
-        """Names of the arrays."""
-        return [*sorted(self.manifest.arrays), "status"]
-
-    def __repr__(self) -> str:
-        return describe(self)
-
-    def _repr_html_(self) -> str:
-        return as_html(self)
-
-    def show(self, row: int, root: str | Path | None = None) -> Image:
-        """Picture of a row; see `wsolpipe.contract.notebook.picture`."""
-        return picture(self, row, root)
-
-    def to_pandas(self) -> Any:
-        """Frame with a line a box, or a row; see `wsolpipe.contract.notebook.to_pandas`."""
-        return to_pandas(self)
-
-    def to_xarray(self, start: int = 0, stop: int | None = None) -> Any:
-        """Data set of the arrays; see `wsolpipe.contract.notebook.to_xarray`."""
-        return to_xarray(self, start, stop)
-
-    def status(self) -> np.ndarray[Any, Any]:
-        """Status of every row, uint8 [rows]; retired rows and those of shards that do not exist are 0."""
-        status = np.zeros(self.manifest.rows, dtype=np.uint8)
-        for record in self.committed().values():
-            status[record.start : record.stop] = self["status"][record.start : record.stop]
-        status[self.retired()] = Status.ABSENT
-        return status
-
-    def retired(self) -> np.ndarray[Any, Any]:
-        """Numbers of the rows whose image left the split since they were made, int64."""
-        index = self.index()
-        if self.backend.size(f"{index.folder}/manifest.json") is None or not index.manifest.retired:
-            return np.empty(0, np.int64)
-        return np.flatnonzero(index.table(["reason"]).column(0).to_numpy(zero_copy_only=False) == RETIRED)
-
-    def rows(self) -> np.ndarray[Any, Any]:
-        """Numbers of the rows that hold a result, int64."""
-        return np.flatnonzero(self.status() == Status.OK)
-
-    def quarantined(self) -> list[dict[str, Any]]:
-        """The rows without a result: row, image_id, path, stage, reason."""
-        return [
-            {**item.model_dump(), "stage": self.stage}
-            for record in self.committed().values()
-            for item in record.quarantined
-        ]
+        return choose(done, "index", key, self.folder, self.store.url, self.name)[-1]
 
 
 def _unlisted(
@@ -387,11 +191,3 @@ def _unlisted(
     return NotFoundError(
         msg, hint=None if nearest else f"{run_command('proposals', store=store, split=split)} makes it"
     )
-
-
-def _choose(views: list[V], stage: str, key: str | None, folder: str, store: str, split: str | None = None) -> V:
-    matching = [view for view in views if key is None or view.key.startswith(key)]
-    if not matching:
-        command = f"{run_command(stage, store=store, split=split)} makes it"
-        raise missing_stage(stage, f"{store}/{folder}", [view.key for view in views], key=key, command=command)
-    return matching[-1]

@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import StoreError
-from wsolpipe.contract.schema import INNER_CHUNK_ROWS, ArraySpec
+from wsolpipe.contract.shards import inner_rows
 
 if TYPE_CHECKING:
     from wsolpipe.contract.layout import Shards
+    from wsolpipe.contract.schema import ArraySpec
 
 
 #: Bytes of a shard that are read back at once; all of them beside what was written would take three times the memory.
 READ_BACK = 1 << 24
 #: Bytes of an array up to which its shards are remembered by their values.
 SMALL = 4096
-
-
-def inner_rows(shard_rows: int) -> int:
-    """Rows of an inner chunk: the largest divisor of `shard_rows` up to `INNER_CHUNK_ROWS`."""
-    return next(size for size in range(min(INNER_CHUNK_ROWS, shard_rows), 0, -1) if shard_rows % size == 0)
 
 
 @lru_cache(maxsize=16)

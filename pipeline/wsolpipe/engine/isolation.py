@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import BadImageError, StoreError, WsolError
+from wsolpipe.contract.errors import BadImageError, StoreError, WsolError, is_out_of_memory
 from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.schema import ArraySpec, Status
-from wsolpipe.networks.devices import is_device_fault, is_out_of_memory
+from wsolpipe.networks.devices import is_device_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

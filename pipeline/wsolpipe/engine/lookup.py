@@ -11,7 +11,7 @@ from wsolpipe.contract.making import NAME_A_KEY, run_command
 from wsolpipe.contract.nearest import shorten
 from wsolpipe.contract.reader import open_store
 from wsolpipe.engine.graph import resolve
-from wsolpipe.evaluate.results import newest_index, require_complete
+from wsolpipe.evaluate.results import newest_index
 from wsolpipe.evaluate.rows import list_rows, rows_of_index
 from wsolpipe.keys.key import show_value
 
@@ -30,7 +30,7 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
     ----------
     key : str, optional
         The key, or how it begins. Without it, and with ``stage.parameter=value`` words, the key that those make;
-        without either, the key of the data set's own parameters if it is there, else the newest.
+        without either, the key of the data set's own parameters if it is complete, else the newest that is.
 
     Raises
     ------
@@ -44,15 +44,17 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
     if name not in session.store.datasets() or split not in session.store[name].splits():
         msg = f"store {session.config.store} holds no {split} split of {name}"
         raise NotFoundError(msg, hint=command)
-    present = session.store[name][split].keys(stage)
+    here = session.store[name][split]
+    present = here.keys(stage)
     wanted = key or _resolved_key(session, stage, split, present)
-    matching = [item for item in present if wanted is None or item.startswith(wanted)]
-    if not matching:
+    if not any(wanted is None or item.startswith(wanted) for item in present):
         found = f"; there is: {', '.join(present)}" if present else ""
         asked = f" with key {shorten(wanted)}" if wanted else ""
         msg = f"{stage} of {split} is not made{asked}{found}"
         raise NotFoundError(msg, hint=NAME_A_KEY if key and present else command)
-    return session.store[name][split].stage(stage, matching[-1])
+    if not key and not session.config.params and wanted and here.stage(stage, wanted).missing():
+        wanted = None  # the newest complete one goes before the data set's own that is under way
+    return here.stage(stage, wanted)
 
 
 def find_artifact(session: Session, stage: str, *, key: str | None = None) -> Artifact:
@@ -107,7 +109,7 @@ class SessionResults:
         """A finished stage: of the key given, else as `find_view` chooses."""
         self.session.registry[stage]  # refuses an unknown name
         view = find_view(self.session, stage, split, key=key)
-        require_complete(view)
+        view.require_complete()
         return view
 
     def artifact(self, stage: str, key: str | None = None) -> Artifact:

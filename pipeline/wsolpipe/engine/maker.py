@@ -6,12 +6,10 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import sha256_file
 from wsolpipe.contract.errors import TornShardError
 from wsolpipe.contract.layout import commit_name, file_of, lease_name
 from wsolpipe.contract.manifest import CommitRecord
-from wsolpipe.contract.reader import StageView
-from wsolpipe.contract.records import read_record
+from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.artifact import ArtifactJob
@@ -25,7 +23,6 @@ from wsolpipe.stages.kept_work import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from wsolpipe.contract.manifest import StageManifest
     from wsolpipe.contract.reader import Index
@@ -66,7 +63,6 @@ class Maker:
     _warned: set[str] = field(default_factory=set)
     _memory: Memory = field(default_factory=Memory)
     _older: dict[str, list[StageView]] = field(default_factory=dict)
-    _hashed: set[tuple[Path, str]] = field(default_factory=set)
     _within: Callable[[int], None] | None = None
 
     def make(self, node: Node, unit: int | None, lease: Lease) -> tuple[CommitRecord, bool]:
@@ -241,8 +237,12 @@ class Maker:
             self.session.device()  # refuses one that this machine does not have
         index = node.index or next((self.session.index_of(split) for split in self.session.splits), None)
         known = index.manifest if index else None
-        files = {need.stage: self._artifact_files(need) for need in node.upstream if need.split is None}
         store = self.session.store
+        files = {
+            need.stage: Artifact(store, need.dataset, need.stage, str(need.key)).fetch()
+            for need in node.upstream
+            if need.split is None
+        }
         views = {
             need.stage: StageView(store, need.dataset, need.split, need.stage, str(need.key))
             for need in node.upstream
@@ -264,26 +264,6 @@ class Maker:
             check=self.check,
             lists_any=lambda names: index is None or not set(names).isdisjoint(_image_ids(index)),
         )
-
-    def _artifact_files(self, node: Node) -> Path:
-        """Folder with the files of an artifact, hashed before this process first uses them.
-
-        Raises
-        ------
-        TornShardError
-            If one is missing or has other bytes than recorded.
-        """
-        record = read_record(self.session.backend, node.folder, None)
-        folder = self.session.backend.fetch_folder(f"{node.folder}/files")
-        for name, stored in record.objects.items() if record else ():
-            if (folder, stored.sha256) in self._hashed:
-                continue
-            path = folder / name
-            if not path.is_file() or sha256_file(path) != stored.sha256:
-                msg = f"{self.session.config.store}/{node.folder}/files/{name} has other bytes than recorded"
-                raise TornShardError(msg, hint="run makes it again")
-            self._hashed.add((folder, stored.sha256))
-        return folder
 
     def _progress(self, node: Node, done: int, total: int) -> None:
         """Progress of an artifact, or within a block of rows."""

@@ -50,15 +50,12 @@ class Memory:
 
     Attributes
     ----------
-    verified : set of str
-        Upstream shards whose bytes were checked against their record.
     paces : dict
         Number of rows that each stage gets at once.
     streak : Streak
         Rows in a row that made a stage raise.
     """
 
-    verified: set[str] = field(default_factory=set)
     paces: dict[str, Pace] = field(default_factory=dict)
     streak: Streak = field(default_factory=Streak)
     _spans: dict[str, ParquetRows] = field(default_factory=dict)
@@ -177,16 +174,19 @@ class ShardJob:
             if node.split is None:
                 continue
             view = StageView(self.session.store, node.dataset, node.split, node.stage, str(node.key))
-            reasons = self._check_upstream(view, self.node.reads(node, self.shard))
+            reasons = self._reasons(view, self.node.reads(node, self.shard))
             arrays = {name: view[name][start:stop] for name in [*view.manifest.arrays, "status"]}
             upstream = Upstream(arrays, arrays.pop("status"), view.manifest.params)
             found[node.stage] = (view, upstream, reasons)
         return found
 
-    def _check_upstream(self, view: StageView, numbers: Iterable[int | None]) -> dict[int, str]:
-        """Check every shard that is read against its record; return why rows of it are quarantined.
+    def _reasons(self, view: StageView, numbers: Iterable[int | None]) -> dict[int, str]:
+        """Why rows of the shards that are read are quarantined; their objects are verified as they are read.
 
-        Zarr alone would not notice: a missing object reads as fill values, and a changed byte often decodes.
+        Raises
+        ------
+        TornShardError
+            If one of the shards is missing.
         """
         reasons: dict[int, str] = {}
         for number in numbers:
@@ -195,13 +195,6 @@ class ShardJob:
             if record is None:
                 msg = f"shard {number} of {view.stage} is needed and missing"
                 raise TornShardError(msg)
-            name = f"{view.folder} {number} {record.content}"
-            if name not in self.memory.verified:
-                damaged = commit.damaged_objects(self.session.backend, view.folder, view.manifest, record)
-                if damaged:
-                    msg = f"shard {number} of {view.stage} is damaged: {', '.join(damaged)}"
-                    raise TornShardError(msg, hint="wsolpipe repair store=…")
-                self.memory.verified.add(name)
             reasons.update({item.row: item.reason for item in record.quarantined})
         return reasons
 

@@ -6,12 +6,13 @@ no byte of a shard: metadata that differs in them alone, or that has no group ye
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.axes import ROW, axis_names
 from wsolpipe.contract.canonical import read_json
+from wsolpipe.contract.errors import AccessError, StoreError
+from wsolpipe.contract.manifest import MAX_JSON_BYTES
 from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec
 from wsolpipe.engine.encoding import metadata_bytes
 
@@ -112,9 +113,15 @@ def checksum_of_folder(backend: Backend, folder: str, manifest: StageManifest, s
 
 
 def _read(backend: Backend, name: str) -> bytes | None:
-    with contextlib.suppress(FileNotFoundError):
-        return backend.get(name)
-    return None
+    """Bytes of metadata, None if it is missing; none where there is something else that cannot be metadata."""
+    try:
+        return backend.get(name, limit=MAX_JSON_BYTES)
+    except FileNotFoundError:
+        return None
+    except AccessError:
+        raise
+    except StoreError:
+        return b""
 
 
 def _agrees(found: bytes, wanted: bytes) -> bool:

@@ -121,7 +121,7 @@ def read_classifier(artifact: Artifact, device: str) -> ImageClassifier:
 
     for file in artifact.record.objects if artifact.record else ():
         artifact.read(file)
-    return load_classifier(artifact.store.backend.fetch_folder(f"{artifact.folder}/files"), device)
+    return load_classifier(artifact.fetch(), device)
 
 
 @dataclass

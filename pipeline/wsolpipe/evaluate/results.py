@@ -83,7 +83,7 @@ class StoreResults:
     def view(self, stage: str, split: str, key: str | None = None) -> StageView:
         """See `Results.view`."""
         view = self.split(split).stage(stage, key)
-        require_complete(view)
+        view.require_complete()
         return view
 
     def artifact(self, stage: str, key: str | None = None) -> Artifact:
@@ -124,21 +124,6 @@ def newest_index(view: StageView, current: Index | None) -> Index:
     return view.index()
 
 
-def require_complete(view: StageView) -> None:
-    """Refuse a stage with missing shards.
-
-    Raises
-    ------
-    NotFoundError
-        With the number of missing shards.
-    """
-    missing = len(view.shards) - len(view.committed())
-    if missing:
-        msg = f"{missing} of {len(view.shards)} shards of {view.stage} of {view.split} are not made"
-        command = run_command(view.stage, store=view.store.url, split=view.split)
-        raise NotFoundError(msg, hint=f"{command} resumes it")
-
-
 def read_beside(view: StageView, word: str) -> tuple[str, str | None]:
     """Stage and key that ``beside=`` names: the beginning of a key of `view`'s stage, or ``STAGE`` or ``STAGE:KEY``.
 
@@ -167,12 +152,12 @@ def counterpart(results: Results, view: StageView, split: str) -> StageView:
         If there is none, or it is unfinished.
     """
     here = view.store[view.dataset][split]
-    twins = [here.stage(view.stage, key) for key in here.keys(view.stage)]
+    twins: list[StageView] = [here.stage(view.stage, key) for key in here.keys(view.stage)]
     same = [twin for twin in twins if _made_alike(twin, view)]
     if not same:
         msg = f"{view.stage} of {split} is not made with the parameters of {view.key} of {view.split}"
         raise NotFoundError(msg, hint=results.command(view.stage, split))
-    require_complete(same[-1])
+    same[-1].require_complete()
     return same[-1]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsolpipe.contract.errors import AccessError, ConfigError, WsolError
+from wsolpipe.contract.errors import AccessError, ConfigError, RunFailed, WsolError, is_out_of_memory
 from wsolpipe.contract.nearest import shorten
 
 if TYPE_CHECKING:
@@ -114,6 +114,9 @@ def _as_known(error: Exception) -> WsolError | None:
 
     if isinstance(error, WsolError):
         return error
+    if is_out_of_memory(error):
+        msg = f"not enough memory: {shorten(str(error)) or 'the system gives no more'}"
+        return RunFailed(msg, hint="free memory or raise its limit; smaller batches and fewer workers need less")
     if isinstance(error, ImportError):
         return missing_package(error)
     if isinstance(error, OSError) and error.filename and error.strerror:

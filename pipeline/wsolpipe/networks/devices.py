@@ -6,19 +6,11 @@ import contextlib
 import os
 import platform
 import re
-from typing import TYPE_CHECKING
 
-from wsolpipe.contract.errors import ConfigError, DeviceError
+from wsolpipe.contract.errors import ConfigError, DeviceError, error_chain, is_out_of_memory
 from wsolpipe.contract.nearest import shorten
 from wsolpipe.networks.weights import first_line
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_NO_MEMORY = re.compile(
-    r"out of memory|out_of_memory|alloc(ation)?_failed|can't allocate memory|valid cudnn algorithm", re.IGNORECASE
-)
-"""How torch, cuBLAS, cuDNN, cuSOLVER and NVRTC say that memory is full; cuDNN then also finds no algorithm."""
 _FAULT = re.compile(
     r"\b(cuda|hip|cudnn|cublas|nccl|nvrtc|nvml)( driver| runtime)? error|device-side assert"
     r"|\bcuda(error|fail|get|set|launch|stream|memcpy)\w*"
@@ -72,14 +64,6 @@ def choose_device(asked: str | None) -> str:
     return asked
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the device or of the machine, was too small."""
-    return any(
-        isinstance(each, MemoryError) or "OutOfMemory" in type(each).__name__ or _NO_MEMORY.search(str(each))
-        for each in _chain(error)
-    )
-
-
 def is_device_fault(error: BaseException) -> bool:
     """Whether an error says that a GPU, its driver or the link between GPUs failed; lack of memory is no fault.
 
@@ -87,7 +71,7 @@ def is_device_fault(error: BaseException) -> bool:
     """
     return not is_out_of_memory(error) and any(
         type(each).__name__ in _FAULT_TYPES or (isinstance(each, RuntimeError) and _FAULT.search(str(each)))
-        for each in _chain(error)
+        for each in error_chain(error)
     )
 
 
@@ -102,13 +86,3 @@ def device_error(error: Exception, device: str) -> DeviceError:
     among = f", CUDA_VISIBLE_DEVICES={visible}" if visible else ""
     msg = f"{name} of {platform.node()}{among} failed: {first_line(error)}"
     return DeviceError(msg, hint="no row was blamed: run again, it resumes; nvidia-smi shows the state of the GPU")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from."""
-    seen: list[BaseException] = []
-    each: BaseException | None = error
-    while each is not None and each not in seen:  # an error raised again may name itself
-        seen.append(each)
-        yield each
-        each = each.__cause__

@@ -38,6 +38,13 @@ class Found(Folder):
     content: str | None = None
 
     @property
+    def shards(self) -> int:
+        """Shards that it has when it is complete; 1 for an index or artifact."""
+        if isinstance(self.manifest, IndexManifest) or self.split is None:
+            return 1
+        return -(-self.manifest.rows // max(1, self.manifest.shard_rows))  # as a giver says: checked when it is moved
+
+    @property
     def folder(self) -> str:
         """Folder relative to the store."""
         return self.path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.budget import check_parquet
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, TornShardError
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, parse
@@ -38,6 +39,8 @@ def move_index(source: Backend, target: Backend, folder: str, manifest: IndexMan
         table: fetch(source, f"{folder}/{table}", stored.sha256, min(stored.bytes, inspection.MAX_FILE_BYTES))
         for table, stored in manifest.objects.items()
     }
+    for table in TABLES:
+        check_parquet(io.BytesIO(data[table]), len(data[table]), f"{source.url}/{folder}/{table}")
     try:
         tables = [pq.read_table(io.BytesIO(data[table])) for table in TABLES]
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -11,14 +11,13 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from wsolpipe.contract.backends.filesystem import LocalBackend
+from wsolpipe.contract.budget import check_arrays, most_bytes
 from wsolpipe.contract.canonical import KEY_LENGTH, sha256_bytes
 from wsolpipe.contract.errors import StoreError, TornShardError, WsolError
 from wsolpipe.contract.layout import Shards, check_name, check_object_name
-from wsolpipe.contract.schema import INDEX_COLUMNS, ArraySpec
-from wsolpipe.engine.encoding import inner_rows
+from wsolpipe.contract.schema import INDEX_COLUMNS
+from wsolpipe.contract.shards import ShardDecoder
 from wsolpipe.engine.fingerprint import Ingredients
 from wsolpipe.engine.zarr_metadata import all_arrays
 
@@ -28,15 +27,8 @@ if TYPE_CHECKING:
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
 
-MAX_ROWS = 2**40
-MAX_SHARDS = 10_000_000
-MAX_SHARD_BYTES = 8 * 2**30
 MAX_FILE_BYTES = 64 * 2**30
-MAX_AXES = 8
-_PLAIN = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_EMPTY = 2**64 - 1
 
 
 def check_place(manifest: StageManifest | IndexManifest, folder: str, where: str) -> None:
@@ -93,40 +85,12 @@ def check_stage(manifest: StageManifest, folder: str, where: str) -> Shards:
     """
     check_place(manifest, folder, where)
     said = f"{where}/{folder}/manifest.json"
-    if not (0 <= manifest.rows <= MAX_ROWS and 1 <= manifest.shard_rows <= MAX_ROWS):
-        msg = f"{said}: {manifest.rows} rows in shards of {manifest.shard_rows}"
-        raise StoreError(msg)
-    shards = Shards(manifest.rows, manifest.shard_rows)
-    if len(shards) > MAX_SHARDS:
-        msg = f"{said}: {len(shards)} shards, over the {MAX_SHARDS} that a stage may have"
-        raise StoreError(msg)
-    for name, spec in manifest.arrays.items():
+    for name in manifest.arrays:
         _name("array", name, said)
-        if not _PLAIN.fullmatch(spec.dtype):
-            msg = f"{said}: array {name} has type {spec.dtype[:40]!r}; only plain numbers are kept"
-            raise StoreError(msg)
-        if len(spec.shape) > MAX_AXES or any(not 1 <= extent <= MAX_SHARD_BYTES for extent in spec.shape):
-            msg = f"{said}: array {name} has shape {spec.shape}"
-            raise StoreError(msg)
-        if shard_bytes(spec, shards) > MAX_SHARD_BYTES:
-            msg = f"{said}: a shard of array {name} would have {shard_bytes(spec, shards)} bytes"
-            raise StoreError(msg)
-        try:
-            spec.fill_value()
-        except (TypeError, ValueError, OverflowError) as error:
-            msg = f"{said}: array {name} cannot hold its fill {str(spec.fill)[:40]!r}"
-            raise StoreError(msg) from error
+    check_arrays(manifest, said)
     if manifest.index_key is not None:
         _name("key", manifest.index_key, said)
-    return shards
-
-
-def shard_bytes(spec: ArraySpec, shards: Shards) -> int:
-    """Bytes of a whole shard before compression."""
-    size = np.dtype(spec.dtype).itemsize * shards.shard_rows
-    for extent in spec.shape:
-        size *= extent
-    return size
+    return Shards(manifest.rows, manifest.shard_rows)
 
 
 def check_record(record: CommitRecord, unit: int | None, manifest: StageManifest, shards: Shards, said: str) -> None:
@@ -147,7 +111,7 @@ def check_record(record: CommitRecord, unit: int | None, manifest: StageManifest
         raise StoreError(msg)
     for name, item in record.objects.items():
         _name("file", name, said)
-        limit = MAX_FILE_BYTES if unit is None else _most_bytes(known[name], shards)
+        limit = MAX_FILE_BYTES if unit is None else most_bytes(known[name], shards.shard_rows)
         if not 0 <= item.bytes <= limit or not _DIGEST.fullmatch(item.sha256):
             msg = f"{said}: {name} of {item.bytes} bytes, at most {limit}, with digest {item.sha256[:64]!r}"
             raise StoreError(msg)
@@ -156,58 +120,22 @@ def check_record(record: CommitRecord, unit: int | None, manifest: StageManifest
         raise StoreError(msg)
 
 
-def _most_bytes(spec: ArraySpec, shards: Shards) -> int:
-    """Upper bound of the bytes of a shard object: incompressible data, frame headers and the index of chunks."""
-    chunks = -(-shards.shard_rows // inner_rows(shards.shard_rows))
-    size = shard_bytes(spec, shards)
-    return size + size // 100 + 128 * chunks + 1024
-
-
-def check_shard_bytes(data: bytes, spec: ArraySpec, shards: Shards, shard: int, said: str) -> None:
+def check_shard_bytes(data: bytes, manifest: StageManifest, array: str, shard: int, said: str) -> None:
     """Check the bytes of a shard object against its declared type and shape without decompressing them.
-
-    Every chunk must be one zstd frame that declares exactly the size of a chunk, so that neither a wrong type nor a
-    decompression bomb is kept.
 
     Raises
     ------
     TornShardError
-        If one is not.
+        If a chunk is not one zstd frame of a chunk's size: a wrong type, or a decompression bomb.
     """
-    inner = inner_rows(shards.shard_rows)
-    count = shards.shard_rows // inner
+    shards = Shards(manifest.rows, manifest.shard_rows)
+    decoder = ShardDecoder.of(all_arrays(manifest.arrays)[array], shards.shard_rows, manifest.checksum)
     start, stop = shards.span(shard)
-    present = -(-(stop - start) // inner)
-    table_bytes = 16 * count
-    if len(data) < table_bytes + 4:
-        msg = f"{said} is too short to hold {count} chunks"
-        raise TornShardError(msg)
-    body = len(data) - table_bytes - 4
-    table = np.frombuffer(data, "<u8", 2 * count, body).reshape(count, 2).tolist()
-    wanted = shard_bytes(spec, shards) // count
-    for chunk, (offset, length) in enumerate(table):
-        if (offset, length) == (_EMPTY, _EMPTY):
-            if chunk < present:
-                msg = f"{said} lacks chunk {chunk}"
-                raise TornShardError(msg)
-            continue
-        if offset + length > body or _frame_size(data[offset : min(offset + 18, offset + length)]) != wanted:
-            msg = f"{said}: chunk {chunk} does not hold {wanted} bytes as its type and shape require"
-            raise TornShardError(msg)
-
-
-def _frame_size(head: bytes) -> int | None:
-    """Decompressed size that a zstd frame declares (RFC 8878, section 3.1.1.1); None if it declares none."""
-    if len(head) < 6 or head[:4] != _ZSTD_MAGIC:
-        return None
-    flags = head[4]
-    single, dictionary = flags >> 5 & 1, (0, 1, 2, 4)[flags & 3]
-    width = (single, 2, 4, 8)[flags >> 6]
-    first = 5 + (1 - single) + dictionary
-    if not width or len(head) < first + width:
-        return None
-    size = int.from_bytes(head[first : first + width], "little")
-    return size + 256 if width == 2 else size
+    try:
+        decoder.check_frames(data, -(-(stop - start) // decoder.rows))
+    except ValueError as error:
+        msg = f"{said}: {error}"
+        raise TornShardError(msg) from error
 
 
 def check_digest(data: bytes, sha256: str, size: int, said: str) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import IndexManifest
 from wsolpipe.metrics.protocol import RUN_FILE
 
@@ -108,10 +107,7 @@ class References:
 
 def is_whole(item: Found) -> bool:
     """Whether every shard of a result is finished."""
-    manifest = item.manifest
-    if isinstance(manifest, IndexManifest) or item.split is None:
-        return bool(item.finished)
-    return item.finished >= len(Shards(manifest.rows, manifest.shard_rows))
+    return item.finished >= item.shards
 
 
 def keys_of_runs(folders: Iterable[str]) -> dict[str, list[str]]:

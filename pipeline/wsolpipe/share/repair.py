@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.backends.base import ASIDE
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 LEFTOVER_AGE = 3600.0
 VOTERS = 8
 """Shards that are read to decide whether a manifest or the metadata of an array is damaged."""
-ASIDE = ".damaged"
 #: Objects of a key that a run writes before its first shard.
 BEGUN = ("/leases/", "/failures/", "/retries/", "/zarr.json", "/manifest.json")
 LEFT_ALONE = {
@@ -146,9 +146,10 @@ class Mender:
             return self._remove_empty(folder)
         if problem.kind == "outdated":
             return self._bring_up_to_date(folder)
+        if problem.kind == "misplaced":
+            return f"set aside as {self.backend.set_aside(problem.where)}"
         if problem.where != problem.folder:
-            self._set_aside(problem.where)
-            return f"set aside as {problem.where.rpartition('/')[2]}{ASIDE}"
+            return self._set_aside(problem.where)
         manifest = read_manifest(self.backend, folder)
         if not isinstance(manifest, StageManifest):
             return self._remove_unrecorded(folder)
@@ -163,7 +164,8 @@ class Mender:
                 return "left alone: it is intact by now"
             self.backend.delete(commit_name(folder.path, unit))
             if unit is None:
-                names = [f"{folder.path}/files/{name}" for name in self.backend.names(f"{folder.path}/files")]
+                there = self.backend.names(f"{folder.path}/files")
+                names = [f"{folder.path}/files/{name}" for name in there if ASIDE not in name]
             else:
                 arrays = zarr_metadata.all_arrays(manifest.arrays)
                 names = [commit.object_name(folder.path, manifest.arrays, name, unit) for name in arrays]
@@ -178,8 +180,8 @@ class Mender:
         if any(LISTING in item.text for item in again):
             for name in (LISTING, "listing.parquet", "listing_annotations.parquet"):
                 self.backend.delete(f"{folder.path}/{name}")
-        self._set_aside(f"{folder.path}/manifest.json")
-        return f"manifest set aside as manifest.json{ASIDE}; run or pull makes the tables again"
+        done = self._set_aside(f"{folder.path}/manifest.json")
+        return f"manifest {done}; run or pull makes the tables again"
 
     def _mend_metadata(self, folder: Folder) -> str:
         manifest = read_manifest(self.backend, folder)
@@ -213,8 +215,8 @@ class Mender:
         if whole and not sure:
             return "left alone: it is intact by now"
         if "manifest.json" in self.backend.names(folder.path):
-            self._set_aside(f"{folder.path}/manifest.json")
-            return f"set aside as manifest.json{ASIDE}; run or pull writes it again and keeps the shards"
+            done = self._set_aside(f"{folder.path}/manifest.json")
+            return f"{done}; run or pull writes it again and keeps the shards"
         return "left alone: run or pull writes it again and keeps the shards"
 
     def _remove_unrecorded(self, folder: Folder) -> str:
@@ -234,15 +236,12 @@ class Mender:
                 self.backend.delete(name)
         return "removed"
 
-    def _set_aside(self, name: str) -> None:
-        """Rename a damaged file to a name that nothing reads."""
+    def _set_aside(self, name: str) -> str:
+        """Rename a damaged file to a name that nothing reads, if it is still there."""
         try:
-            self.backend.replace(f"{name}{ASIDE}", self.backend.get(name))
-        except AccessError:
-            raise
-        except StoreError:
-            pass  # not a file that could be kept
-        self.backend.delete(name)
+            return f"set aside as {self.backend.set_aside(name)}"
+        except FileNotFoundError:
+            return "removed by another process"
 
 
 def is_outvoted(backend: Backend, folder: Folder, manifest: StageManifest) -> bool:
@@ -262,11 +261,8 @@ def is_outvoted(backend: Backend, folder: Folder, manifest: StageManifest) -> bo
 def _fits(backend: Backend, folder: Folder, manifest: StageManifest, name: str, unit: int) -> bool:
     """Whether a shard object is one of the shape and type that the manifest says."""
     target = commit.object_name(folder.path, manifest.arrays, name, unit)
-    shards = Shards(manifest.rows, manifest.shard_rows)
     try:
-        inspection.check_shard_bytes(
-            backend.get(target), zarr_metadata.all_arrays(manifest.arrays)[name], shards, unit, target
-        )
+        inspection.check_shard_bytes(backend.get(target), manifest, name, unit, target)
     except AccessError:
         raise
     except (StoreError, FileNotFoundError):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.making import run_command
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.views import warn_of_unfinished
 from wsolpipe.engine.folders import Folder, list_folders
 from wsolpipe.share.found import Found, Selected, read_folders
-from wsolpipe.share.references import References
+from wsolpipe.share.references import References, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,8 +36,8 @@ class Selection:
     rows : tuple of (int, int or None)
         Shards that hold any of these rows.
     keys : str
-        ``newest`` (of those with a finished shard, and every key that these were made of), ``all``, or the first
-        digits of keys.
+        ``newest`` (of those that are complete, else of those with a finished shard, and every key that these were made
+        of), ``all``, or the first digits of keys.
     """
 
     dataset: str = ""
@@ -123,15 +124,19 @@ def _check_finished(backend: Backend, chosen: list[Found], wanted: Selection) ->
 
 
 def _newest(found: Iterable[Found]) -> list[Found]:
-    latest: dict[tuple[str, str | None, str], Found] = {}
-    for item in found:
-        place = (item.dataset, item.split, item.stage)
-        if place not in latest or (item.manifest.created, item.key) > (
-            latest[place].manifest.created,
-            latest[place].key,
-        ):
-            latest[place] = item
-    return list(latest.values())
+    """The newest complete result of each place, else the newest; one that is newer and unfinished is named."""
+    places: dict[tuple[str, str | None, str], list[Found]] = {}
+    for item in sorted(found, key=lambda item: (item.manifest.created, item.key)):
+        places.setdefault((item.dataset, item.split, item.stage), []).append(item)
+    latest = []
+    for items in places.values():
+        chosen = next((item for item in reversed(items) if is_whole(item)), items[-1])
+        if items[-1] is not chosen:
+            newer = items[-1]
+            made = f"{newer.finished} of {newer.shards} shards"
+            warn_of_unfinished(f"{newer.stage} of {newer.split}", newer.key, made, chosen.key)
+        latest.append(chosen)
+    return latest
 
 
 def _with_needs(chosen: list[Found], found: list[Found]) -> list[Found]:

@@ -10,7 +10,7 @@ from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, To
 from wsolpipe.contract.layout import commit_name, lease_name, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, parse
 from wsolpipe.contract.records import read_record
-from wsolpipe.engine import commit, zarr_metadata
+from wsolpipe.engine import commit
 from wsolpipe.engine.faults import fault_point
 from wsolpipe.share import inspection
 
@@ -135,12 +135,11 @@ class ShardTransfer:
 
     def _fetch(self, record: CommitRecord) -> Objects:
         objects = {}
-        specs = zarr_metadata.all_arrays(self.manifest.arrays)
         for key, name in commit.object_names(self.folder, self.manifest, record).items():
             data = fetch(self.source, name, record.objects[key].sha256, record.objects[key].bytes)
             if record.shard is not None:
                 said = f"{self.source.url}/{name}"
-                inspection.check_shard_bytes(data, specs[key], self.shards, record.shard, said)
+                inspection.check_shard_bytes(data, self.manifest, key, record.shard, said)
             objects[key] = (name, data)
         return objects
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsolpipe.contract.backends.base import ASIDE
 from wsolpipe.contract.canonical import sha256_bytes, short_key
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of, stage_folder
@@ -21,13 +22,15 @@ from wsolpipe.share import inspection
 from wsolpipe.share.verify_index import index_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.contract.reader import Store
 
 BOX_TOLERANCE = 1e-3
+HOLDERS = ("commits/", "data.zarr/", "failures/", "leases/", "retries/", "scan/")
+"""Folders of a key in which no name of an object may be a folder."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Problem:
         ``manifest`` (cannot be parsed, is missing, or does not give its key), ``schema`` (of a newer wsolpipe),
         ``metadata`` (a ``zarr.json`` that does not agree with the manifest), ``index``, ``record`` (cannot be parsed or
         does not fit), ``torn`` (a shard whose bytes are not those recorded), ``values`` (readable, but NaN, out of
-        bounds …), ``orphan`` (objects without a record), ``stale`` (made from a shard that was made again since),
+        bounds …), ``orphan`` (objects without a record), ``misplaced`` (a folder, broken link or pipe where an object
+        belongs), ``stale`` (made from a shard that was made again since),
         ``suspect`` (made from an artifact whose bytes are damaged now), ``leftover`` (a temporary file of a killed
         process), ``empty`` (a key without a finished shard) or ``outdated`` (metadata of an earlier form, not wrong);
         the last three are found by `repair` alone.
@@ -110,6 +114,8 @@ class Verifier:
 
     def folder(self, folder: Folder) -> Iterator[Problem]:
         """Problems of one folder."""
+        for name in _misplaced(self.backend, folder.path):
+            yield Problem("misplaced", name, None, "not a file, where an object belongs")
         try:
             manifest = read_manifest(self.backend, folder)
         except SchemaMismatch as error:
@@ -184,6 +190,7 @@ class Verifier:
         if record is None:
             names = [] if unit is None else list(zarr_metadata.all_arrays(manifest.arrays))
             objects = [commit.object_name(folder.path, manifest.arrays, name, unit) for name in names]
+            yield from self._folders_for(objects, unit)
             present = [name for name in objects if self.backend.size(name) is not None]
             if present:
                 yield Problem("orphan", folder.path, unit, f"{len(present)} objects of shard {unit} have no record")
@@ -196,6 +203,8 @@ class Verifier:
             return
         damaged = self._damage(folder, manifest, record)
         if damaged:
+            if damaged.endswith("is missing"):
+                yield from self._folders_for(commit.object_names(folder.path, manifest, record).values(), unit)
             if unit is None:
                 self._damaged[record.content] = folder.key
             yield Problem("torn", folder.path, unit, damaged)
@@ -204,6 +213,13 @@ class Verifier:
             if self.deep:
                 view = StageView(self.store, folder.dataset, str(folder.split), folder.stage, folder.key)
                 yield from self._values(view, record)
+
+    def _folders_for(self, objects: Iterable[str], unit: int | None) -> Iterator[Problem]:
+        """Folders in the places of objects of a shard or artifact."""
+        for name in objects:
+            place, _, last = name.rpartition("/")
+            if self.backend.size(name) is None and f"{last}/" in self.backend.names(place):
+                yield Problem("misplaced", name, unit, "a folder, where an object belongs")
 
     def _damage(self, folder: Folder, manifest: StageManifest, record: CommitRecord) -> str:
         """Damage of the objects of a record; empty if there is none."""
@@ -257,6 +273,24 @@ class Verifier:
             self._sizes[view.folder] = _image_sizes(view)
         for text in _wrong_values(view, record, arrays, self._sizes[view.folder]):
             yield Problem("values", view.folder, record.shard, text)
+
+
+def _misplaced(backend: Backend, folder: str) -> Iterator[str]:
+    """Names of objects of a key in whose place is something else; folders of shards are looked at with the shards.
+
+    A link in place of a folder may lead to a disk that is not mounted: it is left to whoever lists the folder.
+    """
+    for name in backend.strays(folder):
+        parts = name.removeprefix(f"{folder}/").split("/")
+        may_be_folder = len(parts) == 1 or (parts[0] == "data.zarr" and len(parts) <= 3)
+        if ASIDE not in parts[-1] and (not may_be_folder or parts[-1].endswith((".json", ".parquet"))):
+            yield name
+    places = [folder, *(f"{folder}/{item[:-1]}" for item in backend.names(folder) if item in HOLDERS)]
+    places += [f"{folder}/data.zarr/{item[:-1]}" for item in backend.names(f"{folder}/data.zarr") if item[-1] == "/"]
+    for place in places:
+        for item in backend.names(place):
+            if item.endswith((".json/", ".parquet/")):
+                yield f"{place}/{item[:-1]}"
 
 
 def read_manifest(backend: Backend, folder: Folder) -> StageManifest | IndexManifest | None:

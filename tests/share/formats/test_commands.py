@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from share.formats.conftest import COUNT
-from stores import DATASET, MAPS_KEY, build_store, write_stage
+from stores import DATASET, MAPS_KEY, build_store, write_stage, write_table
 from wsolpipe.cli.main import cli
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize_mask
@@ -151,7 +151,7 @@ def test_a_store_of_somebody_else_writes_nothing_outside_of_the_folder(tiny, tmp
     for column in ("image_id", "path"):
         names = table.column(column).to_pylist()
         place = table.column_names.index(column)
-        pq.write_table(table.set_column(place, column, pa.array(["../../evil", *names[1:]])), index)
+        write_table(index.parent, index.name, table.set_column(place, column, pa.array(["../../evil", *names[1:]])))
         with pytest.raises(DataError, match="leaves the root"):
             cli.main(
                 ["export", f"dataset={tiny[0] / 'tiny.yaml'}", f"store={tmp_path / 'store'}", f"out={tmp_path / 'out'}",

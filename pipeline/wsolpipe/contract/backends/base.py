@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from wsolpipe.contract.errors import AccessError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
+
+
+ASIDE = ".damaged"
+"""Ending of the names of what was set aside."""
+
+
+class Head(NamedTuple):
+    """Facts about an object that are known without reading it.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
+    stamp : str
+        Changes whenever the object does; empty where the place has nothing of the kind.
+    settled : bool
+        Whether the stamp would change if the object were changed now: clocks of file systems tick coarsely.
+    """
+
+    size: int
+    stamp: str = ""
+    settled: bool = True
 
 
 class Backend(ABC):
@@ -23,9 +47,12 @@ class Backend(ABC):
     ----------
     url : str
         Where the store is, without credentials.
+    is_local : bool
+        Whether `head` costs next to nothing, so that it may be asked before every read.
     """
 
     url: str
+    is_local: ClassVar[bool] = False
 
     @abstractmethod
     def get(self, name: str, *, limit: int | None = None) -> bytes:
@@ -39,9 +66,23 @@ class Backend(ABC):
             If it has more than `limit` bytes, is not a regular file, or cannot be read.
         """
 
+    def get_range(self, name: str, start: int, stop: int) -> bytes:
+        """Read bytes `start` … `stop` − 1 of an object, fewer where it ends before; raises as `get`."""
+        return self.get(name)[start:stop]
+
     @abstractmethod
+    def head(self, name: str) -> Head | None:
+        """Size and stamp of an object, None if it does not exist."""
+
     def size(self, name: str) -> int | None:
         """Size of an object in bytes, None if it does not exist."""
+        head = self.head(name)
+        return None if head is None else head.size
+
+    @property
+    def place(self) -> str:
+        """Where the store is, the same for every way to write it."""
+        return self.url.rstrip("/")
 
     @abstractmethod
     def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:
@@ -86,11 +127,6 @@ class Backend(ABC):
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         """Every object below `folder` with its size."""
 
-    @abstractmethod
-    def zarr_store(self, folder: str) -> Any:
-        """A read-only Zarr store over `folder`, in which a missing shard object is an error (see `zarr`)."""
-
-    @abstractmethod
     def local_file(self, name: str) -> Path:
         """A file of this machine with an object's bytes, to be read only.
 
@@ -99,10 +135,40 @@ class Backend(ABC):
         FileNotFoundError
             If there is no such object.
         """
+        return self._write_copy(self._scratch_folder(), name, self.get(name))
 
-    @abstractmethod
     def fetch_folder(self, folder: str) -> Path:
         """A folder of this machine with the objects below `folder`, to be read only."""
+        target = self._scratch_folder()
+        for name, _ in self.walk(folder):
+            self._write_copy(target, name.removeprefix(f"{folder}/"), self.local_file(name).read_bytes())
+        return target
+
+    @cached_property
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="wsolpipe-", ignore_cleanup_errors=True)
+
+    def _scratch_folder(self) -> Path:
+        """A new folder that goes when this object does."""
+        return Path(tempfile.mkdtemp(dir=self._scratch.name))
+
+    @staticmethod
+    def _write_copy(base: Path, name: str, data: bytes) -> Path:
+        path = base / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def strays(self, folder: str) -> Iterator[str]:  # noqa: ARG002 - only file systems have such things
+        """Names below `folder` that are neither objects nor folders: links to nothing or to themselves, pipes."""
+        return iter(())
+
+    def set_aside(self, name: str) -> str:
+        """Give an object, or whatever is in its place, a name that nothing reads; return that name."""
+        aside = f"{name}{ASIDE}"
+        self.replace(aside, self.get(name))
+        self.delete(name)
+        return aside
 
     def litter(self) -> Iterator[tuple[str, float]]:
         """Half-written objects that killed processes left, with their age in seconds."""

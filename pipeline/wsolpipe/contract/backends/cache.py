@@ -15,7 +15,7 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import digest, read_json, sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, WsolError
@@ -23,15 +23,16 @@ from wsolpipe.contract.errors import ConfigError, WsolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wsolpipe.contract.backends.base import Backend
+
 DEFAULT_GB = 16.0
 SWEEP_SHARE = 0.05
 
 
-class Tagged(Protocol):
-    """A store whose objects have tags."""
-
-    def tag(self, name: str) -> str | None:
-        """ETag of an object: changes with its bytes; None if it does not exist."""
+def cache_folder() -> Path:
+    """Folder of this user for what can be had again, as ``WSOLPIPE_CACHE`` or ``XDG_CACHE_HOME`` names it."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - no home is fine here
+    return Path(os.environ.get("WSOLPIPE_CACHE") or Path(base) / "wsolpipe")
 
 
 def cacheable(name: str) -> bool:
@@ -54,13 +55,13 @@ class Cache:
 
     folder: Path
     bound: int
-    open_store: Callable[[str], Tagged]
+    open_store: Callable[[str], Backend]
     _added: int = -1
     _checked: set[Path] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def from_environment(cls, open_store: Callable[[str], Tagged]) -> Cache:
+    def from_environment(cls, open_store: Callable[[str], Backend]) -> Cache:
         """The cache that the environment asks for.
 
         Raises
@@ -68,11 +69,9 @@ class Cache:
         ConfigError
             If ``WSOLPIPE_CACHE_GB`` is not a number.
         """
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - no home is fine here
-        folder = Path(os.environ.get("WSOLPIPE_CACHE") or Path(base) / "wsolpipe")
         text = os.environ.get("WSOLPIPE_CACHE_GB", str(DEFAULT_GB))
         try:
-            return cls(folder, int(float(text) * 2**30), open_store)
+            return cls(cache_folder(), int(float(text) * 2**30), open_store)
         except (ValueError, OverflowError) as error:
             msg = f"WSOLPIPE_CACHE_GB={text}: expected a number of GiB, 0 for no cache"
             raise ConfigError(msg) from error
@@ -142,7 +141,7 @@ class Cache:
                 stat = path.stat()
                 entries.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in entries)
-        stores: dict[str, Tagged] = {}
+        stores: dict[str, Backend] = {}
         for _, size, path in sorted(entries):
             if total <= wanted:
                 break
@@ -151,13 +150,14 @@ class Cache:
                 total -= size
         return total
 
-    def _can_be_fetched_again(self, entry: Path, stores: dict[str, Tagged]) -> bool:
+    def _can_be_fetched_again(self, entry: Path, stores: dict[str, Backend]) -> bool:
         """Whether the store still has exactly these bytes; not if it is out of reach. `stores` keeps opened ones."""
         try:
             note = _note(entry)
             if note["url"] not in stores:
                 stores[note["url"]] = self.open_store(note["url"])
-            return stores[note["url"]].tag(note["name"]) == str(note["tag"])
+            head = stores[note["url"]].head(note["name"])
+            return head is not None and head.stamp == str(note["tag"])
         except (OSError, ValueError, KeyError, TypeError, WsolError):
             return False
 

@@ -9,9 +9,9 @@ import secrets
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wsolpipe.contract.backends.base import Backend
+from wsolpipe.contract.backends.base import ASIDE, Backend, Head
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
 
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 GUARD_PATIENCE = 10.0
 GUARD_POLL = 0.02
+#: Nanoseconds after which a second change of a file surely gives it another time.
+SETTLED = 2_000_000_000
 
 
 class LocalBackend(Backend):
     """A store in a folder. Objects appear by hard link (or exclusive rename), so no reader ever sees half of one."""
+
+    is_local = True
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -37,25 +41,57 @@ class LocalBackend(Backend):
     def _plain_path(self, name: str) -> str:
         return f"{self._root}/{check_object_name(name, self.url)}"
 
-    def get(self, name: str, *, limit: int | None = None) -> bytes:
-        path = self._plain_path(name)
-        with self._explain("read", name), open(path, "rb", opener=_open_now) as file:  # noqa: PTH123 - as in `size`
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                msg = f"{path} is not a regular file"
-                raise StoreError(msg, hint="a store holds plain files and folders only: move it away")
-            check_object_size(name, status.st_size, limit, self.url)
-            return file.read()
+    @property
+    def place(self) -> str:
+        return os.path.realpath(self._root)
 
-    def size(self, name: str) -> int | None:
+    def get(self, name: str, *, limit: int | None = None) -> bytes:
+        with self._opened(name) as (descriptor, size):
+            check_object_size(name, size, limit, self.url)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read()
+
+    def get_range(self, name: str, start: int, stop: int) -> bytes:
+        with self._opened(name) as (descriptor, _):
+            return os.pread(descriptor, stop - start, start)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[tuple[int, int]]:
+        """Descriptor and size of an object's file, which is opened without waiting for a writer, as a pipe would."""
+        path = self._plain_path(name)
+        with self._explain("read", name):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link to itself, a socket
+                    raise self._no_file(path) from error
+                raise
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise self._no_file(path)
+                yield descriptor, status.st_size
+            finally:
+                os.close(descriptor)
+
+    def _no_file(self, path: str) -> StoreError:
+        msg = f"{path} is not a regular file"
+        return StoreError(msg, hint=f"wsolpipe repair store={self.url} moves it out of the way")
+
+    def head(self, name: str) -> Head | None:
         path = self._plain_path(name)
         try:
             status = os.stat(path)  # noqa: PTH116 - called for every object; pathlib doubles its cost
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
             raise self._explained(error, "look at", name) from error
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        stamp = f"{status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+        return Head(status.st_size, stamp, settled=time.time_ns() - status.st_ctime_ns > SETTLED)
 
     def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:
         path = self._path(name)
@@ -106,12 +142,33 @@ class LocalBackend(Backend):
             return True
 
     def delete(self, name: str) -> None:
-        with self._explain("delete", name), contextlib.suppress(FileNotFoundError):
-            os.unlink(self._plain_path(name))  # noqa: PTH108 - as in `size`
+        path = self._plain_path(name)
+        with self._explain("delete", name):
+            try:
+                os.unlink(path)  # noqa: PTH108 - as in `head`
+            except FileNotFoundError:
+                return
+            except (IsADirectoryError, PermissionError) as error:
+                if os.path.isdir(path):  # noqa: PTH112
+                    raise self._no_file(path) from error
+                raise
+
+    def strays(self, folder: str) -> Iterator[str]:
+        for path, mode in sorted(self._listed(self._path(folder))):
+            if not stat.S_ISREG(mode):
+                yield path.relative_to(self.root).as_posix()
+
+    def set_aside(self, name: str) -> str:
+        aside = self._path(f"{name}{ASIDE}")
+        with self._explain("write", name):
+            if aside.exists() or aside.is_symlink():
+                aside = aside.with_name(f"{aside.name}-{secrets.token_hex(4)}")
+            os.rename(self._plain_path(name), aside)  # noqa: PTH104 - a folder or a broken link too
+        return aside.relative_to(self.root).as_posix()
 
     def names(self, folder: str) -> list[str]:
         with self._explain("list", folder or "names"):
-            return sorted(entry.name + ("/" if entry.is_dir() else "") for entry in self._entries(folder))
+            return sorted(entry.name + ("/" if _is_folder(entry) else "") for entry in self._entries(folder))
 
     def stamps(self, folder: str) -> dict[str, str]:
         found = {}
@@ -138,7 +195,14 @@ class LocalBackend(Backend):
                     yield path.relative_to(self.root).as_posix(), path.stat().st_size
 
     def _files(self, base: Path) -> Iterator[Path]:
-        """Regular files below a folder, symbolic links left out; a folder that cannot be listed is an error."""
+        """Regular files below a folder, symbolic links left out."""
+        return (path for path, mode in self._listed(base) if stat.S_ISREG(mode) and not path.is_symlink())
+
+    def _listed(self, base: Path) -> Iterator[tuple[Path, int]]:
+        """Everything below a folder except folders, with its mode, 0 of a link to nothing or to itself.
+
+        A folder that cannot be listed is an error.
+        """
 
         def refuse(error: OSError) -> None:
             if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
@@ -147,13 +211,13 @@ class LocalBackend(Backend):
         for folder, _, names in os.walk(base, onerror=refuse):
             for name in names:
                 path = Path(folder, name)
-                if path.is_file() and not path.is_symlink():
-                    yield path
-
-    def zarr_store(self, folder: str) -> Any:
-        from wsolpipe.contract.backends.zarr import LocalShards
-
-        return LocalShards(self._path(folder), read_only=True)
+                try:
+                    yield path, path.stat().st_mode
+                except OSError as error:
+                    if error.errno not in {errno.ENOENT, errno.ELOOP}:
+                        raise self._explained(error, "look at", str(path)) from error
+                    if path.is_symlink():
+                        yield path, 0
 
     def local_path(self, name: str) -> Path:
         """Path of an object on this machine's file system."""
@@ -246,9 +310,13 @@ class LocalBackend(Backend):
             marker.unlink(missing_ok=True)
 
 
-def _open_now(path: str, flags: int) -> int:
-    """Open without waiting for a writer, as opening a named pipe would."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def _sync(path: str | Path) -> None:

@@ -8,12 +8,14 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from wsolpipe.contract.backends.objects import ObjectBackend
+from wsolpipe.contract.backends.objects import CLIENT, ObjectBackend
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import check_object_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from wsolpipe.contract.backends.base import Head
 
 #: File at the root of a published store: a line ``sha256  name`` for every object.
 CHECKSUMS = "checksums.txt"
@@ -23,13 +25,13 @@ MAX_LIST_BYTES = 512 * 2**20
 class HttpBackend(ObjectBackend):
     """A published store behind a web server, read-only: names come from its list of checksums."""
 
-    def _open(self, *, max_retries: int) -> Any:
-        options: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True, **self.client_options()}
+    def _open(self) -> Any:
+        options: Any = {**CLIENT, **self.client_options()}
 
         def make() -> Any:
             from obstore.store import HTTPStore
 
-            return HTTPStore.from_url(self.address(), client_options=options, retry_config={"max_retries": max_retries})
+            return HTTPStore.from_url(self.address(), client_options=options, retry_config={"max_retries": 0})
 
         return self._opened(make)
 
@@ -73,8 +75,11 @@ class HttpBackend(ObjectBackend):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}")
         return super().get(name, limit=limit)
 
-    def _head(self, name: str) -> tuple[int, str] | None:
-        return super()._head(name) if self._is_listed(name) else None
+    def get_range(self, name: str, start: int, stop: int) -> bytes:
+        return super().get_range(name, start, stop) if self._is_listed(name) else self.get(name)
+
+    def head(self, name: str) -> Head | None:
+        return super().head(name) if self._is_listed(name) else None
 
     def _is_listed(self, name: str) -> bool:
         return name == CHECKSUMS or check_object_name(name, self.url) in self.listed

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import tempfile
 import threading
 import time
 from collections import Counter
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from wsolpipe.contract.backends.base import Backend
+from wsolpipe.contract.backends.base import Backend, Head
 from wsolpipe.contract.backends.cache import cacheable
 from wsolpipe.contract.diagnosis import diagnose, may_pass
 from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
@@ -28,6 +25,7 @@ from wsolpipe.contract.layout import check_object_name, check_object_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from wsolpipe.contract.backends.cache import Cache
 
@@ -35,6 +33,9 @@ T = TypeVar("T")
 FIRST_PATIENCE = 5.0
 PATIENCE = 60.0
 LONGEST_PAUSE = 5.0
+CLIENT: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True}
+#: Seconds for which an object whose tag was read is taken to be unchanged: a batch reads it many times.
+FRESH = 5.0
 _answered: set[tuple[str, str | None]] = set()  # servers that this process reached before, by any of its handles
 
 
@@ -49,20 +50,18 @@ class ObjectBackend(Backend):
         self.url = url
         self.retried: Counter[str] = Counter()
         self.cache = cache
+        self._tags: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     @cached_property
     def _store(self) -> Any:
-        return self._open(max_retries=0)
+        return self._open()
 
-    def _open(self, *, max_retries: int) -> Any:
-        options: Any = {"connect_timeout": "5s", "timeout": "120s", "allow_http": True}
-        retry: Any = {"max_retries": max_retries}
-
+    def _open(self) -> Any:
         def make() -> Any:
             from obstore.store import from_url
 
-            return from_url(self.url.rstrip("/"), client_options=options, retry_config=retry)
+            return from_url(self.url.rstrip("/"), client_options=CLIENT, retry_config={"max_retries": 0})
 
         return self._opened(make)
 
@@ -83,15 +82,14 @@ class ObjectBackend(Backend):
         def fetch() -> tuple[bytes, str]:
             answer = obstore.get(self._store, name)
             check_object_size(name, answer.meta["size"], limit, self.url)
-            return bytes(answer.bytes()), str(answer.meta["e_tag"])
+            return bytes(answer.bytes()), _stamp(answer.meta)
 
         data, tag = self._patiently("read", name, fetch)
-        if cacheable(name):
+        if tag and cacheable(name):
             self.cache.put(self.url, name, tag, data)
         return data
 
-    def _head(self, name: str) -> tuple[int, str] | None:
-        """Size and ETag of an object, None if there is none."""
+    def head(self, name: str) -> Head | None:
         import obstore
 
         check_object_name(name, self.url)
@@ -99,16 +97,7 @@ class ObjectBackend(Backend):
             meta = self._patiently("look at", name, lambda: obstore.head(self._store, name))
         except FileNotFoundError:
             return None
-        return int(meta["size"]), str(meta["e_tag"])
-
-    def tag(self, name: str) -> str | None:
-        """ETag of an object: changes with its bytes; None if there is none."""
-        head = self._head(name)
-        return head[1] if head else None
-
-    def size(self, name: str) -> int | None:
-        head = self._head(name)
-        return head[0] if head else None
+        return Head(int(meta["size"]), _stamp(meta), settled=bool(meta["e_tag"]))
 
     def create(self, name: str, data: bytes, *, sync: bool = True) -> bool:  # noqa: ARG002 - a put that is answered stays
         import obstore
@@ -199,61 +188,53 @@ class ObjectBackend(Backend):
             if not name.rpartition("/")[2].startswith("."):
                 yield name, size
 
-    def zarr_store(self, folder: str) -> Any:
-        from wsolpipe.contract.backends.zarr import remote_store
+    def get_range(self, name: str, start: int, stop: int) -> bytes:
+        import obstore
+        from obstore.exceptions import NotSupportedError
 
-        return remote_store(self._open(max_retries=10), self, folder)
+        if self._is_kept(name):
+            path = self._cached(name, FRESH)
+            if path is None:
+                return self.get(name)[start:stop]
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+        check_object_name(name, self.url)
 
-    def keeps(self, name: str) -> bool:
-        """Whether the cache keeps this object."""
-        return self.cache.bound > 0 and cacheable(name)
+        def fetch() -> bytes:
+            try:
+                return bytes(obstore.get_range(self._store, name, start=start, end=stop))
+            except NotSupportedError:  # a plain web server
+                return bytes(obstore.get(self._store, name).bytes())[start:stop]
 
-    def cached_file(self, name: str, tag: str) -> Path | None:
-        """File of the cache with the bytes that an object has under this tag, None if they are not kept."""
-        return self.cache.path(self.url, name, tag)
+        return self._patiently("read", name, fetch)
 
     def local_file(self, name: str) -> Path:
-        """A file of this machine with the bytes of an object, in the cache or in a folder that goes with this object.
+        path = self._cached(name, 0.0) if self._is_kept(name) else None
+        return path or super().local_file(name)
+
+    def _is_kept(self, name: str) -> bool:
+        return self.cache.bound > 0 and cacheable(name)
+
+    def _cached(self, name: str, fresh: float) -> Path | None:
+        """File of the cache with an object as it was `fresh` seconds ago, fetched if need be; None if none is kept.
 
         Raises
         ------
         FileNotFoundError
             If there is no such object.
         """
-        head = self._head(name)
-        if head is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}")
-        cached = self.cached_file(name, head[1])
-        if cached is not None:
-            return cached
-        data = self.get(name)
-        cached = self.cached_file(name, head[1])
-        if cached is not None:
-            return cached
-        return self._write_copy(self._scratch_path("file", head[1]), name, data)
-
-    def fetch_folder(self, folder: str) -> Path:
-        """A folder of this machine with copies of the objects directly or deeper below `folder`."""
-        target = self._scratch_path("folder", "")
-        target.mkdir()
-        for name, _ in self.walk(folder):
-            self._write_copy(target, name.removeprefix(f"{folder}/"), self.local_file(name).read_bytes())
-        return target
-
-    @cached_property
-    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="wsolpipe-", ignore_cleanup_errors=True)
-
-    def _scratch_path(self, kind: str, tag: str) -> Path:
-        with self._lock:
-            base = Path(self._scratch.name)
-            return base / f"{kind}-{len(list(base.iterdir()))}-{re.sub('[^0-9A-Za-z]', '', tag)[:16]}"
-
-    @staticmethod
-    def _write_copy(base: Path, name: str, data: bytes) -> Path:
-        path = base / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        tag, since = self._tags.get(name, ("", 0.0))
+        if not tag or time.monotonic() - since > fresh:
+            head = self.head(name)
+            if head is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}")
+            tag = head.stamp
+            self._tags[name] = (tag, time.monotonic())
+        path = self.cache.path(self.url, name, tag) if tag else None
+        if tag and path is None:
+            self.get(name)
+            path = self.cache.path(self.url, name, tag)
         return path
 
     # -- failures ------------------------------------------------------------------------------------------------
@@ -291,3 +272,8 @@ class ObjectBackend(Backend):
         text, hint = diagnose(error, self.url)
         msg = f"cannot {verb} {name or 'names'} in store {self.url}: {text}"
         raise AccessError(msg, hint=hint) from ConnectionError(text)
+
+
+def _stamp(meta: Any) -> str:
+    """ETag of an object, or where a server gives none its time of change; empty where it gives neither."""
+    return str(meta["e_tag"] or meta.get("last_modified") or "")
