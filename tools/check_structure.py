@@ -16,8 +16,6 @@ from pathlib import Path
 
 HALVES = {"wsolpipe": "pipeline", "wsoltrain": "trainer"}
 MAX_LINES = 400
-#: One algorithm and one unit of compilation.
-LONG = frozenset({"wsolpipe/metrics/sweep.py"})
 #: Folders whose modules have the name of their product, and files that every folder may have.
 NAMED_ALIKE = ("/cli/", "/stages/", "/sections/", "/recipes/")
 SHARED_NAMES = frozenset({"__init__.py", "__main__.py", "base.py"})
@@ -90,7 +88,7 @@ def check(root: Path) -> list[str]:
         half = name.partition(".")[0]
         short = path.relative_to(root / HALVES[half]).as_posix()
         lines = len(path.read_text().splitlines())
-        if lines > MAX_LINES and short not in LONG:
+        if lines > MAX_LINES:
             wrong.append(f"{short} has more than {MAX_LINES} lines")
         if path.name not in SHARED_NAMES and short not in FACES and not any(part in short for part in NAMED_ALIKE):
             alike[half, path.stem].append(short)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from wsolpipe.contract.errors import BadImageError
-from wsolpipe.images.decode import MAX_PIXELS, decode, decode_mask, decode_oriented, probe, turn
+from wsolpipe.images.decode import decode, decode_mask, decode_oriented, probe, turn
 
 ORIENTATION = 0x0112
 
@@ -188,7 +188,7 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (MAX_PIXELS + 1, 1)])
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (178_956_971, 1)])
 def test_a_bomb_is_refused_before_it_is_unpacked(width, height):
     with pytest.raises(BadImageError) as caught:
         decode(bomb(width, height))

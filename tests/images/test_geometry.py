@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.images.geometry import View, Window, box_areas, clip_boxes, peak, resize, resize_mask
+from wsolpipe.images.geometry import View, Window, clip_boxes, resize, resize_mask
+from wsolpipe.maps.levels import peak
+from wsolpipe.metrics.boxes import box_areas
 
 sides = st.integers(1, 6000)
 

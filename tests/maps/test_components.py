@@ -12,7 +12,7 @@ from skimage.measure import label as skimage_label
 from skimage.measure import regionprops
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.maps import label, largest_region_box, tight_boxes
+from wsolpipe.maps.foreground import label, largest_region_box, tight_boxes
 
 masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.maps import quantise
-from wsolpipe.maps.bicubic import stretch
+from wsolpipe.maps.levels import quantise
+from wsolpipe.maps.resize import upsample
 from wsolpipe.maps.segments import mix_segments, to_levels
 from wsolpipe.metrics.scaling import resize_maps
 
@@ -48,7 +48,7 @@ def test_labels_may_have_gaps_and_be_many():
 def test_one_segment_alone_leaves_a_map_and_no_contrast_stays_none():
     maps = np.random.default_rng(0).random((1, 7, 7)).astype(np.float32)
     same = np.full((21, 21), 3, np.uint16)
-    np.testing.assert_array_equal(mix_segments(maps, same, 1.0), stretch(maps, (21, 21)))
+    np.testing.assert_array_equal(mix_segments(maps, same, 1.0), upsample(maps, (21, 21), cubic=True))
     zeros = mix_segments(np.zeros((1, 7, 7)), np.arange(441).reshape(21, 21) // 50, 0.5)
     assert not zeros.any()
     levels, limits = to_levels(zeros, np.float32([[2, 5]]))
@@ -76,11 +76,11 @@ def test_labels_that_are_none_are_refused(labels):
 @pytest.mark.parametrize(("size", "wanted"), [((14, 14), (224, 224)), ((5, 9), (23, 4)), ((1, 3), (6, 3))])
 def test_maps_are_stretched_as_the_evaluator_stretches_them(size, wanted):
     maps = np.random.default_rng(2).normal(0, 50, (2, 3, *size)).astype(np.float32)
-    np.testing.assert_allclose(stretch(maps, wanted), resize_maps(maps, wanted), atol=1e-4)
-    constant = stretch(np.full((1, *size), np.float32(0.1)), wanted)
+    np.testing.assert_allclose(upsample(maps, wanted, cubic=True), resize_maps(maps, wanted), atol=1e-4)
+    constant = upsample(np.full((1, *size), np.float32(0.1)), wanted, cubic=True)
     assert np.ptp(constant) == 0  # not the rounding of weights, which min-max would make a map of
 
 
 def test_maps_without_a_pixel_are_refused():
     with pytest.raises(DataError, match="at least one pixel"):
-        stretch(np.zeros((1, 0, 3)), (4, 4))
+        upsample(np.zeros((1, 0, 3)), (4, 4), cubic=True)

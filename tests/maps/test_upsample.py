@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.maps import upsample
+from wsolpipe.maps.resize import upsample
 
 sides = st.integers(1, 40)
 

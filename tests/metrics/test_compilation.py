@@ -24,9 +24,14 @@ truth = [np.array([[3 * k, 2 * k, 12 + 3 * k, 20 + k]], float) for k in range(6)
 curves = metrics.iou_curves(rng.random((6, 40, 40)), truth, contours="all", threads=1)
 print(round(1e9 * float(np.sum(curves))))
 """
-EDITS = [  # of growing regions and of the ring: parts that were files of their own
-    ("box[a, 2] = max(box[a, 2], box[b, 2])", "box[a, 2] = min(box[a, 2], box[b, 2])"),
-    ("return min(across, default=1) > 0", "return min(across, default=1) > 1"),
+EDITS = [  # of growing regions, of the flood, and of the tables that loops are given
+    ("sweep.py", "max(box[a, 2], box[b, 2])", "min(box[a, 2], box[b, 2])"),
+    (
+        "flood.py",
+        "east = _larger(_larger(values[n, e], values[y, e])",
+        "east = _larger(_larger(values[n, w], values[y, e])",
+    ),
+    ("rings.py", "return min(across, default=1) > 0", "return min(across, default=1) > 1"),
 ]
 
 
@@ -60,7 +65,7 @@ def _name(decorator):
 
 
 def first_iou(truth):
-    return best_iou_of(0.0, 0.0, 1.0, 1.0, truth, 0, 1, 1.0)
+    return best_iou_of(0.0, 0.0, 1.0, 1.0, truth, 0)
 
 
 def test_a_compiled_function_of_another_module_is_refused():
@@ -78,8 +83,6 @@ def test_an_edit_anywhere_in_the_sweep_changes_the_counts_without_a_cache_being_
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     (tmp_path / "wsolpipe/__init__.py").touch()
-    sweep = tmp_path / "wsolpipe/metrics/sweep.py"
-    whole = sweep.read_text()
 
     def count():
         environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
@@ -89,7 +92,10 @@ def test_an_edit_anywhere_in_the_sweep_changes_the_counts_without_a_cache_being_
         return int(done.stdout)
 
     right = count()
-    for old, new in EDITS:
+    for name, old, new in EDITS:
+        source = tmp_path / "wsolpipe/metrics" / name
+        whole = source.read_text()
         assert whole.count(old) == 1
-        sweep.write_text(whole.replace(old, new))
+        source.write_text(whole.replace(old, new))
         assert count() != right, f"{old} -> {new} changed nothing"
+        source.write_text(whole)

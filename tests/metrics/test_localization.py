@@ -23,6 +23,8 @@ SQUARE = [[10, 10, 29, 29]]
         ([10, 10, 29, 28], SQUARE, "right"),
         ([12, 12, 18, 18], SQUARE, "part"),
         ([0, 0, 60, 60], SQUARE, "more"),
+        ([16, 0, 60, 60], SQUARE, "more"),  # 14 of 20 columns: exactly 0.7 of the object
+        ([17, 0, 60, 60], SQUARE, "wrong"),
         ([25, 25, 60, 60], SQUARE, "wrong"),
         ([0, 0, 60, 60], [[0, 0, 19, 19], [40, 40, 59, 59]], "multi-instance"),
     ],
@@ -216,7 +218,7 @@ def test_folder_of_maps_names_what_it_cannot_read(tmp_path):
             ScoreMaps(tmp_path).read(name)
     with pytest.raises(DataError, match="leads out"):
         ScoreMaps(tmp_path).read("../flat")
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="does not exist"):
         ScoreMaps(tmp_path / "nowhere")
 
 

@@ -151,6 +151,7 @@ def test_paired_test_is_rarely_sure_where_there_is_nothing():
         for trial in range(100)
     )
     assert sure <= 12
+    assert confidence.compare(np.ones(60), np.zeros(60), replicates=100).p == 1 / 101  # the observed split counts
     same = rng.random((40, 5)) < 0.5
     assert confidence.compare(same, same, replicates=100).p == 1
 

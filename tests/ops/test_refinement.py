@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolpipe.maps import upsample
-from wsolpipe.maps.bicubic import stretch
+from wsolpipe.maps.resize import upsample
 from wsolpipe.ops import dense_crf
 from wsolpipe.ops.refinement import Refinement, crf, guided
 from wsolpipe.stages.registry import load_registry
@@ -68,7 +67,7 @@ def test_the_guided_filter_is_the_published_one_inside_the_border(image, coarse)
 def test_a_weight_between_lies_between_and_no_contrast_stays_none(by, image, coarse):
     how = plan(by=by, guided_radius=3)
     before, half, after = (how.refine(coarse, image, w) for w in (0.0, 0.5, 1.0))
-    np.testing.assert_array_equal(before, stretch(coarse, (SIDE, SIDE)))
+    np.testing.assert_array_equal(before, upsample(coarse, (SIDE, SIDE), cubic=True))
     np.testing.assert_allclose(half, (before + after) / 2, atol=1e-2)
     assert np.abs(after[0] - before[0]).max() > 10
     assert np.ptp(after[1]) < 1e-3

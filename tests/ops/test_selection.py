@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolpipe.ops.box_choice import Fallback, Step, best_finalist, highest, holds, largest_otsu_box, map_peak, shortlist
+from wsolpipe.maps.foreground import largest_otsu_box
+from wsolpipe.ops.box_choice import Fallback, Step, best_finalist, highest, holds, map_peak, shortlist
 
 BOXES = np.array([[0, 0, 10, 10], [5, 5, 20, 20], [8, 8, 9, 9], [30, 30, 40, 40], [0, 0, 50, 50]], float)
 SCORES = np.array([0.9, 0.2, 0.5, 0.8, 0.1])
@@ -64,7 +65,7 @@ def test_no_region_at_all_is_told():
 
 
 @pytest.mark.parametrize(
-    ("boxes", "share", "kept"), [(1, 0.2, 1), (5, 0.2, 1), (6, 0.2, 2), (200, 0.2, 40), (10, 1, 10)]
+    ("boxes", "share", "kept"), [(1, 0.2, 1), (5, 0.2, 1), (6, 0.2, 2), (200, 0.2, 40), (10, 1, 10), (100, 0.07, 7)]
 )
 def test_a_share_is_rounded_up_and_ties_go_to_the_earlier_box(boxes, share, kept):
     marked = highest(np.ones(boxes), np.ones(boxes, bool), share, np.ones(boxes, bool))
@@ -87,15 +88,14 @@ def test_the_peak_lies_in_its_cell_in_pixels_of_the_image():
     assert map_peak(np.full((7, 7), 9, np.uint8), (140, 350)) is None
 
 
-def test_the_largest_otsu_box_scales_to_the_image_and_a_constant_map_gives_all_of_it():
+def test_the_largest_otsu_box_scales_to_the_image_and_a_constant_map_has_none():
     levels = np.zeros((14, 14), np.uint8)
     levels[3:9, 4:10] = 200
     levels[12, 12] = 200
-    box, fallback = largest_otsu_box(levels, (280, 140))
-    assert fallback == 0
+    box = largest_otsu_box(levels, (280, 140))
+    assert box is not None
     assert np.allclose(box, [40, 60, 100, 180], atol=12)
-    assert largest_otsu_box(levels * 0, (280, 140))[1] == Fallback.NO_REGION
-    assert largest_otsu_box(levels * 0, (280, 140))[0].tolist() == [0, 0, 140, 280]
+    assert largest_otsu_box(levels * 0, (280, 140)) is None
 
 
 def test_steps_are_bits():

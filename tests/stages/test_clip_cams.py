@@ -20,7 +20,7 @@ from wsolpipe.engine.graph import resolve as resolve_graph
 from wsolpipe.engine.session import Session
 from wsolpipe.images.geometry import resize
 from wsolpipe.launch.run import run
-from wsolpipe.maps import dequantise
+from wsolpipe.maps.levels import dequantise
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, save_classifier
 from wsolpipe.networks.preprocessing import IMAGENET

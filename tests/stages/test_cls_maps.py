@@ -14,7 +14,9 @@ from networks.checkpoints import dino_state
 from wsolpipe.contract.errors import BadImageError, ConfigError, WeightsError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
-from wsolpipe.maps import dequantise, largest_region_box, minmax, otsu_threshold, to_uint8, upsample
+from wsolpipe.maps.foreground import largest_region_box, otsu_threshold
+from wsolpipe.maps.levels import dequantise, minmax, to_uint8
+from wsolpipe.maps.resize import upsample
 from wsolpipe.metrics import best_iou, centred_box
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.vit import ClassTokenAttention, build_vit

@@ -15,7 +15,7 @@ from wsolpipe.cli import run
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import ArraySpec, Status
-from wsolpipe.maps import dequantise
+from wsolpipe.maps.levels import dequantise
 from wsolpipe.maps.segments import mix_segments
 from wsolpipe.stages.base import Context, Upstream
 from wsolpipe.stages.refine import Refine

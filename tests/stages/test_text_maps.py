@@ -15,7 +15,7 @@ from stages.drawn import draw
 from tiny_models import save_clipseg
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import Status
-from wsolpipe.maps import dequantise
+from wsolpipe.maps.levels import dequantise
 from wsolpipe.models.clip_texts import load_texts
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.stages.base import Context

@@ -13,10 +13,9 @@ from make_demo_data import best_overlap
 from PIL import Image
 from safetensors import safe_open
 
-from wsolpipe.maps.components import largest_region_box
-from wsolpipe.maps.normalise import to_uint8
-from wsolpipe.maps.otsu import otsu_threshold
-from wsolpipe.maps.upsample import upsample
+from wsolpipe.maps.foreground import largest_region_box, otsu_threshold
+from wsolpipe.maps.levels import to_uint8
+from wsolpipe.maps.resize import upsample
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.attention import mean_and_heads
 from wsolpipe.networks.vit import ClassTokenAttention, block_numbers, build_vit

@@ -20,7 +20,7 @@ from figures import report, skip
 from prepare import NETWORK, photographs, read_options, rows_of
 
 from wsolpipe.images.decode import decode
-from wsolpipe.maps import quantise
+from wsolpipe.maps.levels import quantise
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.attention import class_token_row
 from wsolpipe.stages.base import Context

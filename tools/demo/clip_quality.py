@@ -20,10 +20,9 @@ import yaml
 from make_demo_data import best_overlap
 from PIL import Image
 
-from wsolpipe.maps.components import largest_region_box
-from wsolpipe.maps.normalise import minmax, to_uint8
-from wsolpipe.maps.otsu import otsu_threshold
-from wsolpipe.maps.upsample import upsample
+from wsolpipe.maps.foreground import largest_region_box, otsu_threshold
+from wsolpipe.maps.levels import minmax, to_uint8
+from wsolpipe.maps.resize import upsample
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.stages.base import Context
 from wsolpipe.stages.clip_cams import ClipCams

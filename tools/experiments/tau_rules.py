@@ -21,8 +21,7 @@ from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import load_dataset
-from wsolpipe.maps.components import largest_region_box
-from wsolpipe.maps.otsu import otsu_threshold
+from wsolpipe.maps.foreground import largest_region_box, otsu_threshold
 from wsolpipe.metrics.boxes import box_areas, iou_matrix
 from wsolpipe.metrics.maxbox import iou_curves, largest_boxes
 from wsolpipe.metrics.thresholds import middle

@@ -13,7 +13,7 @@ from wsolpipe.evaluate.frame import FramedBatch
 from wsolpipe.evaluate.map_errors import ErrorDissection
 from wsolpipe.evaluate.map_values import ValueHistograms
 from wsolpipe.evaluate.otsu_scores import OtsuScores
-from wsolpipe.metrics.accumulate import MaxBoxEvaluation
+from wsolpipe.metrics.accumulate import MaxBoxEvaluation, Swept
 from wsolpipe.metrics.maxbox import iou_curves_of
 from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold, pixel_histograms
 from wsolpipe.metrics.protocol import estimate_tau, figures
@@ -267,7 +267,6 @@ def score_against(
                 for scores in group:
                     _add_batch(scores, framed, frame, pool, swept.get(id(scores)))
     for scores in found.values():
-        scores.boxes.observer = None
         scores.quarantined = source.quarantined
     return found
 
@@ -337,18 +336,17 @@ def _add_batch(
         if (len(own) and not empty) or row in truth.masks:
             scores.rows_missing += int(batch.framed[place] is None)
             scores.rows_unusable += int(flawed[place])
-    if len(scores.histogram) or scores.kept is not None:
-        scores.boxes.observer = lambda mode, places, curves: _observe(scores, batch.rows, mode, places, curves)
-    scores.boxes.add(
+    places, curves = scores.boxes.add(
         batch.framed,
         boxes,
         truth=batch.labels.tolist(),
         predicted=batch.predicted,
         objectless=batch.objectless.tolist(),
         of_truth=batch.of_label,
-        swept=swept,
-        flawed=flawed,
+        swept=None if swept is None else Swept(swept, flawed),
     )
+    for mode, curve in curves.items():
+        _observe(scores, batch.rows, mode, places, curve)
     for metric in scores.more.values():
         metric.add(batch, truth)
     if scores.pixels is not None:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.evaluate.box_scores import BoxScores, gather_scores, score_blocks
-from wsolpipe.maps.components import largest_region_box
-from wsolpipe.maps.normalise import minmax, to_uint8
-from wsolpipe.maps.otsu import otsu_threshold
-from wsolpipe.maps.upsample import upsample
+from wsolpipe.maps.foreground import largest_otsu_box, otsu_threshold
+from wsolpipe.maps.levels import to_uint8
 from wsolpipe.metrics.boxes import BoxEvaluation
 from wsolpipe.metrics.protocol import figures_of_ious
 from wsolpipe.metrics.scaling import SIDE
@@ -141,9 +139,5 @@ def otsu_box(levels: Array, width: int, height: int) -> Array:
     """
     if not np.isfinite(levels).all():
         return np.zeros((0, 4), np.float32)
-    large = to_uint8(minmax(upsample(levels.astype(np.float32), (SIDE, SIDE))))
-    box = largest_region_box(large > otsu_threshold(large))
-    if box is None:
-        return np.zeros((0, 4), np.float32)
-    scale = np.array([width, height, width, height], np.float32) / SIDE
-    return (box * scale)[None]
+    box = largest_otsu_box(levels, (height, width), side=SIDE)
+    return np.zeros((0, 4), np.float32) if box is None else box[None]

@@ -85,12 +85,6 @@ def clip_boxes(boxes: ArrayLike, size: Size) -> Floats:
     return np.clip(_rows(boxes, 4), 0.0, np.array([width, height, width, height], np.float64))
 
 
-def box_areas(boxes: ArrayLike) -> Floats:
-    """Areas [N] of boxes [N, 4] in square pixels; 0 for a lost one."""
-    rows = _rows(boxes, 4)
-    return np.asarray(np.maximum(rows[:, 2] - rows[:, 0], 0) * np.maximum(rows[:, 3] - rows[:, 1], 0))
-
-
 @dataclass(frozen=True, slots=True)
 class Window:
     """A crop of a resized image, then flipped or not.
@@ -252,12 +246,6 @@ class View:
             raise ConfigError(msg)
         cut = resize(image, (height, width))[top : top + rows, left : left + columns]
         return np.array(cut[:, ::-1] if self.window.flip else cut, order="C")
-
-
-def peak(values: NDArray[Any]) -> tuple[float, float]:
-    """Centre (x, y) of the largest pixel of a map [h, w], in pixels of that map."""
-    row, column = np.unravel_index(int(np.argmax(values)), values.shape)
-    return float(column) + 0.5, float(row) + 0.5
 
 
 def _rows(values: ArrayLike, width: int) -> Floats:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.maps.bicubic import stretch
 from wsolpipe.maps.compilation import compiled
+from wsolpipe.maps.resize import upsample
 
 if TYPE_CHECKING:
     from typing import Any
@@ -84,7 +84,7 @@ def mix_segments(maps: NDArray[np.floating[Any]], labels: Labels, w: float) -> N
     if labels.ndim != 2 or not 0 <= last < 1 << 16 or (labels.dtype != np.uint16 and labels.min() < 0):
         msg = f"segments are whole numbers from 0 to 65535 [H, W], not {labels.dtype} {list(labels.shape)}"
         raise DataError(msg)
-    wide = stretch(maps, (labels.shape[0], labels.shape[1]))
+    wide = upsample(maps, (labels.shape[0], labels.shape[1]), cubic=True)
     if w:
         flat = np.ascontiguousarray(labels, np.uint16).ravel()
         _mix(wide.reshape(-1, flat.size), flat, last + 1, w)
@@ -92,7 +92,7 @@ def mix_segments(maps: NDArray[np.floating[Any]], labels: Labels, w: float) -> N
 
 
 def to_levels(maps: NDArray[np.float32], limits: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Store maps that were computed from levels of other maps, such as `mix_segments` of stored levels.
+    """Store maps that were computed from levels of other maps, such as a refinement of stored levels.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wsolpipe.maps.levels import peak
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation
 from wsolpipe.metrics.boxes import (
     LEVELS,
@@ -23,7 +24,6 @@ from wsolpipe.metrics.localization import (
     dissect,
     dissection,
     otsu_box,
-    peak,
     pointing_hit,
     points_in_boxes,
     true_negatives,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,29 +16,34 @@ from wsolpipe.metrics.pixels import nearest_threshold
 from wsolpipe.metrics.scaling import unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from wsolpipe.metrics.maxbox import Contours
 
+    Flags = NDArray[np.bool_]
     Counts = NDArray[np.int64]
     Curves = NDArray[np.float64]
 
-_MODES: tuple[Contours, ...] = ("largest", "all")
-_ROWS = (
-    "rows",
-    "rows_without_box",
-    "rows_missing",
-    "rows_unusable",
-    "rows_objectless",
-    "rows_with_prediction",
-    "right_top1",
-    "right_top5",
-    "rows_with_one_prediction",
-    "rows_judged",
-    "right_judged",
-)
+MODES: tuple[Contours, ...] = ("largest", "all")
+#: Counts of rows that a result holds.
+_ROWS = ("rows", "rows_without_box", "rows_missing", "rows_unusable", "rows_objectless")
+
+
+class Swept(NamedTuple):
+    """Curves of a batch that are known already.
+
+    Attributes
+    ----------
+    curves : mapping of "largest" and "all" to float64 [N, thresholds]
+        IoU of these maps with these boxes (``iou_curves_of``).
+    flawed : bool [N]
+        Maps that are constant or hold NaN.
+    """
+
+    curves: Mapping[Contours, ArrayLike]
+    flawed: ArrayLike
 
 
 @dataclass
@@ -61,9 +67,6 @@ class MaxBoxEvaluation:
         Keep a curve a class, for CorLoc (memory grows with the number of classes, never with that of images).
     threads : int, optional
         Threads that share the images of one call.
-    observer : callable, optional
-        Called with ``"largest"`` or ``"all"``, the places (int64 [n]) of the scored rows in the call and their curves
-        of IoU (float64 [n, thresholds]), for what needs single rows: intervals, histograms.
     """
 
     thresholds: int = 1000
@@ -71,20 +74,8 @@ class MaxBoxEvaluation:
     labels: str = "true"
     classes: bool = False
     threads: int | None = None
-    observer: Callable[[str, Counts, NDArray[np.float64]], None] | None = None
-    rows: int = 0
-    rows_without_box: int = 0
-    rows_missing: int = 0
-    rows_unusable: int = 0
-    rows_objectless: int = 0
-    rows_with_prediction: int = 0
-    right_top1: int = 0
-    right_top5: int = 0
-    rows_with_one_prediction: int = 0
-    rows_judged: int = 0
-    right_judged: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     _curves: dict[str, Counts] = field(default_factory=dict)
-    _class_rows: dict[int, int] = field(default_factory=dict)
 
     def add(
         self,
@@ -95,9 +86,8 @@ class MaxBoxEvaluation:
         predicted: ArrayLike | None = None,
         objectless: Sequence[bool] | None = None,
         of_truth: Mapping[int, ArrayLike | None] | None = None,
-        swept: Mapping[Contours, ArrayLike] | None = None,
-        flawed: Sequence[bool] | None = None,
-    ) -> None:
+        swept: Swept | None = None,
+    ) -> tuple[Counts, dict[Contours, Curves]]:
         """Count a batch of rows.
 
         Parameters
@@ -117,10 +107,20 @@ class MaxBoxEvaluation:
             By position in the batch, the map of the row's true class where ``maps`` holds that of another class: Top-k
             localization is right where the true class is among the first k predictions and *its* map gives a right
             box (Russakovsky et al., IJCV 2015, section 4.2). Rows that are not named have one map for both.
-        swept : mapping of "largest" and "all" to float64 [N, thresholds], optional
-            Curves of IoU of these maps and boxes where they are known already (``iou_curves_of``).
-        flawed : sequence of N bool, optional
-            Maps that are constant or hold NaN, needed with ``swept``: then the maps themselves are not looked at.
+        swept : Swept, optional
+            Curves of these maps where they are known already; then the maps themselves are not looked at.
+
+        Returns
+        -------
+        places : int64 [n]
+            Positions in the batch of the rows that are scored.
+        curves : mapping of "largest" and "all" to float64 [n, thresholds]
+            Their IoU at each threshold.
+
+        Raises
+        ------
+        DataError
+            If the numbers of maps and boxes differ, maps are of several sizes, or true classes are missing.
         """
         if len(maps) != len(boxes):
             msg = f"{len(maps)} maps but {len(boxes)} sets of boxes: one set an image, possibly empty"
@@ -128,83 +128,87 @@ class MaxBoxEvaluation:
         if truth is None and (predicted is not None or self.classes):
             msg = "Top-k localization and CorLoc need the true classes: pass truth="
             raise DataError(msg)
-        top = None if predicted is None else np.asarray(predicted).reshape(len(maps), -1)
-        targets = [as_boxes(each) for each in boxes]
+        targets, known = [as_boxes(each) for each in boxes], None if truth is None else np.asarray(truth)
         silent = np.zeros(len(maps), np.bool_) if objectless is None else np.asarray(objectless, dtype=np.bool_)
-        scored = [row for row in range(len(maps)) if len(targets[row]) and not silent[row]]
-        self.rows += len(maps)
-        self.rows_objectless += int(silent.sum())
-        self.rows_without_box += len(maps) - len(scored) - int(silent.sum())
-        hits: dict[str, NDArray[np.bool_]] = {}
-        if top is not None and truth is not None:
-            hits = self._count_ranks(top, np.asarray(truth))
-            self.rows_judged += int((np.asarray(truth)[scored] >= 0).sum())
-            self.right_judged += int(hits["top1"][scored].sum())
-        if not scored:
-            return
-        stack = np.zeros((0, 0, 0))
-        if swept is None or flawed is None:
-            stack = self._filled([maps[row] for row in scored])
-        else:
-            self.rows_missing += sum(maps[row] is None for row in scored)
-            self.rows_unusable += sum(flawed[row] for row in scored if maps[row] is not None)
-        others = [row for row in scored if row in (of_truth or {})]
-        for mode in _MODES:
-            if swept is None:
-                curves = self._curves_of(mode, stack, [targets[row] for row in scored])
-            else:
-                curves = np.asarray(swept[mode])[scored]
-            known = None if truth is None else np.asarray(truth)[scored]
-            self._count(mode, curves, known)
-            if hits:
-                own = curves
-                if others and of_truth is not None:
-                    own = curves.copy()
-                    filled = _without_nan(_stacked([of_truth[row] for row in others])[0])
-                    own[np.searchsorted(scored, others)] = self._curves_of(
-                        mode, filled, [targets[row] for row in others]
-                    )
-                self._count_top(mode, own, {name: hit[scored] for name, hit in hits.items()})
-            if self.observer is not None:
-                self.observer(mode, np.array(scored, np.int64), curves)
+        scored = np.flatnonzero(np.array([len(each) > 0 for each in targets], np.bool_) & ~silent)
+        self.counts["rows"] += len(maps)
+        self.counts["rows_objectless"] += int(silent.sum())
+        self.counts["rows_without_box"] += len(maps) - len(scored) - int(silent.sum())
+        hits = {}
+        if predicted is not None and known is not None:
+            hits = self._count_ranks(np.asarray(predicted).reshape(len(maps), -1), known)
+            self.counts["rows_judged"] += int((known[scored] >= 0).sum())
+            self.counts["right_judged"] += int(hits["top1"][scored].sum())
+        if not len(scored):
+            return scored, {}
+        curves = self._sweep(maps, targets, scored, swept)
+        own = curves
+        if hits and of_truth:
+            own = self._replaced(
+                curves, scored, targets, {at: of_truth[at] for at in scored.tolist() if at in of_truth}
+            )
+        for mode in MODES:
+            self._count(mode, curves[mode], None if known is None else known[scored])
+            for name, hit in hits.items():
+                for level in LEVELS:
+                    self._sum(f"{mode} {level} {name}", (own[mode][hit[scored]] >= level).sum(axis=0))
+        return scored, curves
 
-    def _count_ranks(self, top: NDArray[np.int64], truth: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    def _count_ranks(self, top: Counts, truth: Counts) -> dict[str, Flags]:
         """Rows whose true class is the first prediction, and where several are known, among the first five."""
         known = truth >= 0
         among = (top[:, :5] == truth[:, None]) & known[:, None]
-        self.rows_with_prediction += int(known.sum())
-        self.right_top1 += int(among[:, 0].sum())
-        self.right_top5 += int(among.any(axis=1).sum())
+        hits = {"top1": among[:, 0], "top5": among.any(axis=1)}
+        self.counts["rows_with_prediction"] += int(known.sum())
+        self.counts["right_top1"] += int(hits["top1"].sum())
+        self.counts["right_top5"] += int(hits["top5"].sum())
         if top.shape[1] == 1:
-            self.rows_with_one_prediction += int(known.sum())
-            return {"top1": among[:, 0]}
-        return {"top1": among[:, 0], "top5": among.any(axis=1)}
+            self.counts["rows_with_one_prediction"] += int(known.sum())
+            del hits["top5"]
+        return hits
 
-    def _curves_of(self, mode: Contours, maps: NDArray[np.float64], boxes: list[NDArray[np.float64]]) -> Curves:
-        return iou_curves(
-            maps, boxes, thresholds=self.thresholds, contours=mode, convention=self.convention, threads=self.threads
-        )
+    def _sweep(
+        self, maps: Sequence[ArrayLike | None], boxes: Sequence[Curves], scored: Counts, swept: Swept | None
+    ) -> dict[Contours, Curves]:
+        """Curves of the scored rows; rows without a usable map are counted."""
+        missing = np.array([maps[row] is None for row in scored])
+        self.counts["rows_missing"] += int(missing.sum())
+        if swept is not None:
+            self.counts["rows_unusable"] += int((np.asarray(swept.flawed)[scored] & ~missing).sum())
+            return {mode: np.asarray(swept.curves[mode])[scored] for mode in MODES}
+        stack = _stacked([maps[row] for row in scored])
+        self.counts["rows_unusable"] += int((unusable(stack) & ~missing).sum())
+        return self._curves_of(stack, [boxes[row] for row in scored])
 
-    def _filled(self, maps: list[ArrayLike | None]) -> NDArray[np.float64]:
-        stack, missing = _stacked(maps)
-        self.rows_missing += int(missing.sum())
-        self.rows_unusable += int((unusable(stack) & ~missing).sum())
-        return _without_nan(stack)
+    def _curves_of(self, stack: Curves, boxes: list[Curves]) -> dict[Contours, Curves]:
+        filled = np.where(np.isnan(stack).any(axis=(1, 2), keepdims=True), 0.0, stack)
+        options = {"thresholds": self.thresholds, "convention": self.convention, "threads": self.threads}
+        return {mode: iou_curves(filled, boxes, contours=mode, **options) for mode in MODES}  # type: ignore[arg-type]
 
-    def _count(self, mode: str, curves: Curves, truth: NDArray[np.int64] | None) -> None:
+    def _replaced(
+        self,
+        curves: dict[Contours, Curves],
+        scored: Counts,
+        boxes: Sequence[Curves],
+        others: Mapping[int, ArrayLike | None],
+    ) -> dict[Contours, Curves]:
+        """The curves of the scored rows, with those of `others`, by position, in the place of the maps' own."""
+        if not others:
+            return curves
+        found = self._curves_of(_stacked(list(others.values())), [boxes[at] for at in others])
+        made = {mode: curve.copy() for mode, curve in curves.items()}
+        for mode, curve in found.items():
+            made[mode][np.searchsorted(scored, list(others))] = curve
+        return made
+
+    def _count(self, mode: Contours, curves: Curves, truth: Counts | None) -> None:
         self._sum(f"{mode} iou", np.rint(curves * FIXED_POINT).astype(np.int64).sum(axis=0))
         for level in LEVELS:
             self._sum(f"{mode} {level}", (curves >= level).sum(axis=0))
         if self.classes and truth is not None and mode == "largest":
             for label in np.unique(truth):
                 self._sum(f"class {int(label)}", (curves[truth == label] >= 0.5).sum(axis=0))
-                self._class_rows[int(label)] = self._class_rows.get(int(label), 0) + int((truth == label).sum())
-
-    def _count_top(self, mode: str, curves: Curves, hits: dict[str, NDArray[np.bool_]]) -> None:
-        """Count rows whose rank is good enough and whose true class's map gives a right box."""
-        for level in LEVELS:
-            for name, hit in hits.items():
-                self._sum(f"{mode} {level} {name}", (curves[hit] >= level).sum(axis=0))
+                self.counts[f"class {int(label)}"] += int((truth == label).sum())
 
     def _sum(self, name: str, counts: Counts) -> None:
         self._curves[name] = self._curves.get(name, np.zeros(self.thresholds, np.int64)) + counts
@@ -216,17 +220,14 @@ class MaxBoxEvaluation:
         if mine != theirs:
             msg = f"accumulators of different settings cannot be merged: {mine} and {theirs}"
             raise DataError(msg)
-        for name in _ROWS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.counts.update(other.counts)
         for name, counts in other._curves.items():
             self._sum(name, counts)
-        for label, count in other._class_rows.items():
-            self._class_rows[label] = self._class_rows.get(label, 0) + count
 
     @property
     def rows_scored(self) -> int:
         """Rows with ground truth: the denominator."""
-        return self.rows - self.rows_without_box - self.rows_objectless
+        return self.counts["rows"] - self.counts["rows_without_box"] - self.counts["rows_objectless"]
 
     def curve(self, name: str) -> NDArray[np.float64]:
         """Return a curve as shares of the scored rows (float64 [thresholds]).
@@ -274,9 +275,10 @@ class MaxBoxEvaluation:
 
         at = self.best_tau() if place is None else float(taus(self.thresholds)[place])
         mean_iou = self.curve("largest iou")
-        counted = self.rows_with_prediction
+        counted, judged = self.counts["rows_with_prediction"], self.counts["rows_judged"]
+        several = counted and not self.counts["rows_with_one_prediction"]
         return {
-            **{name: getattr(self, name) for name in _ROWS[:5]},
+            **{name: self.counts[name] for name in _ROWS},
             "rows_scored": scored,
             "MaxBoxAcc": score("largest 0.5"),
             "MaxBoxAccV2": over_levels(""),
@@ -289,9 +291,9 @@ class MaxBoxEvaluation:
             "top5_loc": score("largest 0.5 top5"),
             "top1_loc_v2": over_levels(" top1"),
             "top5_loc_v2": over_levels(" top5"),
-            "accuracy_top1": 100 * self.right_top1 / counted if counted else None,
-            "accuracy_top5": 100 * self.right_top5 / counted if counted and not self.rows_with_one_prediction else None,
-            "CL": 100 * self.right_judged / self.rows_judged if self.rows_judged else None,
+            "accuracy_top1": 100 * self.counts["right_top1"] / counted if counted else None,
+            "accuracy_top5": 100 * self.counts["right_top5"] / counted if several else None,
+            "CL": 100 * self.counts["right_judged"] / judged if judged else None,
             "labels": self.labels,
             "convention": self.convention.name,
             **({"CorLoc": self.corloc(tau=tau)} if self.classes and scored else {}),
@@ -299,20 +301,17 @@ class MaxBoxEvaluation:
 
     def corloc(self, *, class_oracle: bool = False, tau: float | None = None) -> dict[str, object]:
         """Return CorLoc (per cent) pooled, as mean over classes and per class; see ``localization.corloc_of``."""
-        counts = {label: self._curves[f"class {label}"] for label in sorted(self._class_rows)}
-        return corloc_of(counts, self._class_rows, threshold="class-oracle" if class_oracle else "pooled", tau=tau)
+        labels = sorted(int(name.removeprefix("class ")) for name in self.counts if name.startswith("class "))
+        curves = {label: self._curves[f"class {label}"] for label in labels}
+        rows = {label: self.counts[f"class {label}"] for label in labels}
+        return corloc_of(curves, rows, threshold="class-oracle" if class_oracle else "pooled", tau=tau)
 
 
-def _stacked(maps: list[ArrayLike | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Maps [N, H, W] with zeros for missing ones, and which are missing."""
+def _stacked(maps: list[ArrayLike | None]) -> Curves:
+    """Maps [N, H, W] with zeros for missing ones."""
     shapes = {np.shape(score) for score in maps if score is not None}
     if len(shapes) > 1:
         msg = f"the maps of one call must share one size, not {sorted(shapes)}"
         raise DataError(msg, hint="bring them into one frame first, e.g. with wsolpipe.metrics.standard_maps")
     empty = np.zeros(shapes.pop() if shapes else (1, 1))
-    missing = np.array([score is None for score in maps])
-    return np.stack([empty if score is None else np.asarray(score, dtype=np.float64) for score in maps]), missing
-
-
-def _without_nan(stack: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(np.isnan(stack).any(axis=(1, 2), keepdims=True), 0.0, stack)
+    return np.stack([empty if score is None else np.asarray(score, dtype=np.float64) for score in maps])

@@ -17,7 +17,7 @@ import numpy as np
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.writing import writing
 from wsolpipe.metrics.boxes import as_boxes
-from wsolpipe.metrics.maxbox import STANDARD, boxes_by_cut, taus
+from wsolpipe.metrics.maxbox import STANDARD, boxes_by_cut, taus, truth_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -123,14 +123,13 @@ class CutBoxes:
         if any(len(each) != len(self.rows) for each in sets):
             msg = f"boxes of {len(self.rows)} maps, but sets of {[len(each) for each in sets]}"
             raise DataError(msg)
-        unit, levels = float(STANDARD.inclusive), taus(thresholds)
+        levels = taus(thresholds)
         found = np.zeros((len(sets), len(self.rows), thresholds))
         for number, peak in enumerate(self.peaks.tolist()):
             own = [as_boxes(each[number]) for each in sets]
             place = slice(self.starts[number], self.starts[number + 1])
             boxes = self.boxes[place].astype(np.int32) if peak else np.zeros((1, 4), np.int32)
-            truth, starts = np.concatenate(own), np.cumsum([0, *map(len, own)])
-            best = sweep.iou_by_cut(boxes, len(boxes), truth, starts, unit)
+            best = sweep.iou_by_cut(boxes, len(boxes), truth_of(own, (self.side, self.side), STANDARD))
             cuts = (levels * peak).astype(np.int64)
             found[:, number] = best[:, np.searchsorted(self.cuts[place], cuts, side="right") - 1 if peak else cuts]
         return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
+from wsolpipe.maps.levels import peak
 from wsolpipe.metrics.boxes import as_boxes, box_areas, intersections
 from wsolpipe.metrics.maxbox import STANDARD, Convention, box_at_level, taus
 
@@ -88,13 +89,6 @@ def dissection(outcomes: Sequence[Outcome]) -> dict[str, float]:
         return {}
     shares = {name: outcomes.count(name) / len(outcomes) for name in OUTCOMES}
     return {**shares, **{name: shares[outcome] for name, outcome in NAMED.items()}}
-
-
-def peak(score: ArrayLike) -> NDArray[np.float64]:
-    """Return the centre (x, y) of the highest pixel of a map [H, W], the first in raster order on ties."""
-    array = np.asarray(score)
-    y, x = np.unravel_index(int(np.nanargmax(array)), array.shape)
-    return np.array([x + 0.5, y + 0.5])
 
 
 def pointing_hit(score: ArrayLike, truth: ArrayLike, *, tolerance: float = 0.0) -> bool:
@@ -216,7 +210,7 @@ def otsu_box(score: ArrayLike, *, convention: Convention = STANDARD) -> NDArray[
 
     The threshold-free fallback of the realistic protocol; reported to under-estimate.
     """
-    from wsolpipe.maps.otsu import otsu_threshold
+    from wsolpipe.maps.foreground import otsu_threshold
 
     levels = (np.asarray(score, dtype=np.float64) * 255).astype(np.uint8)
     return box_at_level(score, otsu_threshold(levels), convention=convention)

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.machine import cores
 from wsolpipe.metrics.boxes import as_boxes
+from wsolpipe.metrics.rings import GAIN, Main, Truth, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -179,7 +180,7 @@ def largest_boxes(score: ArrayLike, *, thresholds: int = 1000, convention: Conve
     cuts = (taus(thresholds) * peak).astype(np.int64)
     if peak == 0:
         return np.zeros((thresholds, 4))
-    return np.asarray(_boxes_by_cut(framed, peak, _clip(array, convention))[cuts], dtype=np.float64)
+    return np.asarray(_boxes_by_cut(framed, peak, _clip(array.shape, convention))[cuts], dtype=np.float64)
 
 
 def largest_box(score: ArrayLike, tau: float, *, convention: Convention = STANDARD) -> Floats:
@@ -191,7 +192,7 @@ def largest_box(score: ArrayLike, tau: float, *, convention: Convention = STANDA
     framed, peak = _quantised(array)
     if peak == 0:
         return np.zeros(4)
-    return np.asarray(_boxes_by_cut(framed, peak, _clip(array, convention))[int(tau * peak)], dtype=np.float64)
+    return np.asarray(_boxes_by_cut(framed, peak, _clip(array.shape, convention))[int(tau * peak)], dtype=np.float64)
 
 
 def box_at_level(score: ArrayLike, level: int, *, convention: Convention = STANDARD) -> Floats:
@@ -200,7 +201,7 @@ def box_at_level(score: ArrayLike, level: int, *, convention: Convention = STAND
     framed, peak = _quantised(array)
     if level >= peak:
         return np.zeros(4)
-    return np.asarray(_boxes_by_cut(framed, peak, _clip(array, convention))[level], dtype=np.float64)
+    return np.asarray(_boxes_by_cut(framed, peak, _clip(array.shape, convention))[level], dtype=np.float64)
 
 
 def boxes_by_cut(score: ArrayLike) -> NDArray[np.int32]:
@@ -210,7 +211,7 @@ def boxes_by_cut(score: ArrayLike) -> NDArray[np.int32]:
     """
     array = np.asarray(score)
     framed, peak = _quantised(array)
-    return _boxes_by_cut(framed, peak, _clip(array, STANDARD))[:peak] if peak else np.zeros((0, 4), np.int32)
+    return _boxes_by_cut(framed, peak, _clip(array.shape, STANDARD))[:peak] if peak else np.zeros((0, 4), np.int32)
 
 
 def checked_map(score: ArrayLike, *, number: int | None = None) -> Floats:
@@ -258,7 +259,7 @@ def _in_chunks(
 
     def curve(number: int) -> Floats:
         sets = [as_boxes(own) for own in boxes[number]]
-        truth = _Sets(np.concatenate(sets), np.array([0, *accumulate(map(len, sets))]))
+        truth = truth_of(sets, array.shape[1:], convention)
         return _curve(array[number], number, truth, levels, contours, convention)
 
     step = 64 * workers
@@ -271,15 +272,8 @@ def _in_chunks(
             yield np.stack(list(pool.map(curve, range(first, min(first + step, len(array))))), axis=1)
 
 
-class _Sets(NamedTuple):
-    """Sets of boxes of an image, one after another (float64 [M, 4]); where each begins, and the end (int64 [A + 1])."""
-
-    boxes: Floats
-    starts: NDArray[np.int64]
-
-
 def _curve(
-    score: Floats, number: int, truth: _Sets, levels: Floats, contours: Contours, convention: Convention
+    score: Floats, number: int, truth: Truth, levels: Floats, contours: Contours, convention: Convention
 ) -> Floats:
     """Return the best IoU [A, thresholds] of one map."""
     from wsolpipe.metrics import sweep
@@ -288,87 +282,81 @@ def _curve(
         checked = checked_map(score, number=number)
         return np.concatenate([best for _, best in _clean_blocks(checked, levels, contours, convention, truth)], axis=1)
     framed, peak = _quantised(score, number)
-    unit = float(convention.inclusive)
     if peak == 0:
-        empty = [sweep.best_iou_of(0.0, 0.0, 0.0, 0.0, truth.boxes, *own, unit) for own in pairwise(truth.starts)]
+        empty = [sweep.best_iou_of(0.0, 0.0, 0.0, 0.0, truth, own) for own in range(len(truth.starts) - 1)]
         return np.repeat(np.array(empty)[:, None], len(levels), axis=1)
-    cuts = (levels * peak).astype(np.int64)
-    best = _best_by_cut(framed, peak, _clip(score, convention), truth, contours, convention)
-    return best.take(cuts, axis=1)
+    return _best_by_cut(framed, peak, truth, contours, convention).take((levels * peak).astype(np.int64), axis=1)
 
 
 def _clean_blocks(
-    score: Floats, levels: Floats, contours: Contours, convention: Convention, truth: _Sets | None
+    score: Floats, levels: Floats, contours: Contours, convention: Convention, truth: Truth | None
 ) -> Iterator[tuple[Floats, Floats]]:
     """Yield boxes and IoU for 255 thresholds at a time, on maps of ranks: exact without quantisation."""
-    from wsolpipe.metrics import sweep
+    from wsolpipe.metrics.pixel_loops import framed
 
-    peak, clip = score.max(), _clip(score, convention)
+    peak, clip = score.max(), _clip(score.shape, convention)
     for first in range(0, len(levels), 255):
         block = levels[first : first + 255]
         sets = 1 if truth is None else len(truth.starts) - 1
         boxes, best = np.zeros((len(block), 4)), np.zeros((sets, len(block)))
         if peak > 0:
             # rank > k exactly where value > block[k] * peak
-            framed = sweep.framed(np.searchsorted(block * peak, score, side="left").astype(np.uint8))
+            ranks = framed(np.searchsorted(block * peak, score, side="left").astype(np.uint8))
             if truth is None:
-                boxes = _boxes_by_cut(framed, len(block), clip)[: len(block)].astype(np.float64)
+                boxes = _boxes_by_cut(ranks, len(block), clip)[: len(block)].astype(np.float64)
             else:
-                best = _best_by_cut(framed, len(block), clip, truth, contours, convention)[:, : len(block)]
+                best = _best_by_cut(ranks, len(block), truth, contours, convention)[:, : len(block)]
         yield boxes, best
 
 
 def _quantised(score: ArrayLike, number: int | None = None) -> tuple[NDArray[np.uint8], int]:
     """Return a map cut to 8 bits, framed, and its highest value."""
-    from wsolpipe.metrics import sweep  # numba takes a second to import: only those who sweep wait for it
+    from wsolpipe.metrics.pixel_loops import (
+        quantised,
+    )  # numba takes a second to import: only those who sweep wait for it
 
     array = np.ascontiguousarray(score, dtype=np.float64)
     if array.ndim != 2 or array.size == 0:
         checked_map(array, number=number)
-    framed, legal = sweep.quantised(array)
+    framed, legal = quantised(array)
     if not legal:
         checked_map(array, number=number)
     return framed, int(framed.max())
 
 
-def _clip(score: NDArray[Any], convention: Convention) -> NDArray[np.int64]:
-    height, width = score.shape
+def _clip(size: Sequence[int], convention: Convention) -> NDArray[np.int64]:
+    height, width = size
     return np.array([width - convention.clip, height - convention.clip])
 
 
+def truth_of(sets: Sequence[Floats], size: Sequence[int], convention: Convention) -> Truth:
+    """Sets of boxes [M, 4] that a map of `size` (height, width) is held against."""
+    starts = np.array([0, *accumulate(map(len, sets))])
+    return Truth(np.concatenate(sets), starts, float(convention.inclusive), _clip(size, convention))
+
+
 def _best_by_cut(
-    framed: NDArray[np.uint8],
-    peak: int,
-    clip: NDArray[np.int64],
-    truth: _Sets,
-    contours: Contours,
-    convention: Convention,
+    framed: NDArray[np.uint8], peak: int, truth: Truth, contours: Contours, convention: Convention
 ) -> Floats:
     """Return the best IoU at each cut below ``peak`` (float64 [A, 256])."""
-    from wsolpipe.metrics import sweep
+    from wsolpipe.metrics import flood, sweep
 
-    unit = float(convention.inclusive)
     if contours == "largest":
-        return np.asarray(sweep.iou_by_cut(_boxes_by_cut(framed, peak, clip), peak, *truth, unit))
-    level, codes = sweep.main_level(framed), np.empty(framed.shape, np.uint16)
-    sweep.ring_codes(framed, codes)
-    boxes = np.zeros((256, 4), np.int32)
-    sweep.main_boxes(level, peak, clip, boxes)
-    best: Floats = sweep.iou_by_cut(boxes, peak, *truth, unit)
-    sweep.raise_by_islands(framed, level, codes, best, clip, *truth, unit)
+        return np.asarray(sweep.iou_by_cut(_boxes_by_cut(framed, peak, truth.clip), peak, truth))
+    level, codes, stride = flood.main_level(framed), flood.ring_codes(framed), framed.shape[1]
+    best: Floats = sweep.iou_by_cut(flood.main_boxes(level, peak, truth.clip), peak, truth)
+    sweep.raise_by(framed, level, codes, steps("region", stride), False, truth, best)
     if convention.holes:
-        sweep.raise_by_holes(framed, sweep.filled(framed), codes, best, clip, *truth, unit)
+        sweep.raise_by(framed, flood.filled(framed), codes, steps("hole", stride), True, truth, best)
     return best
 
 
 def _boxes_by_cut(framed: NDArray[np.uint8], peak: int, clip: NDArray[np.int64]) -> NDArray[np.int32]:
     """Return the box of the largest contour at each cut below ``peak`` (int32 [256, 4])."""
-    from wsolpipe.metrics import sweep
+    from wsolpipe.metrics import flood, sweep
 
-    roof = sweep.filled(framed)
-    level = sweep.main_level(roof)
-    boxes, areas = np.zeros((256, 4), np.int32), np.zeros(256, np.int64)
-    sweep.main_boxes(level, peak, clip, boxes)
-    sweep.main_areas(level, areas)
-    sweep.take_larger_islands(roof, level, areas, clip, boxes)
-    return boxes
+    roof = flood.filled(framed)
+    level = flood.main_level(roof)
+    main = Main(level, flood.main_areas(level), flood.main_boxes(level, peak, clip), clip)
+    sweep.take_larger_islands(roof, flood.ring_codes(roof), main, steps("first", roof.shape[1]), GAIN)
+    return main.boxes

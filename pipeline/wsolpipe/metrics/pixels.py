@@ -48,7 +48,7 @@ def pixel_histograms(
     DataError
         If shapes differ, or a score is NaN or outside [0, 1].
     """
-    from wsolpipe.metrics.pixelcount import count_pixels  # numba: only those who count wait for it
+    from wsolpipe.metrics.pixel_loops import count_pixels  # numba: only those who count wait for it
 
     scores = np.ascontiguousarray(score)
     if scores.dtype not in (np.float32, np.float64):

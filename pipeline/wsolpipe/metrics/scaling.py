@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
+from wsolpipe.maps import levels
 from wsolpipe.metrics.boxes import as_boxes
 
 if TYPE_CHECKING:
@@ -69,13 +70,7 @@ def minmax(maps: ArrayLike) -> Floats:
 
     A constant map and one that holds NaN become zeros, as in the standard evaluator; ``unusable`` returns which.
     """
-    array = np.asarray(maps)
-    if not np.issubdtype(array.dtype, np.floating):
-        array = array.astype(np.float64)
-    low, high = array.min(axis=(-2, -1), keepdims=True), array.max(axis=(-2, -1), keepdims=True)
-    with np.errstate(invalid="ignore"):
-        span = high - low
-        return np.asarray(np.where(span > 0, (array - low) / np.where(span > 0, span, 1), 0)).astype(array.dtype)
+    return levels.minmax(maps, strict=False)
 
 
 def unusable(maps: ArrayLike) -> NDArray[np.bool_]:

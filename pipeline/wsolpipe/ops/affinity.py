@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wsolpipe.maps.components import tight_boxes
+from wsolpipe.maps.foreground import tight_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

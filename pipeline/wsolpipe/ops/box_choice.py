@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.schema import Fallback, Step
-from wsolpipe.maps import largest_region_box, minmax, otsu_threshold, to_uint8, upsample
+from wsolpipe.maps.levels import peak
+from wsolpipe.maps.resize import upsample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,27 +135,4 @@ def map_peak(levels: NDArray[Any], size: tuple[int, int], *, side: int = 224) ->
         (x, y) of the centre of the highest pixel, the first of equals; None for a constant map.
     """
     large = upsample(np.asarray(levels, np.float32), (side, side))
-    if large.max() <= large.min():
-        return None
-    row, column = np.unravel_index(int(large.argmax()), large.shape)
-    return np.array([(column + 0.5) * size[1] / side, (row + 0.5) * size[0] / side])
-
-
-def otsu_mask(levels: NDArray[Any], side: int) -> NDArray[np.bool_]:
-    """Foreground of a map [h, w] stretched to `side`: strictly above Otsu's threshold; empty for a constant map."""
-    large = to_uint8(minmax(upsample(np.asarray(levels, np.float32), (side, side))))
-    return np.asarray(large > otsu_threshold(large))
-
-
-def largest_otsu_box(
-    levels: NDArray[Any], size: tuple[int, int], *, side: int = 224
-) -> tuple[NDArray[np.float32], Fallback]:
-    """Box [4] of the largest Otsu region of a map, in pixels of an image of `size` (height, width).
-
-    The whole image, and `Fallback.NO_REGION`, for a constant map.
-    """
-    height, width = size
-    box = largest_region_box(otsu_mask(levels, side))
-    if box is None:
-        return np.array([0, 0, width, height], np.float32), Fallback.NO_REGION
-    return np.asarray(box * (np.array([width, height] * 2, np.float64) / side), np.float32), Fallback(0)
+    return None if large.max() <= large.min() else peak(large) * size[::-1] / side

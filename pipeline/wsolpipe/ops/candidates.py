@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wsolpipe.maps import otsu_thresholds, tight_boxes, upsample
+from wsolpipe.maps.foreground import otsu_thresholds, tight_boxes
+from wsolpipe.maps.resize import upsample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

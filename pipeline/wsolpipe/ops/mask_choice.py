@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wsolpipe.maps import otsu_thresholds
+from wsolpipe.maps.foreground import otsu_thresholds
 from wsolpipe.ops.candidates import stretch_levels
 from wsolpipe.ops.perturb import blur, blur_matrix, scale_blur
 

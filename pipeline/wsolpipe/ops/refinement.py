@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wsolpipe.maps import minmax, upsample
-from wsolpipe.maps.bicubic import stretch
+from wsolpipe.maps.levels import minmax
+from wsolpipe.maps.resize import upsample
 from wsolpipe.maps.segments import mix_segments
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Refinement:
         """
         if self.by == "segments":
             return mix_segments(maps, seen, w)
-        wide = stretch(maps, (self.size, self.size))
+        wide = upsample(maps, (self.size, self.size), cubic=True)
         if w == 0:
             return wide
         made = (

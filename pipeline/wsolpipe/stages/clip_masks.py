@@ -99,7 +99,8 @@ class ClipMasks(Stage[ClipMasksParams]):
 
     def _scores(self, maps: Upstream, position: int) -> Array:
         """Maps of one row in [0, 1] at the size of the mask, float32 [T, size, size]; 0 where a slot is empty."""
-        from wsolpipe.maps import dequantise, upsample
+        from wsolpipe.maps.levels import dequantise
+        from wsolpipe.maps.resize import upsample
 
         levels, limits = maps.arrays["maps"][position], np.nan_to_num(maps.arrays["range"][position])
         if "grid_hw" in maps.arrays:

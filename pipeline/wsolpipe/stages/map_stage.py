@@ -98,7 +98,7 @@ class MapStage(Stage[P]):
 
     def _keep(self, rows: Rows, made: dict[str, Array], position: int, maps: Array, classes: Array | None) -> None:
         """Store the maps of one row, or quarantine it."""
-        from wsolpipe.maps import quantise
+        from wsolpipe.maps.levels import quantise
 
         present = np.ones(len(maps), bool) if classes is None else classes >= 0
         if not np.isfinite(maps[present]).all():

@@ -168,13 +168,14 @@ class ValBoxes(Stage[ValBoxesParams]):
                 made["count"][position], made["scores"][position] = 1, drawn.arrays["scores"][position, :1]
 
     def _take_maps(self, rows: Rows, made: dict[str, Array], maps: Upstream) -> None:
-        from wsolpipe.ops.box_choice import largest_otsu_box
+        from wsolpipe.maps.foreground import largest_otsu_box
 
         for position, (label, size) in enumerate(zip(rows.labels(), rows.sizes(), strict=True)):
             if rows.usable(position):
                 known = maps.arrays["class_ids"][position].tolist()
                 levels = self._map(maps, position, known.index(label) if label in known else self.params.map)
-                box, fallback = largest_otsu_box(levels, size, side=self.params.size)
+                found = largest_otsu_box(levels, size, side=self.params.size)
+                box, fallback = (found, 0) if found is not None else ([0, 0, *size[::-1]], Fallback.NO_REGION)
                 made["boxes"][position], made["candidates"][position], made["top_box"][position] = box, box, box
                 made["count"][position], made["fallback"][position] = 1, fallback
 

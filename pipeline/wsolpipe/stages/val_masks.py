@@ -85,8 +85,9 @@ class ValMasks(Stage[ValMasksParams]):
 
     def cut(self, levels: Array) -> Array:
         """Foreground of one map, uint8 [h, w] -> bool [size, size]."""
-        from wsolpipe.maps import label, minmax, upsample
-        from wsolpipe.ops.box_choice import otsu_mask
+        from wsolpipe.maps.foreground import label, otsu_mask
+        from wsolpipe.maps.levels import minmax
+        from wsolpipe.maps.resize import upsample
 
         size = self.params.size
         if self.params.tau is None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.maps.otsu import otsu_threshold
+from wsolpipe.maps.foreground import otsu_threshold
 from wsoltrain.pseudo.draws import describe_missing, uniform
 from wsoltrain.pseudo.regions import chosen_region, components, erode, otsu
 from wsoltrain.pseudo.samplers import (

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
-from wsolpipe.images.geometry import View, Window, box_areas
+from wsolpipe.images.geometry import View, Window
 from wsolpipe.images.groups import beside
 from wsolpipe.images.video import file_of, read_picture, split_frame
 from wsoltrain.data.chunks import ChunkCache
@@ -261,7 +261,7 @@ class Items:
         boxes = np.zeros((wanted, 4), np.float32)
         source = np.full(wanted, -1, np.int64)
         boxes[:count] = view.boxes_to_view(stored["boxes"][:count], clip=True)
-        lost = ~(box_areas(boxes) > 0)  # also where a slot is empty: NaN
+        lost = ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # also where a slot is empty: NaN
         if "source" in stored:
             source[:count] = stored["source"][:count]
             if "maps" in stored:  # a box of a map that is not streamed has nothing to be sampled by
@@ -274,7 +274,7 @@ class Items:
         config = self.config
         levels = np.maximum.reduce([stored["maps"], *others])[: config.n_maps]
         if config.values == "stored":
-            from wsolpipe.maps.normalise import dequantise
+            from wsolpipe.maps.levels import dequantise
 
             maps = torch.from_numpy(dequantise(levels, stored["range"][: config.n_maps]))
         else:

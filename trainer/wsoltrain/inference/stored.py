@@ -199,7 +199,7 @@ class Predictions(Stage[PredictionsParams]):
             return _Found(found.maps.float().cpu().numpy(), found.unit, classes, probabilities)
 
     def _keep(self, rows: Rows, made: dict[str, Array], batch: Batch[Array], found: _Found) -> None:
-        from wsolpipe.maps import quantise
+        from wsolpipe.maps.levels import quantise
         from wsolpipe.metrics import standard_maps
         from wsoltrain.inference.predict import find_region
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from wsolpipe.images.label_lines import IGNORED
-from wsolpipe.maps.upsample import upsample
+from wsolpipe.maps.resize import upsample
 from wsolpipe.share.formats.base import Format, class_list, placed_name, stem_of
 from wsolpipe.share.formats.voc_xml import voc_palette
 

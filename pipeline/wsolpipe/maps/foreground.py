@@ -1,4 +1,11 @@
-"""Connected regions of a binary mask and their tight boxes.
+"""What is foreground in a map: Otsu's threshold, connected regions and their tight boxes.
+
+Otsu's threshold t over 256 grey levels (N. Otsu, "A threshold selection method from gray-level histograms", 1979)
+splits them into {0 … t} and {t + 1 … 255}; foreground is *strictly above* it. It maximises the between-class variance,
+as ``skimage.filters.threshold_otsu`` and ``cv2.threshold(..., THRESH_OTSU)`` do. Of equal variances the lowest t wins,
+so t is always a level that occurs. Sums are exact integers, thus a run of empty levels gives exactly equal variances,
+while implementations that update running means may drift to another t inside the run; the mask is the same. A constant
+map has no two classes: its own value is returned, nothing lies above it (skimage does the same, cv2 returns 0).
 
 Regions are numbered in raster order of their first pixel (topmost row, then leftmost). Boxes are float32 xyxy,
 half-open, in pixels of the mask: a single pixel at row 2, column 5 has the box (5, 2, 6, 3).
@@ -12,8 +19,12 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.maps.compilation import compiled
+from wsolpipe.maps.levels import minmax, to_uint8
+from wsolpipe.maps.resize import upsample
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
 
@@ -177,3 +188,107 @@ def largest_region_box(mask: NDArray[np.bool_], *, connectivity: int = 8) -> NDA
     """
     boxes, areas = tight_boxes(mask, connectivity=connectivity)
     return boxes[int(areas.argmax())] if len(areas) else None
+
+
+@compiled
+def _histograms(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    counts = np.zeros((values.shape[0], 256), np.int64)
+    for number in range(values.shape[0]):
+        for pixel in range(values.shape[1]):
+            counts[number, values[number, pixel]] += 1
+    return counts
+
+
+@compiled
+def _thresholds(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    found = np.zeros(counts.shape[0], np.int64)
+    for number in range(counts.shape[0]):
+        pixels, total = 0, 0
+        for level in range(256):
+            pixels += counts[number, level]
+            total += level * counts[number, level]
+        below, sum_below, best = 0, 0, -1.0
+        for level in range(256):
+            if counts[number, level] == 0:
+                continue
+            below += counts[number, level]
+            sum_below += level * counts[number, level]
+            if below == pixels:  # the highest level that occurs: nothing would be above it
+                if best < 0:
+                    found[number] = level
+                break
+            # Between-class variance times pixels**2; the difference is an exact integer, only the quotient rounds.
+            difference = np.float64(pixels * sum_below - below * total)
+            variance = difference * difference / (np.float64(below) * np.float64(pixels - below))
+            if variance > best:
+                best = variance
+                found[number] = level
+    return found
+
+
+def otsu_thresholds(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Threshold of each map of a batch.
+
+    Parameters
+    ----------
+    values : uint8 array [B, ...]
+        Maps; everything after the first axis belongs to one map.
+
+    Returns
+    -------
+    int64 array [B]
+        Foreground of map b is ``values[b] > result[b]``.
+
+    Raises
+    ------
+    DataError
+        If the values are not uint8.
+    """
+    if values.dtype != np.uint8 or values.ndim < 1:
+        msg = f"Otsu's threshold is taken of uint8 maps, not of {values.dtype} {list(values.shape)}: see to_uint8"
+        raise DataError(msg)
+    flat = (
+        np.ascontiguousarray(values).reshape(values.shape[0], -1) if values.size else np.zeros((len(values), 0), "u1")
+    )
+    return _thresholds(_histograms(flat))
+
+
+def otsu_threshold(values: NDArray[np.uint8]) -> int:
+    """Threshold of one map.
+
+    Parameters
+    ----------
+    values : uint8 array of any shape
+        One map.
+
+    Returns
+    -------
+    int
+        Largest level that is still background; foreground is ``values > result``.
+
+    Raises
+    ------
+    DataError
+        If the values are not uint8.
+    """
+    return int(otsu_thresholds(values[None])[0])
+
+
+def otsu_mask(levels: NDArray[Any], side: int) -> NDArray[np.bool_]:
+    """Foreground of a map [h, w] stretched to `side`: strictly above Otsu's threshold; empty for a constant map."""
+    large = to_uint8(minmax(upsample(np.asarray(levels, np.float32), (side, side))))
+    return np.asarray(large > otsu_threshold(large))
+
+
+def largest_otsu_box(levels: NDArray[Any], size: tuple[int, int], *, side: int = 224) -> NDArray[np.float32] | None:
+    """Box [4] of the largest Otsu region of a map, in pixels of an image of `size` (height, width).
+
+    None for a constant map.
+
+    Raises
+    ------
+    DataError
+        If the map holds NaN or infinite values.
+    """
+    box = largest_region_box(otsu_mask(levels, side))
+    return None if box is None else np.asarray(box * (np.array([*size[::-1]] * 2, np.float64) / side), np.float32)

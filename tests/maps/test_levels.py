@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.maps import dequantise, minmax, quantise, to_uint8
+from wsolpipe.maps.levels import dequantise, minmax, quantise, to_uint8
 
 finite = st.floats(-1e4, 1e4, width=32)
 batches = arrays(np.float32, st.tuples(*[st.integers(1, 4)] * 3), elements=finite)

@@ -1,17 +1,50 @@
-"""The inner loop of pixel histograms."""
+"""Loops over the pixels of one map: cutting it to 8 bits in a frame, counting its scores by bins."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import uintp
 
 from wsolpipe.maps.compilation import compiled
+from wsolpipe.metrics.flood import MARGIN
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
+
+
+def framed(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a map [H, W] with a frame of zeros: a row above, a column on the left, `MARGIN` - 1 below and right.
+
+    And as many more as make both sides multiples of 8: rows are whole words then, and so are the loops over them.
+    """
+    height, width = values.shape
+    frame = _frame(height, width)
+    frame[1 : height + 1, 1 : width + 1] = values
+    return frame
+
+
+def _frame(height: int, width: int) -> NDArray[np.uint8]:
+    return np.zeros([(side + 7) // 8 * 8 + MARGIN for side in (height, width)], np.uint8)
+
+
+def quantised(score: NDArray[np.float64]) -> tuple[NDArray[np.uint8], bool]:
+    """Return ``trunc(255 * score)`` of a map float64 [H, W], framed, and whether all of it was in [0, 1]."""
+    values = _frame(*score.shape)
+    return values, _truncate(score, values)
+
+
+@compiled
+def _truncate(score: NDArray[np.float64], values: NDArray[np.uint8]) -> bool:
+    one, wrong = uintp(1), 0
+    for y in range(uintp(score.shape[0])):
+        for x in range(uintp(score.shape[1])):
+            wrong |= not (0.0 <= score[y, x] <= 1.0)
+            values[y + one, x + one] = np.uint8(np.int32(score[y, x] * 255.0))
+    return wrong == 0
 
 
 @compiled

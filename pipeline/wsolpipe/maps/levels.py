@@ -16,7 +16,7 @@ from wsolpipe.contract.errors import DataError
 if TYPE_CHECKING:
     from typing import Any
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.floating[Any]]
 
@@ -30,29 +30,42 @@ def _extremes(maps: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return maps.min(axis=(-2, -1), keepdims=True), maps.max(axis=(-2, -1), keepdims=True)
 
 
-def minmax(maps: Floats) -> NDArray[np.float32]:
-    """Stretch each map to [0, 1]: ``(map - low) / (high - low)``.
+def minmax(maps: ArrayLike, *, strict: bool = True) -> Floats:
+    """Scale each map to 0..1 by its own lowest and highest value: ``(map - low) / (high - low)``, in its own type.
 
     Parameters
     ----------
-    maps : float array [..., h, w]
-        Any finite values.
+    maps : array [..., h, w]
+        float32 stays float32; whole numbers become float64.
+    strict : bool
+        Refuse NaN and infinite values; else a map that holds NaN becomes all 0, as in the standard evaluator.
 
     Returns
     -------
-    float32 array [..., h, w]
+    float array [..., h, w]
         Lowest pixel 0, highest exactly 1; a constant map is all 0.
 
     Raises
     ------
     DataError
-        If a value is NaN or infinite, or a map has no pixel.
+        If a map has no pixel, or holds values that are refused.
     """
-    maps = np.asarray(maps, dtype=np.float32)
-    low, high = _extremes(maps)
-    _require_finite(low, high)
-    spread = high - low
-    return np.asarray((maps - low) / np.where(spread > 0, spread, np.float32(1)), dtype=np.float32)
+    array = np.asarray(maps)
+    if not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float64)
+    low, high = _extremes(array)
+    if strict:
+        _require_finite(low, high)
+    with np.errstate(invalid="ignore"):
+        span = high - low
+        return np.asarray(np.where(span > 0, (array - low) / np.where(span > 0, span, 1), 0)).astype(array.dtype)
+
+
+def peak(score: ArrayLike) -> NDArray[np.float64]:
+    """Centre (x, y) of the highest pixel of a map [h, w], in pixels of that map; the first in raster order on ties."""
+    array = np.asarray(score)
+    y, x = np.unravel_index(int(np.nanargmax(array)), array.shape)
+    return np.array([x + 0.5, y + 0.5])
 
 
 def to_uint8(maps: Floats) -> NDArray[np.uint8]:
