@@ -35,7 +35,7 @@ TABLES = {
     "format": "wsolpipe.share.formats.base:FORMATS",
     "cluster": "wsolpipe.engine.clusters:CLUSTERS",
     "method": "wsoltrain.methods.registry:METHODS",
-    "figure of maps": "wsolpipe.evaluate.map_scores:MAP_METRICS",
+    "figure of maps": "wsolpipe.evaluate.map_scores:FIGURES",
     "CAM method": "wsolpipe.ops.cam_methods:METHODS",
 }
 

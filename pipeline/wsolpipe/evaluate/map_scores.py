@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.named import Registry
 from wsolpipe.evaluate.frame import FramedBatch
-from wsolpipe.evaluate.map_errors import ErrorDissection
-from wsolpipe.evaluate.map_values import ValueHistograms
 from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation, Swept
 from wsolpipe.metrics.maxbox import iou_curves_of
@@ -45,12 +44,16 @@ class MapMetric(Protocol):
         """Figures by name; `tau` is the threshold chosen beforehand, if any."""
 
 
-#: Further metrics: adding one is a class in a file of its own and a line here.
-MAP_METRICS: dict[str, Callable[[], MapMetric]] = {
-    "otsu": OtsuScores,
-    "values": ValueHistograms,
-    "errors": ErrorDissection,
-}
+#: Further figures of maps, which another package adds to by an entry point of the group.
+FIGURES: Registry[Callable[[], MapMetric]] = Registry(
+    kind="figure of maps",
+    group="wsolpipe.figures",
+    builtins={
+        "otsu": "wsolpipe.evaluate.otsu_scores:OtsuScores",
+        "values": "wsolpipe.evaluate.map_values:ValueHistograms",
+        "errors": "wsolpipe.evaluate.map_errors:ErrorDissection",
+    },
+)
 
 
 @dataclass
@@ -232,7 +235,7 @@ def score_against(
     classes : bool
         Keep a curve a class, for CorLoc.
     more : collection of str, optional
-        Names of the `MAP_METRICS` that are counted; all of them with `details`, else none.
+        Names of the `FIGURES` that are counted; all of them with `details`, else none.
     watch : callable, optional
         Called once with each batch of maps in the frame.
 
@@ -243,14 +246,14 @@ def score_against(
     """
     found = {}
     if more is None:
-        more = MAP_METRICS if details else ()
+        more = [*FIGURES.builtins, *(key for key in FIGURES.names() if key not in FIGURES.builtins)] if details else ()
     for name, truth in truths.items():
         boxes = MaxBoxEvaluation(
             thresholds=thresholds, convention=frame.convention, labels=source.labels, threads=threads, classes=classes
         )
         scores = MapScores(truth, boxes, PixelEvaluation(thresholds=PIXEL_THRESHOLDS) if truth.masks else None)
         scores.kept = (Kept if keep is True else keep)() if keep else None
-        scores.more = {key: MAP_METRICS[key]() for key in more}
+        scores.more = {key: FIGURES.find(key)() for key in more}
         if details:
             scores.histogram = np.zeros((thresholds, BINS), np.int64)
         found[name] = scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.images.geometry import resize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -60,6 +62,19 @@ def best_regions(boxes: NDArray[Any], scores: NDArray[Any], size: tuple[int, int
     return Regions(clipped[order], values[order])
 
 
+@contextmanager
+def opencv_alone() -> Iterator[None]:
+    """Give each call of OpenCV a single thread, where rows are what runs in parallel."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 class SelectiveSearch:
     """Selective search (Uijlings et al., IJCV 2013) as OpenCV implements it; no training and no usable score.
 
@@ -80,9 +95,6 @@ class SelectiveSearch:
     concurrent = True
 
     def __init__(self, *, mode: Literal["fast", "quality"], max_side: int | None, top_n: int) -> None:
-        import cv2
-
-        cv2.setNumThreads(0)  # rows are what runs in parallel
         self.mode, self.max_side, self.top_n = mode, max_side, top_n
 
     def __call__(self, image: NDArray[np.uint8]) -> Regions:
@@ -162,24 +174,19 @@ class RegionProposalNetwork:
     def _propose(self, images: Any) -> tuple[list[Any], Any]:
         """Boxes of one image in pixels of the resized image, and their objectness.
 
-        ``rpn.forward`` drops the objectness, so that its last step is called directly.
+        ``rpn.forward`` drops the objectness, so that its steps are taken one by one.
         """
+        from torchvision.models.detection.rpn import concat_box_prediction_layers
+
         rpn = self.net.rpn
         features = self.net.backbone(images.tensors)
         levels = list(features.values()) if isinstance(features, dict) else [features]
-        kept: list[Any] = []
-        plain = rpn.filter_proposals
-
-        def keep(*arguments: Any) -> Any:
-            kept.append(plain(*arguments))
-            return kept[0]
-
-        rpn.filter_proposals = keep
-        try:
-            boxes, _ = rpn(images, {str(number): level for number, level in enumerate(levels)})
-        finally:
-            del rpn.filter_proposals
-        return boxes, kept[0][1][0]
+        objectness, deltas = rpn.head(levels)
+        counts = [level[0].numel() for level in objectness]
+        objectness, deltas = concat_box_prediction_layers(objectness, deltas)
+        boxes = rpn.box_coder.decode(deltas, rpn.anchor_generator(images, levels)).view(1, -1, 4)
+        kept, scores = rpn.filter_proposals(boxes, objectness, images.image_sizes, counts)
+        return kept, scores[0]
 
 
 def build_detector(model: str, *, top_n: int, nms: float) -> Any:

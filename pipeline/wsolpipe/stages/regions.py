@@ -195,11 +195,14 @@ class RegionsStage(Stage[RegionsParams]):
                     yield position, proposer(image)
                 self.context.progress(batch.stop, len(rows))
             return
+        from wsolpipe.models.regions import opencv_alone
+
         rows.threads = max(rows.threads, threads_here())
-        for batched in rows.batches(1, lambda image, position: proposer(image)):
-            for _, position, found in batched.present():
-                yield position, found
-            self.context.progress(batched.stop, len(rows))
+        with opencv_alone():
+            for batched in rows.batches(1, lambda image, position: proposer(image)):
+                for _, position, found in batched.present():
+                    yield position, found
+                self.context.progress(batched.stop, len(rows))
 
     def grain(self) -> int:
         """Any row: no image is looked at beside another."""

@@ -174,7 +174,7 @@ class Evaluator:
         thresholds : int
             Of boxes.
         more : collection of str
-            Further metrics (`wsolpipe.evaluate.map_scores.MAP_METRICS`).
+            Further metrics (`wsolpipe.evaluate.map_scores.FIGURES`).
         watch : callable, optional
             Called once with each batch of maps in the frame.
         classes : bool
