@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
 
-from wsolpipe.ops.candidates import find_candidates, rank, stretch_levels
+from wsolpipe.ops.candidates import find_candidates, order_boxes, stretch_levels
 
 
 def reference_boxes(maps: np.ndarray, size: int, min_area: float) -> list[tuple[tuple[int, ...], int]]:
@@ -136,9 +136,9 @@ def test_order_does_not_depend_on_the_order_of_boxes():
     source = np.array([1, 3, 0, 0, 0])
     boxes = np.array([[0, 0, 1, 1], [5, 5, 6, 6], [4, 0, 5, 9], [4, 0, 5, 8], [2, 7, 3, 9]])
     expected = boxes[[1, 4, 3, 2, 0]].tolist()
-    assert boxes[rank(scores, source, boxes)].tolist() == expected
+    assert boxes[order_boxes(scores, source, boxes)].tolist() == expected
     shuffled = np.random.default_rng(0).permutation(5)
-    again = boxes[shuffled][rank(scores[shuffled], source[shuffled], boxes[shuffled])]
+    again = boxes[shuffled][order_boxes(scores[shuffled], source[shuffled], boxes[shuffled])]
     assert again.tolist() == expected
 
 

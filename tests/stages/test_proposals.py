@@ -17,6 +17,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.metrics import best_iou, centred_box
+from wsolpipe.metrics.boxes import iou_matrix
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
 from wsolpipe.stages.base import Context, Rows, Upstream
@@ -48,6 +49,15 @@ def stage(folder, *, classes=4, objectless=(), names=None, **params):
 def upstream(maps, status=None):
     count = len(maps)
     return {"cls_maps": Upstream({"maps": maps}, np.ones(count, np.uint8) if status is None else status, {})}
+
+
+def sure_classifier():
+    """A classifier whose posteriors are nearly 0 or 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        classifier = ImageClassifier(SMALL_RECORD)
+        torch.nn.init.normal_(classifier.last_layer().weight, std=200)
+    return classifier
 
 
 def write_classifier(folder, classifier):
@@ -96,7 +106,7 @@ def reference_candidates(maps, *, min_area, size=224):
     return first
 
 
-def reference(image, maps, label, classifier, *, min_area=0.0, score="class", top_k=10, perturb="blur"):
+def reference(image, maps, label, classifier, *, min_area=0.0, score="class", top_k=10, perturb="blur", margin=False):
     """(box in original pixels, score, map) from best to worst, one box and one step at a time, in float64."""
     record = classifier.record
     side = record.size
@@ -118,7 +128,9 @@ def reference(image, maps, label, classifier, *, min_area=0.0, score="class", to
         with torch.inference_mode():
             logits = classifier(torch.from_numpy(inputs).permute(2, 0, 1)[None])
         value = {"class": 1.0, "size": likely, "product": likely}[score]
-        if score != "size":
+        if margin:
+            value = (logits[0, label] - np.delete(logits[0].numpy(), label).max()).item()
+        elif score != "size":
             value *= logits.softmax(1)[0, label].item()
         height, width = image.shape[:2]
         original = np.array(box) * np.array([width, height, width, height]) / 224
@@ -191,8 +203,75 @@ def test_boxes_below_the_least_score_are_dropped_but_for_the_best(folder, drawn,
     assert (alone["count"] == 1).all()
 
 
+def largest_mean_region(maps, size=224):
+    """Box of the largest Otsu region of the mean map, by OpenCV and scikit-image."""
+    large = cv2.resize(maps[0].astype(np.float64), (size, size), interpolation=cv2.INTER_LINEAR)
+    grey = ((large - large.min()) * 255 / (large.max() - large.min())).astype(np.uint8)
+    regions = regionprops(label_regions(grey > threshold_otsu(grey), connectivity=2))
+    y0, x0, y1, x1 = max(regions, key=lambda region: region.area).bbox
+    return np.array([[x0, y0, x1, y1]], np.float64)
+
+
+def overlaps(arrays, maps, drawn, position):
+    height, width = drawn.images[position].shape[:2]
+    boxes = arrays["boxes"][position, : arrays["count"][position]] * (224 / np.array([width, height, width, height]))
+    return iou_matrix(boxes, largest_mean_region(maps[position]))[:, 0]
+
+
+def test_agreement_is_the_posterior_times_the_overlap_with_the_mean_maps_region(folder, drawn, maps):
+    plain = stage(folder, maps="all", top_k=200).process(drawn.rows(), upstream(maps))
+    found = stage(folder, maps="all", top_k=200, rank="agreement").process(drawn.rows(), upstream(maps))
+    for position in range(len(maps)):
+        count = plain["count"][position]
+        wanted = plain["scores"][position, :count] * overlaps(plain, maps, drawn, position)
+        np.testing.assert_allclose(found["scores"][position, :count], np.sort(wanted)[::-1], atol=1e-5)
+
+
+def test_margins_order_boxes_where_posteriors_are_saturated(drawn, maps, tmp_path):
+    classifier = load_classifier(write_classifier(tmp_path, sure_classifier()))
+    plain = stage(tmp_path, maps="all", top_k=200).process(drawn.rows(), upstream(maps))
+    assert np.nanmedian(np.abs(plain["scores"] - 0.5)) > 0.49  # nearly all 0 or 1
+    found = stage(tmp_path, maps="all", top_k=200, rank="margin").process(drawn.rows(), upstream(maps))
+    for position in range(3):
+        count = int(found["count"][position])
+        boxes = {tuple(box) for box in found["boxes"][position, :count]}
+        assert boxes == {tuple(box) for box in plain["boxes"][position, :count]}
+        expected = reference(
+            drawn.images[position], maps[position], drawn.labels[position], classifier.double(), top_k=200, margin=True
+        )
+        margin = dict((tuple(box.astype(np.float32)), value) for box, value, _ in expected)
+        values = np.array([margin[tuple(box)] for box in found["boxes"][position, :count]])
+        near = overlaps(found, maps, drawn, position).round(9)
+        ranks = [np.searchsorted(np.sort(column), column) / (count - 1) for column in (values, near)]
+        np.testing.assert_allclose(found["scores"][position, :count], sum(ranks) / 2, atol=1.5 / (count - 1))
+        assert (np.diff(found["scores"][position, :count]) <= 0).all()
+
+
+def test_margins_need_a_classifier():
+    with pytest.raises(ConfigError, match="rank=agreement"):
+        parameters(rank="margin", score="size")
+
+
+def test_first_box_is_the_weighted_mean_of_those_near_it(folder, drawn, maps):
+    plain = stage(folder, maps="all", top_k=40).process(drawn.rows(), upstream(maps))
+    fused = stage(folder, maps="all", top_k=40, wbf=0.6).process(drawn.rows(), upstream(maps))
+    for position in range(len(maps)):
+        boxes, scores = (plain[name][position, : plain["count"][position]] for name in ("boxes", "scores"))
+        height, width = drawn.images[position].shape[:2]
+        near = (
+            iou_matrix(
+                boxes * (224 / np.array([width, height, width, height])),
+                boxes[:1] * (224 / np.array([width, height, width, height])),
+            )[:, 0]
+            >= 0.6 - 1e-9
+        )
+        wanted = (scores[near, None] * boxes[near]).sum(0) / scores[near].sum()
+        np.testing.assert_allclose(fused["boxes"][position, 0], wanted, atol=1e-3)
+        assert np.array_equal(fused["boxes"][position, 1:], plain["boxes"][position, 1:], equal_nan=True)
+
+
 def test_parameters_that_were_added_later_leave_the_key_as_it_was(folder):
-    added = {"min_score": 0.2, "threshold": 0.3, "perturb": "black"}
+    added = {"min_score": 0.2, "threshold": 0.3, "perturb": "black", "rank": "margin", "wbf": 0.5}
     assert not added.keys() & parameters().in_key().keys()
     for name, value in added.items():
         assert parameters(**{name: value}).in_key()[name] == value

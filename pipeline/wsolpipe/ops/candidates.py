@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wsolpipe.maps.foreground import otsu_thresholds, tight_boxes
+from wsolpipe.maps.foreground import largest_region_box, otsu_thresholds, tight_boxes
 from wsolpipe.maps.resize import upsample
+from wsolpipe.metrics.boxes import iou_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Fallback = Literal["none", "largest", "whole"]
+Agreement = Literal["agreement", "margin"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def find_candidates(
     return Candidates(boxes[first], source[first], "none")
 
 
-def rank(scores: NDArray[np.float32], source: NDArray[np.int64], boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+def order_boxes(scores: NDArray[np.float32], source: NDArray[np.int64], boxes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Order of boxes: best score first, then lowest source, then lowest x0, y0, x1, y1.
 
     Parameters
@@ -119,3 +121,59 @@ def rank(scores: NDArray[np.float32], source: NDArray[np.int64], boxes: NDArray[
         Positions from best to worst; the same whatever order the boxes came in.
     """
     return np.lexsort((*boxes.T[::-1], source, -scores))
+
+
+def mean_region(mean: NDArray[Any], *, size: int, threshold: float | None = None) -> NDArray[np.float64]:
+    """Box [4] of the largest region of the mean map, cut as `find_candidates` does; the whole grid if it has none."""
+    levels = stretch_levels(mean[None], size)
+    cut = otsu_thresholds(levels)[0] if threshold is None else int(255 * threshold)
+    box = largest_region_box(levels[0] > cut)
+    return np.array([0, 0, size, size], np.float64) if box is None else box.astype(np.float64)
+
+
+def agree(scores: NDArray[Any], boxes: NDArray[Any], region: NDArray[Any], *, by: Agreement) -> NDArray[np.float64]:
+    """Scores of an image's boxes from those of the classifier and from the overlap with a region of its mean map.
+
+    Posteriors saturate: most boxes of an image reach nearly the same one, and their order is noise.
+
+    Parameters
+    ----------
+    scores : float array [B]
+        Posteriors (``by="agreement"``) or logit margins (``by="margin"``).
+    boxes : array [B, 4]
+    region : array [4]
+        Of `mean_region`.
+    by : "agreement" or "margin"
+        The posterior times the IoU with the region, or the mean of two ranks: that of the margin and that of the IoU.
+
+    Returns
+    -------
+    float64 array [B]
+        In [0, 1], the greatest best; equal values have equal ranks.
+    """
+    overlap = iou_matrix(boxes, region[None])[:, 0]
+    if by == "agreement":
+        return np.asarray(scores * overlap, np.float64)
+    last = max(len(boxes) - 1, 1)
+    places = [np.searchsorted(np.sort(values), values) / last for values in (scores, overlap)]
+    return np.asarray((places[0] + places[1]) / 2 if len(boxes) > 1 else np.ones(len(boxes)), np.float64)
+
+
+def fuse_boxes(boxes: NDArray[Any], scores: NDArray[Any], *, least: float) -> NDArray[np.float64]:
+    """Mean of the boxes near the first one, weighted by their scores (after Solovyev et al., weighted boxes fusion).
+
+    Parameters
+    ----------
+    boxes, scores : arrays [B, 4], [B]
+        Best first, B >= 1.
+    least : float
+        IoU with the first box from which a box takes part.
+
+    Returns
+    -------
+    float64 array [4]
+    """
+    near = iou_matrix(boxes, boxes[:1])[:, 0] >= least
+    weights = np.asarray(scores, np.float64)[near]
+    weights = weights if weights.sum() > 0 else np.ones(len(weights))
+    return np.asarray(weights @ boxes[near] / weights.sum(), np.float64)

@@ -31,6 +31,7 @@ class ScoringModel(Protocol):
 
 
 Outside = Literal["blur", "black", "mean"]
+Measure = Literal["posterior", "margin"]
 
 
 class PartStore(Protocol):
@@ -47,6 +48,29 @@ class PartStore(Protocol):
     def keep(self, parts: Mapping[str, NDArray[Any]]) -> None:
         """Keep more."""
         ...
+
+
+def margins(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How far the logit of each image's class lies above the greatest of the other classes; with one class, the logit.
+
+    Parameters
+    ----------
+    logits : Tensor [N, classes]
+    labels : int64 Tensor [N]
+
+    Returns
+    -------
+    Tensor [N]
+        Unlike a posterior, it does not saturate.
+    """
+    own = logits.gather(1, labels[:, None])[:, 0]
+    if logits.shape[1] == 1:
+        return own
+    return own - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+
+
+def _posteriors(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return logits.softmax(1).gather(1, labels[:, None])[:, 0]
 
 
 class BoxScorer:
@@ -74,6 +98,8 @@ class BoxScorer:
         Called after every batch; may raise.
     outside : "blur", "black" or "mean"
         What stands outside of a box: the blurred image, black, or the mean colour of the normalisation.
+    measure : "posterior" or "margin"
+        Score of a crop: the posterior of the image's class, or its logit less the greatest one of another class.
     """
 
     def __init__(
@@ -88,8 +114,9 @@ class BoxScorer:
         parts: PartStore | None = None,
         check: Callable[[], None] = lambda: None,
         outside: Outside = "blur",
+        measure: Measure = "posterior",
     ) -> None:
-        self.classifier, self.outside = classifier, outside
+        self.classifier, self.outside, self.measure = classifier, outside, measure
         self.batch = batch
         self.device = device
         self._matrix = blur_matrix(size, *scale_blur(kernel, sigma, size)).to(self.device)
@@ -99,7 +126,7 @@ class BoxScorer:
         self._index: list[int] = []
         self._boxes: list[NDArray[np.int64]] = []
         self._labels: list[int] = []
-        self._posteriors: list[torch.Tensor] = []
+        self._scores: list[torch.Tensor] = []
         self._parts, self._check = parts, check
         self._numbers: list[int] = []
         self._fresh: dict[str, torch.Tensor] = {}
@@ -141,12 +168,12 @@ class BoxScorer:
         return self._added - (0 if self._images is None or not self._index else len(self._images) - min(self._index))
 
     def finish(self) -> NDArray[np.float32]:
-        """Score what is left and give the posteriors of all boxes added, in their order; then reset."""
+        """Score what is left and give the scores of all boxes added, in their order; then reset."""
         while self._index:
             self._score()
         # Fetched only now, so that the device never waits for the host between batches.
-        scores = [part.cpu().numpy() for part in self._posteriors]
-        self._posteriors, self._images, self._blurred, self._added = [], None, None, 0
+        scores = [part.cpu().numpy() for part in self._scores]
+        self._scores, self._images, self._blurred, self._added = [], None, None, 0
         self._fresh = {}
         return np.concatenate(scores) if scores else np.zeros(0, np.float32)
 
@@ -187,15 +214,16 @@ class BoxScorer:
         del self._index[:taken], self._boxes[:taken], self._labels[:taken], self._numbers[:taken]
         kept = self._parts.get(name) if self._parts is not None else None
         if kept is not None:
-            self._posteriors.append(torch.from_numpy(kept))
+            self._scores.append(torch.from_numpy(kept))
             return
         assert self._images is not None
         assert self._blurred is not None
         with torch.inference_mode():
             crops = keep_boxes(self._images, self._blurred, index, boxes)
-            posterior = self.classifier(crops).float().softmax(1)
-            self._posteriors.append(posterior.gather(1, labels[:, None])[:taken, 0])
-        self._fresh[name] = self._posteriors[-1]
+            logits = self.classifier(crops).float()
+            scores = margins(logits, labels) if self.measure == "margin" else _posteriors(logits, labels)
+            self._scores.append(scores[:taken])
+        self._fresh[name] = self._scores[-1]
         if self._parts is not None and self._parts.due():
             self._parts.keep({key: value.cpu().numpy() for key, value in self._fresh.items()})
             self._fresh = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
@@ -46,6 +46,15 @@ class ProposalsParams(StageParams):
         description="Score of a box: class (posterior of the row's label), size (density of its area among the "
         "image's candidates) or the product of both"
     )
+    rank: Annotated[Literal["posterior", "agreement", "margin"], AsBefore("posterior")] = Field(
+        description="Order of the boxes: posterior (by score alone, as the paper), agreement (score times the IoU with "
+        "the largest region of the mean map) or margin (mean of two ranks, of the logit's margin over the best other "
+        "class and of that IoU; for score=class)"
+    )
+    wbf: Annotated[float, Field(ge=0, le=1), AsBefore(0.0)] = Field(
+        description="The first box becomes the score-weighted mean of the boxes that overlap it by at least this IoU; "
+        "0 leaves it as it is"
+    )
     min_score: Annotated[float, Field(ge=0, le=1), AsBefore(0.0)] = Field(
         description="Score that a box must reach to be kept; the best one of a row is kept whatever its score"
     )
@@ -77,6 +86,13 @@ class ProposalsParams(StageParams):
             msg = "a kernel has an odd number of pixels"
             raise ValueError(msg)
         return value
+
+    @model_validator(mode="after")
+    def _has_margins(self) -> ProposalsParams:
+        if self.rank == "margin" and self.score != "class":
+            msg = f"rank=margin is of the classifier's logits; give score=class, not {self.score}, or rank=agreement"
+            raise ValueError(msg)
+        return self
 
     def positions(self, available: int) -> list[int]:
         """Positions on the maps' axis that are used, of `available` ones.
@@ -142,6 +158,8 @@ class Proposals(Stage[ProposalsParams]):
         """Boxes of a row from best to worst."""
         slots = self.params.top_k
         unit = {"class": "posterior", "size": "density", "product": "posterior times density"}[self.params.score]
+        if self.params.rank != "posterior":
+            unit = "share of ranks" if self.params.rank == "margin" else f"{unit} times IoU with the mean map's region"
         return {
             "boxes": boxes_spec(slots, "proposals, best first; clipped to the image"),
             "scores": ArraySpec(dtype="float32", shape=(slots,), fill="nan", unit=unit, meaning="score of each box"),
@@ -212,6 +230,7 @@ class Proposals(Stage[ProposalsParams]):
 
     def _scored(self, rows: Rows, maps: Array, positions: Array) -> tuple[dict[int, Candidates], dict[int, Array]]:
         """Candidates and float32 scores of every usable row."""
+        from wsolpipe.ops.candidates import agree, mean_region
         from wsolpipe.ops.perturb import normal_density
 
         if self.params.score == "size":
@@ -220,9 +239,13 @@ class Proposals(Stage[ProposalsParams]):
             scores = {position: np.ones(len(candidates.boxes)) for position, candidates in found.items()}
         else:
             found, scores = self._classified(rows, maps, positions)
-        if self.params.score != "class":
-            for position, candidates in found.items():
-                scores[position] = scores[position] * normal_density(candidates.areas() / self.params.size**2)
+        params = self.params
+        for position, candidates in found.items():
+            if params.score != "class":
+                scores[position] = scores[position] * normal_density(candidates.areas() / params.size**2)
+            if params.rank != "posterior":
+                region = mean_region(maps[position][0], size=params.size, threshold=params.threshold)
+                scores[position] = agree(scores[position], candidates.boxes, region, by=params.rank)
         return found, {position: values.astype(np.float32) for position, values in scores.items()}
 
     def _classified(self, rows: Rows, maps: Array, positions: Array) -> tuple[dict[int, Candidates], dict[int, Array]]:
@@ -242,6 +265,7 @@ class Proposals(Stage[ProposalsParams]):
             outside=params.perturb,
             parts=rows.parts,
             check=self.context.check,
+            measure="margin" if params.rank == "margin" else "posterior",
         )
         factor = (size / params.size, size / params.size)
 
@@ -274,14 +298,17 @@ class Proposals(Stage[ProposalsParams]):
         image_size: tuple[int, int],
     ) -> None:
         """Write the best boxes of one row, in pixels of the original image."""
-        from wsolpipe.ops.candidates import rank
+        from wsolpipe.ops.candidates import fuse_boxes, order_boxes
 
         source = positions[found.source]
-        best = rank(scores, source, found.boxes)[: self.params.top_k]
+        best = order_boxes(scores, source, found.boxes)[: self.params.top_k]
         best = best[: max(1, int((scores[best] >= self.params.min_score).sum()))]
         height, width = image_size
         limit = np.array([width, height, width, height], np.float64)
-        boxes = np.clip(found.boxes[best] * (limit / self.params.size), 0, limit)
+        chosen = found.boxes[best].astype(np.float64)
+        if self.params.wbf:
+            chosen[0] = fuse_boxes(chosen, scores[best], least=self.params.wbf)
+        boxes = np.clip(chosen * (limit / self.params.size), 0, limit)
         arrays["boxes"][position, : len(best)] = boxes
         arrays["scores"][position, : len(best)] = scores[best]
         arrays["source"][position, : len(best)] = source[best]
