@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TABLES = {
     "layout": "wsolpipe.images.layouts:LAYOUTS",
     "format": "wsolpipe.share.formats.base:FORMATS",
-    "cluster": "wsolpipe.engine.clusters:CLUSTERS",
+    "cluster": "wsolpipe.engine.clusters:LAUNCHERS",
     "method": "wsoltrain.methods.registry:METHODS",
     "figure of maps": "wsolpipe.evaluate.map_scores:FIGURES",
     "CAM method": "wsolpipe.ops.cam_methods:METHODS",

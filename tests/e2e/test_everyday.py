@@ -18,7 +18,6 @@ from wsolpipe.contract.errors import ClusterError
 from wsolpipe.engine.leases import Leases
 from wsolpipe.keys.console import LINE_SECONDS, call, duration, print_table
 from wsolpipe.launch import slurm
-from wsolpipe.launch.jobs import Patience
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.launch.progress import LogLines, RunProgress
 from wsoltrain.cli.progress import FitProgress
@@ -206,14 +205,14 @@ def test_slurm_that_does_not_answer_is_given_up_by_the_clock(tmp_path, monkeypat
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     events = []
-    patience = Patience.of(Profile(start_seconds=0.2), events.append)
-    assert patience.ask(slurm.jobs, "x") is None
+    patience = slurm.Patience.of(Profile(start_seconds=0.2), events.append)
+    assert patience.ask(slurm.tasks, "x") is None
     time.sleep(0.3)
     with pytest.raises(ClusterError, match="has not answered for"):
-        patience.ask(slurm.jobs, "x")
+        patience.ask(slurm.tasks, "x")
     assert [event["text"] for event in events] == ["squeue does not answer: slurm_load_jobs error; asking again"]
     (tmp_path / "squeue").write_text("#!/bin/sh\nexit 0\n")
-    assert patience.ask(slurm.jobs, "x") == {}
+    assert patience.ask(slurm.tasks, "x") == {}
     assert patience.since is None
 
 

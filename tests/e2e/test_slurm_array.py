@@ -68,7 +68,7 @@ def test_a_cancelled_task_leaves_its_work_to_the_others(slurm, toy, whole):
     assert commits(toy.store, "frame") == 0
     slurm.call("scancel", tasks[0])
     told = finish(toy, process, whole)
-    assert "was cancelled; other tasks take over its work" in told
+    assert "was cancelled; others take over its work" in told
     log = (toy.folder / "logs").rglob(f"{tasks[0]}.log")
     assert "ended: SIGTERM" in next(log).read_text()
 
@@ -102,7 +102,7 @@ def test_a_job_that_timed_out_is_replaced_and_one_that_was_warned_goes_back_into
     assert (commits(hung.store), commits(hung.store, "frame")) == (10, 0)
     gate.touch()
     told = finish(hung, first, whole)
-    assert f"task 0 of job {late.partition('_')[0]} ended: TIMEOUT; submitted again as job" in told
+    assert f"task 0 of job {late.partition('_')[0]} ended: TIMEOUT; it is started again" in told
 
 
 def test_an_interrupted_run_cancels_its_array_and_the_next_run_goes_on(slurm, toy, whole):
@@ -147,7 +147,7 @@ def test_a_job_that_slurm_refuses_or_that_never_begins_is_explained(slurm, toy):
     assert "resume with: wsolpipe run" in refused.err
     broken = toy.run(*array_words(toy.folder, "profile.python=/no/such/python", workers=1))
     assert broken.code == 1
-    assert "ended: FAILED, before its worker started" in broken.err
+    assert "ended: FAILED, before it began" in broken.err
     assert "/no/such/python: No such file or directory" in broken.err
     fatal = toy.run(*array_words(toy.folder, f"profile.setup=mv {toy.images} {toy.images}.away", workers=1))
     assert fatal.code == 3
@@ -159,8 +159,8 @@ def test_tasks_that_die_without_fruit_are_not_replaced_for_ever(slurm, toy):
     """As where memory is too small: every worker dies at its first commit."""
     done = toy.run(*array_words(toy.folder, workers=1), WSOLPIPE_FAULT="before_put:1")
     assert done.code == 1
-    assert done.err.count("ended: FAILED; submitted again as job") == 2
-    assert "was replaced 2 times already, 3 times without progress" in done.err
+    assert done.err.count("ended: FAILED; it is started again") == 2
+    assert "was started again 2 times already, 3 times without progress" in done.err
     assert "resume with: wsolpipe run" in done.err
     assert not slurm.running()
 
@@ -205,7 +205,7 @@ def test_print_shows_the_script_and_needs_no_slurm(toy, monkeypatch):
         "module load cuda/12.4", "source /site/env.sh",
     ):  # fmt: skip
         assert line in text.splitlines()
-    assert "exec /site/bin/python -m wsolpipe.launch.task " in text
+    assert "exec /site/bin/python -m wsolpipe.launch.process " in text
     assert shutil.which("bash", path="/bin:/usr/bin")
     subprocess.run(["/bin/bash", "-n"], input=text, text=True, check=True)
     assert not toy.store.exists()

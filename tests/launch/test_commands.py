@@ -13,8 +13,9 @@ import pytest
 
 from dask_cluster import start_dask
 from wsolpipe.contract.errors import ClusterError, ConfigError
-from wsolpipe.engine.clusters import CLUSTERS
-from wsolpipe.launch.commands import CommandOrder, run_commands
+from wsolpipe.engine.clusters import LAUNCHERS
+from wsolpipe.launch.crew import Crew
+from wsolpipe.launch.launcher import Command, Order
 from wsolpipe.launch.profiles import Profile
 from wsoltrain.cli import sites
 
@@ -38,8 +39,10 @@ def here(tmp_path, monkeypatch):
 
 def run(cluster, commands, folder, *, parallel=2, stop=None, **profile):
     told: list[str] = []
-    order = CommandOrder(cluster, parallel, folder, commands, Profile(logs=str(folder), **profile))
-    codes = run_commands(order, lambda event: told.append(event["text"]), stop or threading.Event())
+    folder.mkdir(exist_ok=True)
+    logged = {name: Command(tuple(words), log=folder / f"{name}.log") for name, words in commands.items()}
+    order = Order(cluster, "wsol-test", folder, Profile(**profile), logged, parallel=parallel)
+    codes = Crew(order, lambda event: told.append(event["text"]), stop or threading.Event()).run()
     return codes, told
 
 
@@ -48,7 +51,7 @@ def test_processes_end_with_their_own_codes_and_a_killed_one_is_started_again(tm
     assert codes == {"good": 0, "bad": 1, "killed": 0}
     assert (tmp_path / "logs" / "good.log").read_text() == "learning\n"
     assert "nothing to learn" in (tmp_path / "logs" / "bad.log").read_text()
-    assert "killed was ended by signal 9; it is started again" in told
+    assert "killed was killed by SIGKILL; it is started again" in told
 
 
 def test_a_stop_ends_what_runs_and_begins_nothing_more(tmp_path):
@@ -83,7 +86,7 @@ def test_jobs_end_with_their_own_codes_and_a_killed_one_is_submitted_again(slurm
     codes, told = run("slurm", commands, tmp_path / "logs", parallel=None, poll_seconds=0.3)
     assert codes == {"good": 0, "bad": 1, "killed": 0}
     assert (tmp_path / "logs" / "good.log").read_text() == "learning\n"
-    assert any(line.startswith("killed: ") and "submitted again" in line for line in told)
+    assert any("ended: FAILED; it is started again" in line for line in told)
 
 
 @pytest.mark.slurm
@@ -95,7 +98,7 @@ def test_a_cancelled_job_ends_the_command_with_a_reason(slurm, tmp_path):
 
     commands = {"long": ["-c", "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(120)"]}
     threading.Thread(target=cancel).start()
-    with pytest.raises(ClusterError, match="of long was cancelled"):
+    with pytest.raises(ClusterError, match="task 0 of job .* was cancelled"):
         run("slurm-array", commands, tmp_path / "logs", parallel=None, poll_seconds=0.3)
 
 
@@ -110,4 +113,5 @@ def test_the_module_tells_what_is_wrong_with_an_order(tmp_path):
 
 
 def test_the_trainer_offers_every_cluster():
-    assert set(sites.CLUSTERS) - {"tcp://"} == set(CLUSTERS)
+    assert set(sites.CLUSTERS) <= set(LAUNCHERS.names())
+    assert set(LAUNCHERS.names()) - set(sites.CLUSTERS) <= {"tls://"}

@@ -13,8 +13,9 @@ import pytest
 from e2e.toy import object_bytes
 from wsolpipe.contract.errors import ClusterError
 from wsolpipe.engine.config import build_config
-from wsolpipe.keys.run_keys import RunConfig
-from wsolpipe.launch.dask_machine import find_devices
+from wsolpipe.launch.launcher import Order
+from wsolpipe.launch.local import find_gpus
+from wsolpipe.launch.profiles import Profile
 from wsolpipe.launch.run import run
 from wsolpipe.stages.registry import load_registry
 
@@ -64,7 +65,6 @@ def test_a_dask_run_ends_at_a_signal_and_another_launcher_goes_on(toy, undisturb
 
 
 def test_a_broken_stage_ends_a_dask_run_too(toy):
-    toy.stages.write_text(toy.stages.read_text().replace("block: 4", "block: 16"))
     done = toy.run("cluster=dask-local", "workers=1", "shade.fault=process", "retries=0", "limit=16", stage="shade")
     assert done.code == 1
     assert "the kernel is broken" in done.err
@@ -107,7 +107,7 @@ def test_a_bar_moves_while_a_shard_is_made(toy, monkeypatch):
 def test_dask_workers_end_with_the_wall_time_of_their_machine(toy):
     done = toy.run("cluster=dask-local", "workers=1", "wall_time=0.5")
     assert done.code == 75
-    assert done.err.count("wall time is left") == 1
+    assert done.err.count("of the wall time are left") == 1
     assert "resume with: wsolpipe run" in done.err
     assert not toy.calls("shade")
 
@@ -161,12 +161,15 @@ def test_gpus_are_those_named_then_those_visible_then_those_of_the_driver(tmp_pa
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert find_devices(RunConfig()) == ["0", "1"]
+
+    def find(*named, profile=()):
+        return find_gpus(Order("dask-cuda", "x", tmp_path, Profile(devices=profile), devices=named))
+
+    assert find() == ["0", "1"]
     program.write_text("#!/bin/sh\necho no driver >&2\nexit 9\n")
     with pytest.raises(ClusterError, match="nvidia-smi failed: no driver"):
-        find_devices(RunConfig())
+        find()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, MIG-7")
-    assert find_devices(RunConfig()) == ["4", "MIG-7"]
-    assert find_devices(RunConfig(profile_fields={"devices": [2]})) == ["2"]
-    assert find_devices(RunConfig(devices=("6",), profile_fields={"devices": [2]})) == ["6"]
+    assert find() == ["4", "MIG-7"]
+    assert find(profile=[2]) == ["2"]
+    assert find("6", profile=[2]) == ["6"]

@@ -11,9 +11,12 @@ import pytest
 
 from dask_cluster import start_dask
 from e2e.toy import object_bytes
-from wsolpipe.engine.config import for_worker
-from wsolpipe.engine.session import software_versions
-from wsolpipe.launch.dask_task import Order, differences, look
+from wsolpipe.contract.errors import ClusterError
+from wsolpipe.engine.config import build_config, for_worker
+from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.session import Session, software_versions
+from wsolpipe.launch import process
+from wsolpipe.stages.registry import load_registry
 
 HIDE = """
 import importlib.metadata as metadata
@@ -155,7 +158,7 @@ def test_an_address_where_nothing_listens_is_said_at_once(toy):
 def test_a_cluster_without_workers_or_with_unfit_ones_is_refused_before_work(toy, dask, tmp_path):
     done = toy.run(f"cluster={dask.address}", "profile.start_seconds=1")
     assert done.code == 1
-    assert f"no worker has connected to the Dask scheduler at {dask.address} in 1 s" in done.err
+    assert f"no worker is connected to the Dask scheduler at {dask.address} for 1 s" in done.err
     assert f"dask worker {dask.address}" in done.err
     (tmp_path / "hide").mkdir()
     (tmp_path / "hide" / "sitecustomize.py").write_text(HIDE)
@@ -163,7 +166,7 @@ def test_a_cluster_without_workers_or_with_unfit_ones_is_refused_before_work(toy
     done = toy.run(f"cluster={dask.address}")
     assert done.code == 1
     assert "has no wsolpipe" in done.err
-    assert "install the same versions there" in done.err
+    assert "install the same version there" in done.err
     with start_dask(tmp_path / "other", settings={"PYTHONPATH": str(tmp_path / "hide")}) as other:
         other.settings = {}
         other.add_worker(toy.env())
@@ -173,21 +176,33 @@ def test_a_cluster_without_workers_or_with_unfit_ones_is_refused_before_work(toy
     assert not list(toy.store.glob("**/shade/**/commits/*.json"))
 
 
-def test_a_worker_that_sees_another_store_or_other_versions_says_so(toy, tmp_path):
-    from wsolpipe.engine.config import build_config
-    from wsolpipe.stages.registry import load_registry
-
+def test_a_worker_that_sees_another_store_or_other_versions_says_so(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "TOKEN_PATIENCE", 0.1)
     words = [word for word in toy.words() if not word.startswith("store=")]
     config, _ = build_config([*words, f"store={tmp_path / 'elsewhere'}"], load_registry(str(toy.stages)))
-    text = for_worker(config).to_json()
-    here = tuple(software_versions().items())
-    assert look(Order(text, "", here)) is None
-    problem, hint = look(Order(text, "toy/launch-0.json", here))
-    assert "sees another store at" in problem
-    assert "s3://bucket/folder" in hint
-    problem, hint = look(Order(text, "", (("numpy", "1.0"),)))
-    assert "instead of 1.0" in problem
-    assert differences({"python": "3.11.4.final.0", "torch": None}, {"python": "3.11.2", "torch": "2.6"}) == [
-        "no torch"
-    ]
-    assert differences({"python": "3.12.1"}, {"python": "3.11.2"}) == ["python 3.12 instead of 3.11"]
+    report, stop = process.Log(tmp_path, 0), threading.Event()
+
+    def begin(**order):
+        return process.begin(process.WorkOrder(for_worker(config), **order), report, stop)
+
+    begin(versions=software_versions())
+    with pytest.raises(ClusterError, match="sees another store at") as refused:
+        begin(versions=software_versions(), token="toy/launch-0.json")
+    assert "s3://bucket/folder" in refused.value.hint
+    with pytest.raises(ClusterError, match=r"instead of 1\.0"):
+        begin(versions={"numpy": "1.0"})
+    there = {"python": "3.11.4.final.0", "torch": None}
+    assert process.differences(there, {"python": "3.11.2", "torch": "2.6"}) == ["no torch"]
+    assert process.differences({"python": "3.12.1"}, {"python": "3.11.2"}) == ["python 3.12 instead of 3.11"]
+
+
+@pytest.mark.parametrize("end", ["released", "stale"])
+def test_a_worker_elsewhere_ends_with_the_run_that_waits(toy, end):
+    """Its lease in the store says that the run is there: it is released in the end, or grows stale after a kill."""
+    session = Session.open(build_config(toy.words("lease=0.3"), load_registry(str(toy.stages)))[0])
+    lease, stop = Leases(session.backend, ttl=0.3).acquire("toy/launch-0.json"), threading.Event()
+    process._follow_token(session, lease.name, stop)
+    if end == "released":
+        with lease.beating():
+            assert not stop.wait(1.0)
+    assert stop.wait(10)

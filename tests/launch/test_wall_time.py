@@ -14,7 +14,7 @@ from wsolpipe.contract.manifest import CommitRecord
 from wsolpipe.engine.plan import Units
 from wsolpipe.engine.time_left import LAST_SECONDS, MARGIN, TimeLeft
 from wsolpipe.keys.run_keys import RunConfig
-from wsolpipe.launch.wall_time import job_end, settle_end
+from wsolpipe.launch.ending import job_end, settle_end
 
 NODE = SimpleNamespace(folder="toy/train/shade/key", shards=Shards(40, 16))
 

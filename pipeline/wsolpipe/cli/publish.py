@@ -35,7 +35,7 @@ KEYS = (
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Push a data set's labels with a card, croissant.json and checksums, for anybody to pull."""
     from wsolpipe.cli import transfer
-    from wsolpipe.launch.signals import stop_on_signals
+    from wsolpipe.launch.ending import stop_on_signals
     from wsolpipe.share.about import About
     from wsolpipe.share.hub_upload import publish_to_hub
     from wsolpipe.share.publish import publish

@@ -28,7 +28,7 @@ KEYS = (
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Copy finished shards from another store; run then uses them as its own."""
     from wsolpipe.cli import transfer
-    from wsolpipe.launch.signals import stop_on_signals
+    from wsolpipe.launch.ending import stop_on_signals
     from wsolpipe.share.transfer import pull
 
     given = transfer.words_of(words, KEYS)

@@ -22,7 +22,7 @@ KEYS = (
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Copy finished shards to another store: only what it lacks, checked, resumable."""
     from wsolpipe.cli import transfer
-    from wsolpipe.launch.signals import stop_on_signals
+    from wsolpipe.launch.ending import stop_on_signals
     from wsolpipe.share.transfer import push
 
     given = transfer.words_of(words, KEYS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import shorten
-from wsolpipe.engine.clusters import find_cluster
+from wsolpipe.engine.clusters import launcher_name
 from wsolpipe.keys.key import unknown_key
 from wsolpipe.keys.run_keys import RUN_KEYS, RunConfig, store_of
 from wsolpipe.keys.words import nest, parse_value, split_words
@@ -65,7 +65,7 @@ def build_config(
     chosen = {name: value for name, value in settings.items() if value is not None}
     config = RunConfig(**chosen, params=_absolute_files(params), profile_fields=site)
     config.row_range()  # raises if it is not start:stop
-    find_cluster(config.cluster)
+    launcher_name(config.cluster)
     return config, {name: key.read(given[name]) if name in given else key.default for name, key in own.items()}
 
 

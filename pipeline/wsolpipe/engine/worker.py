@@ -1,6 +1,6 @@
 """A worker: takes a lease on a unit that is ready, makes it, commits it, until nothing is left.
 
-A single process, several processes and tasks of a Dask cluster all run this; none needs to know of the others.
+Workers of every ``cluster=`` run this; none needs to know of the others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import json
 import random
 import threading
+import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class Worker:
         Receives events: plain dictionaries with a field ``event``.
     stop : threading.Event
         Set when this process is to end: the running unit is abandoned at its next block.
+    idle : float or None
+        Seconds without anything to do after which it ends though others are still at work; None for never.
     late : bool
         Whether it ended, with work left, because of its wall time.
     """
@@ -65,6 +68,7 @@ class Worker:
     session: Session
     emit: Callable[[dict[str, Any]], None]
     stop: threading.Event = field(default_factory=threading.Event)
+    idle: float | None = None
     late: bool = False
     _short: bool = False
     _tries: Counter[str] = field(default_factory=Counter)
@@ -83,52 +87,17 @@ class Worker:
             self._finish_index(IndexWork(self.session, split, key))
         if not self._must_end():
             check_before_stages(self.session, self.emit)
+        since = time.monotonic()
         while not self._must_end():
             made, waiting = self._round(resolve(self.session, fetch=True))
             if made:
+                since = time.monotonic()
                 continue
             if self._short:
                 self._end_late()
-            if not waiting:
+            if not waiting or (self.idle is not None and time.monotonic() - since > self.idle):
                 return
             self.stop.wait(POLL_SECONDS)
-
-    def run_unit(self, stage: str, split: str | None, unit: int | None) -> str:
-        """Make one unit that a scheduler chose.
-
-        Returns
-        -------
-        str
-            ``made``, ``busy`` (another worker holds it), ``failed``, or ``late`` (not started or abandoned, since
-            this process is about to end).
-        """
-        if self._must_end():
-            return "late"
-        if stage == "index":
-            assert split is not None
-            assert unit is not None
-            return (
-                "made" if self._scan(IndexWork(self.session, split, self.session.config.index[split]), unit) else "busy"
-            )
-        node = resolve(self.session, fetch=True).find(stage, split)
-        if not self.time_left.fits(node, unit, self._units_like(node)):
-            return "late"
-        outcome, record = self._attempt(node, unit)
-        if outcome is Outcome.MADE and record is not None:
-            self.time_left.note(node, record)
-        names = {
-            Outcome.MADE: "made",
-            Outcome.EXISTED: "made",
-            Outcome.FAILED: "late" if self._must_end() else "failed",
-        }
-        return names.get(outcome, "busy")
-
-    def _units_like(self, node: Node) -> Units:
-        """Units of a node as the store records them, if the time they took matters."""
-        if self.time_left.ends is None:
-            return Units()
-        self._seen[node.folder] = examine(self.session, node, {}, self._seen.get(node.folder))
-        return self._seen[node.folder]
 
     def _must_end(self) -> bool:
         """Whether to end now, on request or because time is up."""

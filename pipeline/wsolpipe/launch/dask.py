@@ -1,239 +1,347 @@
-"""Units of a run on a Dask cluster, started here or elsewhere; the scheduler carries unit names, never arrays."""
+"""Commands on Dask workers, one each as one long task: on this machine, or on a cluster that somebody started.
+
+A task runs its command as a process of the worker's machine. Dask carries the words of commands and the events of
+workers, never arrays, and it decides nothing: which shard a worker makes is settled by leases alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import queue
-import secrets
+import socket
 import sys
 import time
-from collections import Counter
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
-from wsolpipe.contract.errors import ClusterError, TornShardError, WsolError
-from wsolpipe.engine.data_check import check_before_stages
-from wsolpipe.engine.graph import resolve
-from wsolpipe.engine.indexing import IndexWork
-from wsolpipe.engine.plan import examine
-from wsolpipe.engine.worker import is_ready
-from wsolpipe.launch.dask_task import run_task
+from wsolpipe.contract.errors import ClusterError, ConfigError
+from wsolpipe.engine.session import software_versions
+from wsolpipe.launch.launcher import Command, Ending, Launcher
+from wsolpipe.launch.local import Child, ending_of, find_gpus, threads_each
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from distributed import Client, Future
 
-    from wsolpipe.engine.plan import Units
-    from wsolpipe.engine.session import Session
-    from wsolpipe.launch.dask_task import Order, Unit
-    from wsolpipe.launch.events import Emit
+    from wsolpipe.launch.launcher import Order, Place
+    from wsolpipe.launch.progress import Emit
 
-ALLOWED_FAILURES = 20
+HOME = "127.0.0.1"
 LINK_SECONDS = 60
-"""Seconds that a connection may be silent before either end closes it, on clusters that are started here."""
+"""Seconds that a connection may be silent before either end closes it."""
 SETTINGS: dict[str, Any] = {
-    "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-    "distributed.scheduler.worker-saturation": 1.0,  # a unit waits at the scheduler, where any worker can take it
     "distributed.comm.timeouts.tcp": f"{LINK_SECONDS}s",
     "distributed.worker.daemon": False,
     "distributed.worker.profile.enabled": False,
 }
-POLL_SECONDS = 0.5
-REST_SECONDS = 1.0
-IDLE_SECONDS = 5.0
+POLL_SECONDS = 0.2
+REPORT_SECONDS = 1.0
 WATCH_SECONDS = 2.0
 FETCH_SECONDS = 10.0
+CONNECT_SECONDS = 3.0
+RETURN_SECONDS = 15.0
+"""Seconds to wait for an unreachable scheduler, after its connection was closed."""
+START_SECONDS = 60.0
+UNDER_WAY = frozenset(["rows", "progress"])
 
 
-class Dispatch:
-    """Keeps a cluster's workers supplied with whatever is ready, until nothing is left.
+def call(
+    words: tuple[str, ...], stdin: str, log: str | None, environment: dict[str, str], folder: str | None, topic: str
+) -> tuple[int, dict[str, Any]]:
+    """Run a command on a Dask worker until it ends, or until nobody wants this task any more.
 
-    Parameters
-    ----------
-    order : Order
-        Configuration that every task gets.
-    watch : callable
-        Called every few seconds with the number of workers; raises ClusterError to end the run.
+    Returns
+    -------
+    (code, fatal)
+        Its exit code, and its own word of what was wrong.
     """
+    from distributed import get_worker
+    from distributed.core import Status
+    from distributed.worker import thread_state
 
-    def __init__(
-        self, session: Session, client: Client, emit: Emit, stop: threading.Event, *, order: Order,
-        watch: Callable[[int], None],
-    ) -> None:  # fmt: skip
-        self.session, self.client, self.emit, self.stop = session, client, emit, stop
-        self.order, self.watch = order, watch
-        self.address = client.scheduler.address
-        self.flying: dict[Unit, Future] = {}
-        self.landed: queue.SimpleQueue[tuple[Unit, Future]] = queue.SimpleQueue()
-        self.resting: dict[Unit, float] = {}
-        self.failed: Counter[Unit] = Counter()
-        self.late: Counter[Unit] = Counter()
-        self.seen: dict[str, Units] = {}
-        self.workers, self.watched, self.look_again, self.cut = 0, float("-inf"), float("-inf"), False
+    worker, key = get_worker(), thread_state.key
+    last = float("-inf")
 
-    def run(self) -> None:
-        """Supply, collect, watch.
+    def hear(event: dict[str, Any]) -> None:
+        nonlocal last
+        if event["event"] not in UNDER_WAY or time.monotonic() - last > REPORT_SECONDS:
+            last = time.monotonic()
+            worker.log_event(topic, event)
+
+    child = Child(Command(words, stdin, Path(log) if log else None), hear, environment, folder)
+    while (code := child.code()) is None:
+        time.sleep(POLL_SECONDS)
+        task = worker.state.tasks.get(key)
+        at_work = worker.status in {Status.running, Status.paused}
+        if not at_work or task is None or task.state not in {"executing", "long-running"}:  # cancelled, or none waits
+            child.terminate()
+    return code, child.fatal
+
+
+class DaskLauncher(Launcher):
+    """Commands on the workers of a Dask scheduler."""
+
+    hears: ClassVar = True
+    client: Client
+    folder: str | None = None
+
+    def __init__(self, order: Order, emit: Emit) -> None:
+        super().__init__(order, emit)
+        self.resources = contextlib.ExitStack()
+        self.futures: dict[Place, tuple[str, Future]] = {}
+        self.workers: list[str] = []
+        self.watched, self.cut = float("-inf"), False
+
+    def open(self) -> None:
+        """Connect, and listen to the events of workers.
 
         Raises
         ------
-        WsolError
-            What a worker raised.
         ClusterError
-            If the scheduler is lost, workers die repeatedly on the same unit, or `watch` ends the run.
+            If there is no scheduler, or it cannot pass commands on.
         """
-        self.client.subscribe_topic(self.order.topic, lambda event: self.emit(event[1]))  # (time, event)
-        try:
-            while not self.stop.is_set():
-                self._watch()
-                if self._hungry() and not self._supply() and not self.flying and not self.resting:
-                    break
-                self._collect()
-            if self.order.ends_here and self.late:
-                self.emit({"event": "late", "text": "too little of the wall time is left for another shard"})
-        finally:
-            with contextlib.suppress(Exception):  # a lost cluster needs no cleaning up
-                self.client.cancel(list(self.flying.values()))
+        import dask
 
-    def _hungry(self) -> bool:
-        """Whether a worker may be idle, the connection works, and it is time to read the store again."""
-        free = self.client.status == "running" and len(self.flying) <= self.workers
-        return free and time.monotonic() >= self.look_again
+        self.resources.enter_context(_quiet())
+        self.resources.enter_context(dask.config.set(SETTINGS))
+        self.client = self.resources.enter_context(self.connect())
+        pages = "" if find_spec("bokeh") else " (its pages need bokeh: pip install bokeh)"
+        self.emit({"event": "note", "text": f"Dask dashboard: {self.dashboard()}{pages}"})
+        self.client.subscribe_topic(self.order.name, lambda event: self.emit(event[1]))  # (time, event)
+        self._count()
 
-    def _supply(self) -> int:
-        """Submit every unit that is ready and not running; return how many."""
-        now = time.monotonic()
-        self.resting = {unit: until for unit, until in self.resting.items() if until > now}
-        ready = [unit for unit in ready_units(self.session, self.seen, self.emit) if self._wanted(unit)]
-        for unit in ready:
-            future = self.client.submit(run_task, self.order, unit, pure=False, key=_task_name(unit))
-            self.flying[unit] = future
-            future.add_done_callback(lambda future, unit=unit: self.landed.put((unit, future)))
-        self.look_again = now + (REST_SECONDS if self.resting else IDLE_SECONDS)
-        return len(ready)
+    def connect(self) -> Client:
+        """A client of the scheduler."""
+        raise NotImplementedError
 
-    def _wanted(self, unit: Unit) -> bool:
-        done_for = self.failed[unit] > self.session.config.retries or (self.order.ends_here and self.late[unit])
-        return not done_for and unit not in self.flying and unit not in self.resting
+    def dashboard(self) -> str:
+        """Address of the pages of the scheduler."""
+        return str(self.client.dashboard_link)
 
-    def _collect(self) -> None:
-        """Wait briefly for results, and handle all that have arrived."""
-        with contextlib.suppress(queue.Empty):
-            unit, future = self.landed.get(timeout=POLL_SECONDS)
-            while True:
-                if self.flying.get(unit) is future:
-                    del self.flying[unit]
-                    self._take_in(unit, future)
-                    self.look_again = float("-inf")
-                unit, future = self.landed.get_nowait()
+    def environment(self, worker: str) -> dict[str, str]:  # noqa: ARG002
+        """Variables of the commands of a worker."""
+        return {}
 
-    def _take_in(self, unit: Unit, future: Future) -> None:
-        """Handle the result of a unit; one lost with its connection or worker is ready again."""
-        from distributed import CancelledError
+    def places(self, wanted: int | None) -> Collection[Place]:  # noqa: ARG002
+        """Addresses of the workers."""
+        return self.workers
 
+    def start(self, commands: Mapping[Place, tuple[str, Command]]) -> Collection[Place]:
+        """Submit a task that only the worker of its place can take."""
+        for place, (name, command) in commands.items():
+            future = self.client.submit(
+                call, command.words, command.stdin, str(command.log.absolute()) if command.log else None,
+                self.environment(str(place)), self.folder, self.order.name,
+                workers=[str(place)], pure=False, key=f"{name.replace(' ', '-')}-{time.monotonic_ns()}",
+            )  # fmt: skip
+            self.futures[place] = name, future
+        return commands.keys()
+
+    def look(self) -> Mapping[Place, Ending]:
+        """Commands that ended, or whose worker was lost."""
+        self._watch()
+        ended = {}
+        for place, (name, future) in list(self.futures.items()):
+            if future.done() or (place not in self.workers and not self.cut):
+                ended[place] = self._ending(name, future)
+                del self.futures[place]
+        return ended
+
+    def close(self, *, done: bool) -> None:  # noqa: ARG002
+        """Take back the tasks that run, which ends their commands."""
+        with contextlib.suppress(Exception):  # a lost cluster needs no cleaning up
+            self.client.cancel([future for _, future in self.futures.values()])
+        self.resources.close()
+
+    def _ending(self, name: str, future: Future) -> Ending:
+        lost = Ending(f"{name} was lost with its Dask worker")
+        if future.status == "finished":
+            with contextlib.suppress(TimeoutError, OSError):
+                return ending_of(name, *future.result(timeout=FETCH_SECONDS))
         if future.status == "error":
-            _explain(unit, future.exception(timeout=FETCH_SECONDS))
-        if future.status != "finished":
-            return
-        try:
-            events, outcome = future.result(timeout=FETCH_SECONDS)
-        except (TimeoutError, OSError, CancelledError):
-            return
-        for event in events:
-            if event["event"] != "late":  # not reported: other workers replace the one that ends
-                self.emit(event)
-        if outcome in {"busy", "late"}:  # held by another run, or by a worker that ends
-            self.resting[unit] = time.monotonic() + REST_SECONDS
-        self.failed[unit] += outcome == "failed"
-        self.late[unit] += outcome == "late"
-        if self.late[unit] > ALLOWED_FAILURES:
-            msg = f"{_unit_name(unit)} did not fit into the wall time of {self.late[unit]} workers"
-            raise ClusterError(msg, hint="give workers more time (profile.time=), or make shards smaller (shard_rows=)")
+            error = future.exception(timeout=FETCH_SECONDS)
+            if isinstance(error, ImportError) or "deserializ" in str(error):
+                msg = f"{name}: the cluster could not load the code of the task: {error}"
+                hint = (
+                    "install the same wsolpipe for the scheduler and every worker, and your own stages for the workers"
+                )
+                raise ClusterError(msg, hint=hint) from error
+            return Ending(f"{name} was lost on the Dask cluster: {error}")
+        future.cancel()
+        return lost
 
     def _watch(self) -> None:
-        """Check the connection and the number of workers, every few seconds."""
-        status = self.client.status
+        """Check the connection and the workers, every few seconds."""
+        status, address = self.client.status, self.order.cluster
         if status == "closed":
-            msg = f"the Dask scheduler at {self.address} was lost"
+            msg = f"the Dask scheduler at {address} was lost"
             raise ClusterError(msg, hint="everything committed is kept: run again once there is a scheduler")
         if self.cut != (status == "connecting"):
             self.cut = not self.cut
             state = "is lost; reconnecting" if self.cut else "is restored"
-            self.emit({"event": "warning", "text": f"the connection to the Dask scheduler at {self.address} {state}"})
-            self.flying = {unit: future for unit, future in self.flying.items() if not future.cancelled()}
-            self.look_again = float("-inf")
-        if self.cut or time.monotonic() - self.watched < WATCH_SECONDS:
-            return
+            self.emit({"event": "warning", "text": f"the connection to the Dask scheduler at {address} {state}"})
+            if not self.cut:
+                self.client.subscribe_topic(self.order.name, lambda event: self.emit(event[1]))
+        if not self.cut and time.monotonic() - self.watched > WATCH_SECONDS:
+            self._count()
+
+    def _count(self) -> None:
+        """See which workers there are."""
         with contextlib.suppress(TimeoutError, OSError):
-            self.workers = len(self.client.sync(self.client.scheduler.ncores, callback_timeout=FETCH_SECONDS))
+            self.workers = sorted(self.client.sync(self.client.scheduler.ncores, callback_timeout=FETCH_SECONDS))
             self.watched = time.monotonic()
-            self.watch(self.workers)
 
 
-def ready_units(session: Session, seen: dict[str, Units], emit: Emit) -> list[Unit]:
-    """Units whose inputs are complete: scans first, then the pending units of every stage.
+class HereByDask(DaskLauncher):
+    """A Dask scheduler in this process with as many workers as commands are to run at once; only its pages listen."""
 
-    `seen` keeps the units by folder, so that the next call reads only what is new.
+    here: ClassVar = True
+
+    def __init__(self, order: Order, emit: Emit) -> None:
+        super().__init__(order, emit)
+        self.each = self.environments()
+
+    def environments(self) -> list[dict[str, str]]:
+        """Variables of each place's commands."""
+        return [{}] * (self.order.parallel or 1)
+
+    def connect(self) -> Client:
+        """Start scheduler and workers: they live in this process, their commands in others."""
+        from distributed import Client, Scheduler, SpecCluster, Worker
+
+        options: dict[str, Any] = {
+            "nthreads": 1,
+            "memory_limit": 0,
+            "dashboard": False,
+            "dashboard_address": f"{HOME}:0",
+        }
+        workers = {number: {"cls": Worker, "options": options} for number in range(len(self.each))}
+        scheduler = {"cls": Scheduler, "options": {"protocol": "inproc://", "dashboard_address": f"{HOME}:0"}}
+        self.cluster = self.resources.enter_context(SpecCluster(scheduler=scheduler, workers=workers))
+        return Client(self.cluster, set_as_default=False)
+
+    def dashboard(self) -> str:
+        """Address of the pages: Dask would name that of the network, where nothing listens."""
+        return f"http://{HOME}:{self.cluster.scheduler.http_server.port}/status"
+
+    def environment(self, worker: str) -> dict[str, str]:
+        """The variables that belong to the place of a worker."""
+        return {**threads_each(len(self.each)), **self.each[self.workers.index(worker)]}
+
+
+class GpusByDask(HereByDask):
+    """`HereByDask` with a worker a GPU; a command sees its own device alone, before any library lists devices."""
+
+    reads: ClassVar = ("devices",)
+
+    def environments(self) -> list[dict[str, str]]:
+        """Each GPU alone."""
+        gpus = find_gpus(self.order)
+        self.emit({"event": "note", "text": f"one worker for each of the devices {', '.join(gpus)}"})
+        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
+
+
+class StandingDask(DaskLauncher):
+    """A Dask cluster that somebody started; its machines need to share only a store, for trainings also the folder.
+
+    The scheduler and its workers must have this package and the same versions of the packages that labels depend on.
     """
-    scans: list[Unit] = []
-    for split, key in session.config.index.items():
-        if session.index_of(split) is None:
-            work = IndexWork(session, split, key)
-            pending = work.pending()
-            scans += [("index", split, shard) for shard in pending]
-            if not pending:
-                with contextlib.suppress(TornShardError):  # damaged scans are pending again
-                    work.assemble()
-                scans += [("index", split, shard) for shard in work.pending()]
-    if scans:
-        return scans
-    check_before_stages(session, emit)
-    known: dict[tuple[str, str | None], Units] = {}
-    ready: list[Unit] = []
-    for node in resolve(session, fetch=True).nodes:
-        if node.blocked:
-            continue
-        units = examine(session, node, known, seen.get(node.folder))
-        known[node.stage, node.split] = seen[node.folder] = units
-        ready += [(node.stage, node.split, unit) for unit in units.pending() if is_ready(node, unit, known)]
-    return ready
+
+    reads: ClassVar = ("start_seconds",)
+    restarts = 20
+
+    def __init__(self, order: Order, emit: Emit) -> None:
+        super().__init__(order, emit)
+        self.folder = None if order.worker else str(Path.cwd())
+        self.seen, self.bound = time.monotonic(), order.profile.start_seconds or START_SECONDS
+
+    def connect(self) -> Client:
+        """Connect to the scheduler, and check that commands can be passed on."""
+        from distributed import Client
+
+        address = self.order.cluster
+        check_listens(address)
+        try:
+            client = Client(address, timeout=RETURN_SECONDS, set_as_default=False, name="wsolpipe")
+        except (OSError, ValueError) as error:
+            msg = f"what listens at {address} does not answer as a Dask scheduler: {error}"
+            raise ClusterError(msg, hint="start one with: dask scheduler") from error
+        return client
+
+    def _count(self) -> None:
+        """See which workers there are; those that are new must be able to run commands."""
+        before = self.workers
+        super()._count()
+        if set(self.workers) - set(before):
+            check_versions(self.client)
+
+    def look(self) -> Mapping[Place, Ending]:
+        """As `DaskLauncher.look`; a run without a worker ends after a while."""
+        ended = super().look()
+        if self.workers:
+            self.seen = time.monotonic()
+        elif time.monotonic() - self.seen > self.bound:
+            address = self.order.cluster
+            msg = f"no worker is connected to the Dask scheduler at {address} for {self.bound:.0f} s"
+            hint = f"start some, and run again: dask worker {address} --nthreads 1 --nworkers N"
+            raise ClusterError(msg, hint=hint)
+        return ended
 
 
-def _task_name(unit: Unit) -> str:
-    """Name of a task; the dashboard groups tasks by its prefix."""
-    stage, split, shard = unit
-    return f"{stage}-{split or 'artifact'}-{shard or 0}-{secrets.token_hex(8)}"
+def check_listens(address: str) -> None:
+    """Check that a server listens at `address`.
+
+    Raises
+    ------
+    ConfigError
+        If the address is not of the form ``tcp://host:port``.
+    ClusterError
+        If none answers.
+    """
+    parts = urlsplit(address)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or not port:
+        msg = f"cluster={address}: write the scheduler's address as {parts.scheme}://host:port"
+        raise ConfigError(msg, hint="it is printed by: dask scheduler")
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
+        except OSError as error:
+            if time.monotonic() < deadline and not isinstance(error, socket.gaierror):
+                time.sleep(1.0)
+                continue
+            msg = f"no Dask scheduler can be reached at {address}: {error.strerror or error}"
+            raise ClusterError(msg, hint="start one there with: dask scheduler") from error
+        return
 
 
-def _explain(unit: Unit, error: BaseException) -> NoReturn:
-    """Raise the error of a unit with an explanation."""
-    from distributed.scheduler import KilledWorker
+def check_versions(client: Client) -> None:
+    """Check that the scheduler and every worker can load the code of a task; workers check the rest themselves.
 
-    if isinstance(error, WsolError):
-        raise error
-    if isinstance(error, KilledWorker):
-        msg = f"{_unit_name(unit)} killed {error.allowed_failures + 1} workers"
-        raise ClusterError(msg, hint="give workers more memory, or fewer of them a machine, and run again: it resumes")
-    if isinstance(error, ImportError) or any(mark in str(error) for mark in ("deserializ", "Can't get attribute")):
-        msg = f"{_unit_name(unit)}: the cluster could not load the code of the task: {error}"
-        hint = "install the same wsolpipe for the scheduler and every worker, and your own stages for the workers"
-        raise ClusterError(msg, hint=hint) from error
-    raise error
-
-
-def _unit_name(unit: Unit) -> str:
-    stage, split, shard = unit
-    return " ".join(str(part) for part in (stage, split, None if shard is None else f"shard {shard}") if part)
-
-
-def no_bound(workers: int) -> None:
-    """Watch nothing."""
+    Raises
+    ------
+    ClusterError
+        If one lacks wsolpipe or has another version of it.
+    """
+    wanted = software_versions()["wsolpipe"]
+    found = client.get_versions(packages=["wsolpipe"])
+    processes = {f"the worker at {address}": there for address, there in found["workers"].items()}
+    for process, there in {"the Dask scheduler": found["scheduler"], **processes}.items():
+        have = there["packages"].get("wsolpipe")
+        if have != wanted:
+            msg = f"{process} has {f'wsolpipe {have} instead of {wanted}' if have else 'no wsolpipe'}"
+            raise ClusterError(msg, hint="install the same version there: labels depend on it")
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keep Dask's own log off the terminal, except with ``--debug``: events and errors report what matters."""
     import distributed  # noqa: F401 - creates its loggers, each with its own level
 
@@ -247,9 +355,3 @@ def quiet() -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
-
-
-def dashboard_note(link: str) -> dict[str, Any]:
-    """Event with the address of the dashboard of a scheduler in this process."""
-    pages = "" if find_spec("bokeh") else " (its pages need bokeh: pip install bokeh)"
-    return {"event": "note", "text": f"Dask dashboard: {link}{pages}"}

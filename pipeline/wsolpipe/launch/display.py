@@ -20,8 +20,7 @@ from rich.progress import (
 )
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.launch.events import describe
-from wsolpipe.launch.progress import LogLines, RunProgress
+from wsolpipe.launch.progress import LogLines, RunProgress, describe
 
 if TYPE_CHECKING:
     from types import TracebackType

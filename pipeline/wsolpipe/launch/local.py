@@ -1,128 +1,168 @@
-"""``cluster=local``: this process alone, or several of them, which need no scheduler beside the store's leases."""
+"""``cluster=local``: commands as processes of this machine, which need no scheduler beside the store's leases."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from wsolpipe.contract import errors
-from wsolpipe.contract.errors import ClusterError, DeviceError, WsolError
-from wsolpipe.engine.config import for_worker
-from wsolpipe.engine.worker import Worker
-from wsolpipe.launch.signals import EXIT_AGAIN
+from wsolpipe.contract.errors import ClusterError
+from wsolpipe.launch.launcher import Ending, Launcher
 
 if TYPE_CHECKING:
-    from wsolpipe.engine.session import Session
-    from wsolpipe.launch.events import Emit
+    from collections.abc import Collection, Mapping
 
-RESTARTS = 3
+    from wsolpipe.launch.launcher import Command, Order, Place
+    from wsolpipe.launch.progress import Emit
+
+END_SECONDS = 30.0
 
 
-def run_local(session: Session, emit: Emit, stop: threading.Event) -> None:
-    """Run in this process, or in ``workers=`` processes of this machine.
+class Child:
+    """A command as a process of this machine.
 
-    Raises
-    ------
-    WsolError
-        The error of a worker; the others are stopped.
+    Parameters
+    ----------
+    hear : callable
+        Receives every event of a command without a log, in a thread.
+    environment : mapping
+        Variables beside those of this process.
+    folder : str or None
+        Where it runs; None for here.
     """
-    if session.config.workers == 1:
-        Worker(session, emit, stop).run()
-        return
-    crew = [_Process(session, emit, number) for number in range(session.config.workers)]
-    try:
-        while any([member.watch(stop) for member in crew]):  # a list: checks every member, not only up to the first
-            if any(member.fatal for member in crew):
-                stop.set()
-            if stop.is_set():
-                for member in crew:
-                    member.terminate()
-            stop.wait(0.1) if not stop.is_set() else threading.Event().wait(0.1)
-    finally:
-        for member in crew:
-            member.terminate()
-            member.join()
-    for member in crew:
-        if member.fatal:
-            raise member.fatal
 
-
-class _Process:
-    """One worker process, restarted if it is killed."""
-
-    def __init__(self, session: Session, emit: Emit, number: int) -> None:
-        self.session, self.emit, self.number = session, emit, number
-        self.fatal: WsolError | None = None
-        self.fault: WsolError | None = None
-        self.restarts = 0
-        self._start()
-
-    def _start(self) -> None:
-        config = for_worker(self.session.config)
-        threads = self.session.config.threads or max(1, (os.cpu_count() or 1) // self.session.config.workers)
-        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "wsolpipe.launch.process"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        assert self.process.stdin is not None
-        self.process.stdin.write(config.to_json())
-        self.process.stdin.close()
-        self.reader = threading.Thread(target=self._read, name=f"worker-{self.number}", daemon=True)
+    def __init__(self, command: Command, hear: Emit, environment: Mapping[str, str], folder: str | None = None) -> None:
+        self.hear, self.fatal = hear, dict[str, Any]()
+        with contextlib.ExitStack() as files:
+            log = files.enter_context(command.log.open("ab")) if command.log else None
+            self.process = subprocess.Popen(
+                [sys.executable, *command.words], env={**os.environ, **environment}, cwd=folder,
+                stdin=subprocess.PIPE if command.stdin else subprocess.DEVNULL, stdout=log or subprocess.PIPE,
+                stderr=log,
+            )  # fmt: skip
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), self.process.stdin:
+                self.process.stdin.write(command.stdin.encode())
+        self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self.process.stdout or ():
             event: dict[str, Any] = json.loads(line)
             if event["event"] == "fatal":
-                kind = getattr(errors, event["kind"], WsolError)
-                error = kind(event["message"], hint=event["hint"])
-                if isinstance(error, DeviceError):
-                    self.fault = error
-                else:
-                    self.fatal = error
+                self.fatal = event
             else:
-                self.emit(event)
+                self.hear(event)
 
-    def watch(self, stop: threading.Event) -> bool:
-        """Whether this worker still runs; one that was killed is restarted up to `RESTARTS` times."""
-        code = self.process.poll()
-        if code is None:
-            return True
-        self.reader.join()
-        if (code >= 0 and self.fault is None) or stop.is_set() or self.fatal:
-            if code not in {0, EXIT_AGAIN} and not self.fatal and not stop.is_set():
-                self.fatal = ClusterError(f"worker {self.number} ended with code {code}", hint="run again: it resumes")
-            return False
-        if self.restarts >= RESTARTS:
-            self.fatal = self.fault or ClusterError(
-                f"worker {self.number} was killed {RESTARTS + 1} times, last by signal {-code}",
-                hint="run again with fewer workers=: it resumes",
-            )
-            return False
-        self.restarts += 1
-        how = self.fault.message if self.fault else f"it was killed by {signal.Signals(-code).name}"
-        self.fault = None
-        self.emit({"event": "warning", "text": f"worker {self.number}: {how}; it is restarted"})
-        self._start()
-        return True
+    def code(self) -> int | None:
+        """Its exit code, None while it runs; a negative one is that of the signal that ended it."""
+        if self.process.poll() is None:
+            return None
+        self.reader.join(END_SECONDS)
+        return self.process.returncode
 
     def terminate(self) -> None:
-        """Ask the process to end cleanly."""
+        """Ask it to end cleanly."""
         if self.process.poll() is None:
             self.process.terminate()
 
     def join(self) -> None:
-        """Wait for the end; kill the process if it does not end."""
+        """Wait for its end; kill it if it does not end."""
         try:
-            self.process.wait(timeout=30)
+            self.process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.reader.join(timeout=5)
+        self.reader.join(5)
+
+
+def ending_of(name: str, code: int, fatal: Mapping[str, Any]) -> Ending:
+    """How a process ended: lost, if by a signal."""
+    if code < 0:
+        return Ending(f"{name} was killed by {signal.Signals(-code).name}")
+    return Ending.told(f"{name} ended with code {code}", code, fatal)
+
+
+class Processes(Launcher):
+    """Processes of this machine, with a GPU each where there are several and none was chosen."""
+
+    here: ClassVar = True
+    hears: ClassVar = True
+
+    def __init__(self, order: Order, emit: Emit) -> None:
+        super().__init__(order, emit)
+        self.children: dict[Place, tuple[str, Child]] = {}
+        self.devices = gpus_of(order)[0] if order.spread else []
+
+    def places(self, wanted: int | None) -> Collection[Place]:  # noqa: ARG002
+        """Slots, as many as commands run at once."""
+        return range(self.order.parallel or 1)
+
+    def start(self, commands: Mapping[Place, tuple[str, Command]]) -> Collection[Place]:
+        """Start processes."""
+        for place, (name, command) in commands.items():
+            environment = threads_each(self.order.parallel or 1)
+            if len(self.devices) > 1:
+                environment["CUDA_VISIBLE_DEVICES"] = self.devices[int(str(place)) % len(self.devices)]
+            self.children[place] = name, Child(command, self.emit, environment)
+            if command.log:
+                self.emit({"event": "note", "text": f"{name} begins; log in {command.log}"})
+        return commands.keys()
+
+    def look(self) -> Mapping[Place, Ending]:
+        """Processes that have ended."""
+        codes = {place: child.code() for place, (_, child) in self.children.items()}
+        ended = {place: code for place, code in codes.items() if code is not None}
+        gone = {place: self.children.pop(place) for place in ended}
+        return {place: ending_of(gone[place][0], code, gone[place][1].fatal) for place, code in ended.items()}
+
+    def close(self, *, done: bool) -> None:  # noqa: ARG002 - one that has nothing to do has ended
+        """End what runs, cleanly if it can."""
+        for _, child in self.children.values():
+            child.terminate()
+        for _, child in self.children.values():
+            child.join()
+
+
+def threads_each(processes: int) -> dict[str, str]:
+    """Variables that share the cores of this machine out among processes, unless somebody did."""
+    share = max(1, (os.cpu_count() or 1) // processes)
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(share))}
+
+
+def find_gpus(order: Order) -> list[str]:
+    """GPUs to use: those named, else those of CUDA_VISIBLE_DEVICES, else all that the driver lists.
+
+    Raises
+    ------
+    ClusterError
+        If there is none.
+    """
+    found, looked = gpus_of(order)
+    if not found:
+        msg = f"no GPU for cluster=dask-cuda: {looked}"
+        raise ClusterError(msg, hint="name them with devices=0,1, or run on the CPU with cluster=dask-local workers=N")
+    return found
+
+
+def gpus_of(order: Order) -> tuple[list[str], str]:
+    """GPUs to use, none where there is none, and where they were looked for."""
+    named, visible = order.devices or order.profile.devices, os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named:
+        return list(named), ""
+    if visible is not None:
+        return [part.strip() for part in visible.split(",") if part.strip()], f"CUDA_VISIBLE_DEVICES={visible}"
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return [], "CUDA_VISIBLE_DEVICES is not set, and nvidia-smi is not installed on this machine"
+    done = subprocess.run(
+        [program, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
+    )
+    message = " ".join((done.stderr or done.stdout).split()) or "nothing"
+    return ([], f"nvidia-smi failed: {message}") if done.returncode else (done.stdout.split(), "nvidia-smi lists none")

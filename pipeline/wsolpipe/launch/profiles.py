@@ -89,12 +89,12 @@ class Profile(BaseModel):
     )
     interface: Word | None = Field(
         default=None,
-        description="network of the submit host by which compute nodes reach the Dask scheduler, such as ib0",
+        description="not needed any more: workers of cluster=slurm share nothing but the store",
     )
     start_seconds: Annotated[float | None, Unit("seconds")] = Field(
         default=None,
         gt=0,
-        description="time without any Dask worker after which a run ends; null: the default of the cluster",
+        description="time without any worker after which a run ends; null: the default of the cluster",
     )
     devices: Annotated[tuple[Word, ...], BeforeValidator(_listed)] = Field(
         default=(), description="devices of this machine that cluster=dask-cuda uses; empty: all that are visible"
@@ -133,6 +133,12 @@ class Profile(BaseModel):
     def wall_seconds(self) -> int | None:
         """Wall time in seconds, None without a limit."""
         return seconds_of(self.time)
+
+    @property
+    def lead(self) -> int:
+        """Seconds before the wall time at which tasks are asked to end: of a short time, a quarter at most."""
+        wall = self.wall_seconds
+        return self.signal_seconds if wall is None else max(1, min(self.signal_seconds, wall // 4))
 
     @property
     def log_folder(self) -> Path:

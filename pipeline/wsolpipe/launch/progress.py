@@ -1,16 +1,43 @@
-"""Progress of the stages of a run, added up from its events: rows, rate and time left; and the lines of a log."""
+"""Progress of a run: its events as lines of a log, rows and rates added up from them, or seen in the store alone."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.canonical import read_json
+from wsolpipe.engine.graph import resolve
+from wsolpipe.engine.indexing import IndexWork
+from wsolpipe.engine.plan import State, Units, examine
+from wsolpipe.engine.worker import is_ready
 from wsolpipe.keys.console import LINE_SECONDS, duration
-from wsolpipe.launch.events import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from wsolpipe.engine.graph import Node
+    from wsolpipe.engine.session import Session
+
+Emit = Callable[[dict[str, Any]], None]
+"""Receives every event of a run: a plain dictionary with a field ``event``."""
+
+
+def describe(event: dict[str, Any]) -> str | None:
+    """One line for an event of a run; None for those that only move a progress bar."""
+    kind = event["event"]
+    if kind in {"note", "late"}:
+        return str(event["text"])
+    if kind == "warning":
+        return f"warning: {event['text']}"
+    if kind == "failure":
+        where = f"{event['stage']} {event['split'] or ''} shard {event['shard']}"
+        return f"failed (try {event['tries']}): {where}: {event['error']}"
+    if kind == "shard":
+        bad = f", {event['quarantined']} quarantined" if event["quarantined"] else ""
+        what = "made" if event["split"] is None else f"shard {event['shard']}: {event['rows']} rows{bad}"
+        how = "taken over" if event.get("taken_over") else f"{event['seconds']:.1f} s"
+        return f"{event['stage']} {event['split'] or ''} {what}, {how}"
+    return None
 
 
 @dataclass
@@ -128,3 +155,67 @@ class LogLines:
             self.write(stage.line(now))
         if text is not None or now - since >= LINE_SECONDS:
             self._last[stage.name] = now
+
+
+@dataclass
+class StoreWatch:
+    """Polls a store, and emits an event for every shard made since the last look, for workers that are not heard."""
+
+    session: Session
+    emit: Emit
+    _seen: dict[str, Units] = field(default_factory=dict)
+    _failures: dict[str, bytes] = field(default_factory=dict)
+
+    def look(self) -> int | None:
+        """Report what is new; return how many units could be made now, None if everything asked for is made.
+
+        The first look reports nothing of what was there before.
+        """
+        first = not self._seen
+        graph = resolve(self.session)
+        known: dict[tuple[str, str | None], Units] = {}
+        missing = [split for split, index in graph.indexes.items() if index is None]
+        ready, whole = sum(self._scans(split) for split in missing), not missing
+        for node in graph.nodes:
+            if node.blocked:
+                whole = False
+                continue
+            before = self._seen.get(node.folder, Units())
+            units = known[node.stage, node.split] = examine(self.session, node, known, before)
+            if node.folder not in self._seen and units.pending():
+                self.emit({"event": "begin", "stage": node.stage, "split": node.split, "shard": None})
+            if not first:
+                self._report_records(node, before, units)
+            self._report_failures(node, silent=first)
+            self._seen[node.folder] = units
+            whole = whole and not units.pending()
+            ready += sum(1 for unit in units.pending() if is_ready(node, unit, known))
+        return None if whole else ready
+
+    def _scans(self, split: str) -> int:
+        """Shards of an index that are to be scanned; the last worker puts it together."""
+        return max(1, len(IndexWork(self.session, split, self.session.config.index[split]).pending()))
+
+    def _report_records(self, node: Node, before: Units, units: Units) -> None:
+        for unit, record in units.records.items():
+            if units.states[unit] is State.DONE and record != before.records.get(unit):
+                self.emit({
+                    "event": "shard", "stage": node.stage, "split": node.split, "shard": unit,
+                    "rows": record.stop - record.start, "quarantined": len(record.quarantined),
+                    "seconds": record.seconds, "taken_over": record.taken_over_from is not None,
+                })  # fmt: skip
+
+    def _report_failures(self, node: Node, *, silent: bool) -> None:
+        backend = self.session.backend
+        for name in backend.names(f"{node.folder}/failures"):
+            path = f"{node.folder}/failures/{name}"
+            try:
+                content = backend.get(path)
+                note = read_json(content)
+                reported = {name: note[name] for name in ("error", "tries", "traceback")}
+            except (FileNotFoundError, ValueError, KeyError, TypeError):  # being written, or damaged
+                continue
+            if self._failures.get(path) != content and not silent:
+                unit = name.removesuffix(".json")
+                self.emit({"event": "failure", "stage": node.stage, "split": node.split, "shard": unit, **reported})
+            self._failures[path] = content

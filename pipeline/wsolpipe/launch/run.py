@@ -13,7 +13,6 @@ from wsolpipe.contract.backends.base import require_first_wins
 from wsolpipe.contract.backends.opening import check_place
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.clock import now
-from wsolpipe.engine.clusters import find_cluster
 from wsolpipe.engine.data_check import check_before_stages
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.leases import Leases
@@ -21,14 +20,22 @@ from wsolpipe.engine.listed import list_index
 from wsolpipe.engine.plan import Line, examine, make_plan
 from wsolpipe.engine.quarantine import ask_again, dropped_ids, retry_found
 from wsolpipe.engine.session import Session
-from wsolpipe.launch import launcher
-from wsolpipe.launch.signals import EXIT_AGAIN, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PENDING, stop_on_signals
-from wsolpipe.launch.wall_time import settle_end
+from wsolpipe.launch.crew import run_workers, script_of
+from wsolpipe.launch.ending import (
+    EXIT_AGAIN,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_PENDING,
+    settle_end,
+    stop_on_signals,
+)
+from wsolpipe.launch.launcher import check, find_launcher
 from wsolpipe.stages.registry import load_registry
 
 if TYPE_CHECKING:
     from wsolpipe.keys.run_keys import RunConfig
-    from wsolpipe.launch.events import Emit
+    from wsolpipe.launch.progress import Emit
 
 LEAST_BUDGET = 20
 
@@ -81,10 +88,10 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
     WsolError
         For an error in the configuration, the data, the weights or the store.
     """
-    launch = launcher.load_launcher(config.cluster)
-    launcher.check(config)
-    session = Session.open(settle_end(config) if find_cluster(config.cluster).workers == "here" else config)
-    if find_cluster(config.cluster).workers == "here" and config.device != "auto":
+    check(config)
+    here = find_launcher(config.cluster).here
+    session = Session.open(settle_end(config) if here else config)
+    if here and config.device != "auto":
         session.device()  # a device that is missing is reported before anything is indexed
     check_place(config.store)
     require_first_wins(session.backend)
@@ -101,12 +108,12 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
         if config.force:
             _force(graph_session)
         retry_found(graph_session, resolve(graph_session))
-        submitted = launch(graph_session, receive, stop)
+        submitted = run_workers(graph_session, receive, stop)
         graph = resolve(graph_session)
         lines = make_plan(graph_session, graph)
         quarantined = any(line.quarantined for line in lines)
         if quarantined and not submitted and not stop.is_set() and retry_found(graph_session, graph):
-            submitted = launch(graph_session, receive, stop)
+            submitted = run_workers(graph_session, receive, stop)
             graph = resolve(graph_session)
             lines = make_plan(graph_session, graph)
     if submitted:
@@ -158,8 +165,8 @@ def script(config: RunConfig) -> str:
     ConfigError
         If its cluster submits no script, or the configuration has an error.
     """
-    launcher.check(config)
-    return launcher.script_of(Session.open(config))
+    check(config)
+    return script_of(Session.open(config))
 
 
 def _judge(session: Session, lines: list[Line], *, late: bool, interrupted: bool) -> tuple[int, str]:

@@ -1,15 +1,16 @@
-"""``cluster=slurm`` on a real SLURM cluster: workers cancelled, timed out, left alone, and the same bytes."""
+"""``cluster=slurm`` on a real SLURM cluster: jobs that come with the work, cancelled, timed out, left alone."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from e2e.toy import make_toy, object_bytes
+from e2e.toy import object_bytes
 
 pytestmark = pytest.mark.slurm
 
@@ -31,50 +32,60 @@ def alive(slurm):
     return [job for job, state in slurm.states().items() if state in ALIVE]
 
 
-def workers_of(name):
-    """Worker processes of this machine, whatever SLURM knows of them."""
-    assert name.startswith("wsolpipe-")
-    found = subprocess.run(["pgrep", "-f", f"name {name}"], capture_output=True, text=True, check=False)
-    return found.stdout.split()
-
-
 def start_demo(store, *words):
     command = [sys.executable, "-m", "wsolpipe.cli.main", "run", *DEMO, f"store={store}", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
 
 
-def test_the_demo_survives_a_cancelled_worker_and_then_the_loss_of_the_scheduler(slurm, tmp_path):
-    """The shipped images and weights. The scheduler goes with the process that runs: what it leaves ends by itself."""
-    words = worker_words(tmp_path)
-    disturbed = start_demo(tmp_path / "dask", *words)
-    slurm.wait(lambda: commits(tmp_path / "dask", "cls_maps") >= 1 or disturbed.poll() is not None, 120)
+def test_the_demo_survives_a_cancelled_worker_and_then_the_loss_of_the_run(slurm, tmp_path):
+    """The shipped images and weights. Jobs end by themselves where the process that submitted them is killed."""
+    words = worker_words(tmp_path, "lease=5")
+    disturbed = start_demo(tmp_path / "jobs", *words)
+    slurm.wait(lambda: commits(tmp_path / "jobs", "cls_maps") >= 1 or disturbed.poll() is not None, 120)
     assert disturbed.poll() is None, disturbed.communicate()
     slurm.call("scancel", slurm.running()[0])
-    standing = commits(tmp_path / "dask", "cls_maps")
-    slurm.wait(lambda: commits(tmp_path / "dask", "cls_maps") > standing or disturbed.poll() is not None, 60)
-    assert commits(tmp_path / "dask", "proposals") < 4, "too quick to be disturbed"
+    standing = commits(tmp_path / "jobs", "cls_maps")
+    slurm.wait(lambda: commits(tmp_path / "jobs", "cls_maps") > standing or disturbed.poll() is not None, 60)
+    assert commits(tmp_path / "jobs", "proposals") < 4, "too quick to be disturbed"
     disturbed.kill()
     _, told = disturbed.communicate()
-    assert "Dask dashboard: http://" in told
     assert "Traceback" not in told
     slurm.wait(lambda: not alive(slurm), 75)
-    name = told.partition("jobs ")[2].partition(":")[0]
-    slurm.wait(lambda: not workers_of(name), 75)
-    kept = object_bytes(tmp_path / "dask")
+    kept = object_bytes(tmp_path / "jobs")
     assert kept
-    again = start_demo(tmp_path / "dask", *words)
+    again = start_demo(tmp_path / "jobs", *words)
     undisturbed = start_demo(tmp_path / "local")
     _, told = again.communicate(timeout=200)
     assert again.returncode == 0, told
     _, told = undisturbed.communicate(timeout=200)
     assert undisturbed.returncode == 0, told
-    assert object_bytes(tmp_path / "dask") == object_bytes(tmp_path / "local")
-    assert kept.items() <= object_bytes(tmp_path / "dask").items()
-    assert commits(tmp_path / "dask", "proposals") == 4
-    assert not list((tmp_path / "dask").glob("**/leases/*.json"))
-    assert not list((tmp_path / "dask").glob("demo/launch-*.json"))
+    assert object_bytes(tmp_path / "jobs") == object_bytes(tmp_path / "local")
+    assert kept.items() <= object_bytes(tmp_path / "jobs").items()
+    assert commits(tmp_path / "jobs", "proposals") == 4
+    assert not list((tmp_path / "jobs").glob("**/leases/*.json"))
+    assert not list((tmp_path / "jobs").glob("demo/launch-*.json"))
     slurm.wait(lambda: not alive(slurm), 20)
+
+
+def test_as_many_jobs_are_submitted_as_there_is_work_for(slurm, toy, undisturbed):
+    """The palette is one unit, the stage behind it three: three jobs come then, of the eight that may."""
+    assert toy.run(stage="shade").code == 0
+    gate = toy.folder / "gate"
+    process = toy.start(*worker_words(toy.folder, f"palette.gate={gate}", "frame.pause=0.3", workers=8))
+    slurm.wait(lambda: toy.calls("palette") or process.poll() is not None, 60)
+    assert len(alive(slurm)) == 1
+    gate.touch()
+    out, told = process.communicate(timeout=150)
+    assert process.returncode == 0, told
+    assert 2 <= len(slurm_jobs(told)) <= 4
+    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
+
+
+def slurm_jobs(told):
+    """Tasks of every submission that a run spoke of."""
+    counts = re.findall(r"^job \d+: (\d+) tasks", told, re.MULTILINE)
+    return [job for count in counts for job in range(int(count))]
 
 
 def test_a_worker_whose_time_is_up_begins_nothing_more_and_is_replaced(slurm, toy, undisturbed):
@@ -86,17 +97,19 @@ def test_a_worker_whose_time_is_up_begins_nothing_more_and_is_replaced(slurm, to
     assert len(workers) >= 2
     made = [call["first"] for call in toy.calls("shade")]
     assert sorted(made) == sorted(set(made))  # no block was made twice: none was cut by the end of a worker
-    assert len(list((toy.folder / "logs").rglob("*.log"))) >= 2
+    (log,) = (toy.folder / "logs").rglob("*.log")
+    assert "back in the queue" in log.read_text()
 
 
 def test_what_keeps_workers_from_coming_is_explained(slurm, toy):
     refused = toy.run(*worker_words(toy.folder, "profile.partition=gpuu"))
     assert refused.code == 1
-    assert "sbatch refused a worker's job: invalid partition specified: gpuu" in refused.err
+    assert "sbatch refused" in refused.err
+    assert "invalid partition specified: gpuu" in refused.err
     assert "resume with: wsolpipe run" in refused.err
     broken = toy.run(*worker_words(toy.folder, "profile.python=/no/such/python", workers=1))
     assert broken.code == 1
-    assert "before its worker started" in broken.err
+    assert "before it began" in broken.err
     assert "/no/such/python: No such file or directory" in broken.err
     assert "Traceback" not in refused.err + broken.err
     assert not alive(slurm)
@@ -109,8 +122,7 @@ def test_a_queue_that_never_moves_ends_the_run_and_its_jobs(slurm, toy):
     finally:
         slurm.call("scontrol", "update", "PartitionName=debug", "State=UP")
     assert done.code == 1
-    assert "waiting for a worker: job" in done.err
-    assert "is pending (PartitionDown)" in done.err
+    assert "queue: 1 pending (PartitionDown)" in done.err or "queue: 2 pending (PartitionDown)" in done.err
     assert "no worker for" in done.err
     assert "profile.start_seconds=" in done.err
     assert not alive(slurm)
@@ -133,9 +145,8 @@ def test_print_shows_a_workers_script_and_needs_no_slurm(toy, monkeypatch):
         "source /site/env.sh",
     ):  # fmt: skip
         assert line in lines
-    (command,) = [line for line in lines if line.startswith("exec /site/bin/python -m distributed.cli.dask_worker ")]
-    assert "--death-timeout 60" in command
-    assert "--lifetime 7140s --lifetime-stagger 30s" in command  # two minutes are SLURM's notice, by default
+    (command,) = [line for line in lines if line.startswith("exec /site/bin/python -m wsolpipe.launch.process ")]
+    assert command.endswith("/order.json")
     subprocess.run(["/bin/bash", "-n"], input=done.json["script"], text=True, check=True)
     assert not toy.store.exists()
     nowhere = toy.run("cluster=slurm")
@@ -143,10 +154,15 @@ def test_print_shows_a_workers_script_and_needs_no_slurm(toy, monkeypatch):
     assert "sbatch is not installed on" in nowhere.err
 
 
-def test_without_dask_jobqueue_the_way_out_is_named(tmp_path):
-    toy = make_toy(tmp_path, rows=4)
-    (tmp_path / "package" / "dask_jobqueue.py").write_text("raise ModuleNotFoundError('No module named dask_jobqueue')")
-    done = toy.run("cluster=slurm")
-    assert done.code == 1
-    assert "pip install 'wsolpipe[slurm]'" in done.err
-    assert "cluster=slurm-array" in done.err
+def test_a_cluster_whose_controller_is_gone_is_not_waited_for(toy, tmp_path):
+    """As where SLURM_CONF names a machine that is down: sbatch gives up, and so does the run."""
+    conf = tmp_path / "slurm.conf"
+    conf.write_text(
+        "ClusterName=gone\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=9\nMessageTimeout=1\n"
+        "AuthType=auth/munge\nNodeName=n1\nPartitionName=p Nodes=n1 Default=YES\n"
+    )
+    for cluster in ("slurm", "slurm-array"):
+        done = toy.run(f"cluster={cluster}", f"profile.logs={toy.folder / 'logs'}", SLURM_CONF=str(conf))
+        assert done.code == 1
+        assert "sbatch refused" in done.err
+        assert "resume with: wsolpipe run" in done.err
