@@ -78,5 +78,5 @@ def test_a_fault_of_the_device_ends_the_run_and_blames_no_row(toy, undisturbed, 
 def test_a_worker_whose_device_failed_is_replaced_and_another_goes_on(toy, undisturbed, where):
     done = toy.run(f"{where}.dies={toy.folder / 'dead'}", "workers=2")
     assert done.code == 0, done.err
-    assert "CUDA error: an illegal memory access was encountered; it is restarted" in done.err
+    assert "CUDA error: an illegal memory access was encountered; it is started again" in done.err
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)

@@ -79,7 +79,7 @@ def test_workers_killed_at_any_phase_are_replaced_or_resumed(toy, undisturbed, p
     words = ("lease=0.3", "shade.pause=0.15", "frame.pause=0.15") if phase == "heartbeat" else ()
     first = toy.run("workers=3", *words, WSOLPIPE_FAULT=f"{phase}:3")
     assert first.code in {0, 1}
-    assert "was killed by SIGKILL; it is restarted" in first.err
+    assert "was killed by SIGKILL; it is started again" in first.err
     if first.code:
         assert "it resumes" in first.err
         done = toy.run("workers=3")

@@ -67,7 +67,7 @@ def test_a_cable_cut_for_twenty_seconds_costs_nothing_but_time(cable, tmp_path):
             env=environment, capture_output=True, text=True, check=False, timeout=90,
         )  # fmt: skip
         assert refused.returncode == 1, refused.stderr
-        assert f"sees another store at {folder} than this machine" in refused.stderr
+        assert f"sees another store at {folder} than the machine of the run" in refused.stderr
         assert "s3://bucket/folder" in refused.stderr
         assert not list(folder.rglob("commits/*.json"))
 

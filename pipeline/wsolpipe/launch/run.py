@@ -20,7 +20,6 @@ from wsolpipe.engine.listed import list_index
 from wsolpipe.engine.plan import Line, examine, make_plan
 from wsolpipe.engine.quarantine import ask_again, dropped_ids, retry_found
 from wsolpipe.engine.session import Session
-from wsolpipe.launch.crew import run_workers, script_of
 from wsolpipe.launch.ending import (
     EXIT_AGAIN,
     EXIT_DONE,
@@ -88,6 +87,8 @@ def run(config: RunConfig, emit: Emit, stop: threading.Event) -> Ended:
     WsolError
         For an error in the configuration, the data, the weights or the store.
     """
+    from wsolpipe.launch.crew import run_workers  # brings the engine, which `plan` need not wait for
+
     check(config)
     here = find_launcher(config.cluster).here
     session = Session.open(settle_end(config) if here else config)
@@ -165,6 +166,8 @@ def script(config: RunConfig) -> str:
     ConfigError
         If its cluster submits no script, or the configuration has an error.
     """
+    from wsolpipe.launch.crew import script_of
+
     check(config)
     return script_of(Session.open(config))
 
