@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.layout import commit_name
 from wsolpipe.contract.manifest import CommitRecord
 from wsolpipe.contract.records import read_record
 from wsolpipe.engine import commit, leases
@@ -248,6 +250,63 @@ def test_objects_of_a_killed_worker_are_replaced_only_by_the_holder(backend, sle
     assert backend.get(target) == b"left by a killed worker"
     assert commit.put(backend, FOLDER, RECORD, objects(b"new"), new)
     assert check_whole(backend, [b"new"]) is not None
+
+
+def test_a_holder_that_lost_its_lease_at_the_record_leaves_none_of_bytes_it_did_not_make(backend, sleeper):
+    """It makes the record last of all; the new owner has put other bytes between its objects and that record."""
+    old, new = sleeper
+    assert new.still_mine()
+
+    def replace_all():
+        for target, data in objects(b"new").values():
+            backend.delete(target)
+            backend.create(target, data)
+
+    asleep = Waking(backend.root, 4, replace_all)
+    assert not commit.put(asleep, FOLDER, RECORD, objects(b"old"), old)
+    assert read_record(backend, FOLDER, 0) is None
+
+
+class Dying(LocalBackend):
+    """Notes what has certainly reached the disk whenever an object is created."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.synced, self.standing = set(), {}
+
+    def create(self, name, data, *, sync=True):
+        self.standing[name] = frozenset(self.synced)
+        self.synced |= {name} if sync else set()
+        return super().create(name, data, sync=sync)
+
+    def sync(self, names):
+        self.synced |= set(names)
+        super().sync(names)
+
+
+def test_a_power_cut_never_leaves_a_record_without_its_objects(backend):
+    """Whatever the record names is on the disk before the record is written, and the record once `put` returns."""
+    lease, careful = Leases(backend).acquire(NAME), Dying(backend.root)
+    assert commit.put(careful, FOLDER, RECORD, objects(b"own"), lease)
+    name = commit_name(FOLDER, 0)
+    assert careful.standing[name] == {target for target, _ in objects(b"").values()}
+    assert name in careful.synced
+
+
+def test_a_lease_is_renewed_three_times_in_its_time_to_live(backend, monkeypatch):
+    """A holder whose store was out of reach for two heartbeats still keeps its lease."""
+    slept = []
+    holder = Leases(backend, ttl=9.0)
+    lease = holder.acquire(NAME)
+
+    def sleep(seconds):
+        slept.append(seconds)
+        holder._beating.clear()  # the heart stops after one look
+
+    monkeypatch.setattr(leases, "time", SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic))
+    holder.keep(lease)
+    holder._heart.join(5)
+    assert slept == [3.0]
 
 
 def test_a_shard_is_discarded_only_by_the_holder_and_its_record_first(backend, sleeper, monkeypatch):
