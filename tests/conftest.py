@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +31,22 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder} (set WSOLPIPE_SHARED to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def outside(tmp_path_factory):
+    """Folder in which the packages of tests/outside are installed, from wheels that their build backend made."""
+    sources, wheels, site = (tmp_path_factory.mktemp(name) for name in ("sources", "wheels", "site"))
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    running = []
+    for path in (ROOT / "tests" / "outside").glob("*/pyproject.toml"):
+        copy = shutil.copytree(path.parent, sources / path.parent.name)
+        running.append(subprocess.Popen([sys.executable, "-c", build, wheels], cwd=copy, stdout=subprocess.DEVNULL))
+    assert not any(process.wait() for process in running)
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as file:
+            file.extractall(site)
+    return site
 
 
 @pytest.hookimpl(wrapper=True)

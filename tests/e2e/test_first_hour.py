@@ -144,7 +144,7 @@ WRONG = [
     ("wsolpipe push store=lables to=there", 3, "did you mean 'labels'"),
     ("wsolpipe pull from=lables store=there", 3, "did you mean 'labels'"),
     ("wsolpipe publish store=lables to=there dataset=birds", 3, "did you mean 'labels'"),
-    ("wsolpipe push store=labels to=ftp://there", 3, "stores of scheme 'ftp' are not supported"),
+    ("wsolpipe push store=labels to=ftp://there", 3, "unknown store scheme 'ftp'"),
     ("wsolpipe run config=none.yaml", 3, "none.yaml"),
     (f"wsolpipe run config=birds.yaml {MINE}", 3, "unknown key 'name'"),
     (f"wsolpipe run stage=cls_maps {MINE} sweep.cls_maps.blokcs=1,2", 3, "did you mean 'blocks'"),

@@ -10,17 +10,29 @@ from urllib.parse import unquote, urlsplit
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import is_key, subfolders
-from wsolpipe.contract.nearest import guess, nearest
+from wsolpipe.contract.named import Registry
+from wsolpipe.contract.nearest import guess, nearest, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.backends.objects import ObjectBackend
 
 
-REMOTE = ("s3", "gs", "az", "hf", "http", "https")
 VALID = (
     "valid: a folder, file://…, s3://bucket/folder, gs://bucket/folder, az://container/folder, and, to read, "
     "hf://datasets/owner/name, https://…"
+)
+_HERE = "wsolpipe.contract.backends.opening"
+#: Opens a store, by the scheme of its URL; other packages declare a class or function in the group of entry points.
+BACKENDS: Registry[Callable[[str], Backend]] = Registry(
+    "store scheme",
+    "wsolpipe.backends",
+    {
+        "file": f"{_HERE}:open_folder",
+        **dict.fromkeys(("s3", "gs", "az", "hf", "http", "https"), f"{_HERE}:open_remote"),
+    },
 )
 CREDENTIALS = {"gs": "GOOGLE_APPLICATION_CREDENTIALS", "az": "AZURE_STORAGE_ACCOUNT_NAME …", "hf": "HF_TOKEN"}
 
@@ -31,21 +43,22 @@ def open_backend(url: str) -> Backend:
     Raises
     ------
     ConfigError
-        If the URL's scheme is not supported, or what it needs is not installed; or if a file is where the folder
-        should be.
+        If nothing opens the URL's scheme (names the nearest), or what it needs is not installed; or if a file is where
+        the folder should be.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return _open_folder(Path(unquote(parts.path)))
-    if parts.scheme in REMOTE:
-        return open_remote(url)
-    if parts.scheme and len(parts.scheme) > 1:
-        msg = f"store={url}: stores of scheme {parts.scheme!r} are not supported"
+    scheme = urlsplit(url).scheme
+    if len(scheme) < 2:
+        return open_folder(url)
+    if scheme not in BACKENDS:
+        msg = f"store={url}: {unknown('store scheme', scheme, BACKENDS.names())}"
         raise ConfigError(msg, hint=VALID)
-    return _open_folder(Path(url))
+    return BACKENDS.find(scheme)(url)
 
 
-def _open_folder(path: Path) -> LocalBackend:
+def open_folder(url: str) -> LocalBackend:
+    """Backend of a folder of this machine, given as its path or as ``file://…``."""
+    parts = urlsplit(url)
+    path = Path(unquote(parts.path)) if parts.scheme == "file" else Path(url)
     if os.path.isfile(path):  # noqa: PTH113 - a name that is too long for a path is none of a file
         msg = f"{path} is a file, and a store is a folder"
         raise ConfigError(msg, hint=VALID)
@@ -53,7 +66,7 @@ def _open_folder(path: Path) -> LocalBackend:
 
 
 def open_remote(url: str) -> ObjectBackend:
-    """Backend of a URL whose scheme is one of `REMOTE`.
+    """Backend of an object store or of a web server.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Test suites that members of a family share, to be run by their own tests with pytest.
+"""The suite of backends of stores.
 
-A backend of stores is tested by a subclass that says how a store is made::
+A backend is tested by a subclass that says how a store is made::
 
     class TestMyBackend(BackendTests):
         @pytest.fixture
