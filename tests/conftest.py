@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,29 @@ ROOT = Path(__file__).resolve().parents[1]
 BUDGETS = {"slow": 400, "slurm": 300, "netns": 120, "browser": 60, "s3": 120, "pypi": 90}
 """Seconds that all tests of a marker may take together on two idle cores; told in the end, never a failure."""
 _spent: Counter[str] = Counter()
+
+
+def compile_once() -> None:
+    """Let one process at a time compile a loop: the others wait for it, and read from disk what it made."""
+    import numba.core.dispatcher
+
+    compile_loop = numba.core.dispatcher.Dispatcher.compile
+
+    def locked(self, signature):
+        name = re.sub(r"[^a-z0-9]", "-", f"{self.py_func.__module__}-{self.py_func.__name__}".lower())
+        folder = ROOT / ".pytest_cache" / "loops"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return compile_loop(self, signature)
+
+    numba.core.dispatcher.Dispatcher.compile = locked
+
+
+def pytest_configure(config):
+    """Share compiled loops where several processes run tests: in a new checkout each would make its own."""
+    if hasattr(config, "workerinput"):
+        compile_once()
 
 
 @pytest.fixture(scope="session")

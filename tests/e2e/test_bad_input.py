@@ -43,7 +43,7 @@ def refused(done, code, *told):
 )
 def test_a_wrong_word_is_refused_before_anything_is_written(toy, word, told):
     for command in ("run", "plan"):
-        done = refused(toy.call(command, word), 3, *told)
+        done = refused(toy.refuse(command, word), 3, *told)
         assert done.err.startswith("wsolpipe: ") or "resume with" in done.err
     assert not toy.store.exists()
 
@@ -61,12 +61,12 @@ LONG = "a" * 5000
     ids=lambda word: word[:14],
 )  # fmt: skip
 def test_a_name_of_thousands_of_letters_is_refused_in_a_short_line(toy, word):
-    done = refused(toy.call("run", word), 3)
+    done = refused(toy.refuse("run", word), 3)
     assert len(done.err.splitlines()[0]) < 1000
 
 
 def test_an_unknown_command_names_the_nearest(toy):
-    refused(toy.call("rum"), 3, "unknown command 'rum'; did you mean 'run'")
+    refused(toy.refuse("rum"), 3, "unknown command 'rum'; did you mean 'run'")
 
 
 def test_a_missing_root_says_what_was_looked_for_and_how_it_should_look(toy):
@@ -92,7 +92,7 @@ def test_a_missing_root_says_what_was_looked_for_and_how_it_should_look(toy):
 )
 def test_a_wrong_data_set_description_is_refused(toy, text, told):
     toy.yaml.write_text(text)
-    refused(toy.run(), 3, told)
+    refused(toy.refuse("run"), 3, told)
     assert not toy.store.exists()
 
 
@@ -132,7 +132,7 @@ def describe(toy, **files):
 )
 def test_metadata_that_contradicts_itself_or_the_files_is_refused_with_file_and_line(toy, files, told):
     describe(toy, **files)
-    refused(toy.run(), 3, *told)
+    refused(toy.refuse("run"), 3, *told)
 
 
 def test_a_box_partly_outside_is_clipped_and_counted(toy):

@@ -4,7 +4,7 @@ Each is one change that cosmic-ray knows, such as ``<`` to ``<=`` or a number pl
 The tests that run its line, by a coverage of each test made first, are run until one fails: the mutation is killed. Of
 each room as many are drawn, by a seed. Exit code 1 if fewer are killed than `WANTED`.
 
-    python tools/mutants/mutants.py [--count 150] [--seed 0] [--jobs 2] [--out build/mutants]
+    python tools/mutants/mutants.py [--count 150] [--seed 0] [--jobs 2] [--only ROOM …] [--out build/mutants]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 WANTED = 0.9
@@ -103,11 +103,11 @@ def unseen_spans(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     ]
 
 
-def draw(count: int, seed: int) -> list[Mutation]:
+def draw(count: int, seed: int, rooms: Sequence[str]) -> list[Mutation]:
     """Draw as many mutations of each room, of each file with a chance by its number of places."""
     drawn = []
-    for number, room in enumerate(ROOMS):
-        share = (count * (number + 1)) // len(ROOMS) - (count * number) // len(ROOMS)
+    for number, room in enumerate(rooms):
+        share = (count * (number + 1)) // len(rooms) - (count * number) // len(rooms)
         files = sorted((ROOT / room).rglob("*.py"))
         places = [each for path in files for each in find_mutations(path, str(path.relative_to(ROOT)))]
         drawn += random.Random(f"{seed} {room}").sample(places, min(share, len(places)))
@@ -215,13 +215,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", nargs="+", default=list(ROOMS), choices=list(ROOMS), metavar="ROOM")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    drawn = draw(given.count, given.seed)
+    drawn = draw(given.count, given.seed, given.only)
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch, ThreadPoolExecutor(given.jobs) as pool:
         folders = [copy_checkout(Path(scratch, str(number))) for number in range(given.jobs)]
-        known = learn(folders, given.out, pool)
+        known = learn(folders, given.only, given.out, pool)
         copies: SimpleQueue[Path] = SimpleQueue()
         for folder in folders:
             copies.put(folder)
@@ -236,7 +237,9 @@ def main() -> int:
     return int(killed < WANTED * len(lines))
 
 
-def learn(folders: list[Path], out: Path, pool: ThreadPoolExecutor) -> dict[str, dict[int, set[str]]]:
+def learn(
+    folders: list[Path], rooms: Sequence[str], out: Path, pool: ThreadPoolExecutor
+) -> dict[str, dict[int, set[str]]]:
     """Run the tests of every room once with coverage; exits where some fail on the code as it is."""
     known: dict[str, dict[int, set[str]]] = {}
 
@@ -246,7 +249,7 @@ def learn(folders: list[Path], out: Path, pool: ThreadPoolExecutor) -> dict[str,
             folders[number % len(folders)], *ROOMS[room], timeout=3600, coverage=out / f"coverage-{number}"
         )
 
-    for number, (room, code) in enumerate(pool.map(cover, enumerate(ROOMS))):
+    for number, (room, code) in enumerate(pool.map(cover, enumerate(rooms))):
         if code:
             sys.exit(f"tests of {room} fail on the code as it is: {' '.join(ROOMS[room])}")
         found = tests_of_lines(folders[number % len(folders)], out / f"coverage-{number}")
