@@ -118,7 +118,7 @@ WRONG = [
     (f"wsolpipe run stage=cls_maps {MINE} limit=fifty", 3, "limit=fifty: expected integer, at least 1"),
     (f"wsolpipe run stage=cls_maps {MINE} limit=5 limit=6", 3, "limit= is given twice"),
     (f"wsolpipe run stage=cls_maps {MINE} cls_maps.blokcs=8-11", 3, "did you mean 'blocks'"),
-    (f"wsolpipe run stage=cls_maps {MINE} cls_maps.scale=logg", 3, "'linear', 'sqrt', 'log' or 'power'"),
+    (f"wsolpipe run stage=cls_maps {MINE} cls_maps.scale=logg", 3, "'linear', 'sqrt', 'log', 'power' or 'auto'"),
     (f"wsolpipe run stage=cls_maps {MINE} cls_maps.model=vit_tinny_patch16_224", 3, "mean 'vit_tiny_patch16_224"),
     (f"wsolpipe run stage=cls_maps {MINE} cls_maps.weights=random:x", 3, "write cls_maps.weights=random:0"),
     (f"wsolpipe run stage=cls_maps {MINE} cls_maps.weights=none.pth", 3, "cls_maps: no weights file at none.pth"),

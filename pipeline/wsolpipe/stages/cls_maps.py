@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import isqrt
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from wsolpipe.stages.base import Advice, Array, Rows
 
 
+CHOICE = "choice.json"
+"""File in which map_choice keeps what it chose."""
+
+
 class ClsMapsParams(StageParams):
     """Parameters of `ClsMaps`."""
 
@@ -56,8 +61,8 @@ class ClsMapsParams(StageParams):
     std: float | tuple[float, float, float] | None = Field(
         description="Standard deviation of the input, one number or three; null: as for mean"
     )
-    size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
-        description="Side to which the whole image is squashed; a multiple of the patch size"
+    size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], Unit("pixels")] = Field(
+        description="Side to which the whole image is squashed, a multiple of the patch size; auto: as map_choice finds"
     )
     positions: Literal["dino", "timm", "bilinear"] | None = Field(
         description="How position embeddings are stretched to another size than that of training: dino (bicubic, as "
@@ -66,14 +71,16 @@ class ClsMapsParams(StageParams):
     )
     blocks: int | str | tuple[int, ...] | None = Field(
         description="Blocks whose attention is read: null for the last, a number from 0 (negative: from the end), a"
-        " list, or a range such as 8-11; several are averaged head by head after scaling; of a Swin in its last stage"
+        " list, or a range such as 8-11; several are averaged head by head after scaling; of a Swin in its last stage; "
+        "auto: as map_choice finds"
     )
     heads: int | tuple[int, ...] | None = Field(
         description="Heads that are stored and averaged: null for all, a count for the first ones, or a list of "
         "numbers from 0"
     )
-    scale: Literal["linear", "sqrt", "log", "power"] = Field(
-        description="Scale of each head before any mean: linear (the attention itself), sqrt, log or power"
+    scale: Literal["linear", "sqrt", "log", "power", "auto"] = Field(
+        description="Scale of each head before any mean: linear (the attention itself), sqrt, log or power; auto: as "
+        "map_choice finds"
     )
     power: Annotated[float, Field(gt=0)] = Field(description="Exponent of scale=power")
     autocast: Literal["bfloat16", "float16"] | None = Field(
@@ -144,6 +151,10 @@ class ClsMapsParams(StageParams):
             raise ValueError(msg)
         return self
 
+    def autos(self) -> tuple[str, ...]:
+        """Names of the parameters that map_choice chooses."""
+        return tuple(name for name in ("blocks", "scale", "size") if getattr(self, name) == "auto")
+
     def chosen_heads(self, available: int) -> list[int]:
         """Numbers of the heads that are kept, of `available` ones.
 
@@ -178,9 +189,15 @@ class ClsMaps(MapStage[ClsMapsParams]):
     maps_are = "attention maps"
 
     reader: ClassTokenAttention | WindowAttentionShares
-    _heads: list[int]
+    heads: list[int]
+    device: torch.device
     _mean: torch.Tensor
     _std: torch.Tensor
+
+    @classmethod
+    def needs(cls, params: ClsMapsParams, declared: tuple[str, ...]) -> tuple[str, ...]:
+        """The choice, where a parameter is auto."""
+        return declared if params.autos() else ()
 
     @classmethod
     def weights_needed(cls, params: ClsMapsParams) -> dict[str, str]:
@@ -215,16 +232,19 @@ class ClsMaps(MapStage[ClsMapsParams]):
         from wsolpipe.networks.vit import build_vit, unread_keys
         from wsolpipe.networks.weights import HEAD_KEYS, is_sincos, load_into, load_state, stretches
 
+        if self.params.autos():
+            chosen_way = json.loads((self.context.artifacts["map_choice"] / CHOICE).read_text(encoding="utf-8"))
+            self.params = self.params.model_copy(update={name: chosen_way[name] for name in self.params.autos()})
         params, weights = self.params, self.context.weights["model"]
-        self.side = params.size
+        self.side = int(params.size)
         vit = build_vit(
-            params.model, size=params.size, model_args=params.model_args, seed=weights.seed or 0, windows=True
+            params.model, size=self.side, model_args=params.model_args, seed=weights.seed or 0, windows=True
         )
         self.reader = self._reader_of(vit)
-        if self.reader.grid((params.size, params.size)) == (1, 1):
+        if self.reader.grid((self.side, self.side)) == (1, 1):
             msg = f"cls_maps.size={params.size} gives {params.model} a single cell, of which no map can be made"
             raise ConfigError(msg, hint="give a larger cls_maps.size, such as 224")
-        self._heads = params.chosen_heads(self.reader.heads)
+        self.heads = params.chosen_heads(self.reader.heads)
         if not hasattr(self.reader.vit, "blocks"):
             self._say_grid()
         if weights.path is not None:
@@ -237,7 +257,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
         chosen = choose_preprocessing(
             weights, model=params.model, **params.statistics(), stage="cls_maps", warn=self.context.warn
         )
-        device = torch.device(self.context.device)
+        self.device = device = torch.device(self.context.device)
         self.reader.to(device)
         # uint8 levels in, so the mean and deviation are kept on the scale 0..255.
         self._mean = torch.tensor(chosen.mean, device=device).view(3, 1, 1) * 255
@@ -263,7 +283,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
 
     def _refuse_positions(self, source: str, state: Mapping[str, torch.Tensor]) -> None:
         """Refuse to stretch the embeddings of a file that could be of several authors."""
-        cells, size = isqrt(state["pos_embed"].shape[1]), self.params.size
+        cells, size = isqrt(state["pos_embed"].shape[1]), self.side
         trained = cells * int(state["patch_embed.proj.weight"].shape[-1])
         msg = (
             f"position embeddings of {source} are for {cells} x {cells} patches ({trained} pixels); "
@@ -290,8 +310,8 @@ class ClsMaps(MapStage[ClsMapsParams]):
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps and their range; see the class."""
-        count = 1 + len(self._heads)
-        grid = self.reader.grid((self.params.size, self.params.size))
+        count = 1 + len(self.heads)
+        grid = self.reader.grid((self.side, self.side))
         scaled = {"linear": "attention", "power": f"attention^{self.params.power:g}"}
         unit = scaled.get(self.params.scale, f"{self.params.scale} of attention")
         return {
@@ -321,6 +341,17 @@ class ClsMaps(MapStage[ClsMapsParams]):
         images = torch.from_numpy(pixels).to(self._mean.device).permute(0, 3, 1, 2).float()
         return images.sub_(self._mean).div_(self._std)
 
+    def attention(self, pixels: Array) -> torch.Tensor:
+        """Attention of the blocks that are read, float32 [B, blocks, H, h, w], of pixels uint8 [B, S, S, 3]."""
+        import torch
+
+        kind = self.params.autocast
+        with torch.inference_mode():
+            images = self.normalise(pixels)
+            with torch.autocast(images.device.type, dtype=getattr(torch, kind or "bfloat16"), enabled=kind is not None):
+                found: torch.Tensor = self.reader(images)
+        return found
+
     def attend(self, pixels: Array) -> Array:
         """Maps before storage.
 
@@ -338,10 +369,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
 
         from wsolpipe.networks.attention import mean_and_heads
 
-        kind = self.params.autocast
+        attention = self.attention(pixels)
         with torch.inference_mode():
-            images = self.normalise(pixels)
-            with torch.autocast(images.device.type, dtype=getattr(torch, kind or "bfloat16"), enabled=kind is not None):
-                attention = self.reader(images)
-            maps = mean_and_heads(attention, heads=self._heads, scale=self.params.scale, power=self.params.power)
+            maps = mean_and_heads(attention, heads=self.heads, scale=self.params.scale, power=self.params.power)
             return np.asarray(maps.cpu().numpy())

@@ -1,0 +1,184 @@
+"""Blocks, scale and size of the class-token maps, chosen by how stable the maps are: no label and no box is read."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from wsolpipe.contract.errors import BadImageError, ConfigError, DataError
+from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
+from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.cls_maps import CHOICE, ClsMaps, ClsMapsParams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from wsolpipe.stages.base import Array, Rows
+
+_STREAM = 41  # of random draws
+Way = tuple[int, tuple[int, ...], str]
+"""Size, blocks and scale."""
+
+
+class MapChoiceParams(ClsMapsParams):
+    """Parameters of `MapChoice`; those that cls_maps has too follow it, and what is not auto there is tried alone."""
+
+    sizes: tuple[Annotated[int, Field(ge=16)], ...] = Field(
+        min_length=1, description="Sizes that are tried, in pixels; each is taken to the nearest multiple of the patch"
+    )
+    scales: tuple[Literal["linear", "sqrt", "log"], ...] = Field(min_length=1, description="Scales that are tried")
+    images: Annotated[int, Field(ge=2, le=10_000), Unit("images")] = Field(
+        description="Images that are drawn from the split; 64 to 128 are enough"
+    )
+    split: str = Field(description="Split that they are drawn from")
+
+
+class MapChoice(ArtifactStage[MapChoiceParams]):
+    """Tries each size, set of blocks and scale on some images, and keeps the way whose maps are the most stable.
+
+    Stability compares ways of reading one network and says nothing of the network's worth: that of random weights may
+    be as high.
+    """
+
+    Params: ClassVar[type[StageParams]] = MapChoiceParams
+
+    @classmethod
+    def weights_needed(cls, params: MapChoiceParams) -> dict[str, str]:
+        """The transformer's weights, under the name ``model``."""
+        return ClsMaps.weights_needed(params)
+
+    @classmethod
+    def splits_needed(cls, params: MapChoiceParams) -> tuple[str, ...]:
+        """The split that images are drawn from."""
+        return (params.split,)
+
+    @classmethod
+    def rows_read(cls, params: MapChoiceParams, rows: int) -> int:
+        """At most `MapChoiceParams.images`."""
+        return min(rows, params.images)
+
+    @classmethod
+    def without_split(cls, params: MapChoiceParams, split: str) -> str | None:  # noqa: ARG003
+        """Another split, or a choice of one's own."""
+        return "draw from another split, map_choice.split=NAME, or give cls_maps.blocks, cls_maps.scale, cls_maps.size"
+
+    def produce(self, splits: Mapping[str, Rows]) -> Made:
+        """Score every way.
+
+        Raises
+        ------
+        ConfigError
+            If the model is no vision transformer with a class token, or no size fits it.
+        DataError
+            If no image can be read.
+        """
+        from wsolpipe.ops.stability import most_stable, stability
+
+        readers = self._readers()
+        ways = [way for reader in readers for way in self._ways(reader)]
+        scores: dict[Way, list[float]] = {way: [] for way in ways}
+        count = 0
+        for images in self._batches(splits[self.params.split]):
+            count += len(images)
+            for reader in readers:
+                own = self._ways(reader)
+                boxes = [self._boxes(reader, own, views) for views in _views(images, reader.side)]
+                for way, *found in zip(own, *boxes, strict=True):
+                    scores[way] += [stability(*three) for three in zip(*found, strict=True)]
+            self.context.progress(count, self.params.images)
+        if not count:
+            msg = f"no image of {self.params.split} can be read"
+            raise DataError(msg, hint="wsolpipe quarantine lists what is wrong with them")
+        means = [float(np.mean(scores[way])) for way in ways]
+        best = most_stable(means)
+        tried = [
+            {"size": size, "blocks": list(blocks), "scale": scale, "stability": round(mean, 4)}
+            for (size, blocks, scale), mean in zip(ways, means, strict=True)
+        ]
+        summary = {**tried[best], "images": count, "tried": tried}
+        return Made(files={CHOICE: f"{json.dumps(summary, indent=1)}\n".encode()}, summary=summary)
+
+    def _readers(self) -> list[ClsMaps]:
+        """The transformer at each size that fits it, with the attention of every block."""
+        from wsolpipe.networks.vit import ClassTokenAttention
+
+        params = self.params
+        sizes = list(params.sizes) if params.size == "auto" else [params.size]
+        found: list[ClsMaps] = []
+        for asked in sizes:
+            patch = found[0].reader.vit.patch_embed.patch_size[0] if found else 1
+            size = max(1, round(asked / patch)) * patch
+            made = ClsMaps(params.model_copy(update={"size": size, "blocks": None, "scale": "linear"}), self.context)
+            try:
+                made.setup()
+            except ConfigError as error:
+                if not found:
+                    raise
+                self.context.warn(f"map_choice does not try size {size}: {error.message}")
+                continue
+            if not isinstance(made.reader, ClassTokenAttention):
+                msg = f"cls_maps.blocks=auto, scale=auto and size=auto read class tokens, and {params.model} has none"
+                raise ConfigError(msg, hint="give cls_maps.blocks, cls_maps.scale and cls_maps.size")
+            vit = made.reader.vit
+            made.reader = ClassTokenAttention(vit, range(len(vit.blocks)), model=params.model)
+            made.reader.to(made.device)
+            found.append(made)
+        return found
+
+    def _ways(self, reader: ClsMaps) -> list[Way]:
+        """Size, blocks and scale of each way that a reader serves."""
+        from wsolpipe.networks.vit import block_numbers
+        from wsolpipe.ops.stability import block_sets
+
+        params, depth = self.params, len(reader.reader.vit.blocks)
+        sets = block_sets(depth) if params.blocks == "auto" else [block_numbers(params.blocks, depth)]
+        scales = params.scales if params.scale == "auto" else (params.scale,)
+        return [(reader.side, blocks, scale) for blocks in sets for scale in scales]
+
+    def _batches(self, rows: Rows) -> Iterator[list[Array]]:
+        """Drawn images, decoded once for all sizes and views."""
+        usable = [position for position in range(len(rows)) if rows.usable(position)]
+        drawn = np.random.default_rng((self.context.seed, _STREAM)).permutation(len(usable))[: self.params.images]
+        images: list[Array] = []
+        for place in sorted(drawn.tolist()):
+            self.context.check()
+            try:
+                images.append(rows.load(usable[place]))
+            except BadImageError:
+                continue
+            if len(images) == self.params.batch:
+                yield images
+                images = []
+        if images:
+            yield images
+
+    def _boxes(self, reader: ClsMaps, ways: list[Way], pixels: Array) -> list[list[Array]]:
+        """Otsu boxes of some images [B, S, S, 3], as shares of what was seen: a list of B for each way."""
+        import torch
+
+        from wsolpipe.networks.attention import mean_and_heads
+        from wsolpipe.ops.stability import otsu_box_of
+
+        found = []
+        attention = reader.attention(pixels)
+        with torch.inference_mode():
+            for _, blocks, scale in ways:
+                maps = mean_and_heads(
+                    attention[:, list(blocks)], heads=reader.heads, scale=scale, power=self.params.power
+                )[:, 0]
+                found.append([otsu_box_of(one) for one in maps.float().cpu().numpy()])
+        return found
+
+
+def _views(images: list[Array], side: int) -> Iterator[Array]:
+    """The images, the mirrored and the cropped ones, each uint8 [B, side, side, 3]."""
+    from wsolpipe.ops.stability import cropped
+
+    plain = np.stack([resize(image, (side, side)) for image in images])
+    yield plain
+    yield np.ascontiguousarray(plain[:, :, ::-1])
+    yield np.stack([resize(np.ascontiguousarray(cropped(image)), (side, side)) for image in images])
