@@ -106,6 +106,17 @@ def test_one_colour_leaves_the_spatial_gaussian():
     assert float((filtered / exact - 1).abs().max()) < 0.06
 
 
+def test_spatial_terms_multiply_to_the_gaussian_within_a_tenth_and_to_its_sums_within_a_hundredth():
+    height, width, sigma = 24, 40, 6.0
+    down, across = crf._spatial_terms(height, width, sigma)
+    terms = (down[:, :, None] * across[:, None, :]).reshape(len(down), -1)
+    at = torch.cartesian_prod(torch.arange(height).double(), torch.arange(width).double())
+    exact = torch.exp(-torch.cdist(at, at).square() / (2 * sigma**2))
+    made = terms.T @ terms
+    assert float((made - exact).abs().max()) < 0.1
+    assert float((made.sum(1) / exact.sum(1) - 1).abs().max()) < 0.01
+
+
 def test_position_can_be_left_out():
     values, image = small()
     filtered = dense_filter(values, image, sigma_xy=math.inf)

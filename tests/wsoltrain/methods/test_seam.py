@@ -192,6 +192,19 @@ def test_frozen_batch_normalisation_keeps_its_statistics(declare, trainable, tmp
         assert torch.equal(run.model.body[1].running_mean, before) == frozen
 
 
+def test_frozen_parts_of_a_phase_stay_as_they_are(declare, trainable, tmp_path):
+    class Partly(Plain):
+        """Trains its maps alone."""
+
+        def phases(self):
+            return [Phase("train", [Weighted(list(self.maps.parameters()), 1.0)], frozen=[self.body])]
+
+    run = declare(Partly)(trainable, tmp_path, epochs=1)
+    before = {name: value.clone() for name, value in run.model.body.state_dict().items()}
+    run.fit()
+    assert all(torch.equal(value, before[name]) for name, value in run.model.body.state_dict().items())
+
+
 def test_accumulated_batches_give_the_gradient_of_one_large_batch(declare, trainable, tmp_path):
     """Both see the same rows: 8 rows once, or 4 and 4; batch normalisation by its stored statistics."""
     keys = {"frozen_bn": True, "epochs": 1, "momentum": 0.0, "clip": 100.0}
