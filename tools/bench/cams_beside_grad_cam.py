@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def write_job(folder: Path, stage: Cams, options: argparse.Namespace, inputs: torch.Tensor, labels: list[int]) -> None:
-    """What the other process needs, beside the classifier's file, which is a plain timm state."""
+    """Write what the other process needs beside the classifier's file, which is a plain timm state."""
     record = stage.classifier.record
     job = {
         "model": record.model,

@@ -1,4 +1,4 @@
-"""What verifying every object before its first use costs eval, the trainer's stream, plan and plain reads.
+"""Cost of verifying every object before its first use for eval, the trainer's stream, plan and plain reads.
 
 Each is timed beside the same work where objects are believed unseen: in a first process, which hashes every object that
 it reads, and in a second one, which finds the notes of the first (`wsolpipe.contract.verified`). Shown besides: whole

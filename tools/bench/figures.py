@@ -1,4 +1,4 @@
-"""What a bench found: figures with their limits, each printed as one line that people and `run_all` read alike.
+"""Findings of a bench: figures with their limits, each printed as one line that people and `run_all` read alike.
 
     figure: stage / bare forward = 1.034 (1.022 … 1.083), wanted >= 0.9, goal 0.97: pass
     figure: images a second of the stage = 41.2 images/s (40.1 … 42.6): shown

@@ -51,7 +51,7 @@ def backbones_of(model: Method[Any], image: torch.Tensor) -> list[tuple[Any, tor
 
 
 def works(model: Method[Any], batch: dict[str, torch.Tensor], amp: bool) -> dict[str, Callable[[], None]]:
-    """What is timed, by name."""
+    """Return what is timed, by name."""
     nets = backbones_of(model, batch["image"])
     (phase,) = model.phases()
     mixed = torch.autocast("cuda", torch.bfloat16) if amp else nullcontext()

@@ -1,4 +1,4 @@
-"""What the engine itself costs: thousands of shards of a stage that does nothing, shared by 1, 4 and 16 processes.
+"""Cost of the engine itself: thousands of shards of a stage that does nothing, shared by 1, 4 and 16 processes.
 
 Overhead is (wall × min(processes, cores)) / shards less what the stage itself took, from the moment at which every
 process stands ready with a shard in its hands to the last commit record. Nobody may starve, and next to nothing may be
@@ -113,7 +113,7 @@ class Shared:
 
     @property
     def least_share(self) -> float:
-        """What the process that made least made, as a share of an equal part; 0 if one made nothing."""
+        """Return the least part that a process made, as a share of an equal part; 0 if one made nothing."""
         if len(self.made) < self.processes:
             return 0.0
         return min(self.made.values()) * self.processes / self.shards

@@ -31,7 +31,7 @@ def row_of(source: str, row: int) -> dict[str, Any]:
 
 
 def view(sample: dict[str, Any], crop: int) -> dict[str, Any]:
-    """What an item of ours holds: a random crop, flipped or not, maps on the scale 0..1, the label."""
+    """Make what an item of ours holds: a random crop, flipped or not, maps on the scale 0..1, the label."""
     rgb = torch.from_numpy(np.array(sample["rgb"]))
     top, left = (int(edge) for edge in torch.randint(0, rgb.shape[1] - crop + 1, (2,)))
     window = rgb[:, top : top + crop, left : left + crop]

@@ -1,4 +1,4 @@
-"""What a report of many rows costs beside one of 500, row by row, and how fast its list answers in a browser.
+"""Cost of a report of many rows beside one of 500, row by row, and how fast its list answers in a browser.
 
 Stores of small drawn images with three maps, up to four boxes and a true box a row, so that every map is scored; time
 is the processor's, memory that of the report's own process. The list of all rows

@@ -101,7 +101,7 @@ def lines_of(path: Path, kind: str) -> list[Line]:
 
 
 def other_machine(path: Path, kind: str) -> str:
-    """What a part of a page was measured on, if that is not this machine with these versions; else empty."""
+    """Name the machine and versions of a part of a page where they are not those of here; else return an empty text."""
     part = _parts(path).get(kind)
     before = part.splitlines()[2] if part else ""
     return "" if before in ("", _machine(kind)) else before

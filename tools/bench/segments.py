@@ -156,7 +156,7 @@ def bench_stage(labels: Array, slots: int, repetitions: int) -> list[Figure]:
 
 @dataclass(frozen=True)
 class StageView:
-    """What refine asks of a stage that it reads when it is set up."""
+    """View of a stage, with what refine asks of it when it is set up."""
 
     arrays: dict[str, ArraySpec]
     params: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What reading frames for a stage costs beside PyAV alone, and predicting on a film beside the network's forward.
+"""Cost of reading frames for a stage beside PyAV alone, and of predicting on a film beside the network's forward.
 
 The first pair decodes the same film to RGB: PyAV in a loop, and as a stage reads its rows (opened, counted, hashed, in
 threads, in order). The second pair is the network's forward passes on frames that are ready, and all of

@@ -1,4 +1,4 @@
-"""What is true of a view of the demo's scenes, and captions that say some of it.
+"""Facts of a view of the demo's scenes, and captions that say some of them.
 
 A statement is a tuple of words such as ``("fish",)`` or ``("on", "tiles")``. A view has a set of true statements; a
 caption says one or more of them. An image and a caption fit when everything that the caption says is true of the image,
@@ -33,7 +33,7 @@ SIZES = ("large", "small")
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of a view.
+    """Facts of a view.
 
     Parameters
     ----------

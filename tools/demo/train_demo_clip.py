@@ -99,7 +99,7 @@ def image_features(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def patch_targets(views: Sequence[View], windows: torch.Tensor | None) -> torch.Tensor:
-    """What each patch [n, k] shows: a class, `NOTHING`, or -1 where that is not sure or where there are two classes."""
+    """Return what each patch [n, k] shows: a class, `NOTHING`, or -1 where it is not sure or shows two classes."""
     size = CONFIG["vision_cfg"]["patch_size"]
     cover = torch.from_numpy(np.stack([view.cover for view in views])).float()[:, None] / 255
     shares = F.avg_pool2d(cover, size).flatten(1)

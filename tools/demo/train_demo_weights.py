@@ -181,7 +181,7 @@ def contrast(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def class_update(model: Any, images: torch.Tensor) -> torch.Tensor:
-    """What the last block adds to the class token [B, width], normed; other rows of that block are not computed."""
+    """Return what the last block adds to the class token [B, width], normed; its other rows are not computed."""
     tokens = model.patch_drop(model._pos_embed(model.patch_embed(images)))
     for block in model.blocks[:-1]:
         tokens = block(tokens)

@@ -1,4 +1,4 @@
-"""What refinement does to the maps of a data set: each way and weight beside the maps themselves, in paired tests.
+"""Effect of refinement on the maps of a data set: each way and weight beside the maps themselves, in paired tests.
 
     python tools/experiments/refine_table.py packs=FOLDER weights=FOLDER out=work [pack=ilsvrc_val_acuity]
     python tools/experiments/refine_table.py dataset=work/ilsvrc_val_acuity.yaml store=STORE maps=cams,cls_maps \
@@ -56,7 +56,7 @@ def write_halves(pack: Path, weights: Path, out: Path, count: int | None = None)
 
 
 def wsolpipe(*words: str) -> Any:
-    """What a command prints as JSON."""
+    """Return what a command prints as JSON."""
     done = subprocess.run(["wsolpipe", *words, "--json"], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)

@@ -60,7 +60,7 @@ def run(*words: str) -> None:
 
 
 def score(values: dict[str, str], weights: Path) -> dict[str, Any]:
-    """What each test row adds to the three figures, by the weights and the threshold that a run chose; classes."""
+    """Return what each test row adds to the three figures, by the weights and threshold of a run, and classes."""
     device, dataset = torch.device("cpu"), load_dataset(values["dataset"])
     trained = load_trained(str(weights), device=device)
     labelling = Labelling(values["store"], dataset.name, "test")

@@ -82,7 +82,7 @@ class Cluster:
 
     @property
     def configuration(self) -> Path:
-        """What the variable SLURM_CONF must hold."""
+        """Return what the variable SLURM_CONF must hold."""
         return self.folder / "slurm.conf"
 
     @property

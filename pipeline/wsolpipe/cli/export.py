@@ -140,7 +140,7 @@ def _export(
 def _subject(
     results: SessionResults, view: StageView, chosen: Format, given: dict[str, Any], top: int | None
 ) -> Subject:
-    """What the files are about; with images, their folder must be there."""
+    """Return the subject of the files; with images, their folder must exist."""
     from wsolpipe.share.formats.base import Subject
 
     session, index = results.session, results.index_of(view)

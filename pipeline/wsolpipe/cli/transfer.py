@@ -1,4 +1,4 @@
-"""What ``push``, ``pull`` and ``publish`` have in common on the command line."""
+"""Keys and messages that ``push``, ``pull`` and ``publish`` share."""
 
 from __future__ import annotations
 

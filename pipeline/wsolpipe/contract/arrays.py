@@ -38,7 +38,7 @@ class Named:
 
 
 class RowsStage(Protocol):
-    """What reading an array needs to know of its stage."""
+    """Facts of a stage that reading one of its arrays needs."""
 
     @property
     def backend(self) -> Backend:
@@ -54,7 +54,7 @@ class RowsStage(Protocol):
 
     @property
     def manifest(self) -> StageManifest:
-        """What was made."""
+        """Return the manifest of the stage."""
 
     @property
     def shards(self) -> Shards:
@@ -72,7 +72,7 @@ class RowsStage(Protocol):
 
 
 class IndexedStage(RowsStage, Protocol):
-    """What tables and pictures of a stage need to know of it besides."""
+    """Facts of a stage that its tables and pictures need besides."""
 
     @property
     def dataset(self) -> str:

@@ -37,7 +37,7 @@ def may_pass(error: Exception) -> bool:
 
 
 def diagnose(error: Exception, url: str) -> tuple[str, str | None]:
-    """What a failure means in one line without secrets, and what to do about it."""
+    """Say what a failure means, in one line without secrets, and what to do about it."""
     text = str(error)
     code = re.search(r"<Code>([^<]{1,80})</Code>", text)
     said = re.search(r"<Message>([^<]{1,200})</Message>", text)

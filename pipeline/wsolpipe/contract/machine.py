@@ -1,4 +1,4 @@
-"""What differs between operating systems."""
+"""The differences between operating systems."""
 
 from __future__ import annotations
 

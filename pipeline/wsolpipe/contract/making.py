@@ -22,7 +22,7 @@ DATASET = "dataset=…"
 """The word of a command in a hint that names the data set; `wsolpipe.keys.shell` fills it in."""
 
 NAME_A_KEY = "write how one of these keys begins"
-"""What to do about a key that a stage does not have, where its keys are listed."""
+"""Advice about a key that a stage does not have, where its keys are listed."""
 
 
 def run_command(stage: str, *, store: str | None, split: str | None = None, words: Iterable[str] = ()) -> str:

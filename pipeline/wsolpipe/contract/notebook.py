@@ -1,4 +1,4 @@
-"""What an interactive session shows of a store: names to iterate over and complete, descriptions, pictures, tables."""
+"""The view of a store in an interactive session: names to iterate over and complete, descriptions, pictures, tables."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Step(IntFlag):
 
 
 class Fallback(IntFlag):
-    """What replaced a step of ``val_boxes`` that left no candidate; bits of the array ``fallback``."""
+    """Replacement of a step of ``val_boxes`` that left no candidate; bits of the array ``fallback``."""
 
     NO_REGION = 1
     PEAK_OUTSIDE = 2

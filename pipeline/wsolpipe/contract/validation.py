@@ -1,4 +1,4 @@
-"""What is wrong with a value that a pydantic model refuses, in the words of a user."""
+"""Say in the words of a user why a pydantic model refuses a value."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ MOST_BYTES = 64 * 2**20
 
 @dataclass
 class Verified:
-    """What is known of the objects of one store."""
+    """Knowledge about the objects of one store."""
 
     backend: Backend
     _known: dict[str, Head] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Verified:
         return cache_folder() / "verified" / digest(self.backend.place)[:32]
 
     def _note_of(self, name: str) -> str:
-        """What was noted last of an object; empty for nothing."""
+        """Return what was noted last of an object; empty for nothing."""
         with contextlib.suppress(OSError):
             size = os.stat(self._path).st_size  # noqa: PTH116 - asked for every object
             self._read = 0 if size < self._read else self._read  # begun anew by another process

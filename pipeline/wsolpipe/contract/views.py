@@ -69,7 +69,7 @@ class Artifact(Named):
 
     @cached_property
     def manifest(self) -> StageManifest:
-        """What was made, of what, with which parameters."""
+        """Return the manifest: what was made, of what, with which parameters."""
         return read_manifest(self.store.backend, StageManifest, f"{self.folder}/manifest.json")
 
     @cached_property
@@ -172,7 +172,7 @@ class StageView(Named, Keyed):
 
     @cached_property
     def manifest(self) -> StageManifest:
-        """What was made, of what, with which parameters; refused where it claims more than is read."""
+        """Return the manifest, which says what was made; refused where it claims more than is read."""
         name = f"{self.folder}/manifest.json"
         manifest = read_manifest(self.store.backend, StageManifest, name)
         check_arrays(manifest, f"{self.store.url}/{name}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong with a file, without the number and the path that an OSError repeats.
+    """Say what went wrong with a file, without the number and the path that an OSError repeats.
 
     Examples
     --------

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 UNUSABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
-"""What reading a missing or damaged file of arrays raises."""
+"""Errors that reading a missing or damaged file of arrays raises."""
 
 
 def scratch_path(config: RunConfig, node: Node, unit: int | None, *inputs: Any) -> Path:

@@ -28,7 +28,7 @@ IMAGES = 4
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the classifier said of some rows.
+    """Classes and scores that the classifier gave to some rows.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class ChosenMaps:
 
 
 def choose_by(session: Session, word: str, labels: str) -> Callable[[StageView, int, RowTable], ChosenMaps]:
-    """What ``select=`` asks for: a source of maps for `wsolpipe.evaluate.options.Options`.
+    """Build what ``select=`` asks for: a source of maps for `wsolpipe.evaluate.options.Options`.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class Listed:
         return short_key(digest(self.made_of))
 
     def change(self) -> str:
-        """What differs from the index in the store, in a few words."""
+        """Say in a few words what differs from the index in the store."""
         if self.before is None:
             return "missing"
         counts = {"rows new": self.new, "rows left": self.left}

@@ -1,4 +1,4 @@
-"""What a run works with: store, data set, stages with their resolved parameters and weights."""
+"""The session of a run: store, data set, stages with their resolved parameters and weights."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ READ_ALWAYS = ("row", "image_id", "path", "labels", "width", "height", "orientat
 
 @dataclass
 class Memory:
-    """What a process keeps between shards.
+    """State that a process keeps between shards.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a store holds, read from any shell: no data set, no root, no cluster needed."""
+"""State of a store, read from any shell: no data set, no root, no cluster needed."""
 
 from __future__ import annotations
 

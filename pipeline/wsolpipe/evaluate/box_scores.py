@@ -54,7 +54,7 @@ class BoxScores:
         }
 
     def values(self) -> dict[str, Array]:
-        """What intervals and paired tests are taken of: one value of each figure a scored row."""
+        """Return the values of intervals and paired tests: one value of each figure a scored row."""
         top = self.ious["iou_top1"]
         shares = np.mean([top >= level for level in LEVELS], axis=0)
         named = {name: self.ious[name] for name in ("iou_top1", "iou_best5", "iou_centre")}

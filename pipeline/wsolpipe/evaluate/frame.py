@@ -88,7 +88,7 @@ class FramedBatch:
     _shared: dict[str, Any] = field(default_factory=dict)
 
     def shared(self, name: str, make: Callable[[], Any]) -> Any:
-        """What metrics make of these maps whatever they are scored against: made once a batch."""
+        """Return what metrics make of these maps whatever they are scored against, made once for each batch."""
         if name not in self._shared:
             self._shared[name] = make()
         return self._shared[name]

@@ -1,4 +1,4 @@
-"""What every figure is called, what it means and how it is printed; the one convention of numbers.
+"""Names, meanings and printed form of every figure; the one convention of numbers.
 
 Printed: shares and IoU in per cent with one decimal (78.7), thresholds in 0..1 with three (0.312), counts whole. Files
 and ``--json`` keep what scripts read: IoU and shares of boxes as fractions, accuracies of maps in per cent.
@@ -71,7 +71,7 @@ def _entry_of(word: str) -> tuple[Entry | None, str]:
 
 
 def shown_name(name: str) -> str:
-    """What a figure is called in tables: each word by its entry, others as they are, as in ``MaxBoxAccV2 30``."""
+    """Return the name of a figure in tables: each word by its entry, others as they are, as in ``MaxBoxAccV2 30``."""
     found = ((word, *_entry_of(word)) for word in name.split(" "))
     return " ".join(word if entry is None else f"{entry.shown}{ending}" for word, entry, ending in found)
 

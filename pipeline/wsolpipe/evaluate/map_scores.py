@@ -58,7 +58,7 @@ FIGURES: Registry[Callable[[], MapMetric]] = Registry(
 
 @dataclass
 class Kept:
-    """What single rows add to each figure, for intervals and paired tests: about 10 kB a row with boxes or masks."""
+    """Values that single rows add to each figure, for intervals and tests: about 10 kB a row with boxes or masks."""
 
     values: dict[str, list[Array]] = field(default_factory=dict)
     rows: dict[str, list[Array]] = field(default_factory=dict)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What to score, against what, and how.
+    """Choice of what to score, against what, and how.
 
     Attributes
     ----------

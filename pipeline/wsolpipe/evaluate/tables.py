@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.truth import Truth
 
 OTSU = "Otsu of each map"
-"""What a line says of boxes for which nothing was chosen."""
+"""Text of a line for boxes for which no threshold was chosen."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ OTSU = Threshold(by="Otsu of each map")
 
 @dataclass(frozen=True)
 class Chooser:
-    """What a threshold is chosen by: maps of some split and what they are scored against there.
+    """Basis on which a threshold is chosen: maps of some split and what they are scored against there.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Chooser:
 
 
 def make_chooser(results: Results, options: Options, view: StageView | None) -> Chooser:
-    """What ``tau_from=`` asks for; ground truth is read only where it is asked for by name.
+    """Find what ``tau_from=`` asks for; ground truth is read only where it is asked for by name.
 
     Parameters
     ----------

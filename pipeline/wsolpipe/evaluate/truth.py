@@ -1,4 +1,4 @@
-"""What maps, boxes and masks are scored against: ground truth, or pseudo-labels of a stage, a file or a folder."""
+"""The truth that maps, boxes and masks are scored against: ground truth or pseudo-labels."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _stretched(mask: Array, side: int) -> Array:
 
 
 def find_truth(results: Results, rows: RowTable, word: str) -> Truth:
-    """What a word of the command line names.
+    """Find what a word of the command line names.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class Finding:
 
 @dataclass
 class SplitFacts:
-    """What the index of one split says; retired rows are left out.
+    """Facts of the index of one split; retired rows are left out.
 
     Attributes
     ----------

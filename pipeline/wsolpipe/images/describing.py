@@ -40,7 +40,7 @@ MOST_JSON = 2**26
 
 @dataclass(frozen=True)
 class Described:
-    """What a folder holds.
+    """Content of a folder.
 
     Attributes
     ----------

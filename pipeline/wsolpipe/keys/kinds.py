@@ -1,4 +1,4 @@
-"""What a value may be: how its text is read, how it is described, and which values a shell can complete."""
+"""The kinds of values: how its text is read, how it is described, and which values a shell can complete."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class JobArray(Launcher):
             raise ClusterError(msg, hint="profile.start_seconds= sets how long to wait; everything committed is kept")
 
     def _note(self, task: Task) -> dict[str, Any]:
-        """What a task noted of itself; empty before it began."""
+        """Return what a task noted of itself; empty before it began."""
         try:
             return dict(read_json((self.folder / f"{task[0]}_{task[1]}.json").read_text()))
         except (OSError, ValueError):

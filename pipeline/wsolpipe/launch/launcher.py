@@ -1,4 +1,4 @@
-"""What starts commands somewhere, the workers of a run and trainings alike: one interface for every ``cluster=``."""
+"""Starters of commands, of a run's workers and of trainings alike: one interface for every ``cluster=``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is foreground in a map: Otsu's threshold, connected regions and their tight boxes.
+"""The foreground of a map: Otsu's threshold, connected regions and their tight boxes.
 
 Otsu's threshold t over 256 grey levels (N. Otsu, "A threshold selection method from gray-level histograms", 1979)
 splits them into {0 … t} and {t + 1 … 255}; foreground is *strictly above* it. It maximises the between-class variance,

@@ -1,4 +1,4 @@
-"""What is read off whole framed maps: the ring of every pixel, floods, and the main region at every cut.
+"""Readings of whole framed maps: the ring of every pixel, floods, and the main region at every cut.
 
 ``flood`` is the morphological reconstruction by dilation of a marker under a limit (Vincent, "Morphological grayscale
 reconstruction in image analysis", IEEE TIP 1993): the largest image that grows from the marker without rising above

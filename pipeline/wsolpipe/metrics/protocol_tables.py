@@ -1,4 +1,4 @@
-"""What annotators choose, side by side: the tables of the realistic protocol (thesis, tables 4.2, 4.3 and 4.6 to 4.8).
+"""Choices of annotators side by side: the tables of the realistic protocol (thesis, tables 4.2, 4.3 and 4.6 to 4.8).
 
 Cells are named as in the thesis: B is where the best configuration was chosen, T where the threshold was; on Test or on
 Validation. Each annotator picks the epoch of every run by its own validation figures; BT and BV only choose among the

@@ -1,4 +1,4 @@
-"""What the threshold sweep works with: the ring of a pixel, the main region, boxes to be held against.
+"""Parts of the threshold sweep: the ring of a pixel, the main region, boxes to be held against.
 
 The ring are the eight neighbours of a pixel, and what they show when it enters a superlevel set.
 
@@ -34,7 +34,7 @@ _ASKED = (3, 4, 5, 6, 1, 2, 0, 7)
 
 
 class Tables(NamedTuple):
-    """What to do with an entering pixel, by the mask of the neighbours present before it.
+    """Decide what to do with an entering pixel, by the mask of the neighbours present before it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What classes are called in prompts: names, friendlier words for some of them, and words for the background.
+"""The words for classes in prompts: names, friendlier words for some of them, and words for the background.
 
 A class list is a YAML that people read and edit::
 

@@ -1,4 +1,4 @@
-"""What a CLIP is made of: open_clip's configuration by name, or from a JSON file; and its published weights.
+"""The configuration of a CLIP: open_clip's configuration by name, or from a JSON file; and its published weights.
 
 No torch at import: keys are made from this before work starts.
 """
@@ -50,7 +50,7 @@ def is_file(model: str) -> bool:
 
 
 def in_key(model: str | None) -> Any:
-    """What of a model goes into a key: its name, or the content of its JSON file."""
+    """Return what of a model goes into a key: its name, or the content of its JSON file."""
     if model is None:
         return None
     return read_file(Path(model)) if is_file(model) else plain_name(model)

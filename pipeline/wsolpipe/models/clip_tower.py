@@ -46,7 +46,7 @@ class Tower(ABC):
 
     @abstractmethod
     def tokens(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What enters the first block, [B, P + hw, C], and the rotary embedding where there is one."""
+        """Return what enters the first block, [B, P + hw, C], and the rotary embedding where there is one."""
 
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ def build_detector(model: str, *, top_n: int, nms: float) -> Any:
 
 @dataclass(frozen=True)
 class OnnxLayout:
-    """What an ONNX detector takes and gives.
+    """Inputs and outputs of an ONNX detector.
 
     Attributes
     ----------

@@ -114,7 +114,7 @@ def create(model: str, model_args: Mapping[str, Any], **fixed: Any) -> nn.Module
 
 
 def pretrained_record(model: str) -> Mapping[str, Any]:
-    """What timm knows of a model: ``mean``, ``std``, ``classifier``, ``fixed_input_size`` …
+    """Return what timm knows of a model: ``mean``, ``std``, ``classifier``, ``fixed_input_size`` …
 
     Raises
     ------

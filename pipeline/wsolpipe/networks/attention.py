@@ -33,7 +33,7 @@ def attention_weights(query: Tensor, key: Tensor, scale: float, bias: Tensor | N
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """What the heads gather, and their attention averaged over heads.
+    """Return what the heads gather, and their attention averaged over heads.
 
     On a processor an image a thread at a time, whose weights stay in the cache; the result is the same to the bit.
 
@@ -59,7 +59,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Ten
 
 
 def relative_positions(layer: Any) -> Tensor | None:
-    """What a layer adds to its scores by the places of two tokens, float [1, H, N, N]; None where it adds nothing."""
+    """Return what a layer adds to its scores by the places of two tokens, float [1, H, N, N], or None."""
     table = getattr(layer, "relative_position_bias_table", None)
     return None if table is None else layer._get_rel_pos_bias()
 

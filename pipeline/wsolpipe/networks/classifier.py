@@ -128,7 +128,7 @@ class ImageClassifier(nn.Module):
         return scaled.contiguous(memory_format=self.memory_format)
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What the last linear layer sees of normalised inputs [N, 3, H, W]: float32 [N, D]."""
+        """Return what the last linear layer sees of normalised inputs [N, 3, H, W]: float32 [N, D]."""
         net: Any = self.net
         kind = self.record.features
         if kind == "pooled":
@@ -168,7 +168,7 @@ class ImageClassifier(nn.Module):
         return last
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What a file holds: timm's own names for a plain model, ``net.`` and ``head.`` before them otherwise."""
+        """Return the tensors of a file: timm's names for a plain model, else after ``net.`` and ``head.``."""
         part: nn.Module = self.net if self.head is None else self
         return {name: value.detach().cpu().contiguous() for name, value in part.state_dict().items()}
 

@@ -22,7 +22,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model expects of its input: ``(rgb / 255 - mean) / std``."""
+    """Scaling that a model expects of its input: ``(rgb / 255 - mean) / std``."""
 
     mean: Triple
     std: Triple

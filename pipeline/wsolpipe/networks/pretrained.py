@@ -24,7 +24,7 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Record:
-    """What timm knows of pretrained weights.
+    """Facts that timm knows of pretrained weights.
 
     Attributes
     ----------

@@ -118,7 +118,7 @@ def read_state(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tens
 
 
 def read_newest(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """What `read_state` gives of the file, or of the one before it where that is damaged; None without either.
+    """Read the file by `read_state`, or of the one before it where that is damaged; None without either.
 
     A damaged file beside an intact previous one is renamed to ``NAME.damaged``, so that the next state does not make
     it the previous one.

@@ -204,7 +204,7 @@ def load_into(
     missing = [key for key in wanted if key not in fitted]
     unexpected = [key for key in fitted if key not in wanted and not key.startswith(tuple(ignore))]
     misshapen = [key for key in wanted if key in fitted and wanted[key].shape != fitted[key].shape]
-    misshapen.sort(key=lambda key: key == "pos_embed")  # its shape follows from the patches'; they say more
+    misshapen.sort(key=lambda key: key == "pos_embed")  # last: a wrong shape of the patches explains it
     if missing or unexpected or misshapen:
         parts = [_listed("missing", missing), _listed("unexpected", unexpected)]
         if misshapen:

@@ -1,4 +1,4 @@
-"""What the classifier sees inside the masks of maps: Otsu's mask of each map, the rest of the image blurred.
+"""Show the classifier the masks of maps: Otsu's mask of each map, the rest of the image blurred.
 
 The rule by which the thesis scores attention maps without a localizer (Table 2.4): of the maps of an image, the one
 inside whose mask the posterior of the class is highest.

@@ -38,7 +38,7 @@ class PartStore(Protocol):
     """Keeps named arrays across a restart of the process."""
 
     def get(self, name: str) -> NDArray[Any] | None:
-        """What was kept under a name."""
+        """Return what was kept under a name."""
         ...
 
     def due(self) -> bool:
@@ -194,7 +194,7 @@ class BoxScorer:
             return held
 
     def _outside(self, images: torch.Tensor) -> torch.Tensor:
-        """What stands outside of boxes, normalised like `images` [n, 3, S, S]."""
+        """Return the pixels that stand outside of boxes, normalised like `images` [n, 3, S, S]."""
         if self.outside == "blur":
             return blur(images, self._matrix, self._matrix)
         if self.outside == "mean":

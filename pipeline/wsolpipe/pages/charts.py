@@ -63,7 +63,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """What a chart shows.
+    """Data of a chart.
 
     Attributes
     ----------

@@ -108,7 +108,7 @@ def write_page(path: Path, html: str) -> None:
 
 
 def page_about(html: str) -> str:
-    """What a page of `compose_page` shows; empty for another file."""
+    """Return the subject of a page of `compose_page`; empty for another file."""
     found = re.search(r'<meta name="description" content="([^"]*)">', html)
     return unescape(found[1]) if found else ""
 

@@ -86,7 +86,7 @@ class Material:
 
     @property
     def subject(self) -> str:
-        """What the page shows: data set, split, and the stage with its key."""
+        """Return the subject of the page: data set, split, and the stage with its key."""
         view = self.boxes or self.maps
         return f"{self.dataset} {self.split}" + (f", {view.stage} {view.key}" if view else "")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adopted:
-    """What was taken over for one split.
+    """Shards that were taken over for one split.
 
     Attributes
     ----------

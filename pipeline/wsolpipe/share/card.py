@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of one stage on one split: rows by status, bytes, and how its first boxes agree with ground truth.
+    """Facts of one stage on one split: rows by status, bytes, and how its first boxes agree with ground truth.
 
     ``iou`` is the mean IoU of the first box with the best ground-truth box, ``recall50`` the share of rows where it is
     at least 0.5; both None without boxes or ground truth.

@@ -1,4 +1,4 @@
-"""What `doctor` looks at: this machine's software and disks, and a store wherever it lies."""
+"""Checks of `doctor`: this machine's software and disks, and a store wherever it lies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "TIFF"}
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, and what to do about it where it is bad."""
+    """Finding of a check, and what to do about it where it is bad."""
 
     check: str
     ok: bool

@@ -1,4 +1,4 @@
-"""What a store holds and who refers to it; removal of what nothing refers to.
+"""Find who refers to each result of a store, and remove those to which nothing refers.
 
 A result is kept if no newer one replaces it, if it is young, held by a worker or a transfer, or named by a training run
 or by the user; and so is everything that a kept result was made of. Removal may be killed at any moment and repeated:
@@ -34,7 +34,7 @@ DAYS = 7.0
 
 @dataclass(frozen=True)
 class Rule:
-    """What is kept besides the newest results.
+    """Choice of what is kept besides the newest results.
 
     Attributes
     ----------

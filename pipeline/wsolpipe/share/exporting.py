@@ -37,7 +37,7 @@ NOTE = "export.json"
 
 @dataclass(frozen=True)
 class Chosen:
-    """What of a stage is exported.
+    """Part of a stage that is exported.
 
     Attributes
     ----------
@@ -230,7 +230,7 @@ def _changed_since(out: Path) -> str:
 
 
 def note_of(chosen: Chosen, **about: Any) -> dict[str, Any]:
-    """What the note of an export holds: `about` and the choice of boxes."""
+    """Return the content of an export's note: `about` and the choice of boxes."""
     return {**about, **{name: value for name, value in asdict(chosen).items() if name not in {"rows", "slot"}}}
 
 

@@ -25,7 +25,7 @@ ONLY_WHEN_NAMED = frozenset({"pixels"})
 
 @dataclass(frozen=True)
 class Selection:
-    """What a transfer moves.
+    """Choice of the shards that a transfer moves.
 
     Attributes
     ----------

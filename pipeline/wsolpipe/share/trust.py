@@ -20,7 +20,7 @@ VARIABLE = "WSOLPIPE_TRUST"
 
 @dataclass(frozen=True)
 class Trust:
-    """What may be taken: everything (``listed`` None), or manifests and records with these digests.
+    """Objects that may be taken: everything (``listed`` None), or manifests and records with these digests.
 
     Records hold the digests of arrays and files, so that the list covers every byte.
     """

@@ -36,7 +36,7 @@ class Alarm:
     advice: tuple[Advice, ...]
 
     def lines(self, what: str) -> list[str]:
-        """What a terminal shows of `what`."""
+        """Return what a terminal shows of `what`."""
         iou, centre = (format_figure("iou", value) for value in (self.iou, self.centre))
         return [
             f"WARNING: {what}: BELOW A CENTRED BOX",

@@ -1,4 +1,4 @@
-"""What a stage is: parameters, one set-up a process, a block of rows in, arrays out. Imports nothing of the engine."""
+"""The definition of a stage: parameters, one set-up a process, a block of rows in, arrays out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ V = TypeVar("V")
 P = TypeVar("P", bound="StageParams")
 Array = np.ndarray[Any, Any]
 Advice = tuple[str, str]
-"""What to type or where to look, and why it may help."""
+"""Words to type or a place to look, and why it may help."""
 
 
 class StageParams(BaseModel):
@@ -62,7 +62,7 @@ class StageParams(BaseModel):
 
 @dataclass(frozen=True)
 class Context:
-    """What the engine gives a stage beside its parameters.
+    """Surroundings that the engine gives a stage beside its parameters.
 
     Attributes
     ----------
@@ -246,7 +246,7 @@ class Batch(Generic[T]):
         return [(slot, self.start + slot, item) for slot, item in enumerate(self.items) if item is not None]
 
     def pick(self, values: Sequence[V]) -> list[V]:
-        """Of one value a row of the block, that of each slot; padding repeats the last row's."""
+        """Return for each slot the value of its row, given one value a row of the block; padding repeats the last."""
         return [values[min(self.start + slot, len(values) - 1)] for slot in range(len(self.items))]
 
     def stack(self: Batch[Array], *shape: int) -> Array:
@@ -277,7 +277,7 @@ class Upstream:
 
 
 class _Configured(ABC, Generic[P]):
-    """What both kinds of stage have: parameters, context, and what they need before work starts."""
+    """Base of both kinds of stage: parameters, context, and what they need before work starts."""
 
     Params: ClassVar[type[StageParams]]
 
@@ -302,7 +302,7 @@ class _Configured(ABC, Generic[P]):
 
     @classmethod
     def advice(cls, params: P) -> tuple[Advice, ...]:  # noqa: ARG003
-        """What to try where results are below a centred box, the likeliest first; nothing that `params` have already.
+        """Return what to try where results are below a centred box, the likeliest first.
 
         That of the stages that were read follows by itself. `params` are as the store keeps them, not validated.
         """
@@ -353,7 +353,7 @@ class Stage(_Configured[P]):
 
 @dataclass(frozen=True)
 class Made:
-    """What an artifact stage made: files by name, and a summary for the commit record."""
+    """Result of an artifact stage: files by name, and a summary for the commit record."""
 
     files: Mapping[str, bytes]
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -382,7 +382,7 @@ class ArtifactStage(_Configured[P]):
 
     @classmethod
     def without_split(cls, params: P, split: str) -> str | None:  # noqa: ARG003
-        """What to type when the data set lacks a needed split."""
+        """Return what to type when the data set lacks a needed split."""
         return None
 
     @abstractmethod

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Beside:
-    """What a stage of frames reads of another stage.
+    """Rows that a stage of frames reads of another stage.
 
     Parameters
     ----------

@@ -197,7 +197,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
         return {"maps": int(there.sum()), "zero_maps": int((there & (arrays["range"][..., 1] == 0)).sum())}
 
     def fit(self, image: Array, position: int) -> Array:  # noqa: ARG002
-        """What the CLIP sees of one image: all of it, uint8 [H, W, 3], tiled by patches.
+        """Return what the CLIP sees of one image: all of it, uint8 [H, W, 3], tiled by patches.
 
         Raises
         ------

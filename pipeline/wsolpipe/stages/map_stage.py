@@ -32,7 +32,7 @@ class MapStage(Stage[P]):
 
     @abstractmethod
     def targets_of(self, rows: Rows) -> Sequence[Any]:
-        """What is asked of each row, such as its label; rows that cannot be asked are quarantined here."""
+        """Return the target of each row, such as its label; rows without one are quarantined here."""
 
     @abstractmethod
     def make_maps(self, pixels: Array, targets: Sequence[Any], numbers: Sequence[int]) -> tuple[Array, Array | None]:
@@ -55,7 +55,7 @@ class MapStage(Stage[P]):
         """
 
     def fit(self, image: Array, position: int) -> Array:  # noqa: ARG002
-        """What the network sees of one image: all of it, squashed to uint8 [side, side, 3]."""
+        """Return what the network sees of one image: all of it, squashed to uint8 [side, side, 3]."""
         return resize(image, (self.side, self.side))
 
     def batch_size(self) -> int:

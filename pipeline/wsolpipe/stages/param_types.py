@@ -1,4 +1,4 @@
-"""What parameters of several stages have in common: how people write lists and targets, and how a CLIP is named."""
+"""Types of parameters that several stages share: how people write lists and targets, and how a CLIP is named."""
 
 from __future__ import annotations
 

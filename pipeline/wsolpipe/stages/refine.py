@@ -176,6 +176,6 @@ class Refine(Stage[RefineParams]):
         return _BATCH
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
-        """What was left as it is: see the class."""
+        """Return what was left as it is: see the class."""
         last, counts = self._counts
         return dict(counts) if last is rows else {}

@@ -1,4 +1,4 @@
-"""What the stages ``refine`` and ``refine_weight`` have in common: which maps, and how they are refined."""
+"""Parameters that the stages ``refine`` and ``refine_weight`` share: which maps, and how they are refined."""
 
 from __future__ import annotations
 

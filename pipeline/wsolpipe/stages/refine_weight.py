@@ -183,7 +183,7 @@ def lowest_equal(values: Array) -> int:
 
 
 def _by_row(scores: MapScores, metric: str) -> Array:
-    """What each row adds to a figure at that figure's best thresholds, float64 [n]."""
+    """Return what each row adds to a figure at that figure's best thresholds, float64 [n]."""
     assert scores.kept is not None
     names = {"MaxBoxAcc": ["largest 0.5"], "iou": ["iou"], "MaxBoxAccV2": [f"all {level}" for level in LEVELS]}[metric]
     curves = [scores.kept.get(name)[1].astype(np.float64) for name in names]

@@ -91,7 +91,7 @@ class SegmentsParams(StageParams):
         return self
 
     def in_key(self) -> dict[str, Any]:
-        """What the method reads."""
+        """Name the stages that the method reads."""
         values = super().in_key()
         return {name: values[name] for name in ("method", "size", *READS[self.method])}
 

@@ -124,7 +124,7 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
         return map_arrays(slots, self.grid, meaning=meaning)
 
     def fit(self, image: Array, position: int) -> Array:  # noqa: ARG002
-        """What CLIP sees of one image: all of it, uint8 [S, S, 3]."""
+        """Return what CLIP sees of one image: all of it, uint8 [S, S, 3]."""
         return resize(image, (self.side, self.side), smooth=self.params.resize)
 
     def make_maps(self, pixels: Array, targets: Sequence[int], numbers: Sequence[int]) -> tuple[Array, Array]:  # noqa: ARG002

@@ -35,7 +35,7 @@ class ValBoxes(Stage[ValBoxesParams]):
 
     @classmethod
     def needs(cls, params: ValBoxesParams, declared: tuple[str, ...]) -> tuple[str, ...]:
-        """What the annotator reads.
+        """Name the stages that the annotator reads.
 
         Raises
         ------

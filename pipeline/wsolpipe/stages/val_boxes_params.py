@@ -93,7 +93,7 @@ class ValBoxesParams(StageParams):
         return (DETECTOR_FLOOR if self.annotator == "rpn" else 0.0) if self.floor is None else self.floor
 
     def in_key(self) -> dict[str, Any]:
-        """What the annotator uses; a file by its content. A floor of 0 changes nothing, so it is not there.
+        """Return the parameters that the annotator uses; a file by its content; a floor of 0 is left out.
 
         Raises
         ------

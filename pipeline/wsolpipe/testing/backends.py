@@ -30,7 +30,7 @@ OBJECTS = {"a/1": b"one", "a/b/2": b"three", "a/b/c/3": b"", "z": bytes(range(25
 
 
 class BackendReadTests:
-    """What every backend does, read-only ones included."""
+    """Tests that every backend passes, read-only ones included."""
 
     @pytest.fixture
     def make(self) -> Make:
@@ -114,7 +114,7 @@ class BackendReadTests:
 
 
 class BackendTests(BackendReadTests):
-    """What every backend does that can be written to."""
+    """Tests that every backend passes that can be written to."""
 
     @pytest.fixture
     def backend(self, make: Make) -> Backend:

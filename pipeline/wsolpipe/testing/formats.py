@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FormatTests:
-    """What every format of boxes does.
+    """Tests that every format of boxes passes.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class LayoutTests:
-    """What every layout of a data set does.
+    """Tests that every layout of a data set passes.
 
     Attributes
     ----------

@@ -22,7 +22,7 @@ COMMANDS = {
     "preview": "Draw what a training step would see.",
     "report": "Write one HTML page about training runs.",
     "reproduce": "Make a table of the papers: published figures beside those found here.",
-    "search": "Search a recipe's ranges for settings that validation pseudo-boxes like.",
+    "search": "Search a recipe's ranges for the settings that score best on validation pseudo-boxes.",
     "select": "Choose epoch and threshold by pseudo-boxes, and show what that costs.",
 }
 """Sub-command -> one line; the module ``wsoltrain.cli.<name>`` holds it as `command`."""

@@ -52,7 +52,7 @@ class Labelling:
 
 @dataclass(frozen=True)
 class ItemConfig:
-    """What an item is made of; pickles as it stands and is all that a loader process gets.
+    """Settings of which an item is made; pickles as it stands and is all that a loader process gets.
 
     Attributes
     ----------

@@ -264,7 +264,7 @@ class Items:
         lost = ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # also where a slot is empty: NaN
         if "source" in stored:
             source[:count] = stored["source"][:count]
-            if "maps" in stored:  # a box of a map that is not streamed has nothing to be sampled by
+            if "maps" in stored:  # boxes are sampled by the values of their maps
                 lost |= source >= len(stored["maps"][: self.config.n_maps])
         boxes[lost], source[lost] = 0, -1
         return torch.from_numpy(boxes), torch.from_numpy(source)

@@ -1,4 +1,4 @@
-"""What keys of a recipe are made of: groups of them are declared beside the code that reads them."""
+"""Groups of keys of a recipe; each is declared beside the code that reads it."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def rank_share(order: NDArray[Any], *, rank: int, world: int, unit: int, uneven:
 
 
 class Pick(NamedTuple):
-    """What a loader process needs to know to make an item: the row, and the epoch of its random draws."""
+    """Order to a loader process for an item: the row, and the epoch of its random draws."""
 
     epoch: int
     row: int

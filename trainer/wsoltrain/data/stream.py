@@ -213,7 +213,7 @@ class Stream(IterableDataset[Any]):
             self._enter(epoch, 0, [*before, [*sharing, position]])
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a position to mean the same."""
+        """Return what must be equal for a position to mean the same."""
         config = self.config
         views = self.items.rows.views
         shuffle = config.shuffle

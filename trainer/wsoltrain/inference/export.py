@@ -30,7 +30,7 @@ CHECKED_BATCHES = (1, 3)
 
 
 class Exported(nn.Module):
-    """What is written: images to score maps and class probabilities.
+    """Network that is written: images to score maps and class probabilities.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _traced(network: Exported, image: Tensor, method: str) -> Any:
 
 
 def _card(trained: Trained, outputs: dict[str, list[Any]]) -> dict[str, Any]:
-    """What must be known to use the files."""
+    """Return what must be known to use the files."""
     recipe = trained.recipe
     return {
         "checkpoint": trained.path.name,

@@ -50,7 +50,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of a film.
+    """Work that is asked of a film.
 
     Attributes
     ----------

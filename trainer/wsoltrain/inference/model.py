@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a ``best-….safetensors`` holds.
+    """Content of a ``best-….safetensors``.
 
     Attributes
     ----------

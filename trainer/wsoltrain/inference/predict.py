@@ -77,7 +77,7 @@ def predict(
 
 
 class Forwarded(NamedTuple):
-    """What the network says of some pictures: maps [B, h, w] as they are and in 0..1, their frame, and classes."""
+    """Return the network's answer to some pictures: maps [B, h, w], as they are and in 0..1, and classes."""
 
     maps: NDArray[np.float32]
     scaled: NDArray[np.float32]

@@ -53,7 +53,7 @@ class PredictionsParams(StageParams):
 
 
 class _Found(NamedTuple):
-    """What the network says of a batch: maps [B, h, w], whether they are in 0..1, likeliest classes [B, TOP]."""
+    """Return the network's answer to a batch: maps [B, h, w], whether they are in 0..1, likeliest classes [B, TOP]."""
 
     maps: Array
     unit: bool

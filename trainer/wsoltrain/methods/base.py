@@ -1,4 +1,4 @@
-"""What a method is: one network with its keys, phases, losses, and how its map is read.
+"""The definition of a method: one network with its keys, phases, losses, and how its map is read.
 
 A method is one file with a subclass of `Method`, a line in `wsoltrain.methods.registry` (or an entry point of the group
 ``wsoltrain.methods`` in another package) and a recipe. Training, evaluation, export and prediction know it by these.
@@ -50,7 +50,7 @@ class ArtifactFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Reads:
-    """What of a store a method is trained on.
+    """Parts of a store on which a method is trained.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class _Alone:
 
 @dataclass(frozen=True)
 class Task:
-    """What a method is built for.
+    """Task for which a method is built.
 
     Attributes
     ----------

@@ -66,7 +66,7 @@ class Dips(PixelTrained[DipsKeys]):
         return self.encoder.width
 
     def features(self, tokens: Tokens) -> Tensor:
-        """What the decoder reads, [B, channels, h, w]."""
+        """Return the features that the decoder reads, [B, channels, h, w]."""
         return tokens.patches
 
     def phases(self) -> list[Phase]:

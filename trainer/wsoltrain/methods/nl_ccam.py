@@ -1,6 +1,6 @@
 """NL-CCAM (Yang et al., WACV 2020): CAMs of all classes combined, those of unlikely classes subtracted.
 
-The paper's network has non-local blocks: ``backbone: vgg16_nonlocal``. Training is CAM's.
+The paper's network has non-local blocks: ``backbone: vgg16_nonlocal``. It is trained as CAM is.
 """
 
 from __future__ import annotations

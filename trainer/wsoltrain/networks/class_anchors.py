@@ -27,7 +27,7 @@ Orthogonal = Literal["auto", "qr", "polar", "none"]
 
 @dataclass(frozen=True)
 class ClassAnchors:
-    """What an artifact ``text_anchors`` holds.
+    """Content of an artifact ``text_anchors``.
 
     Attributes
     ----------

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class TokenMaps(NamedTuple):
-    """What a batch of images gives.
+    """Tokens and maps of a batch of images.
 
     Attributes
     ----------

@@ -313,7 +313,7 @@ SAMPLERS: Registry[type[Sampler]] = Registry(
 
 @dataclass(frozen=True)
 class _Candidates:
-    """What may be drawn, bool [B, P] each; weights of the foreground; where no background may be; images with any."""
+    """Return what may be drawn, bool [B, P] each, weights of the foreground, and images with any."""
 
     fg: Tensor
     bg: Tensor

@@ -1,4 +1,4 @@
-"""What a recipe's network could reach: trained on ground truth of the training split, for comparison and nothing else.
+"""The ceiling of a recipe's network: trained on ground truth of the training split, for comparison and nothing else.
 
 It answers whether labels or backbone limit a student. Each pixel's probability of foreground learns the exact mask (or
 the filled boxes) by cross-entropy; pseudo-labels, samplers and the method's own losses take no part. Nothing of it is

@@ -24,7 +24,7 @@ _MODEL, _AVERAGE, _SLOT, _ARTIFACT = "model.", "average.", "optimiser.", "artifa
 
 @dataclass(frozen=True)
 class Saved:
-    """What a file holds.
+    """Content of a file.
 
     Attributes
     ----------

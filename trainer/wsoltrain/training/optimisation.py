@@ -1,4 +1,4 @@
-"""What moves the weights: the phases of a run with their optimisers, learning rates at each step, and an average.
+"""The movement of the weights: the phases of a run with their optimisers, learning rates at each step, and an average.
 
 Rates are functions of the moment, where torch's schedulers keep counters: a resumed run needs no state of them.
 """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Range(BaseModel):
-    """What a search may try for one key: numbers between two bounds, or some values.
+    """Values that a search may try for one key: numbers between two bounds, or some values.
 
     Attributes
     ----------

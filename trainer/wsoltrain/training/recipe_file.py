@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BY = "by"
-"""What chooses epoch and threshold unless by= is given; no key of the recipe, as no weight depends on it."""
+"""Annotator that chooses epoch and threshold unless by= is given; no key of the recipe, as no weight depends on it."""
 CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
 """Keys by which labels made during training might be asked for."""
 
@@ -55,7 +55,7 @@ class RecipeFile:
     by: dict[str, list[str]]
 
     def annotators(self, dataset: str) -> list[str]:
-        """What chooses epoch and threshold on a data set: as the file says, else proposals."""
+        """Return the annotator that chooses epoch and threshold on a data set: as the file says, else proposals."""
         return self.by.get(dataset) or self.by.get("") or ["proposals"]
 
 

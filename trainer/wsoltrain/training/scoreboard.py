@@ -182,7 +182,7 @@ class Scoreboard:
         return entries
 
     def _judge(self, scores: MapScores, entry: Mapping[str, Any], epoch: int) -> tuple[list[float], dict[str, Any]]:
-        """What epochs are compared by, and the line of figures that is logged."""
+        """Return the figures by which epochs are compared, and the line that is logged."""
         metric = self.evaluators["val"].metric_of(scores)
         found = scores.result()
         height = [float(value) for value in rank(entry, metric, epoch)]

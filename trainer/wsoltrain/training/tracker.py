@@ -26,7 +26,7 @@ MLFLOW_BATCH = 100
 
 
 class Tracker(Protocol):
-    """What the loop writes to."""
+    """Receiver of the lines that the loop writes."""
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
         """Keep the figures of one step or epoch."""

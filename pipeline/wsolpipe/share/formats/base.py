@@ -1,4 +1,4 @@
-"""What a format is: how labels are written for other tools, and, where it holds boxes, how they are read back."""
+"""The definition of a format: how labels are written for other tools, and how boxes are read back."""
 
 from __future__ import annotations
 
