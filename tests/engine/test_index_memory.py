@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.engine.indexing import SCAN_ROWS, IndexWork
-from wsolpipe.images.index_tables import write_parquet
+from wsolpipe.images.index_tables import annotation_table, scan_table, write_listing, write_parquet
 from wsolpipe.images.listing import ListedRow
-from wsolpipe.images.listing_tables import annotation_table, scan_table, write_listing
 from wsolpipe.images.scan import Scan
 
 

@@ -128,41 +128,38 @@ class ChosenMaps:
             If an image cannot be read.
         """
         from wsolpipe.images.geometry import resize
-        from wsolpipe.networks.classes import refuse_label
-        from wsolpipe.ops.mask_choice import mask_posteriors, otsu_masks
         from wsolpipe.stages.base import Rows
 
         assert self.rows.index is not None
         columns = self.rows.index.table(["path", "sha256", "orientation"], start=start, stop=stop).to_pydict()
-        record, files = self.classifier.record, self.session.files
-        rows = Rows(
-            np.arange(start, stop),
-            columns,
-            lambda at: files.read(columns["path"][at], columns["sha256"][at], columns["orientation"][at]),
-            status=block.status,
-            threads=self.session.threads(),
-        )
-        count = min(TOP, record.outputs)
+        load, numbers, side = self.session.files.loader(columns), np.arange(start, stop), self.classifier.record.size
+        rows = Rows(numbers, columns, load, status=block.status, threads=self.session.threads())
+        count = min(TOP, self.classifier.record.outputs)
         choice = _Choice(*(np.full((stop - start, *shape), -1) for shape in ((count,), (), ())))
-        side = record.size
         for batch in rows.batches(IMAGES, lambda image, _: resize(image, (side, side))):
             for _, at, pixels in batch.present():
                 maps = [values for slot in self.candidates if (values := block.map(at, int(slot))) is not None]
-                if len(maps) < len(self.candidates):
-                    continue
-                masks = otsu_masks(np.stack(maps), side)
-                whole, inside = mask_posteriors(self.classifier, pixels, masks, device=self.session.device())
-                choice.predicted[at] = np.argsort(-whole, kind="stable")[:count]
-                label = self.rows.label(start + at)
-                if label >= 0:
-                    refuse_label(label, record, self.view.dataset)
-                    choice.of_label[at] = self.candidates[inside[:, label].argmax()]
-                counts = choice.predicted[at, 0] if self.labels == "predicted" else label
-                choice.slots[at] = self.candidates[inside[:, counts].argmax()] if counts >= 0 else -1
+                if len(maps) == len(self.candidates):
+                    self._ask(choice, at, start + at, pixels, np.stack(maps))
         for at, reason in rows.reasons.items():
             msg = f"the image {columns['path'][at]} that select= needs: {reason}"
             raise DataError(msg, hint="root=FOLDER of the image files, as they were indexed")
         return choice
+
+    def _ask(self, choice: _Choice, at: int, row: int, pixels: Array, maps: Array) -> None:
+        """Note the classes of one image, and the map inside which each class that counts is likeliest."""
+        from wsolpipe.networks.classes import refuse_label
+        from wsolpipe.ops.mask_choice import mask_posteriors, otsu_masks
+
+        masks = otsu_masks(maps, self.classifier.record.size)
+        whole, inside = mask_posteriors(self.classifier, pixels, masks, device=self.session.device())
+        choice.predicted[at] = np.argsort(-whole, kind="stable")[: choice.predicted.shape[1]]
+        label = self.rows.label(row)
+        if label >= 0:
+            refuse_label(label, self.classifier.record, self.view.dataset)
+            choice.of_label[at] = self.candidates[inside[:, label].argmax()]
+        counts = choice.predicted[at, 0] if self.labels == "predicted" else label
+        choice.slots[at] = self.candidates[inside[:, counts].argmax()] if counts >= 0 else -1
 
 
 def choose_by(session: Session, word: str, labels: str) -> Callable[[StageView, int, RowTable], ChosenMaps]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import StoreError
@@ -11,6 +12,7 @@ from wsolpipe.contract.layout import commit_name, shard_object
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
 from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
+from wsolpipe.engine.clock import now
 from wsolpipe.engine.faults import fault_point
 
 if TYPE_CHECKING:
@@ -50,6 +52,34 @@ def damaged_objects(backend: Backend, folder: str, manifest: StageManifest, reco
         except FileNotFoundError:
             damaged.append(name)
     return damaged
+
+
+def new_record(shard: int | None, start: int, stop: int, seconds: float, **fields: Any) -> CommitRecord:
+    """The record of rows `start` … `stop` - 1 that this machine made just now, without objects yet."""
+    pace = round((stop - start) / max(seconds, 1e-9), 2)
+    return CommitRecord(
+        shard=shard, start=start, stop=stop, objects={}, seconds=round(seconds, 3), rows_per_second=pace,
+        host=socket.gethostname(), time=now(), **fields,
+    )  # fmt: skip
+
+
+def commit(
+    backend: Backend, folder: str, record: CommitRecord, objects: Mapping[str, tuple[str, bytes]], lease: Lease
+) -> CommitRecord:
+    """Commit as `put` does; return the record that stands in the store, this one or that of a worker before.
+
+    Raises
+    ------
+    StoreError
+        If none stands, because another worker took the lease.
+    """
+    put(backend, folder, record, objects, lease)
+    standing = read_record(backend, folder, record.shard)
+    if standing is None:
+        what = folder if record.shard is None else f"shard {record.shard} of {folder}"
+        msg = f"{what} was not committed: its lease was taken by another worker"
+        raise StoreError(msg)
+    return standing
 
 
 def put(

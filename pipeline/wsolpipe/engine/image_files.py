@@ -14,7 +14,7 @@ from wsolpipe.images.scan import near_file
 from wsolpipe.images.video import file_of, open_film, split_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
 
@@ -75,6 +75,11 @@ class ImageFiles:
             msg = "changed since it was indexed: run stage=index force=true"
             raise BadImageError(msg)
         return decode(data, orientation=orientation) if frame is None else film.read(frame[1])
+
+    def loader(self, columns: Mapping[str, Sequence[Any]]) -> Callable[[int], np.ndarray[Any, Any]]:
+        """`read` by position in columns of an index: path, sha256 and orientation."""
+        path, sha256, orientation = (columns[name] for name in ("path", "sha256", "orientation"))
+        return lambda position: self.read(path[position], sha256[position], orientation[position])
 
     def note_read(self) -> None:
         """Count anew: a file could be opened."""

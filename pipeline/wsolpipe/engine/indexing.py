@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import read_json, sha256_bytes
-from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, TornShardError
+from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, commit_name, stage_folder
-from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
+from wsolpipe.contract.manifest import IndexManifest, StoredObject
 from wsolpipe.contract.parquet import ParquetRows, read_parquet
 from wsolpipe.contract.reader import Index
 from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.clock import now
-from wsolpipe.engine.commit import put
+from wsolpipe.engine.commit import commit, new_record
 from wsolpipe.engine.image_files import ImageFiles
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.listing import Annotation
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
     from wsolpipe.images.listing import ListedRow
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 SCAN_ROWS = 4096
 LOOKED_AT = 16
 """Shards whose files are looked for before all files of a shard count as lost."""
+NOTED = ("fingerprint", "classes", "class_names", "objectless", "ignored", "selection", "params")
+"""Notes of a listing that its manifest repeats."""
 GAPS = "gaps"
 """Note in ``seen.json`` of an index that ``force=true`` asked for: many of its files may be lost."""
 
@@ -139,8 +141,7 @@ class IndexWork:
         DataError
             If the folder of images is out of reach, so that nothing is known of its rows.
         """
-        from wsolpipe.images.index_tables import write_parquet
-        from wsolpipe.images.listing_tables import listed_rows, scan_table
+        from wsolpipe.images.index_tables import listed_rows, scan_table, write_parquet
         from wsolpipe.images.scan import scan_rows
 
         began, seen = time.perf_counter(), _Seen(ImageFiles(self.session.root), gaps=self._may_have_gaps())
@@ -165,17 +166,9 @@ class IndexWork:
         with contextlib.closing(scans):
             data = write_parquet(scan_table(found()))
         seen.confirm(self._paths())
-        seconds, rows = time.perf_counter() - began, stop - start
-        record = CommitRecord(
-            shard=shard, start=start, stop=stop, objects={}, ok=rows - bad, seconds=round(seconds, 3),
-            rows_per_second=round(rows / max(seconds, 1e-9), 2), host=socket.gethostname(), time=now(),
-        )  # fmt: skip
-        put(self.session.backend, self.folder, record, {"scan": (f"{self.folder}/scan/{shard}.parquet", data)}, lease)
-        standing = read_record(self.session.backend, self.folder, shard)
-        if standing is None:
-            msg = f"scan {shard} of {self.folder} was not committed: its lease was taken by another worker"
-            raise StoreError(msg)
-        return standing
+        record = new_record(shard, start, stop, time.perf_counter() - began, ok=stop - start - bad)
+        objects = {"scan": (f"{self.folder}/scan/{shard}.parquet", data)}
+        return commit(self.session.backend, self.folder, record, objects, lease)
 
     def _may_have_gaps(self) -> bool:
         """Whether ``force=true`` asked for this index, whoever scans it."""
@@ -208,7 +201,7 @@ class IndexWork:
 
         A file is the same where the time of its last change is.
         """
-        from wsolpipe.images.listing_tables import stored_scans
+        from wsolpipe.images.index_tables import stored_scans
 
         if self._previous is None:
             return {}
@@ -246,52 +239,20 @@ class IndexWork:
         ------
         DataError
             If sizes disagree with the files or a box lies outside its image; names file and line.
-        TornShardError
-            If scans were damaged; they are discarded and pending again.
         """
-        import pyarrow as pa
+        from wsolpipe.images.index_tables import write_parquet
 
-        from wsolpipe.images.index_tables import column_digests, write_parquet
-
-        if self._discard_damaged_scans():
-            msg = f"scans of {self.folder} were damaged and are made again"
-            raise TornShardError(msg, hint="run again: it resumes")
         backend, dataset, notes = self.session.backend, self.session.dataset, self.notes()
         index, truth, clipped = self._tables(notes["annotations"])
-        tables = {"index.parquet": write_parquet(index), "annotations.parquet": write_parquet(truth)}
-        for name, data in tables.items():
-            backend.replace(f"{self.folder}/{name}", data)
-        kinds = Counter(truth.column("kind").to_pylist())
-        left = index.column("reason").to_numpy(zero_copy_only=False) == RETIRED
-        digests = column_digests(index) | (column_digests(pa.table({"retired": left})) if left.any() else {})
-        rows = index.filter(pa.array(~left))
-        labels = Counter(label for part in rows.column("labels").chunks for label in part.flatten().to_pylist())
+        objects = {}
+        for name, data in {"index": write_parquet(index), "annotations": write_parquet(truth)}.items():
+            backend.replace(f"{self.folder}/{name}.parquet", data)
+            objects[f"{name}.parquet"] = StoredObject(sha256=sha256_bytes(data), bytes=len(data))
         manifest = IndexManifest(
-            dataset=dataset.name,
-            split=self.split,
-            key=self.key,
-            fingerprint=notes["fingerprint"],
-            rows=len(index),
-            quarantined=sum(map(bool, rows.column("reason").to_pylist())),
-            retired=len(index) - len(rows),
-            shard_rows=SCAN_ROWS,
-            objects={name: StoredObject(sha256=sha256_bytes(data), bytes=len(data)) for name, data in tables.items()},
-            digests=digests,
-            label_counts={str(label): count for label, count in sorted(labels.items())},
-            classes=notes["classes"],
-            class_names=notes["class_names"],
-            objectless=tuple(notes["objectless"]),
-            boxes=kinds["box"],
-            masks=kinds["mask"],
-            rows_with_truth=len(set(truth.column("row").to_pylist())),
-            clipped_boxes=clipped,
-            ignored=notes.get("ignored", {}),
-            selection=notes["selection"],
-            params=notes["params"],
-            licence=dataset.licence,
-            title=dataset.title,
-            created=now(),
-        )
+            dataset=dataset.name, split=self.split, key=self.key, shard_rows=SCAN_ROWS,
+            objects=objects, clipped_boxes=clipped, licence=dataset.licence, title=dataset.title, created=now(),
+            **_facts(index, truth), **{name: notes[name] for name in NOTED if name in notes},
+        )  # fmt: skip
         if backend.create(f"{self.folder}/manifest.json", manifest.to_bytes()):
             note_manifest(self.session, self.folder, sha256_bytes(manifest.to_bytes()))
         return Index(self.session.store, dataset.name, self.split, self.key)
@@ -301,8 +262,7 @@ class IndexWork:
         import pyarrow as pa
 
         from wsolpipe.images.index import ListingCheck
-        from wsolpipe.images.index_tables import index_part, truth_table
-        from wsolpipe.images.listing_tables import PART_ROWS, listed_rows, stored_scans
+        from wsolpipe.images.index_tables import PART_ROWS, index_part, listed_rows, stored_scans, truth_table
 
         backend, shards = self.session.backend, self.shards()
         truth = read_parquet(backend, f"{self.folder}/listing_annotations.parquet", start=0, stop=annotated)
@@ -322,23 +282,46 @@ class IndexWork:
         checked = check.finish()
         return pa.concat_tables(parts), truth_table(checked.annotations, checked.numbers), checked.clipped
 
-    def _discard_damaged_scans(self) -> int:
-        """Forget scans whose bytes are not those of their record; return how many."""
-        backend, damaged = self.session.backend, 0
-        for shard in range(len(self.shards())):
-            name = f"{self.folder}/scan/{shard}.parquet"
-            try:
-                record = read_record(backend, self.folder, shard)
-                whole = record is not None and sha256_bytes(backend.get(name)) == record.objects["scan"].sha256
-            except (AccessError, SchemaMismatch):
-                raise
-            except (FileNotFoundError, StoreError, KeyError):
-                whole = False
-            if not whole:
-                backend.delete(commit_name(self.folder, shard))
-                backend.delete(name)
-                damaged += 1
-        return damaged
+    def damaged_scans(self) -> list[int]:
+        """Shards whose scan has other bytes than its record says."""
+        return [shard for shard in range(len(self.shards())) if not self._is_whole(shard)]
+
+    def _is_whole(self, shard: int) -> bool:
+        backend = self.session.backend
+        try:
+            record = read_record(backend, self.folder, shard)
+            data = backend.get(f"{self.folder}/scan/{shard}.parquet")
+            return record is not None and sha256_bytes(data) == record.objects["scan"].sha256
+        except (AccessError, SchemaMismatch):
+            raise
+        except (FileNotFoundError, StoreError, KeyError):
+            return False
+
+    def discard_scan(self, shard: int) -> None:
+        """Remove the scan of a shard, its record first, so that it is made again."""
+        self.session.backend.delete(commit_name(self.folder, shard))
+        self.session.backend.delete(f"{self.folder}/scan/{shard}.parquet")
+
+
+def _facts(index: pa.Table, truth: pa.Table) -> dict[str, Any]:
+    """What a manifest says of its tables: digests, and how many labels, boxes, masks, bad and retired rows."""
+    import pyarrow as pa
+
+    from wsolpipe.images.index_tables import column_digests
+
+    left = index.column("reason").to_numpy(zero_copy_only=False) == RETIRED
+    rows, kinds = index.filter(pa.array(~left)), Counter(truth.column("kind").to_pylist())
+    labels = Counter(label for part in rows.column("labels").chunks for label in part.flatten().to_pylist())
+    return {
+        "rows": len(index),
+        "quarantined": sum(map(bool, rows.column("reason").to_pylist())),
+        "retired": len(index) - len(rows),
+        "digests": column_digests(index) | (column_digests(pa.table({"retired": left})) if left.any() else {}),
+        "label_counts": {str(label): count for label, count in sorted(labels.items())},
+        "boxes": kinds["box"],
+        "masks": kinds["mask"],
+        "rows_with_truth": len(set(truth.column("row").to_pylist())),
+    }
 
 
 def is_damaged(session: Session, index: Index) -> bool:

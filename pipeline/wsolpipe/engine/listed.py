@@ -253,8 +253,7 @@ def _hashes(annotations: Iterable[Annotation]) -> tuple[NDArray[np.int64], NDArr
 
 def _write(session: Session, split: str, listed: Listed, *, asked: bool) -> IndexWork:
     """Write a listing into the folder of its index; `asked` is kept there for whoever scans it."""
-    from wsolpipe.images.index_tables import write_parquet
-    from wsolpipe.images.listing_tables import annotation_table, write_listing
+    from wsolpipe.images.index_tables import annotation_table, write_listing, write_parquet
 
     work, backend, listing, before = (
         IndexWork(session, split, listed.key),

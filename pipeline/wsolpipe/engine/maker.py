@@ -12,12 +12,11 @@ from wsolpipe.contract.manifest import CommitRecord
 from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit, zarr_metadata
-from wsolpipe.engine.artifact import ArtifactJob
 from wsolpipe.engine.checkpoint import scratch_path
 from wsolpipe.engine.graph import existing_manifest, node_manifest
 from wsolpipe.engine.markers import GC, is_marked
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
-from wsolpipe.engine.shard import Memory, ShardJob, older_views
+from wsolpipe.engine.shard import ArtifactJob, Memory, ShardJob, Unit, older_views
 from wsolpipe.stages.base import ArtifactStage, Context, Stage
 from wsolpipe.stages.kept_work import Unfinished
 
@@ -82,10 +81,8 @@ class Maker:
             if isinstance(generation, CommitRecord):
                 return generation, False
             self._report("begin", node, shard=unit)
-            if unit is None:
-                record = self._make_artifact(node, lease, generation)
-            else:
-                record = self._make_shard(node, manifest, unit, lease, generation)
+            wanted = Unit(self.session, node, unit, manifest, lease, generation)
+            record = self._make_artifact(wanted) if unit is None else self._make_shard(wanted)
         except TornShardError:
             self._discard_damaged(node, unit)
             raise
@@ -130,44 +127,34 @@ class Maker:
         commit.discard(self.session.backend, node.folder, manifest, old, lease)
         return max(asked, old.generation + 1)
 
-    def _make_shard(
-        self, node: Node, manifest: StageManifest, shard: int, lease: Lease, generation: int
-    ) -> CommitRecord:
+    def _make_shard(self, unit: Unit) -> CommitRecord:
+        node = unit.node
+
         def on_rows(done: int, total: int) -> None:
             def tell(more: int) -> None:
-                lease.rows = done + more
+                unit.lease.rows = done + more
                 if done + more < total:  # the commit reports the last rows
-                    self._report("rows", node, shard=shard, done=done + more, total=total)
+                    self._report("rows", node, shard=unit.number, done=done + more, total=total)
                 self.check()
 
             self._within = tell
             tell(0)
 
-        job = ShardJob(
-            self.session,
-            node,
-            self._set_up(node),
-            manifest,
-            shard,
-            lease,
-            on_rows,
-            generation,
-            self._memory,
-            self.stopping,
-        )
+        job = ShardJob(unit, self._set_up(node), self._memory, on_rows, self.stopping)
         if node.folder not in self._older:
-            self._older[node.folder] = older_views(self.session, node, manifest)
-        taken = job.take_over(self._older[node.folder]) if generation == 1 else None
+            self._older[node.folder] = older_views(self.session, node, unit.manifest)
+        taken = job.take_over(self._older[node.folder]) if unit.generation == 1 else None
         return taken or job.make()
 
-    def _make_artifact(self, node: Node, lease: Lease, generation: int) -> CommitRecord:
+    def _make_artifact(self, unit: Unit) -> CommitRecord:
+        node, config = unit.node, self.session.config
         kind = self.session.stage_class(node.stage)
         assert issubclass(kind, ArtifactStage)
         self._ready = self._within = None  # one set of models at a time
-        path = scratch_path(self.session.config, node, None, generation).with_suffix(".safetensors")
-        unfinished = Unfinished(path, every=self.session.config.checkpoint, stopping=self.stopping)
+        path = scratch_path(config, node, None, unit.generation).with_suffix(".safetensors")
+        unfinished = Unfinished(path, every=config.checkpoint, stopping=self.stopping)
         stage = kind(node.params, replace(self._context(node), unfinished=unfinished))
-        record = ArtifactJob(self.session, node, stage, lease, generation).make()
+        record = ArtifactJob(unit, stage).make()
         for leftover in path.parent.glob(f"{path.name}*"):
             leftover.unlink(missing_ok=True)
         return record

@@ -1,8 +1,7 @@
-"""Making one shard of a rows stage: read rows, run the stage block by block, encode, commit."""
+"""Making one shard, by reading rows, running the stage block by block, encoding and committing; or one artifact."""
 
 from __future__ import annotations
 
-import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import digest, sha256_bytes
-from wsolpipe.contract.errors import StoreError, TornShardError
+from wsolpipe.contract.errors import TornShardError
 from wsolpipe.contract.layout import Shards
-from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
+from wsolpipe.contract.manifest import Quarantined
 from wsolpipe.contract.reader import StageView
-from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import RETIRED, Status
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.checkpoint import Checkpoint
-from wsolpipe.engine.clock import now
 from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.engine.faults import fault_point
 from wsolpipe.engine.image_files import LOST
@@ -33,11 +30,13 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from wsolpipe.contract.manifest import CommitRecord, StageManifest
     from wsolpipe.contract.parquet import ParquetRows
     from wsolpipe.contract.reader import Index
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
+    from wsolpipe.stages.base import ArtifactStage
     from wsolpipe.stages.kept_work import Parts
 
 Array = np.ndarray[Any, Any]
@@ -67,6 +66,42 @@ class Memory:
         return self._spans[index.folder]
 
 
+@dataclass(frozen=True)
+class Unit:
+    """One shard or artifact (number None) that this process holds the lease of.
+
+    Attributes
+    ----------
+    manifest : StageManifest
+        As written in the node's folder.
+    generation : int
+        How often it was to be made, from 1.
+    """
+
+    session: Session
+    node: Node
+    number: int | None
+    manifest: StageManifest
+    lease: Lease
+    generation: int
+
+    def upstream(self) -> dict[str, dict[str, str]]:
+        """Contents of what it reads, as they are now."""
+        return upstream_contents(self.session, self.node, self.number)
+
+    def commit(self, record: CommitRecord, objects: Mapping[str, bytes]) -> CommitRecord:
+        """Commit what was made of it; return the record that stands in the store.
+
+        Raises
+        ------
+        StoreError
+            If none stands, because another worker took the lease.
+        """
+        folder, arrays = self.node.folder, self.manifest.arrays
+        named = {name: (commit.object_name(folder, arrays, name, self.number), data) for name, data in objects.items()}
+        return commit.commit(self.session.backend, folder, record, named, self.lease)
+
+
 @dataclass
 class ShardJob:
     """One shard being made.
@@ -75,74 +110,61 @@ class ShardJob:
     ----------
     stage : Stage
         Set up in this process.
-    manifest : StageManifest
-        As written in the node's folder.
-    on_rows : callable
-        Called with (rows done, rows of the shard) after every block; may raise to abandon the shard.
     memory : Memory
         Added to.
+    on_rows : callable
+        Called with (rows done, rows of the shard) after every block; may raise to abandon the shard.
     stopping : callable
         Whether this process was asked to stop.
     """
 
-    session: Session
-    node: Node
+    unit: Unit
     stage: Stage[Any]
-    manifest: StageManifest
-    shard: int
-    lease: Lease
-    on_rows: Callable[[int, int], None]
-    generation: int = 1
     memory: Memory = field(default_factory=Memory)
+    on_rows: Callable[[int, int], None] = lambda done, total: None
     stopping: Callable[[], bool] = lambda: False
     _summary: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.unit.number is not None
+        assert self.unit.node.index is not None
+        self.session, self.node, self.manifest = self.unit.session, self.unit.node, self.unit.manifest
+        self.shard, self.index = self.unit.number, self.unit.node.index
 
     def make(self) -> CommitRecord:
         """Make and commit the shard; return its record in the store."""
         began = time.perf_counter()
         start, stop = self.node.shards.span(self.shard)
-        assert self.node.index is not None
         columns = [*READ_ALWAYS, *(name for name in self.node.columns if name not in READ_ALWAYS)]
-        table = self.memory.spans(self.node.index).table(columns, start=start, stop=stop)
+        table = self.memory.spans(self.index).table(columns, start=start, stop=stop)
         found_rows = digest_of_rows(self.node, table, start)
-        contents = upstream_contents(self.session, self.node, self.shard)
+        contents = self.unit.upstream()
         upstream = self._read_upstream(start, stop)
-        if upstream_contents(self.session, self.node, self.shard) != contents:
+        if self.unit.upstream() != contents:
             msg = f"what shard {self.shard} of {self.node.stage} reads was remade meanwhile"
             raise TornShardError(msg)
-        checkpoint = Checkpoint.of(
-            self.session.config, self.node, self.shard, found_rows, contents, self.generation, self.stage.grain()
-        )
+        made_of = (found_rows, contents, self.unit.generation, self.stage.grain())
+        checkpoint = Checkpoint.of(self.session.config, self.node, self.shard, *made_of)
         arrays, status, reasons = self._run_blocks(table, start, stop, upstream, checkpoint)
-        seconds = checkpoint.spent + time.perf_counter() - began
-        quarantined = _quarantined(table, start, status, reasons)
-        record = CommitRecord(
-            shard=self.shard,
-            start=start,
-            stop=stop,
-            rows_digest=found_rows,
-            objects={},
-            upstream=contents,
-            ok=int((status == Status.OK).sum()),
-            no_object=int((status == Status.NO_OBJECT).sum()),
-            quarantined=quarantined,
-            summary=dict(self._summary),
-            seconds=round(seconds, 3),
-            rows_per_second=round((stop - start) / max(seconds, 1e-9), 2),
+        record = commit.new_record(
+            self.shard, start, stop, checkpoint.spent + time.perf_counter() - began,
+            rows_digest=found_rows, upstream=contents, generation=self.unit.generation,
+            ok=int((status == Status.OK).sum()), no_object=int((status == Status.NO_OBJECT).sum()),
+            quarantined=_quarantined(table, start, status, reasons), summary=dict(self._summary),
             device=self.stage.context.used_device,
             batch=int(getattr(self.stage.params, self.stage.batch_key(), 0) or 0),
-            host=socket.gethostname(),
-            time=now(),
-            generation=self.generation,
-        )
-        return commit_arrays(
-            self.session, self.node.folder, self.manifest, record, {**arrays, "status": status}, self.lease
-        )
+        )  # fmt: skip
+        shards, arrays["status"] = Shards(self.manifest.rows, self.manifest.shard_rows), status
+        specs = zarr_metadata.all_arrays(self.manifest.arrays)
+        objects = {
+            name: encode_shard(spec, shards, self.shard, arrays[name], self.manifest.checksum)
+            for name, spec in specs.items()
+        }
+        return self.unit.commit(record, objects)
 
     def take_over(self, older: Sequence[StageView]) -> CommitRecord | None:
         """Copy this shard from one of the `older_views`; None if none has it."""
         node, backend = self.node, self.session.backend
-        assert node.index is not None
         start, stop = node.shards.span(self.shard)
         for view in older:
             if view.manifest.checksum != self.manifest.checksum:
@@ -150,21 +172,16 @@ class ShardJob:
             record = view.record(self.shard)
             if record is None or (record.start, record.stop) != (start, stop):
                 continue
-            table = node.index.table([*node.columns, "reason"], start=start, stop=stop)
+            table = self.index.table([*node.columns, "reason"], start=start, stop=stop)
             alike = {digest_of_rows(node, table, start), digest_of_rows(node, table, start, retired=False)}
-            if record.rows_digest not in alike or record.upstream != upstream_contents(
-                self.session, self.node, self.shard
-            ):
+            if record.rows_digest not in alike or record.upstream != self.unit.upstream():
                 continue
-            objects = {
-                name: (commit.object_name(node.folder, self.manifest.arrays, name, self.shard), backend.get(source))
-                for name, source in commit.object_names(view.folder, view.manifest, record).items()
-            }
-            if any(sha256_bytes(data) != record.objects[name].sha256 for name, (_, data) in objects.items()):
+            names = commit.object_names(view.folder, view.manifest, record)
+            objects = {name: backend.get(source) for name, source in names.items()}
+            if any(sha256_bytes(data) != record.objects[name].sha256 for name, data in objects.items()):
                 continue
-            taken = record.model_copy(update={"taken_over_from": view.key, "generation": self.generation})
-            commit.put(backend, node.folder, taken, objects, self.lease)
-            return read_record(backend, node.folder, self.shard)
+            taken = record.model_copy(update={"taken_over_from": view.key, "generation": self.unit.generation})
+            return self.unit.commit(taken, objects)
         return None
 
     def _read_upstream(self, start: int, stop: int) -> dict[str, tuple[StageView, Upstream, dict[int, str]]]:
@@ -276,14 +293,9 @@ class ShardJob:
                     reasons[position] = f"{name}: {why.get(start + first + position, 'quarantined')}"
                 elif item.status[first + position] == Status.NO_OBJECT:
                     status[position] = Status.NO_OBJECT
-        files = self.session.files
-
-        def load(position: int) -> Array:
-            return files.read(part["path"][position], part["sha256"][position], part["orientation"][position])
-
-        numbers = np.arange(start + first, start + last, dtype=np.int64)
         return Rows(
-            numbers, part, load, status=status, reasons=reasons, threads=self.stage.context.threads, parts=parts,
+            np.arange(start + first, start + last, dtype=np.int64), part, self.session.files.loader(part),
+            status=status, reasons=reasons, threads=self.stage.context.threads, parts=parts,
             beside=self.node.beside(start + first, start + last),
         )  # fmt: skip
 
@@ -335,27 +347,33 @@ def _quarantined(table: pa.Table, start: int, status: Array, reasons: Mapping[in
     )
 
 
-def commit_arrays(
-    session: Session,
-    folder: str,
-    manifest: StageManifest,
-    record: CommitRecord,
-    arrays: Mapping[str, Array],
-    lease: Lease,
-) -> CommitRecord:
-    """Encode the arrays of one shard and commit them; return its record in the store."""
-    assert record.shard is not None
-    shards = Shards(manifest.rows, manifest.shard_rows)
-    objects = {
-        name: (
-            commit.object_name(folder, manifest.arrays, name, record.shard),
-            encode_shard(spec, shards, record.shard, arrays[name], manifest.checksum),
-        )
-        for name, spec in zarr_metadata.all_arrays(manifest.arrays).items()
-    }
-    commit.put(session.backend, folder, record, objects, lease)
-    standing = read_record(session.backend, folder, record.shard)
-    if standing is None:
-        msg = f"shard {record.shard} of {folder} was not committed: its lease was taken by another worker"
-        raise StoreError(msg)
-    return standing
+@dataclass
+class ArtifactJob:
+    """One artifact being made: whole splits in, files out."""
+
+    unit: Unit
+    stage: ArtifactStage[Any]
+
+    def make(self) -> CommitRecord:
+        """Make and commit the files; return their record in the store."""
+        began, session, params = time.perf_counter(), self.unit.session, self.unit.node.params
+        wanted = [*self.stage.splits_needed(params), *self.stage.splits_measured(params)]
+        present = [split for split in dict.fromkeys(wanted) if split in session.dataset.splits]
+        made = self.stage.produce({split: self._rows(split) for split in present})
+        record = commit.new_record(
+            None, 0, 0, time.perf_counter() - began, upstream=self.unit.upstream(), summary=dict(made.summary),
+            device=self.stage.context.used_device, generation=self.unit.generation,
+        )  # fmt: skip
+        return self.unit.commit(record, made.files)
+
+    def _rows(self, split: str) -> Rows:
+        session = self.unit.session
+        index = session.index_of(split)
+        assert index is not None
+        columns = index.table(READ_ALWAYS).to_pydict()
+        numbers = np.arange(len(columns["row"]), dtype=np.int64)
+        reasons = {position: reason for position, reason in enumerate(columns["reason"]) if reason}
+        status = np.full(len(numbers), Status.OK, np.uint8)
+        status[list(reasons)] = Status.QUARANTINED
+        load, threads = session.files.loader(columns), self.stage.context.threads
+        return Rows(numbers, columns, load, status=status, reasons=reasons, threads=threads)

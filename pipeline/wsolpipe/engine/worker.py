@@ -5,7 +5,6 @@ Workers of every ``cluster=`` run this; none needs to know of the others.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import threading
@@ -116,7 +115,10 @@ class Worker:
         while not self._must_end() and self.session.index_of(work.split) is None:
             made = [self._scan(work, shard) for shard in work.pending() if not self.stop.is_set()]
             if not work.pending():
-                with contextlib.suppress(TornShardError):  # damaged scans are pending again
+                damaged = work.damaged_scans()
+                for shard in damaged:
+                    work.discard_scan(shard)  # pending again
+                if not damaged:
                     work.assemble()
             elif not any(made):
                 self.stop.wait(POLL_SECONDS)
