@@ -49,6 +49,12 @@ SUBJECT = (
         224,
         unit="pixels",
     ),
+    Key(
+        "rows",
+        kinds.file("@FILE"),
+        "only the images of this list, which a report saved",
+        otherwise="all",
+    ),
     Key("normalise", kinds.flag(), "min-max each map; false: maps must lie in 0 to 1", True),
     Key(
         "labels",
@@ -151,6 +157,7 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
     """
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.evaluate.options import Options
+    from wsolpipe.keys.row_list import read_row_list
 
     if own["metric"] == "all":
         msg = "metric=all shows the figures of runs, and there are none"
@@ -162,6 +169,7 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
         msg = f"select= and {'map' if 'map' in given else 'maps'}= both say which map: give one"
         raise ConfigError(msg)
     fields = {key.name for key in KEYS} - {
+        "rows",
         "map",
         "select",
         "classifier",
@@ -173,6 +181,8 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
         "rule",
     }
     values = {name: own[name] for name in fields if name in given and own[name] is not None}
+    if own["rows"]:
+        values["rows"] = read_row_list(own["rows"])
     return Options(**values, **({"slot": own["map"]} if "map" in given else {}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from wsolpipe.keys.key import Key, require
 from wsolpipe.share.formats.base import FORMATS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from wsolpipe.contract.reader import StageView
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.share.exporting import Chosen
@@ -34,9 +37,11 @@ KEYS = (
     ),
     Key(
         "rows",
-        kinds.text("start:stop, worst:n or disputed:n"),
-        "only these rows; worst: those whose first box fits against= least, without it those of the lowest score; "
-        "disputed: the same, and against= must be given",
+        kinds.text("start:stop, @FILE, worst:n, disputed:n or doubtful:n"),
+        "only these rows; @FILE: the images of a list that a report saved; worst: those whose first box fits against= "
+        "least, without it those of the lowest score; "
+        "disputed: the same, and against= must be given; doubtful: those where stages disagree, are unsure or sway the "
+        "threshold that against= chooses",
     ),
     Key(
         "against",
@@ -120,7 +125,7 @@ def _export(
             for view in views:
                 rows = rows_of_index(results.index_of(view))
                 truth = find_truth(results, rows, given["against"]) if given["against"] else None
-                here = replace(what, rows=sent_rows(given["rows"], view, truth))
+                here = replace(what, rows=sent_rows(given["rows"], view, truth, partial(_others, results, view)))
                 subjects.append(_subject(results, view, chosen, given, first))
                 place = folder if chosen.one_tree else folder / view.split
                 place.mkdir(exist_ok=True)
@@ -150,6 +155,17 @@ def _subject(
         view.dataset, view.split, view.stage, view.key, names, None if images == "none" else session.root, images,
         session.dataset.licence, session.dataset.title, top,
     )  # fmt: skip
+
+
+def _others(results: SessionResults, view: StageView) -> Iterator[StageView]:
+    """Finished stages of boxes and maps beside one, made of the same rows; what people drew is left out."""
+    split = results.session.store[view.dataset][view.split]
+    for name in split.stages():
+        other = split.stage(name)
+        arrays, same = other.manifest.arrays, other.manifest.index_key == view.manifest.index_key
+        whole = len(other.committed()) == len(other.shards)
+        if name != view.stage and same and whole and {"boxes", "maps"} & set(arrays) and "drawn" not in arrays:
+            yield other
 
 
 def _write_ious(view: StageView, rows: Any, chosen: Chosen, folder: Path) -> list[Path]:

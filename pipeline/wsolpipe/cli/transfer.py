@@ -55,16 +55,26 @@ def words_of(words: Iterable[str], keys: tuple[Key, ...]) -> dict[str, Any]:
     return values
 
 
+def _span(word: str | None) -> tuple[int, int | None]:
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.keys.row_list import names_list
+    from wsolpipe.keys.run_keys import RunConfig
+
+    if names_list(word):
+        msg = f"rows={word}: whole shards are moved, not the images of a list"
+        raise ConfigError(msg, hint="rows=start:stop moves the shards that hold any of these rows")
+    return RunConfig(rows=word).row_range()
+
+
 def selection_of(given: dict[str, Any]) -> Selection:
     """Selection that the words name."""
-    from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.share.selection import Selection
 
     return Selection(
         dataset=given["dataset"] or "",
         stages=given["stages"],
         splits=given["split"],
-        rows=RunConfig(rows=given.get("rows")).row_range(),
+        rows=_span(given.get("rows")),
         keys=given.get("keys", "newest"),
     )
 

@@ -11,6 +11,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import shorten
 from wsolpipe.engine.clusters import launcher_name
 from wsolpipe.keys.key import unknown_key
+from wsolpipe.keys.row_list import SIGN, names_list, read_row_list
 from wsolpipe.keys.run_keys import RUN_KEYS, RunConfig, store_of
 from wsolpipe.keys.words import nest, parse_value, split_words
 
@@ -64,6 +65,8 @@ def build_config(
     settings["store"] = store_of(settings.get("store"))
     chosen = {name: value for name, value in settings.items() if value is not None}
     config = RunConfig(**chosen, params=_absolute_files(params), profile_fields=site)
+    if names_list(config.rows):
+        config = replace(config, rows=f"{SIGN}{read_row_list(str(config.rows)).path.absolute()}")
     config.row_range()  # raises if it is not start:stop
     launcher_name(config.cluster)
     return config, {name: key.read(given[name]) if name in given else key.default for name, key in own.items()}

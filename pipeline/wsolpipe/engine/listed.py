@@ -21,6 +21,7 @@ from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.indexing import GAPS, IndexWork, is_damaged
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.keys.row_list import names_list, read_row_list
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:
@@ -183,7 +184,11 @@ def list_rows(session: Session, split: str, present: Index | None, generation: i
     _refuse_another(session, before, listing)
     ordered = order_rows(listing, before if _is_built_on(session, split) else [])
     start, stop = session.config.row_range()
-    rows = ordered[start:stop][: session.config.limit]
+    rows = ordered[start:stop]
+    if names_list(session.config.rows):
+        chosen = read_row_list(str(session.config.rows))
+        rows = [rows[at] for at in chosen.find([row.image_id for row in rows], dataset=dataset.name, split=split)]
+    rows = rows[: session.config.limit]
     if not rows and ordered:
         msg = f"rows={session.config.rows} holds none of the {len(ordered):,} images of split {split} of {dataset.name}"
         raise ConfigError(msg, hint=f"rows=0:{len(ordered)} are all of them; split= works on one split alone")

@@ -101,12 +101,20 @@ def _score_both(results: Results, view: StageView, rows: RowTable, options: Opti
     found = _score_maps(results, options.source(view, options.slot, rows), rows, options, head, view)
     if found.figures.get("tau_from") == "given" and options.tau == view.manifest.params.get("tau"):
         found.figures["tau_from"] = f"the stage {view.stage}"
-    truth = find_truth(results, rows, options.against)
+    truth = _truth(results, rows, options)
     scores = score_boxes(view, truth) if truth.found else None
     if scores is not None:
         found.figures["boxes"] = scores.figures
     found.figures.update(_video(results, view, scores))
     return found
+
+
+def _truth(results: Results, rows: RowTable, options: Options) -> Truth:
+    """What counts as right, of the rows that are asked for."""
+    truth = find_truth(results, rows, options.against)
+    if options.rows is None:
+        return truth
+    return truth.of_rows(options.rows.find(rows.ids, dataset=results.dataset, split=rows.split))
 
 
 def _video(results: Results, view: StageView, scores: BoxScores | None) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def _score_boxes(
     results: Results, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]
 ) -> Evaluated:
     _refuse_threshold(view, options, "boxes")
-    truth = find_truth(results, rows, options.against)
+    truth = _truth(results, rows, options)
     found = score_view(view, truth)
     result = {**head, "against": truth.name, **found.figures, **_video(results, view, found)}
     if options.interval and len(found.rows):
@@ -145,7 +153,7 @@ def _score_masks(
     results: Results, view: StageView, rows: RowTable, options: Options, head: dict[str, Any]
 ) -> Evaluated:
     _refuse_threshold(view, options, "masks")
-    truth = find_truth(results, rows, options.against)
+    truth = _truth(results, rows, options)
     figures, found = score_masks(view, truth)
     result = {**head, "against": truth.name, **figures}
     ious = {"mask_iou": np.array(found.ious)}
@@ -194,7 +202,7 @@ def _score_maps(
     chosen: dict[str, Any] = {"tau_from": "given"} if options.tau is not None else {}
     if options.tau_from is not None:
         tau, chosen = select_tau(make_chooser(results, options, view))
-    truth = find_truth(results, rows, options.against)
+    truth = _truth(results, rows, options)
     if options.tau_from is not None:
         chosen["oracle"] = chosen["tau_from"] == f"{truth.name} of {rows.split}"
     keep = options.interval or options.beside is not None

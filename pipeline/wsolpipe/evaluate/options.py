@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.class_ranks import Ranks
     from wsolpipe.evaluate.map_sources import StoredSource
     from wsolpipe.evaluate.rows import RowTable
+    from wsolpipe.keys.row_list import RowList
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Options:
         Threads that score maps and read masks; one a core by default.
     seed : int
         Of the noise.
+    rows : RowList or None
+        The only images that are scored; all by default. A threshold is chosen on all rows of its split.
     source : callable
         From a stage of maps, a slot and the rows to a `StoredSource`: `StageMaps`, or one that chooses among slots.
     ranks : callable or None
@@ -84,6 +87,7 @@ class Options:
     noise: str | None = None
     threads: int | None = None
     seed: int = 0
+    rows: RowList | None = None
     source: Callable[[StageView, int, RowTable], StoredSource] = StageMaps
     ranks: Callable[[RowTable], Ranks] | None = None
 

@@ -17,7 +17,7 @@ from wsolpipe.images.pseudo import read_boxes
 from wsolpipe.metrics.noise import eroded_mask, noisy_boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from wsolpipe.contract.arrays import ArrayView
     from wsolpipe.contract.reader import Index, StageView
@@ -78,6 +78,19 @@ class Truth:
     def disturbed(self, level: float, seed: int) -> Truth:
         """Return this truth with noise."""
         return replace(self, name=f"{self.name}, noise {level:g}", noise=level, seed=seed, _decoded={}, _noisy={})
+
+    def of_rows(self, chosen: Collection[int]) -> Truth:
+        """Return the truth of some rows alone, so that no other row is scored."""
+        kept = frozenset(chosen)
+        labels = [
+            own if row in kept else [] for row, own in enumerate(self.rows.labels)
+        ]  # of no class without an object
+        rows = replace(self.rows, labels=labels)
+        return replace(
+            self, name=f"{self.name}, {len(kept)} chosen rows", rows=rows,
+            found={row: boxes for row, boxes in self.found.items() if row in kept},
+            masks={row: mask for row, mask in self.masks.items() if row in kept}, _decoded={}, _noisy={},
+        )  # fmt: skip
 
     def boxes(self, row: int) -> Array:
         """Boxes [M, 4] of a row; M = 0 where it has none."""

@@ -15,6 +15,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import shorten
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import key, keys_of_fields
+from wsolpipe.keys.row_list import names_list, read_row_list
 
 DEFAULT_STORE = "wsol-store"
 STAGE_NAMES = kinds.list_of(kinds.name("name of a stage", source="stage"))
@@ -65,7 +66,9 @@ class RunConfig:
     root: str | None = key("folder of the image files, instead of the one in the YAML", kind=kinds.file("folder"))
     limit: int | None = key("only the first rows of each split", least=1, unit="rows")
     rows: str | None = key(
-        "only these rows of each split, from 0, stop left out", kind=kinds.text("start:stop"), unit="rows"
+        "only these rows of each split: from 0, stop left out, or the images of a list that a report saved",
+        kind=kinds.text("start:stop or @FILE"),
+        unit="rows",
     )
     cluster: str = key("where work runs", "local", kind=CLUSTER)
     workers: int = key("processes or jobs that work at once", 1, least=1)
@@ -123,12 +126,12 @@ class RunConfig:
         return cls(**{**values, **tuples})
 
     def row_range(self) -> tuple[int, int | None]:
-        """First row and one past the last of `rows=`; the stop may be open."""
-        if self.rows is None:
+        """First row and one past the last of `rows=`; the stop may be open. All rows where it names a list."""
+        if self.rows is None or names_list(self.rows):
             return 0, None
         match = re.fullmatch(r"(\d{0,15}):(\d{0,15})", self.rows)
         if not match:
-            msg = f"rows={shorten(self.rows)}: write rows=start:stop, such as rows=0:1000"
+            msg = f"rows={shorten(self.rows)}: write rows=start:stop, such as rows=0:1000, or rows=@FILE"
             raise ConfigError(msg)
         start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
         if stop is not None and stop <= start:
@@ -138,7 +141,8 @@ class RunConfig:
 
     def selection(self) -> dict[str, Any]:
         """Rows of the data set that the index holds, as recorded in its manifest."""
-        chosen = {"limit": self.limit, "rows": self.rows}
+        rows = read_row_list(self.rows).name if self.rows is not None and names_list(self.rows) else self.rows
+        chosen = {"limit": self.limit, "rows": rows}
         return {key: value for key, value in chosen.items() if value is not None}
 
 

@@ -10,27 +10,37 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.box_scores import score_boxes
+from wsolpipe.evaluate.doubt import doubtful_rows
+from wsolpipe.evaluate.rows import rows_of_index
+from wsolpipe.keys.row_list import names_list, read_row_list
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
 _RANGE = re.compile(r"(\d{0,15}):(\d{0,15})")
-_RANKED = re.compile(r"(worst|disputed):([1-9]\d{0,14})")
+_RANKED = re.compile(r"(worst|disputed|doubtful):([1-9]\d{0,14})")
 
 
-def sent_rows(word: str | None, view: StageView, truth: Truth | None) -> Array:
+def sent_rows(
+    word: str | None, view: StageView, truth: Truth | None, others: Callable[[], Iterable[StageView]] = tuple
+) -> Array:
     """Rows that a word names, bool [N].
 
     Parameters
     ----------
     word : str or None
-        ``start:stop``; ``worst:n``, the n rows whose first box fits `truth` least, or without it has the lowest score,
-        rows without a box first; ``disputed:n``, the same, which needs a `truth`, such as another annotator. None is
+        ``start:stop``; ``@FILE``, a list that a report saved; ``worst:n``, the n rows whose first box fits `truth`
+        least, or without it has the lowest score, rows without a box first; ``disputed:n``, the same, which needs
+        a `truth`, such as another annotator; ``doubtful:n``, the n rows of `wsolpipe.evaluate.doubt`. None is
         every row.
     truth : Truth or None
         What first boxes are compared with; rows that it holds no box of are neither worst nor disputed.
+    others : callable
+        Gives further stages of the same rows, which may disagree with this one.
 
     Raises
     ------
@@ -40,6 +50,10 @@ def sent_rows(word: str | None, view: StageView, truth: Truth | None) -> Array:
     rows = np.zeros(view.manifest.rows, np.bool_)
     if word is None:
         return ~rows
+    if names_list(word):
+        ids = view.index().table(["image_id"]).column("image_id").to_pylist()[: len(rows)]
+        rows[read_row_list(word).find(ids, dataset=view.dataset, split=view.split)] = True
+        return rows
     if match := _RANGE.fullmatch(word):
         rows[int(match[1] or 0) : int(match[2]) if match[2] else None] = True
         if not rows.any():
@@ -48,8 +62,12 @@ def sent_rows(word: str | None, view: StageView, truth: Truth | None) -> Array:
         return rows
     ranked = _RANKED.fullmatch(word)
     if ranked is None:
-        msg = f"rows={word}: write start:stop, worst:n or disputed:n"
+        msg = f"rows={word}: write start:stop, @FILE, worst:n, disputed:n or doubtful:n"
         raise ConfigError(msg, hint="rows=worst:200 sends the 200 rows with the worst boxes")
+    if ranked[1] == "doubtful":
+        order = doubtful_rows([view, *others()], rows_of_index(view.index()), truth)
+        rows[order[: int(ranked[2])]] = True
+        return rows
     if "boxes" not in view.manifest.arrays:
         msg = f"rows={word}: stage {view.stage} has no boxes that could be compared"
         raise ConfigError(msg, hint="rows=start:stop works with every stage")

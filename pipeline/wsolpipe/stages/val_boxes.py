@@ -10,7 +10,7 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Fallback, Status, boxes_spec
 from wsolpipe.stages.base import Stage, StageParams
-from wsolpipe.stages.val_boxes_params import METHODS, NEEDS, ValBoxesParams
+from wsolpipe.stages.val_boxes_params import METHODS, ValBoxesParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ class ValBoxes(Stage[ValBoxesParams]):
         ConfigError
             If it reads a stage that is not there.
         """
-        wanted = NEEDS.get(params.annotator, ())
+        wanted = params.needs
         missing = [name for name in wanted if name not in declared]
         if missing:
             msg = f"val_boxes.annotator={params.annotator} reads {', '.join(missing)}, which val_boxes does not declare"
@@ -132,6 +132,8 @@ class ValBoxes(Stage[ValBoxesParams]):
             self._take_drawn(rows, made, inputs["human_boxes"])
         else:
             self._select(rows, made, inputs["regions"], inputs["cams"])
+        if self.params.prefer_drawn and self.params.annotator != "human":
+            self._prefer_drawn(rows, made, inputs["human_boxes"])
         self._counted = (rows, self._counts(rows, made))
         return made
 
@@ -166,6 +168,14 @@ class ValBoxes(Stage[ValBoxesParams]):
                 box = drawn.arrays["boxes"][position, :1]
                 made["boxes"][position], made["candidates"][position], made["top_box"][position] = box, box, box
                 made["count"][position], made["scores"][position] = 1, drawn.arrays["scores"][position, :1]
+
+    def _prefer_drawn(self, rows: Rows, made: dict[str, Array], drawn: Upstream) -> None:
+        """Put the drawn box, or none, in the place of the annotator's; what its steps saw stays."""
+        for position in np.flatnonzero(drawn.arrays["drawn"] == 1).tolist():
+            if rows.usable(position):
+                made["boxes"][position] = drawn.arrays["boxes"][position, :1]
+                made["count"][position] = drawn.arrays["count"][position] > 0
+                made["scores"][position] = drawn.arrays["scores"][position, :1]
 
     def _take_maps(self, rows: Rows, made: dict[str, Array], maps: Upstream) -> None:
         from wsolpipe.maps.foreground import largest_otsu_box

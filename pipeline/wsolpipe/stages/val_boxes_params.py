@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import NamesFile, Unit
 from wsolpipe.stages.base import StageParams
-from wsolpipe.stages.marks import ExecutionOnly
+from wsolpipe.stages.marks import AsBefore, ExecutionOnly
 
 Annotator = Literal["ss", "rpn", "clip", "file", "human"]
 #: What each annotator reads, and the region methods that it takes.
@@ -69,6 +69,10 @@ class ValBoxesParams(StageParams):
     file: Annotated[str | None, NamesFile()] = Field(
         description="Boxes of annotator=file, in the localization.txt layout; the key holds its sha256"
     )
+    prefer_drawn: Annotated[bool, AsBefore(False)] = Field(
+        description="Take the first drawn box of human_boxes in each row that somebody looked at, the annotator's "
+        "in all others"
+    )
     batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")
     images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(description="Images blurred at once")
 
@@ -92,6 +96,12 @@ class ValBoxesParams(StageParams):
         """`floor` with its default settled."""
         return (DETECTOR_FLOOR if self.annotator == "rpn" else 0.0) if self.floor is None else self.floor
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Stages that are read."""
+        own = NEEDS.get(self.annotator, ())
+        return (*own, "human_boxes") if self.prefer_drawn and "human_boxes" not in own else own
+
     def in_key(self) -> dict[str, Any]:
         """Return the parameters that the annotator uses; a file by its content; a floor of 0 is left out.
 
@@ -101,15 +111,16 @@ class ValBoxesParams(StageParams):
             If the file is not there.
         """
         values = super().in_key()
+        drawn = {name: values[name] for name in ("prefer_drawn",) if name in values}
         if self.annotator == "clip":
-            return {name: values[name] for name in ("annotator", "map", "size")}
+            return {name: values[name] for name in ("annotator", "map", "size")} | drawn
         if self.annotator == "human":
             return {"annotator": "human"}
         if self.annotator == "file":
             from wsolpipe.networks.digests import file_sha256
 
             try:
-                return {"annotator": "file", "file": file_sha256(Path(str(self.file)).expanduser())}
+                return {"annotator": "file", "file": file_sha256(Path(str(self.file)).expanduser())} | drawn
             except OSError as error:
                 msg = f"cannot read the box file {self.file}: {error.strerror}"
                 raise ConfigError(msg, hint="val_boxes.file=FILE in the localization.txt layout") from error

@@ -34,6 +34,7 @@ KEYS = (
     DATASET,
     STORE,
     ROOT,
+    Key("where", kinds.file("@FILE"), "only the images of split= on this list, which a report saved", otherwise="all"),
     Key("images", kinds.choice("pixels"), "pixels: read images from that stage of the store, not from files"),
     Key("out", kinds.file("folder"), "folder of the run", otherwise="runs/<recipe>-<dataset>"),
     split("split", "split that is trained on", "train"),
@@ -175,6 +176,7 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     """
     from wsolpipe import open_store
     from wsolpipe.images.dataset import load_dataset
+    from wsolpipe.keys.row_list import read_row_list
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
     from wsoltrain.training.annotators import read_annotators
@@ -188,8 +190,9 @@ def prepare(values: dict[str, Any], changes: dict[str, Any], *, kind: str = "run
     open_store(store)[dataset.name][values["split"]]  # raises where it is not there
     reads = recipe.reads()
     labelling = Labelling(
-        store, dataset.name, values["split"], maps=reads.maps, boxes=reads.boxes, images=values["images"]
-    )
+        store, dataset.name, values["split"], maps=reads.maps, boxes=reads.boxes, images=values["images"],
+        where=values["where"] and f"@{read_row_list(values['where']).path.absolute()}", drawn=reads.drawn,
+    )  # fmt: skip
     by = values["by"] or read_recipe(values["recipe"]).annotators(dataset.name)
     read_annotators(by)
     settings = Settings(

@@ -33,6 +33,10 @@ class Labelling:
         Stage ``pixels`` where the images themselves are read from the store; None where they are files.
     images_key : str or None
         Beginning of its key; the newest where None.
+    where : str or None
+        ``@FILE``: only the images of this list are streamed; all where None.
+    drawn : str or None
+        Stage of boxes that people drew, ``STAGE`` or ``STAGE:KEY``, which come beside those of `boxes`; None for none.
     """
 
     store: str
@@ -44,6 +48,8 @@ class Labelling:
     boxes_key: str | None = None
     images: str | None = None
     images_key: str | None = None
+    where: str | None = None
+    drawn: str | None = None
 
     def command(self, stage: str) -> str:
         """The command that makes what is missing of `stage`."""

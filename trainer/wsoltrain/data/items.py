@@ -88,6 +88,8 @@ class Items:
             arrays["boxes"] = rows.boxes["boxes"]
             if "source" in rows.boxes.manifest.arrays:
                 arrays["source"] = rows.boxes["source"]
+        if rows.drawn is not None:
+            arrays["drawn_boxes"], arrays["drawn"] = rows.drawn["boxes"], rows.drawn["drawn"]
         if rows.images is not None:
             arrays["rgb"] = rows.images["rgb"]
         return arrays
@@ -197,7 +199,17 @@ class Items:
             item["boxes"], item["box_map"] = self._boxes(stored, view)
             if turned:
                 item["boxes"][:, 1::2] = (config.size - item["boxes"][:, [3, 1]]) * (item["box_map"] >= 0)[:, None]
+        if "drawn" in stored:
+            item["drawn"], item["drawn_boxes"] = torch.tensor(bool(stored["drawn"])), self._drawn(stored, view, turned)
         return item
+
+    def _drawn(self, stored: dict[str, NDArray[Any]], view: View, turned: bool) -> Tensor:
+        """Boxes that somebody drew, in pixels of the crop, float32 [K, 4]; 0 where there is none."""
+        boxes = view.boxes_to_view(stored["drawn_boxes"], clip=True).astype(np.float32)
+        boxes[~(box_areas(boxes) > 0)] = 0  # also where a slot is empty: NaN
+        if turned:
+            boxes[:, [1, 3]] = (self.config.size - boxes[:, [3, 1]]) * (box_areas(boxes) > 0)[:, None]
+        return torch.from_numpy(boxes)
 
     def _rgb(self, row: int, stored: dict[str, NDArray[Any]], view: View) -> Tensor:
         return cut_stored(stored["rgb"], view) if "rgb" in stored else self._pixels(row, view)

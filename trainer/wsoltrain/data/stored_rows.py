@@ -12,6 +12,7 @@ from wsolpipe.contract.errors import ConfigError, NotFoundError, TornShardError
 from wsolpipe.contract.layout import shard_object
 from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import RETIRED, Status
+from wsolpipe.keys.row_list import read_row_list
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +50,12 @@ class StoredRows:
         key = labelling.maps_key or self._maps_of_boxes(split)
         self.maps = self._stage(split, labelling.maps, key)
         self.images = self._stage(split, labelling.images, labelling.images_key)
-        views = [view for view in (self.boxes, self.maps, self.images) if view is not None]
+        drawn, _, key = (labelling.drawn or "").partition(":")
+        self.drawn = self._stage(split, drawn or None, key or None)
+        if self.drawn is not None and "drawn" not in self.drawn.manifest.arrays:
+            msg = f"drawn={labelling.drawn}: that stage does not say which rows somebody looked at"
+            raise ConfigError(msg, hint="drawn=human_boxes, which wsolpipe import makes")
+        views = [view for view in (self.boxes, self.maps, self.images, self.drawn) if view is not None]
         self.index: Index = views[0].index() if views else split.index()
         self.views = views
         self._check_same_rows()
@@ -201,8 +207,8 @@ class StoredRows:
         rows : int64 [n]
             Ascending.
         counts : dict of str to int
-            Rows that are streamed, quarantined, no_object, absent, unlabelled and, with `per_class`, beyond; they add
-            up to rows.
+            Rows that are streamed, quarantined, no_object, absent, unlabelled, with `per_class` beyond, and where the
+            labelling lists rows not_chosen; they add up to rows.
 
         Raises
         ------
@@ -211,19 +217,21 @@ class StoredRows:
         """
         self.check_shards()
         status = self.status()
+        chosen = self._chosen(len(status))
         self._check_labels(self.classes if classes is None else classes, status)
         unlabelled = (status == Status.OK) & (self.labels < 0) & need_label
-        rows = every = np.flatnonzero((status == Status.OK) & ~unlabelled)
+        rows = every = np.flatnonzero((status == Status.OK) & ~unlabelled & chosen)
         if per_class is not None:
             first = [every[self.labels[every] == label][:per_class] for label in np.unique(self.labels[every])]
             rows = np.sort(np.concatenate([every[:0], *first]))
         counts = {
             "rows": len(status),
             "streamed": len(rows),
-            "quarantined": int((status == Status.QUARANTINED).sum()),
-            "no_object": int((status == Status.NO_OBJECT).sum()),
-            "absent": int((status == Status.ABSENT).sum()),
-            "unlabelled": int(unlabelled.sum()),
+            "quarantined": int((chosen & (status == Status.QUARANTINED)).sum()),
+            "no_object": int((chosen & (status == Status.NO_OBJECT)).sum()),
+            "absent": int((chosen & (status == Status.ABSENT)).sum()),
+            "unlabelled": int((chosen & unlabelled).sum()),
+            **({} if chosen.all() else {"not_chosen": int((~chosen).sum())}),
             **({} if per_class is None else {"beyond": len(every) - len(rows)}),
         }
         if len(rows) == 0:
@@ -231,6 +239,15 @@ class StoredRows:
             msg = f"split {self.labelling.split} of {self.labelling.dataset} has no row to stream: {listed}"
             raise ConfigError(msg, hint=f"wsolpipe quarantine list dataset={self.labelling.dataset} …")
         return rows, counts
+
+    def _chosen(self, rows: int) -> NDArray[np.bool_]:
+        """Rows that the labelling's list names; all without one."""
+        where = self.labelling.where
+        if where is None:
+            return np.ones(rows, np.bool_)
+        chosen, ids = np.zeros(rows, np.bool_), self.index.table(["image_id"]).column("image_id").to_pylist()
+        chosen[read_row_list(where).find(ids, dataset=self.labelling.dataset, split=self.labelling.split)] = True
+        return chosen
 
     def _check_labels(self, classes: int | None, status: Array) -> None:
         if classes is None:

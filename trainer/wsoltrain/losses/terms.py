@@ -52,6 +52,14 @@ class PixelKeys(Keys):
         description="Keys of the sampler, such as pixels.n_fg and pixels.n_bg (pixels drawn), pixels.fg_share and "
         "pixels.bg_share (shares that are candidates, 0..1)",
     )
+    drawn: str | None = Field(
+        None,
+        description="Stage of boxes that people drew, STAGE or STAGE:KEY, such as human_boxes: rows that somebody looked at are learned "
+        "from those, all others from maps and boxes; null: from these alone",
+    )
+    drawn_weight: float = Field(
+        1.0, ge=0, le=1e6, description="Weight of the pixels of such a row beside 1 of a row of pseudo-labels"
+    )
     pixel_weight: float = Field(
         1.0, ge=0, description="Weight of the loss of labelled pixels (DiPS: lambda_1, lambda_CPA)"
     )
@@ -83,7 +91,9 @@ class PixelKeys(Keys):
         self.pixel_sampler()
 
 
-def partial_cross_entropy(logits: Tensor, labels: Tensor, *, labelled: Tensor | None = None) -> Tensor:
+def partial_cross_entropy(
+    logits: Tensor, labels: Tensor, *, labelled: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of the labelled pixels, mean over them; exactly 0, with a zero gradient, where there are none.
 
     Parameters
@@ -95,8 +105,14 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, *, labelled: Tensor | 
     labelled : Tensor, scalar, optional
         Number to divide by; the labelled pixels of this batch by default. Several processes pass the number of all of
         them over the number of processes, so that averaged gradients are those of one process.
+    weights : float Tensor [B], optional
+        Factor on the loss of each image's pixels; the number to divide by stays.
     """
-    total = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    if weights is None:
+        total = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    else:
+        each = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none").flatten(1).sum(1)
+        total = (weights * each).sum()
     count = (labels != IGNORE).sum() if labelled is None else labelled
     return total / count.clamp_min(1e-6 if labelled is not None else 1)
 

@@ -56,6 +56,8 @@ class Reads:
     ----------
     maps, boxes : str or None
         Stage whose maps and stage whose boxes come with each batch; None for neither.
+    drawn : str or None
+        Stage of boxes that people drew, which come with each batch too.
     artifacts : tuple of ArtifactFile
         Given to the method as ``task.artifacts`` when it is built, and kept in its checkpoints, so that prediction
         needs no store.
@@ -69,6 +71,7 @@ class Reads:
 
     maps: str | None = None
     boxes: str | None = None
+    drawn: str | None = None
     artifacts: tuple[ArtifactFile, ...] = ()
     window: Window = field(default_factory=Window)
     labels: bool = True

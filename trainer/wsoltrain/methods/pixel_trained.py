@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -25,7 +26,7 @@ from wsoltrain.losses.terms import (
 )
 from wsoltrain.methods.base import Losses, Method, Prediction, Reads, Task
 from wsoltrain.networks.frozen import load_judge
-from wsoltrain.pseudo.samplers import IGNORE, Pseudo
+from wsoltrain.pseudo.samplers import IGNORE, Pseudo, draw_in_boxes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +73,7 @@ class PixelTrained(Method[K]):
     @classmethod
     def reads(cls, keys: K) -> Reads:
         """Return the stages of the pseudo-labels."""
-        return Reads(maps=keys.maps, boxes=keys.boxes, window=keys.window_of())
+        return Reads(maps=keys.maps, boxes=keys.boxes, drawn=keys.drawn, window=keys.window_of())
 
     @abstractmethod
     def map_logits(self, image: Tensor) -> Tensor:
@@ -87,7 +88,10 @@ class PixelTrained(Method[K]):
         logits = logits.float()
         prob, maps = logits.softmax(1), self._pseudo_maps(batch)
         drawn = self._draw(maps, batch, epoch)
-        parts = {"pixels": self._pixels(logits, drawn.labels), **self._sizes(prob, barrier_t(epoch - self.began))}
+        parts = {
+            "pixels": self._pixels(logits, drawn.labels, batch.get("drawn")),
+            **self._sizes(prob, barrier_t(epoch - self.began)),
+        }
         for judge in self.judges:
             seen, detached = maps.mean(1) if self.keys.cls_detached else prob[:, 1], self.keys.cls_detached
             judged = masked_classification(
@@ -97,10 +101,15 @@ class PixelTrained(Method[K]):
         self.task.lap("losses")
         return Losses({**parts, **self._crfs(prob, batch)}, drawn.counts)
 
-    def _pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _pixels(self, logits: Tensor, labels: Tensor, human: Tensor | None) -> Tensor:
         processes = self.task.processes
         labelled = processes.sum((labels != IGNORE).sum()).float() / processes.world
-        return self.keys.pixel_weight * partial_cross_entropy(logits, labels, labelled=labelled)
+        return self.keys.pixel_weight * partial_cross_entropy(
+            logits,
+            labels,
+            labelled=labelled,
+            weights=None if human is None else 1 + (self.keys.drawn_weight - 1) * human,
+        )
 
     def _sizes(self, prob: Tensor, t: float) -> dict[str, Tensor]:
         keys = self.keys
@@ -140,7 +149,11 @@ class PixelTrained(Method[K]):
 
     def _draw(self, maps: Tensor, batch: Batch, epoch: int) -> Drawn:
         pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
-        return self.sampler(pseudo, seed=self.task.seed, epoch=epoch)
+        found = self.sampler(pseudo, seed=self.task.seed, epoch=epoch)
+        if "drawn" not in batch:
+            return found
+        own = draw_in_boxes(replace(pseudo, boxes=batch["drawn_boxes"]), self.sampler, seed=self.task.seed, epoch=epoch)
+        return replace(found, labels=torch.where(batch["drawn"][:, None, None], own.labels, found.labels))
 
     def _pseudo_maps(self, batch: Batch) -> Tensor:
         """Maps of the pseudo-labels in the crop, [B, M, S, S]."""

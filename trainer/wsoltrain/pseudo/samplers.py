@@ -322,6 +322,23 @@ class _Candidates:
     usable: Tensor
 
 
+def draw_in_boxes(pseudo: Pseudo, rule: Sampler, *, seed: int, epoch: int) -> Drawn:
+    """Draw foreground inside of a row's boxes by activation, and background anywhere outside of them all.
+
+    For boxes that somebody drew, which are true where pseudo-labels only may be: as many pixels as `rule` draws. A row
+    without a box has background alone.
+    """
+    assert pseudo.boxes is not None  # noqa: S101 - the caller's
+    height, width = pseudo.maps.shape[-2:]
+    inside = _inside(pseudo.boxes, height, width, touched=False).any(1).flatten(1)
+    touched = _inside(pseudo.boxes, height, width, touched=True).any(1).flatten(1)
+    n_fg, n_bg = (int(getattr(rule, name, getattr(rule, "n", 1))) for name in ("n_fg", "n_bg"))
+    drawing = OtsuRegion(n_fg=n_fg, n_bg=n_bg, balanced=False, dilation=getattr(rule, "dilation", 1))
+    weight = pseudo.maps.mean(1).flatten(1) + _TINY
+    candidates = _Candidates(inside, ~touched, weight, touched, torch.ones_like(pseudo.rows, dtype=torch.bool))
+    return _draw(candidates, pseudo, drawing, seed=seed, epoch=epoch)
+
+
 def _share(share: float, of: Tensor) -> Tensor:
     """Number of candidates: a share of counts int64 [B], rounded down as in the released code, but at least one."""
     return (share * of).floor().to(torch.int64).clamp_min(1)

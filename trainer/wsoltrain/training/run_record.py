@@ -87,7 +87,7 @@ def record_run(trainer: Trainer) -> RunRecord:
         "split": labelling.split,
         "val": settings.val,
         "root": str(Path(settings.root).absolute()),
-        **({"images": labelling.images} if labelling.images else {}),
+        **{name: value for name in ("images", "where") if (value := getattr(labelling, name))},
         "keys": keys,
         "device": _device_name(device),
         "processes": trainer.group.world,
