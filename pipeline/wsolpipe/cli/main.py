@@ -32,6 +32,7 @@ COMMANDS = {
     "quarantine": "List, retry or drop quarantined rows.",
     "eval": "Score maps or boxes against ground truth.",
     "report": "Write the HTML report.",
+    "serve": "Show the report at an address of this machine and keep corrections made in it.",
     "export": "Write boxes, masks or maps in a format that other tools read.",
     "import": "Take boxes that people drew or corrected into the store.",
     "doctor": "Check this machine and a store.",

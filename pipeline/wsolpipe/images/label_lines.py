@@ -175,7 +175,7 @@ def read_label_lines(path: Path) -> Iterator[LabelledImage]:
                 if line.strip():
                     with entry_of(f"{path}:{number}", 'like {"image_id": …, "boxes": [{"box": [x0, y0, x1, y1]}]}'):
                         values = read_json(line)
-                        image = _read_line(values)
+                        image = read_line(values)
                     if values.get("unclear") is not True:
                         yield image
     except (OSError, UnicodeDecodeError) as error:
@@ -183,7 +183,14 @@ def read_label_lines(path: Path) -> Iterator[LabelledImage]:
         raise DataError(msg) from error
 
 
-def _read_line(values: Any) -> LabelledImage:
+def read_line(values: Any) -> LabelledImage:
+    """One image of a line's values.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If a value is missing or not of its kind.
+    """
     boxes = tuple(
         read_box(item["box"], **{name: item.get(name) for name in ("name", "label", "score", "source")})
         for item in values["boxes"]

@@ -57,7 +57,9 @@ def render(name: str, heading: str, folder: Path, /, *, template: str = "", **fa
     return Part(name, heading, open_environment(folder).get_template(f"{template or name}.html").render(**facts))
 
 
-def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | None = None, about: str = "") -> str:
+def compose_page(
+    title: str, parts: Sequence[Part], *, home: tuple[str, str] | None = None, about: str = "", served: str = ""
+) -> str:
     """One HTML file of rendered parts.
 
     Parameters
@@ -68,6 +70,8 @@ def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | N
         Address and name of the page that this one lies beside.
     about : str
         What it shows, which `page_about` reads.
+    served : str
+        Token of the `wsolpipe.pages.server.PageServer` that the page may ask; empty for a page that asks for nothing.
 
     Raises
     ------
@@ -83,7 +87,14 @@ def compose_page(title: str, parts: Sequence[Part], *, home: tuple[str, str] | N
     body = [{"name": part.name, "title": part.title, "html": Markup(part.html)} for part in parts]  # escaped before
     shell = environment.get_template("page.html")
     return shell.render(
-        title=title, parts=body, style=Markup(style), script=Markup(script), digest=digest, home=home, about=about
+        title=title,
+        parts=body,
+        style=Markup(style),
+        script=Markup(script),
+        digest=digest,
+        home=home,
+        about=about,
+        served=served,
     )
 
 

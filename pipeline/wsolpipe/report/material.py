@@ -54,6 +54,8 @@ class Material:
         Folder beside the report that holds pages of its rows; empty where the report is one file.
     listed : tuple of dict
         `wsolpipe.pages.cards.facts_of` the rows of those pages.
+    served : str
+        Token of the server that keeps corrections; empty for a page that is a file.
     registry : Registry
         The stages that are known, for what each advises.
     """
@@ -72,6 +74,7 @@ class Material:
     rival: StageView | None = None
     pages: str = ""
     listed: tuple[dict[str, Any], ...] = ()
+    served: str = ""
     registry: Registry = field(default_factory=load_registry)
 
     @cached_property
@@ -144,10 +147,10 @@ class Material:
         raise ConfigError(msg, hint="name the folder of the image files with root=FOLDER; nothing was written")
 
     @property
-    def over(self) -> str:
-        """Stage that corrections of these rows are laid over: earlier ones, else the boxes that are shown."""
-        drawn = [view.stage for view in (*self.views, *self.others) if "drawn" in view.manifest.arrays]
-        return drawn[0] if drawn else self.boxes.stage if self.boxes is not None else ""
+    def over(self) -> StageView | None:
+        """Result that corrections of these rows are laid over: earlier ones, else the boxes that are shown."""
+        drawn = [view for view in (*self.views, *self.others) if "drawn" in view.manifest.arrays]
+        return drawn[0] if drawn else self.boxes
 
     @cached_property
     def likeliest(self) -> tuple[StageView, str] | None:

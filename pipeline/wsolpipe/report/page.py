@@ -140,7 +140,9 @@ def compose(material: Material, sections: Sequence[Section] | None = None) -> Pa
     shown = all_sections() if sections is None else sections
     parts = [part for section in shown for part in section.render(material, environment)]
     title = f"{material.dataset} {material.split} – wsolpipe report"
-    return Page(compose_page(title, parts, about=material.subject), tuple(part.name for part in parts))
+    return Page(
+        compose_page(title, parts, about=material.subject, served=material.served), tuple(part.name for part in parts)
+    )
 
 
 def write_report(material: Material, out: Path | None = None) -> Written:

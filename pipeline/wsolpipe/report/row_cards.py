@@ -88,7 +88,7 @@ def make_gallery(material: Material, picks: Sequence[Pick], *, fineness: Finenes
         beside=_rival_name(material),
         map_names={place: slot.title for place, slot in enumerate(slots)},
         cut=(0, quality.tau if quality.tau is not None else 0.5) if slots else None,
-        indexes={"": material.index}, over=material.over,
+        indexes={"": material.index}, over="" if material.over is None else material.over.stage,
         predicted_by="" if material.likeliest is None else material.likeliest[0].stage,
     )  # fmt: skip
 
@@ -289,5 +289,7 @@ def write_pages(material: Material, home: str) -> Iterator[tuple[str, str, list[
         picks = [Pick(row, groups[row]) for row in rows[start : start + ROWS]]
         gallery = make_gallery(material, picks, fineness=Fineness.of(ROWS))
         title = f"{material.dataset} {material.split}, rows {picks[0].row} to {picks[-1].row}"
-        text = compose_page(title, [render_gallery(gallery)], home=(f"../{home}", "back to the report"))
+        text = compose_page(
+            title, [render_gallery(gallery)], home=(f"../{home}", "back to the report"), served=material.served
+        )
         yield page_name(number), text, [facts_of(card, number) for card in gallery.cards]

@@ -90,7 +90,7 @@ def _measure(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     labelling = Labelling(store_of(values), dataset.name, values["split"], maps=None, boxes=None)
 
     def scores(model: Any, of: Any, name: str) -> tuple[Any, Any]:
-        plain = replace(labelling, split=name)
+        plain = replace(labelling, split=name, where=None, drawn=None)
         evaluator = Evaluator(of, plain, root, ["gt"], workers, dataset.mask_root())
         return evaluator.run(model, device, thresholds=1000)["gt"], evaluator.truths["gt"]
 

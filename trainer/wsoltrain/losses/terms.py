@@ -54,8 +54,8 @@ class PixelKeys(Keys):
     )
     drawn: str | None = Field(
         None,
-        description="Stage of boxes that people drew, STAGE or STAGE:KEY, such as human_boxes: rows that somebody looked at are learned "
-        "from those, all others from maps and boxes; null: from these alone",
+        description="Stage of boxes that people drew, STAGE or STAGE:KEY, such as human_boxes: rows that somebody "
+        "looked at are learned from those, all others from maps and boxes; null: from these alone",
     )
     drawn_weight: float = Field(
         1.0, ge=0, le=1e6, description="Weight of the pixels of such a row beside 1 of a row of pseudo-labels"

@@ -124,7 +124,7 @@ class Evaluator:
         metric: str = "auto",
         per_class: int | None = None,
     ) -> None:
-        plain = replace(labelling, maps=None, boxes=None)
+        plain = replace(labelling, maps=None, boxes=None, where=None, drawn=None)
         config = ItemConfig(
             plain, root=root, size=recipe.size, mean=recipe.mean, std=recipe.std, train=False, need_label=False,
             rows_per_class=per_class,

@@ -1,6 +1,4 @@
 // ---- Keys, and what a change of a control leads to.
-const served = document.documentElement.dataset.served || "";
-const send = (i) => { if (served) queueRow(i); };
 
 function update(event) {
   const id = event && event.target ? event.target.id : "";
@@ -150,6 +148,7 @@ function start() {
   load();
   refresh();
   restore();
+  if (served) startServed();
 }
 
 if (gallery) start();
