@@ -6,8 +6,8 @@
 The person is played by the ground truth of the training split: ``wsolpipe export rows=doubtful:N`` says which rows to
 correct (it reads no ground truth), their true boxes enter the store by ``wsolpipe import``, and ``wsoltrain fit
 drawn=human_boxes:KEY drawn_weight=W`` learns from them beside the pseudo-labels. At random, every seed draws rows
-of its own. Epoch and threshold are chosen by val_boxes; figures are of the test split. Other words go to ``wsoltrain fit``.
-Called again, the script goes on where it stopped.
+of its own. Epoch and threshold are chosen by val_boxes; figures are of the test split. Other words go to ``wsoltrain
+fit``. Called again, the script goes on where it stopped.
 """
 
 from __future__ import annotations

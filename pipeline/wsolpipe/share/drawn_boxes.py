@@ -126,7 +126,6 @@ def _with_index(session: Session, config: RunConfig) -> RunConfig:
 
 def _reader(name: str) -> Format:
     from wsolpipe.contract.errors import ConfigError
-
     from wsolpipe.share.formats.base import FORMATS
 
     found = FORMATS.find(name)

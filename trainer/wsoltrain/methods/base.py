@@ -54,10 +54,8 @@ class Reads:
 
     Attributes
     ----------
-    maps, boxes : str or None
-        Stage whose maps and stage whose boxes come with each batch; None for neither.
-    drawn : str or None
-        Stage of boxes that people drew, which come with each batch too.
+    maps, boxes, drawn : str or None
+        Stages whose maps, boxes and boxes that people drew come with each batch; None for none.
     artifacts : tuple of ArtifactFile
         Given to the method as ``task.artifacts`` when it is built, and kept in its checkpoints, so that prediction
         needs no store.

@@ -142,9 +142,7 @@ def _see(model: Method[Any], stream: Stream, tau: float | None, device: torch.de
 def _validation(
     model: Method[Any], recipe: Recipe, tau: float | None, place: Place, by: str, count: int, device: torch.device
 ) -> tuple[Index, list[Card]]:
-    plain = replace(
-        place.labelling, split=place.val, maps=None, boxes=None, images_key=None, where=None, drawn=None
-    )
+    plain = replace(place.labelling, split=place.val, maps=None, boxes=None, images_key=None, where=None, drawn=None)
     stream = _open(recipe, plain, place.root, need_label=False)
     stored = stream.items.rows
     table, results = rows_of_index(stored.index), StoreResults(plain.store, plain.dataset, None)
