@@ -155,7 +155,7 @@ class Browser:
             self.loaded = True
         return message
 
-    def open(self, page: Path, fragment: str = "", *, size: tuple[int, int] = (1280, 900), dark: bool = False,
+    def open(self, page: Path | str, fragment: str = "", *, size: tuple[int, int] = (1280, 900), dark: bool = False,
              phone: bool = False, script: bool = True) -> Browser:  # fmt: skip
         """Load a page; `size` is (width, height) in CSS pixels."""
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
@@ -166,7 +166,8 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[theme])
         self.errors, self.requests, self.loaded = [], [], False
         # The number makes every address a new one: a change of the fragment alone would load nothing.
-        self.call("Page.navigate", url=f"{page.as_uri()}?{self.number}" + (f"#{fragment}" if fragment else ""))
+        address = page if isinstance(page, str) else f"{page.as_uri()}?{self.number}"
+        self.call("Page.navigate", url=address + (f"#{fragment}" if fragment else ""))
         end = time.monotonic() + 60
         while not self.loaded and time.monotonic() < end:
             self._read()

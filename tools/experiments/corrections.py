@@ -12,8 +12,10 @@ fit``. Called again, the script goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,11 @@ FIGURES = ("MaxBoxAcc", "MaxBoxAccV2", "iou")
 
 
 def call(program: str, *words: str) -> dict[str, Any]:
-    """JSON that a command prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", program, *words, "--json"], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return dict(json.loads(done.stdout))
+    """JSON that a command prints, run in this process: starting one for each costs more than a short training."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        importlib.import_module(f"{program}.cli.main").cli.main([*words, "--json"], standalone_mode=False)
+    return dict(json.loads(output.getvalue()))
 
 
 def correct(values: dict[str, str], name: str, rows: list[int]) -> str:
@@ -43,7 +45,7 @@ def correct(values: dict[str, str], name: str, rows: list[int]) -> str:
     lines = [{"image_id": ids[row], "boxes": [{"box": box} for box in truth.boxes(row).tolist()]} for row in rows]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     place = (f"dataset={values['dataset']}", f"store={values['store']}", "split=train")
-    return str(call("wsolpipe.cli.main", "import", "format=jsonl", f"in={path}", "drawn=listed", *place)["key"])
+    return str(call("wsolpipe", "import", "format=jsonl", f"in={path}", "drawn=listed", *place)["key"])
 
 
 def chosen_rows(values: dict[str, str], seed: int | None) -> list[int]:
@@ -54,9 +56,14 @@ def chosen_rows(values: dict[str, str], seed: int | None) -> list[int]:
         return sorted(np.random.default_rng(seed).choice(index.manifest.rows, count, replace=False).tolist())
     out = Path(values["out"]) / "doubtful"
     place = (f"dataset={values['dataset']}", f"store={values['store']}", "split=train", f"out={out}")
-    call("wsolpipe.cli.main", "export", "stage=proposals", "format=jsonl", f"rows=doubtful:{count}", *place)
+    call("wsolpipe", "export", "stage=proposals", "format=jsonl", f"rows=doubtful:{count}", *place)
     (path,) = [path for path in out.rglob("*.jsonl")]
     return sorted(json.loads(line)["row"] for line in path.read_text().splitlines())
+
+
+def _mean(value: Any) -> float:
+    """A figure, or the mean of one that has several levels."""
+    return float(value["mean"] if isinstance(value, dict) else value)
 
 
 def main() -> None:
@@ -85,12 +92,13 @@ def main() -> None:
                 scored = call(
                     "wsoltrain", "eval", f"checkpoint={run / 'best-val_boxes.safetensors'}", *place, "workers=0"
                 )
-                found[name] = {figure: scored["localizer"][figure] for figure in FIGURES}
+                own_figures = {figure: scored["localizer"][figure] for figure in FIGURES}
+                found[name] = {figure: _mean(value) for figure, value in own_figures.items()}
                 results.write_text(json.dumps(found, indent=1))
     for recipe in values["recipes"].split(","):
         for figure in FIGURES:
             arms = {
-                arm: np.array([found[f"{recipe} {arm} {seed}"][figure] for seed in values["seeds"].split(",")])
+                arm: np.array([_mean(found[f"{recipe} {arm} {seed}"][figure]) for seed in values["seeds"].split(",")])
                 for arm in ("none", "ranked", "random")
             }
             gains = [f"{arm} {(arms[arm] - arms['none']).mean():+.2f} ± {(arms[arm] - arms['none']).std(ddof=1):.2f}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import guess, shorten, unknown
+from wsolpipe.contract.nearest import LONGEST, guess, shorten, unknown
 from wsolpipe.keys.kinds import FLAG, NULL, file, kind_of_type
 from wsolpipe.keys.words import split_words
 
@@ -84,7 +84,10 @@ class Key:
             if self.kind.choices not in ((), FLAG) and not self.kind.listed:
                 raise ConfigError(unknown(self.name, text, self.kind.choices)) from error
             unit = f" ({self.unit})" if self.unit else ""
-            msg = f"{self.name}={shorten(text)}: expected {self.kind.name}{unit}"
+            named = (
+                f"…{text[-LONGEST:]}" if self.kind.files and len(text) > LONGEST else shorten(text)
+            )  # a path by its end
+            msg = f"{self.name}={named}: expected {self.kind.name}{unit}"
             raise ConfigError(msg) from error
 
     def shown_default(self) -> str:
