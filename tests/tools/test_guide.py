@@ -27,7 +27,7 @@ PROGRAMS = {"wsolpipe": wsolpipe.cli.main.cli, "wsoltrain": wsoltrain.cli.main.c
 #: Pages in the order in which they are typed, in one folder for each group: what one makes, the next ones read.
 ORDER = {
     "birds": ("README", "first-hour", "costs", "report", "training", "running", "validation-boxes", "refining",
-              "clip-maps", "selecting", "scoring", "self-supervised", "sharing", "formats", "keeping"),
+              "clip-maps", "selecting", "scoring", "self-supervised", "sharing", "formats", "correcting", "keeping"),
     "demo": ("index", "demo", "README", "tedloc", "comparing", "training", "video", "clip-maps", "selecting"),
 }  # fmt: skip
 #: Commands that a page takes to be done, before its own.
@@ -47,6 +47,7 @@ LEFT = {
     ". .venv/*": "a shell's own",
     "eval *": "a shell's own",
     "_WSOLPIPE_COMPLETE=*": "a shell's own",
+    "wsolpipe serve *": "goes on until Control-C; tests/report/test_serve.py runs it",
     "dask *": "a program of another package, and a cluster; tests/launch runs one",
     "torchrun *": "several processes; tests/wsoltrain/training/test_parallel.py runs them",
     "*workers=[0-9]*": "several processes; tests/launch runs them",

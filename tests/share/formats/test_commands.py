@@ -168,7 +168,7 @@ def test_a_store_of_somebody_else_writes_nothing_outside_of_the_folder(tiny, tmp
         ("export", ["out="], "needs out="),
         ("export", ["stage=text_anchors"], "is an artifact"),
         ("export", ["format=png"], "format=png is of maps and masks, and human_boxes holds boxes"),
-        ("export", ["rows=best:3"], "start:stop, worst:n or disputed:n"),
+        ("export", ["rows=best:3"], "start:stop, @FILE, worst:n, disputed:n or doubtful:n"),
         ("export", ["rows=disputed:3"], "needs against="),
         ("export", ["rows=90:99"], "holds none of the 9 rows"),
         ("export", ["rows=worst:3", "against=none.txt"], "none.txt"),
