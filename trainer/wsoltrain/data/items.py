@@ -206,7 +206,7 @@ class Items:
     def _drawn(self, stored: dict[str, NDArray[Any]], view: View, turned: bool) -> Tensor:
         """Boxes that somebody drew, in pixels of the crop, float32 [K, 4]; 0 where there is none."""
         boxes = view.boxes_to_view(stored["drawn_boxes"], clip=True).astype(np.float32)
-        there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # not where a slot is empty: NaN
+        there = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)  # not where a slot is empty: NaN
         boxes[~there] = 0
         if turned:
             boxes[:, [1, 3]] = (self.config.size - boxes[:, [3, 1]]) * there[:, None]
