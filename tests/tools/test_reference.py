@@ -14,7 +14,7 @@ from wsolpipe.stages.registry import load_registry
 from wsoltrain.training.recipe_file import known_recipes
 
 #: Stages that are no method of a paper: rows and files kept as they are, and plain arithmetic over neighbouring frames.
-OWN = {"human_boxes", "pixels", "predictions", "smooth", "propagate"}
+OWN = {"human_boxes", "map_choice", "pixels", "predictions", "smooth", "propagate"}
 #: Stages whose pictures need published weights, or somebody who draws.
 UNDRAWN = {"clipseg_cams", "sam_boxes", "human_boxes"}
 SHOWN = {"maps", "boxes", "masks", "labels", "rgb"}
