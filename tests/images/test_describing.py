@@ -18,6 +18,7 @@ from wsolpipe.images.describing import describe_folder
 from wsolpipe.images.drawing import draw_splits, near_groups
 from wsolpipe.images.importers import list_split
 from wsolpipe.keys.console import call
+from wsolpipe.stages.registry import load_registry
 
 VOC = (
     "<annotation><size><width>48</width><height>40</height></size><object><name>cat</name><bndbox><xmin>2</xmin>"
@@ -193,6 +194,24 @@ def test_init_writes_a_description_that_lists_every_image_of_a_folder(here, caps
         assert all((config.image_root() / row.path.partition("#")[0]).is_file() for row in found.rows)
         for item in found.annotations:
             assert np.allclose(item[2:6], BOX, atol=0.51)
+
+
+def test_init_lets_maps_choose_themselves_where_the_weights_are_within_reach(here, capsys, monkeypatch):
+    monkeypatch.setattr("wsolpipe.cli.init._published", lambda: True)
+    class_folders(here / "mine")
+    assert init("mine") == 0
+    stages = load_dataset("mine.yaml").stages
+    assert stages["cls_maps"] == {"blocks": "auto", "scale": "auto", "size": "auto"}
+    assert stages["proposals"] == {"rank": "margin", "min_area": 0.02}
+    assert "map_choice" not in stages
+    flat(here / "plain")
+    assert init("plain") == 0
+    config = load_dataset("plain.yaml")
+    assert config.stages["proposals"] == {"score": "size", "rank": "agreement", "min_area": 0.02}
+    chosen_on = config.stages.get("map_choice", {"split": "train"})["split"]
+    assert chosen_on in config.splits
+    for stage in ("cls_maps", "proposals", "map_choice"):
+        assert load_registry().params(stage, config.stages.get(stage, {}))
 
 
 def test_init_says_what_a_stand_in_is_worth_and_what_changes_it(here, capsys):

@@ -218,9 +218,10 @@ def overlaps(arrays, maps, drawn, position):
     return iou_matrix(boxes, largest_mean_region(maps[position]))[:, 0]
 
 
-def test_agreement_is_the_posterior_times_the_overlap_with_the_mean_maps_region(folder, drawn, maps):
-    plain = stage(folder, maps="all", top_k=200).process(drawn.rows(), upstream(maps))
-    found = stage(folder, maps="all", top_k=200, rank="agreement").process(drawn.rows(), upstream(maps))
+@pytest.mark.parametrize("score", ["class", "size"])
+def test_agreement_is_the_score_times_the_overlap_with_the_mean_maps_region(folder, drawn, maps, score):
+    plain = stage(folder, maps="all", top_k=200, score=score).process(drawn.rows(), upstream(maps))
+    found = stage(folder, maps="all", top_k=200, score=score, rank="agreement").process(drawn.rows(), upstream(maps))
     for position in range(len(maps)):
         count = plain["count"][position]
         wanted = plain["scores"][position, :count] * overlaps(plain, maps, drawn, position)

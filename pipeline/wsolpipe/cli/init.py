@@ -29,6 +29,10 @@ DRAWN = "# Drawn with seed {seed}, 70/15/15 by class, images that look alike in 
 UNLABELLED = """\
 # No classes: every image is of the one class "object". Boxes are then scored by their size alone, without a classifier.
 """
+CHOSEN = """\
+# Maps choose their blocks, scale and size themselves, by how little their boxes change when images are mirrored or
+# cropped; boxes are ordered by the overlap with the mean map too. The papers' own settings: remove these lines.
+"""
 STAND_IN = """\
 # Published weights are not within reach of this machine, so the tiny ones of the demo stand in. They learned eight
 # kinds of rendered shapes: their labels try commands, and are worth less than a box in the middle of each image.
@@ -169,6 +173,15 @@ def _description(
         if found.labelled:
             stages["classifier"] = {key: value for key, value in demo["classifier"].items() if key not in {"epochs"}}
         text += STAND_IN
+    else:
+        stages["cls_maps"] = dict.fromkeys(("blocks", "scale", "size"), "auto")
+        given = keys.get("split", "train")
+        splits = [given] if isinstance(given, str) else list(given)
+        if "train" not in splits:
+            stages["map_choice"] = {"split": splits[0]}
+        ranked = {"rank": "margin" if found.labelled else "agreement", "min_area": 0.02}
+        stages["proposals"] = {**stages.get("proposals", {}), **ranked}
+        text += CHOSEN
     text += _dump({"stages": stages}) if stages else ""
     text += "# What is drawn on reports and published cards:\n"
     return text + yaml.safe_dump({"title": "", "licence": "", "citation": ""}, sort_keys=False)
