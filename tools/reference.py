@@ -1,4 +1,4 @@
-"""Write the reference pages of ``docs/reference/`` from the table of keys; with ``--check``, list those out of date.
+"""Write the reference pages of ``docs/reference/`` from the code; with ``--check``, list those out of date.
 
 python tools/reference.py [--check]
 """
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import architecture
 from wsolpipe.cli.main import COMMANDS as PIPELINE
 from wsolpipe.evaluate.glossary import read_glossary
 from wsolpipe.images.dataset import DatasetConfig, known_datasets
@@ -46,6 +47,7 @@ def write_pages() -> dict[str, str]:
         "datasets.md": _datasets(),
         "recipes.md": _recipes(),
         "glossary.md": _glossary(),
+        "architecture.svg": architecture.draw(FOLDER.parents[1]),
     }
 
 

@@ -17,10 +17,13 @@ ORDER: dict[str, list[str]] = {
     ],
     "Training": ["guide/training.md", "guide/comparing.md", "guide/tables.md", "guide/tedloc.md"],
     "Scale": ["guide/clusters.md", "guide/costs.md"],
-    "Help": ["guide/troubleshooting.md", "guide/alternatives.md", "contributing.md"],
+    "Help": [
+        "guide/troubleshooting.md", "guide/alternatives.md", "guide/versions.md", "contributing.md", "security.md",
+    ],
 }  # fmt: skip
 OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "tools/experiments/README.md": "experiments.md",
     "notebooks/first_hour.ipynb": "notebooks/first_hour.ipynb",
 }

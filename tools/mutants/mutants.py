@@ -125,8 +125,8 @@ def copy_checkout(folder: Path) -> Path:
     return folder
 
 
-def run_tests(folder: Path, *words: str, timeout: float, coverage: Path | None = None) -> int:
-    """Run tests of a copy; return pytest's exit code, 1 if they take too long."""
+def run_tests(folder: Path, *words: str, timeout: float, coverage: Path | None = None) -> tuple[int, str]:
+    """Run tests of a copy; return pytest's exit code, 1 if they take too long, and what it printed."""
     import os
 
     environment = {
@@ -144,8 +144,8 @@ def run_tests(folder: Path, *words: str, timeout: float, coverage: Path | None =
             [sys.executable, *tests], cwd=folder, env=environment, capture_output=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
-        return 1
-    return done.returncode
+        return 1, f"not done after {timeout:g} s"
+    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def tests_of_lines(folder: Path, data: Path) -> dict[str, dict[int, set[str]]]:
@@ -200,7 +200,7 @@ def judge(mutation: Mutation, known: Mapping[str, Mapping[int, set[str]]], copie
         before, after = mutate(folder, mutation)
         tests = choose_tests(mutation, known)
         began = time.perf_counter()
-        code = run_tests(folder, *tests, timeout=LONGEST) if tests else 0
+        code, _ = run_tests(folder, *tests, timeout=LONGEST) if tests else (0, "")
         verdict = "killed" if code not in (0, 5) else "SURVIVED"
         shutil.copy2(ROOT / mutation.file, folder / mutation.file)
     finally:
@@ -243,15 +243,15 @@ def learn(
     """Run the tests of every room once with coverage; exits where some fail on the code as it is."""
     known: dict[str, dict[int, set[str]]] = {}
 
-    def cover(item: tuple[int, str]) -> tuple[str, int]:
+    def cover(item: tuple[int, str]) -> tuple[str, int, str]:
         number, room = item
-        return room, run_tests(
+        return room, *run_tests(
             folders[number % len(folders)], *ROOMS[room], timeout=3600, coverage=out / f"coverage-{number}"
         )
 
-    for number, (room, code) in enumerate(pool.map(cover, enumerate(rooms))):
+    for number, (room, code, printed) in enumerate(pool.map(cover, enumerate(rooms))):
         if code:
-            sys.exit(f"tests of {room} fail on the code as it is: {' '.join(ROOMS[room])}")
+            sys.exit(f"{printed[-2000:]}\ntests of {room} fail on the code as it is: {' '.join(ROOMS[room])}")
         found = tests_of_lines(folders[number % len(folders)], out / f"coverage-{number}")
         known |= {name: lines for name, lines in found.items() if name.startswith(room)}
     return known
