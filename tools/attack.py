@@ -1,11 +1,11 @@
-"""Damage to every kind of file of a store, between and during runs, transfers, trainings and repairs.
+"""Damage to every kind of file of a store, between and during runs, transfers, trainings and repairs; other attacks.
 
 `tools/torture.py` runs it.
 
-Each attack copies a finished store, takes some of its shards away, damages files of it (cut, flip, empty, delete, other
-JSON, not readable) before or while `run`, `push` or `pull` works on it, and looks at it with `verify`, `repair` and
-`status` meanwhile, or removes results from it with `gc`: an older one that nothing refers to, or one that is in use.
-Afterwards repairing and running again must give back every row in the bytes of an undisturbed run.
+Each attack copies a finished store, takes some of its shards away, damages files of it in a way of `damage` before or
+while `run`, `push` or `pull` works on it, and looks at it with `verify`, `repair` and `status` meanwhile, or removes
+results from it with `gc`: an older one that nothing refers to, or one that is in use. Afterwards repairing and running
+again must give back every row in the bytes of an undisturbed run. Attacks that are no damage are in `attack_scenes`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import attack_scenes
 from attack_training import Training
+from damage import CLASSES, FAILURES, HOW, Attack, restore, siblings
 from e2e.toy import object_bytes
 from wsolpipe import open_store
 from wsolpipe.contract.errors import WsolError
@@ -40,70 +42,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from torture import Torture
+    from kills import Torture
     from wsolpipe.contract.reader import StageView
     from wsolpipe.share.verify import Problem
 
-COMMANDS = {"run": 4, "push": 2, "pull": 2, "fit": 1}
-"""What is attacked, and how often among all."""
+COMMANDS = {"run": 8, "push": 4, "pull": 4, "fit": 2}
+"""What works on damaged files, and how often among all attacks."""
+SCENES = {**dict.fromkeys(attack_scenes.SCENES, 1.0), "two fits": 0.5}
+"""Attacks of other kinds, and how often."""
 BESIDE = ("verify", "repair", "status", "read", "gc", "")
 """What this process does with the store while a command runs on it."""
 WAIT = 120.0
 ROUNDS = 4
-FAILURES = ("rows lost", "wrong bytes read", "wedged", "tracebacks")
-
-
-@dataclass
-class Attack:
-    """One attack: what was damaged, how and when, and what failed.
-
-    Attributes
-    ----------
-    failed : list of (str, str)
-        One of `FAILURES`, and the details.
-    """
-
-    command: str
-    how: str
-    when: str
-    beside: str = ""
-    victim: str = ""
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-
-def cut(path: Path, rng: random.Random) -> None:
-    """Keep the first bytes only."""
-    data = path.read_bytes()
-    path.write_bytes(data[: rng.randrange(max(1, len(data)))])
-
-
-def flip(path: Path, rng: random.Random) -> None:
-    """Flip one bit."""
-    data = bytearray(path.read_bytes())
-    if data:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        path.write_bytes(data)
-
-
-def other_json(path: Path, rng: random.Random) -> None:
-    """Write JSON that is not what belongs here."""
-    path.write_text(rng.choice(["[1]", "{}", "7", "null", '{"schema_version": 1}', "[" * 5000, '{"time": [1]}']))
-
-
-def unreadable(path: Path, rng: random.Random) -> None:  # noqa: ARG001
-    """Replace by a link to itself, which not even root can read."""
-    path.unlink()
-    path.symlink_to(path.name)
-
-
-HOW: dict[str, Callable[[Path, random.Random], object]] = {
-    "cut": cut,
-    "flip": flip,
-    "empty": lambda path, rng: path.write_bytes(b""),  # noqa: ARG005
-    "delete": lambda path, rng: path.unlink(),  # noqa: ARG005
-    "other JSON": other_json,
-    "not readable": unreadable,
-}
 
 
 @dataclass
@@ -134,16 +84,24 @@ class Attacker:
 
     def attack(self, number: int) -> Attack:
         """One attack, from the copy to the tally."""
-        (command,) = self.rng.choices(list(COMMANDS), list(COMMANDS.values()))
-        done = Attack(command, self.rng.choice(list(HOW)), self.rng.choice(["before", "during"]))
-        if command != "fit" and done.when == "during":
-            done.beside = self.rng.choice(BESIDE)
-        self.attacks.append(done)
+        weights = {**COMMANDS, **SCENES}
+        (command,) = self.rng.choices(list(weights), list(weights.values()))
         folder = self.torture.folder / f"attack{number}"
-        if command == "fit":
-            self.training.attack(done, folder)
+        if command in SCENES:
+            done = Attack(command, command, "")
+            self.attacks.append(done)
+            folder.mkdir()
+            attack_scenes.SCENES[command](self, done, folder)
         else:
-            self._attack_store(done, folder)
+            how = self.rng.choice(list(HOW))
+            kind = CLASSES.get(how, "damaged files")
+            done = Attack(kind, command, how, self.rng.choice(["before", "during"]))
+            self.attacks.append(done)
+            if command == "fit":
+                self.training.attack(done, folder)
+            else:
+                done.beside = self.rng.choice(BESIDE) if done.when == "during" else ""
+                self._attack_store(done, folder)
         if not done.failed:
             shutil.rmtree(folder)
         return done
@@ -165,7 +123,7 @@ class Attacker:
         self._take_away(target)
         victim = self._choose(self.rng.choice([store, target]))
         done.victim = victim.relative_to(folder).as_posix()
-        kept = victim.read_bytes()
+        kept = {path: path.read_bytes() for path in (victim, *siblings(victim))}
         if done.when == "before":
             self._damage(done, victim)
             self._command(done, command, store, other)
@@ -181,9 +139,7 @@ class Attacker:
             self._command(done, "repair", store, other)
             if not victim.is_symlink():
                 done.failed.append(("rows lost", "what could not be read was removed"))
-            else:
-                victim.unlink()
-            victim.write_bytes(kept)
+            restore({victim: kept[victim]})
         self._settle(done, command, store, other)
 
     def _take_away(self, store: Path) -> None:
@@ -205,7 +161,7 @@ class Attacker:
         return self.rng.choice(kinds[self.rng.choice(sorted(kinds))])
 
     def _damage(self, done: Attack, victim: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):  # a command may have removed it by now
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a command may have removed it by now
             HOW[done.how](victim, random.Random(f"{self.rng.random()}"))
 
     def _beside(self, done: Attack, victim: Path, delay: float, target: Path) -> None:
@@ -250,7 +206,7 @@ class Attacker:
                         continue
                     wanted = self.reference[stage, name][rows]
                     if not np.array_equal(values, wanted, equal_nan=values.dtype.kind == "f"):
-                        done.failed.append(("wrong bytes read", f"{stage}/{name} {record.shard}"))
+                        done.failed.append(("wrong in silence", f"{stage}/{name} {record.shard}"))
 
     def _command(self, done: Attack, command: str, store: Path, other: Path, *more: str) -> int:
         """Run a command in a process of its own; note what must not happen."""
@@ -284,6 +240,8 @@ class Attacker:
                     self._command(done, command, store, other, "check=true"),
                 ]
             targets = [store, *([other] if command != "run" else [])]
+            for aside in (path for target in targets for path in target.rglob("*.damaged")):
+                shutil.rmtree(aside) if not aside.is_symlink() and aside.is_dir() else aside.unlink()
             problems = [item for target in targets for item in self._problems(target)]
             log.append(f"codes {codes}, {[(item.kind, item.where, item.text) for item in problems[:3]]}")
             if not any(codes) and not problems:
@@ -293,7 +251,7 @@ class Attacker:
             wrong = [name for name in wanted if found.get(name) not in {None, wanted[name]}]
             lost = [name for name in wanted if name not in found]
             if wrong:
-                done.failed.append(("wrong bytes read", f"{wrong[:3]} after {log}"))
+                done.failed.append(("wrong in silence", f"{wrong[:3]} after {log}"))
             if lost or any(codes) or problems:
                 done.failed.append(("rows lost", f"{lost[:3]} after {log}"))
 
@@ -316,15 +274,21 @@ def run(torture: Torture, attacks: int, out: Path | None = None) -> Attacker:
 
 
 def show(attacker: Attacker) -> int:
-    """Print the tally; return the number of failures."""
+    """Print the tally, by class and by command and damage; return the number of failures."""
     failed = Counter(what for done in attacker.attacks for what in {name for name, _ in done.failed})
-    lines: dict[tuple[str, str], Counter[str]] = {}
-    for done in attacker.attacks:
-        line = lines.setdefault((done.command, done.how), Counter())
-        line["attacks"] += 1
-        line.update({name for name, _ in done.failed})
-    columns = ["command", "damage", "attacks", *FAILURES]
-    rows = [[*key, line["attacks"], *(line[name] for name in FAILURES)] for key, line in sorted(lines.items())]
-    print_table(columns, rows)
+    _table(attacker, ["class"], lambda done: (done.kind,))
+    _table(attacker, ["command", "damage"], lambda done: (done.command, done.how) if done.how else ())
     print(f"{len(attacker.attacks)} attacks: " + ", ".join(f"{failed[name]} {name}" for name in FAILURES))
     return sum(failed.values())
+
+
+def _table(attacker: Attacker, columns: list[str], key_of: Callable[[Attack], tuple[str, ...]]) -> None:
+    """A line for each key: attacks, and how many of them failed in which way."""
+    lines: dict[tuple[str, ...], Counter[str]] = {}
+    for done in attacker.attacks:
+        if key := key_of(done):
+            line = lines.setdefault(key, Counter())
+            line["attacks"] += 1
+            line.update({name for name, _ in done.failed})
+    rows = [[*key, line["attacks"], *(line[name] for name in FAILURES)] for key, line in sorted(lines.items())]
+    print_table([*columns, "attacks", *FAILURES], rows)

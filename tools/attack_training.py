@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from damage import restore, siblings
 from stores import build_store
 from trained import words
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from attack import Attack
+    from damage import Attack
     from e2e.toy import Finished, Toy
+    from kills import Torture
     from stores import TinyStore
-    from torture import Torture
 
 WAIT = 240.0
 ROUNDS = 4
@@ -55,20 +56,27 @@ class Training:
             self.wanted = weights(folder / "whole")
             shutil.rmtree(folder / "whole")
 
+    def words(self, store: TinyStore, out: Path) -> list[str]:
+        """Words of the command that trains."""
+        return list(words(store, epochs=1, out=str(out), workers=0, save_every=1))
+
     def _fit(self, store: TinyStore, out: Path, kill_after: float | None = WAIT) -> Finished:
         toy: Toy = self.torture.whole
-        more = words(store, epochs=1, out=str(out), workers=0, save_every=1)
-        return toy.command_line(more, kill_after=kill_after, program="wsoltrain")
+        return toy.command_line(self.words(store, out), kill_after=kill_after, program="wsoltrain")
+
+    def copy(self, folder: Path) -> TinyStore:
+        """A copy of the store and its images under `folder`."""
+        shutil.copytree(self.torture.folder / "training", folder, dirs_exist_ok=True)
+        return replace(self.source, url=str(folder / "store"), root=str(folder / "images"))
 
     def attack(self, done: Attack, folder: Path) -> None:
         """One attack: a run that is killed, damage then or during the next one, and runs until it is done."""
-        shutil.copytree(self.torture.folder / "training", folder)
-        store = replace(self.source, url=str(folder / "store"), root=str(folder / "images"))
+        store = self.copy(folder)
         out = folder / "run"
         self._fit(store, out, kill_after=self.rng.uniform(0.5, 1.2) * self.seconds)
         victim = self._choose(folder / "store", out)
         done.victim = victim.relative_to(folder).as_posix()
-        kept = victim.read_bytes()
+        kept = {path: path.read_bytes() for path in (victim, *siblings(victim))}
         if done.when == "before":
             self.damage(done, victim)
             self._continue(done, store, out)
@@ -78,13 +86,11 @@ class Training:
             thread.start()
             self._continue(done, store, out)
             thread.join()
-        if victim.is_symlink():
-            victim.unlink()
-            victim.write_bytes(kept)
+        if victim.is_symlink() or victim.is_dir():
+            restore({victim: kept[victim]})
         elif out not in victim.parents:
             self._continue(done, store, out)
-            victim.parent.mkdir(parents=True, exist_ok=True)
-            victim.write_bytes(kept)  # the copy from which the user restores the store
+            restore(kept)  # the copy from which the user restores the store
         self._settle(done, store, out)
 
     def _choose(self, store: Path, out: Path) -> Path:
@@ -120,7 +126,7 @@ class Training:
             done.failed.append(("rows lost", f"training ended with {codes}; {lost} missing"))
         wrong = [name for name in found if found[name] != self.wanted.get(name)]
         if wrong:
-            done.failed.append(("wrong bytes read", f"{wrong} after {codes}"))
+            done.failed.append(("wrong in silence", f"{wrong} after {codes}"))
 
 
 def weights(out: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 import attack
-import torture
+import kills
 from wsolpipe.contract.canonical import sha256_bytes
 
 ATTACKS = 8
@@ -16,7 +16,7 @@ ATTACKS = 8
 
 @pytest.fixture
 def attacker(tmp_path):
-    with torture.begin(tmp_path, seed=3, s3=False) as started:
+    with kills.begin(tmp_path, seed=3, s3=False) as started:
         yield attack.Attacker(started)
 
 
@@ -37,14 +37,14 @@ def test_wrong_bytes_with_a_record_that_agrees_are_counted(attacker):
     data = first.read_bytes()
     fields["objects"]["mean"] = {"sha256": sha256_bytes(data), "bytes": len(data)}
     record.write_text(json.dumps(fields))
-    done = attack.Attack("run", "flip", "before")
+    done = attack.Attack("damaged files", "run", "flip", "before")
     attacker._look(done, "read", store)
-    assert [what for what, _ in done.failed] == ["wrong bytes read"]
+    assert [what for what, _ in done.failed] == ["wrong in silence"]
 
 
 def test_an_error_that_is_not_of_the_product_is_counted(attacker, monkeypatch):
     monkeypatch.setattr(attack, "verify", lambda store: 1 / 0)
-    done = attack.Attack("run", "flip", "before")
+    done = attack.Attack("damaged files", "run", "flip", "before")
     attacker._look(done, "verify", attacker.torture.whole.store)
     assert [what for what, _ in done.failed] == ["tracebacks"]
 

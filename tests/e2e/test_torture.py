@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import torture
+import kills
 
 KILLS = 20
 
@@ -13,8 +13,8 @@ KILLS = 20
 @pytest.mark.s3
 def test_twenty_kills_over_run_push_and_pull_lose_no_row_and_change_no_byte(tmp_path):
     pytest.importorskip("moto.server", reason="needs moto[server]")
-    done = torture.run(tmp_path, kills=KILLS, seed=20)
-    torture.show(done)
+    done = kills.run(tmp_path, kills=KILLS, seed=20)
+    kills.show(done)
     assert len(done.kills) >= KILLS
     assert {kill.scene.command for kill in done.kills} == {"run", "push", "pull"}
     assert {kill.scene.place for kill in done.kills} == {"folder", "S3"}

@@ -14,6 +14,7 @@ from wsolpipe.contract.schema import SCHEMA_VERSION
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.plan import make_plan
 from wsolpipe.share.repair import repair
+from wsolpipe.share.verify import verify
 
 
 def reasons(bench, *words):
@@ -249,3 +250,31 @@ def test_two_splits_have_indexes_and_keys_of_their_own(bench):
     assert {name: data for name, data in object_bytes(bench.store).items() if "/train/" in name} == {
         name: data for name, data in before.items() if "/train/" in name
     }
+
+
+@pytest.mark.parametrize("name", ["listing.parquet", "listing_annotations.parquet", "listing.json"])
+@pytest.mark.parametrize("beside", ["index.parquet", "annotations.parquet"])
+def test_a_listing_that_was_exchanged_with_a_table_is_made_again_and_changes_no_key(done, name, beside):
+    """Every run ended with a traceback, since the listing was believed and repair did not look at it."""
+    bench, before = done
+    (index,) = bench.store.glob("toy/train/index/*")
+    one, other = index / name, index / beside
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+    assert bench.go().code == 0
+    assert bench.made() == []
+    assert object_bytes(bench.store) == before
+
+
+@pytest.mark.parametrize("name", ["listing.parquet", "listing_annotations.parquet", "listing.json"])
+def test_verify_names_a_changed_listing_and_repair_lets_the_run_make_it_again(done, name):
+    bench, before = done
+    (path,) = bench.store.glob(f"toy/train/index/*/{name}")
+    path.write_bytes(path.read_bytes().replace(b'"rows": 7', b'"rows": 6') if name == "listing.json" else b"PAR1")
+    assert [item.kind for item in verify(open_store(str(bench.store)))] == ["index"]
+    repair(open_store(str(bench.store)))
+    assert bench.go().code == 0
+    assert bench.made() == []
+    assert object_bytes(bench.store) == before
+    assert list(verify(open_store(str(bench.store)))) == []

@@ -7,13 +7,20 @@ import time
 import psutil
 import pytest
 
+from wsolpipe.engine.clusters import ADDRESS, LAUNCHERS
+
 WORDS = {
     "local": ("workers=2",),
     "dask-local": ("workers=2",),
     "dask-cuda": ("devices=0,1",),
+    "slurm": ("workers=2", "profile.poll_seconds=0.2", "profile.logs=logs"),
     "slurm-array": ("workers=2", "profile.poll_seconds=0.2", "profile.logs=logs"),
 }
 AT_HOME = {"127.0.0.1", "::1"}
+
+
+def test_every_cluster_that_a_run_starts_is_listened_to():
+    assert set(WORDS) == {name for name in LAUNCHERS.names() if not name.endswith(ADDRESS)}
 
 
 def listening(top: int, beside: list[int]) -> dict[str, set[str]]:

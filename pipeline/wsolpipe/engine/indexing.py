@@ -14,15 +14,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsolpipe.contract.canonical import read_json, sha256_bytes
+from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
-from wsolpipe.contract.layout import Shards, commit_name, stage_folder
+from wsolpipe.contract.layout import Shards, commit_name
 from wsolpipe.contract.manifest import IndexManifest, StoredObject
-from wsolpipe.contract.parquet import ParquetRows, read_parquet
+from wsolpipe.contract.parquet import read_parquet
 from wsolpipe.contract.reader import Index
 from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import RETIRED
@@ -30,6 +30,7 @@ from wsolpipe.engine.clock import now
 from wsolpipe.engine.commit import commit, new_record
 from wsolpipe.engine.image_files import ImageFiles
 from wsolpipe.engine.session import last_seen
+from wsolpipe.engine.stored_listing import StoredListing
 from wsolpipe.images.listing import Annotation
 from wsolpipe.images.video import file_of
 
@@ -93,29 +94,12 @@ def _is_lost(scan: Scan) -> bool:
 
 
 @dataclass(frozen=True)
-class IndexWork:
+class IndexWork(StoredListing):
     """An index that is listed and not yet assembled."""
-
-    session: Session
-    split: str
-    key: str
-
-    @property
-    def folder(self) -> str:
-        """Folder in the store."""
-        return stage_folder(self.session.dataset.name, self.split, "index", self.key)
-
-    def is_listed(self) -> bool:
-        """Whether its listing is in the store."""
-        return self.session.backend.size(f"{self.folder}/listing.json") is not None
 
     def reopen(self) -> None:
         """Take back the manifest of damaged tables, so that they are put together again."""
         self.session.backend.delete(f"{self.folder}/manifest.json")
-
-    def notes(self) -> dict[str, Any]:
-        """Facts of the listing beside its rows."""
-        return dict(read_json(self.session.backend.get(f"{self.folder}/listing.json")))
 
     @property
     def rows(self) -> int:
@@ -146,7 +130,7 @@ class IndexWork:
 
         began, seen = time.perf_counter(), _Seen(ImageFiles(self.session.root), gaps=self._may_have_gaps())
         start, stop = self.shards().span(shard)
-        listed = read_parquet(self.session.backend, f"{self.folder}/listing.parquet", start=start, stop=stop)
+        listed = self.listing("listing.parquet").table(start=start, stop=stop)
         root, exif = self.session.root, self.session.dataset.exif
         before = self._scans_before(listed)
         known = {at: scan for at, (scan, same) in before.items() if same and not scan.reason}
@@ -176,7 +160,7 @@ class IndexWork:
 
     def _paths(self) -> Iterator[str]:
         """Paths of the rows of some shards, all over the split."""
-        listing, shards = ParquetRows(self.session.backend, f"{self.folder}/listing.parquet"), self.shards()
+        listing, shards = self.listing("listing.parquet"), self.shards()
         for shard in range(0, len(shards), -(-len(shards) // LOOKED_AT)):
             start, stop = shards.span(shard)
             yield from listing.table(["path"], start=start, stop=stop).column("path").to_pylist()
@@ -212,7 +196,7 @@ class IndexWork:
         rows = np.where(hashes[at] == wanted, order[at], -1)
         for shard in np.unique(rows[rows >= 0] // SCAN_ROWS).tolist():
             name = f"{self._previous.folder}/scan/{shard}.parquet"
-            if backend.size(name) is None:
+            if not self._is_whole_scan(self._previous.folder, shard):
                 continue
             places = {int(rows[place]): place for place in np.flatnonzero(rows // SCAN_ROWS == shard).tolist()}
             scans = stored_scans(read_parquet(backend, name, start=0, stop=SCAN_ROWS))
@@ -265,11 +249,11 @@ class IndexWork:
         from wsolpipe.images.index_tables import PART_ROWS, index_part, listed_rows, stored_scans, truth_table
 
         backend, shards = self.session.backend, self.shards()
-        truth = read_parquet(backend, f"{self.folder}/listing_annotations.parquet", start=0, stop=annotated)
+        truth = self.listing("listing_annotations.parquet").table(start=0, stop=annotated)
         check = ListingCheck(
             [Annotation(**row) for row in truth.to_pylist()], subject=f"{self.session.dataset.name}, split {self.split}"
         )
-        listing, parts = ParquetRows(backend, f"{self.folder}/listing.parquet"), []
+        listing, parts = self.listing("listing.parquet"), []
         for shard in range(len(shards)):
             start, stop = shards.span(shard)
             scans = read_parquet(backend, f"{self.folder}/scan/{shard}.parquet", start=0, stop=SCAN_ROWS)
@@ -284,13 +268,14 @@ class IndexWork:
 
     def damaged_scans(self) -> list[int]:
         """Shards whose scan has other bytes than its record says."""
-        return [shard for shard in range(len(self.shards())) if not self._is_whole(shard)]
+        return [shard for shard in range(len(self.shards())) if not self._is_whole_scan(self.folder, shard)]
 
-    def _is_whole(self, shard: int) -> bool:
+    def _is_whole_scan(self, folder: str, shard: int) -> bool:
+        """Whether the scan of a shard is there with the bytes of its record."""
         backend = self.session.backend
         try:
-            record = read_record(backend, self.folder, shard)
-            data = backend.get(f"{self.folder}/scan/{shard}.parquet")
+            record = read_record(backend, folder, shard)
+            data = backend.get(f"{folder}/scan/{shard}.parquet") if record is not None else b""
             return record is not None and sha256_bytes(data) == record.objects["scan"].sha256
         except (AccessError, SchemaMismatch):
             raise

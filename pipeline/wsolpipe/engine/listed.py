@@ -13,7 +13,6 @@ import numpy as np
 from wsolpipe.contract.canonical import digest, short_key
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import split_folder
-from wsolpipe.contract.parquet import read_parquet
 from wsolpipe.contract.reader import Split
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.clock import now
@@ -147,7 +146,7 @@ def list_index(session: Session, split: str) -> tuple[IndexWork | Index, str]:
     if present is not None and is_damaged(session, present):
         work = IndexWork(session, split, present.key)
         work.reopen()
-        if work.is_listed():
+        if work.is_whole():
             return work, ""  # the same rows in the same order, from the same listing
         present = None  # it came from another store, without its listing
     asked = session.config.force and "index" in session.config.stage
@@ -239,10 +238,10 @@ def _redrawn(session: Session, present: Index, annotations: list[Annotation], kn
     """How many known images have other boxes or masks than when the index in the store was listed."""
     from wsolpipe.images.listing import Annotation
 
-    name = f"{present.folder}/listing_annotations.parquet"
-    if session.backend.size(name) is None:
+    work = IndexWork(session, present.split, present.key)
+    if not work.is_whole():
         return 0
-    parts = read_parquet(session.backend, name).to_batches(max_chunksize=4096)
+    parts = work.listing("listing_annotations.parquet").table().to_batches(max_chunksize=4096)
     before = (Annotation(**row) for part in parts for row in part.to_pylist())
     (old, old_ids), (new, new_ids) = (
         _hashes(item for item in items if item.image_id in known) for items in (before, annotations)
@@ -273,9 +272,8 @@ def _write(session: Session, split: str, listed: Listed, *, asked: bool) -> Inde
         "params": listed.made_of["params"], "previous": before.key if before and before.key != work.key else None,
     }  # fmt: skip
     notes |= {"notes": listing.notes} if listing.notes else {}
-    backend.create(f"{work.folder}/listing.parquet", write_listing(listed.rows))
-    backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(annotation_table(listed.annotations)))
-    backend.create(f"{work.folder}/listing.json", json.dumps(notes, sort_keys=True).encode())
+    truth = write_parquet(annotation_table(listed.annotations))
+    work.write_listing({"listing.parquet": write_listing(listed.rows), "listing_annotations.parquet": truth}, notes)
     seen = {**last_seen(backend, work.folder), "stamp": listed.stamp, "time": now()}
     backend.replace(f"{work.folder}/seen.json", json.dumps({**seen, **({GAPS: "asked for"} if asked else {})}).encode())
     return work

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import read_json, sha256_bytes
+from wsolpipe.contract.canonical import digest, read_json, sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.reader import Index
 from wsolpipe.contract.schema import RETIRED
@@ -30,7 +30,7 @@ def index_problems(store: Store, folder: Folder, manifest: IndexManifest, *, dee
         if backend.size(f"{folder.path}/{name}") != stored.bytes:
             yield f"{name} is missing or does not have the {stored.bytes} bytes recorded"
             return
-    yield from _listing_problems(store, folder, manifest)
+    yield from _listing_problems(store, folder, manifest, deep=deep)
     if not deep:
         return
     for name, stored in manifest.objects.items():
@@ -63,16 +63,24 @@ def index_problems(store: Store, folder: Folder, manifest: IndexManifest, *, dee
         yield f"{', '.join(wrong)} of the manifest do not agree with index.parquet"
 
 
-def _listing_problems(store: Store, folder: Folder, manifest: IndexManifest) -> Iterator[str]:
+def _listing_problems(store: Store, folder: Folder, manifest: IndexManifest, *, deep: bool) -> Iterator[str]:
     try:
         notes: Any = read_json(store.backend.get(f"{folder.path}/{LISTING}"))
     except FileNotFoundError:
         return
     except ValueError:
         notes = None
-    if not isinstance(notes, dict):
-        yield f"{LISTING} cannot be parsed"
+    if not isinstance(notes, dict) or notes.pop("digest", None) not in {None, digest(notes)}:
+        yield f"{LISTING} is not as it was written"
         return
+    for name, stored in notes.get("objects", {}).items() if deep else ():
+        try:
+            whole = sha256_bytes(store.backend.get(f"{folder.path}/{name}")) == stored["sha256"]
+        except FileNotFoundError:
+            whole = False
+        if not whole:
+            yield f"{name} does not agree with {LISTING}"
+            return
     said = manifest.model_dump(mode="json")
     wrong = [name for name in LISTED if name in notes and notes[name] != said[name]]
     if wrong:
