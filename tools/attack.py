@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
     from wsolpipe.share.verify import Problem
 
-COMMANDS = {"run": 8, "push": 4, "pull": 4, "fit": 2}
+COMMANDS = {"run": 8, "push": 4, "pull": 4, "fit": 1}
 """What works on damaged files, and how often among all attacks."""
-SCENES = {**dict.fromkeys(attack_scenes.SCENES, 1.0), "two fits": 0.5}
+SCENES = {**dict.fromkeys(attack_scenes.SCENES, 1.0), "two fits": 0.25}
 """Attacks of other kinds, and how often."""
 BESIDE = ("verify", "repair", "status", "read", "gc", "")
 """What this process does with the store while a command runs on it."""
