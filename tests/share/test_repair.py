@@ -188,6 +188,7 @@ def a_pipe(path):
         "toy/train/shade/*/commits/1.json", "toy/train/shade/*/data.zarr/mean/c/1",
         "toy/train/shade/*/data.zarr/maps/c/1/0/0/0", "toy/train/shade/*/manifest.json",
         "toy/train/shade/*/data.zarr/mean/zarr.json", "toy/train/index/*/index.parquet",
+        "toy/train/shade/*/data.zarr/zarr.json", "toy/train/index/*/listing.json", "toy/train/index/*/listing.parquet",
         "toy/artifacts/palette/*/commits/artifact.json", "toy/artifacts/palette/*/files/palette.json",
     ],
 )  # fmt: skip

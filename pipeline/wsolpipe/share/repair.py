@@ -147,7 +147,10 @@ class Mender:
         if problem.kind == "outdated":
             return self._bring_up_to_date(folder)
         if problem.kind == "misplaced":
-            return f"set aside as {self.backend.set_aside(problem.where)}"
+            done = f"set aside as {self.backend.set_aside(problem.where)}"
+            if problem.where.endswith("/data.zarr/zarr.json"):  # nothing else misses the group's
+                self._bring_up_to_date(folder)
+            return done
         if problem.where != problem.folder:
             return self._set_aside(problem.where)
         manifest = read_manifest(self.backend, folder)

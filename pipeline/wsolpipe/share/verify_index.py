@@ -68,7 +68,9 @@ def _listing_problems(store: Store, folder: Folder, manifest: IndexManifest, *, 
         notes: Any = read_json(store.backend.get(f"{folder.path}/{LISTING}"))
     except FileNotFoundError:
         return
-    except ValueError:
+    except AccessError:
+        raise
+    except (ValueError, StoreError):
         notes = None
     if not isinstance(notes, dict) or notes.pop("digest", None) not in {None, digest(notes)}:
         yield f"{LISTING} is not as it was written"
@@ -76,7 +78,9 @@ def _listing_problems(store: Store, folder: Folder, manifest: IndexManifest, *, 
     for name, stored in notes.get("objects", {}).items() if deep else ():
         try:
             whole = sha256_bytes(store.backend.get(f"{folder.path}/{name}")) == stored["sha256"]
-        except FileNotFoundError:
+        except AccessError:
+            raise
+        except (FileNotFoundError, StoreError):
             whole = False
         if not whole:
             yield f"{name} does not agree with {LISTING}"
