@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import trained
 from e2e.toy import Toy
-from stores import build_store
+from stores import build_store, write_table
 from wsolpipe import open_store
 from wsolpipe.cli.main import cli as pipeline_cli
 from wsolpipe.contract.errors import TornShardError
@@ -96,8 +98,6 @@ def test_two_exchanged_shards_stop_every_reader_though_each_chunk_is_whole(excha
 @pytest.mark.parametrize("table", ["index.parquet", "annotations.parquet"])
 @pytest.mark.parametrize("reader", ["eval of boxes", "report"])
 def test_a_changed_table_of_the_index_stops_every_reader(reader, table, tmp_path, monkeypatch):
-    import pyarrow.parquet as pq
-
     monkeypatch.chdir(tmp_path)
     tiny = build_store(tmp_path, rows=20, sizes=(30, 50))
     (tmp_path / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nsplit: train\n")
@@ -120,3 +120,16 @@ def test_a_folder_of_records_that_may_not_be_read_stops_a_run_and_costs_nothing(
     toy.log.unlink()
     assert toy.run("limit=8", stage="shade").code == 0
     assert not toy.calls("shade")
+
+
+def test_ground_truth_of_a_kind_that_nobody_knows_takes_no_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = build_store(tmp_path, rows=8, sizes=(30, 50))
+    (tmp_path / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nsplit: train\n")
+    (manifest,) = tmp_path.glob("store/tiny/train/index/*/manifest.json")
+    rows = pq.read_table(manifest.with_name("annotations.parquet"))
+    odd = pa.Table.from_pylist([{**rows.to_pylist()[0], "kind": "polygon", "path": "x"}], schema=rows.schema)
+    write_table(manifest.parent, "annotations.parquet", pa.concat_tables([rows, odd]))
+    with pytest.raises(SystemExit) as ended:
+        READERS["eval of boxes"](tiny, [f"dataset={tmp_path / 'tiny.yaml'}", f"store={tiny.url}", "split=train"])
+    assert ended.value.code == 0

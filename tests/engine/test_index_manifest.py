@@ -7,6 +7,7 @@ import json
 import pytest
 
 from e2e.toy import object_bytes
+from wsolpipe.contract.errors import TornShardError
 
 CHANGES = {
     "a digest": lambda fields: fields["digests"].update(sha256="0" * 64),
@@ -45,3 +46,15 @@ def test_digests_of_an_index_of_an_older_version_are_held_against_its_table_once
     assert bench.go().code == 0
     assert bench.keys() == keys
     assert "manifest" in json.loads(seen.read_bytes())
+
+
+def test_a_manifest_that_lacks_a_digest_is_named_by_whoever_makes_a_key_of_it(done):
+    """It was a traceback of `eval`."""
+    bench, _ = done
+    (path,) = bench.store.glob("toy/train/index/*/manifest.json")
+    fields = json.loads(path.read_bytes())
+    del fields["digests"]["sha256"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(TornShardError, match=r"manifest.json lacks the digests of sha256") as caught:
+        bench.nodes()
+    assert "wsolpipe repair" in str(caught.value.hint)

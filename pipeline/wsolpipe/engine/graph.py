@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import digest, read_json
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, TornShardError
 from wsolpipe.contract.layout import Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.contract.reader import Artifact, StageView
@@ -252,10 +252,12 @@ def _ingredients(
         index = indexes[split]
         assert index is not None
         prefix = "" if node.split is not None else f"{split}/"
-        for column in expand_columns(node.entry.columns):
-            columns[prefix + column] = index.manifest.digests[column]
-        if "retired" in index.manifest.digests:
-            columns[f"{prefix}retired"] = index.manifest.digests["retired"]
+        digests, needed = index.manifest.digests, expand_columns(node.entry.columns)
+        if lacking := [column for column in needed if column not in digests]:
+            msg = f"{session.store.url}/{index.folder}/manifest.json lacks the digests of {', '.join(lacking)}"
+            raise TornShardError(msg, hint=f"wsolpipe repair store={session.store.url}, then run again")
+        more = ["retired"] if "retired" in digests else []
+        columns |= {prefix + column: digests[column] for column in [*needed, *more]}
     rows_stages = [item for item in node.upstream if item.split is not None and item.made_of is not None]
     artifacts = {item.stage: artifact_content(session, item) or "" for item in node.upstream if item.split is None}
     params = node.params.in_key()

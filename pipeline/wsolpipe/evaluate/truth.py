@@ -276,10 +276,11 @@ def _listed_truth(results: Results, rows: RowTable) -> Truth:
 
 
 def _truth_masks(index: Index, mask_root: Callable[[], Path | None]) -> dict[int, MaskFiles | StoredMask]:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     table = index.annotations()
-    table = table.filter(pc.not_equal(table.column("kind"), "box"))
+    table = table.filter(pc.is_in(table.column("kind"), pa.array(["mask", "ignore"])))
     if not table.num_rows:
         return {}
     columns = [table.column(name).to_pylist() for name in ("row", "kind", "path")]
