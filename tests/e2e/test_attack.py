@@ -51,7 +51,17 @@ def test_an_error_that_is_not_of_the_product_is_counted(attacker, monkeypatch):
 
 @pytest.mark.parametrize("how", attack.HOW)
 def test_each_kind_of_damage_changes_the_file(tmp_path, how):
-    path = tmp_path / "file.json"
-    path.write_bytes(b"0123456789")
+    path, before = tmp_path / "file.json", b'{"rows": 12}'
+    path.write_bytes(before)
+    (tmp_path / "other.json").write_bytes(b'{"rows": 7}')
     attack.HOW[how](path, random.Random(1))
-    assert path.is_symlink() or not path.exists() or path.read_bytes() != b"0123456789"
+    assert path.is_symlink() or not path.is_file() or path.read_bytes() != before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unfinished keys", "bombs"])
+def test_other_attacks_cost_no_row_either(attacker, tmp_path, name):
+    done = attack.Attack(name, name, "")
+    (tmp_path / "attacked").mkdir()
+    attack.attack_scenes.SCENES[name](attacker, done, tmp_path / "attacked")
+    assert done.failed == [], done
