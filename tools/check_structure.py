@@ -17,7 +17,7 @@ from pathlib import Path
 HALVES = {"wsolpipe": "pipeline", "wsoltrain": "trainer"}
 MAX_LINES = 400
 #: Folders whose modules have the name of their product, and files that every folder may have.
-NAMED_ALIKE = ("/cli/", "/stages/", "/sections/", "/recipes/", "/testing/")
+NAMED_ALIKE = ("/cli/", "/stages/", "/sections/", "/recipes/", "/runs/", "/testing/")
 SHARED_NAMES = frozenset({"__init__.py", "__main__.py", "base.py"})
 #: Public modules that re-export others.
 FACES = frozenset({"wsoltrain/crf.py", "wsoltrain/stream.py"})

@@ -35,7 +35,7 @@ TABLES = {
     "format": "wsolpipe.share.formats.base:FORMATS",
     "cluster": "wsolpipe.engine.clusters:LAUNCHERS",
     "method": "wsoltrain.methods.registry:METHODS",
-    "figure of maps": "wsolpipe.evaluate.map_scores:FIGURES",
+    "figure of maps": "wsolpipe.evaluate.figures:FIGURES",
     "CAM method": "wsolpipe.ops.cam_methods:METHODS",
 }
 

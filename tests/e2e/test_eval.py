@@ -119,9 +119,9 @@ def test_the_protocol_table_names_the_model_and_threshold_that_each_annotator_wo
         for cell in table
     }
     assert cells == {
-        ("cls", "BTTT"): ("a", None, None), ("cls", "BTVT"): ("a", None, None),
+        ("cls", "BTTT"): ("c", "otsu", 55), ("cls", "BTVT"): ("c", "otsu", 55),
         ("cls", "BVTT"): ("c", "otsu", 55), ("cls", "BVVT"): ("c", "otsu", 55),
-        ("gt", "BTTT"): ("a", 0.5, 80), ("gt", "BTVT"): ("a", 0.4, 70),
+        ("gt", "BTTT"): ("a", 0.5, 80), ("gt", "BTVT"): ("b", 0.3, 75),
         ("gt", "BVTT"): ("a", 0.5, 80), ("gt", "BVVT"): ("a", 0.4, 70),
         ("ss", "BTTT"): ("a", 0.5, 80), ("ss", "BTVT"): ("a", 0.6, 70),
         ("ss", "BVTT"): ("b", 0.3, 75), ("ss", "BVVT"): ("b", 0.2, 65),

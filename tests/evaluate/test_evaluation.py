@@ -23,12 +23,11 @@ from wsolpipe.contract.manifest import CommitRecord, StageManifest
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.engine.lookup import SessionResults
 from wsolpipe.engine.session import Session
-from wsolpipe.evaluate.evaluation import evaluate
+from wsolpipe.evaluate.evaluation import Options, evaluate
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_maps
 from wsolpipe.evaluate.map_sources import BATCH, MapBatch
 from wsolpipe.evaluate.mask_scores import MaskEvaluation, compare_masks
-from wsolpipe.evaluate.options import Options
 from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import MaskFiles, Truth
 from wsolpipe.keys.run_keys import RunConfig

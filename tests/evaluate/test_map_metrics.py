@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from wsolpipe.evaluate.frame import FramedBatch
-from wsolpipe.evaluate.map_errors import THRESHOLDS, ErrorDissection
-from wsolpipe.evaluate.map_values import ValueHistograms
+from wsolpipe.evaluate.map_figures import THRESHOLDS, ErrorDissection, ValueHistograms
 from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.metrics import largest_box, standard_boxes

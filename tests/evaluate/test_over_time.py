@@ -12,7 +12,7 @@ from stores import build_store, write_stage
 from wsolpipe.cli.eval import command as pipeline_eval
 from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import boxes_spec
-from wsolpipe.evaluate.over_time import over_time
+from wsolpipe.evaluate.box_scores import over_time
 from wsolpipe.metrics.localization import corloc_of
 
 BOXES = [

@@ -11,8 +11,7 @@ from wsolpipe.evaluate.box_scores import score_boxes
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.results import StoreResults
-from wsolpipe.evaluate.tables import Line, baselines, beats
-from wsolpipe.evaluate.tau import Chooser
+from wsolpipe.evaluate.scored import BEST, Chooser, Line, beats, score_beside
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.metrics import MaxBoxEvaluation, standard_boxes, standard_maps
 
@@ -53,8 +52,9 @@ def test_maps_are_scored_as_the_metrics_score_them(store, results):
         expected.add([standard_maps(levels)], [standard_boxes(store.objects[row : row + 1], rows.sizes[row])])
     pseudo = find_truth(results, rows, "proposals")
     chooser = Chooser(StageMaps(view, 0, rows), pseudo, Frame(), threads=1)
-    centre, chosen, best = baselines(truth, maps=view, chooser=chooser)
-    tau, _ = chooser.choose()
+    beside = score_beside(truth, maps=view, rules=(chooser, BEST))
+    centre, chosen, best = (each.line() for each in beside)
+    tau = chooser.threshold().tau
     assert (centre.name, chosen.name, best.name) == ("centred box", "cls_maps", "cls_maps")
     assert chosen.threshold == f"{tau:.3f} by pseudo-boxes of proposals bbbb000011112222 of val"
     for line, given in ((chosen, tau), (best, None)):
@@ -67,7 +67,7 @@ def test_maps_are_scored_as_the_metrics_score_them(store, results):
 def test_centred_box_is_scored_like_any_box(results):
     truth = find_truth(results, results.rows("val"), "truth")
     view = results.view("proposals", "val")
-    centre, proposals = baselines(truth, boxes=[view])
+    centre, proposals = (each.line() for each in score_beside(truth, boxes=[view]))
     figures = score_boxes(view, truth).figures
     assert centre.iou == pytest.approx(figures["iou_centre"])
     assert (proposals.accuracy, proposals.iou) == (100 * figures["recall50_top1"], figures["iou_top1"])
@@ -83,4 +83,4 @@ def test_stages_of_other_rows_are_refused(tmp_path, results):
         results.view("clip_cams", "val")
     truth.rows.__dict__["index"] = None
     with pytest.raises(ConfigError, match="was made of 16 rows, which are not the rows to score"):
-        baselines(truth, boxes=[foreign])
+        score_beside(truth, boxes=[foreign])

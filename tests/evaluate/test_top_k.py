@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from stores import DATASET, INDEX_KEY, build_store, write_stage
-from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_against, score_maps
@@ -121,42 +120,3 @@ def test_one_pass_against_several_truths_equals_a_pass_each(ranked):
             == (1 if name == "few" else 2)
         )
     assert len({str(each.entry()["all"]) for each in together.values()}) == 4
-
-
-PEAK_INSIDE = """
-import numpy as np
-
-
-class PeakInside:
-    \"\"\"Share of rows whose highest value lies in a box.\"\"\"
-
-    def __init__(self):
-        self.hits = []
-
-    def add(self, batch, truth):
-        for row, raw in zip(batch.rows, batch.raw, strict=True):
-            y, x = np.unravel_index(raw.argmax(), raw.shape)
-            width, height = truth.rows.sizes[row]
-            px, py = (x + 0.5) / raw.shape[1] * width, (y + 0.5) / raw.shape[0] * height
-            self.hits.append(any(x0 <= px < x1 and y0 <= py < y1 for x0, y0, x1, y1 in truth.boxes(int(row))))
-
-    def result(self, tau):
-        return {"pointing": np.mean(self.hits)}
-"""
-
-
-def test_a_further_figure_is_a_class_of_another_package(ranked, tmp_path, monkeypatch):
-    tiny, _, _ = ranked
-    results = StoreResults(tiny.url, DATASET)
-    truth = find_truth(results, results.rows("val"), "gt")
-    (tmp_path / "peak_figure.py").write_text(PEAK_INSIDE)
-    info = tmp_path / "peak_figure-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: peak-figure\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[wsolpipe.figures]\npeak = peak_figure:PeakInside\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    maps = tiny.maps[:, 0].astype(np.float32)
-    assert score_maps(Given(maps, None), truth, Frame(), threads=1).result()["pointing"] == 1
-    assert score_maps(Given(-maps, None), truth, Frame(), threads=1).result()["pointing"] < 0.5
-    with pytest.raises(ConfigError, match="figure of maps .peek.; did you mean .peak."):
-        score_maps(Given(maps, None), truth, Frame(), threads=1, more=("peek",))

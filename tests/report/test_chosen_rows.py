@@ -12,6 +12,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
+from wsolpipe.evaluate.evaluation import Options
 
 from stores import DATASET, build_store, write_stage
 from wsolpipe.cli.main import cli
@@ -21,7 +22,6 @@ from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.evaluate.doubt import doubtful_rows, doubts, influence
 from wsolpipe.evaluate.map_scores import KeptIous, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
-from wsolpipe.evaluate.options import Options
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.keys.row_list import read_row_list

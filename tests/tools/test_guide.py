@@ -21,7 +21,7 @@ from wsolpipe.images.dataset import load_dataset
 from wsolpipe.keys.console import call
 from wsolpipe.launch.profiles import load_profile
 from wsolpipe.stages.registry import load_registry
-from wsoltrain.selection.paper_tables import load_table
+from wsoltrain.papers.table import load_table
 
 PROGRAMS = {"wsolpipe": wsolpipe.cli.main.cli, "wsoltrain": wsoltrain.cli.main.cli}
 #: Pages in the order in which they are typed, in one folder for each group: what one makes, the next ones read.

@@ -24,22 +24,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsolpipe.evaluate.bootstrap import box_values, map_values
-from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.glossary import shown_name
-from wsolpipe.evaluate.map_scores import score_against
-from wsolpipe.evaluate.map_sources import StageMaps
-from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.evaluate.results import StoreResults
-from wsolpipe.evaluate.tables import baselines
-from wsolpipe.evaluate.tau import Chooser
+from wsolpipe.evaluate.scored import BEST, OTSU, score_beside
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.metrics.confidence import interval
 from wsoltrain.data.config import Labelling
-from wsoltrain.inference.model import load_trained
+from wsoltrain.runs.score import choose_by, open_run
 from wsoltrain.training.annotators import CLS
-from wsoltrain.training.evaluation import Evaluator, NetworkMaps
 
 FIGURES = ("MaxBoxAcc", "MaxBoxAccV2", "iou")
 SCORES = "scores.json"
@@ -60,36 +53,26 @@ def run(*words: str) -> None:
 
 
 def score(values: dict[str, str], weights: Path) -> dict[str, Any]:
-    """Return what each test row adds to the three figures, by the weights and threshold of a run, and classes."""
-    device, dataset = torch.device("cpu"), load_dataset(values["dataset"])
-    trained = load_trained(str(weights), device=device)
-    labelling = Labelling(values["store"], dataset.name, "test")
-    evaluator = Evaluator(trained.recipe, labelling, str(dataset.image_root()), ["gt"], 0)
-    source = NetworkMaps(trained.model, evaluator.stream, device, trained.recipe.method)
-    frame = Frame(side=trained.model.frame_side, normalise=not source.has_unit_maps())
-    scores = score_against(source, evaluator.truths, frame, keep=True, details=False, more=("otsu",))["gt"]
-    otsu, found = scores.more["otsu"], scores.result(trained.tau)
-    assert isinstance(otsu, OtsuScores)  # noqa: S101 - asked for
-    own = otsu.scores(scores.quarantined)
-    added = map_values(scores, trained.tau) if trained.tau is not None else box_values(own)
-    share = own.figures.get("top1_loc")
-    top1 = found.get("top1_loc") if trained.tau is not None or share is None else 100 * share
+    """What each test row adds to the three figures, by the weights and the threshold that a run chose; classes."""
+    dataset = load_dataset(values["dataset"])
+    place = Labelling(values["store"], dataset.name, "test"), str(dataset.image_root())
+    opened = open_run(weights, *place, device=torch.device("cpu"), workers=0, masks=None)
+    scored = opened.score(opened.rule(), keep=True, details=False).scored
+    trained, found, added = opened.trained, scored.figures(), scored.values()
     reads = trained.recipe.reads()
     about = {"tau": trained.tau, "epoch": trained.epoch, "maps": reads.maps, "boxes": reads.boxes}
-    about |= {"accuracy": found.get("accuracy_top1"), "top1": top1}
+    about |= {"accuracy": found.get("accuracy_top1"), "top1": found.get("top1_loc")}
     return about | {name: added[name][1].astype(float).round(6).tolist() for name in FIGURES}
 
 
 def beside(values: dict[str, str], maps: str | None, boxes: str | None, by: str) -> dict[str, list[float]]:
     """The three figures of a centred box and of what a student learned from."""
     results = StoreResults(values["store"], load_dataset(values["dataset"]).name)
-    test, val = (results.rows(name) for name in ("test", "val"))
-    chooser = None
-    if maps is not None and by != CLS:
-        chooser = Chooser(StageMaps(results.view(maps, "val"), 0, val), find_truth(results, val, by), Frame())
     views = [] if boxes is None else [results.view(boxes, "test")]
     shown = None if maps is None else results.view(maps, "test")
-    lines = baselines(find_truth(results, test, "gt"), boxes=views, maps=shown, chooser=chooser, otsu=by == CLS)
+    rules = [OTSU] if by == CLS else [] if shown is None else [choose_by(results, shown, by, "val")]
+    found = score_beside(find_truth(results, results.rows("test"), "gt"), boxes=views, maps=shown, rules=(*rules, BEST))
+    lines = [each.line() for each in found]
     return {
         f"{line.name} {line.threshold}".strip(): [float(each or 0) for each in (line.accuracy, line.v2, line.iou)]
         for line in lines

@@ -2,126 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import configure, make_command
-from wsolpipe.keys import kinds
+from wsolpipe.engine.evaluating import KEYS, SCORED_SPLIT
 from wsolpipe.keys.console import print_json
-from wsolpipe.keys.key import Key, read_keys
-from wsolpipe.keys.run_keys import SPLIT
-
-if TYPE_CHECKING:
-    from collections.abc import Container
-
-    from wsolpipe.engine.session import Session
-    from wsolpipe.evaluate.options import Options
-
-PREFERRED_SPLITS = ("test", "val")
-SCORED_SPLIT = replace(SPLIT, meaning="splits to score", otherwise="test, else val, else the first")
-SUBJECT = (
-    Key("maps", kinds.file("folder"), "score maps <image_id>.npy or .npz, instead of a stage"),
-    Key("map", kinds.integer(0), "which map of a stage of maps", 0),
-    Key(
-        "select",
-        kinds.text("classifier or classifier:KEY"),
-        "instead of map=: of each image the map inside whose Otsu mask, with the rest blurred, the classifier sees the "
-        "class best; reads the images",
-    ),
-    Key("key", kinds.text("beginning of a key"), "result to use", otherwise="that of the words given, else the newest"),
-    Key(
-        "against",
-        kinds.file("truth, STAGE, STAGE:KEY, localization.txt or folder of masks", offers=("truth",)),
-        "what counts as right: ground truth, boxes of a stage or of a file, or masks",
-        "truth",
-    ),
-    Key(
-        "convention",
-        kinds.choice("standard", "clean"),
-        "standard: as the field's evaluator; clean: half-open boxes, maps not rounded to 8 bits",
-        "standard",
-    ),
-    Key(
-        "resolution",
-        kinds.integer(8, 4096),
-        "side of the frame of maps, boxes and masks; some papers take 256",
-        224,
-        unit="pixels",
-    ),
-    Key(
-        "rows",
-        kinds.file("@FILE"),
-        "only the images of this list, which a report saved",
-        otherwise="all",
-    ),
-    Key("normalise", kinds.flag(), "min-max each map; false: maps must lie in 0 to 1", True),
-    Key(
-        "labels",
-        kinds.choice("true", "predicted"),
-        "with maps=: the class that they are of; with select=: the class whose posterior chooses",
-        "true",
-    ),
-)
-THRESHOLD = (
-    Key("tau", kinds.number(0, 1), "this threshold"),
-    Key(
-        "tau_from",
-        kinds.file("STAGE, STAGE:KEY, localization.txt or folder of masks"),
-        "the best threshold on another split against these, as in against=; ground truth is not read",
-    ),
-    Key("tau_split", kinds.name("name of a split", source="split"), "that split", "val"),
-    Key("tau_maps", kinds.file("folder"), "with maps=: the maps of that split"),
-    Key(
-        "metric",
-        kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP", "all"),
-        "what chooses the best threshold, with runs= models too; all: by the default, every figure shown",
-        None,
-        otherwise="MaxBoxAcc, PxAP of masks",
-    ),
-    Key(
-        "classifier",
-        kinds.text("classifier, STAGE or either with :KEY"),
-        "for Top-1 and Top-5 figures of maps, the classes by another network: the scoring classifier, which reads the "
-        "images, or a stage that holds classes, as predictions",
-        otherwise="those of the network that made the maps, where it has any",
-    ),
-    Key("noise", kinds.choice("boxes", "masks"), "what noise in boxes or masks does to the choice, level by level"),
-)
-MORE = (
-    Key(
-        "corloc",
-        kinds.choice("pooled", "class"),
-        "CorLoc of maps, pooled and by class: at one threshold, or (an oracle) at each class's own best",
-    ),
-    Key("interval", kinds.flag(), "bootstrap intervals", False),
-    Key(
-        "beside",
-        kinds.file("beginning of a key, STAGE, STAGE:KEY, or folder of maps"),
-        "result to compare with, in a paired test",
-    ),
-    Key("csv", kinds.file(), "file to write the curves to"),
-    Key(
-        "plots",
-        kinds.file("folder"),
-        "folder to write charts to: SVG, PDF and PNG of accuracy, IoU, precision",
-    ),
-    Key("glossary", kinds.flag(), "instead of all this: what each figure means", False),
-    Key(
-        "runs",
-        kinds.list_of(kinds.file("folder")),
-        "instead of all this: the protocol tables of these runs, one folder a method, with metric= and annotators=",
-    ),
-    Key("annotators", kinds.list_of(kinds.text("name")), "with runs=: annotators to show", (), otherwise="all"),
-    Key(
-        "rule",
-        kinds.choice("thesis", "single"),
-        "with runs=: thesis: each BT cell takes its own best run, and IoU-30, 50 and 70 are of the "
-        "largest contour, each at a threshold of its own; single: one run, one threshold, all contours",
-        "thesis",
-    ),
-)
-KEYS = (*SUBJECT, *THRESHOLD, *MORE)
+from wsolpipe.keys.key import read_keys
 
 
 @make_command("eval", keys=KEYS, listed=("stage", "dataset", "store", SCORED_SPLIT))
@@ -131,9 +17,11 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     Boxes are compared with ground truth or pseudo-labels. Maps need a threshold: without tau= or tau_from= each
     figure takes its own best, as the field does. stage=classifier shows the accuracy measured when it was made.
     """
-    from wsolpipe.cli.figure_tables import show_glossary
+    from wsolpipe.cli.figure_tables import print_alarms, show_artifact, show_evaluated, show_glossary
     from wsolpipe.cli.run_tables import show_runs
+    from wsolpipe.engine.evaluating import evaluate_splits, open_evaluation, read_options
     from wsolpipe.keys.words import split_words
+    from wsolpipe.report.curves import write_csv, write_plots
 
     given = split_words(words)
     if given.get("glossary") == "true":
@@ -144,97 +32,19 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         own = read_keys(named, keys, hint="with runs= only metric=, annotators= and rule= make sense")
         return show_runs(own["runs"], own["metric"], own["annotators"], rule=own["rule"], as_json=as_json)
     config, own = configure(words, KEYS)
-    return _score(config, read_options(own, given), own, as_json)
-
-
-def read_options(own: dict[str, Any], given: Container[str]) -> Options:
-    """Options of the values of this command's keys; `given` holds the names of those that were given.
-
-    Raises
-    ------
-    ConfigError
-        For words that contradict each other.
-    """
-    from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.evaluate.options import Options
-    from wsolpipe.keys.row_list import read_row_list
-
-    if own["metric"] == "all":
-        msg = "metric=all shows the figures of runs, and there are none"
-        raise ConfigError(msg, hint="runs=FOLDER metric=all, or one metric")
-    if own["tau"] is not None and own["tau_from"]:
-        msg = "tau= and tau_from= both say where the threshold is from: give one"
-        raise ConfigError(msg)
-    if own["select"] and ("map" in given or own["maps"]):
-        msg = f"select= and {'map' if 'map' in given else 'maps'}= both say which map: give one"
-        raise ConfigError(msg)
-    fields = {key.name for key in KEYS} - {
-        "rows",
-        "map",
-        "select",
-        "classifier",
-        "csv",
-        "plots",
-        "glossary",
-        "runs",
-        "annotators",
-        "rule",
-    }
-    values = {name: own[name] for name in fields if name in given and own[name] is not None}
-    if own["rows"]:
-        values["rows"] = read_row_list(own["rows"])
-    return Options(**values, **({"slot": own["map"]} if "map" in given else {}))
-
-
-def _score(config: Any, options: Options, given: dict[str, str], as_json: bool) -> int:
-    from wsolpipe.cli.figure_tables import print_alarms, show_artifact, show_evaluated
-    from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.engine.lookup import SessionResults
-    from wsolpipe.engine.session import Session
-    from wsolpipe.evaluate.class_ranks import CLASSIFIER
-    from wsolpipe.evaluate.evaluation import evaluate
-    from wsolpipe.report.curves import write_csv, write_plots
-
-    if (len(config.stage) != 1) == (options.maps is None) or (options.maps is not None and config.stage):
-        msg = "eval scores one stage, or one folder of maps"
-        raise ConfigError(msg, hint="add stage=…, as in wsolpipe eval stage=proposals dataset=demo, or maps=FOLDER")
-    reads_images = bool(given["select"]) or (given["classifier"] or "").partition(":")[0] == CLASSIFIER
-    session = Session.open(config, need_root=reads_images)
+    options = read_options(own, given)
+    session = open_evaluation(config, own)
     if config.stage and session.registry[config.stage[0]].kind == "artifact":
-        return show_artifact(session, given.get("key"), as_json=as_json)
-    known = session.dataset.splits
-    splits = config.split or (next((name for name in PREFERRED_SPLITS if name in known), known[0]),)
-    stage = config.stage[0] if config.stage else None
-    options = replace(options, threads=config.threads or None, seed=config.seed)
-    options = _asking(session, options, given)
-    found = [evaluate(SessionResults(session), stage, split, options) for split in splits]
-    if given.get("csv"):
-        write_csv(Path(given["csv"]), found)
-    drawn = [path for item in found for path in write_plots(Path(given["plots"]), item)] if given.get("plots") else []
+        return show_artifact(session, own["key"], as_json=as_json)
+    found = evaluate_splits(session, options, own)
+    if own["csv"]:
+        write_csv(Path(own["csv"]), found)
+    drawn = [str(path) for item in found for path in write_plots(Path(own["plots"]), item)] if own["plots"] else []
     if as_json:
-        results = [{**item.figures, **({"plots": [str(path) for path in drawn]} if drawn else {})} for item in found]
+        results = [{**item.figures, **({"plots": drawn} if drawn else {})} for item in found]
         print_json(results[0] if len(results) == 1 else results)
     else:
         show_evaluated(found)
-        for path in drawn:
-            print(path)
+        print(*drawn, sep="\n", end="\n" if drawn else "")
     print_alarms(found, session.registry, error=as_json)
     return 0
-
-
-def _asking(session: Session, options: Options, given: dict[str, Any]) -> Options:
-    """Options that ask a classifier which map to take, and which class an image is of."""
-    from wsolpipe.engine.chosen_maps import choose_by
-    from wsolpipe.engine.lookup import SessionResults
-    from wsolpipe.evaluate.class_ranks import find_ranks
-
-    if given["select"]:
-        options = replace(options, source=choose_by(session, given["select"], options.labels))
-    if given["classifier"] is None:
-        return options
-    results, device, threads = SessionResults(session), session.device(), session.threads()
-    root = session.dataset.image_root
-    return replace(
-        options,
-        ranks=lambda rows: find_ranks(results, given["classifier"], rows, root, device=device, threads=threads),
-    )

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.evaluate.map_scores import score_maps
-from wsolpipe.evaluate.map_sources import StageMaps
-from wsolpipe.evaluate.results import read_beside
-from wsolpipe.evaluate.rows import check_rows
-from wsolpipe.evaluate.tau import folder_source, make_chooser, select_tau
 from wsolpipe.metrics.boxes import LEVELS
 from wsolpipe.metrics.confidence import Comparison, Interval, compare, interval
 from wsolpipe.metrics.pixels import nearest_threshold
 
 if TYPE_CHECKING:
-    from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.box_scores import BoxScores
     from wsolpipe.evaluate.map_scores import MapScores
-    from wsolpipe.evaluate.map_sources import MapSource
-    from wsolpipe.evaluate.options import Options
-    from wsolpipe.evaluate.results import Results
 
 Array = np.ndarray[Any, Any]
 Values = dict[str, tuple[Array, Array]]
@@ -69,37 +60,6 @@ def box_values(scores: BoxScores) -> Values:
 def intervals_of(values: Values) -> dict[str, Any]:
     """Bootstrap interval of each figure; of the best over thresholds where none was chosen beforehand."""
     return {name: plain(interval(each)) for name, (_, each) in values.items()}
-
-
-def compare_maps(
-    results: Results, scores: MapScores, tau: float | None, options: Options, view: StageView | None
-) -> dict[str, Any]:
-    """Paired test against another result of the same stage, another stage of maps or another folder.
-
-    Its threshold is chosen alike.
-    """
-    word, table = str(options.beside), scores.truth.rows
-    if view is None:
-        other: MapSource = folder_source(options, table, word)
-        twin, name = None, {"maps": word}
-    else:
-        twin = other_view(results, view, word)
-        check_rows(twin, table)
-        if twin.stage != view.stage:
-            options = replace(options, source=StageMaps)
-        other, name = options.source(twin, options.slot, table), {"stage": twin.stage, "key": twin.key}
-    tau_2 = tau
-    if options.tau_from is not None:
-        own = replace(options, maps=word, tau_maps=None) if view is None else options
-        tau_2, _ = select_tau(make_chooser(results, own, twin))
-    theirs = score_maps(other, scores.truth, options.frame(), threads=options.threads, keep=True, details=False)
-    return {**name, "tau": tau_2, **paired_tests(map_values(scores, tau), map_values(theirs, tau_2))}
-
-
-def other_view(results: Results, view: StageView, word: str) -> StageView:
-    """The result that ``beside=`` names: the beginning of a key of the same stage, or ``STAGE`` or ``STAGE:KEY``."""
-    stage, key = read_beside(view, word)
-    return results.view(stage, view.split, key)
 
 
 def paired_tests(first: Values, second: Values) -> dict[str, Any]:

@@ -9,11 +9,14 @@ printed as its last word that the glossary holds; a word may end in one of `ENDI
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.evaluate.figures import FIGURES
 from wsolpipe.keys.safe_yaml import read_yaml
 
 UNITS = "IoU and shares in per cent, thresholds of 0 to 1; wsolpipe eval glossary=true says what each word means"
@@ -50,6 +53,9 @@ class Entry:
 def read_glossary() -> dict[str, Entry]:
     """Every figure by its name, in the order in which the glossary is printed."""
     entries = read_yaml(Path(__file__).with_name("glossary.yaml"))
+    for name in set(FIGURES.names()) - set(FIGURES.builtins):
+        with suppress(ConfigError):  # said where the figure is asked for
+            entries |= FIGURES.find(name).explained
     return {name: Entry(name, **fields) for name, fields in entries.items()}
 
 

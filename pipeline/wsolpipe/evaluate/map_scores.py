@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.named import Registry
+from wsolpipe.evaluate.figures import FIGURES
 from wsolpipe.evaluate.frame import FramedBatch
 from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation, Swept
@@ -21,6 +21,7 @@ from wsolpipe.metrics.scaling import unusable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from wsolpipe.evaluate.figures import MapFigure
     from wsolpipe.evaluate.frame import Frame
     from wsolpipe.evaluate.map_sources import MapBatch, MapSource
     from wsolpipe.evaluate.truth import Truth
@@ -32,28 +33,6 @@ BINS = 20
 PIXEL_THRESHOLDS = 1000
 """PxAP depends on their number, so it is the same everywhere."""
 BOX_CURVES = {"largest": (0.5,), "all": (0.3, 0.5, 0.7)}
-
-
-class MapMetric(Protocol):
-    """One more metric of maps, beside MaxBoxAcc and PxAP."""
-
-    def add(self, batch: FramedBatch, truth: Truth) -> None:
-        """Count a batch of maps."""
-
-    def result(self, tau: float | None) -> dict[str, Any]:
-        """Figures by name; `tau` is the threshold chosen beforehand, if any."""
-
-
-#: Further figures of maps, which another package adds to by an entry point of the group.
-FIGURES: Registry[Callable[[], MapMetric]] = Registry(
-    kind="figure of maps",
-    group="wsolpipe.figures",
-    builtins={
-        "otsu": "wsolpipe.evaluate.otsu_scores:OtsuScores",
-        "values": "wsolpipe.evaluate.map_values:ValueHistograms",
-        "errors": "wsolpipe.evaluate.map_errors:ErrorDissection",
-    },
-)
 
 
 @dataclass
@@ -105,8 +84,8 @@ class MapScores:
     boxes : MaxBoxEvaluation
     pixels : PixelEvaluation or None
         None where no row has a mask.
-    more : dict of str to MapMetric
-        Further metrics by name.
+    more : dict of str to MapFigure
+        Further figures by name.
     histogram : int64 [thresholds, BINS]
         Rows by IoU of the largest contour's box, at each threshold.
     rows_missing, rows_unusable : int
@@ -120,7 +99,7 @@ class MapScores:
     truth: Truth
     boxes: MaxBoxEvaluation
     pixels: PixelEvaluation | None
-    more: dict[str, MapMetric] = field(default_factory=dict)
+    more: dict[str, MapFigure] = field(default_factory=dict)
     histogram: Array = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
     rows_missing: int = 0
     rows_unusable: int = 0
@@ -183,7 +162,7 @@ class MapScores:
         ----------
         tau : float, optional
             Chosen beforehand. Without it MaxBoxAcc, each level of MaxBoxAccV2 and `iou` take their own best
-            thresholds of these rows, as in the field's evaluator: ``oracle``.
+            thresholds of these rows, as in the field's evaluator.
         """
         found = self.boxes.result(tau=tau)
         found |= {"rows_missing": self.rows_missing, "rows_unusable": self.rows_unusable}
@@ -195,7 +174,7 @@ class MapScores:
         for metric in self.more.values():
             found |= metric.result(tau)
         chosen = self.best_tau() if tau is None else found["tau"] or tau
-        return {**found, "tau": chosen, "oracle": tau is None, "rows_quarantined": self.quarantined}
+        return {**found, "tau": chosen, "rows_quarantined": self.quarantined}
 
 
 def score_maps(source: MapSource, truth: Truth, frame: Frame, **options: Any) -> MapScores:
@@ -246,7 +225,7 @@ def score_against(
     """
     found = {}
     if more is None:
-        more = [*FIGURES.builtins, *(key for key in FIGURES.names() if key not in FIGURES.builtins)] if details else ()
+        more = FIGURES.names() if details else ()
     for name, truth in truths.items():
         boxes = MaxBoxEvaluation(
             thresholds=thresholds, convention=frame.convention, labels=source.labels, threads=threads, classes=classes

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.evaluate.box_scores import BoxScores, gather_scores, score_blocks
+from wsolpipe.evaluate.box_scores import BoxScores, gather_scores
+from wsolpipe.evaluate.figures import MapFigure
 from wsolpipe.maps.foreground import largest_otsu_box, otsu_threshold
 from wsolpipe.maps.levels import to_uint8
 from wsolpipe.metrics.boxes import BoxEvaluation
@@ -17,13 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wsolpipe.evaluate.frame import FramedBatch
-    from wsolpipe.evaluate.map_sources import MapSource
     from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
 
 
-class OtsuScores:
+class OtsuScores(MapFigure):
     """Mean IoU of each map's Otsu box (``iou_otsu``), and figures of the centred box on the same rows.
 
     Of masks, the pixels above each map's own Otsu threshold.
@@ -103,15 +103,6 @@ def _otsu_masks(batch: FramedBatch) -> list[Array]:
     side = next((len(score) for score in batch.framed if score is not None), SIDE)
     levels = [np.zeros((side, side), np.uint8) if score is None else to_uint8(score) for score in batch.framed]
     return [score > otsu_threshold(score) for score in levels]
-
-
-def score_otsu(source: MapSource, truth: Truth) -> BoxScores:
-    """Score the Otsu boxes of all maps of a source, row by row."""
-    blocks = (
-        (batch.rows, np.zeros(len(batch.rows), np.bool_), otsu_boxes(batch.maps, truth.rows.sizes[batch.rows]))
-        for batch in source.batches()
-    )
-    return score_blocks(blocks, truth)
 
 
 def otsu_boxes(maps: Sequence[Array | None], sizes: Array) -> Array:

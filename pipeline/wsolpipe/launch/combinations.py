@@ -11,8 +11,7 @@ from wsolpipe.contract.errors import WsolError
 from wsolpipe.engine.graph import stage_order
 from wsolpipe.engine.lookup import SessionResults
 from wsolpipe.engine.session import Session
-from wsolpipe.evaluate.evaluation import evaluate
-from wsolpipe.evaluate.options import Options
+from wsolpipe.evaluate.evaluation import Options, evaluate
 from wsolpipe.launch.display import Display
 from wsolpipe.launch.run import remember_command, run
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.box_scores import score_boxes, score_centred
+from wsolpipe.evaluate.evaluation import Options
 from wsolpipe.evaluate.map_scores import KeptIous, MapScores, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
-from wsolpipe.evaluate.options import Options
 from wsolpipe.evaluate.truth import truth_of_index
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.schema import Status
+from wsolpipe.evaluate.evaluation import Options
 from wsolpipe.evaluate.map_sources import MapBlock
-from wsolpipe.evaluate.options import Options
 from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics.boxes import iou_matrix, iou_per_box
 from wsolpipe.metrics.scaling import SIDE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from chromium import PROGRAM, Browser
 from small_cnns import SMALL
 from stores import build_store, write_masks
+from wsolpipe.evaluate import scored
 from wsoltrain.cli.main import main
 
 
@@ -116,10 +118,8 @@ def test_table_and_page_show_every_method_and_what_is_below_a_centred_box(traina
 
 
 def test_what_is_below_a_centred_box_is_told_with_what_to_try(trainable, finished, capsys, monkeypatch):
-    from wsolpipe.evaluate import tables
-
-    best = tables.Line("centred box", 100.0, 100.0, 1.0)  # nothing that was trained for one epoch is above it
-    monkeypatch.setattr(tables, "line_of_boxes", lambda *_: best)
+    best = scored.Line("centred box", 100.0, 100.0, 1.0)  # nothing that was trained for one epoch is above it
+    monkeypatch.setattr(scored, "score_beside", lambda *_: [SimpleNamespace(line=lambda: best)])
     code, text, _ = call(capsys, "compare", *words(trainable, finished), "test=val", "shown=3")
     assert code == 0
     command = f"wsolpipe report dataset=tiny store={trainable.url} split=train"
@@ -188,8 +188,8 @@ def test_figures_of_the_cards_are_those_of_the_evaluation(trainable):
     from wsolpipe.evaluate.truth import truth_of_index
     from wsoltrain.data.config import Labelling
     from wsoltrain.data.stored_rows import StoredRows
+    from wsoltrain.inference.shown import show
     from wsoltrain.pages.method_cards import make_cards
-    from wsoltrain.selection.comparison import show
 
     stored = StoredRows(Labelling(trainable.url, "tiny", "val", maps=None, boxes=None))
     truth, rows = truth_of_index(stored.index), np.arange(40)

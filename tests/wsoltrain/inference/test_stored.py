@@ -131,7 +131,7 @@ def test_another_student_learns_from_the_predictions(predicted, tmp_path):
     recipe = load_recipe("dips", dataset="boxed", changes=taught)
     labelling = Labelling(str(predicted.store), "boxed", "val", maps="predictions", boxes="predictions")
     settings = Settings(
-        labelling, root=predicted.root, out=tmp_path, workers=0, thresholds=50, annotators=["predictions"]
+        labelling, root=predicted.root, out=tmp_path, workers=0, thresholds=(50, 50), annotators=["predictions"]
     )
     Trainer(recipe, settings, [JsonLines(tmp_path / "metrics.jsonl")]).fit()
     assert (tmp_path / "best-predictions.safetensors").exists()

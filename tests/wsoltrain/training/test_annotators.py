@@ -18,10 +18,10 @@ from wsoltrain.cli import eval as scoring
 from wsoltrain.cli import fit
 from wsoltrain.cli import predict as predicting
 from wsoltrain.cli import select as selecting
-from wsoltrain.cli.command import read_recipe_words
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
 from wsoltrain.methods.pixel_trained import PixelTrained
+from wsoltrain.runs.settle import read_recipe_words
 from wsoltrain.training.annotators import Annotator, read_annotators
 from wsoltrain.training.evaluation import Evaluator
 from wsoltrain.training.scoreboard import Scoreboard

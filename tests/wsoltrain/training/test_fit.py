@@ -339,7 +339,7 @@ def test_judge_of_masked_images_moves_the_maps_unless_it_is_detached(store, tmp_
 def test_importing_the_trainer_pulls_in_nothing_of_the_pipeline():
     code = (
         "import sys, wsoltrain, wsoltrain.training.loop, wsoltrain.cli.main, wsoltrain.cli.fit, "
-        "wsoltrain.cli.search, wsoltrain.cli.predict, wsoltrain.cli.export, wsoltrain.selection.search, "
+        "wsoltrain.cli.search, wsoltrain.cli.predict, wsoltrain.cli.export, wsoltrain.runs.search, "
         "wsoltrain.inference.predict; "
         "bad = {'dask', 'distributed', 'open_clip', 'cv2', 'skimage', 'optuna', 'wandb', 'tensorboard', 'onnx', "
         "'onnxruntime', 'av'} & set(sys.modules); "

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from wsolpipe.keys import kinds, shell
-from wsolpipe.keys.key import Key, read_keys
-from wsolpipe.keys.run_keys import store_of as named_store
+from wsolpipe.keys.console import print_json
+from wsolpipe.keys.key import Key
 from wsolpipe.keys.shell import Section
-from wsolpipe.keys.words import parse_value, split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    import click
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from wsolpipe.keys.shell import Body, Given
+    from wsoltrain.runs.many import Site, Training
 
 
 class OfRecipe:
@@ -49,7 +49,7 @@ def offered_recipes(given: Given) -> list[str]:  # noqa: ARG001
 
 def offered_tables(given: Given) -> list[str]:  # noqa: ARG001
     """Names for completion: the tables of the papers."""
-    from wsoltrain.selection.paper_tables import known_tables
+    from wsoltrain.papers.table import known_tables
 
     return known_tables()
 
@@ -84,26 +84,22 @@ def make_command(
     return shell.make_command(name, keys, more=more, example=example, json_help=json_help)
 
 
-def read_recipe_words(words: Iterable[str], keys: tuple[Key, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values of `keys`, given or default, and of all other words, which are a recipe's.
-
-    Raises
-    ------
-    ConfigError
-        If a word has no ``=``, a key is given twice, or a value is of another kind.
-    """
-    given = split_words(words)
-    own = {key.name for key in keys}
-    values = read_keys((f"{name}={text}" for name, text in given.items() if name in own), keys)
-    return values, {name: parse_value(text) for name, text in given.items() if name not in own}
+def show(result: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print the result of a command as JSON, else lines of text."""
+    if as_json:
+        print_json(dict(result))
+        return
+    for line in lines:
+        click.echo(line)
 
 
-def store_of(values: Mapping[str, Any]) -> str:
-    """Store that is named, else that of the environment, else the default one."""
-    return named_store(values["store"])
+def show_trainings(trainings: Sequence[Training], out: Path, site: Site, *, as_json: bool) -> None:
+    """Train several runs, show the best epoch of each, and fail where one failed."""
+    from wsoltrain.runs.evaluate import align
+    from wsoltrain.runs.many import best_epochs, refuse_failed, run_trainings, table_of
 
-
-def loader_count(given: int | None) -> int:
-    """Loader processes: as given, else one a core of this process's share of the machine."""
-    share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, (os.cpu_count() or 1) // share) if given is None else given
+    failed = run_trainings(trainings, site, out / "logs")
+    found = best_epochs(each for each in trainings if each.name not in failed)
+    lines = [*align(table_of(found)), f"wsoltrain select runs={out} chooses among all epochs"] if found else []
+    show({"out": str(out), "runs": found, "failed": failed}, lines, as_json=as_json)
+    refuse_failed(failed)

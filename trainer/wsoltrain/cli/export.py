@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, read_keys, require
-from wsoltrain.cli.command import make_command
-from wsoltrain.cli.common_keys import CHECKPOINT
+from wsoltrain.cli.command import make_command, show
+from wsoltrain.runs.keys import CHECKPOINT
 
 KEYS = (
     CHECKPOINT,
@@ -46,18 +43,15 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     from wsoltrain.inference.export import FORMATS, export
     from wsoltrain.inference.model import load_trained
 
-    formats = values["formats"]
-    for name in formats:
+    for name in values["formats"]:
         if name not in FORMATS:
             raise ConfigError(unknown("format", name, FORMATS))
     trained = load_trained(values["checkpoint"], device=torch.device("cpu"))
     out = Path(values["out"] or trained.path.parent / "export")
-    written = export(trained, out, formats=formats, seed=values["seed"])
-    if as_json:
-        print_json({"out": str(out), **written})
-        return
-    for kind, file in written["files"].items():
-        click.echo(f"{out / file}: differs from the network by at most {written['differences'][kind]:.2e}")
-    click.echo(
-        f"{out / 'localizer.json'}: input {written['input']}, tau {written['tau']}, {len(written['classes'])} classes"
-    )
+    found = export(trained, out, formats=values["formats"], seed=values["seed"])
+    lines = [
+        f"{out / file}: differs from the network by at most {found['differences'][kind]:.2e}"
+        for kind, file in found["files"].items()
+    ]
+    about = f"input {found['input']}, tau {found['tau']}, {len(found['classes'])} classes"
+    show({"out": str(out), **found}, [*lines, f"{out / 'localizer.json'}: {about}"], as_json=as_json)

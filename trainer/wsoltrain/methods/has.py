@@ -5,6 +5,7 @@ Hidden cells are 0 after normalisation, the mean colour. Images are whole outsid
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +30,12 @@ class HasKeys(CamKeys):
         description="Sides of hidden cells in pixels, of which each image draws one; 0 hides nothing. (4) is the "
         "standard evaluation's, (0, 16, 32, 44, 56) the paper's (section 4.1)",
     )
+    hide_area: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the image that a cell has, instead of hide_cells; at least a pixel (thesis, Tab. 4.4)",
+    )
     hide_rate: float = Field(0.5, ge=0, le=1, description="Probability with which each cell is hidden")
 
 
@@ -52,7 +59,9 @@ class Has(Cam):
 
     def _hidden(self, image: Tensor, draws: RowDraws) -> Tensor:
         """Pixels that are hidden, bool [B, 1, S, S]."""
-        sides, (height, width) = self.keys.hide_cells, image.shape[-2:]
+        height, width = image.shape[-2:]
+        area = self.keys.hide_area
+        sides = self.keys.hide_cells if area is None else (max(1, round(math.sqrt(area * height * width))),)
         drawn = (draws.uniform(1)[:, 0] * len(sides)).long()  # which side each image has
         hidden = torch.zeros(len(image), 1, height, width, dtype=torch.bool, device=image.device)
         for number, side in enumerate(sides):

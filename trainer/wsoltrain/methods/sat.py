@@ -31,7 +31,7 @@ class SatKeys(BackboneKeys):
 
     masked_blocks: int = Field(3, ge=1, description="Last blocks whose attention the spatial token masks (paper: 3)")
     area: float = Field(
-        0.25, gt=0, lt=1, description="Mean share of an image that is foreground (paper: CUB 0.25, ILSVRC 0.35)"
+        0.25, ge=0, le=1, description="Mean share of an image that is foreground (paper: CUB 0.25, ILSVRC 0.35)"
     )
     area_weight: float = Field(1.0, ge=0, description="Weight of the loss of the batch's mean area; 0: off")
     contrast_weight: float = Field(

@@ -15,7 +15,7 @@ from wsoltrain.pages.method_cards import make_cards, method_gallery
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from wsoltrain.selection.comparison import Compared
+    from wsoltrain.inference.shown import Compared
     from wsoltrain.training.evaluation import Evaluator
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -86,5 +86,7 @@ def write_compare_page(
     )  # fmt: skip
     rows, shown = evaluator.stream.items.rows, {each.name: each.shown for each in compared}
     cards = make_cards(rows, root, shown, evaluator.truths["gt"])
-    gallery = render_gallery(method_gallery(cards, list(shown), tau=compared[0].tau, indexes={"": rows.index}))
+    gallery = render_gallery(
+        method_gallery(cards, list(shown), tau=compared[0].scored.threshold.tau, indexes={"": rows.index})
+    )
     write_page(path, compose_page(f"{title} – wsoltrain compare", [head, gallery]))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index
     from wsolpipe.evaluate.truth import Truth
     from wsoltrain.data.stored_rows import StoredRows
-    from wsoltrain.selection.comparison import Shown
+    from wsoltrain.inference.shown import Shown
 
 Array = np.ndarray[Any, Any]
 PHOTO, HEAT = Photo(360, 72, "WEBP"), 48

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from wsolpipe.contract.errors import ConfigError, WsolError
-from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.metrics.protocol import RUN_FILE
@@ -20,9 +19,9 @@ from wsolpipe.pages.pictures import drawn_picture, heat
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
 from wsoltrain.data.views import maps_to_view
+from wsoltrain.inference.shown import pick_rows, show
 from wsoltrain.pages.method_cards import HEAT, in_image, make_cards, method_gallery
 from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, DrawsPixels
-from wsoltrain.selection.comparison import pick_rows, show
 from wsoltrain.training.annotators import read_annotators
 from wsoltrain.training.evaluation import NetworkMaps
 from wsoltrain.training.run_record import read_record
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.truth import Truth
     from wsolpipe.pages.cards import Card
     from wsolpipe.pages.gallery import Gallery
+    from wsoltrain.inference.shown import Shown
     from wsoltrain.methods.base import Method
-    from wsoltrain.selection.comparison import Shown
     from wsoltrain.training.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -130,7 +129,7 @@ def _open(recipe: Recipe, labelling: Labelling, root: Path, *, need_label: bool)
 
 def _see(model: Method[Any], stream: Stream, tau: float | None, device: torch.device) -> dict[int, Shown]:
     source = NetworkMaps(model, stream, device, NAME)
-    frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
+    frame = source.frame()
     return {
         row: show(raw, frame, tau)
         for batch in source.batches()

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.evaluate.class_ranks import RankedMaps
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_against
 from wsolpipe.evaluate.map_sources import TOP, MapBatch
@@ -22,13 +21,11 @@ from wsoltrain.methods.base import checked
 from wsoltrain.training.annotators import CLS, read_annotators
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
-    from wsolpipe.evaluate.class_ranks import Ranks
     from wsolpipe.evaluate.frame import FramedBatch
     from wsolpipe.evaluate.map_scores import MapScores
-    from wsolpipe.evaluate.map_sources import MapSource
     from wsolpipe.metrics.protocol import Metric
     from wsoltrain.data.config import Labelling
     from wsoltrain.methods.base import Method
@@ -38,19 +35,27 @@ if TYPE_CHECKING:
 class NetworkMaps:
     """Maps of a method, of each row's label, as a source of the evaluator.
 
-    See `wsolpipe.evaluate.map_sources.MapSource`. `name` is the method's, for messages.
+    See `wsolpipe.evaluate.map_sources.MapSource`. `name` is the method's, for messages; maps of `rows` are kept in
+    `seen`.
     """
 
     labels = "true"
 
-    def __init__(self, model: Method[Any], stream: Stream, device: torch.device, name: str) -> None:
+    def __init__(
+        self, model: Method[Any], stream: Stream, device: torch.device, name: str, rows: Iterable[int] = ()
+    ) -> None:
         self.model, self.stream, self.device, self.name, self.quarantined = model, stream, device, name, 0
+        self.rows, self.seen = frozenset(rows), dict[int, np.ndarray[Any, Any]]()
 
     @torch.no_grad()
     def has_unit_maps(self) -> bool:
         """Whether the method's maps are in 0..1 as they are; learned from one blank image."""
         size = self.stream.config.size
         return self.model.eval().predict(torch.zeros(1, 3, size, size, device=self.device)).unit
+
+    def frame(self) -> Frame:
+        """Return the frame of the method's maps: without min-max where they are in 0..1, as in the papers."""
+        return Frame(side=self.model.frame_side, normalise=not self.has_unit_maps())
 
     def batches(self) -> Iterator[MapBatch]:
         """Score maps and, of a method that classifies, its first five classes."""
@@ -64,7 +69,9 @@ class NetworkMaps:
             if found.scores is not None:
                 self._check_classes(found.scores.shape[1])
                 top = found.scores.float().topk(min(TOP, found.scores.shape[1])).indices.cpu().numpy()
-            yield MapBatch(np.asarray(batch["row"], np.int64), list(found.maps.float().cpu().numpy()), top)
+            maps = list(found.maps.float().cpu().numpy())
+            self.seen |= {row: raw for row, raw in zip(batch["row"].tolist(), maps, strict=True) if row in self.rows}
+            yield MapBatch(np.asarray(batch["row"], np.int64), maps, top)
         self.quarantined = self.stream.counts["quarantined"] + self.stream.counts["broken"]
 
     def _check_classes(self, outputs: int) -> None:
@@ -164,23 +171,17 @@ class Evaluator:
         thresholds: int,
         more: Collection[str] = (),
         watch: Callable[[FramedBatch], None] | None = None,
-        classes: bool = False,
-        ranks: Ranks | None = None,
     ) -> dict[str, MapScores]:
-        """Score maps against each annotator in one pass; without min-max where they are in 0..1, as in the papers.
+        """Score maps against each annotator in one pass.
 
         Parameters
         ----------
         thresholds : int
             Of boxes.
         more : collection of str
-            Further metrics (`wsolpipe.evaluate.map_scores.FIGURES`).
+            Further figures (`wsolpipe.evaluate.figures.FIGURES`).
         watch : callable, optional
             Called once with each batch of maps in the frame.
-        classes : bool
-            Keep a curve a class, for CorLoc.
-        ranks : Ranks, optional
-            Classes by another network, for Top-1 and Top-5 figures.
 
         Returns
         -------
@@ -188,9 +189,6 @@ class Evaluator:
             By annotator; only that of ``cls`` where there is no other, with the accuracy and no localization.
         """
         source = NetworkMaps(model, self.stream, device, self.method)
-        frame = Frame(side=model.frame_side, normalise=not source.has_unit_maps())
-        shown: MapSource = source if ranks is None else RankedMaps(source, ranks)
         return score_against(
-            shown, self._judged, frame,
-            thresholds=thresholds, details=False, classes=classes, more=more, watch=watch,
-        )  # fmt: skip
+            source, self._judged, source.frame(), thresholds=thresholds, details=False, more=more, watch=watch
+        )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
+from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.training.recipe_file import check_recipe, keys_for, lay_over, read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+SPACES = Path(__file__).with_name("spaces.yaml")
+"""Ranges that recipes share, by name."""
 
 
 class Range(BaseModel):
@@ -60,6 +66,8 @@ class Range(BaseModel):
 def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) -> dict[str, Range]:
     """Read what a search may try: the recipe's ``search`` without the keys that `changes` gives a value.
 
+    ``space: NAME`` in it stands for ranges of `SPACES`, over which its own go.
+
     Raises
     ------
     ConfigError
@@ -67,8 +75,10 @@ def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
     """
     file = read_recipe(name_or_path)
     keys = keys_for(file, dataset, changes)
+    searched = dict(file.search)
+    space = _space(searched.pop("space"), dataset) if "space" in searched else {}
     ranges: dict[str, Range] = {}
-    for name, given in file.search.items():
+    for name, given in {**space, **searched}.items():
         if name in changes:
             continue
         try:
@@ -82,3 +92,12 @@ def load_ranges(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
         msg = f"recipe {file.name} leaves nothing to be searched for {dataset}"
         raise ConfigError(msg, hint="a section search: {lr: {low: 0.001, high: 0.1, log: true}} in the recipe")
     return ranges
+
+
+def _space(name: str, dataset: str) -> dict[str, Any]:
+    """Return the ranges of a name on a data set."""
+    spaces = read_yaml(SPACES)
+    if name not in spaces:
+        raise ConfigError(unknown("search space", str(name), spaces))
+    space: dict[str, Any] = spaces[name]
+    return {**space, **space.pop("datasets").get(dataset, {})}

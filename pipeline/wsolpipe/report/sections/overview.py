@@ -8,7 +8,7 @@ import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine.clock import now
-from wsolpipe.evaluate.tables import Line, line_of_maps
+from wsolpipe.evaluate.scored import BEST, Line, Scored, Threshold
 from wsolpipe.evaluate.val_boxes import is_val_boxes
 from wsolpipe.metrics.boxes import iou_shares
 from wsolpipe.report.page import Section
@@ -67,9 +67,9 @@ def _lines(material: Material) -> list[tuple[str, Line]]:
         if key in quality.ious
     ]
     if quality.maps is not None:
-        each = line_of_maps(f"{maps} map, best thresholds", quality.maps, "each figure at its own, as eval gives them")
-        chosen = f"threshold {quality.tau:.3f}, the best MaxBoxAcc of these rows"
-        own = line_of_maps(f"{maps} map, one threshold", quality.maps, chosen, tau=quality.tau)
+        each = Scored(f"{maps} map, best thresholds", BEST, quality.maps).line()
+        chosen = Threshold(quality.tau, "the best MaxBoxAcc of these rows", oracle=True)
+        own = Scored(f"{maps} map, one threshold", chosen, quality.maps).line()
         place = len(lines) - (quality.lead == "top1")
         lines[place:place] = [("otsu", each), ("otsu", own)]
     return lines

@@ -1,0 +1,217 @@
+"""What ``wsolpipe eval`` scores: its keys, and the evaluation of a stage or of a folder of maps that they ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.evaluate.figures import FIGURES
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
+from wsolpipe.keys.run_keys import SPLIT
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping
+
+    from wsolpipe.engine.session import Session
+    from wsolpipe.evaluate.evaluation import Evaluated, Options
+    from wsolpipe.keys.run_keys import RunConfig
+
+PREFERRED_SPLITS = ("test", "val")
+SCORED_SPLIT = replace(SPLIT, meaning="splits to score", otherwise="test, else val, else the first")
+SUBJECT = (
+    Key("maps", kinds.file("folder"), "score maps <image_id>.npy or .npz, instead of a stage"),
+    Key("map", kinds.integer(0), "which map of a stage of maps", 0),
+    Key(
+        "select",
+        kinds.text("classifier or classifier:KEY"),
+        "instead of map=: of each image the map inside whose Otsu mask, with the rest blurred, the classifier sees the "
+        "class best; reads the images",
+    ),
+    Key("key", kinds.text("beginning of a key"), "result to use", otherwise="that of the words given, else the newest"),
+    Key(
+        "against",
+        kinds.file("truth, STAGE, STAGE:KEY, localization.txt or folder of masks", offers=("truth",)),
+        "what counts as right: ground truth, boxes of a stage or of a file, or masks",
+        "truth",
+    ),
+    Key(
+        "convention",
+        kinds.choice("standard", "clean"),
+        "standard: as the field's evaluator; clean: half-open boxes, maps not rounded to 8 bits",
+        "standard",
+    ),
+    Key(
+        "resolution",
+        kinds.integer(8, 4096),
+        "side of the frame of maps, boxes and masks; some papers take 256",
+        224,
+        unit="pixels",
+    ),
+    Key("rows", kinds.file("@FILE"), "only the images of this list, which a report saved", otherwise="all"),
+    Key("normalise", kinds.flag(), "min-max each map; false: maps must lie in 0 to 1", True),
+    Key(
+        "labels",
+        kinds.choice("true", "predicted"),
+        "with maps=: the class that they are of; with select=: the class whose posterior chooses",
+        "true",
+    ),
+)
+THRESHOLD = (
+    Key("tau", kinds.number(0, 1), "this threshold"),
+    Key(
+        "tau_from",
+        kinds.file("STAGE, STAGE:KEY, localization.txt or folder of masks"),
+        "the best threshold on another split against these, as in against=; ground truth is not read",
+    ),
+    Key("tau_split", kinds.name("name of a split", source="split"), "that split", "val"),
+    Key("tau_maps", kinds.file("folder"), "with maps=: the maps of that split"),
+    Key(
+        "metric",
+        kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP", "all"),
+        "what chooses the best threshold, with runs= models too; all: by the default, every figure shown",
+        None,
+        otherwise="MaxBoxAcc, PxAP of masks",
+    ),
+    Key(
+        "classifier",
+        kinds.text("classifier, STAGE or either with :KEY"),
+        "for Top-1 and Top-5 figures of maps, the classes by another network: the scoring classifier, which reads the "
+        "images, or a stage that holds classes, as predictions",
+        otherwise="those of the network that made the maps, where it has any",
+    ),
+    Key("noise", kinds.choice("boxes", "masks"), "what noise in boxes or masks does to the choice, level by level"),
+)
+MORE = (
+    Key(
+        "figures",
+        kinds.list_of(kinds.choice(*FIGURES.names())),
+        "figures of maps beside MaxBoxAcc, IoU and PxAP",
+        None,
+        otherwise="all",
+    ),
+    Key(
+        "corloc",
+        kinds.choice("pooled", "class"),
+        "CorLoc of maps, pooled and by class: at one threshold, or (an oracle) at each class's own best",
+    ),
+    Key("interval", kinds.flag(), "bootstrap intervals", False),
+    Key(
+        "beside",
+        kinds.file("beginning of a key, STAGE, STAGE:KEY, or folder of maps"),
+        "result to compare with, in a paired test",
+    ),
+    Key("csv", kinds.file(), "file to write the curves to"),
+    Key(
+        "plots",
+        kinds.file("folder"),
+        "folder to write charts to: SVG, PDF and PNG of accuracy, IoU, precision",
+    ),
+    Key("glossary", kinds.flag(), "instead of all this: what each figure means", False),
+    Key(
+        "runs",
+        kinds.list_of(kinds.file("folder")),
+        "instead of all this: the protocol tables of these runs, one folder a method, with metric= and annotators=",
+    ),
+    Key("annotators", kinds.list_of(kinds.text("name")), "with runs=: annotators to show", (), otherwise="all"),
+    Key(
+        "rule",
+        kinds.choice("thesis", "single"),
+        "with runs=: thesis: each BT cell takes its own best run, and IoU-30, 50 and 70 are of the "
+        "largest contour, each at a threshold of its own; single: one run, one threshold, all contours",
+        "thesis",
+    ),
+)
+KEYS = (*SUBJECT, *THRESHOLD, *MORE)
+
+
+def read_options(own: dict[str, Any], given: Container[str]) -> Options:
+    """Options of the values of this command's keys; `given` holds the names of those that were given.
+
+    Raises
+    ------
+    ConfigError
+        For words that contradict each other.
+    """
+    from wsolpipe.evaluate.evaluation import Options
+    from wsolpipe.keys.row_list import read_row_list
+
+    if own["metric"] == "all":
+        msg = "metric=all shows the figures of runs, and there are none"
+        raise ConfigError(msg, hint="runs=FOLDER metric=all, or one metric")
+    if own["tau"] is not None and own["tau_from"]:
+        msg = "tau= and tau_from= both say where the threshold is from: give one"
+        raise ConfigError(msg)
+    if own["select"] and ("map" in given or own["maps"]):
+        msg = f"select= and {'map' if 'map' in given else 'maps'}= both say which map: give one"
+        raise ConfigError(msg)
+    fields = {key.name for key in KEYS} & Options.__dataclass_fields__.keys() - {"rows"}
+    values = {name: own[name] for name in fields if name in given and own[name] is not None}
+    if own["rows"]:
+        values["rows"] = read_row_list(own["rows"])
+    return Options(**values, **({"slot": own["map"]} if "map" in given else {}))
+
+
+def open_evaluation(config: RunConfig, own: Mapping[str, Any]) -> Session:
+    """Open the session of an evaluation.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Of the command's words.
+    own : mapping
+        Values of `KEYS`.
+
+    Raises
+    ------
+    ConfigError
+        If not one stage, or one folder of maps, is named; as `Session.open`.
+    """
+    from wsolpipe.engine.session import Session
+    from wsolpipe.evaluate.class_ranks import CLASSIFIER
+
+    if (len(config.stage) != 1) == (own["maps"] is None) or (own["maps"] is not None and config.stage):
+        msg = "eval scores one stage, or one folder of maps"
+        raise ConfigError(msg, hint="add stage=…, as in wsolpipe eval stage=proposals dataset=demo, or maps=FOLDER")
+    reads_images = bool(own["select"]) or (own["classifier"] or "").partition(":")[0] == CLASSIFIER
+    return Session.open(config, need_root=reads_images)
+
+
+def evaluate_splits(session: Session, options: Options, own: Mapping[str, Any]) -> list[Evaluated]:
+    """Score a stage or a folder of maps on each split that is asked for; else on test, val or the first.
+
+    Raises
+    ------
+    WsolError
+        As `wsolpipe.evaluate.evaluation.evaluate`.
+    """
+    from wsolpipe.engine.chosen_maps import choose_by
+    from wsolpipe.engine.lookup import SessionResults
+    from wsolpipe.evaluate.class_ranks import find_ranks
+    from wsolpipe.evaluate.evaluation import evaluate
+
+    config, known, results = session.config, session.dataset.splits, SessionResults(session)
+    splits = config.split or (next((name for name in PREFERRED_SPLITS if name in known), known[0]),)
+    options = replace(options, threads=config.threads or None, seed=config.seed)
+    if own["select"]:
+        options = replace(options, source=choose_by(session, own["select"], options.labels))
+    if own["classifier"] is not None:
+        device, threads, root = session.device(), session.threads(), session.dataset.image_root
+        options = replace(
+            options,
+            ranks=lambda rows: find_ranks(results, own["classifier"], rows, root, device=device, threads=threads),
+        )
+    return [evaluate(results, config.stage[0] if config.stage else None, split, options) for split in splits]
+
+
+def evaluate_words(words: Iterable[str]) -> list[Evaluated]:
+    """Score what the words of ``wsolpipe eval`` name; raises as `open_evaluation` and `evaluate_splits`."""
+    from wsolpipe.engine.config import build_config
+    from wsolpipe.keys.words import split_words
+    from wsolpipe.stages.registry import load_registry
+
+    words = tuple(words)
+    given = split_words(words)
+    config, own = build_config(words, load_registry(given.get("stages")), also=KEYS)
+    return evaluate_splits(open_evaluation(config, own), read_options(own, given), own)

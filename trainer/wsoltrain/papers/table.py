@@ -1,0 +1,285 @@
+"""Tables of the papers: what was published, where, and how each cell is made here; one YAML a table."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.validation import explain_all
+from wsolpipe.keys.safe_yaml import read_yaml
+from wsoltrain.training.ranges import load_ranges
+from wsoltrain.training.recipe_file import load_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+FOLDER = Path(__file__).parent / "tables"
+DATASETS = "datasets"
+"""File beside the tables: sizes of the data sets, and what to put where."""
+FIGURES: dict[str, tuple[str, float]] = {
+    "MaxBoxAcc": ("MaxBoxAcc", 1.0),
+    "MaxBoxAccV2": ("MaxBoxAccV2.mean", 1.0),
+    "IoU-30": ("MaxBoxAccV2.30", 1.0),
+    "IoU-50": ("MaxBoxAccV2.50", 1.0),
+    "IoU-70": ("MaxBoxAccV2.70", 1.0),
+    "IoU": ("iou", 100.0),
+    "PxAP": ("PxAP", 1.0),
+    "Top-1": ("top1_loc", 1.0),
+    "Top-5": ("top5_loc", 1.0),
+    "CL": ("accuracy_top1", 1.0),
+    "CorLoc": ("MaxBoxAcc", 1.0),
+    "LPE": ("errors.LPE", 100.0),
+    "LME": ("errors.LME", 100.0),
+    "MIns": ("errors.MIE", 100.0),
+    "box IoU": ("iou_top1", 100.0),
+    "mask error": ("mask_error", 100.0),
+    "parameters": ("parameters", 1e-6),
+    "milliseconds": ("milliseconds", 1.0),
+}
+"""Name of a figure -> where results hold it, and the factor to the published unit; other names are such places."""
+
+
+class Cell(BaseModel):
+    """How cells are made: what a row says goes over what their column says.
+
+    Exactly one of `fit`, `stage`, `search`, `range`, `complexity`, `labels` and `absent` makes a cell.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the data set.
+    figure : str
+        Of `FIGURES`, or the place of a figure in a result, with dots.
+    split : str
+        What is scored.
+    by : str
+        Annotator that chooses epoch and threshold; the table's where it is empty.
+    fit : str
+        Recipe that is trained, with `keys`, and over these `keys_of` of the data set.
+    stage : str
+        Stage that is scored, by `wsolpipe eval` with `words`.
+    search : str
+        Recipe of which drawn configurations are trained; `select` (BT or BV, TT or VT) and `annotator` name the cell.
+    range : str
+        Recipe whose range of the key `figure` is shown.
+    complexity : str
+        Recipe whose parameters and time an image are shown.
+    labels : str
+        Split of which the masks of the annotator `by` are held against ground truth.
+    absent : str
+        Why the row is not made here; ``method`` for one that no recipe and no stage of this package makes.
+    stages : dict
+        Parameters of stages, ``stage.parameter`` -> value.
+    store : str
+        Suffix of the store: rows whose stages have other parameters keep apart.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str = ""
+    figure: str = ""
+    split: str = "test"
+    by: str = ""
+    fit: str = ""
+    keys: dict[str, Any] = Field(default_factory=dict)
+    keys_of: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    stage: str = ""
+    words: dict[str, Any] = Field(default_factory=dict)
+    search: str = ""
+    select: tuple[Literal["BT", "BV"], Literal["TT", "VT"]] | None = None
+    annotator: str = ""
+    range: str = ""
+    complexity: str = ""
+    labels: str = ""
+    absent: str = ""
+    stages: dict[str, Any] = Field(default_factory=dict)
+    store: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What makes the cell: a name of `KINDS`."""
+        return next((kind for kind in KINDS if getattr(self, kind)), "")
+
+    def over(self, below: Cell) -> Cell:
+        """This over another: what is said here counts; mappings are laid key by key."""
+        own = {name: getattr(self, name) for name in Cell.model_fields if name in self.model_fields_set}
+        merged = {name: getattr(below, name) for name in Cell.model_fields if name in below.model_fields_set}
+        if any(own.get(kind) for kind in KINDS):
+            merged = {name: value for name, value in merged.items() if name not in KINDS}
+        for name, value in own.items():
+            merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
+        return Cell(**merged)
+
+    @property
+    def reason(self) -> str:
+        """Why the cell is not made, as a sentence; empty for one that is."""
+        return OTHER if self.absent == "method" else self.absent
+
+    def changes(self) -> dict[str, Any]:
+        """Keys of its recipe."""
+        return {**self.keys, **self.keys_of.get(self.dataset, {})}
+
+
+OTHER = "a method of another paper, for which there is no recipe here; the published figures are for comparison"
+CLS_AT_TRUTH = "cls, tau of gt"
+"""What accuracy chooses, at the threshold that suits the scored images best."""
+KINDS = ("absent", "fit", "stage", "search", "range", "complexity", "labels")
+
+
+class Column(Cell):
+    """A column: its title, and what its cells have in common."""
+
+    title: str
+
+
+class Row(Cell):
+    """A row: its name, and the published figures, null or text where there is none."""
+
+    name: str
+    backbone: str = ""
+    published: list[float | str | None]
+
+
+class PaperTable(BaseModel):
+    """A table of a paper.
+
+    Attributes
+    ----------
+    title, source : str
+        What it shows, and where it was published.
+    notes : list of str
+        Where the papers contradict themselves, and what is done otherwise here.
+    by : str
+        Annotator that chooses epochs and thresholds.
+    threshold : "best" or "validation"
+        Whether figures take the best threshold of the scored images, as the field's evaluator, or the one of `by`.
+    configurations : int
+        Drawn for each `search`.
+    annotators : dict of str to dict
+        Name in the table -> parameters of stages with which ``val_boxes`` makes its boxes; none for ``cls`` and ``GT``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    source: str
+    notes: list[str] = Field(default_factory=list)
+    by: str = "gt"
+    threshold: Literal["best", "validation"] = "best"
+    configurations: int = Field(0, ge=0)
+    annotators: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    columns: list[Column] = Field(min_length=1)
+    rows: list[Row] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> PaperTable:
+        if len(self.source.split()) < 2:
+            msg = f"source: {self.source!r} does not say where the figures were published"
+            raise ValueError(msg)
+        for row in self.rows:
+            if len(row.published) != len(self.columns):
+                msg = f"row {row.name} has {len(row.published)} figures for {len(self.columns)} columns"
+                raise ValueError(msg)
+        for row, column, cell in self.cells():
+            where = f"row {row.name}, column {column.title}"
+            made = [kind for kind in KINDS if getattr(cell, kind)]
+            if len(made) != 1:
+                msg = f"{where}: one of {', '.join(KINDS)} must make it, not {', '.join(made) or 'none'}"
+                raise ValueError(msg)
+            if cell.kind != "absent" and (not cell.figure or not cell.dataset):
+                msg = f"{where}: it names no {'figure' if cell.dataset else 'data set'}"
+                raise ValueError(msg)
+            known = {*self.annotators, CLS_AT_TRUTH}
+            if cell.kind == "search" and (cell.select is None or cell.annotator not in known):
+                msg = f"{where}: select and an annotator of {', '.join(self.annotators)} must name the cell of a search"
+                raise ValueError(msg)
+        return self
+
+    def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
+        """Every cell with its row and column."""
+        for row in self.rows:
+            for column in self.columns:
+                yield row, column, Cell.over(row, column)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of its data sets."""
+        return list(dict.fromkeys(cell.dataset for _, _, cell in self.cells() if cell.dataset))
+
+
+class Facts(BaseModel):
+    """What is known of a data set before it is there: images a split, and how to get it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: dict[str, int] = Field(default_factory=dict)
+    get: str = Field(min_length=10)
+
+
+def known_tables() -> list[str]:
+    """Names of all tables."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != DATASETS)
+
+
+def load_table(name: str) -> PaperTable:
+    """Read a table by name, or a YAML file of the same form.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name, or it is not well formed.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(unknown("table", name, known_tables()))
+    try:
+        return PaperTable.model_validate(read_yaml(path))
+    except ValidationError as error:
+        msg = f"table {name}: {explain_all(error)}"
+        raise ConfigError(msg) from error
+
+
+OWN = Facts(
+    get="a data set of your own: write its YAML (data/folder.yaml is a template) and give it as dataset=FILE.yaml"
+)
+
+
+@cache
+def known_facts() -> dict[str, Facts]:
+    """What is known of the data sets of the papers' tables."""
+    known = read_yaml(FOLDER / f"{DATASETS}.yaml")
+    return {name: Facts.model_validate(facts) for name, facts in known.items()}
+
+
+def facts_of(dataset: str) -> Facts:
+    """What is known of a data set; of one that no paper's table has, how to describe it."""
+    return known_facts().get(dataset, OWN)
+
+
+def check_recipes(cells: Iterable[Cell], changes: Mapping[str, Any] | None = None) -> None:
+    """Refuse recipes and keys that there are not, and values that do not fit.
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+    changes : mapping, optional
+        Keys that go over those of trainings.
+
+    Raises
+    ------
+    ConfigError
+        As `load_recipe` and `load_ranges`.
+    """
+    for cell in cells:
+        keys = {**cell.changes(), **(changes or {} if cell.kind in ("fit", "search") else {})}
+        if cell.kind in ("fit", "complexity"):
+            load_recipe(getattr(cell, cell.kind), dataset=cell.dataset, changes=keys)
+        elif cell.kind in ("search", "range"):
+            ranges = load_ranges(getattr(cell, cell.kind), dataset=cell.dataset, changes=keys)
+            if cell.kind == "range" and cell.figure not in ranges:
+                raise ConfigError(unknown(f"searched key of recipe {cell.range}", cell.figure, ranges))

@@ -1,0 +1,351 @@
+"""Makes the cells of a paper's table: stages, trainings, scores; what is missing is said cell by cell."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from wsolpipe.contract.errors import WsolError
+from wsolpipe.evaluate.mask_scores import compare_masks
+from wsolpipe.evaluate.results import StoreResults
+from wsolpipe.evaluate.truth import find_truth
+from wsolpipe.images.dataset import known_datasets, load_dataset
+from wsolpipe.metrics.protocol import read_runs
+from wsolpipe.metrics.protocol_tables import full_table
+from wsoltrain.papers.bare import measure_network
+from wsoltrain.papers.found import Found, figure_of_cell, find_figure
+from wsoltrain.papers.stages import run_stage, score_stage
+from wsoltrain.papers.table import CLS_AT_TRUTH, facts_of
+from wsoltrain.runs.draws import describe_range, shared_configurations
+from wsoltrain.runs.many import Training, run_trainings
+from wsoltrain.runs.score import kept_figures
+from wsoltrain.runs.settle import settle_words
+from wsoltrain.training.annotators import CLS, read_annotators
+from wsoltrain.training.ranges import load_ranges
+from wsoltrain.training.recipe_file import load_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from wsoltrain.papers.table import Cell, PaperTable
+    from wsoltrain.runs.many import Site
+
+_log = logging.getLogger(__name__)
+SPLITS = ("train", "val", "test")
+GROUND_TRUTH = "gt"
+STORED = ("fit", "search", "stage", "labels")
+"""Kinds of cells that need stages."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What of a table is wanted, and where.
+
+    Attributes
+    ----------
+    table : PaperTable
+    rows, columns : tuple of int
+        What of it.
+    out : Path
+        Folder of all runs.
+    store : str
+        Store of all stages.
+    datasets : mapping of str to str
+        Name of a data set -> word of ``dataset=``.
+    words : tuple of str
+        Of every training: loaders, device …
+    changes : mapping
+        Keys of recipes that go over those of the rows.
+    by, threshold, configurations
+        As in `PaperTable`, the user's where given.
+    device : str
+        torch device of measurements.
+    site : Site
+        Where trainings run; stages too.
+    """
+
+    table: PaperTable
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    out: Path
+    store: str
+    datasets: Mapping[str, str]
+    words: tuple[str, ...]
+    changes: Mapping[str, Any]
+    by: str
+    threshold: str
+    configurations: int
+    device: str
+    site: Site
+
+    def cells(self) -> Iterator[tuple[int, int, Cell]]:
+        """Chosen cells with their row and column."""
+        from wsoltrain.papers.table import Cell
+
+        for row in self.rows:
+            for column in self.columns:
+                yield row, column, Cell.over(self.table.rows[row], self.table.columns[column])
+
+    def word(self, dataset: str) -> str:
+        """Word of ``dataset=``."""
+        return self.datasets.get(dataset, dataset)
+
+    def store_of(self, cell: Cell) -> str:
+        """Store of a cell's stages."""
+        return f"{self.store}-{cell.store}" if cell.store else self.store
+
+
+@dataclass
+class Reproduction:
+    """The work of a request: every stage, training and score once, however many cells want it.
+
+    Attributes
+    ----------
+    request : Request
+    failed : dict of str to str
+        Name of what failed, and why.
+    """
+
+    request: Request
+    failed: dict[str, str] = field(default_factory=dict)
+    _keys: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def missing(self, cell: Cell) -> str:
+        """Why a cell cannot be made, before anything is tried; empty if it can."""
+        if cell.kind in ("absent", "range", "complexity"):
+            return cell.reason
+        dataset = cell.dataset
+        word = self.request.word(dataset)
+        get = f"needed: {facts_of(dataset).get}"
+        if word == dataset and dataset not in known_datasets():
+            return f"the data set {dataset} is not described here; {get}"
+        try:
+            config = load_dataset(word)
+            config.image_root()
+        except WsolError as error:
+            first = error.message.splitlines()[0]
+            return f"{first} ({error.hint}); {get}" if error.hint else f"{first}; {get}"
+        needed = {"stage": (cell.split,), "labels": (cell.labels,)}.get(cell.kind, SPLITS)
+        lacking = [split for split in needed if split not in config.splits]
+        if lacking:
+            return f"data set {dataset} has no split {' and '.join(lacking)}: {get}"
+        return ""
+
+    def run(self) -> dict[tuple[int, int], Found]:
+        """Make every cell, and return what was found by row and column."""
+        chosen = list(self.request.cells())
+        reasons = {(row, column): self.missing(cell) for row, column, cell in chosen}
+        wanted = [cell for row, column, cell in chosen if not reasons[row, column]]
+        for cell in wanted:
+            self._make_stages(cell)
+        trainings = self.trainings([cell for cell in wanted if not self._lost(cell)])
+        ready = {name: each for name, each in trainings.items() if self._settles(each)}
+        request = self.request
+        self.failed |= run_trainings(list(ready.values()), request.site, request.out / "logs")
+        return {
+            (row, column): Found(note=reasons[row, column]) if reasons[row, column] else self._find(cell)
+            for row, column, cell in chosen
+        }
+
+    def trainings(self, cells: Sequence[Cell]) -> dict[str, Training]:
+        """Trainings of cells by name; cells that differ in the annotator alone share one."""
+        annotators: dict[str, list[str]] = {}
+        first: dict[str, Cell] = {}
+        for cell in cells:
+            if cell.kind == "fit":
+                name = self.name_of(cell)
+                first.setdefault(name, cell)
+                by = cell.by or self.request.by
+                annotators[name] = [*annotators.get(name, []), *([] if by in annotators.get(name, []) else [by])]
+        found = {name: self._training(name, cell, annotators[name]) for name, cell in first.items()}
+        for cell in cells:
+            if cell.kind == "search" and self.name_of(cell) not in first:
+                first[self.name_of(cell)] = cell
+                found |= self._configurations(cell)
+        return found
+
+    def name_of(self, cell: Cell) -> str:
+        """Name of a cell's training or search, by all that it depends on."""
+        recipe = cell.fit or cell.search
+        changes = json.dumps([cell.changes(), dict(self.request.changes), cell.stages, cell.store], sort_keys=True)
+        digest = f"-{sha256(changes.encode()).hexdigest()[:6]}"
+        plain = not (cell.changes() or self.request.changes or cell.stages or cell.store)
+        return f"{cell.dataset}-{recipe.rpartition('/')[2]}{'' if plain else digest}"
+
+    def _training(self, name: str, cell: Cell, by: Sequence[str], **changes: Any) -> Training:
+        request = self.request
+        keys = {**cell.changes(), **changes, **request.changes}
+        place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}"]
+        learned = [f"{key}={spell(value)}" for key, value in keys.items()]
+        words = [f"recipe={cell.fit or cell.search}", *place, *request.words, *learned, f"by={','.join(by)}"]
+        tested = ["test=test"] if cell.kind == "search" else []
+        return Training.at(request.out / name, [*words, *tested], name=name.replace("/", "-"))
+
+    def _configurations(self, cell: Cell) -> dict[str, Training]:
+        request = self.request
+        fixed = {**cell.changes(), **request.changes}
+        ranges = load_ranges(cell.search, dataset=cell.dataset, changes=fixed)
+        by = self._annotators(cell)
+        drawn = (
+            (f"{self.name_of(cell)}/{name}", keys)
+            for name, keys in shared_configurations(ranges, request.configurations)
+        )
+        return {name: self._training(name, cell, by, **keys) for name, keys in drawn}
+
+    def _annotators(self, cell: Cell) -> list[str]:
+        """Words of ``by=`` for a search: each annotator under its name in small letters."""
+        words = []
+        for name in self.request.table.annotators:
+            if name in (CLS, "GT"):
+                words.append(name.lower())
+            else:
+                key = self._keys.get(f"{cell.dataset}{cell.store}{name}", {}).get("val_boxes", "")
+                words.append(f"{name.lower()}:val_boxes@{key}" if key else f"{name.lower()}:val_boxes")
+        return [GROUND_TRUTH, *(word for word in words if word != GROUND_TRUTH)]
+
+    def _settles(self, training: Training) -> bool:
+        if training.name in self.failed:
+            return False
+        try:
+            settle_words(training.words)
+        except WsolError as error:
+            self.failed[training.name] = _one_line(error)
+            return False
+        return True
+
+    def stage_runs(self, cell: Cell) -> Iterator[tuple[str, list[str]]]:
+        """Name and words of each ``wsolpipe run`` that a cell needs."""
+        request = self.request
+        if cell.kind not in STORED:
+            return
+        place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}", *_cluster(request.site)]
+        params = [f"{name}={spell(value)}" for name, value in cell.stages.items()]
+        base = f"{cell.dataset}{cell.store}"
+        if cell.kind == "stage":
+            asks = {"select", "classifier"} & cell.words.keys()
+            named: dict[str, tuple[str, ...]] = {"classifier": ("train",)} if asks else {}
+            named[cell.stage] = (cell.split,)
+            if request.threshold == "validation":
+                named[cell.stage] = tuple(dict.fromkeys((cell.split, "val")))
+                named |= {stage: ("val",) for stage in _stages_of([request.by])}
+        elif cell.kind == "labels":
+            stages = _stages_of([cell.by or request.by])
+            named = dict.fromkeys(["index", *stages], (cell.labels,))
+        else:
+            keys = {**cell.changes(), **request.changes}
+            reads = load_recipe(cell.fit or cell.search, dataset=cell.dataset, changes=keys).reads()
+            labels = [reads.maps, reads.boxes, *(file.stage for file in reads.artifacts)]
+            named = {"index": SPLITS, **{stage: ("train",) for stage in labels if stage}}
+            for stage in _stages_of([cell.by or request.by]) if cell.kind == "fit" else ():
+                named[stage] = (*named.get(stage, ()), "val")
+        for stage, splits in named.items():
+            words = [f"stage={stage}", f"split={','.join(splits)}", *place, *params]
+            yield f"{base}:{stage}:{','.join(splits)}:{' '.join(params)}", words
+        if cell.kind == "search":
+            for name, own in request.table.annotators.items():
+                if own:
+                    more = [f"{key}={spell(value)}" for key, value in own.items()]
+                    yield f"{base}{name}", ["stage=val_boxes", "split=val", *place, *more]
+
+    def _make_stages(self, cell: Cell) -> None:
+        for name, words in self.stage_runs(cell):
+            if name in self._keys or name in self.failed:
+                continue
+            try:
+                self._keys[name] = run_stage(words)
+            except WsolError as error:
+                self.failed[name] = f"wsolpipe run {words[0]}: {_one_line(error)}"
+
+    def _lost(self, cell: Cell) -> str:
+        """Why a stage of a cell was not made; empty where all were."""
+        return next((self.failed[name] for name, _ in self.stage_runs(cell) if name in self.failed), "")
+
+    def _find(self, cell: Cell) -> Found:
+        lost = self._lost(cell)
+        if lost:
+            return Found(note=lost)
+        try:
+            return {
+                "fit": self._trained, "stage": self._stage, "search": self._chosen, "range": self._range,
+                "complexity": self._complexity, "labels": self._labels,
+            }[cell.kind](cell)  # fmt: skip
+        except WsolError as error:
+            return Found(note=_one_line(error))
+
+    def _trained(self, cell: Cell) -> Found:
+        name, by = self.name_of(cell), cell.by or self.request.by
+        if name in self.failed:
+            return Found(note=self.failed[name])
+        settings = settle_words(self._training(name, cell, [by]).words).settings
+        return find_figure(kept_figures(settings, cell.split, best=self.request.threshold == "best"), cell.figure)
+
+    def _stage(self, cell: Cell) -> Found:
+        request = self.request
+        place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}"]
+        words = [f"{name}={spell(value)}" for name, value in {**cell.stages, **cell.words}.items()]
+        if request.threshold == "validation" and self._needs_threshold(cell):
+            words.append(f"tau_from={request.by}")
+        return find_figure(score_stage([f"stage={cell.stage}", f"split={cell.split}", *place, *words]), cell.figure)
+
+    def _needs_threshold(self, cell: Cell) -> bool:
+        """Whether a stage holds maps, and no threshold of its own; boxes and masks need none."""
+        dataset = load_dataset(self.request.word(cell.dataset), need_root=False).name
+        manifest = StoreResults(self.request.store_of(cell), dataset).view(cell.stage, cell.split).manifest
+        return "maps" in manifest.arrays and "tau" not in manifest.params
+
+    def _chosen(self, cell: Cell) -> Found:
+        name = self.name_of(cell)
+        folder = self.request.out / name
+        if not any(folder.glob("c*/runs")):
+            lost = [why for each, why in self.failed.items() if each.startswith(f"{name}-c")]
+            return Found(note=lost[0] if lost else f"no configuration of {cell.search} was trained")
+        wanted = cell.annotator if cell.annotator == CLS_AT_TRUTH else cell.annotator.lower()
+        for line in full_table(read_runs(folder)):
+            if (line["annotator"], line["model"], line["threshold"]) == (wanted, *(cell.select or ())):
+                return figure_of_cell(line, cell.figure)
+        return Found(note=f"runs of {folder} hold no {wanted}, {'-'.join(cell.select or ())}")
+
+    def _labels(self, cell: Cell) -> Found:
+        config = load_dataset(self.request.word(cell.dataset))
+        results = StoreResults(self.request.store_of(cell), config.name, config.mask_root())
+        rows = results.rows(cell.labels)
+        annotator = read_annotators([cell.by or self.request.by])[0]
+        figures = compare_masks(annotator.find(results, rows), find_truth(results, rows, GROUND_TRUTH))
+        return find_figure({"figures": figures}, cell.figure)
+
+    def _range(self, cell: Cell) -> Found:
+        ranges = load_ranges(cell.range, dataset=cell.dataset, changes=cell.changes())
+        return Found(describe_range(ranges[cell.figure]))
+
+    def _complexity(self, cell: Cell) -> Found:
+        recipe = load_recipe(cell.complexity, dataset=cell.dataset, changes=cell.changes())
+        classes = {"cub": 200, "ilsvrc": 1000}.get(cell.dataset, 8)
+        return find_figure(measure_network(recipe, classes, self.request.device), cell.figure)
+
+
+def _stages_of(by: Sequence[str]) -> list[str]:
+    """Stages that annotators are."""
+    words = [each.word for each in read_annotators(by) if not each.noise]
+    return [word.partition(":")[0] for word in words if word not in (CLS, GROUND_TRUTH) and not set("/.") & set(word)]
+
+
+def _cluster(site: Site) -> list[str]:
+    """Words of ``wsolpipe run`` for a site."""
+    if site.cluster == "local":
+        return []
+    named = [word if word.startswith(("profile=", "profiles=")) else f"profile.{word}" for word in site.profile]
+    return [f"cluster={site.cluster}", *([f"workers={site.parallel}"] if site.parallel else []), *named]
+
+
+def spell(value: Any) -> str:
+    """A value as one would write it after ``key=``."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _one_line(error: WsolError) -> str:
+    first = error.message.splitlines()[0]
+    return f"{first} ({error.hint})" if error.hint else first
