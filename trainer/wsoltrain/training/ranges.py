@@ -100,4 +100,5 @@ def _space(name: str, dataset: str) -> dict[str, Any]:
     if name not in spaces:
         raise ConfigError(unknown("search space", str(name), spaces))
     space: dict[str, Any] = spaces[name]
-    return {**space, **space.pop("datasets").get(dataset, {})}
+    own = space.pop("datasets", {}).get(dataset, {})
+    return {**space, **own}
