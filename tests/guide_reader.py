@@ -49,7 +49,7 @@ STAND_INS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"sizes=\[224,336\]": "sizes=[64,96]",
     r"slots=5": "slots=2",
     r"trials=50 parallel=2": "trials=1",
-    r"shared=12": "shared=1",
+    r"configurations=12": "configurations=1",
     r"must_beat=true": "must_beat=false",
 }
 """Words of the guide -> what is typed in the reader's folder instead."""

@@ -29,9 +29,10 @@ from wsoltrain.papers.table import (
     known_tables,
     load_table,
 )
-from wsoltrain.papers.work import spell
-from wsoltrain.runs.draws import draw
-from wsoltrain.training.ranges import load_ranges
+from wsoltrain.papers.work import Reproduction, Request, spell
+from wsoltrain.runs.draws import draw, shared_configurations
+from wsoltrain.runs.many import Site
+from wsoltrain.training.ranges import Range, load_ranges
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
 
 PUBLISHED = {
@@ -148,14 +149,48 @@ def test_the_name_of_the_oracle_threshold_is_that_of_the_protocol():
     assert paper_tables.CLS_AT_TRUTH == CLS_AT_TRUTH
 
 
-def test_configurations_share_the_draws_of_the_keys_that_recipes_share():
-    ts_cam, scm = (load_ranges(name, dataset="cub", changes={}) for name in ("ts_cam", "scm"))
-    drawn = [draw(ts_cam, number) for number in range(40)]
-    assert [each["lr"] for each in drawn] == [draw(scm, number)["lr"] for number in range(40)]
-    assert len({each["lr"] for each in drawn}) == 40
-    assert all(1e-5 <= each["lr"] <= 1 and 1 <= each["lr_step"] <= 50 for each in drawn)
-    assert sum(each["lr"] < 10**-2.5 for each in drawn) in range(10, 31)  # log-uniform: half of them
-    assert draw(ts_cam, 3, seed=1) != draw(ts_cam, 3)
+CHAPTER_4 = ("cam", "has", "acol", "adl", "nl_ccam", "ts_cam", "scm", "sat", "dips")
+SHARED = ("lr", "weight_decay", "lr_gamma", "lr_step")
+
+
+@pytest.mark.parametrize(("dataset", "steps"), [("cub", range(5, 46)), ("ilsvrc", range(2, 10))])
+def test_each_method_of_chapter_4_has_180_configurations_whose_shared_keys_are_those_of_all(dataset, steps):
+    """Table 4.4 of the thesis: log-uniform rates, decay and gamma, uniform steps, and each method's own keys."""
+    expected = None
+    for recipe in CHAPTER_4:
+        drawn = [keys for _, keys in shared_configurations(load_ranges(recipe, dataset=dataset, changes={}), 180)]
+        assert len({str(keys) for keys in drawn}) == 180
+        shared = [[keys[name] for name in SHARED] for keys in drawn]
+        expected = expected or shared
+        assert shared == expected, recipe
+    rates, decays, gammas, found = zip(*expected, strict=True)
+    for values in (rates, decays, gammas):
+        assert 1e-5 <= min(values) < 1e-4 < 0.1 < max(values) <= 1
+        assert sum(value < 10**-2.5 for value in values) in range(60, 121)  # log-uniform: half of them
+    assert set(found) <= set(steps)
+    assert (min(found), max(found)) == (steps[0], steps[-1])
+
+
+def test_ranges_of_few_values_are_not_drawn_twice_and_run_out_in_words():
+    ranges = {"lr": Range(choices=[0.1, 0.01]), "pixels.n_fg": Range(choices=[1, 10])}
+    drawn = [keys for _, keys in shared_configurations(ranges, 2, 2)]
+    assert len({str(keys) for keys in drawn}) == 4
+    assert [keys["lr"] for keys in drawn[::2]] == [keys["lr"] for keys in drawn[1::2]]
+    with pytest.raises(ConfigError, match="hold 4 different configurations, and 5 are wanted"):
+        list(shared_configurations(ranges, 5))
+    assert draw(ranges, 3, seed=1) == draw(ranges, 3, seed=1)
+
+
+def test_table_4_4_is_that_of_the_recipes(tmp_path):
+    table = load_table("4.4")
+    request = Request(
+        table=table, rows=tuple(range(len(table.rows))), columns=(0, 1), out=tmp_path, store=str(tmp_path),
+        datasets={}, words=(), changes={}, by="gt", threshold="best", configurations=0, device="cpu", site=Site(),
+    )  # fmt: skip
+    found = Reproduction(request).run()
+    for (row, column), cell in found.items():
+        published = table.rows[row].published[column]
+        assert cell.value == published, (table.rows[row].name, cell)
 
 
 GOOD = """

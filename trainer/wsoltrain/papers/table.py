@@ -65,8 +65,8 @@ class Cell(BaseModel):
         Stage that is scored, by `wsolpipe eval` with `words`.
     search : str
         Recipe of which drawn configurations are trained; `select` (BT or BV, TT or VT) and `annotator` name the cell.
-    range : str
-        Recipe whose range of the key `figure` is shown.
+    range : tuple of str
+        Recipes whose range of the key `figure` is shown.
     complexity : str
         Recipe whose parameters and time an image are shown.
     labels : str
@@ -93,7 +93,7 @@ class Cell(BaseModel):
     search: str = ""
     select: tuple[Literal["BT", "BV"], Literal["TT", "VT"]] | None = None
     annotator: str = ""
-    range: str = ""
+    range: tuple[str, ...] = ()
     complexity: str = ""
     labels: str = ""
     absent: str = ""
@@ -279,7 +279,7 @@ def check_recipes(cells: Iterable[Cell], changes: Mapping[str, Any] | None = Non
         keys = {**cell.changes(), **(changes or {} if cell.kind in ("fit", "search") else {})}
         if cell.kind in ("fit", "complexity"):
             load_recipe(getattr(cell, cell.kind), dataset=cell.dataset, changes=keys)
-        elif cell.kind in ("search", "range"):
-            ranges = load_ranges(getattr(cell, cell.kind), dataset=cell.dataset, changes=keys)
+        for recipe in (cell.search,) if cell.kind == "search" else cell.range:
+            ranges = load_ranges(recipe, dataset=cell.dataset, changes=keys)
             if cell.kind == "range" and cell.figure not in ranges:
-                raise ConfigError(unknown(f"searched key of recipe {cell.range}", cell.figure, ranges))
+                raise ConfigError(unknown(f"searched key of recipe {recipe}", cell.figure, ranges))

@@ -318,8 +318,13 @@ class Reproduction:
         return find_figure({"figures": figures}, cell.figure)
 
     def _range(self, cell: Cell) -> Found:
-        ranges = load_ranges(cell.range, dataset=cell.dataset, changes=cell.changes())
-        return Found(describe_range(ranges[cell.figure]))
+        named: dict[str, list[str]] = {}
+        for recipe in cell.range:
+            ranges = load_ranges(recipe, dataset=cell.dataset, changes=cell.changes())
+            named.setdefault(describe_range(ranges[cell.figure]), []).append(recipe)
+        if len(named) == 1:
+            return Found(*named)
+        return Found("; ".join(f"{shown} ({', '.join(recipes)})" for shown, recipes in named.items()))
 
     def _complexity(self, cell: Cell) -> Found:
         recipe = load_recipe(cell.complexity, dataset=cell.dataset, changes=cell.changes())
