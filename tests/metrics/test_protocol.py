@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from wsolpipe import metrics
-from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.cli import eval as scoring
+from wsolpipe.contract.errors import ConfigError, DataError, WsolError
 from wsolpipe.metrics import protocol
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation
 from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold
@@ -220,6 +222,44 @@ def test_bad_folders_and_files_are_named(tmp_path, runs):
         protocol.select(runs, "rpn", metric="best")
     with pytest.raises(DataError, match="no training runs to choose"):
         protocol.select([], "rpn")
+
+
+def damaged(run, folder, change):
+    """The file of a run after a change of its content, or of its text."""
+    path = protocol.write_run(folder, run)
+    content = json.loads(path.read_text())
+    changed = change(content)
+    path.write_text(changed if isinstance(changed, str) else json.dumps(content))
+    return folder
+
+
+def entry_of_test(content):
+    return content["test"]["gt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: json.dumps(found)[:200], "is not JSON"),
+        (lambda found: found.update(test={}), "run b, epoch 1 has no test figures of 'gt'"),
+        (lambda found: found.update(dataset="cub"), "data sets: run a, epoch 1 of tiny, run b, epoch 1 of cub"),
+        (lambda found: entry_of_test(found)["iou"].append(0.1), "the test figures of gt are not whole"),
+        (lambda found: entry_of_test(found).pop("rows"), "the test figures of gt are not whole"),
+        (lambda found: entry_of_test(found)["largest"].update({"50": ["a"] * 4}), "test figures of gt are not whole"),
+        (lambda found: found["validation"].update(gt=[]), "the validation figures of gt are not whole"),
+    ],
+)  # fmt: skip
+def test_a_file_that_does_not_fit_is_one_line_in_each_command_and_nothing_is_written(tmp_path, change, message):
+    good, bad = two_runs(tmp_path / "good")
+    for run, kept in ((good, "a"), (bad, "b")):
+        damaged(protocol.Run(run.run, 1, run.validation, run.test, {}, "tiny"), tmp_path / "bad" / kept, lambda _: None)
+    damaged(protocol.Run("b", 1, bad.validation, bad.test, {}, "tiny"), tmp_path / "bad" / "b", change)
+    before = sorted(tmp_path.rglob("*"))
+    done = CliRunner().invoke(scoring.command, [f"runs={tmp_path / 'bad'}"], catch_exceptions=True)
+    assert message in str(done.exception)
+    assert isinstance(done.exception, WsolError)
+    assert done.output == ""
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_json_files_of_other_programs_in_the_folder_are_passed_over(tmp_path, runs):

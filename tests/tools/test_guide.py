@@ -33,7 +33,9 @@ ORDER = {
 #: Commands that a page takes to be done, before its own.
 BEFORE = {
     ("birds", "README"): ["wsolpipe run stage=cams dataset=birds.yaml store=labels"],
-    ("birds", "selecting"): ["wsoltrain search recipe=has dataset=birds.yaml store=labels by=gt configurations=12 test=test"],
+    ("birds", "selecting"): [
+        "wsoltrain search recipe=has dataset=birds.yaml store=labels by=gt configurations=12 test=test",
+    ],
     ("birds", "scoring"): [
         "wsolpipe export stage=cls_maps dataset=birds.yaml store=labels split=test format=npy out=scores"
     ],

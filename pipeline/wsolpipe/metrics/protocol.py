@@ -17,6 +17,7 @@ A folder holds one small JSON file a run and epoch::
   validation and test. Files of earlier versions have ``largest`` at level 50 alone; see `lacking`.
 - Mask data hold ``{"rows", "PxAP": per cent, "iou": pooled pixel IoU at each threshold}`` instead.
 - ``otsu`` (optional): the same with one threshold only, Otsu's of each map.
+- ``dataset`` (optional): its name; runs of several data sets are not chosen among.
 
 ``figures`` makes such an entry from an evaluation, ``write_run`` the file; `wsolpipe.metrics.protocol_tables` compares
 what annotators choose. Selecting reads ``validation`` entries of the one annotator asked for and nothing else.
@@ -61,13 +62,14 @@ IOU_LEVELS = {"30": 0.3, "50": 0.5, "70": 0.7}
 
 @dataclass(frozen=True)
 class Run:
-    """One run at one epoch; ``validation`` and ``test`` as in the module's description."""
+    """One run at one epoch; ``validation``, ``test`` and ``dataset`` as in the module's description."""
 
     run: str
     epoch: int
     validation: Mapping[str, Any]
     test: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = ""
 
     @property
     def name(self) -> str:
@@ -127,6 +129,7 @@ def write_run(folder: str | Path, run: Run) -> Path:
         "format": FORMAT,
         "run": run.run,
         "epoch": run.epoch,
+        **({"dataset": run.dataset} if run.dataset else {}),
         "parameters": dict(run.parameters),
         "validation": dict(run.validation),
         "test": dict(run.test),
@@ -151,7 +154,8 @@ def read_runs(folder: str | Path) -> list[Run]:
     Raises
     ------
     DataError
-        If there is none, or one is truncated, incomplete or a ceiling, or two files are of one run and epoch.
+        If there is none, or one is truncated, incomplete or a ceiling, or two files are of one run and epoch, or runs
+        are of several data sets.
     """
     runs: dict[tuple[str, int], Run] = {}
     for path in sorted(Path(folder).rglob("*.json")):
@@ -167,7 +171,12 @@ def read_runs(folder: str | Path) -> list[Run]:
         _refuse_store(Path(folder))
         msg = f"no training run found in {folder}: it holds no JSON file of an epoch"
         raise DataError(msg, hint="name the folder of a training: the out= of wsoltrain fit")
-    return [runs[key] for key in sorted(runs)]
+    found = [runs[key] for key in sorted(runs)]
+    named = {run.dataset: run.name for run in found if run.dataset}
+    if len(named) > 1:
+        msg = f"the runs are of several data sets: {', '.join(f'{run} of {name}' for name, run in named.items())}"
+        raise DataError(msg, hint="runs= the folder of one data set's runs")
+    return found
 
 
 def _read_run(path: Path) -> Run | None:
@@ -193,7 +202,27 @@ def _read_run(path: Path) -> Run | None:
         msg = f"{path} lacks {', '.join(missing)}"
         raise DataError(msg)
     key = (str(content["run"]), int(content["epoch"]))
-    return Run(*key, content["validation"], content.get("test", {}), content.get("parameters", {}))
+    run = Run(
+        *key, content["validation"], content.get("test", {}), content.get("parameters", {}), content.get("dataset", "")
+    )
+    for split in ("validation", "test"):
+        for name, entry in getattr(run, split).items():
+            if name != "accuracy" and not _is_entry(entry):
+                msg = f"{path}: the {split} figures of {shorten(str(name))} are not whole"
+                raise DataError(msg, hint="remove the file to leave its epoch out, or train again")
+    return run
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether figures have a number of rows, and numbers at equally many thresholds in every curve."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("rows"), int):
+        return False
+    levels = [entry.get(mode, {}) for mode in ("largest", "all")]
+    if not all(isinstance(each, dict) for each in levels):
+        return False
+    curves = [entry.get("iou"), *(curve for each in levels for curve in each.values())]
+    numbers = all(isinstance(curve, list) and all(isinstance(each, int | float) for each in curve) for curve in curves)
+    return numbers and len({len(curve) for curve in curves}) == 1 and len(curves[0]) > 0
 
 
 def _refuse_store(folder: Path) -> None:

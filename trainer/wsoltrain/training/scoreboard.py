@@ -150,7 +150,8 @@ class Scoreboard:
             test["otsu"] = test["gt"].pop("otsu")
         parameters = self.recipe.model_dump(mode="json")
         with writing(settings.out / "runs"):
-            write_run(settings.out / "runs", Run(settings.out.name, epoch, entries, test, parameters))
+            run = Run(settings.out.name, epoch, entries, test, parameters, settings.labelling.dataset)
+            write_run(settings.out / "runs", run)
         lines = []
         for name in self.annotators:
             if name == CLS:
