@@ -86,7 +86,7 @@ class TestOfAnotherPackage(FigureTests):
 
 def call(installed, *words):
     """Run ``wsolpipe eval`` with the package installed."""
-    code = f"import sys; sys.path.insert(0, {str(installed)!r}); from wsolpipe.cli.main import main; main(sys.argv[1:])"
+    code = f"import sys; sys.path.insert(0, {str(installed)!r}); from wsolpipe.cli.main import main; main()"
     return subprocess.run([sys.executable, "-c", code, "eval", *words], capture_output=True, text=True, check=False)
 
 

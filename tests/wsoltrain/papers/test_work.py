@@ -128,7 +128,8 @@ def test_a_stage_of_maps_takes_the_threshold_of_validation_whatever_its_name_and
             found, seen = own._find(cell), best._find(cell)
             assert (found.value, seen.value) == (place(chosen), place(oracle))
             assert found.value < seen.value
-            assert found.threshold == Threshold(chosen["tau"], "pseudo-boxes of val_boxes 3a4b000011112222 of val")
+            by = "pseudo-boxes of val_boxes 3a4b000011112222 of val"
+            assert found.threshold == Threshold(chosen["tau"], by, rows=30, metric="MaxBoxAcc")
             assert (seen.threshold.oracle, oracle["oracle"], chosen["oracle"]) == (True, True, False)
     figures = evaluate(results, "val_boxes", "test", Options()).figures
     cells = [Cell.over(table.rows[2], column) for column in table.columns]

@@ -6,6 +6,7 @@ appendix I.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -28,7 +29,7 @@ class DipsWorkshopKeys(BackboneKeys, PixelTrainedKeys):
 
 
 class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
-    """A U-Net on a timm network of levels at strides 2, 4, 8, …
+    """A U-Net on a timm network of levels at strides 1 or 2, 4, 8, …
 
     ``model_args.out_indices=[0, 1]`` keeps the first two levels: such a network sees less around a pixel, and so learns
     less of what is wrong around objects in pseudo-labels.
@@ -42,10 +43,10 @@ class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
             keys.backbone, weights=keys.weights, model_args=keys.model_args, features_only=True
         )
         reductions = self.encoder.feature_info.reduction()
-        if reductions != [2, 4, 8, 16, 32][: len(reductions)]:
-            msg = f"backbone={keys.backbone} has levels at strides {reductions}, a U-Net needs 2, 4, 8, 16, 32"
+        if reductions[0] > 2 or any(fine >= coarse for fine, coarse in pairwise(reductions)):
+            msg = f"backbone={keys.backbone} has levels at strides {reductions}, a U-Net needs 1 or 2, then larger ones"
             raise ConfigError(msg, hint="backbone=resnet50, and out_indices from 0 on")
-        self.decoder = UNetDecoder(self.encoder.feature_info.channels())
+        self.decoder = UNetDecoder(self.encoder.feature_info.channels(), whole=reductions[0] == 1)
 
     def phases(self) -> list[Phase]:
         """Return one phase, which trains the whole network."""
@@ -53,7 +54,7 @@ class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
 
     def map_logits(self, image: Tensor) -> Tensor:
         """Logits of background and foreground, [B, 2, S, S]."""
-        logits: Tensor = self.decoder(self.encoder(image))
+        logits: Tensor = self.decoder(self.encoder(image), image.shape[-2:])
         return logits
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:

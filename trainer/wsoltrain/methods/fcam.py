@@ -6,6 +6,7 @@ Class scores are the classifier's. Its file is kept in checkpoints, so that pred
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +25,7 @@ class FCamKeys(PixelTrainedKeys):
 
 
 class FCam(PixelTrained[FCamKeys]):
-    """The decoder reads every level of the classifier's features, at strides 2 to 32."""
+    """The decoder reads every level of the classifier's features, whatever their sizes."""
 
     Keys = FCamKeys
     fixed: ClassVar = ("encoder.",)
@@ -45,13 +46,11 @@ class FCam(PixelTrained[FCamKeys]):
         self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
         with torch.no_grad():
             levels, _ = self._features(torch.zeros(1, 3, task.size, task.size))
-        strides = [task.size / level.shape[-1] for level in levels]
-        if strides != [2.0 ** (number + 1) for number in range(len(levels))]:
-            msg = f"the classifier {record.model} has features at strides {strides} at size={task.size}"
-            raise ConfigError(
-                msg, hint="a U-Net needs 2, 4, 8, …: another classifier, or a size that is a multiple of 32"
-            )
-        self.decoder = UNetDecoder([level.shape[1] for level in levels])
+        sides = [level.shape[-1] for level in levels]
+        if any(fine <= coarse for fine, coarse in pairwise(sides)):
+            msg = f"the classifier {record.model} has features with sides of {sides} at size={task.size}"
+            raise ConfigError(msg, hint="a U-Net needs levels that become smaller, as a CNN has them")
+        self.decoder = UNetDecoder([level.shape[1] for level in levels], whole=sides[0] == task.size)
 
     @classmethod
     def reads(cls, keys: FCamKeys) -> Reads:
@@ -72,11 +71,11 @@ class FCam(PixelTrained[FCamKeys]):
 
     def map_logits(self, image: Tensor) -> Tensor:
         """Logits of background and foreground, [B, 2, S, S]."""
-        logits: Tensor = self.decoder(self._features(image)[0])
+        logits: Tensor = self.decoder(self._features(image)[0], image.shape[-2:])
         return logits
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the foreground map, which is that of any class, and the classifier's logits."""
         del labels
         levels, scores = self._features(image)
-        return self.foreground(self.decoder(levels), scores)
+        return self.foreground(self.decoder(levels, image.shape[-2:]), scores)

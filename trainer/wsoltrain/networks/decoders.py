@@ -56,15 +56,19 @@ class UNetDecoder(nn.Module):
     Parameters
     ----------
     pyramid : sequence of int
-        Channels of the encoder's features, fine to coarse, each half as large as the one before.
+        Channels of the encoder's features, fine to coarse, each smaller than the one before, be it by half or not.
     widths : sequence of int
         Of the stages, coarse to fine; a pyramid of fewer levels takes the last ones.
+    whole : bool
+        Whether the finest level has the size of the image (VGG16), so that nothing is left to be doubled after it.
     """
 
-    def __init__(self, pyramid: Sequence[int], widths: Sequence[int] = (256, 128, 64, 32, 16)) -> None:
+    def __init__(
+        self, pyramid: Sequence[int], widths: Sequence[int] = (256, 128, 64, 32, 16), *, whole: bool = False
+    ) -> None:
         super().__init__()
-        widths = widths[-len(pyramid) :]
-        skips = (*reversed(pyramid[:-1]), 0)
+        skips = (*reversed(pyramid[:-1]), *(() if whole else (0,)))
+        widths = widths[-len(skips) :]
         below = (pyramid[-1], *widths[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(_convolution(low + skip, width), _convolution(width, width))
@@ -77,15 +81,15 @@ class UNetDecoder(nn.Module):
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """Features fine to coarse -> logits [B, 2, H, W] at twice the finest level."""
+    def forward(self, pyramid: Sequence[Tensor], size: Sequence[int] | None = None) -> Tensor:
+        """Features fine to coarse -> logits [B, 2, H, W] at `size`, by default twice the finest level."""
         features, *finer = reversed(list(pyramid))
         for number, stage in enumerate(self.stages):
             if number < len(finer):
                 skip = finer[number]
                 features = torch.cat([interpolate(features, size=skip.shape[-2:], mode="nearest"), skip], 1)
             else:
-                features = interpolate(features, scale_factor=2.0, mode="nearest")
+                features = interpolate(features, size or [2 * side for side in features.shape[-2:]], mode="nearest")
             features = stage(features)
         logits: Tensor = self.head(features)
         return logits

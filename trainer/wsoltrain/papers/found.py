@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.evaluate.scored import OTSU, Threshold
 from wsolpipe.metrics.protocol_tables import wilson
-from wsoltrain.papers.table import FIGURES
+from wsoltrain.papers.table import BY_CLASS, FIGURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 INTERVALS = {"IoU-30": "MaxBoxAccV2_30", "IoU-50": "MaxBoxAccV2_50", "IoU-70": "MaxBoxAccV2_70", "IoU": "iou"}
 """Figure -> its bootstrap interval, where the two are not named alike."""
 AT_THRESHOLD = (
-    "MaxBoxAcc", "MaxBoxAccV2", "IoU-30", "IoU-50", "IoU-70", "IoU", "Top-1", "Top-5", "CorLoc", "LPE", "LME", "MIns",
+    "MaxBoxAcc", "MaxBoxAccV2", "IoU-30", "IoU-50", "IoU-70", "IoU", "Top-1", "Top-5", "LPE", "LME", "MIns",
 )  # fmt: skip
 """Figures that depend on a threshold."""
-SHARES = ("MaxBoxAcc", "Top-1", "Top-5", "CL", "CorLoc", "LPE", "LME", "MIns")
+SHARES = ("MaxBoxAcc", "Top-1", "Top-5", "CL", "LPE", "LME", "MIns")
 """Figures that are shares of images, whose interval follows from their number (Wilson's)."""
 
 
@@ -62,10 +62,11 @@ def find_figure(scored: Mapping[str, Any], figure: str) -> Found:
         Of `FIGURES`, or a place in ``figures``.
     """
     place, factor = FIGURES.get(figure, (figure, 100.0 if figure.startswith("iou") else 1.0))
-    threshold = scored.get("threshold", Threshold()) if figure in AT_THRESHOLD else Threshold()
+    at_threshold = figure in AT_THRESHOLD or figure.startswith(BY_CLASS)
+    threshold = scored.get("threshold", Threshold()) if at_threshold else Threshold()
     value: Any = scored["figures"]
     for name in place.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
+        value = {str(key): each for key, each in value.items()}.get(name) if isinstance(value, dict) else None
     if not isinstance(value, (int, float)):
         return Found(note=f"{figure} is not measured of this")
     number = factor * value

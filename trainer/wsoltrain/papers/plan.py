@@ -111,6 +111,7 @@ def _training(work: Reproduction, cell: Cell, rates: dict[str, tuple[float | Non
     if seconds is not None and "train" in rows:
         images = epochs * (rows["train"] + rows.get("val", 0) / STEP)
         hours = (number - ended) * images * seconds / 3600
+    note += f"; then {cell.then} of its predictions, whose hours are not in it" if cell.then else ""
     state = "done" if ended == number else "begun" if folders and any(map(_begun, folders)) else "to train"
     return Planned(what, state, rows.get("train"), epochs, hours, note)
 

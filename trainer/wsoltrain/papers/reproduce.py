@@ -11,6 +11,7 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import DATASET, STORE, store_of
+from wsoltrain.papers.table import WEIGHTS
 from wsoltrain.runs.evaluate import align
 from wsoltrain.runs.keys import SITE_KEYS, TABLE, TRAINING
 from wsoltrain.runs.many import Site, split_site
@@ -42,6 +43,7 @@ KEYS = (
     ),
     Key("configurations", kinds.integer(1), "drawn for each search", otherwise="those of the table"),
     *(key for key in TRAINING if key.name in TRAINED),
+    *WEIGHTS,
     *SITE_KEYS,
 )  # fmt: skip
 
@@ -104,6 +106,7 @@ def _request(
         threshold=values["threshold"] or table.threshold,
         configurations=values["configurations"] or table.configurations,
         device=choose_device(values["device"]),
+        weights={key.name.partition(".")[2]: values[key.name] for key in WEIGHTS if values[key.name]},
         site=Site(values["cluster"], values["parallel"], profile),
     )
     check_recipes((cell for _, _, cell in request.cells()), changes)

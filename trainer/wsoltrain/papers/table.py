@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
+from wsolpipe.keys import kinds
+from wsolpipe.keys.key import Key
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.training.ranges import load_ranges
 from wsoltrain.training.recipe_file import load_recipe
@@ -32,7 +34,7 @@ FIGURES: dict[str, tuple[str, float]] = {
     "Top-1": ("top1_loc", 1.0),
     "Top-5": ("top5_loc", 1.0),
     "CL": ("accuracy_top1", 1.0),
-    "CorLoc": ("MaxBoxAcc", 1.0),
+    "CorLoc": ("CorLoc.mean", 1.0),
     "LPE": ("errors.LPE", 100.0),
     "LME": ("errors.LME", 100.0),
     "MIns": ("errors.MIE", 100.0),
@@ -42,6 +44,14 @@ FIGURES: dict[str, tuple[str, float]] = {
     "milliseconds": ("milliseconds", 1.0),
 }
 """Name of a figure -> where results hold it, and the factor to the published unit; other names are such places."""
+BY_CLASS = "CorLoc"
+"""Beginning of the figures that need a curve a class."""
+WEIGHTS = (
+    Key("weights.esvit", kinds.file(), "weights of EsViT, Swin-T (github.com/microsoft/esvit)"),
+    Key("weights.mocov3", kinds.file(), "weights of MoCo v3, ViT-B (github.com/facebookresearch/moco-v3)"),
+    Key("weights.simmim", kinds.file(), "weights of SimMIM, ViT-B (github.com/microsoft/SimMIM)"),
+)
+"""Files that no one but the user can put there, for rows that name them."""
 
 
 class Cell(BaseModel):
@@ -61,8 +71,14 @@ class Cell(BaseModel):
         Annotator that chooses epoch and threshold; the table's where it is empty.
     fit : str
         Recipe that is trained, with `keys`, and over these `keys_of` of the data set.
+    then : str
+        Stage of maps, such as ``refine``, that is made of the predictions of that training and scored instead.
     stage : str
         Stage that is scored, by `wsolpipe eval` with `words`.
+    weights_of : str
+        Name in `WEIGHTS` of a file that the user gives, for the parameter ``weights`` of `stage`.
+    by_figure : dict of str to dict
+        `words` and `stages` that go over those of the cell where it is of that figure.
     search : str
         Recipe of which drawn configurations are trained; `select` (BT or BV, TT or VT) and `annotator` name the cell.
     range : tuple of str
@@ -88,12 +104,15 @@ class Cell(BaseModel):
     fit: str = ""
     keys: dict[str, Any] = Field(default_factory=dict)
     keys_of: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    then: str = ""
     stage: str = ""
+    weights_of: str = ""
+    by_figure: dict[str, dict[Literal["words", "stages"], dict[str, Any]]] = Field(default_factory=dict)
     words: dict[str, Any] = Field(default_factory=dict)
     search: str = ""
     select: tuple[Literal["BT", "BV"], Literal["TT", "VT"]] | None = None
     annotator: str = ""
-    range: tuple[str, ...] = ()
+    range: Annotated[tuple[str, ...], BeforeValidator(lambda each: (each,) if isinstance(each, str) else each)] = ()
     complexity: str = ""
     labels: str = ""
     absent: str = ""
@@ -113,6 +132,8 @@ class Cell(BaseModel):
             merged = {name: value for name, value in merged.items() if name not in KINDS}
         for name, value in own.items():
             merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
+        for name, value in merged.get("by_figure", {}).get(merged.get("figure"), {}).items():
+            merged[name] = {**merged.get(name, {}), **value}
         return Cell(**merged)
 
     @property
@@ -193,6 +214,12 @@ class PaperTable(BaseModel):
                 raise ValueError(msg)
             if cell.kind != "absent" and (not cell.figure or not cell.dataset):
                 msg = f"{where}: it names no {'figure' if cell.dataset else 'data set'}"
+                raise ValueError(msg)
+            if cell.weights_of and f"weights.{cell.weights_of}" not in {key.name for key in WEIGHTS}:
+                msg = f"{where}: {unknown('weights', cell.weights_of, [key.name for key in WEIGHTS])}"
+                raise ValueError(msg)
+            if cell.then and cell.kind != "fit":
+                msg = f"{where}: then={cell.then} is made of the predictions of a training, and nothing is trained"
                 raise ValueError(msg)
             known = {*self.annotators, CLS_AT_TRUTH}
             if cell.kind == "search" and (cell.select is None or cell.annotator not in known):

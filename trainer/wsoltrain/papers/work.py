@@ -18,9 +18,10 @@ from wsolpipe.metrics.protocol_tables import full_table
 from wsoltrain.papers.bare import measure_network
 from wsoltrain.papers.found import Found, figure_of_cell, find_figure
 from wsoltrain.papers.stages import run_stage, score_stage
-from wsoltrain.papers.table import CLS_AT_TRUTH, facts_of
+from wsoltrain.papers.table import BY_CLASS, CLS_AT_TRUTH, WEIGHTS, facts_of
 from wsoltrain.runs.draws import describe_range, shared_configurations
 from wsoltrain.runs.many import Training, run_trainings
+from wsoltrain.runs.predict import stage_words
 from wsoltrain.runs.score import kept_figures
 from wsoltrain.runs.settle import settle_words
 from wsoltrain.training.annotators import CLS, read_annotators
@@ -62,6 +63,8 @@ class Request:
         Keys of recipes that go over those of the rows.
     by, threshold, configurations
         As in `PaperTable`, the user's where given.
+    weights : mapping of str to str
+        Name of `wsoltrain.papers.table.WEIGHTS` -> file.
     device : str
         torch device of measurements.
     site : Site
@@ -81,6 +84,7 @@ class Request:
     configurations: int
     device: str
     site: Site
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self) -> Iterator[tuple[int, int, Cell]]:
         """Chosen cells with their row and column."""
@@ -93,6 +97,11 @@ class Request:
     def word(self, dataset: str) -> str:
         """Word of ``dataset=``."""
         return self.datasets.get(dataset, dataset)
+
+    def stages_of(self, cell: Cell) -> list[str]:
+        """Words of the parameters of a cell's stages."""
+        named = {f"{cell.stage}.weights": self.weights[cell.weights_of]} if cell.weights_of in self.weights else {}
+        return [f"{name}={spell(value)}" for name, value in {**cell.stages, **named}.items()]
 
     def store_of(self, cell: Cell) -> str:
         """Store of a cell's stages."""
@@ -118,6 +127,9 @@ class Reproduction:
         """Why a cell cannot be made, before anything is tried; empty if it can."""
         if cell.kind in ("absent", "range", "complexity"):
             return cell.reason
+        if cell.weights_of and cell.weights_of not in self.request.weights:
+            (key,) = (key for key in WEIGHTS if key.name == f"weights.{cell.weights_of}")
+            return f"{key.name}=FILE is not given: {key.meaning}"
         dataset = cell.dataset
         word = self.request.word(dataset)
         get = f"needed: {facts_of(dataset).get}"
@@ -171,9 +183,10 @@ class Reproduction:
     def name_of(self, cell: Cell) -> str:
         """Name of a cell's training or search, by all that it depends on."""
         recipe = cell.fit or cell.search
-        changes = json.dumps([cell.changes(), dict(self.request.changes), cell.stages, cell.store], sort_keys=True)
+        stages = {} if cell.then else cell.stages  # made of its predictions, later
+        changes = json.dumps([cell.changes(), dict(self.request.changes), stages, cell.store], sort_keys=True)
         digest = f"-{sha256(changes.encode()).hexdigest()[:6]}"
-        plain = not (cell.changes() or self.request.changes or cell.stages or cell.store)
+        plain = not (cell.changes() or self.request.changes or stages or cell.store)
         return f"{cell.dataset}-{recipe.rpartition('/')[2]}{'' if plain else digest}"
 
     def _training(self, name: str, cell: Cell, by: Sequence[str], **changes: Any) -> Training:
@@ -223,7 +236,7 @@ class Reproduction:
         if cell.kind not in STORED:
             return
         place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}", *_cluster(request.site)]
-        params = [f"{name}={spell(value)}" for name, value in cell.stages.items()]
+        params = request.stages_of(cell) if not cell.then else []
         base = f"{cell.dataset}{cell.store}"
         if cell.kind == "stage":
             asks = {"select", "classifier"} & cell.words.keys()
@@ -281,12 +294,32 @@ class Reproduction:
         if name in self.failed:
             return Found(note=self.failed[name])
         settings = settle_words(self._training(name, cell, [by]).words).settings
-        return find_figure(kept_figures(settings, cell.split, best=self.request.threshold == "best"), cell.figure)
+        best, classes = self.request.threshold == "best", cell.figure.startswith(BY_CLASS)
+        if cell.then:
+            return self._then(cell, settings.out / settings.first.file_name)
+        return find_figure(kept_figures(settings, cell.split, best=best, classes=classes), cell.figure)
 
-    def _stage(self, cell: Cell) -> Found:
+    def _then(self, cell: Cell, weights: Path) -> Found:
+        """Score the stage that is made of a localizer's predictions."""
+        request = self.request
+        splits = [cell.split, *(["val"] if request.threshold == "validation" and cell.split != "val" else [])]
+        place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}", *_cluster(request.site)]
+        made = {"checkpoint": str(weights), "tau": None, "target": "true", "exact": True, "batch": None}
+        given, *params = stage_words(made)
+        params += [f"{cell.then}.maps=predictions", *request.stages_of(cell)]
+        for words in ([given, *params], [f"stage={cell.then}", *params]):
+            name = f"{weights}:{words[0]}:{splits}"
+            if name not in self._keys:
+                self._keys[name] = run_stage([*words, f"split={','.join(splits)}", *place])
+        return self._stage(cell.model_copy(update={"stage": cell.then, "fit": ""}), params)
+
+    def _stage(self, cell: Cell, params: Sequence[str] | None = None) -> Found:
         request = self.request
         place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}"]
-        words = [f"{name}={spell(value)}" for name, value in {**cell.stages, **cell.words}.items()]
+        words = [*(request.stages_of(cell) if params is None else params)]
+        words += [f"{name}={spell(value)}" for name, value in cell.words.items()]
+        if cell.figure.startswith(BY_CLASS):
+            words.append(f"corloc={'class' if request.threshold == 'best' else 'pooled'}")
         if request.threshold == "validation" and self._needs_threshold(cell):
             words.append(f"tau_from={request.by}")
         return find_figure(score_stage([f"stage={cell.stage}", f"split={cell.split}", *place, *words]), cell.figure)
@@ -323,8 +356,8 @@ class Reproduction:
             ranges = load_ranges(recipe, dataset=cell.dataset, changes=cell.changes())
             named.setdefault(describe_range(ranges[cell.figure]), []).append(recipe)
         if len(named) == 1:
-            return Found(*named)
-        return Found("; ".join(f"{shown} ({', '.join(recipes)})" for shown, recipes in named.items()))
+            return Found(value=next(iter(named)))
+        return Found(value="; ".join(f"{shown} ({', '.join(recipes)})" for shown, recipes in named.items()))
 
     def _complexity(self, cell: Cell) -> Found:
         recipe = load_recipe(cell.complexity, dataset=cell.dataset, changes=cell.changes())

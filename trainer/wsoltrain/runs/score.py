@@ -52,13 +52,14 @@ class Opened:
     def rule(self, tau: float | None = None) -> Threshold:
         """Return the threshold that was chosen with the weights; `tau` goes before it.
 
-        Each map's own (Otsu) where accuracy chose the weights, the best one of the scored images where nothing chose.
+        Each map's own (Otsu) where accuracy chose the weights and there are boxes, else the best one of the scored
+        images where nothing chose.
         """
         if tau is not None:
             return Threshold(tau, "given")
         if self.trained.tau is not None:
             return Threshold(self.trained.tau, f"{self.trained.annotator or 'proposals'} of validation")
-        return OTSU if self.trained.annotator == CLS else BEST
+        return OTSU if self.trained.annotator == CLS and self.truth.found else BEST
 
     def score(self, rule: Threshold, *, name: str = "", rows: Iterable[int] = (), **options: Any) -> Compared:
         """Score it, and keep the maps of some rows.
@@ -155,11 +156,13 @@ def kept_figures(settings: Settings, split: str, *, best: bool, classes: bool = 
 
 
 def figures_of(scored: Scored) -> dict[str, Any]:
-    """Return what cells of tables are read from: ``figures``, ``intervals``, ``rows`` and ``threshold``."""
-    corloc = {}
-    if scored.maps is not None and scored.maps.boxes.classes:
-        corloc = {"CorLoc_classes": scored.maps.boxes.corloc(class_oracle=True)}
-    figures = {**scored.figures(), **corloc}
+    """Return what cells of tables are read from: ``figures``, ``intervals``, ``rows`` and ``threshold``.
+
+    CorLoc is at each class's own best threshold where the others are at their best too.
+    """
+    figures = scored.figures()
+    if scored.threshold == BEST and "CorLoc" in figures and scored.maps is not None:
+        figures["CorLoc"] = scored.maps.boxes.corloc(class_oracle=True)
     return {"figures": figures, "intervals": scored.intervals(), "rows": scored.rows, "threshold": scored.threshold}
 
 

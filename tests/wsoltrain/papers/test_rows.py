@@ -1,0 +1,208 @@
+"""Every row of every table: planned without a traceback, and printed as the command that it names scores it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from stores import build_store, write_stage
+from trained import settings
+from wsolpipe.cli import eval as scoring
+from wsolpipe.contract.schema import ArraySpec, boxes_spec
+from wsolpipe.images.dataset import known_datasets
+from wsoltrain.cli import eval as trained_scoring
+from wsoltrain.inference.model import load_trained
+from wsoltrain.papers import bare, work
+from wsoltrain.papers.bare import build_bare
+from wsoltrain.papers.reproduce import reproduce
+from wsoltrain.papers.table import FIGURES, Cell, known_tables, load_table
+from wsoltrain.papers.work import Reproduction, Request
+from wsoltrain.runs.many import Site
+from wsoltrain.training.evaluation import Evaluator
+
+SLOTS = {"cams": 6, "clip_cams": 1, "text_maps": 15}
+ASKED = ("select", "classifier")
+"""Words by which a row asks the scoring classifier, which this store does not hold; other tests ask one."""
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A store with what the tables' stages hold, drawn, in val and test, and the YAML of its data set."""
+    folder = tmp_path_factory.mktemp("rows")
+    rng = np.random.default_rng(0)
+    for split, seed in (("train", 2), ("val", 0), ("test", 1)):
+        store = build_store(folder, rows=24, sizes=(40, 70), split=split, seed=seed)
+        for number, (stage, slots) in enumerate(SLOTS.items()):
+            noise = rng.integers(0, 120, (24, slots, 14, 14))
+            maps = np.maximum(store.maps[:, :1] // (1 + np.arange(slots) % 3)[:, None, None], noise).astype(np.uint8)
+            labels = np.array(store.labels, np.int32)
+            classes = (labels[:, None] + np.arange(slots) + (rng.random(24) < 0.4)[:, None]) % 5
+            arrays = {"maps": (ArraySpec(dtype="uint8", shape=maps.shape[1:]), maps)}
+            if slots == 15:  # five classes of three methods
+                classes = np.tile(classes[:, :5], 3)
+                arrays["class_ids"] = (ArraySpec(dtype="int32", shape=(slots,), fill=-1), classes.astype(np.int32))
+            write_stage(store.url, stage, f"{number}f2e000011112222", arrays, status=store.status, split=split)
+        boxes = {"boxes": (boxes_spec(1, "large"), (store.objects + np.float32([-5, -5, 5, 5])).clip(0, None)[:, None])}
+        write_stage(store.url, "val_boxes", "3a4b000011112222", boxes, status=store.status, split=split)
+    text = "name: tiny\nlayout: folder\nroot: images\nsplit: {train: ., val: ., test: .}\n"
+    (folder / "tiny.yaml").write_text(text)
+    return store, folder
+
+
+def reproduction(table, folder, store, threshold):
+    request = Request(
+        table=table, rows=tuple(range(len(table.rows))), columns=tuple(range(len(table.columns))), out=folder / "out",
+        store=store.url, datasets={"tiny": str(folder / "tiny.yaml")}, words=(), changes={}, by="val_boxes",
+        threshold=threshold, configurations=1, device="cpu", site=Site(),
+    )  # fmt: skip
+    return Reproduction(request)
+
+
+def asked_of(cell):
+    """What tells the score of a cell from that of others, on this store."""
+    words = tuple((name, value) for name, value in cell.words.items() if name not in ASKED)
+    return cell.kind, cell.stage, cell.figure, words
+
+
+def scores_of(command, words):
+    done = CliRunner().invoke(command, [*words, "--json"], catch_exceptions=False)
+    return json.loads(done.stdout)
+
+
+def figure_in(found, figure):
+    """The figure of a table in a command's JSON, in the published unit; boxes have other names than maps."""
+    of_boxes = {
+        "MaxBoxAcc": ("recall50_top1", 100.0),
+        "MaxBoxAccV2": ("box_maxboxacc_v2", 100.0),
+        "IoU": ("iou_top1", 100.0),
+    }
+    place, factor = FIGURES.get(figure, (figure, 100.0 if figure.startswith("iou") else 1.0))
+    if "recall50_top1" in found and figure in of_boxes:
+        place, factor = of_boxes[figure], 100.0
+    for name in place.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return None if found is None else pytest.approx(factor * found)
+
+
+@pytest.mark.parametrize("threshold", ["best", "validation"])
+def test_every_figure_of_a_stage_is_that_of_eval_with_the_threshold_that_its_cell_names(scored, threshold):
+    store, folder = scored
+    place = [f"dataset={folder}/tiny.yaml", f"store={store.url}", "threads=1"]
+    walked, made = {}, {}
+    for name in known_tables():
+        table = load_table(name)
+        own = reproduction(table, folder, store, threshold)
+        for row in table.rows:
+            for column in table.columns:
+                cell = work_cell(row, column)
+                if cell.kind != "stage" or asked_of(cell) in walked:
+                    continue
+                found = walked[asked_of(cell)] = own._find(cell)
+                words = [f"stage={cell.stage}", "split=test", *(f"{key}={value}" for key, value in cell.words.items())]
+                maps = cell.stage != "val_boxes"
+                words += ["tau_from=val_boxes"] if threshold == "validation" and maps else []
+                by_class = cell.figure.startswith("CorLoc")
+                words += [f"corloc={'class' if threshold == 'best' else 'pooled'}"] if by_class else []
+                expected = made.setdefault(tuple(words), scores_of(scoring.command, [*words, *place]))
+                assert found.value == figure_in(expected, cell.figure), (name, row.name, column.title)
+                if maps and found.value is not None and cell.figure not in ("PxAP", "CL"):
+                    assert found.threshold.oracle == (threshold == "best") == expected["oracle"]
+                    assert found.threshold.by == expected["tau_from"]
+                elif not maps:
+                    assert not found.threshold.oracle
+    assert len(walked) > 40
+    assert sum(found.value is not None for found in walked.values()) > 30
+
+
+def work_cell(row, column):
+    """The cell of a row and a column, of this store's data set and of the stage's newest result."""
+    cell = Cell.over(row, column)
+    kept = {name: value for name, value in cell.words.items() if name not in ASKED}
+    return cell.model_copy(
+        update={"dataset": "tiny", "words": kept, "stages": {}, "weights_of": "", "split": "test", "store": ""}
+    )
+
+
+@pytest.mark.parametrize("threshold", ["best", "validation"])
+def test_every_figure_of_a_training_is_that_of_eval_at_the_threshold_that_its_cell_names(
+    trainable, trained, threshold, monkeypatch
+):
+    """All rows that train stand on one trained network here: what is tested is how its score becomes a cell."""
+    folder = trained.parent
+    own = replace(settings(trainable, trained), annotators=["proposals"])
+    monkeypatch.setattr(work, "settle_words", lambda _: SimpleNamespace(settings=own))
+    place = [f"dataset={trainable.root}/../tiny.yaml", f"store={trainable.url}", "workers=0", "device=cpu"]
+    given = [f"checkpoint={trained}", "split=val", "beside=none", "corloc=pooled", *place]
+    chosen = scores_of(trained_scoring.command, given)["localizer"]
+    loaded = load_trained(str(trained), device="cpu")
+    evaluator = Evaluator(loaded.recipe, replace(own.labelling, split="val"), own.root, ["gt"], 0)
+    best = evaluator.run(loaded.model, torch.device("cpu"), thresholds=1000)["gt"].result()
+    seen = {}
+    for name in known_tables():
+        table = load_table(name)
+        request = reproduction(table, folder, trainable, threshold)
+        for row in table.rows:
+            for column in table.columns:
+                cell = work_cell(row, column).model_copy(update={"split": "val", "then": ""})
+                if cell.kind != "fit" or cell.figure in seen:
+                    continue
+                found = seen[cell.figure] = request._find(cell)
+                if threshold == "validation":
+                    assert found.value == figure_in(chosen, cell.figure), (name, row.name, column.title)
+                elif not cell.figure.startswith(("CorLoc", "LPE", "LME", "MIns")):
+                    assert found.value == figure_in(best, cell.figure), (name, row.name, column.title)
+                if found.value is not None and cell.figure not in ("PxAP", "CL"):
+                    assert found.threshold.oracle == (threshold == "best")
+    assert {"MaxBoxAcc", "MaxBoxAccV2", "Top-1", "CorLoc"} <= {name for name, found in seen.items() if found.value}
+
+
+def smaller(recipe):
+    """The recipe with a network of the same kind that is built in milliseconds."""
+    vit = {"img_size": recipe.size, "patch_size": 14, "embed_dim": 96, "depth": 2, "num_heads": 2}
+    known = type(recipe).model_fields
+    if any(
+        word in str(getattr(recipe, name, "")) for name in ("backbone", "encoder") for word in ("vit", "deit", "eva")
+    ):
+        own = {"backbone": "vit_tiny_patch16_224", "encoder": "vit_tiny_patch16_224", "model_args": vit}
+        return recipe.model_copy(update={key: value for key, value in own.items() if key in known})
+    return recipe
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_the_plan_of_every_table_ends_without_an_error_in_an_empty_and_in_a_filled_store(tmp_path, monkeypatch, filled):
+    """Networks are built for it; that a forward pass gives the hours is tested where one is measured."""
+    built = {}
+
+    def build(recipe, *given, **more):
+        network = recipe.model_dump_json(include={"method", "backbone", "encoder", "model", "model_args", "size"})
+        if network not in built:
+            build_bare(smaller(recipe), 5, "cpu", classifier="resnet18")
+            built[network] = True
+        return SimpleNamespace()
+
+    monkeypatch.setattr(bare, "build_bare", build)
+    monkeypatch.setattr(bare, "_forward", lambda *_: 0.01)
+    words = []
+    if filled:
+        root = tmp_path / "images"
+        build_store(tmp_path / "other", rows=8, sizes=(30, 40))
+        (tmp_path / "other/images").rename(root)
+        for name in known_datasets():
+            text = f"name: {name}\nlayout: folder\nroot: {root}\nclasses: 5\nsplit: {{train: ., val: ., test: .}}\n"
+            (tmp_path / f"{name}.yaml").write_text(text)
+            work.run_stage(["stage=index", f"dataset={tmp_path}/{name}.yaml", f"store={tmp_path}/store", "threads=1"])
+    for name in known_tables():
+        sets = [each for each in load_table(name).datasets if (tmp_path / f"{each}.yaml").exists()]
+        words = [f"dataset={','.join(f'{tmp_path}/{each}.yaml' for each in sets)}"] if sets else []
+        place = [f"store={tmp_path}/store", f"out={tmp_path}/out", "device=cpu"]
+        plan, lines = reproduce([f"table={name}", *place, *words, "plan=true"])
+        assert lines[-1].endswith("as far as rates are known"), name
+        for each in plan["work"]:
+            assert not each["note"].startswith("not measured"), (name, each)
+    assert not (tmp_path / "out").exists()
