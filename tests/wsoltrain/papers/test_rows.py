@@ -165,7 +165,7 @@ def test_every_figure_of_a_training_is_that_of_eval_at_the_threshold_that_its_ce
 def smaller(recipe):
     """The recipe with a network of the same kind that is built in milliseconds."""
     patch = 14 if recipe.size % 16 else 16
-    vit = {"img_size": recipe.size, "patch_size": patch, "embed_dim": 96, "depth": 2, "num_heads": 2}
+    vit = {"img_size": recipe.size, "patch_size": patch, "embed_dim": 96, "depth": 4, "num_heads": 2}
     known = type(recipe).model_fields
     if any(
         word in str(getattr(recipe, name, "")) for name in ("backbone", "encoder") for word in ("vit", "deit", "eva")

@@ -34,6 +34,7 @@ def run_stage(words: Sequence[str]) -> dict[str, str]:
     from wsolpipe.launch.signals import EXIT_INTERRUPTED
 
     from wsolpipe.launch.display import Display
+    from wsolpipe.launch.ending import EXIT_INTERRUPTED
     from wsolpipe.launch.run import run
 
     config = _configure(words)
