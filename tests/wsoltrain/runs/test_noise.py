@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from stores import build_store, write_masks
 from trained import trainer
 from wsolpipe.contract.errors import ConfigError, DataError, WsolError
 from wsolpipe.evaluate.results import StoreResults
@@ -102,6 +103,30 @@ def test_what_a_study_lacks_is_said(kept, trainable, tmp_path):
     bare = type(truth)(truth.name, truth.rows)
     with pytest.raises(DataError, match="no ground-truth box"):
         study_noise(folder, bare, percents=[10], draws=1, metric="iou")
+
+
+def test_runs_are_chosen_again_by_noisy_masks_as_the_training_would_have(tmp_path):
+    store = build_store(tmp_path, rows=16, sizes=(30, 50), split="val")
+    build_store(tmp_path, rows=16, sizes=(30, 50))
+    write_masks(tmp_path, store, list(range(16)))
+    text = "name: tiny\nlayout: folder\nroot: images\nmasks: masks\nsplit: {train: ., val: .}\n"
+    (tmp_path / "tiny.yaml").write_text(text)
+    more = {"annotators": ["gt", "noisy:20"], "test": "val", "outcomes": True, "masks": tmp_path / "masks"}
+    trainer(store, tmp_path / "runs" / "a", more=more, epochs=2, head_epochs=0).fit()
+    assert {path.name for path in (tmp_path / "runs/a/outcomes").iterdir()} == {"0000-maps.npz", "0001-maps.npz"}
+    place = [f"dataset={tmp_path}/tiny.yaml", f"store={store.url}", f"runs={tmp_path}/runs"]
+    told = json.loads(ask(noise.command, *place, "levels=20", "draws=1", "--json").output)
+    assert told["metric"] == "PxAP"
+    results = StoreResults(store.url, "tiny", tmp_path / "masks")
+    truth = find_truth(results, results.rows("val"), "gt")
+    study = study_noise(tmp_path / "runs", truth, percents=[20], draws=1, metric="PxAP")
+    for level, name in (((0, 0), "gt"), ((20, 0), "noisy:20")):
+        seen = {each.epoch: each.validation[name] for each in read_runs(tmp_path / "runs")}
+        (choice,) = study.choices[level]
+        assert choice.score == pytest.approx(max(entry["PxAP"] for entry in seen.values()), abs=0.05)
+        (mine,) = choice.run.validation.values()
+        assert mine["iou"] == pytest.approx(seen[choice.run.epoch]["iou"], abs=2e-3)
+    assert told["levels"][1]["VT"]["mean"] == pytest.approx(study.lines()[1]["VT"]["mean"])
 
 
 def test_select_draws_each_annotator_by_epoch_and_by_threshold(kept, tmp_path):

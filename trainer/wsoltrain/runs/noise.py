@@ -1,7 +1,8 @@
 """How much noise a selection tolerates: runs chosen again by disturbed boxes (thesis, section 4.6.6 and figure 4.4).
 
-Runs that were trained with ``outcomes=true`` keep the boxes of all validation maps at all thresholds. Against them each
-level of noise, drawn several times, is an annotator that picks the epoch of each run, its threshold, and a run.
+Runs that were trained with ``outcomes=true`` keep the boxes of all validation maps at all thresholds, or the maps where
+the truth is masks. Against them each level of noise, drawn several times, is an annotator that picks the epoch of each
+run, its threshold, and a run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import DATASET, STORE, store_of
 from wsolpipe.metrics.cut_boxes import CutBoxes
-from wsolpipe.metrics.protocol import Choice, Run, entry_of, estimate_tau, figures_of_curves, read_runs, select
+from wsolpipe.metrics.kept_maps import SUFFIX, KeptMaps
+from wsolpipe.metrics.pixels import PixelEvaluation
+from wsolpipe.metrics.protocol import (
+    Choice,
+    Run,
+    entry_of,
+    estimate_tau,
+    figures,
+    figures_of_curves,
+    read_runs,
+    select,
+)
 from wsolpipe.metrics.protocol_tables import figures_at
 from wsolpipe.pages.charts import Curve, Plot
 from wsoltrain.runs.evaluate import align
@@ -41,11 +53,14 @@ KEYS = (
     STORE,
     split("val", "split that the runs were chosen by", "val"),
     Key(
-        "levels", kinds.list_of(kinds.integer(1)), "noise of the ground-truth boxes, per cent",
+        "levels", kinds.list_of(kinds.integer(1)), "noise of the ground-truth boxes or masks, per cent",
         tuple(range(5, 51, 5)), unit="per cent",
     ),
     Key("draws", kinds.integer(1), "draws of each level", 3),
-    Key("metric", kinds.choice("MaxBoxAcc", "iou"), "figure that chooses", "MaxBoxAcc"),
+    Key(
+        "metric", kinds.choice("auto", "MaxBoxAcc", "iou", "PxAP"),
+        "figure that chooses; PxAP: of masks; auto: MaxBoxAcc where there are boxes, else PxAP", "auto",
+    ),
     Key("plots", kinds.or_null(kinds.file("folder")), "folder for plots: SVG, and PDF and PNG for papers", None),
 )  # fmt: skip
 TRUTH: Level = (0, 0)
@@ -149,7 +164,7 @@ def study_noise(folder: Path, truth: Truth, *, percents: Sequence[int], draws: i
     draws : int
         Of each level, with seeds 0, 1, 2 …
     metric : str
-        MaxBoxAcc or iou.
+        MaxBoxAcc or iou of boxes, PxAP of masks.
 
     Raises
     ------
@@ -165,7 +180,7 @@ def study_noise(folder: Path, truth: Truth, *, percents: Sequence[int], draws: i
     choices: dict[Level, list[Choice]] = {level: [] for level in levels}
     cache: dict[tuple[int, bytes], list[list[Any]]] = {}
     for place in places:
-        epochs = list(_epochs(place, levels, disturbed, cache))
+        epochs = list(_epochs(place, levels, disturbed, cache, metric))
         for level in levels:
             choice = select(epochs, _name(level), metric=metric)
             kept = {_name(level): choice.run.validation[_name(level)]}
@@ -179,38 +194,62 @@ def _name(level: Level) -> str:
 
 
 def _epochs(
-    place: Path, levels: Sequence[Level], disturbed: Sequence[Truth], cache: dict[tuple[int, bytes], list[list[Any]]]
-) -> Iterator[Run]:
+    place: Path, levels: Sequence[Level], disturbed: Sequence[Truth], cache: dict[tuple[int, bytes], list[list[Any]]],
+    metric: Metric,
+) -> Iterator[Run]:  # fmt: skip
     """Epochs of a run, each level an annotator of validation."""
     known = {run.epoch: run for run in read_runs(place / "runs")}
-    files = sorted((place / OUTCOMES).glob("*.npz"))
+    masks = metric == "PxAP"
+    files = sorted(path for path in (place / OUTCOMES).glob("*.npz") if path.name.endswith(SUFFIX) == masks)
     if not files:
-        msg = f"{place / OUTCOMES} holds no epoch"
-        raise DataError(msg, hint="the training has not ended its first epoch, or its files were removed")
+        msg = f"{place / OUTCOMES} holds no epoch with {'maps' if masks else 'boxes'}"
+        raise DataError(msg, hint="a training with outcomes=true keeps boxes, and maps where the truth is masks")
     for path in files:
-        run = known.get(int(path.stem))
+        number = path.name.removesuffix(SUFFIX).removesuffix(".npz")
+        run = known.get(int(number))
         if run is None or "gt" not in run.test:
-            msg = f"{place}, epoch {path.stem} has no figures of a test split"
+            msg = f"{place}, epoch {number} has no figures of a test split"
             raise DataError(msg, hint="train with test=test, which ground truth scores after each epoch")
-        kept = CutBoxes.read(path)
-        split = (kept.side, kept.rows.tobytes())
-        if split not in cache:
-            cache[split] = _scored(kept, disturbed)
-        found = cache[split]
-        rows = [number for number, boxes in enumerate(found[0]) if len(boxes)]
-        judged = next((entry for entry in run.validation.values() if isinstance(entry, dict)), run.test["gt"])
-        curves = kept.curves(found, thresholds=len(judged["iou"]))
-        entries = {_name(level): figures_of_curves(curve[rows]) for level, curve in zip(levels, curves, strict=True)}
+        if masks:
+            found = _mask_entries(KeptMaps.read(path), disturbed)
+        else:
+            kept = CutBoxes.read(path)
+            split = (kept.side, kept.rows.tobytes())
+            if split not in cache:
+                cache[split] = _scored(kept, disturbed)
+            sets = cache[split]
+            rows = [row for row, boxes in enumerate(sets[0]) if len(boxes)]
+            judged = next((entry for entry in run.validation.values() if isinstance(entry, dict)), run.test["gt"])
+            curves = kept.curves(sets, thresholds=len(judged["iou"]))
+            found = [figures_of_curves(curve[rows]) for curve in curves]
+        entries = {_name(level): entry for level, entry in zip(levels, found, strict=True)}
         yield Run(run.run, run.epoch, entries, {"gt": run.test["gt"]})
+
+
+def _mask_entries(kept: KeptMaps, disturbed: Sequence[Truth]) -> list[dict[str, Any]]:
+    """Figures of kept maps against the masks of each level."""
+    _check_rows(kept.rows, disturbed[0])
+    frame = Frame(side=kept.side, normalise=not kept.unit)
+    found = [PixelEvaluation() for _ in disturbed]
+    for place, row in enumerate(kept.rows.tolist()):
+        score = frame.map(kept.map(place), disturbed[0].rows.ids[row])
+        for truth, own in zip(disturbed, found, strict=True):
+            own.add(score, *(truth.mask(row, kept.side) or (None,)))
+    return [figures(own) for own in found]
+
+
+def _check_rows(rows: Any, truth: Truth) -> None:
+    known = len(truth.rows.ids)
+    if len(rows) and (rows.max() >= known or rows.min() < 0):
+        msg = f"the runs kept other rows than the {known} rows of {truth.rows.split}"
+        raise DataError(msg, hint="val= the split that the runs were trained with, and their dataset= and store=")
 
 
 def _scored(kept: CutBoxes, disturbed: Sequence[Truth]) -> list[list[Any]]:
     """Boxes of each level for the kept rows, in the frame."""
     rows, frame = disturbed[0].rows, Frame(side=kept.side)
     where = f"the {len(rows.ids)} rows of {rows.split}"
-    if len(kept.rows) and (kept.rows.max() >= len(rows.ids) or kept.rows.min() < 0):
-        msg = f"the runs kept boxes of other rows than {where}"
-        raise DataError(msg, hint="val= the split that the runs were trained with, and their dataset= and store=")
+    _check_rows(kept.rows, disturbed[0])
     sizes = [(int(rows.sizes[row][0]), int(rows.sizes[row][1])) for row in kept.rows]
     found = [
         [frame.boxes(truth.boxes(int(row)), size) for row, size in zip(kept.rows, sizes, strict=True)]
@@ -218,7 +257,7 @@ def _scored(kept: CutBoxes, disturbed: Sequence[Truth]) -> list[list[Any]]:
     ]
     if not any(len(boxes) for boxes in found[0]):
         msg = f"{where} have no ground-truth box to be disturbed"
-        raise DataError(msg, hint="the study is of boxes; noise in masks: by=gt,noisy:10,… of wsoltrain fit")
+        raise DataError(msg, hint="metric=PxAP disturbs masks")
     return found
 
 
@@ -241,8 +280,12 @@ def study(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if wrong:
         msg = f"levels={wrong[0]}: noise is a percentage from 1 to 100"
         raise ConfigError(msg, hint="levels=5,10,20")
-    results = StoreResults(store_of(values["store"]), load_dataset(values["dataset"]).name, None)
-    truth, metric, draws = find_truth(results, results.rows(values["val"]), "gt"), values["metric"], values["draws"]
+    dataset = load_dataset(values["dataset"])
+    results = StoreResults(store_of(values["store"]), dataset.name, dataset.mask_root())
+    truth, draws = find_truth(results, results.rows(values["val"]), "gt"), values["draws"]
+    metric = values["metric"]
+    if metric == "auto":
+        metric = "MaxBoxAcc" if truth.found or not truth.masks else "PxAP"
     found = study_noise(Path(values["runs"]), truth, percents=values["levels"], draws=draws, metric=metric)
     lines = found.lines()
     files = save_plots(Path(values["plots"]), found.plots()) if values["plots"] else []

@@ -159,6 +159,10 @@ class Evaluator:
             msg = f"metric={self.metric}: {truth.name} ({name}) of {where} holds {other} and no {kind}"
             raise ConfigError(msg, hint="metric=auto scores each annotator by what it holds")
 
+    def has_unit_maps(self, model: Method[Any], device: torch.device) -> bool:
+        """Whether a method's maps are in 0..1 as they are."""
+        return NetworkMaps(model, self.stream, device, self.method).has_unit_maps()
+
     def metric_of(self, scores: MapScores) -> Metric:
         """The metric asked for, or the one that suits the truth."""
         return scores.metric if self.metric == "auto" else cast("Metric", self.metric)

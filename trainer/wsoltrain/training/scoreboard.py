@@ -12,6 +12,7 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.writing import writing
 from wsolpipe.metrics.cut_boxes import CutBoxes
+from wsolpipe.metrics.kept_maps import SUFFIX, KeptMaps
 from wsolpipe.metrics.protocol import Run, rank, write_run
 from wsolpipe.networks.saved_state import previous
 from wsoltrain.training import checkpoint
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 OUTCOMES = "outcomes"
-"""Folder of a run with `CutBoxes` of the validation split, a file an epoch."""
+"""Folder of a run with `CutBoxes` of the validation split, `KeptMaps` where its truth is masks, a file an epoch."""
 
 
 class Scoreboard:
@@ -130,11 +131,18 @@ class Scoreboard:
     def score(self, model: Method[Any], device: torch.device, epoch: int) -> list[dict[str, Any]]:
         """Score an epoch; a line of figures on validation for each annotator, the one that chooses first."""
         settings = self.settings
-        kept: list[CutBoxes] = []
+        boxes: list[CutBoxes] = []
+        masks: list[KeptMaps] = []
+        truths, side = self.evaluators["val"].truths.values(), model.frame_side
+        unit = settings.outcomes and self.evaluators["val"].has_unit_maps(model, device)
 
         def keep(batch: FramedBatch) -> None:
-            maps = [np.zeros((model.frame_side,) * 2) if each is None else each for each in batch.framed]
-            kept.append(CutBoxes.of_maps(batch.rows, model.frame_side, maps))
+            if any(truth.found for truth in truths) or not truths:
+                maps = [np.zeros((side,) * 2) if each is None else each for each in batch.framed]
+                boxes.append(CutBoxes.of_maps(batch.rows, side, maps))
+            if any(truth.masks for truth in truths):
+                raw = [np.zeros((side,) * 2) if each is None else each for each in batch.raw]
+                masks.append(KeptMaps.of_maps(batch.rows, side, raw, unit=unit))
 
         watches = {"val": keep} if settings.outcomes else {}
         numbers = dict(zip(("val", "test"), settings.thresholds, strict=True))
@@ -142,8 +150,10 @@ class Scoreboard:
             kind: each.run(model, device, thresholds=numbers[kind], more=("otsu",), watch=watches.get(kind))
             for kind, each in self.evaluators.items()
         }
-        if kept:
-            CutBoxes.joined(kept).write(settings.out / OUTCOMES / f"{epoch:04d}.npz")
+        if boxes:
+            CutBoxes.joined(boxes).write(settings.out / OUTCOMES / f"{epoch:04d}.npz")
+        if masks:
+            KeptMaps.joined(masks).write(settings.out / OUTCOMES / f"{epoch:04d}{SUFFIX}")
         self.latest = scores["val"]
         entries, test = (self._entries(kind, scores.get(kind, {})) for kind in ("val", "test"))
         if "gt" in test:
