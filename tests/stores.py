@@ -189,6 +189,10 @@ def write_masks(folder: Path, store: TinyStore, rows: list[int]) -> None:
     edges = {name: np.zeros(len(rows)) for name in ("x0", "y0", "x1", "y1")}
     (path,) = (folder / "store" / "tiny" / "val" / "index").glob("*/annotations.parquet")
     pq.write_table(pa.table({"row": rows, "kind": ["mask"] * len(rows), **edges, "path": names}), path)
+    data, place = path.read_bytes(), path.with_name("manifest.json")
+    manifest = IndexManifest.from_bytes(place.read_bytes())
+    objects = manifest.objects | {path.name: StoredObject(sha256=sha256_bytes(data), bytes=len(data))}
+    place.write_bytes(manifest.model_copy(update={"objects": objects}).to_bytes())
 
 
 def write_stage(
