@@ -190,7 +190,7 @@ def write_masks(folder: Path, store: TinyStore, rows: list[int]) -> None:
     (path,) = (folder / "store" / "tiny" / "val" / "index").glob("*/annotations.parquet")
     pq.write_table(pa.table({"row": rows, "kind": ["mask"] * len(rows), **edges, "path": names}), path)
     data, place = path.read_bytes(), path.with_name("manifest.json")
-    manifest = IndexManifest.from_bytes(place.read_bytes())
+    manifest = IndexManifest.model_validate_json(place.read_bytes())
     objects = manifest.objects | {path.name: StoredObject(sha256=sha256_bytes(data), bytes=len(data))}
     place.write_bytes(manifest.model_copy(update={"objects": objects}).to_bytes())
 

@@ -12,7 +12,6 @@ import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
-from wsolpipe.evaluate.evaluation import Options
 
 from stores import DATASET, build_store, write_stage
 from wsolpipe.cli.main import cli
@@ -20,6 +19,7 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.evaluate.doubt import doubtful_rows, doubts, influence
+from wsolpipe.evaluate.evaluation import Options
 from wsolpipe.evaluate.map_scores import KeptIous, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.rows import rows_of_index

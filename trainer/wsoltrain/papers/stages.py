@@ -31,7 +31,6 @@ def run_stage(words: Sequence[str]) -> dict[str, str]:
     WsolError
         As the run raises it.
     """
-    from wsolpipe.launch.signals import EXIT_INTERRUPTED
 
     from wsolpipe.launch.display import Display
     from wsolpipe.launch.ending import EXIT_INTERRUPTED
