@@ -18,6 +18,7 @@ from wsolpipe.evaluate.glossary import read_glossary
 from wsolpipe.images.dataset import DatasetConfig, known_datasets
 from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.keys.models import keys_of
+from wsolpipe.keys.safe_yaml import read_yaml
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from wsolpipe.keys.shell import KeyCommand
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+SETTINGS = Path(__file__).with_name("published_settings.yaml")
 THESIS = "Where it says thesis: S. Murtaza, doctoral thesis, École de technologie supérieure, Montréal."
 DRAWN = "Pictures are of the demo; `tools/demo/stage_pictures.py` draws them and says of which words."
 NOTE = "<!-- Written by tools/reference.py from the table of keys; do not edit. -->\n"
@@ -126,6 +128,7 @@ def _recipes() -> str:
         "With the default that holds where a recipe below does not list another value.\n",
         f"{_table(common.values())}\n",
     ]  # fmt: skip
+    parts.append(_published_settings())
     for name in known_recipes():
         recipe = load_recipe(name, dataset="", changes={})
         first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
@@ -139,6 +142,47 @@ def _recipes() -> str:
         own = [key for key in recipe_keys(name) if key.name not in common or key.default != common[key.name].default]
         parts.append(f"{_table(own)}\n")
     return "\n".join(parts)
+
+
+def _published_settings() -> str:
+    """What authors trained with, by recipe, data set and profile, each with its source."""
+    table = read_yaml(SETTINGS)
+    rows = []
+    for row in table["rows"]:
+        groups = "; ".join(f"{_code(name)} {lr:g} x, {decay:g}" for name, (lr, decay) in row["groups"].items())
+        start = "; ".join(f"`{name}` {how}" for name, how in row["start"].items())
+        start = "classifier of the weights" if row.get("kept") else start
+        profile = f"`{row['profile']}`" if row["profile"] else ""
+        drops = f"{row['drop']}, {row['path']}"
+        optimiser = f"{row['optimiser']}, {row['batch']}"
+        rows.append([
+            f"`{row['recipe']}`", row["dataset"], profile, optimiser, groups, _rates(row), start, drops, row["source"],
+        ])  # fmt: skip
+    sources = "\n".join(f"- {name}: {text}" for name, text in table["sources"].items())
+    columns = [
+        "recipe", "data set", "profile", "optimiser, batch", "tensors: factor on lr, weight decay", "lr x epochs",
+        "first weights", "dropout, drop path", "source",
+    ]  # fmt: skip
+    return (
+        "## Settings of the authors\n\nA test compares each line with what the trainer does. All train in float32 "
+        "(`amp=false`) on images of ImageNet's mean and standard deviation, but for `tedloc`, which has CLIP's. Names "
+        "of tensors are regular expressions of their beginnings; the first that fits holds.\n\n"
+        f"{_rows(columns, rows)}\nSources:\n\n{sources}\n"
+    )
+
+
+def _code(pattern: str) -> str:
+    return f"`{pattern}`" if pattern else "others"
+
+
+def _rates(row: dict[str, Any]) -> str:
+    """Learning rates of a row, each with its number of epochs, or the rule that gives them."""
+    if "polynomial" in row:
+        lr, epochs, power = row["polynomial"]
+        return f"{lr:g} falling to 0 over {epochs}, power {power:g}"
+    if "cosine" in row:
+        return f"{row['cosine'][0]:g}, half a cosine over {row['cosine'][1]}"
+    return ", ".join(f"{rate:g} x {epochs}" for rate, epochs in row["rates"])
 
 
 def _glossary() -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from small_cnns import CLASSES, batch, draws, made, train_and_load
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.methods.adl import attend_or_drop
-from wsoltrain.methods.cutmix import cut_boxes
+from wsoltrain.methods.cutmix import beta_quantiles, cut_boxes
 
 FAST = {"fast": [], "unstrided": 2}
 
@@ -84,6 +85,13 @@ def test_cutmix_boxes_are_those_of_the_formula():
             expected.append((np.clip(middle - half, 0, side), np.clip(middle + half, 0, side)))
         (y0, y1), (x0, x1) = expected
         assert found[number].tolist() == [y0, x0, y1, x1]
+
+
+@pytest.mark.parametrize("beta", [0.2, 1.0, 3.0, 50.0])
+def test_cutmix_draws_shares_of_the_beta_distribution(beta):
+    found = beta_quantiles(beta).double().numpy()
+    expected = stats.beta.ppf(np.linspace(0, 1, len(found)), beta, beta)
+    assert np.abs(found - expected)[10:-10].max() < 1e-3
 
 
 def test_cutmix_loss_weighs_both_labels_by_their_areas():

@@ -127,6 +127,26 @@ def test_spg_loss_without_a_sure_pixel_is_zero():
     assert not logits.grad.any()
 
 
+def test_spg_drops_last_features_of_inception_before_all_that_reads_them():
+    given = {"guided_parts": ["last_pool", "Mixed_6e"], "guide_width": 4, "size": 80, "unstrided": 0, "fast": ["SPG_"]}
+    model = made("spg", backbone="inception_v3_spg", args={}, **given)
+    seen = []
+    handles = [
+        part.register_forward_hook(lambda _part, given, _made: seen.append(given[0]))
+        for part in (model.SPG_A4, model.SPG_C)
+    ]
+    model.losses(batch(2, 80), "train", 0)
+    for handle in handles:
+        handle.remove()
+    assert len(seen) == 2
+    assert torch.equal(*seen)
+    kept = (seen[0] != 0).float().mean()
+    model.eval()
+    with torch.no_grad():
+        whole = (model._features(batch(2, 80)["image"])[2] != 0).float().mean()
+    assert kept < 0.8 * whole
+
+
 @pytest.mark.parametrize("combination", ["quadratic", "linear"])
 @pytest.mark.parametrize("count", [2, 5, 200])
 def test_nl_ccam_is_the_map_of_the_stage(combination, count):
@@ -140,13 +160,16 @@ def test_nl_ccam_is_the_map_of_the_stage(combination, count):
     torch.testing.assert_close(rank_weights(count, combination), stage_maps.rank_weights(count, combination))
 
 
-def test_nl_ccam_on_its_network_combines_all_maps():
-    model = made("nl_ccam", backbone="vgg16_nonlocal", args={"width": 4}, size=32, unstrided=0).eval()
+@pytest.mark.parametrize("label_first", [False, True])
+def test_nl_ccam_on_its_network_combines_all_maps_and_knows_labels_only_where_asked(label_first):
+    given = {"backbone": "vgg16_nonlocal", "args": {"width": 4}, "size": 32, "unstrided": 0}
+    model = made("nl_ccam", label_first=label_first, **given).eval()
     image = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         found = model.predict(image, torch.tensor([3, -1]))
         features = model.net.forward_features(image)
-    order = [3, *(int(k) for k in found.scores[0].argsort(descending=True) if int(k) != 3)]
+    order = [int(k) for k in found.scores[0].argsort(descending=True)]
+    order = [3, *(k for k in order if k != 3)] if label_first else order
     shares = [1.0, 0.0, 0.0, -0.25, -1.0]  # squares of 1, 0 and of 0, -1/2, -1
     weights = sum(share * model.net.fc.weight[k] for share, k in zip(shares, order, strict=True))
     torch.testing.assert_close(found.maps[0], (weights[:, None, None] * features[0]).sum(0).detach())

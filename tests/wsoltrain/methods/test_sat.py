@@ -27,7 +27,7 @@ def released_kernel():
 
 @pytest.mark.parametrize("masked", [3, 1])
 def test_scores_and_map_are_those_of_the_paper_on_the_same_weights(masked):
-    model = made("sat", masked_blocks=masked).eval()
+    model = made("sat", masked_blocks=masked, stretched=False).eval()
     state = spread(model.net).state_dict()
     images = torch.randn(3, 3, SIZE, SIZE)
     scores, mask = sat(state, images, masked)
@@ -37,6 +37,14 @@ def test_scores_and_map_are_those_of_the_paper_on_the_same_weights(masked):
     torch.testing.assert_close(found.scores, scores, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.maps, mask, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model.predict(images).maps, found.maps)  # one map for all classes
+
+
+def test_maps_are_scaled_before_thresholds_as_the_released_evaluator_does():
+    model = made("sat").eval()
+    found = model.predict(torch.randn(2, 3, SIZE, SIZE))
+    assert not found.unit
+    assert found.scaled().amin((1, 2)).tolist() == [0, 0]
+    assert found.scaled().amax((1, 2)).tolist() == [1, 1]
 
 
 def test_losses_equal_plain_formulas():

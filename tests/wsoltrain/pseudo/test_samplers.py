@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.maps.foreground import otsu_threshold
-from wsoltrain.pseudo.draws import describe_missing, uniform
+from wsoltrain.pseudo.draws import describe_missing, extreme, uniform
 from wsoltrain.pseudo.regions import chosen_region, components, erode, otsu
 from wsoltrain.pseudo.samplers import (
     _BG,
@@ -254,6 +254,36 @@ def test_components_agree_with_scipy_on_winding_regions():
         pairs = {(a, b) for a, b in zip(ours[mask], theirs[mask], strict=True)}
         assert len(pairs) == count == len({a for a, _ in pairs})
         assert not ours[~mask].any()
+
+
+@pytest.mark.parametrize("densest", [True, False])
+def test_the_compiled_pass_chooses_what_tensors_choose(densest):
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.rand(30, 23, 17, generator=generator)
+    mask = torch.rand(30, 23, 17, generator=generator) > torch.linspace(0.2, 0.7, 30)[:, None, None]
+    found = chosen_region(mask, maps, densest=densest, least_share=0.05)
+    for region, values, one in zip(mask.numpy(), maps.numpy(), found.numpy(), strict=True):
+        labels, count = ndimage.label(region)
+        areas = ndimage.sum_labels(region, labels, range(1, count + 1))
+        means = ndimage.mean(values, labels, range(1, count + 1))
+        best = int(means.argmax()) if densest and areas[means.argmax()] >= 0.05 * region.size else int(areas.argmax())
+        assert areas[best] == one.sum()
+        assert densest or one.sum() == areas.max()
+        assert not densest or areas[means.argmax()] < 0.05 * region.size or (one == (labels == best + 1)).all()
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_the_extremes_of_a_mask_are_those_of_a_stable_sort(largest):
+    generator = torch.Generator().manual_seed(2)
+    ties = torch.rand(20, 301, generator=generator).round(decimals=1)
+    values = torch.cat([torch.randn(20, 301, generator=generator), ties])
+    values[3, :7], values[4, :7] = 0.0, -0.0
+    among = torch.rand(40, 301, generator=generator) > 0.4
+    count = torch.randint(0, 303, (40,), generator=generator)
+    ranked = (-values if largest else values).masked_fill(~among, torch.inf).sort(dim=1, stable=True).indices
+    first = torch.arange(301) < count[:, None]
+    expected = torch.zeros_like(among).scatter_(1, ranked, first) & among
+    assert torch.equal(extreme(values, among, count, largest=largest), expected)
 
 
 def test_region_modes_choose_what_they_say():

@@ -25,6 +25,20 @@ def test_multi_step_falls_at_its_milestones():
     assert rates(5, *moments, schedule="multi_step", milestones=[1, 3], lr_gamma=0.1) == [0.4, 0.04, 0.04, 0.004, 0.004]
 
 
+def test_epochs_that_are_counted_from_one_fall_an_epoch_sooner():
+    moments = [Moment(epoch) for epoch in range(5)]
+    assert rates(5, *moments, lr_step=2, lr_gamma=0.5, count_from=1) == [0.4, 0.2, 0.2, 0.1, 0.1]
+    given = {"schedule": "multi_step", "milestones": [3], "lr_gamma": 0.1}
+    assert rates(5, *moments, **given, count_from=1) == [0.4, 0.4, 0.04, 0.04, 0.04]
+
+
+def test_polynomial_falls_to_zero_by_its_power():
+    moments = [Moment(epoch) for epoch in range(4)]
+    wanted = [0.4 * (1 - epoch / 4) ** 0.9 for epoch in range(4)]
+    assert rates(4, *moments, schedule="polynomial") == wanted
+    assert rates(4, Moment(4), schedule="polynomial", lr_power=2, lr_min=0) == [0.0]
+
+
 def test_cosine_ends_at_zero_and_moves_within_an_epoch_where_asked():
     assert rates(4, Moment(0), Moment(2, 4, 5), schedule="cosine") == [0.4, 0.2]
     within = [0.4 * 0.5 * (1 + math.cos(math.pi * done / 4)) for done in (0, 2.4, 3.8)]

@@ -72,7 +72,9 @@ def recipe_keys(name: str | None) -> tuple[Key, ...]:
     keys = keys_of(recipe_type_of(file), file.keys)
     if not file.profiles:
         return keys
-    profile = Key("profile", kinds.choice(*file.profiles), "values that the recipe keeps beside its own", None)
+    without = f"; without it: {file.default}" if file.default else ""
+    meaning = f"values that the recipe keeps beside its own{without}"
+    profile = Key("profile", kinds.choice(*file.profiles), meaning, None)
     return (profile, *keys)
 
 

@@ -36,7 +36,6 @@ class Purpose(IntEnum):
     SPARE = 4
     TURN = 5
     COLOURS = 6
-    MIX = 7
 
 
 @dataclass(frozen=True)

@@ -177,16 +177,14 @@ class MaskedClassificationKeys(Keys):
     )
     cls_detached: bool = Field(
         False,
-        description="Mask by the pseudo-label, without a gradient, as the released code does: only reported",
+        description="Mask by the pseudo-label, as the released code does: nothing is learned of it, so it is left out",
     )
     classifier: str | None = Field(
         None, description="File model.safetensors of a stage classifier; null: the store's newest classifier"
     )
 
 
-def masked_classification(
-    classifier: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor, label: Tensor, *, detached: bool = False
-) -> Tensor:
+def masked_classification(classifier: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of a frozen classifier that sees the image times a mask (DiPS workshop, L_CLS).
 
     Parameters
@@ -196,15 +194,11 @@ def masked_classification(
     image : float Tensor [B, 3, H, W]
         Network input.
     mask : float Tensor [B, H, W]
-        Foreground, in 0..1: the localizer's own, through which the gradient flows. The released code gives the
-        attention map that made the pseudo-labels, without a gradient.
+        Foreground, in 0..1: the localizer's own, through which the gradient flows.
     label : int64 Tensor [B]
         True classes.
-    detached : bool
-        Cut the gradient, as the released code does: the value is logged and nothing is learned of it.
     """
-    seen = mask.detach() if detached else mask
-    return cross_entropy(classifier(image * seen[:, None]), label)
+    return cross_entropy(classifier(image * mask[:, None]), label)
 
 
 class WindowKeys(Keys):

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from wsoltrain.data.views import scaled_to_unit
 from wsoltrain.methods.base import Losses, Prediction, Task, class_of, map_of_class
 from wsoltrain.methods.cam import CnnKeys, CnnTrained
+from wsoltrain.networks.localization_cnns import Drawn, draw_weights
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch
@@ -32,6 +33,9 @@ class AcolKeys(CnnKeys):
         "the standard evaluation, 0.1 in the thesis, chapter 4",
     )
     branch_width: int = Field(1024, ge=1, le=16384, description="Channels of both branches")
+    start: Drawn = Field(
+        "he", description="First weights of the branches: he on ResNets, xavier on VGG16 and InceptionV3 (as released)"
+    )
 
 
 class Acol(CnnTrained[AcolKeys]):
@@ -44,6 +48,8 @@ class Acol(CnnTrained[AcolKeys]):
         self.classifier_A, self.classifier_B = (
             _branch(self.net.num_features, keys.branch_width, task.classes) for _ in range(2)
         )
+        for branch in (self.classifier_A, self.classifier_B):
+            draw_weights(branch, keys.start)
         self.finish()
 
     def maps(self, image: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

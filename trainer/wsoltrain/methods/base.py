@@ -119,7 +119,7 @@ class Task:
     processes : Processes
         Those that share a batch; losses divide by sums over all of them.
     autocast : callable
-        Context in which the network runs in training: mixed precision on a GPU where the recipe has ``amp``.
+        Context in which the network runs in training: bfloat16 where the recipe has ``amp``.
     lap : callable
         Called with the name of the part of a step that was just done, for timing.
     """
@@ -144,6 +144,18 @@ class Weighted(NamedTuple):
     parameters: list[nn.Parameter]
     lr: float = 1.0
     weight_decay: float = 1.0
+
+
+def decayed(*nets: nn.Module, spared: Sequence[str] = ()) -> list[Weighted]:
+    """All parameters of networks, weight decay on matrices alone: not on biases, vectors and the names in `spared`."""
+    from timm.optim import param_groups_weight_decay
+
+    found = [each for net in nets for each in param_groups_weight_decay(net, 1.0, no_weight_decay_list=spared)]
+    shares = {
+        share: [each for group in found if group["weight_decay"] == share for each in group["params"]]
+        for share in (1.0, 0.0)
+    }
+    return [Weighted(parameters, weight_decay=share) for share, parameters in shares.items()]
 
 
 @dataclass(frozen=True)

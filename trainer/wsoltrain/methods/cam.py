@@ -19,7 +19,7 @@ from wsolpipe.networks.backbones import build_backbone
 from wsoltrain.data.keys import Keys
 from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, class_of
 from wsoltrain.networks import localization_cnns
-from wsoltrain.networks.backbone import BackboneKeys, remove_last_strides
+from wsoltrain.networks.backbone import BackboneKeys, load_classifier, remove_last_strides
 from wsoltrain.networks.published import load_published
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class CnnKeys(BackboneKeys):
-    """Keys of the CNN; ``backbone`` may also be vgg16_gap, vgg16_nonlocal or inception_v3_spg."""
+    """Keys of the CNN; ``backbone`` may also be one of `wsoltrain.networks.localization_cnns`."""
 
     unstrided: int = Field(
         1,
@@ -36,10 +36,10 @@ class CnnKeys(BackboneKeys):
         "evaluation), 2 of 28 x 28",
     )
     fast_lr: float = Field(
-        10.0, gt=0, le=1e6, description="Factor on lr of the classifier's weights and of the parts in fast"
+        10.0, gt=0, le=1e6, description="Factor on lr of the parts in fast, and of the linear layer where there is one"
     )
     fast: tuple[str, ...] = Field(
-        (), description="Beginnings of the names of further parts with that rate, such as layer4"
+        (), description="Beginnings of the names of parts with that rate, such as layer4 or classifier_A"
     )
     published: str | None = Field(
         None,
@@ -59,34 +59,33 @@ class CnnTrained(Method[K]):
         self.what = f"backbone={keys.backbone}"
         localization_cnns.register()
         self.net = build_backbone(keys.backbone, weights=keys.weights, model_args=keys.model_args)
-        for part in keys.fast:
-            if not any(name.startswith(part) for name, _ in self.net.named_parameters()):
-                msg = f"fast={part}: {self.what} has no part of that name"
-                raise ConfigError(msg, hint=f"parts: {', '.join(name for name, _ in self.net.named_children())}")
 
     def finish(self) -> None:
-        """Remove strides and load published weights; called once the class layers are there."""
-        keys = self.keys
+        """Check the keys, remove strides and load published weights; called once all layers are there."""
+        keys, names = self.keys, [name.removeprefix("net.") for name, _ in self.named_parameters()]
+        for part in keys.fast:
+            if not any(name.startswith(part) for name in names):
+                msg = f"fast={part}: method={keys.model_dump().get('method')} on {self.what} has no part of that name"
+                parts = dict.fromkeys(name.partition(".")[0] for name in names)
+                raise ConfigError(msg, hint=f"parts: {', '.join(parts)}")
         remove_last_strides(self.net, keys.unstrided, size=self.task.size, what=self.what)
         if keys.published is not None:
             load_published(self, keys.published)
 
     def class_layers(self) -> list[nn.Module]:
-        """Parts that classify, which have no pretrained weights."""
-        return [part for name, part in self.named_children() if name != "net"]
+        """Parts that learn fast whatever ``fast`` names; none by default."""
+        return []
 
     def phases(self) -> list[Phase]:
-        """Return one phase: the backbone, and the class layers with the backbone's faster parts."""
-        fast_parts = [*self.class_layers(), *(p for name, p in self.net.named_modules() if self._is_fast(name))]
-        quick = {id(each) for part in fast_parts for each in part.parameters()}
+        """Return one phase of two groups: what learns at the rate, and what learns faster."""
+        quick = {id(each) for part in self.class_layers() for each in part.parameters()}
         slow: list[nn.Parameter] = []
         fast: list[nn.Parameter] = []
-        for parameter in self.parameters():
-            (fast if id(parameter) in quick else slow).append(parameter)
-        return [Phase("train", [Weighted(slow), Weighted(fast, lr=self.keys.fast_lr)])]
-
-    def _is_fast(self, name: str) -> bool:
-        return bool(self.keys.fast) and name.startswith(self.keys.fast)
+        for name, parameter in self.named_parameters():
+            named = bool(self.keys.fast) and name.removeprefix("net.").startswith(self.keys.fast)
+            (fast if named or id(parameter) in quick else slow).append(parameter)
+        groups = [Weighted(slow), Weighted(fast, lr=self.keys.fast_lr)]
+        return [Phase("train", [group for group in groups if group.parameters])]
 
 
 class PoolKeys(Keys):
@@ -134,6 +133,12 @@ def pool_maps(maps: Tensor, keys: PoolKeys) -> Tensor:
 class CamKeys(CnnKeys, PoolKeys):
     """Keys of CAM."""
 
+    keep_classifier: bool = Field(
+        False,
+        description="Begin with the classifier of weights instead of a new one; for a data set of their classes, such "
+        "as ilsvrc",
+    )
+
 
 class Cam(CnnTrained[CamKeys]):
     """A CNN that pools its last features and classifies them by one linear layer."""
@@ -143,6 +148,10 @@ class Cam(CnnTrained[CamKeys]):
     def __init__(self, keys: CamKeys, task: Task) -> None:
         super().__init__(keys, task)
         self.net.reset_classifier(task.classes * keys.maps_of_class)
+        if not isinstance(self.net, localization_cnns.LinearCnn):
+            localization_cnns.draw_weights(self.net.get_classifier())
+        if keys.keep_classifier and keys.weights is not None:
+            load_classifier(self.net, keys)
         self._check_linear()
         self.finish()
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from wsoltrain.data.order import Purpose, generator
 from wsoltrain.methods.base import Losses
 from wsoltrain.methods.cam import Cam, CamKeys
 
 if TYPE_CHECKING:
-    from wsoltrain.methods.base import Batch
+    from wsoltrain.methods.base import Batch, Task
     from wsoltrain.pseudo.draws import RowDraws
+
+
+QUANTILES = 2**14 + 1
+"""Of the Beta distribution, between which shares are interpolated: drawn on the device, without waiting for it."""
 
 
 class CutMixKeys(CamKeys):
@@ -39,6 +43,11 @@ class CutMix(Cam):
 
     Keys = CutMixKeys
     keys: CutMixKeys
+    quantiles: Tensor
+
+    def __init__(self, keys: CutMixKeys, task: Task) -> None:
+        super().__init__(keys, task)
+        self.register_buffer("quantiles", beta_quantiles(keys.mix_beta), persistent=False)
 
     def augment(self, batch: Batch, draws: RowDraws) -> Batch:
         """Paste a box of another row into each image; adds ``partner``, its label, and ``kept``, the own share."""
@@ -47,8 +56,9 @@ class CutMix(Cam):
         mixed, row, column, order, level = draws.uniform(5).T
         beta = self.keys.mix_beta
         if beta != 1:
-            drawn = [generator(draws.seed, draws.epoch, Purpose.MIX, n).beta(beta, beta) for n in draws.rows.tolist()]
-            level = torch.tensor(drawn, dtype=torch.float32, device=level.device)
+            places = level * (len(self.quantiles) - 1)
+            low, high = (self.quantiles[each.long()] for each in (places.floor(), places.ceil()))
+            level = torch.lerp(low, high, places.frac())
         boxes = cut_boxes(level, row, column, (height, width))
         y, x = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
         y0, x0, y1, x1 = boxes.T[..., None]
@@ -70,6 +80,15 @@ class CutMix(Cam):
         own, other = (cross_entropy(scores.float(), batch[name], reduction="none") for name in ("label", "partner"))
         kept = batch["kept"]
         return Losses({"classes": (kept * own + (1 - kept) * other).mean()})
+
+
+def beta_quantiles(beta: float) -> Tensor:
+    """Quantiles of Beta(beta, beta) at even steps, float32 [`QUANTILES`]: sums of its density over the logit."""
+    logit = np.linspace(-1, 1, 2**16) * 40 / min(beta, 1)
+    density = np.exp(-beta * (np.abs(logit) + 2 * np.log1p(np.exp(-np.abs(logit)))))
+    reached = density.cumsum() - density / 2
+    found = np.interp(np.linspace(0, reached[-1], QUANTILES), reached, 1 / (1 + np.exp(-logit)))
+    return torch.tensor(found, dtype=torch.float32)
 
 
 def cut_boxes(share: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,7 +19,8 @@ from torch.nn.functional import cross_entropy, interpolate
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.vit import require_tiling
 from wsoltrain.data.views import scaled_to_unit
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, map_of_class
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, decayed, map_of_class
+from wsoltrain.methods.ts_cam import SPARED
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, read_token_maps
 
@@ -79,8 +80,8 @@ class Molt(Method[MoltKeys]):
             require_tiling(self.nets[0], f"backbone={keys.backbone}", size, key="sizes")
 
     def phases(self) -> list[Phase]:
-        """Return one phase that trains all levels."""
-        return [Phase("train", [Weighted(list(self.nets.parameters()))])]
+        """Return one phase that trains all levels, as TS-CAM is."""
+        return [Phase("train", decayed(*self.nets, spared=SPARED))]
 
     def levels(self, image: Tensor) -> list[tuple[nn.Module, Tensor]]:
         """Each level's network and its image."""

@@ -1,6 +1,7 @@
 """NL-CCAM (Yang et al., WACV 2020): CAMs of all classes combined, those of unlikely classes subtracted.
 
-The paper's network has non-local blocks: ``backbone: vgg16_nonlocal``. It is trained as CAM is.
+The paper's network has non-local blocks: ``backbone: vgg16_nonlocal``. It is trained as CAM is. The map is that of an image,
+whatever its label: classes come in the order of their scores, as in the released code.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ class NlCcamKeys(CamKeys):
     combination: Combination = Field(
         "quadratic", description="Weights of the classes from likely to unlikely, 1 to -1 (section 3.2)"
     )
+    label_first: bool = Field(
+        False, description="Put an image's label before the likeliest classes; the released code knows no label"
+    )
 
 
 class NlCcam(Cam):
@@ -34,10 +38,11 @@ class NlCcam(Cam):
     keys: NlCcamKeys
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
-        """Return the combined map, the class in question first, and class logits."""
+        """Return the combined map, and class logits."""
         features = self.net.forward_features(image)
         scores = self.scores(features)
-        weights = class_shares(scores, class_of(labels, scores), self.keys.combination) @ self.class_weights()
+        first = class_of(labels if self.keys.label_first else None, scores)
+        weights = class_shares(scores, first, self.keys.combination) @ self.class_weights()
         return Prediction(torch.einsum("bc,bchw->bhw", weights, features), False, scores)
 
 

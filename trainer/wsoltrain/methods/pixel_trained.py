@@ -65,7 +65,7 @@ class PixelTrained(Method[K]):
         super().__init__(keys, task)
         self.sampler = keys.pixel_sampler()
         judge = None
-        if keys.cls_weight and task.labelling is not None:
+        if keys.cls_weight and not keys.cls_detached and task.labelling is not None:
             with torch.random.fork_rng(devices=[]):  # so that it does not change the network's first weights
                 judge = load_judge(task.labelling, file=keys.classifier, classes=task.classes).to(task.device)
         self.judges = () if judge is None else (judge,)  # in a tuple: not a part of the network
@@ -93,10 +93,7 @@ class PixelTrained(Method[K]):
             **self._sizes(prob, barrier_t(epoch - self.began)),
         }
         for judge in self.judges:
-            seen, detached = maps.mean(1) if self.keys.cls_detached else prob[:, 1], self.keys.cls_detached
-            judged = masked_classification(
-                judge, judge.normalised(batch["rgb"]), seen, batch["label"], detached=detached
-            )
+            judged = masked_classification(judge, judge.normalised(batch["rgb"]), prob[:, 1], batch["label"])
             parts["judged"] = self.keys.cls_weight * judged
         self.task.lap("losses")
         return Losses({**parts, **self._crfs(prob, batch)}, drawn.counts)

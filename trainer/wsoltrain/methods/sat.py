@@ -2,6 +2,7 @@
 
 A spatial token beside the class token masks what the last blocks attend to; the mean of these masks is the map, of the
 foreground of any class and in 0..1. Two losses keep it from being all or nothing: its mean area, and its contrast.
+The released evaluator scales each map between its own lowest and highest value before it applies a threshold.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, decayed
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, masked_block, patch_grid
 
@@ -38,6 +39,9 @@ class SatKeys(BackboneKeys):
         1.0,
         ge=0,
         description="Weight of the loss that moves the blurred map to 0 or 1 (paper: normalization loss); 0: off",
+    )
+    stretched: bool = Field(
+        True, description="Scale each map to 0..1 before thresholds (released evaluator); false: the mask as it is"
     )
 
 
@@ -76,11 +80,8 @@ class Sat(Method[SatKeys]):
         net.register_buffer("weight", blur_kernel())
 
     def phases(self) -> list[Phase]:
-        """Return one phase; biases and norms are not decayed."""
-        parameters = list(self.net.parameters())
-        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-        return [Phase("train", [Weighted(matrices), Weighted(vectors, weight_decay=0.0)])]
+        """Return one phase; biases and vectors are not decayed."""
+        return [Phase("train", decayed(self.net))]
 
     def _read(self, image: Tensor) -> _Read:
         net = self.net
@@ -119,4 +120,4 @@ class Sat(Method[SatKeys]):
         """Return the mean mask of the last blocks, one for all classes, and class logits."""
         del labels
         scores, mask = self._read(image)
-        return Prediction(mask, True, scores)
+        return Prediction(mask, not self.keys.stretched, scores)

@@ -19,6 +19,7 @@ from wsoltrain.data.views import scaled_to_unit
 from wsoltrain.methods.base import Losses, Prediction, Task, map_of_class
 from wsoltrain.methods.cam import CnnKeys, CnnTrained
 from wsoltrain.networks.backbone import find_part, hooked
+from wsoltrain.networks.localization_cnns import LinearCnn, draw_weights
 
 if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch, Processes
@@ -64,6 +65,9 @@ class Spg(CnnTrained[SpgKeys]):
         self.SPG_B_1a, self.SPG_B_2a = (_start(channels, width) for channels in (first, second))
         self.SPG_B_shared = nn.Sequential(*_start(width, width), nn.Conv2d(width, 1, 1))
         self.SPG_C = nn.Sequential(*_start(last, 512), nn.Conv2d(512, 1, 1))
+        for name, part in self.named_children():
+            if name != "net":
+                draw_weights(part)
         self.finish()
 
     def _features(self, image: Tensor) -> list[Tensor]:
@@ -71,7 +75,11 @@ class Spg(CnnTrained[SpgKeys]):
         seen: dict[nn.Module, Tensor] = {}
         with hooked((part, lambda part, _given, made: seen.update({part: made})) for part in self.guided):
             last = self.net.forward_features(image)
-        return [*(seen[part] for part in self.guided), last]
+        return [*(seen[part] for part in self.guided), self._dropped(last)]
+
+    def _dropped(self, last: Tensor) -> Tensor:
+        """Last features, of which InceptionV3 drops some in training."""
+        return self.net.dropout(last) if isinstance(self.net, LinearCnn) else last
 
     def _channels(self) -> tuple[int, int]:
         with torch.no_grad():

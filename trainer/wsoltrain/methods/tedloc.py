@@ -189,13 +189,15 @@ class TedLoc(Method[TedLocKeys]):
 
     def _kd(self, z: Tensor, foreground: Tensor, label: Tensor) -> Tensor:
         """Eq. 3.1: cross-entropy of drawn foreground patches with the image's class."""
-        at = foreground.nonzero().unbind(1)
-        total = cross_entropy(self.scores(z[at[0], :, at[1], at[2]]), label[at[0]], reduction="sum")
-        return total / self._divisor(foreground)
+        drawn = foreground.flatten(1).to(z)
+        there, at = drawn.topk(min(self.keys.patches, drawn.shape[1]), dim=1)  # as many for each image: no waiting
+        patches = z.flatten(2).gather(2, at[:, None].expand(-1, z.shape[1], -1)).mT.flatten(0, 1)
+        costs = cross_entropy(self.scores(patches), label.repeat_interleave(at.shape[1]), reduction="none")
+        return (costs * there.flatten()).sum() / self._divisor(foreground)
 
     def _pcl(self, logits: Tensor, foreground: Tensor, known: Tensor) -> Tensor:
         """Eq. 3.2: cross-entropy of g for all drawn patches."""
-        total = binary_cross_entropy_with_logits(logits[known], foreground[known].to(logits), reduction="sum")
+        total = binary_cross_entropy_with_logits(logits, foreground.to(logits), known.to(logits), reduction="sum")
         return total / self._divisor(known)
 
     def _divisor(self, drawn: Tensor) -> Tensor | int:

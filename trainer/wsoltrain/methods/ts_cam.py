@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch.nn.functional import cross_entropy
 
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, map_of_class
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, decayed, map_of_class
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, read_token_maps
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from wsoltrain.methods.base import Batch
 
 K = TypeVar("K", bound=BackboneKeys)
+SPARED = ("pos_embed", "cls_token")
+"""Parameters without weight decay beside biases and vectors (``no_weight_decay`` of the released networks)."""
 
 
 class TokenMethod(Method[K]):
@@ -33,8 +35,8 @@ class TokenMethod(Method[K]):
         """Give the network parts that the published checkpoints hold beside those of TS-CAM; none by default."""
 
     def phases(self) -> list[Phase]:
-        """Return one phase that trains everything alike."""
-        return [Phase("train", [Weighted(list(self.net.parameters()))])]
+        """Return one phase; biases, vectors, position embeddings and the class token are not decayed."""
+        return [Phase("train", decayed(self.net, spared=SPARED))]
 
     def losses(self, batch: Batch, phase: str, epoch: int) -> Losses:
         """Return the cross-entropy of the classes."""

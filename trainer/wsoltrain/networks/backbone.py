@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
+from wsolpipe.networks.sources import resolve
+from wsolpipe.networks.weights import load_state
 from wsoltrain.data.keys import Keys
 
 if TYPE_CHECKING:
@@ -30,6 +32,27 @@ class BackboneKeys(Keys):
         "timm",
         description="Weights file; data:FILE for one of wsolpipe's data folder; timm: pretrained weights; null: random",
     )
+
+
+def load_classifier(net: Any, keys: BackboneKeys) -> None:
+    """Give a network that was built without classifier that of its weights file.
+
+    Raises
+    ------
+    ConfigError
+        If the file has none, or one of another number of classes.
+    """
+    source, layer = resolve(str(keys.weights), model=keys.backbone), net.get_classifier()
+    state = {} if source is None or source.path is None else load_state(source)
+    (name,) = [name for name, part in net.named_modules() if part is layer]
+    found = {key: state.get(f"{name}.{key}") for key in layer.state_dict()}
+    shapes = {key: None if value is None else value.shape for key, value in found.items()}
+    if shapes != {key: value.shape for key, value in layer.state_dict().items()}:
+        given = shapes.get("weight")
+        kept = "no classifier" if given is None else f"a classifier of {given[0]} classes"
+        msg = f"keep_classifier=true: weights={keys.weights} holds {kept}, the data set has {net.num_classes}"
+        raise ConfigError(msg, hint="keep_classifier=false, for a classifier that begins anew")
+    layer.load_state_dict(found)
 
 
 def find_part(net: nn.Module, name: str, *, key: str) -> nn.Module:

@@ -19,8 +19,23 @@ RENAMED = (
     (r"^SPG_A2\.(\d+)\.", lambda found: f"layer3.{int(found[1]) + 1}."),
     (r"^classifier\.0\.", "fc."),  # NL-CCAM
     (r"^conv\.", "features."),
+    (r"^SPG_A_4\.", "SPG_A4."),  # SPG on VGG16
 )
-CLASSES = ("classifier_A.4.weight", "SPG_A_4.weight", "SPG_A4.weight", "classifier.0.weight", "fc.weight")
+METHODS = (("classifier_A.", "ACoL", "acol"), ("SPG_B", "SPG", "spg"), ("pos_embed", "classified patches", "ts_cam"))
+"""Beginning of a tensor's name -> how a method is called, and its recipe; others have one linear layer."""
+BACKBONES = (
+    ("Mixed_", "InceptionV3", " profile=inception"), ("query_conv", "VGG16 with non-local blocks", ""),
+    ("features.", "VGG16", " profile=vgg16"), ("conv.", "VGG16", " profile=vgg16"), ("layer4.", "a ResNet", ""),
+    ("pos_embed", "a vision transformer", ""), ("", "a CNN", ""),
+)  # fmt: skip
+CLASSES = (
+    "classifier_A.4.weight",
+    "SPG_A_4.weight",
+    "SPG_A4.weight",
+    "classifier.0.weight",
+    "fc.weight",
+    "head.weight",
+)
 """Tensors with a row a class."""
 NUMBERED = re.compile(r"^(layer\d|features)\.(\d+)\.")
 """Layers that hooks or others without tensors may stand between in a checkpoint, so that their numbers differ."""
@@ -46,28 +61,40 @@ def load_published(module: nn.Module, file: str, *, net: str = "net.") -> None:
     weights = resolve(file)
     assert weights is not None  # noqa: S101 - only where fetching is forbidden
     own, given = module.state_dict(), load_state(weights)
-    theirs, mine = layout(given), layout({name.removeprefix(net): value for name, value in own.items()})
+    (theirs, words), (mine, _) = layout(given), layout({name.removeprefix(net): value for name, value in own.items()})
     if theirs != mine:
         msg = f"published={file} holds {theirs}, and this run is {mine}"
-        raise WeightsError(msg, hint="the recipe and backbone= that it was trained with, on a data set of its classes")
+        raise WeightsError(msg, hint=words)
     state = _named(given, own, net)
     missing = sorted(own.keys() - state.keys())
-    if missing:
-        msg = f"published={file} lacks {missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}"
-        raise WeightsError(msg, hint="the method and backbone= that it was trained with")
-    load_into(module, state, what=f"published={file}, of this backbone and data set")
+    beyond = sorted(state.keys() - own.keys())
+    wrong = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    if missing or beyond or wrong:
+        kinds = ("lacks", missing), ("holds more:", beyond), ("differs in", wrong)
+        found, names = next(each for each in kinds if each[1])
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        msg = f"published={file} is not of this run's network: it {found} {names[0]}{more}"
+        raise WeightsError(msg, hint=f"{words}, and the backbone= and model_args of its training")
+    load_into(module, state, what=f"published={file}")
 
 
-def layout(state: Mapping[str, Tensor]) -> str:
-    """Network, method and number of classes that the names and shapes of a checkpoint tell: ``ACoL on VGG16 …``."""
-    methods = {"classifier_A.": "ACoL", "SPG_B": "SPG", "": "one linear layer of classes"}
-    backbones = {"layer4.": "a ResNet", "Mixed_": "InceptionV3", "features.": "VGG16", "conv.": "VGG16", "": "a CNN"}
-    method, backbone = (
-        next(name for start, name in kinds.items() if any(key.startswith(start) for key in state))
-        for kinds in (methods, backbones)
-    )
+def layout(state: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Tell what the names and shapes of a checkpoint say it is, such as ``ACoL on VGG16, 5 classes``, and what to type.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        Names without those of wrappers, such as ``module.``.
+    """
+    named = [(name, recipe) for start, name, recipe in METHODS if any(key.startswith(start) for key in state)]
+    method, recipe = named[0] if named else ("one linear layer of classes", "cam, has, cutmix or adl")
+    backbone, profile = next((name, more) for start, name, more in BACKBONES if any(start in key for key in state))
+    if "non-local" in backbone:
+        recipe = "nl_ccam"
     last = [state[name] for name in CLASSES if name in state]
-    return f"{method} on {backbone}, {f'{len(last[0])} classes' if last else 'no classes'}"
+    classes = f"{len(last[0])} classes" if last else "no classes"
+    given = "weights" if recipe == "ts_cam" else "published"
+    return f"{method} on {backbone}, {classes}", f"recipe={recipe}{profile} {given}=FILE, on a data set of {classes}"
 
 
 def _named(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str) -> dict[str, Tensor]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
+
+from wsolpipe.maps.compilation import compiled
 
 LEVELS = 256
 
@@ -42,9 +47,10 @@ def erode(mask: Tensor, side: int) -> Tensor:
 
 
 def components(mask: Tensor) -> Tensor:
-    """Number 4-connected regions.
+    """Number 4-connected regions, in tensor operations alone: a GPU is not waited for.
 
-    Labels spread along whole rows and columns at once, so the rounds count the bends of a region, not its pixels.
+    Horizontal runs begin as regions; then each region takes the largest number beside it, until all are joined. In two
+    rounds each region joins another one, so twice the binary logarithm of their number is enough, whatever the mask.
 
     Parameters
     ----------
@@ -57,24 +63,53 @@ def components(mask: Tensor) -> Tensor:
         0 outside; inside, 1 + the largest flat pixel index of the region.
     """
     batch, height, width = mask.shape
-    labels = (torch.arange(1, height * width + 1, device=mask.device).view(1, height, width) * mask).expand(
-        batch, -1, -1
-    )
-    while True:
-        spread = _spread(_spread(labels, mask).mT, mask.mT).mT
-        if torch.equal(spread, labels):
-            return labels
-        labels = spread
+    numbers = torch.arange(height * width, device=mask.device).view(1, height, width)
+    ends = torch.where(mask, height * width, numbers).flip(2).cummin(2).values.flip(2)  # the next pixel outside
+    root = torch.where(mask, torch.minimum(ends - 1, numbers[..., -1:]), numbers).flatten(1)
+    joined = (mask[:, :-1] & mask[:, 1:]).flatten(1)
+    rounds = max(1, (height * width).bit_length() - 1)
+    for _ in range(2 * rounds):
+        upper, lower = root[:, :-width], root[:, width:]
+        low, high = torch.minimum(upper, lower), torch.maximum(upper, lower)
+        root = root.scatter_reduce(1, low, torch.where(joined, high, low), "amax")
+        for _ in range(rounds):
+            root = root.gather(1, root)
+    return torch.where(mask, root.view(batch, height, width) + 1, 0)
 
 
-def _spread(labels: Tensor, mask: Tensor) -> Tensor:
-    """Largest label of each horizontal run, given to the whole run."""
-    runs = (~mask).to(torch.int64).cumsum(-1)  # constant within a run, rising from run to run
-    big = labels.shape[-1] * labels.shape[-2] + 1
-    forth = (runs * big + labels).cummax(-1).values % big
-    back_runs = (~mask).to(torch.int64).flip(-1).cumsum(-1)
-    back = (back_runs * big + forth.flip(-1)).cummax(-1).values.flip(-1) % big
-    return torch.where(mask, back, 0)
+@compiled
+def _choose(mask: Any, maps: Any, densest: bool, least: float) -> Any:
+    """As `chosen_region`, of arrays: one pass that joins each pixel with those left of it and above it."""
+    batch, height, width = mask.shape
+    chosen = np.zeros(mask.shape, np.bool_)
+    for image in range(batch):
+        there, values = mask[image].ravel(), maps[image].ravel()
+        parent = np.arange(height * width)
+        for pixel in range(height * width):
+            if not there[pixel]:
+                continue
+            for other in (pixel - 1 if pixel % width else -1, pixel - width):
+                if other < 0 or not there[other]:
+                    continue
+                while parent[other] != other:
+                    parent[other] = parent[parent[other]]
+                    other = parent[other]
+                parent[other] = pixel  # the last pixel of a region stands for it
+        area, total = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
+        for pixel in range(height * width - 1, -1, -1):
+            parent[pixel] = parent[parent[pixel]]
+        for pixel in range(height * width):
+            if there[pixel]:
+                area[parent[pixel]] += np.float32(1)
+                total[parent[pixel]] += values[pixel]
+        largest = np.argmax(area)
+        best = largest
+        if densest:
+            best = np.argmax(np.where(area > 0, total / np.maximum(area, np.float32(1)), np.float32(-1)))
+            best = best if area[best] >= least else largest
+        for pixel in range(height * width):
+            chosen[image, pixel // width, pixel % width] = there[pixel] and parent[pixel] == best
+    return chosen
 
 
 def chosen_region(mask: Tensor, maps: Tensor, *, densest: bool, least_share: float) -> Tensor:
@@ -97,6 +132,9 @@ def chosen_region(mask: Tensor, maps: Tensor, *, densest: bool, least_share: flo
         Part of `mask`; empty where that is.
     """
     pixels = mask[0].numel()
+    if mask.device.type == "cpu":
+        values = maps.detach().to(torch.float32).numpy()
+        return torch.from_numpy(_choose(mask.numpy(), values, densest, least_share * pixels))
     labels = components(mask).flatten(1)
     areas = torch.zeros(len(mask), pixels + 1, device=mask.device).scatter_add_(1, labels, mask.flatten(1).float())
     best = areas.argmax(1)

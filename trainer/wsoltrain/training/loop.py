@@ -87,11 +87,10 @@ class Trainer:
 
     def _task(self, names: list[str]) -> Task:
         recipe, device = self.recipe, self.device
-        mixed = recipe.amp and device.type == "cuda"
         return Task(
             self.classes, recipe.size, recipe.seed, recipe.mean, recipe.std, self.settings.labelling,
             self.artifacts.files, names, device, self.group, lap=lambda name: self.lap(name),
-            autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=mixed),
+            autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp),
         )  # fmt: skip
 
     def _check_prediction(self) -> None:

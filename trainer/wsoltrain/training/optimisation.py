@@ -45,9 +45,12 @@ class Moment:
 
 
 SCHEDULES: dict[str, Callable[[Recipe, float, int], float]] = {
-    "step": lambda recipe, done, _: float(recipe.lr_gamma ** (done // recipe.lr_step)),
-    "multi_step": lambda recipe, done, _: float(recipe.lr_gamma ** sum(done >= each for each in recipe.milestones)),
+    "step": lambda recipe, done, _: float(recipe.lr_gamma ** ((done + recipe.count_from) // recipe.lr_step)),
+    "multi_step": lambda recipe, done, _: float(
+        recipe.lr_gamma ** sum(done + recipe.count_from >= each for each in recipe.milestones)
+    ),
     "cosine": lambda _, done, epochs: 0.5 * (1 + math.cos(math.pi * done / epochs)),
+    "polynomial": lambda recipe, done, epochs: max(0.0, 1 - done / epochs) ** recipe.lr_power,
     "constant": lambda *_: 1.0,
 }
 """``schedule`` -> share of `lr` after a number of epochs, of so many in all."""
@@ -128,7 +131,8 @@ def _optimiser(phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
         if recipe.optimiser == "sgd":
             nesterov = recipe.nesterov and recipe.momentum > 0
             return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+        kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+        return kind(groups, lr=recipe.lr, betas=recipe.betas)
     except ValueError as error:
         msg = f"phase {phase.name} of method {recipe.method}: {error}"
         raise ConfigError(msg, hint="each parameter belongs to one group") from error

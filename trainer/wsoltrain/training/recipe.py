@@ -65,13 +65,15 @@ class Recipe(Keys):
     )
     batch: int = Field(32, ge=1, le=MANY, description="Images a step, of all processes together")
     accumulate: int = Field(1, ge=1, le=MANY, description="Batches whose gradients are averaged before each update")
-    optimiser: Literal["sgd", "adamw"] = Field("sgd", description="sgd (momentum, nesterov) or adamw (betas)")
+    optimiser: Literal["sgd", "adamw", "adam"] = Field(
+        "sgd", description="sgd (momentum, nesterov), adamw or adam (both: betas)"
+    )
     lr: float = Field(0.01, gt=0, le=STRONG, description="Learning rate")
     lr_min: float = Field(1e-8, ge=0, le=STRONG, description="Learning rate below which no schedule goes")
-    schedule: Literal["step", "multi_step", "cosine", "constant"] = Field(
+    schedule: Literal["step", "multi_step", "cosine", "polynomial", "constant"] = Field(
         "step",
         description="How lr falls: step (times lr_gamma every lr_step epochs), multi_step (at each of milestones), "
-        "cosine (to 0 over the epochs), constant",
+        "cosine (to 0 over the epochs), polynomial (the share of epochs that is left, to the power lr_power), constant",
     )
     schedule_by: Literal["epoch", "step"] = Field(
         "epoch", description="Whether lr changes once an epoch or at each step"
@@ -81,18 +83,28 @@ class Recipe(Keys):
     milestones: tuple[Annotated[int, Field(ge=0, le=MANY)], ...] = Field(
         (), description="Epochs at which lr falls, for schedule=multi_step"
     )
+    count_from: Literal[0, 1] = Field(
+        0,
+        description="Number of the first epoch in lr_step and milestones: with 1, as several authors count, lr falls "
+        "an epoch sooner",
+    )
+    lr_power: float = Field(0.9, gt=0, le=100, description="Exponent of schedule=polynomial")
     warmup: float = Field(0.0, ge=0, le=MANY, description="Epochs in which lr rises linearly to its schedule; 0: none")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd")
     nesterov: bool = Field(True, description="Nesterov's momentum, for sgd")
-    betas: tuple[Below1, Below1] = Field((0.9, 0.999), description="Decay of both running means of adamw")
-    weight_decay: float = Field(0.0, ge=0, le=STRONG, description="Weight decay: L2 for sgd, decoupled for adamw")
+    betas: tuple[Below1, Below1] = Field((0.9, 0.999), description="Decay of both running means of adamw and adam")
+    weight_decay: float = Field(
+        0.0, ge=0, le=STRONG, description="Weight decay: L2 for sgd and adam, decoupled for adamw"
+    )
     frozen_bn: bool = Field(
         False, description="Normalise by the stored statistics in training too; weights of the layers are still trained"
     )
     clip: float | None = Field(
         None, gt=0, le=STRONG, description="Norm to which gradients are clipped; null: not at all"
     )
-    amp: bool = Field(True, description="Run the network in bfloat16 where the device is a GPU")
+    amp: bool = Field(
+        False, description="Run the network in bfloat16, which is faster on a GPU; the authors train in float32"
+    )
     ema: float | None = Field(
         None,
         gt=0,

@@ -45,6 +45,8 @@ class RecipeFile:
         Key, or ``pixels.key`` -> `Range`.
     by : dict of str to list of str
         What chooses epoch and threshold where nobody says: by data set, and under ``""`` for all others.
+    default : str
+        Whose settings hold without ``profile=``, and why.
     """
 
     name: str
@@ -53,6 +55,7 @@ class RecipeFile:
     profiles: dict[str, dict[str, Any]]
     search: dict[str, Any]
     by: dict[str, list[str]]
+    default: str = ""
 
     def annotators(self, dataset: str) -> list[str]:
         """Return the annotator that chooses epoch and threshold on a data set: as the file says, else proposals."""
@@ -84,13 +87,14 @@ def read_recipe(name_or_path: str) -> RecipeFile:
     sections = [keys]
     if isinstance(keys, dict):
         datasets, profiles, search = (keys.pop(section, None) or {} for section in ("datasets", "profiles", "search"))
+        default = str(keys.pop("default", ""))
         sections += [datasets, profiles, search]
         sections += [each for outer in (datasets, profiles) if isinstance(outer, dict) for each in outer.values()]
     if not all(isinstance(section, dict) for section in sections):
         msg = f"{path}: the file, datasets and profiles, each section in them, and search must be mappings of keys"
         raise ConfigError(msg)
     by = {name: _annotators(path, section.pop(BY)) for name, section in {"": keys, **datasets}.items() if BY in section}
-    return RecipeFile(name_or_path, keys, datasets, profiles, search, by)
+    return RecipeFile(name_or_path, keys, datasets, profiles, search, by, default)
 
 
 def _annotators(path: Path, given: Any) -> list[str]:
