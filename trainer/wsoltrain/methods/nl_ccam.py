@@ -1,7 +1,7 @@
 """NL-CCAM (Yang et al., WACV 2020): CAMs of all classes combined, those of unlikely classes subtracted.
 
-The paper's network has non-local blocks: ``backbone: vgg16_nonlocal``. It is trained as CAM is. The map is that of an image,
-whatever its label: classes come in the order of their scores, as in the released code.
+The paper's network has non-local blocks: ``backbone: vgg16_nonlocal``. It is trained as CAM is. Its map is that
+of an image, whatever the label: classes come in the order of their scores, as in the released code.
 """
 
 from __future__ import annotations
