@@ -146,18 +146,6 @@ class Weighted(NamedTuple):
     weight_decay: float = 1.0
 
 
-def decayed(*nets: nn.Module, spared: Sequence[str] = ()) -> list[Weighted]:
-    """All parameters of networks, weight decay on matrices alone: not on biases, vectors and the names in `spared`."""
-    from timm.optim import param_groups_weight_decay
-
-    found = [each for net in nets for each in param_groups_weight_decay(net, 1.0, no_weight_decay_list=spared)]
-    shares = {
-        share: [each for group in found if group["weight_decay"] == share for each in group["params"]]
-        for share in (1.0, 0.0)
-    }
-    return [Weighted(parameters, weight_decay=share) for share, parameters in shares.items()]
-
-
 @dataclass(frozen=True)
 class Phase:
     """A stretch of training with an optimiser of its own.

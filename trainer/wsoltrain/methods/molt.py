@@ -19,8 +19,8 @@ from torch.nn.functional import cross_entropy, interpolate
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.vit import require_tiling
 from wsoltrain.data.views import scaled_to_unit
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, decayed, map_of_class
-from wsoltrain.methods.ts_cam import SPARED
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, map_of_class
+from wsoltrain.methods.ts_cam import SPARED, decayed
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, read_token_maps
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, decayed
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task
+from wsoltrain.methods.ts_cam import decayed
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, masked_block, patch_grid
 

@@ -10,18 +10,32 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch.nn.functional import cross_entropy
 
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, decayed, map_of_class
+from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, map_of_class
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, read_token_maps
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
 
     from wsoltrain.methods.base import Batch
 
 K = TypeVar("K", bound=BackboneKeys)
 SPARED = ("pos_embed", "cls_token")
 """Parameters without weight decay beside biases and vectors (``no_weight_decay`` of the released networks)."""
+
+
+def decayed(*nets: nn.Module, spared: Sequence[str] = ()) -> list[Weighted]:
+    """All parameters of networks, weight decay on matrices alone: not on biases, vectors and the names in `spared`."""
+    from timm.optim import param_groups_weight_decay
+
+    found = [each for net in nets for each in param_groups_weight_decay(net, 1.0, no_weight_decay_list=spared)]
+    shares = {
+        share: [each for group in found if group["weight_decay"] == share for each in group["params"]]
+        for share in (1.0, 0.0)
+    }
+    return [Weighted(parameters, weight_decay=share) for share, parameters in shares.items()]
 
 
 class TokenMethod(Method[K]):
