@@ -61,6 +61,7 @@ const className = (label) => table.names[label] || `class ${label}`;
 const classText = (i) => table.classes[i].map(className).join(", ");
 const cuts = gallery ? JSON.parse($("cuts").textContent) : {};
 const cutIou = new Array(total).fill(null);
+const orders = {}; // of all rows, by figure and direction, made when it is first asked for
 let texts = null, found = here.slice();
 
 const searched = () => (texts ||= table.row.map((row, i) =>
@@ -92,11 +93,15 @@ function sort() {
   if (!by) return;
   const key = by === "row" ? table.row : by === "class" ? found.reduce((keys, i) => ((keys[i] = classText(i)), keys), []) : by === "cut" ? cutIou : table[by];
   if (!key) return;
-  found.sort((a, b) => {
+  const compare = (a, b) => {
     const [x, y] = [key[a], key[b]];
     if (x === null || y === null) return (x === null) - (y === null) || a - b;
     return sign * (x < y ? -1 : x > y ? 1 : 0) || a - b;
-  });
+  };
+  if (key !== table[by]) return found.sort(compare);
+  const all = (orders[`${by} ${sign}`] ||= table.row.map((_, i) => i).sort(compare)), wanted = new Uint8Array(total);
+  for (const i of found) wanted[i] = 1;
+  found = all.filter((i) => wanted[i]);
 }
 
 // ---- Cards: those that are found, a page of them at a time.

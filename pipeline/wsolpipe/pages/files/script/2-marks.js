@@ -25,6 +25,7 @@ function write(key, text) {
 }
 
 function load() {
+  writeMarks();
   marks.clear();
   marks.set("", new Set());
   edits.clear();
@@ -43,15 +44,28 @@ function load() {
   }
 }
 
+// Changes of marks that are not in the storage yet: key -> row -> whether it is marked. What another tab wrote stays.
+const late = new Map();
+function writeMarks() {
+  for (const [key, changes] of late) {
+    const kept = new Set(JSON.parse(store.getItem(key) || "[]"));
+    for (const [row, on] of changes) kept[on ? "add" : "delete"](row);
+    write(key, kept.size ? JSON.stringify([...kept]) : null);
+  }
+  late.clear();
+}
+addEventListener("pagehide", writeMarks);
+
 function putMark(name, rows, on) {
   if (!marks.has(name)) marks.set(name, new Set());
   const own = marks.get(name), changed = rows.filter((i) => own.has(i) !== on);
-  for (const part of new Set(changed.map((i) => table.part[i]))) {
-    const key = `${prefixes[part]}mark/${name}`, kept = new Set(JSON.parse(store.getItem(key) || "[]"));
-    for (const i of changed) if (table.part[i] === part) kept[on ? "add" : "delete"](table.row[i]);
-    write(key, kept.size ? JSON.stringify([...kept]) : null);
+  for (const [part, prefix] of Object.entries(prefixes)) {
+    const key = `${prefix}mark/${name}`, changes = late.get(key) || new Map();
+    for (const i of changed) if (table.part[i] === part) changes.set(table.row[i], on);
+    if (changes.size) late.set(key, changes);
   }
   for (const i of changed) own[on ? "add" : "delete"](i);
+  if (changed.length) setTimeout(writeMarks); // tens of thousands of rows take longer to write than to choose
   if (!own.size && name) marks.delete(name);
   return changed;
 }
@@ -154,7 +168,7 @@ function saveCorrections() {
   for (const [about, rows] of byPart(inOrder(edits.keys()))) saveFile(fileOf("corrections", about, "jsonl"), rows.map((i) => `${JSON.stringify(lineOf(i))}\n`).join(""));
 }
 function nextStep() {
-  const [about] = (byPart(inOrder(edits.keys()))[0] || byPart(inOrder(marks.get("")))[0] || [null]);
+  const [any] = edits.size ? edits.keys() : marks.get(""), about = any === undefined ? null : table.about[table.part[any]];
   const place = about ? `dataset=${about.dataset} split=${about.split}${about.store ? ` store=${about.store}` : ""}` : "";
   const code = (text) => Object.assign(document.createElement("code"), { textContent: text });
   $("next-step").replaceChildren(...(edits.size && !served ? ["Saved corrections enter the store by ", code(`wsolpipe import format=jsonl in=${fileOf("corrections", about, "jsonl")} ${place} over=${about.over || "STAGE"} drawn=listed`), ". "] : []),

@@ -66,7 +66,7 @@ function ticks(low, high, scale) {
 
 function paintScatter() {
   if (!table.figures.length) return;
-  const { canvas } = scatter, [x, y] = [value("scatter-x"), value("scatter-y")], pen = canvas.getContext("2d");
+  const { canvas } = scatter, [x, y] = [value("scatter-x"), value("scatter-y")], pen = canvas.getContext("2d", { willReadFrequently: true });
   const style = getComputedStyle(document.documentElement), ink = (name) => style.getPropertyValue(`--${name}`).trim();
   const [wide, high, edge] = [canvas.width, canvas.height, 56];
   const [[x0, x1], [y0, y1]] = [spanOf(x), spanOf(y)];
@@ -87,16 +87,23 @@ function paintScatter() {
   pen.textAlign = "left";
   pen.fillText(named[y][0], 8, 18);
   const chosen = marks.get(""), points = { i: [], x: [], y: [] };
-  const size = found.length > 5000 ? 2 : found.length > 500 ? 4 : 8;
-  for (const late of [false, true]) {
-    pen.fillStyle = ink(late ? "top1" : "otsu");
+  const size = found.length > 5000 ? 2 : found.length > 500 ? 4 : 8, [xs, ys] = [table[x], table[y]];
+  const picture = pen.getImageData(0, 0, wide, high), pixels = new Uint32Array(picture.data.buffer);
+  const colourOf = (name) => { // as the picture's bytes hold it
+    pen.fillStyle = ink(name);
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(pen.fillStyle.slice(at, at + 2), 16));
+    return (255 << 24 | blue << 16 | green << 8 | red) >>> 0;
+  };
+  for (const over of [false, true]) { // what is chosen lies above
+    const colour = colourOf(over ? "top1" : "otsu");
     for (const i of found) {
-      if (table[x][i] === null || table[y][i] === null || chosen.has(i) !== late) continue;
-      const [px, py] = [across(table[x][i]), up(table[y][i])];
-      pen.fillRect(px - size / 2, py - size / 2, size, size);
+      if (xs[i] === null || ys[i] === null || chosen.has(i) !== over) continue;
+      const px = across(xs[i]), py = up(ys[i]), left = Math.max(0, Math.round(px - size / 2)), top = Math.max(0, Math.round(py - size / 2));
+      for (let row = top; row < Math.min(high, top + size); row++) pixels.fill(colour, row * wide + left, row * wide + Math.min(wide, left + size));
       points.i.push(i), points.x.push(px), points.y.push(py);
     }
   }
+  pen.putImageData(picture, 0, 0);
   scatter.points = points;
   if (scatter.line.length > 1) {
     pen.strokeStyle = ink("cut");
