@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.geometry import resize
-from wsolpipe.networks.batchnorm import freeze_batchnorm
 from wsolpipe.networks.saved_state import part, read_newest, write_state
 
 if TYPE_CHECKING:
@@ -279,3 +279,24 @@ def augment(image: np.ndarray, size: int, rng: np.random.Generator, *, flip: flo
         view = view[:, ::-1]
     view = np.ascontiguousarray(view)
     return view if (height, width) == (size, size) else resize(view, (size, size))
+
+
+def freeze_batchnorm(net: nn.Module, *, what: str) -> None:
+    """Keep statistics, weight and bias of every BatchNorm layer; call it again after each ``net.train()``.
+
+    Weights whose BatchNorm was folded into the convolutions have neutral statistics: with those of a batch in their
+    place the network would forget everything in one step.
+
+    Raises
+    ------
+    ConfigError
+        If the network has no such layer; `what` names it.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    layers = [part for part in net.modules() if isinstance(part, _BatchNorm)]
+    if not layers:
+        msg = f"{what} has no BatchNorm layer to freeze"
+        raise ConfigError(msg, hint="frozen_bn=false")
+    for layer in layers:
+        layer.eval().requires_grad_(requires_grad=False)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.networks.positions import stretch
-from wsolpipe.networks.vision_towers import tower_of_clip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +47,25 @@ OWN_TABLE = ".attn.relative_position_bias_table"
 _OF_ANOTHER_NETWORK = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 #: Prefixes of tensors that a network without classifier does not have.
 HEAD_KEYS = ("head.", "head_dense.", "head_dist.", "fc_norm.", "mask_token", "masked_embed", "decoder", "AuxLogits.")
+
+
+TOWER, TRUNK = "visual.", "visual.trunk."
+#: Parts of names, in the order in which they are replaced.
+RENAMED = (
+    ("conv1.", "patch_embed.proj."),
+    ("positional_embedding", "pos_embed"),
+    ("class_embedding", "cls_token"),
+    ("transformer.resblocks.", "blocks."),
+    ("ln_pre", "norm_pre"),
+    ("ln_post", "norm"),
+    ("attn.ln_q", "attn.q_norm"),
+    ("attn.ln_k", "attn.k_norm"),
+    ("ln_", "norm"),
+    ("in_proj_", "qkv."),
+    ("out_proj", "proj"),
+    ("mlp.c_fc", "mlp.fc1"),
+    ("mlp.c_proj", "mlp.fc2"),
+)
 
 
 def load_state(weights: Weights, *, unwrap: bool = True, part: str | None = None) -> dict[str, Tensor]:
@@ -288,3 +306,30 @@ def _fitted(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Te
             return dict(adapt(dict(state), model)), None
     except _OF_ANOTHER_NETWORK as error:  # where the names do not fit either, both are said
         return dict(state), error
+
+
+def tower_of_clip(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Tensors of the vision tower of a CLIP under timm's names, for a timm model; any other state as it is.
+
+    The text tower, the temperature and the projection to the joint space are left out. CLIP's patch embedding has no
+    bias; a model that has one gets zeros.
+    """
+    own = model.state_dict()
+    if any(name.startswith(TOWER) for name in own):  # a CLIP itself
+        return dict(state)
+    if any(name.startswith(TRUNK) for name in state):
+        return {name.removeprefix(TRUNK): value for name, value in state.items() if name.startswith(TRUNK)}
+    if f"{TOWER}class_embedding" not in state:
+        return dict(state)
+    tower = {}
+    for name, value in state.items():
+        if not name.startswith(TOWER) or name == f"{TOWER}proj":
+            continue
+        timm_name = name.removeprefix(TOWER)
+        for theirs, timms in RENAMED:
+            timm_name = timm_name.replace(theirs, timms)
+        tower[timm_name] = {"cls_token": value.reshape(1, 1, -1), "pos_embed": value[None]}.get(timm_name, value)
+    bias = "patch_embed.proj.bias"
+    if bias in own:
+        tower.setdefault(bias, state[f"{TOWER}class_embedding"].new_zeros(len(state[f"{TOWER}conv1.weight"])))
+    return tower

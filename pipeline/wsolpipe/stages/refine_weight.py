@@ -14,8 +14,7 @@ from wsolpipe.images.geometry import resize
 from wsolpipe.metrics.boxes import LEVELS
 from wsolpipe.stages.base import ArtifactStage, Made, StageParams
 from wsolpipe.stages.marks import NamesStage
-from wsolpipe.stages.refine import WEIGHT
-from wsolpipe.stages.refine_params import RefinementParams, require_maps, require_slot
+from wsolpipe.stages.refine import WEIGHT, RefinementParams, require_maps, require_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
