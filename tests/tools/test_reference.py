@@ -31,7 +31,8 @@ def sections(page: str) -> dict[str, str]:
 
 def test_each_recipe_has_its_paper_a_description_and_the_command_that_trains_it(pages):
     found = sections(pages["recipes.md"])
-    assert list(found) == ["Keys of every recipe", *known_recipes()]
+    assert list(found) == ["Keys of every recipe", "Settings of the authors", *known_recipes()]
+    assert "| `sat` | cub |" in found.pop("Settings of the authors")
     assert "| `weight_decay` |" in found.pop("Keys of every recipe")
     assert "| `weight_decay` |" not in found["dips"]
     for name, text in found.items():
