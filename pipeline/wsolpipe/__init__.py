@@ -4,10 +4,15 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    from wsolpipe import metrics as metrics
     from wsolpipe.contract.reader import Store
+
+__all__ = ["metrics", "open_store"]
 
 
 def open_store(url: str) -> Store:
@@ -18,13 +23,15 @@ def open_store(url: str) -> Store:
 
 
 def __dir__() -> list[str]:
-    return ["__version__", "metrics", "open_store"]
+    return ["__version__", *__all__]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "metrics":
-        import importlib
+if not TYPE_CHECKING:  # a type checker refuses other names
 
-        return importlib.import_module("wsolpipe.metrics")
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    def __getattr__(name: str) -> ModuleType:
+        if name == "metrics":
+            import importlib
+
+            return importlib.import_module("wsolpipe.metrics")
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)

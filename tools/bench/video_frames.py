@@ -27,8 +27,8 @@ from videos import write_video  # noqa: E402
 from wsolpipe.images.ahead import map_ahead  # noqa: E402
 from wsolpipe.images.video import Film, open_film  # noqa: E402
 from wsoltrain.inference.films import Job, predict_film  # noqa: E402
+from wsoltrain.inference.localizer import Localizer  # noqa: E402
 from wsoltrain.inference.model import Trained  # noqa: E402
-from wsoltrain.inference.predict import forward, squash  # noqa: E402
 from wsoltrain.methods.base import Task  # noqa: E402
 from wsoltrain.training.recipe import recipe_type  # noqa: E402
 
@@ -54,27 +54,28 @@ def decode_rows(path: Path) -> int:
     return sum(len(pixels) > 0 for pixels in map_ahead(film.read, range(len(film)), threads=2))
 
 
-def localizer() -> Trained:
+def localizer() -> Localizer:
     """TrCAM-V on a ViT-S/16 of random weights."""
     keys = {"method": "trcam", "backbone": "vit_small_patch16_224", "weights": None, "maps": "cams"}
     recipe = recipe_type("trcam").model_validate(keys)
     model = recipe.build(Task(10, recipe.size))
-    return Trained(Path("none"), model.eval(), recipe, 0.5, [str(label) for label in range(10)], None)
+    trained = Trained(Path("none"), model.eval(), recipe, 0.5, [str(label) for label in range(10)], None)
+    return Localizer.of(trained, torch.device("cpu"))
 
 
-def predicting(path: Path, trained: Trained, folder: Path) -> tuple[Callable[[], object], Callable[[], object]]:
+def predicting(path: Path, trained: Localizer, folder: Path) -> tuple[Callable[[], object], Callable[[], object]]:
     """Forward passes on frames that are ready, and the whole command."""
-    film, device = open_film(path), torch.device("cpu")
-    ready = [squash(film.read(number), trained.recipe.size) for number in range(len(film))]
+    film = open_film(path)
+    ready = [trained.squash(film.read(number)) for number in range(len(film))]
 
     def bare() -> None:
         for start in range(0, len(ready), 16):
-            forward(trained, ready[start : start + 16], device)
+            trained.forward(ready[start : start + 16])
 
     def whole() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        predict_film(Job(trained, 0.5, 16, device, folder), str(path))
+        predict_film(Job(trained, 0.5, 16, folder), str(path))
 
     return bare, whole
 

@@ -7,14 +7,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 from videos import write_video
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli import predict as predicting
 from wsoltrain.inference import films
-from wsoltrain.inference.model import load_trained
+from wsoltrain.inference.localizer import load
 
 av = pytest.importorskip("av", reason="needs av")
 
@@ -122,11 +121,11 @@ def test_memory_does_not_grow_with_the_film(trained, tmp_path):
     """What a run holds at its fullest, in Python and in arrays, for a film eight times as long."""
     import tracemalloc
 
-    model = load_trained(str(trained), device=torch.device("cpu"))
+    localizer = load(trained, device="cpu")
     peaks = {}
     for frames in (120, 30, 240):
         path = write_video(tmp_path / f"{frames}.mp4", frames, size=(128, 192))
-        job = films.Job(model, 0.5, 8, torch.device("cpu"), tmp_path / f"out{frames}", overlay=False)
+        job = films.Job(localizer, 0.5, 8, tmp_path / f"out{frames}", overlay=False)
         job.out.mkdir()
         tracemalloc.start()
         films.predict_film(job, str(path))

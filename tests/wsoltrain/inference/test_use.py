@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from wsolpipe.contract.errors import ConfigError, RunFailed
+import wsoltrain
+from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, RunFailed
 from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics import ScoreMaps, iou_matrix, standard_maps
 from wsolpipe.pages.pictures import HEAT_ANCHORS
 from wsoltrain.cli import export as exporting
 from wsoltrain.cli import predict as predicting
 from wsoltrain.inference.drawing import BOX, draw_found
+from wsoltrain.inference.localizer import Localization, find_region
 from wsoltrain.inference.pictures import Picture, read_pictures
-from wsoltrain.inference.predict import Prediction, find_region
 
 SIDEWAYS = 6
 
@@ -158,6 +162,66 @@ def test_exported_programs_say_what_the_network_says(trained, tmp_path):
     assert classes.sum(1) == pytest.approx(np.ones(5), abs=1e-5)
 
 
+@pytest.mark.parametrize("tau", [None, 0.4])
+def test_a_localizer_finds_the_same_box_by_the_run_the_programs_and_the_file_that_needs_neither(
+    trained, photos, tmp_path, tau
+):
+    ask(exporting.command, f"checkpoint={trained}", f"out={tmp_path}")
+    card = json.loads((tmp_path / "localizer.json").read_text()) | {"tau": tau}
+    (tmp_path / "localizer.json").write_text(json.dumps(card))
+    run = dataclasses.replace(wsoltrain.load(trained, device="cpu"), tau=tau)
+    paths = [str(photos / "plain.png"), str(photos / "deep/turned.png")]
+    expected = run(paths)
+    assert [found.class_name for found in expected] == [f"class {found.label}" for found in expected]
+    assert iou_matrix(expected[0].boxes, [[90, 20, 150, 70]])[0, 0] > 0.4
+    for named in (tmp_path, tmp_path / "localizer.onnx", tmp_path / "localizer.pt2"):
+        for found, other in zip(wsoltrain.load(named)(paths), expected, strict=True):
+            np.testing.assert_allclose(found.map, other.map, atol=1e-5)
+            np.testing.assert_allclose(found.box, other.box, atol=1.5)  # a level of 255 may turn by rounding
+            assert (found.label, found.score) == (other.label, pytest.approx(other.score, abs=0.02))
+    code = "import sys; sys.modules |= dict.fromkeys(('torch', 'wsolpipe', 'wsoltrain')); import runpy; "
+    code += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    words = [sys.executable, "-c", code, str(tmp_path / "localizer.py"), *paths]
+    lines = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+    for line, other in zip(map(json.loads, lines), expected, strict=True):
+        np.testing.assert_allclose(line["box"], other.box, atol=1.5)
+        assert line["class"] == other.class_name
+        assert line["probability"] == pytest.approx(other.probability, abs=1e-4)
+        assert line["score"] == pytest.approx(other.score, abs=0.02)
+
+
+def test_a_localizer_takes_paths_pictures_arrays_and_tensors(trained, photos):
+    localizer = wsoltrain.load(trained, device="cpu")
+    upright = Image.open(photos / "plain.png").convert("RGB")
+    pixels = np.asarray(upright)
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    found = localizer([photos / "plain.png", upright, pixels, tensor, tensor / 255], batch=2)
+    assert len({tuple(each.box) for each in found}) == 1
+    one = localizer(pixels)
+    np.testing.assert_allclose(one.map, found[2].map, atol=1e-5)
+    assert one._repr_png_().startswith(b"\x89PNG")
+    assert localizer([]) == []
+    for wrong in (pixels[..., 0], pixels.astype(float), tensor[:1]):
+        with pytest.raises(DataError, match="not RGB"):
+            localizer(wrong)
+    with pytest.raises(BadImageError):
+        localizer(photos / "torn.png")
+
+
+def test_a_damaged_export_is_one_line(trained, tmp_path):
+    ask(exporting.command, f"checkpoint={trained}", f"out={tmp_path}", "formats=onnx")
+    with pytest.raises(ConfigError, match="classes are fixed"):
+        wsoltrain.load(tmp_path, anchors="anchors.safetensors")
+    with pytest.raises(DataError, match=r"localizer\.pt2 does not exist"):
+        wsoltrain.load(tmp_path / "localizer.pt2")
+    (tmp_path / "localizer.onnx").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"localizer\.onnx cannot be read"):
+        wsoltrain.load(tmp_path)
+    (tmp_path / "localizer.json").write_text("{}")
+    with pytest.raises(DataError, match=r"localizer\.json cannot be read"):
+        wsoltrain.load(tmp_path)
+
+
 def test_unknown_format_is_named(trained):
     with pytest.raises(ConfigError, match="did you mean 'onnx'"):
         ask(exporting.command, f"checkpoint={trained}", "formats=onxx")
@@ -181,7 +245,7 @@ def test_an_overlay_of_a_map_of_two_values_shows_the_object_and_its_box():
     pixels[20:70, 30:90:2] = 255  # stripes are the object
     values = np.zeros((100, 120), np.float32)
     values[20:70, 30:90] = 1
-    found = Prediction(Picture("x", pixels), values, np.array([30.0, 20, 90, 70]), None, None)
+    found = Localization(Picture("x", pixels), values, np.array([30.0, 20, 90, 70]))
     drawn = np.asarray(draw_found(found)).astype(int)
     inside = drawn[40, 40:60]
     assert (inside[0::2] - inside[1::2] >= 127).all()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsoltrain.data.items import Item
-    from wsoltrain.inference.predict import Prediction
+    from wsoltrain.inference.localizer import Localization
 
 PANEL = 224
 """Pixels of a picture's side on the sheet."""
@@ -68,12 +68,12 @@ def draw_sheet(
     return sheet
 
 
-def draw_found(found: Prediction) -> Image.Image:
+def draw_found(found: Localization) -> Image.Image:
     """Draw a picture under its map, stretched to its own range, with its box.
 
     Parameters
     ----------
-    found : Prediction
+    found : Localization
         Of one picture, which must have pixels.
 
     Returns

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
+import shutil
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, WsolError
+from wsoltrain.methods.base import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from wsoltrain.inference.model import Trained
     from wsoltrain.methods.base import Method
 
-FORMATS = ("torch", "onnx")
+FILES = {"torch": "localizer.pt2", "onnx": "localizer.onnx"}
+"""Formats, and the file of each."""
+FORMATS = tuple(FILES)
+CARD = "localizer.json"
+PROGRAM = "localizer.py"
+"""A copy of `wsoltrain.inference.standalone`, which runs the ONNX file without this package and without torch."""
 INPUT, MAP, CLASSES = "image", "map", "classes"
 TOLERANCE = 1e-3
 """Largest difference of maps and probabilities, both in 0..1, that is taken for rounding."""
@@ -56,7 +64,7 @@ def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, s
     trained : Trained
         On the CPU.
     out : Path
-        Folder: ``localizer.pt2``, ``localizer.onnx`` and ``localizer.json``.
+        Folder: ``localizer.pt2``, ``localizer.onnx``, ``localizer.py`` that runs it alone, and ``localizer.json``.
     formats : tuple of str
         Of `FORMATS`.
     seed : int
@@ -80,14 +88,16 @@ def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, s
     network = Exported(trained.model).eval()
     with torch.no_grad():
         expected = [[part.numpy() for part in network(image)] for image in images]
+        unit = trained.model.predict(images[0]).unit
     outputs = {name: ["batch", *part.shape[1:]] for name, part in zip((MAP, CLASSES), expected[0], strict=False)}
     out.mkdir(parents=True, exist_ok=True)
     program = _traced(network, images[-1], trained.recipe.method)
     files, differences = {}, {}
     for kind in formats:
         write = {"torch": _write_torch, "onnx": _write_onnx}[kind]
-        path = out / {"torch": "localizer.pt2", "onnx": "localizer.onnx"}[kind]
-        run = write(program, path, list(outputs))
+        path = out / FILES[kind]
+        write(program, path, list(outputs))
+        run = _opened(path, "cpu")
         got = [run(image) for image in images]
         difference = max(
             float(np.abs(own - theirs).max())
@@ -99,9 +109,53 @@ def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, s
             msg = f"{path} differs from the network by {difference:.3g} on random images"
             raise RunFailed(msg, hint=f"formats={','.join(other for other in FORMATS if other != kind)}")
         files[kind], differences[kind] = path.name, difference
-    card = _card(trained, outputs) | {"files": files, "differences": differences}
-    (out / "localizer.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    if "onnx" in files:
+        shutil.copyfile(Path(__file__).with_name("standalone.py"), out / PROGRAM)
+    card = _card(trained, outputs) | {"unit": unit, "files": files, "differences": differences}
+    (out / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return card
+
+
+def open_program(path: Path, *, device: str, unit: bool) -> Callable[[Tensor], Prediction]:
+    """Open a program that `export` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        ``localizer.onnx`` or ``localizer.pt2``.
+    device : str
+        Where it runs; ONNX on a GPU needs onnxruntime-gpu.
+    unit : bool
+        Whether its maps are taken as they are; see `wsoltrain.methods.base.Prediction`.
+
+    Returns
+    -------
+    callable
+        Normalised images [B, 3, S, S] to maps and class logits.
+
+    Raises
+    ------
+    ConfigError
+        If a package is missing.
+    DataError
+        If the file is missing or damaged.
+    """
+    if not path.is_file():
+        msg = f"{path} does not exist"
+        raise DataError(msg, hint="export the run again: wsoltrain export checkpoint=RUN out=FOLDER")
+    try:
+        run = _opened(path, device)
+    except WsolError:
+        raise
+    except Exception as error:
+        msg = f"{path} cannot be read: {str(error).strip().splitlines()[0]}"
+        raise DataError(msg, hint="export the run again: wsoltrain export checkpoint=RUN out=FOLDER") from error
+
+    def network(images: Tensor) -> Prediction:
+        maps, *classes = (torch.from_numpy(part) for part in run(images))
+        return Prediction(maps, unit, classes[0].log() if classes else None)
+
+    return network
 
 
 def _traced(network: Exported, image: Tensor, method: str) -> Any:
@@ -131,45 +185,56 @@ def _card(trained: Trained, outputs: dict[str, list[Any]]) -> dict[str, Any]:
         "mean": list(recipe.mean),
         "std": list(recipe.std),
         "tau": trained.tau,
+        "side": trained.model.frame_side,
         "classes": trained.class_names,
         "epoch": trained.epoch,
     }
 
 
-def _write_torch(program: Any, path: Path, names: list[str]) -> Callable[[Tensor], list[Any]]:
-    """Write a program of torch.export; return a function that runs what was written."""
+def _write_torch(program: Any, path: Path, names: list[str]) -> None:
+    """Write a program of torch.export."""
     del names
     torch.export.save(program, path)
-    loaded = torch.export.load(path).module()
-
-    def run(image: Tensor) -> list[Any]:
-        with torch.no_grad():
-            return [part.numpy() for part in loaded(image)]
-
-    return run
 
 
-def _write_onnx(program: Any, path: Path, names: list[str]) -> Callable[[Tensor], list[Any]]:
-    """Write ONNX, weights inside; return a function that runs what was written."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - torch needs it
-    except ImportError as error:
-        msg = f"ONNX needs the package {error.name}"
-        raise ConfigError(msg, hint=f"pip install onnx onnxscript onnxruntime, or formats={FORMATS[0]}") from error
+def _write_onnx(program: Any, path: Path, names: list[str]) -> None:
+    """Write ONNX, weights inside."""
+    _need_onnx("onnxscript")  # by which torch writes
     with _quiet():
         torch.onnx.export(
             program, (), path, dynamo=True, external_data=False, input_names=[INPUT], output_names=names, verbose=False
         )
+
+
+def _opened(path: Path, device: str) -> Callable[[Tensor], list[Any]]:
+    """Read a file that was written, and return a function that runs it."""
+    if path.suffix == ".pt2":
+        program = torch.export.load(path).module().to(device)
+
+        def run_program(images: Tensor) -> list[Any]:
+            with torch.no_grad():
+                return [part.cpu().numpy() for part in program(images.to(device))]
+
+        return run_program
+    onnxruntime = _need_onnx("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    providers = ["CUDAExecutionProvider"] if device.startswith("cuda") else ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(path, options, providers=providers)
 
-    def run(image: Tensor) -> list[Any]:
-        found: list[Any] = session.run(names, {INPUT: image.numpy()})
+    def run_session(images: Tensor) -> list[Any]:
+        found: list[Any] = session.run(None, {INPUT: images.cpu().numpy()})
         return found
 
-    return run
+    return run_session
+
+
+def _need_onnx(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        msg = f"ONNX needs the package {error.name}"
+        raise ConfigError(msg, hint=f"pip install onnx onnxscript onnxruntime, or formats={FORMATS[0]}") from error
 
 
 @contextlib.contextmanager

@@ -28,16 +28,13 @@ from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.video import frame_path, is_video, need_av, open_film
 from wsoltrain.inference.drawing import draw_found
 from wsoltrain.inference.pictures import Picture
-from wsoltrain.inference.predict import forward, read_out, squash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    import torch
     from numpy.typing import NDArray
 
-    from wsoltrain.inference.model import Trained
-    from wsoltrain.inference.predict import Forwarded, Prediction
+    from wsoltrain.inference.localizer import Forwarded, Localization, Localizer
 
 PART = 240
 """Frames of a part."""
@@ -54,14 +51,11 @@ class Job:
 
     Attributes
     ----------
-    trained : Trained
-        The localizer.
+    localizer : Localizer
     tau : float or None
         Threshold of the map.
     batch : int
         Frames at once.
-    device : torch.device
-        Where the localizer is.
     out : Path
         Folder to write.
     every : int
@@ -74,10 +68,9 @@ class Job:
         Whether ``maps/<frame>.npy`` are written.
     """
 
-    trained: Trained
+    localizer: Localizer
     tau: float | None
     batch: int
-    device: torch.device
     out: Path
     every: int = 1
     frames: int | None = None
@@ -168,7 +161,7 @@ def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], Pace]:
 def _claim(job: Job, parts: Path, film: str) -> None:
     """Make the folder of parts, or refuse one of another film or other words."""
     own = {
-        "film": film, "checkpoint": str(job.trained.path.absolute()), "tau": job.tau, "every": job.every,
+        "film": film, "checkpoint": str(job.localizer.path.absolute()), "tau": job.tau, "every": job.every,
         "frames": job.frames, "overlay": job.overlay, "batch": job.batch,
     }  # fmt: skip
     note = parts / "words.json"
@@ -190,7 +183,7 @@ def _film_frame(job: Job, source: str, number: int) -> Frame:
         pixels = film.read(number)
     except BadImageError as error:
         return Frame(number, film.seconds(number), Picture(name, None, error.message))
-    return Frame(number, film.seconds(number), Picture(name, pixels), squash(pixels, job.trained.recipe.size))
+    return Frame(number, film.seconds(number), Picture(name, pixels), job.localizer.squash(pixels))
 
 
 def _stream_frames(job: Job, source: str) -> tuple[Iterator[Frame], Fraction]:
@@ -215,7 +208,7 @@ def _stream_frames(job: Job, source: str) -> tuple[Iterator[Frame], Fraction]:
                 first = frame.time if first is None else first
                 picture = Picture(frame_path(name, count * job.every), pixels)
                 seconds = float((frame.time or 0) - (first or 0))
-                yield Frame(count * job.every, seconds, picture, squash(pixels, job.trained.recipe.size))
+                yield Frame(count * job.every, seconds, picture, job.localizer.squash(pixels))
         except KeyboardInterrupt:
             return
         except av.FFmpegError:
@@ -239,7 +232,7 @@ def _make_parts(job: Job, frames: Iterable[Frame], rate: Fraction, parts: Path, 
             for batch in _batches(first, left, job.batch):
                 good = [frame for frame in batch if frame.squashed is not None]
                 began = time.perf_counter()
-                found = forward(job.trained, [frame.squashed for frame in good], job.device) if good else None  # type: ignore[misc]
+                found = job.localizer.forward([frame.squashed for frame in good]) if good else None  # type: ignore[misc]
                 pace.forward += time.perf_counter() - began
                 pace.frames += len(batch)
                 if waiting is not None:
@@ -287,7 +280,7 @@ class _Part:
         """Write lines of a batch, and its frames with maps and boxes drawn."""
         job = self.job
         pictures = [frame.picture for frame in good]
-        told = iter(read_out(job.trained, found, pictures, tau=job.tau) if found is not None else ())
+        told = iter(job.localizer.read_out(found, pictures, tau=job.tau) if found is not None else ())
         for frame in batch:
             if frame.squashed is None:
                 self.lines.writerow(
@@ -295,7 +288,7 @@ class _Part:
                 )
                 continue
             one = next(told)
-            self.lines.writerow(_line(job.trained, frame, one))
+            self.lines.writerow(_line(frame, one))
             if job.maps:
                 path = job.out / "maps" / f"{frame.picture.name}.npy"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -303,7 +296,7 @@ class _Part:
             if job.overlay:
                 self._draw(one)
 
-    def _draw(self, one: Prediction) -> None:
+    def _draw(self, one: Localization) -> None:
         import av
 
         image = draw_found(one)
@@ -319,11 +312,11 @@ class _Part:
         self.container.mux(self.stream.encode(av.VideoFrame.from_image(image)))
 
 
-def _line(trained: Trained, frame: Frame, one: Prediction) -> list[Any]:
+def _line(frame: Frame, one: Localization) -> list[Any]:
     assert one.picture.pixels is not None  # noqa: S101 - only such are predicted on
     height, width = one.picture.pixels.shape[:2]
     edges = [""] * 4 if one.box is None else [f"{float(edge):.2f}" for edge in one.box]
-    name = "" if one.label is None else trained.class_names[one.label]
+    name = one.class_name or ""
     probability = "" if one.probability is None else f"{one.probability:.6f}"
     label = "" if one.label is None else one.label
     return [

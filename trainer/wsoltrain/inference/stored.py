@@ -201,7 +201,7 @@ class Predictions(Stage[PredictionsParams]):
     def _keep(self, rows: Rows, made: dict[str, Array], batch: Batch[Array], found: _Found) -> None:
         from wsolpipe.maps.levels import quantise
         from wsolpipe.metrics import standard_maps
-        from wsoltrain.inference.predict import find_region
+        from wsoltrain.inference.localizer import find_region
 
         sizes = rows.sizes()
         for slot, position, _ in batch.present():

@@ -23,11 +23,8 @@ from wsoltrain.runs.keys import CHECKPOINT, DEVICE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    import torch
-
-    from wsoltrain.inference.model import Trained
+    from wsoltrain.inference.localizer import Localization, Localizer
     from wsoltrain.inference.pictures import Picture
-    from wsoltrain.inference.predict import Prediction
 
 _log = logging.getLogger(__name__)
 OF_RUNS = (
@@ -124,9 +121,11 @@ def stage_words(values: Mapping[str, Any]) -> list[str]:
     """
     import torch
 
+    from wsoltrain.inference.model import load_trained
     from wsoltrain.inference.stored import STAGE
 
-    trained, tau = _load({**values, "anchors": None}, "cpu")
+    trained = load_trained(values["checkpoint"], device=torch.device("cpu"))
+    tau = _threshold(values, trained.tau)
     size = trained.recipe.size
     with torch.inference_mode():
         unit = trained.model.predict(torch.zeros(1, 3, size, size)).unit
@@ -167,34 +166,26 @@ def refuse_unread(result: Mapping[str, Any]) -> None:
         raise RunFailed(msg, hint="check source=")
 
 
-def _load(values: Mapping[str, Any], device: str) -> tuple[Trained, float | None]:
-    """Load the weights, and return them with the threshold that is given or was chosen with them."""
-    import torch
-
-    from wsoltrain.inference.model import load_trained
-
-    trained = load_trained(values["checkpoint"], device=torch.device(device), anchors=values.get("anchors"))
-    tau = values["tau"] if values["tau"] is not None else trained.tau
+def _threshold(values: Mapping[str, Any], chosen: float | None) -> float | None:
+    """Return the threshold that is given, or was chosen with the weights."""
+    tau: float | None = values["tau"] if values["tau"] is not None else chosen
     if tau is not None and not 0 <= tau < 1:
         msg = f"tau={tau} is not a threshold of a map in 0..1"
         raise ConfigError(msg, hint="tau=0.3, or a checkpoint with one that was chosen on validation")
-    return trained, tau
+    return tau
 
 
 def _predict(values: Mapping[str, Any]) -> dict[str, Any]:
-    import torch
-
-    from wsolpipe.networks.devices import choose_device
     from wsoltrain.inference.films import is_film
+    from wsoltrain.inference.localizer import load
     from wsoltrain.inference.pictures import read_pictures
-    from wsoltrain.inference.predict import predict
 
-    device = torch.device(choose_device(values["device"]))
-    trained, tau = _load(values, str(device))
+    localizer = load(values["checkpoint"], device=values["device"] or "auto", anchors=values["anchors"])
+    tau = _threshold(values, localizer.tau)
     out = Path(values["out"])
     out.mkdir(parents=True, exist_ok=True)
     if is_film(values["source"]):
-        return _predict_film(values, trained, tau, device)
+        return _predict_film(values, localizer, tau)
     broken: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
     taken: set[str] = set()
@@ -202,33 +193,31 @@ def _predict(values: Mapping[str, Any]) -> dict[str, Any]:
     with (out / "boxes.csv").open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         lines.writerow(COLUMNS)
-        for found in predict(trained, pictures, tau=tau, batch=values["batch"] or BATCH, device=device):
-            rows.append(_row(found, trained))
+        for found in localizer.predict(pictures, tau=tau, batch=values["batch"] or BATCH):
+            rows.append(_row(found))
             row = rows[-1]
             edges = row["box"] or [""] * 4
             size = row["width"], row["height"]
             lines.writerow([row["path"], *size, *edges, row["label"], row["class"], row["probability"]])
             place = {"path": row["path"], "map": _map_name(row["path"], taken)}
             _write_pictures(found, out, place, maps=values["maps"] is not False, overlays=values["overlays"])
-    result = {"checkpoint": str(trained.path), "tau": tau, "rows": rows, "broken": broken}
+    result = {"checkpoint": str(localizer.path), "tau": tau, "rows": rows, "broken": broken}
     (out / "boxes.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
 
 
-def _predict_film(
-    values: Mapping[str, Any], trained: Trained, tau: float | None, device: torch.device
-) -> dict[str, Any]:
+def _predict_film(values: Mapping[str, Any], localizer: Localizer, tau: float | None) -> dict[str, Any]:
     from wsoltrain.inference.films import Job, predict_film
 
     out = Path(values["out"])
     job = Job(
-        trained, tau, values["batch"] or BATCH, device, out, every=values["every"], frames=values["frames"],
+        localizer, tau, values["batch"] or BATCH, out, every=values["every"], frames=values["frames"],
         overlay=values["overlays"], maps=bool(values["maps"]),
     )  # fmt: skip
     lines, pace = predict_film(job, values["source"])
     broken = [{"path": line["path"], "reason": line["broken"]} for line in lines if line["broken"]]
     rows = [_film_row(line) for line in lines if not line["broken"]]
-    result = {"checkpoint": str(trained.path), "tau": tau, "rows": rows, "broken": broken, "pace": pace.result()}
+    result = {"checkpoint": str(localizer.path), "tau": tau, "rows": rows, "broken": broken, "pace": pace.result()}
     (out / "boxes.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
 
@@ -258,7 +247,7 @@ def _readable(pictures: Iterable[Picture], broken: list[dict[str, str]]) -> Iter
             yield picture
 
 
-def _row(found: Prediction, trained: Trained) -> dict[str, Any]:
+def _row(found: Localization) -> dict[str, Any]:
     assert found.picture.pixels is not None  # noqa: S101 - only such are predicted on
     height, width = found.picture.pixels.shape[:2]
     return {
@@ -267,7 +256,7 @@ def _row(found: Prediction, trained: Trained) -> dict[str, Any]:
         "height": height,
         "box": None if found.box is None else [round(float(edge), 2) for edge in found.box],
         "label": found.label,
-        "class": None if found.label is None else trained.class_names[found.label],
+        "class": found.class_name,
         "probability": None if found.probability is None else round(found.probability, 6),
     }
 
@@ -280,7 +269,7 @@ def _map_name(name: str, taken: set[str]) -> str:
     return stem
 
 
-def _write_pictures(found: Prediction, out: Path, row: dict[str, str], *, maps: bool, overlays: bool) -> None:
+def _write_pictures(found: Localization, out: Path, row: dict[str, str], *, maps: bool, overlays: bool) -> None:
     import numpy as np
 
     from wsoltrain.inference.drawing import draw_found
