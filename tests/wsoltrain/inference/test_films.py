@@ -13,7 +13,7 @@ from videos import write_video
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli import predict as predicting
 from wsoltrain.inference import films
-from wsoltrain.inference.localizer import load
+from wsoltrain.inference.localizer import Localizer, load
 
 av = pytest.importorskip("av", reason="needs av")
 
@@ -55,7 +55,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_alike(trained, film, tmp_path, 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     ask(f"checkpoint={trained}", f"source={film}", f"out={whole}")
     calls = []
-    kept = films.forward
+    kept = Localizer.forward
 
     def dies(*given):
         calls.append(1)
@@ -63,7 +63,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_alike(trained, film, tmp_path, 
             raise KeyboardInterrupt
         return kept(*given)
 
-    monkeypatch.setattr(films, "forward", dies)
+    monkeypatch.setattr(Localizer, "forward", dies)
     words = [f"checkpoint={trained}", f"source={film}", f"out={broken}"]
     with pytest.raises(KeyboardInterrupt):
         predicting._predict({**_values(words)})
@@ -71,7 +71,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_alike(trained, film, tmp_path, 
     with pytest.raises(ConfigError, match="unfinished run with another every"):
         predicting._predict({**_values([*words, "every=2"])})
     calls.clear()
-    monkeypatch.setattr(films, "forward", kept)
+    monkeypatch.setattr(Localizer, "forward", kept)
     told = ask(*words)
     assert told["pace"]["frames"] == 25 - 8
     assert (broken / "boxes.csv").read_bytes() == (whole / "boxes.csv").read_bytes()
