@@ -4,15 +4,10 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    from wsolpipe import metrics as metrics
     from wsolpipe.contract.reader import Store
-
-__all__ = ["metrics", "open_store"]
 
 
 def open_store(url: str) -> Store:
@@ -23,15 +18,13 @@ def open_store(url: str) -> Store:
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *__all__]
+    return ["__version__", "metrics", "open_store"]
 
 
-if not TYPE_CHECKING:  # a type checker refuses other names
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        import importlib
 
-    def __getattr__(name: str) -> ModuleType:
-        if name == "metrics":
-            import importlib
-
-            return importlib.import_module("wsolpipe.metrics")
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        return importlib.import_module("wsolpipe.metrics")
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -14,6 +14,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli import predict as predicting
 from wsoltrain.inference import films
 from wsoltrain.inference.localizer import Localizer, load
+from wsoltrain.runs import predict as running
 
 av = pytest.importorskip("av", reason="needs av")
 
@@ -66,10 +67,10 @@ def test_a_run_that_was_stopped_goes_on_and_ends_alike(trained, film, tmp_path, 
     monkeypatch.setattr(Localizer, "forward", dies)
     words = [f"checkpoint={trained}", f"source={film}", f"out={broken}"]
     with pytest.raises(KeyboardInterrupt):
-        predicting._predict({**_values(words)})
+        running._predict({**_values(words)})
     assert sorted(path.name for path in (broken / "parts").glob("0*.csv")) == ["000000.csv"]
     with pytest.raises(ConfigError, match="unfinished run with another every"):
-        predicting._predict({**_values([*words, "every=2"])})
+        running._predict({**_values([*words, "every=2"])})
     calls.clear()
     monkeypatch.setattr(Localizer, "forward", kept)
     told = ask(*words)

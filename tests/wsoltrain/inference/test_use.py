@@ -21,7 +21,7 @@ from wsolpipe.metrics import ScoreMaps, iou_matrix, standard_maps
 from wsolpipe.pages.pictures import HEAT_ANCHORS
 from wsoltrain.cli import export as exporting
 from wsoltrain.cli import predict as predicting
-from wsoltrain.inference.drawing import BOX, draw_found
+from wsoltrain.inference.drawing import BOX
 from wsoltrain.inference.localizer import Localization, find_region
 from wsoltrain.inference.pictures import Picture, read_pictures
 
@@ -246,7 +246,7 @@ def test_an_overlay_of_a_map_of_two_values_shows_the_object_and_its_box():
     values = np.zeros((100, 120), np.float32)
     values[20:70, 30:90] = 1
     found = Localization(Picture("x", pixels), values, np.array([30.0, 20, 90, 70]))
-    drawn = np.asarray(draw_found(found)).astype(int)
+    drawn = np.asarray(found.draw()).astype(int)
     inside = drawn[40, 40:60]
     assert (inside[0::2] - inside[1::2] >= 127).all()
     line, rim = drawn[40, 31], drawn[40, 30]

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsoltrain.data.items import Item
-    from wsoltrain.inference.localizer import Localization
 
 PANEL = 224
 """Pixels of a picture's side on the sheet."""
@@ -68,27 +67,29 @@ def draw_sheet(
     return sheet
 
 
-def draw_found(found: Localization) -> Image.Image:
+def draw_found(rgb: NDArray[np.uint8], scores: NDArray[np.float32], box: NDArray[np.floating] | None) -> Image.Image:
     """Draw a picture under its map, stretched to its own range, with its box.
 
     Parameters
     ----------
-    found : Localization
-        Of one picture, which must have pixels.
+    rgb : uint8 array [H, W, 3]
+    scores : float32 array [h, w]
+        Map of the whole picture.
+    box : float array [4] or None
+        xyxy, half-open, pixels of the picture.
 
     Returns
     -------
     PIL image, RGB
         Of the picture's size.
     """
-    rgb = np.asarray(found.picture.pixels)
     height, width = rgb.shape[:2]
-    values = np.asarray(Image.fromarray(found.map).resize((width, height), Image.Resampling.BILINEAR))
+    values = np.asarray(Image.fromarray(scores).resize((width, height), Image.Resampling.BILINEAR))
     low, high = float(values.min()), float(values.max())
     stretched = (values - low) / (high - low) if high > low else np.zeros_like(values)
     drawn = Image.fromarray(overlay(rgb, stretched))
-    if found.box is not None:
-        x0, y0, x1, y1 = (round(float(edge)) for edge in found.box)
+    if box is not None:
+        x0, y0, x1, y1 = (round(float(edge)) for edge in box)
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
         width = max(2, min(height, width) // 100)
         pen = ImageDraw.Draw(drawn)

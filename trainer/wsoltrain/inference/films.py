@@ -26,7 +26,6 @@ from wsolpipe.contract.errors import BadImageError, ConfigError
 from wsolpipe.contract.writing import reason
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.video import frame_path, is_video, need_av, open_film
-from wsoltrain.inference.drawing import draw_found
 from wsoltrain.inference.pictures import Picture
 
 if TYPE_CHECKING:
@@ -299,7 +298,7 @@ class _Part:
     def _draw(self, one: Localization) -> None:
         import av
 
-        image = draw_found(one)
+        image = one.draw()
         if self.container is None:
             self.container = av.open(str(self.film.with_suffix(".new.mp4")), "w")
             self.stream = self.container.add_stream("libx264", rate=self.rate, options={"preset": "veryfast"})

@@ -19,6 +19,7 @@ from wsolpipe.images.geometry import View, resize
 from wsolpipe.metrics import Convention, largest_box, standard_maps
 from wsolpipe.networks.devices import choose_device
 from wsoltrain.data.views import normalise
+from wsoltrain.inference.drawing import draw_found
 from wsoltrain.inference.export import CARD, FILES, open_program
 from wsoltrain.inference.model import load_trained
 from wsoltrain.inference.pictures import Picture
@@ -76,9 +77,8 @@ class Localization:
 
     def draw(self) -> Image.Image:
         """Draw the picture under its map, with its box: a PIL image of the picture's size."""
-        from wsoltrain.inference.drawing import draw_found
-
-        return draw_found(self)
+        assert self.picture.pixels is not None  # noqa: S101 - only such are predicted on
+        return draw_found(self.picture.pixels, self.map, self.box)
 
     def show(self) -> None:
         """Open the drawn picture in the system's viewer."""

@@ -272,8 +272,6 @@ def _map_name(name: str, taken: set[str]) -> str:
 def _write_pictures(found: Localization, out: Path, row: dict[str, str], *, maps: bool, overlays: bool) -> None:
     import numpy as np
 
-    from wsoltrain.inference.drawing import draw_found
-
     for wanted, folder, suffix in ((maps, "maps", ".npy"), (overlays, "overlays", ".jpg")):
         if not wanted:
             continue
@@ -282,4 +280,4 @@ def _write_pictures(found: Localization, out: Path, row: dict[str, str], *, maps
         if folder == "maps":
             np.save(path, found.map, allow_pickle=False)
         else:
-            draw_found(found).save(path, quality=90)
+            found.draw().save(path, quality=90)
