@@ -27,7 +27,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     \b
     wsolpipe check dataset=birds.yaml
     """
-    from wsolpipe.contract.errors import DataError, RunFailed
+    from wsolpipe.contract.errors import ConfigError, DataError, RunFailed
     from wsolpipe.engine.data_check import ready_indexes, refused_findings
     from wsolpipe.engine.session import Session
     from wsolpipe.images.check import find_faults, find_unlisted, read_facts
@@ -35,6 +35,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe.launch.run import run
 
     config, _ = configure(words)
+    if config.stage:
+        msg = "check looks at the data set, before any stage"
+        raise ConfigError(msg, hint="leave stage= out; wsolpipe verify reads the results of stages again")
     config = replace(config, stage=("index",), accept=(*config.accept, "all"))
     with Display() as display:
         outcome = run(config, display, threading.Event())

@@ -44,7 +44,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         results = [{**item.figures, **({"plots": drawn} if drawn else {})} for item in found]
         print_json(results[0] if len(results) == 1 else results)
     else:
-        show_evaluated(found)
+        plain = {"key", "map", "tau", "csv", "plots"}
+        asked = bool(given.keys() & {key.name for key in KEYS} - plain)
+        show_evaluated(found, details=own["details"] or asked)
         print(*drawn, sep="\n", end="\n" if drawn else "")
     print_alarms(found, session.registry, error=as_json)
     return 0

@@ -21,15 +21,26 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.evaluation import Evaluated
     from wsolpipe.stages.registry import Registry
 
+#: Figures of the first screen, and that of a centred box beside each.
+FIRST = {
+    "MaxBoxAcc": "MaxBoxAcc_centre", "MaxBoxAccV2 mean": "MaxBoxAccV2_centre", "iou_at_tau": "iou_centre", "tau": "",
+    "PxAP": "", "recall50_top1": "recall50_centre", "box_maxboxacc_v2": "box_maxboxacc_v2_centre",
+    "iou_top1": "iou_centre", "iou_best5": "", "recall50_candidates": "", "mask_iou": "mask_iou_centre",
+    "mask_iou_50": "",
+}  # fmt: skip
+COUNTS = {"rows_scored": "rows scored", "rows_quarantined": "quarantined", "rows_without_box": "without a true box"}
 #: Said in the head of a table, or in one of their own.
 HIDDEN = ("stage", "maps", "dataset", "split", "key", "noise")
 
 
-def show_evaluated(found: Sequence[Evaluated]) -> None:
-    """Print figures, a column a split, then noise studies."""
+def show_evaluated(found: Sequence[Evaluated], *, details: bool = True) -> None:
+    """Print figures, a column a split, then noise studies; without `details` those of `FIRST` beside a centred box."""
     first = found[0].figures
     subject = f"{first['stage']} {first['key']}" if "stage" in first else f"maps {first['maps']}"
     flat = [_shown_figures(item) for item in found]
+    if not details and any(flat[0].get(name) is not None for name in FIRST):
+        _show_first(subject, [str(item.figures["split"]) for item in found], flat)
+        return
     names = list(dict.fromkeys(name for figures in flat for name, value in figures.items() if value is not None))
     print_table(
         [subject, *(item.figures["split"] for item in found)],
@@ -41,6 +52,23 @@ def show_evaluated(found: Sequence[Evaluated]) -> None:
         if lines:
             cells = [[format_figure(name, value) for name, value in line.items()] for line in lines]
             print_table([shown_name(name) for name in lines[0]], cells, title=f"noise, {item.figures['split']}")
+
+
+def _show_first(subject: str, splits: list[str], flat: list[dict[str, Any]]) -> None:
+    """Print the figures of `FIRST`, each with that of a centred box beside it, and how many rows they are of."""
+    names = [name for name in FIRST if any(figures.get(name) is not None for figures in flat)]
+    columns = [text for split in splits for text in (split, "centred box")]
+    cells = [[shown_name(name)] for name in names]
+    for line, name in zip(cells, names, strict=True):
+        for figures in flat:
+            centre = figures.get(FIRST[name]) if FIRST[name] else None
+            line += [format_figure(name, figures.get(name)), "" if centre is None else format_figure(name, centre)]
+    print_table([subject, *columns], cells)
+    for split, figures in zip(splits, flat, strict=True):
+        counts = [f"{figures[name]:,} {word}" for name, word in COUNTS.items() if figures.get(name)]
+        print(f"{split}: {', '.join(counts)}, against {figures.get('against', 'ground truth')}")
+    hidden = len({name for figures in flat for name, value in figures.items() if value is not None} - {*names, *COUNTS})
+    print(f"details=true shows {hidden} more figures; {UNITS}")
 
 
 def print_alarms(found: Sequence[Evaluated], registry: Registry, *, error: bool) -> None:

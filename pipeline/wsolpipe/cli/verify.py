@@ -17,6 +17,8 @@ KEYS = (Key("deep", kinds.flag(), "read every object; false: only records and th
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Read every object of a store again: digests, shapes, NaN, box bounds. Exit code 4 if anything is wrong."""
     from wsolpipe import open_store
+    from wsolpipe.contract.errors import NotFoundError
+    from wsolpipe.contract.nearest import unknown
     from wsolpipe.engine.folders import list_folders
     from wsolpipe.images.offers import stored_name
     from wsolpipe.share.verify import verify
@@ -24,6 +26,9 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     config, own = configure(words, KEYS)
     deep = own["deep"]
     store, dataset = open_store(config.store), stored_name(config.dataset) or None
+    for name in config.stage:
+        if name not in (held := {folder.stage for folder in list_folders(store.backend)[0]}):
+            raise NotFoundError(unknown(f"stage of {config.store}", name, held))
     problems = list(verify(store, dataset=dataset, stages=config.stage, deep=deep))
     if as_json:
         print_json({"store": config.store, "problems": [problem.to_json() for problem in problems]})

@@ -14,6 +14,8 @@ LONGEST = 80
 
 CUTOFF = 0.5
 """Likeness from which on a name may have been meant."""
+_LONGER = {"train": ("training",), "val": ("valid", "validation", "dev"), "test": ("testing",)}
+"""Name of a split -> how else it is called."""
 MOST_LISTED = 60
 """Names that an error message lists; of more, only those that are near."""
 
@@ -30,8 +32,19 @@ def shorten(text: str) -> str:
 
 
 def nearest(given: str, valid: Iterable[str], *, cutoff: float = CUTOFF) -> str | None:
-    """The nearest of `valid`, None where none is as like it as `cutoff` (1: equal)."""
-    close = difflib.get_close_matches(given, sorted(set(valid)), n=1, cutoff=cutoff) if len(given) <= LONGEST else []
+    """The nearest of `valid`: equal but for case, else begun by it, else as like it as `cutoff` (1: equal) or None.
+
+    Examples
+    --------
+    >>> nearest("SAM", ["cams", "sam_boxes"]), nearest("validation", ["train", "val"]), nearest("x", ["train"])
+    ('sam_boxes', 'val', None)
+    """
+    if len(given) > LONGEST:
+        return None
+    names, low = sorted(set(valid)), given.lower()
+    same = [name for name in names if name.lower() == low]
+    begun = [name for name in names if name.lower().startswith(f"{low}_") or low in _LONGER.get(name, ())]
+    close = same or begun[:1] or difflib.get_close_matches(given, names, n=1, cutoff=cutoff)
     return close[0] if close else None
 
 
@@ -51,10 +64,11 @@ def guess_path(given: str | Path, pattern: str = "*") -> str:
     """As `guess`, among what else lies in the same folder and matches `pattern`."""
     path = Path(given)
     try:
-        names = [entry.name for entry in path.parent.glob(pattern) if entry.name != path.name]
+        names = {entry.stem: entry.name for entry in path.parent.glob(pattern) if entry.name != path.name}
     except OSError:
         return ""
-    return guess(path.name, names)
+    close = nearest(path.name, names.values(), cutoff=0.9) or names.get(nearest(path.stem, names) or "")
+    return f"; did you mean {close!r}?" if close else ""
 
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> str:

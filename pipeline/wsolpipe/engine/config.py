@@ -79,7 +79,9 @@ def _unknown(name: str, known: Iterable[str], registry: Registry, asked: str) ->
     homes = [stage for stage, entry in registry.entries.items() if name in entry.params]
     homes = [stage for stage in homes if stage in asked.split(",")] or homes[:3]
     written = " or ".join(f"{stage}.{name}=" for stage in homes)
-    return unknown_key(name, known, hint=f"a parameter follows its stage: {written}" if homes else None)
+    return unknown_key(
+        name, () if homes else known, hint=f"a parameter follows its stage: {written}" if homes else None
+    )
 
 
 def _absolute_files(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -108,6 +108,7 @@ MORE = (
         kinds.file("folder"),
         "folder to write charts to: SVG, PDF and PNG of accuracy, IoU, precision",
     ),
+    Key("details", kinds.flag(), "every figure, not only the first ones beside a centred box", False),
     Key("glossary", kinds.flag(), "instead of all this: what each figure means", False),
     Key(
         "runs",

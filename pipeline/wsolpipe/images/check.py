@@ -17,6 +17,7 @@ import numpy as np
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.dataset import SPLITS
+from wsolpipe.images.importers.folder import class_folders
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
 from wsolpipe.images.listing import describe_ignored
 from wsolpipe.images.scan import MISSING, near_file
@@ -221,6 +222,7 @@ def find_faults(config: DatasetConfig, splits: Sequence[SplitFacts]) -> list[Fin
         *_unused_keys(config),
         *_shared_images(splits),
         *_class_faults(splits),
+        *_too_high(config, splits),
         *(finding for facts in splits for finding in _split_faults(facts, config.root)),
     ]
     return sorted(found, key=lambda item: item.level)
@@ -286,6 +288,19 @@ def _class_faults(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
         shown = ", ".join(names[label] for label in empty[:EXAMPLES])
         text = f"{len(empty)} of {len(names)} classes have no image, such as {shown}"
         yield Finding("empty_classes", "warning", text, "", len(empty))
+
+
+def _too_high(config: DatasetConfig, splits: Sequence[SplitFacts]) -> Iterator[Finding]:
+    """The one class of layout folder where its folder holds those of splits."""
+    names = {facts.name(label) for facts in splits for label in facts.labels}
+    if config.layout != "folder" or config.root is None or len(names) != 1:
+        return
+    folder = config.root / next(iter(names))
+    below = class_folders(folder) if folder.is_dir() else []
+    if below and all(name.casefold() in FOLDERS for name in below):
+        text = f"the one class is called {folder.name}, and its folder holds {', '.join(below)}"
+        advice = "root: is too high, or split: must map each split to its folder"
+        yield Finding("folder_classes", "error", text, advice, 1)
 
 
 def _split_faults(facts: SplitFacts, root: Path | None) -> Iterator[Finding]:

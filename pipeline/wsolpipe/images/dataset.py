@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -258,6 +257,8 @@ def _find(name_or_path: str) -> Path:
         if path.is_dir():
             raise _undescribed(Path(name_or_path))
         msg = f"no data set description {path}{guess_path(path, '*.y*ml')}"
+        if path.with_suffix("").is_dir():
+            raise ConfigError(msg, hint=f"wsolpipe init {Path(name_or_path).with_suffix('')} writes it")
         raise ConfigError(msg, hint="dataset= takes a YAML file or one of " + ", ".join(known_datasets()))
     path = data_folder() / f"{name_or_path}.yaml"
     if path.is_file():
@@ -274,14 +275,9 @@ def _find(name_or_path: str) -> Path:
 
 
 def _undescribed(folder: Path) -> ConfigError:
-    """The error for a folder of images, with the description that it needs."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.resolve().name).lstrip(".") or "mine"
-    parts = [part for part in SPLITS if (folder / part).is_dir()]
-    split = f"{{{', '.join(f'{part}: {part}' for part in parts)}}}" if parts else "train"
-    lines = (f"name: {name}", "layout: folder", f"root: {folder}", f"split: {split}")
+    """The error for a folder of images without a description."""
     msg = f"dataset={folder} is a folder; dataset= takes a YAML file that says what it holds"
-    hint = f"where each sub-folder is a class, write these lines into {name}.yaml and dataset={name}.yaml:"
-    return ConfigError(msg, hint="\n     ".join((hint, *lines)))
+    return ConfigError(msg, hint=f"wsolpipe init {folder} looks at it and writes one")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def near_file(root: Path, path: str) -> str:
     """Advice that names the file which a path may mean: without a prefix, with another ending, or in another folder."""
     if split_member(path) or split_frame(path):
         return ""
+    if "\\" in path and (root / path.replace("\\", "/")).is_file():
+        return f"{path.replace(chr(92), '/')} is there: paths have / between their folders"
     parts = path.split("/")
     for place in range(1, len(parts)):
         if (root / "/".join(parts[place:])).is_file():

@@ -72,10 +72,11 @@ class Key:
         ConfigError
             If the text is not of this key's kind; names the nearest of the choices.
         """
-        if not text.strip() and self.kind.filled:
+        if not text.strip() and (self.kind.filled or self.kind.files):
             instead = f" for {self.otherwise}" if self.otherwise else ""
+            article = "an" if self.kind.name[0] in "aeiou" else "a"
             msg = f"{self.name}= is empty"
-            raise ConfigError(msg, hint=f"name a {self.kind.name}, or leave {self.name}= out{instead}")
+            raise ConfigError(msg, hint=f"name {article} {self.kind.name}, or leave {self.name}= out{instead}")
         if text.lower() in NULL and (self.kind.null or self.default is None):
             return None
         try:

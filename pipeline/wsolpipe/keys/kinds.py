@@ -85,7 +85,7 @@ def integer(least: float | None = None, most: float | None = None) -> Kind:
             raise ValueError
         return int(_bounded(int(text), least, most))
 
-    return Kind(f"integer{_bounds(least, most)}", read)
+    return Kind(f"integer{_bounds(least, most)}", read, filled=True)
 
 
 def number(least: float | None = None, most: float | None = None) -> Kind:
@@ -97,7 +97,7 @@ def number(least: float | None = None, most: float | None = None) -> Kind:
         value = float(text)
         return _bounded(int(text) if re.fullmatch(r"[+-]?\d+", text) else value, least, most)
 
-    return Kind(f"number{_bounds(least, most)}", read)
+    return Kind(f"number{_bounds(least, most)}", read, filled=True)
 
 
 def _bounded(value: int | float, least: float | None, most: float | None) -> int | float:

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import BashComplete, add_completion_class
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import guess, shorten
+from wsolpipe.contract.nearest import guess, nearest, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,10 @@ class Program(click.Group):
         own = [command.split()[1] for words, command in MEANT.items() if word.lower() in words.split()]
         meant = next((f"{program} {name}" for name in own if name in self.listed), None)
         meant = meant or next((command for words, command in MEANT.items() if word.lower() in words.split()), None)
+        other = {command.split()[1]: command for command in MEANT.values()}
         near = f"; did you mean {meant!r}?" if meant else guess(word, self.listed, cutoff=LIKENESS)
+        if not near and (close := nearest(word, other, cutoff=LIKENESS)):
+            near = f"; did you mean {other[close]!r}?"
         return ConfigError(f"{msg}{near or '.'} Valid: {', '.join(sorted(self.listed))}", hint=hint)
 
 

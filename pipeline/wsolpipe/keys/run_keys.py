@@ -67,7 +67,7 @@ class RunConfig:
     limit: int | None = key("only the first rows of each split", least=1, unit="rows")
     rows: str | None = key(
         "only these rows of each split: from 0, stop left out, or the images of a list that a report saved",
-        kind=kinds.text("start:stop or @FILE"),
+        kind=kinds.filled(kinds.text("start:stop or @FILE")),
         unit="rows",
     )
     cluster: str = key("where work runs", "local", kind=CLUSTER)

@@ -220,7 +220,10 @@ def without_key(word: str, table: Table, given: Given) -> ConfigError:
     meant = meant or [f"{key.name}={word}" for key in keys if _takes(key, word, given)]
     if not meant and os.path.lexists(word):
         meant = [f"{key.name}={word}" for key in keys if key.kind.files][:MOST_MEANT]
-    hint = f"write {' or '.join(meant)}" if meant else "write key=value"
+    if ":" in word and any(key.name == word.partition(":")[0] for key in keys):
+        meant = [word.replace(":", "=", 1)]
+    spaced = "without blanks around =, " if "=" in given or "" in given else ""
+    hint = f"write {' or '.join(meant)}" if meant else f"write key=value, {spaced}as in stage=cls_maps"
     msg = f"{shorten(word)!r} is not of the form key=value"
     return ConfigError(msg, hint=f"{hint}; the same command with --help lists its keys")
 

@@ -220,7 +220,7 @@ def check(config: RunConfig) -> None:
         If the cluster profile cannot be used, or a key has no meaning with this cluster.
     """
     kind = find_launcher(config.cluster)
-    if config.profile or config.profile_fields or not kind.here:
+    if config.profile or config.profiles or config.profile_fields or not kind.here:
         load_profile(config)
     unread = [name for name in config.profile_fields if kind.reads is not None and name not in kind.reads]
     if unread:

@@ -165,7 +165,7 @@ def test_a_store_of_somebody_else_writes_nothing_outside_of_the_folder(tiny, tmp
     [
         ("export", ["format=cocoa"], "unknown format 'cocoa'; did you mean 'coco'"),
         ("export", ["stage="], "labels of one stage"),
-        ("export", ["out="], "needs out="),
+        ("export", ["out="], "out= is empty"),
         ("export", ["stage=text_anchors"], "is an artifact"),
         ("export", ["format=png"], "format=png is of maps and masks, and human_boxes holds boxes"),
         ("export", ["rows=best:3"], "start:stop, @FILE, worst:n, disputed:n or doubtful:n"),

@@ -162,7 +162,8 @@ def read(path: Path) -> Saved:
     try:
         return Saved(*read_state(path, kind=KIND))
     except DataError as error:
-        raise DataError(error.message, hint=_HINT) from error
+        foreign = "name the folder of a training, or one of its .safetensors files"
+        raise DataError(error.message, hint=_HINT if path.suffix == ".safetensors" else foreign) from error
 
 
 def exists(path: Path) -> bool:

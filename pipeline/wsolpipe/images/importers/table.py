@@ -113,8 +113,12 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     rows = [image.row(image_id) for image_id, image in images.items()]
     annotations += mask_annotations(config, rows, problems) if not any(a.kind == "mask" for a in annotations) else []
     known = {*config.splits, *(config.split_folder(other) for other in config.splits)}
-    notes = [f"{path.name}: {lines:,} lines are of split {name!r}, which the data set's YAML does not name"
-             for name, lines in others.items() if name not in known]  # fmt: skip
+    notes = [
+        f"{path.name}: {lines:,} lines are of "
+        + (f"split {name!r}, which the data set's YAML does not name" if name else "no split")
+        for name, lines in others.items()
+        if name not in known
+    ]
     return Listing(rows=rows, annotations=annotations, classes=count, class_names=names, notes=notes)
 
 
@@ -183,8 +187,11 @@ def read_table(config: DatasetConfig, path: Path) -> Iterator[tuple[str, dict[st
         raise ConfigError(
             msg, hint="columns: {split: NAME} names the column of splits, or metadata: a folder of a table each"
         )
+    splits = "split" in dict(chosen)
     for where, cells in lines:
         line = {name: cells[place] for name, place in chosen if place < len(cells) and cells[place] != ""}
+        if splits:
+            line.setdefault("split", "")
         line.setdefault("path", "")
         yield where, line
 

@@ -107,9 +107,9 @@ def _place(config: DatasetConfig, split: str) -> Path:
     entry = _description(config).get(part or split)
     base = _description(config).get("path")
     given = [entry, f"{base}/{entry}"] if isinstance(entry, str) else []
-    named = [name for name in (part, split) if name]
-    usual = [place for name in named for place in (f"images/{name}", f"{name}/images", name, f"{name}.txt")]
-    places = [*given, *usual, *(["images", "."] if len(config.splits) == 1 else [])]
+    name = part or split
+    usual = [f"images/{name}", f"{name}/images", name, f"{name}.txt"]
+    places = [*given, *usual, *(["images", "."] if part is None else [])]
     for place in places:
         inside = root / str(place).removeprefix("../")  # as some exports write it, beside their own folders
         if (inside / "images").is_dir() and str(place) not in {"images", "."}:
