@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -25,14 +25,19 @@ def compile_once() -> None:
     import numba.core.dispatcher
 
     compile_loop = numba.core.dispatcher.Dispatcher.compile
+    held = threading.local()
 
     def locked(self, signature):
-        name = re.sub(r"[^a-z0-9]", "-", f"{self.py_func.__module__}-{self.py_func.__name__}".lower())
-        folder = ROOT / ".pytest_cache" / "loops"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        if getattr(held, "lock", None):  # one loop compiles others on its way, some of them of its own name
             return compile_loop(self, signature)
+        path = ROOT / ".pytest_cache" / "loops.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as held.lock:
+            fcntl.flock(held.lock, fcntl.LOCK_EX)
+            try:
+                return compile_loop(self, signature)
+            finally:
+                held.lock = None
 
     numba.core.dispatcher.Dispatcher.compile = locked
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ _KEY = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8}\b")
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
 LEAST_TEXT = 14
 """Characters that a column of text keeps beside columns of single words."""
+RESUMES = frozenset({"run", "push", "pull", "publish", "fit", "search", "compare", "reproduce", "predict"})
+"""Commands that go on where they stopped when they are typed again."""
 _NOTHING = ("–", "", "0", "0.000", "0 s")
 _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
 _NAMED_WRONGLY = (errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, *_NO_FOLDER)
@@ -90,7 +93,8 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
         hint = f"{place.command_path if place else name} --help lists what it takes; arguments are key=value"
         known = ConfigError(error.format_message(), hint=hint)
     except (click.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        resume = f"\n  -> resume with: {shlex.join([name, *words])}" if words and words[0] in RESUMES else ""
+        print(f"interrupted{resume}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

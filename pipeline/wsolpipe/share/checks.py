@@ -138,6 +138,21 @@ def _weights(store: str) -> Found:  # noqa: ARG001
     return True, f"{files} files in {folder}", ""
 
 
+def _published(store: str) -> Found:  # noqa: ARG001
+    """Where the weights of the stages' default networks would come from, and what stands in for them."""
+    from wsolpipe.networks.pretrained import within_reach
+    from wsolpipe.stages.registry import load_registry
+
+    registry, said, reached = load_registry(), [], False
+    for stage in ("cls_maps", "classifier"):
+        name = str(registry[stage].params["model"])
+        found = within_reach(name)
+        reached = reached or bool(found)
+        said.append(f"{name} of {stage}: {'by network' if found == 'network' else found or 'not within reach'}")
+    stand_in = "" if reached else "; wsolpipe init writes the demo's tiny ones into a description, to try commands"
+    return True, "; ".join(said) + stand_in, ""
+
+
 def _weights_folder() -> Path:
     base = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or base / "hub")
@@ -253,6 +268,7 @@ CHECKS: dict[str, Callable[[str], Found]] = {
     "image decoders": _decoders,
     "one cv2": _one_cv2,
     "pretrained weights": _weights,
+    "published weights": _published,
     "store": _store,
     "space": _space,
     "clock": _clock,

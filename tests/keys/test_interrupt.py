@@ -1,0 +1,27 @@
+"""Ctrl-C ends a command with the line that resumes it, where typing it again does that."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from wsolpipe.keys.console import call
+
+
+@pytest.mark.parametrize(("word", "resumes"), [("fit", True), ("run", True), ("eval", False)])
+def test_an_interrupted_command_ends_with_the_line_that_resumes_it(capsys, word, resumes):
+    @click.group()
+    def program():
+        """Stand for a program of one command."""
+
+    @program.command(word)
+    @click.argument("words", nargs=-1)
+    def body(words):
+        """Be interrupted."""
+        raise KeyboardInterrupt
+
+    assert call(program, "wsoltrain", [word, "recipe=cam", "out=my runs"]) == 130
+    said = capsys.readouterr().err
+    assert said.lstrip().startswith("interrupted")
+    assert ("-> resume with: wsoltrain fit recipe=cam 'out=my runs'" in said) == (word == "fit")
+    assert ("resume with" in said) == resumes
