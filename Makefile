@@ -19,7 +19,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV): about three minutes and 7.5 GB on a fresh machine, 3 GB less with TORCH=cpu"
+	@echo "installing into $(VENV): about three minutes and 7.5 GB of disk on a fresh machine, 3 GB less with TORCH=cpu"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(INDEX) -c constraints.txt -e ".[all,dev]"
 	@touch $(STAMP)
 
