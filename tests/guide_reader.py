@@ -31,7 +31,9 @@ RECIPES = [name for name in known_recipes() if "demo" in read_recipe(name).datas
 STAND_INS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"dataset=(demo|demo_video|cub|glas)(?= |$)": r"dataset=\1.yaml",
     r" root=/data/CUB_200_2011": "",
-    r"init birds( out=shared.yaml)?$": lambda word: f"init {DEMO / 'images' / 'val'} out={'shared' if word[1] else 'again'}.yaml",
+    r"init birds( out=shared.yaml)?$": lambda word: (
+        f"init {DEMO / 'images' / 'val'} out={'shared' if word[1] else 'again'}.yaml"
+    ),
     r"store=(stores/demo|wsol-store)": "store=labels",
     r"anchors=\S+": lambda _: (
         f"anchors={next(Path('labels').glob('cub/artifacts/text_anchors/*/files/*.safetensors'))}"
