@@ -1,4 +1,4 @@
-"""Check the structure of the packages: no import cycle, no long module, no two modules of one name in one package.
+"""Check the structure of the packages: no import cycle, no long module, no two modules of one name, plain docstrings.
 
     python tools/check_structure.py [ROOT]
 
@@ -78,6 +78,12 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     return sorted(found)
 
 
+def vague_docstrings(path: Path) -> list[int]:
+    """Lines of the docstrings that begin with a half sentence such as ``What a stage holds.``."""
+    found = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    return [number for number, line in found if line.lstrip().startswith('"""What ')]
+
+
 def check(root: Path) -> list[str]:
     """Problems, one per line."""
     known = modules(root)
@@ -90,6 +96,7 @@ def check(root: Path) -> list[str]:
         lines = len(path.read_text().splitlines())
         if lines > MAX_LINES:
             wrong.append(f"{short} has more than {MAX_LINES} lines")
+        wrong += [f"{short}:{line} begins with What: say what it does or is" for line in vague_docstrings(path)]
         if path.name not in SHARED_NAMES and short not in FACES and not any(part in short for part in NAMED_ALIKE):
             alike[half, path.stem].append(short)
     wrong += [f"modules of one name: {', '.join(paths)}" for paths in alike.values() if len(paths) > 1]

@@ -13,14 +13,16 @@ import pytest
 from PIL import Image
 
 HERE = Path(__file__).parent
-LONGEST = {"method": 60, "stage": 60, "layout": 40, "backend": 100, "format": 50}
+LONGEST = {"method": 60, "stage": 60, "layout": 40, "backend": 100, "format": 50, "figure": 40}
 LABELS = "dataset=letters.yaml store=sqlite:///{folder}/labels.db"
 LINES = {
     "made": f"wsolpipe run stage=luminance {LABELS} workers=2 shard_rows=4 --json",
     "verified": f"wsolpipe verify {LABELS} --json",
     "exported": f"wsolpipe export stage=luminance {LABELS} format=lines out=lines --json",
     "imported": f"wsolpipe import in=lines format=lines {LABELS} --json",
+    "scored": f"wsolpipe eval stage=luminance {LABELS} against=luminance --json",
     "stages": "wsolpipe stages",
+    "glossary": "wsolpipe eval glossary=true",
     "help of a stage": "wsolpipe run stage=luminance --help",
     "help of formats": "wsolpipe export --help",
     "help of a method": "wsoltrain fit recipe=hiding.yaml --help",
@@ -111,12 +113,17 @@ def test_boxes_leave_and_come_back_in_a_format_of_another_package(answer):
     assert answer("imported")
 
 
+def test_eval_shows_a_figure_of_another_package(answer):
+    assert answer("scored")["contrast"] > 0.2
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
         ("stages", "luminance"),
         ("help of a stage", "Cells along each side of the map"),
         ("help of formats", "lines"),
+        ("glossary", "middle quarter"),
         ("help of a method", "Side of the hidden cell"),
         ("complete wsolpipe run stage=lum", "luminance"),
         ("complete wsolpipe export format=li", "lines"),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.share.formats.base import FORMATS, WRITTEN_ONLY
-from wsolpipe.testing import BackendTests, FormatTests, LayoutTests
+from wsolpipe.testing import BackendTests, FigureTests, FormatTests, LayoutTests
 
 HERE = Path(__file__).parent
 
@@ -34,6 +34,10 @@ class TestSqlite(BackendTests):
             return backend
 
         return make
+
+
+class TestContrast(FigureTests):
+    figure = load("figure/contrast.py").Contrast
 
 
 class TestLines(FormatTests):

@@ -163,7 +163,7 @@ class ChosenMaps:
 
 
 def choose_by(session: Session, word: str, labels: str) -> Callable[[StageView, int, RowTable], ChosenMaps]:
-    """What ``select=`` asks for: a source of maps for `wsolpipe.evaluate.evaluation.Options`.
+    """Build what ``select=`` asks for: a source of maps for `wsolpipe.evaluate.evaluation.Options`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What ``wsolpipe eval`` scores: its keys, and the evaluation of a stage or of a folder of maps that they ask for."""
+"""Scoring for ``wsolpipe eval``: its keys, and the evaluation of a stage or of a folder of maps that they ask for."""
 
 from __future__ import annotations
 

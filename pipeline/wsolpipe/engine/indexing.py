@@ -289,7 +289,7 @@ class IndexWork(StoredListing):
 
 
 def _facts(index: pa.Table, truth: pa.Table) -> dict[str, Any]:
-    """What a manifest says of its tables: digests, and how many labels, boxes, masks, bad and retired rows."""
+    """Return what a manifest says of its tables: digests, and how many labels, boxes, masks, bad and retired rows."""
     import pyarrow as pa
 
     from wsolpipe.images.index_tables import column_digests

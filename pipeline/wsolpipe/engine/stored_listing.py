@@ -1,4 +1,4 @@
-"""What a split's metadata listed, as it lies in the folder of its index until the index is put together.
+"""Listing of a split's metadata, as it lies in the folder of its index until the index is put together.
 
 ``listing.json`` notes the digests of ``listing.parquet`` and ``listing_annotations.parquet``, and its own.
 """

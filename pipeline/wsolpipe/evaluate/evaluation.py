@@ -1,4 +1,4 @@
-"""What ``wsolpipe eval`` does: a stage of boxes, maps or masks, or a folder of maps, looked up, scored and compared."""
+"""Evaluation by ``wsolpipe eval``: a stage of boxes, maps or masks, or a folder of maps, scored and compared."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """What to score, against what, and how; beyond which stage of which split.
+    """Choice of what to score, against what, and how; beyond which stage of which split.
 
     Attributes
     ----------

@@ -84,7 +84,7 @@ OTSU = Threshold(by=AT_OTSU)
 
 @dataclass(frozen=True)
 class Chooser:
-    """What a threshold is chosen by: maps of some split and what they are scored against there.
+    """Basis on which a threshold is chosen: maps of some split and what they are scored against there.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ class RowList:
 
     @property
     def name(self) -> str:
-        """What manifests record: the same for the same images, wherever the file lies."""
+        """Return what manifests record: the same for the same images, wherever the file lies."""
         return SIGN + short_key(digest(sorted(self.ids)))
 
     def find(self, ids: Sequence[str], *, dataset: str, split: str) -> list[int]:

@@ -81,7 +81,7 @@ class Corrections:
         return label_line(image).strip() if line.get("unclear") is not True else json.dumps(line)
 
     def state(self) -> dict[str, Any]:
-        """What a page is told after it sent something."""
+        """Return the answer to a page that sent something."""
         return {"corrected": len(self.lines)}
 
 

@@ -72,7 +72,7 @@ def numbers_of(value: Any) -> Iterable[float]:
 
 
 class FigureTests:
-    """What every figure of maps does."""
+    """Tests that every figure of maps passes."""
 
     figure: ClassVar[type[MapFigure]]
 

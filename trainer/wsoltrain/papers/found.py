@@ -24,7 +24,7 @@ SHARES = ("MaxBoxAcc", "Top-1", "Top-5", "CL", "LPE", "LME", "MIns")
 
 @dataclass(frozen=True)
 class Found:
-    """What was found for a cell.
+    """Finding for a cell.
 
     Attributes
     ----------

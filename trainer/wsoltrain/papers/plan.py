@@ -1,4 +1,4 @@
-"""What a reproduction would do and how long it would take, from rates measured on the device at hand."""
+"""Plan of a reproduction and its time, from rates measured on the device at hand."""
 
 from __future__ import annotations
 

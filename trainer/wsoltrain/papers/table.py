@@ -121,7 +121,7 @@ class Cell(BaseModel):
 
     @property
     def kind(self) -> str:
-        """What makes the cell: a name of `KINDS`."""
+        """Return what makes the cell: a name of `KINDS`."""
         return next((kind for kind in KINDS if getattr(self, kind)), "")
 
     def over(self, below: Cell) -> Cell:
@@ -148,7 +148,7 @@ class Cell(BaseModel):
 
 OTHER = "a method of another paper, for which there is no recipe here; the published figures are for comparison"
 CLS_AT_TRUTH = "cls, tau of gt"
-"""What accuracy chooses, at the threshold that suits the scored images best."""
+"""Choice by accuracy, at the threshold that suits the scored images best."""
 KINDS = ("absent", "fit", "stage", "search", "range", "complexity", "labels")
 
 
@@ -240,7 +240,7 @@ class PaperTable(BaseModel):
 
 
 class Facts(BaseModel):
-    """What is known of a data set before it is there: images a split, and how to get it."""
+    """Facts of a data set before it is there: images a split, and how to get it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -278,13 +278,13 @@ OWN = Facts(
 
 @cache
 def known_facts() -> dict[str, Facts]:
-    """What is known of the data sets of the papers' tables."""
+    """Return what is known of the data sets of the papers' tables."""
     known = read_yaml(FOLDER / f"{DATASETS}.yaml")
     return {name: Facts.model_validate(facts) for name, facts in known.items()}
 
 
 def facts_of(dataset: str) -> Facts:
-    """What is known of a data set; of one that no paper's table has, how to describe it."""
+    """Return what is known of a data set; of one that no paper's table has, how to describe it."""
     return known_facts().get(dataset, OWN)
 
 

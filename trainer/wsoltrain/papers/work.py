@@ -44,7 +44,7 @@ STORED = ("fit", "search", "stage", "labels")
 
 @dataclass(frozen=True)
 class Request:
-    """What of a table is wanted, and where.
+    """Part of a table that is wanted, and where.
 
     Attributes
     ----------

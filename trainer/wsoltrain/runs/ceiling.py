@@ -1,4 +1,4 @@
-"""What a recipe's network reaches on ground truth, measured beside its labels and a student."""
+"""Ceiling of a recipe's network on ground truth, measured beside its labels and a student."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SHOWN = ("MaxBoxAcc", "MaxBoxAccV2", "PxAP", "iou")
 
 @dataclass(frozen=True)
 class Chosen:
-    """What an annotator chose among runs."""
+    """Choice of an annotator among runs."""
 
     runs: Sequence[Run]
     by: str

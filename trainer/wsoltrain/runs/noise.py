@@ -72,7 +72,7 @@ RULES = ("VT", "TT")
 
 @dataclass(frozen=True)
 class Study:
-    """What each level picked of each run.
+    """Choice of each level in each run.
 
     Attributes
     ----------

@@ -94,7 +94,7 @@ def _open(values: Mapping[str, Any]) -> Stream:
 
 
 def _describe(item: Item, stream: Stream) -> dict[str, Any]:
-    """What was drawn of one item, as JSON."""
+    """Describe what was drawn of one item, as JSON."""
     rows = stream.items.rows
     row, label = int(item["row"]), int(item["label"])
     left, top, side, mirrored = item["window"].tolist()

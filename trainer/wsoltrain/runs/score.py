@@ -45,7 +45,7 @@ class Opened:
 
     @property
     def truth(self) -> Truth:
-        """What it is scored against."""
+        """Return the truth that it is scored against."""
         (truth,) = self.evaluator.truths.values()
         return truth
 

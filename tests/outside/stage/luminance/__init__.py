@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from wsolpipe.contract.schema import boxes_spec
-from wsolpipe.maps import quantise
+from wsolpipe.maps.levels import quantise
 from wsolpipe.stages.base import Stage, StageParams
 from wsolpipe.stages.map_stage import map_arrays
 from wsolpipe.stages.marks import ExecutionOnly
