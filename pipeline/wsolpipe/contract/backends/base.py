@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -36,6 +36,11 @@ class Head(NamedTuple):
     size: int
     stamp: str = ""
     settled: bool = True
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="wsolpipe-", ignore_cleanup_errors=True)
 
 
 class Backend(ABC):
@@ -144,13 +149,9 @@ class Backend(ABC):
             self._write_copy(target, name.removeprefix(f"{folder}/"), self.local_file(name).read_bytes())
         return target
 
-    @cached_property
-    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="wsolpipe-", ignore_cleanup_errors=True)
-
     def _scratch_folder(self) -> Path:
-        """A new folder that goes when this object does."""
-        return Path(tempfile.mkdtemp(dir=self._scratch.name))
+        """A new folder that goes when this process ends: who reads a copy may outlive this object."""
+        return Path(tempfile.mkdtemp(dir=_scratch().name))
 
     @staticmethod
     def _write_copy(base: Path, name: str, data: bytes) -> Path:
