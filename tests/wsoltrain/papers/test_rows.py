@@ -175,16 +175,21 @@ def smaller(recipe):
     return recipe
 
 
+BUILT = set()
+"""Networks that were built for a plan; the filled store needs them no second time."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("filled", [False, True])
 def test_the_plan_of_every_table_ends_without_an_error_in_an_empty_and_in_a_filled_store(tmp_path, monkeypatch, filled):
     """Networks are built for it; that a forward pass gives the hours is tested where one is measured."""
-    built = {}
 
     def build(recipe, *given, **more):
         network = recipe.model_dump_json(include={"method", "backbone", "encoder", "model", "model_args", "size"})
-        if network not in built:
+        if network not in BUILT:
             build_bare(smaller(recipe), 5, "cpu", classifier="resnet18")
-            built[network] = True
+            BUILT.add(network)
         return SimpleNamespace()
 
     monkeypatch.setattr(bare, "build_bare", build)

@@ -232,7 +232,7 @@ def _mask_entries(kept: KeptMaps, disturbed: Sequence[Truth]) -> list[dict[str, 
     frame = Frame(side=kept.side, normalise=not kept.unit)
     found = [PixelEvaluation() for _ in disturbed]
     for place, row in enumerate(kept.rows.tolist()):
-        score = frame.map(kept.map(place), disturbed[0].rows.ids[row])
+        score = frame.map(kept.values[place], disturbed[0].rows.ids[row])
         for truth, own in zip(disturbed, found, strict=True):
             own.add(score, *(truth.mask(row, kept.side) or (None,)))
     return [figures(own) for own in found]
