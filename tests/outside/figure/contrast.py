@@ -20,8 +20,8 @@ class Contrast(MapFigure):
         self.total, self.rows = 0.0, 0
 
     def add(self, batch, truth):
-        for score in batch.framed:
-            if score is not None:
+        for score, row, silent in zip(batch.framed, batch.rows, batch.objectless, strict=True):
+            if score is not None and len(truth.boxes(int(row))) and not silent:
                 quarter = len(score) // 4
                 self.total += score[quarter:-quarter, quarter:-quarter].mean() - score.mean()
                 self.rows += 1
