@@ -7,7 +7,7 @@ from wsolpipe.contract.errors import ConfigError
 EXTRAS = {
     "pipeline": ("torch", "torchvision", "timm", "safetensors", "numba", "cv2", "onnxruntime", "huggingface_hub",
                  "distributed", "dask", "open_clip", "transformers"),
-    "slurm": ("dask_jobqueue", "bokeh"),
+    "dashboard": ("bokeh",),
     "train": ("optuna", "onnx", "onnxscript"),
     "video": ("av",),
     "track": ("tensorboard", "wandb"),

@@ -108,7 +108,7 @@ class DaskLauncher(Launcher):
         self.resources.enter_context(_quiet())
         self.resources.enter_context(dask.config.set(SETTINGS))
         self.client = self.resources.enter_context(self.connect())
-        pages = "" if find_spec("bokeh") else " (its pages need bokeh: pip install bokeh)"
+        pages = "" if find_spec("bokeh") else " (its pages need bokeh: pip install 'wsolpipe[dashboard]')"
         self.emit({"event": "note", "text": f"Dask dashboard: {self.dashboard()}{pages}"})
         self.client.subscribe_topic(self.order.name, lambda event: self.emit(event[1]))  # (time, event)
         self._count()
