@@ -172,7 +172,11 @@ def _published_settings() -> str:
 
 
 def _code(pattern: str) -> str:
-    return f"`{pattern}`" if pattern else "others"
+    """Show a regular expression by its alternatives: a bar would split the cell."""
+    if not pattern:
+        return "others"
+    head, _, choices = pattern.rstrip(")").rpartition("(")
+    return " or ".join(f"`{head}{choice}`" for choice in choices.split("|"))
 
 
 def _rates(row: dict[str, Any]) -> str:

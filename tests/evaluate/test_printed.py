@@ -113,7 +113,7 @@ def test_every_figure_that_eval_prints_is_explained_and_in_its_unit(demo, words)
 
 
 def test_the_same_figure_is_printed_in_the_same_unit_on_every_line(demo):
-    told = call(demo, "stage=cls_maps")
+    told = call(demo, "stage=cls_maps", "details=true")
     found = json.loads(call(demo, "stage=cls_maps", "--json"))
     shown = {line[:26].strip(): line[26:].strip() for line in told.splitlines()}
     assert shown["mean IoU"] == f"{100 * found['iou']:.1f}"
@@ -133,14 +133,14 @@ def test_noise_is_printed_in_per_cent_as_everything_else(demo):
 
 
 def test_the_map_is_told_by_its_method_or_head(demo):
-    assert re.search(r"^ map +layercam *$", call(demo, "stage=cams", "map=1"), re.MULTILINE)
-    assert re.search(r"^ map +mean *$", call(demo, "stage=cls_maps"), re.MULTILINE)
-    assert re.search(r"^ map +head 1 *$", call(demo, "stage=cls_maps", "map=2"), re.MULTILINE)
+    assert re.search(r"^ map +layercam *$", call(demo, "stage=cams", "map=1", "details=true"), re.MULTILINE)
+    assert re.search(r"^ map +mean *$", call(demo, "stage=cls_maps", "details=true"), re.MULTILINE)
+    assert re.search(r"^ map +head 1 *$", call(demo, "stage=cls_maps", "map=2", "details=true"), re.MULTILINE)
     assert json.loads(call(demo, "stage=cls_maps", "map=2", "--json"))["map"] == 2
 
 
 def test_boxes_beside_maps_and_figures_of_clips_are_explained_and_in_per_cent(clips):
-    told, found = call(clips, "stage=both"), json.loads(call(clips, "stage=both", "--json"))
+    told, found = call(clips, "stage=both", "details=true"), json.loads(call(clips, "stage=both", "--json"))
     check(told, found)
     shown = {re.split(r"  +", line.strip())[0]: re.split(r"  +", line.strip())[-1] for line in told.splitlines()}
     assert shown["boxes IoU, first box"] == f"{100 * found['boxes']['iou_top1']:.1f}"

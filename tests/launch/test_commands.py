@@ -17,7 +17,7 @@ from wsolpipe.engine.clusters import LAUNCHERS
 from wsolpipe.launch.crew import Crew
 from wsolpipe.launch.launcher import Command, Order
 from wsolpipe.launch.profiles import Profile
-from wsoltrain.cli import sites
+from wsoltrain.runs.keys import CLUSTERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,5 +113,5 @@ def test_the_module_tells_what_is_wrong_with_an_order(tmp_path):
 
 
 def test_the_trainer_offers_every_cluster():
-    assert set(sites.CLUSTERS) <= set(LAUNCHERS.names())
-    assert set(LAUNCHERS.names()) - set(sites.CLUSTERS) <= {"tls://"}
+    assert set(CLUSTERS) <= set(LAUNCHERS.names())
+    assert set(LAUNCHERS.names()) - set(CLUSTERS) <= {"tls://"}

@@ -25,7 +25,7 @@ curves = metrics.iou_curves(rng.random((6, 40, 40)), truth, contours="all", thre
 print(round(1e9 * float(np.sum(curves))))
 """
 EDITS = [  # of growing regions, of the flood, and of the tables that loops are given
-    ("sweep.py", "max(box[a, 2], box[b, 2])", "min(box[a, 2], box[b, 2])"),
+    ("sweep.py", "= max(right, x1), max(low, y1)", "= min(right, x1), max(low, y1)"),
     (
         "flood.py",
         "east = _larger(_larger(values[n, e], values[y, e])",

@@ -42,7 +42,7 @@ def test_the_citation_names_the_version_and_the_papers_of_the_recipes(repo, proj
 def test_recipes_of_containers_take_files_that_are_there_and_extras_that_exist(repo, project):
     docker = (repo / "containers/Dockerfile").read_text()
     steps = [line.split() for line in docker.splitlines() if line and not line.startswith("#")]
-    known = {"FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "CMD"}
+    known = {"FROM", "ENV", "WORKDIR", "COPY", "ARG", "RUN", "USER", "CMD"}
     assert {step[0] for step in steps} == known
     assert steps[0][0] == "FROM"
     assert re.fullmatch(r"python:3\.\d+-slim-\w+", steps[0][1])  # a version, not latest

@@ -193,7 +193,7 @@ def test_maps_alone_are_measured_and_drawn_at_their_best_threshold(example):
     assert f"<b>{cut['MaxBoxAccV2']['mean']:.1f}</b> MaxBoxAccV2" in html
     assert f"<b>{100 * quality.means()['cut']:.1f}</b> mean IoU" in html
     assert quality.means()["cut"] == pytest.approx(cut["iou"], abs=1e-6)
-    assert f"cls_maps mean map, one threshold (threshold {quality.tau:.3f}" in html
+    assert f"cls_maps mean map, one threshold ({quality.tau:.3f} by the best MaxBoxAcc of these rows (oracle)" in html
     assert cut["MaxBoxAccV2"]["mean"] < figures["MaxBoxAccV2"]["mean"]  # else this test would tell nothing
     assert f'<td class="number">{figures["MaxBoxAccV2"]["mean"]:.1f}</td>' in html
     assert 'id="layer-top"' not in html

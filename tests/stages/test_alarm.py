@@ -93,7 +93,7 @@ def evaluated(folder, *words):
 
 def test_eval_says_as_loudly_as_the_report_that_results_are_below_a_centred_box(low):
     folder, _ = low
-    told = evaluated(folder, "stage=cls_maps").stdout
+    told = evaluated(folder, "stage=cls_maps", "details=true").stdout
     shown = {re.split(r"  +", line.strip())[0]: re.split(r"  +", line.strip())[-1] for line in told.splitlines()}
     assert f"WARNING: cls_maps of train at threshold {shown['threshold τ']}: BELOW A CENTRED BOX" in told
     assert (

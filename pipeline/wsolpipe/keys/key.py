@@ -82,8 +82,10 @@ class Key:
         try:
             return self.kind.read(text)
         except ValueError as error:
-            if self.kind.choices not in ((), FLAG) and not self.kind.listed:
-                raise ConfigError(unknown(self.name, text, self.kind.choices)) from error
+            if self.kind.choices not in ((), FLAG):
+                given = [part.strip() for part in text.split(",")] if self.kind.listed else [text]
+                wrong = next(part for part in given if part not in self.kind.choices)
+                raise ConfigError(unknown(self.name, wrong, self.kind.choices)) from error
             unit = f" ({self.unit})" if self.unit else ""
             named = (
                 f"…{text[-LONGEST:]}" if self.kind.files and len(text) > LONGEST else shorten(text)

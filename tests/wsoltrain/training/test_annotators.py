@@ -15,13 +15,13 @@ from wsolpipe.cli.eval import command as pipeline_eval
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.metrics.protocol import annotator_of, read_runs
 from wsoltrain.cli import eval as scoring
-from wsoltrain.cli import fit
 from wsoltrain.cli import predict as predicting
 from wsoltrain.cli import select as selecting
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
 from wsoltrain.methods.pixel_trained import PixelTrained
-from wsoltrain.runs.settle import read_recipe_words
+from wsoltrain.runs import predict as running
+from wsoltrain.runs.settle import settle_words
 from wsoltrain.training.annotators import Annotator, read_annotators
 from wsoltrain.training.evaluation import Evaluator
 from wsoltrain.training.scoreboard import Scoreboard
@@ -87,7 +87,8 @@ def test_one_pass_of_five_annotators_equals_five_passes(trainable, trained):
 def test_the_first_rows_of_each_class_may_be_all_that_chooses(trainable, trained):
     place = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "by=gt", "val=val", "device=cpu"]
     words = [*place, "test=val", "val_rows_per_class=2"]
-    recipe, settings = fit.prepare(*read_recipe_words(words, fit.KEYS))
+    settled = settle_words(words)
+    recipe, settings = settled.recipe, settled.settings
     chosen, shown = (Scoreboard(recipe, settings, []).evaluators[kind].stream for kind in ("val", "test"))
     labels = chosen.items.rows.labels
     assert chosen.rows.tolist() == sorted(row for label in set(labels) for row in np.flatnonzero(labels == label)[:2])
@@ -193,6 +194,6 @@ def test_a_method_without_classes_cannot_be_chosen_by_accuracy(trainable, tmp_pa
 
 def test_maps_files_of_one_stem_keep_their_endings():
     taken: set[str] = set()
-    named = [predicting._map_name(name, taken) for name in ("a/x.jpg", "a/x.png", "film.mp4#000003")]
+    named = [running._map_name(name, taken) for name in ("a/x.jpg", "a/x.png", "film.mp4#000003")]
     assert named == ["a/x", "a/x.png", "film.mp4#000003"]
     assert np.unique(named).size == 3

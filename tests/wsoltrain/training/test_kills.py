@@ -110,15 +110,15 @@ def test_a_run_folder_is_held_by_one_training_and_taken_over_from_a_dead_one(tra
     first = subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
-    from wsoltrain.cli.fit import train
+    from wsoltrain.runs.train import train_words
 
     given = [*words(trainable, epochs=1, head_epochs=0)[1:], f"out={tmp_path}", "workers=0"]
     with pytest.raises(ConfigError, match=rf"held by another training: process {first.pid} on"):
-        train(given)
+        train_words(given)
     assert [path.name for path in tmp_path.iterdir()] == ["run.lease"]
     first.kill()
     first.wait()
-    train(given)
+    train_words(given)
     assert (tmp_path / "best-proposals.safetensors").exists()
     assert not (tmp_path / "run.lease").exists()
 

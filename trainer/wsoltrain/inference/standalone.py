@@ -16,9 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
 
 OTSU_SIDE = 224
@@ -39,6 +37,8 @@ class Localizer:
     def __init__(
         self, folder: str | Path | None = None, providers: tuple[str, ...] = ("CPUExecutionProvider",)
     ) -> None:
+        import onnxruntime
+
         home = Path(__file__).parent if folder is None else Path(folder)
         self.card: dict[str, Any] = json.loads((home / "localizer.json").read_text(encoding="utf-8"))
         self.session = onnxruntime.InferenceSession(home / "localizer.onnx", providers=list(providers))
@@ -79,6 +79,8 @@ class Localizer:
 
     def _find_box(self, scores: np.ndarray[Any, Any], size: tuple[int, int]) -> tuple[list[float] | None, float | None]:
         """Box of the largest region above the chosen threshold, or above Otsu's; `size` is (width, height)."""
+        import cv2
+
         side = self.card["side"]
         framed = cv2.resize(scores, (side, side), interpolation=cv2.INTER_CUBIC)
         framed = np.clip(framed, 0, 1) if self.card["unit"] else _minmax(framed)

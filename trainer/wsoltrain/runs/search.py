@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, show_value
 from wsoltrain.runs.keys import TRAINING
 from wsoltrain.runs.many import Training
 from wsoltrain.runs.settle import settle
@@ -238,7 +237,7 @@ def shared_trainings(
     found = []
     number, each = (values["configurations"], 1) if values["configurations"] else (values["shared"], values["each"])
     for name, drawn in shared_configurations(ranges, number, each, seed=values["search_seed"]):
-        given = [f"{key}={json.dumps(value)}" for key, value in drawn.items()]
+        given = [f"{key}={show_value(value)}" for key, value in drawn.items()]
         shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in drawn.items()}
         found.append(Training.at(settings.out / name, (*kept, *given), {"configuration": name, **shown}))
     return found, settings.out
