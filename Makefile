@@ -7,9 +7,8 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 DEMO_STORE ?= stores/demo
 DEMO_RUN ?= $(DEMO_STORE)-run
-# make demo TORCH=cpu installs PyTorch's build for the processor alone, without NVIDIA's 3 GB.
-TORCH ?=
-INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
+# make demo INDEX=URL takes PyTorch from another index, such as that of its builds without NVIDIA's 3 GB.
+INDEX ?=
 # Tests run in several processes; more threads in each only make them wait for each other.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -19,8 +18,8 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV): about three minutes and 7.5 GB of disk on a fresh machine, 3 GB less with TORCH=cpu"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(INDEX) -c constraints.txt -e ".[all,dev]"
+	@echo "installing into $(VENV): about three minutes and 7.5 GB of disk on a fresh machine, 3 GB less with INDEX=URL of PyTorch for the processor alone"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(INDEX),--extra-index-url $(INDEX)) -c constraints.txt -e ".[all,dev]"
 	@touch $(STAMP)
 
 # A command of the demo: what it makes is shown, its progress goes to a file that is shown where it fails.
