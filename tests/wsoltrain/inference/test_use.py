@@ -182,7 +182,13 @@ def test_a_localizer_finds_the_same_box_by_the_run_the_programs_and_the_file_tha
     code = "import sys; sys.modules |= dict.fromkeys(('torch', 'wsolpipe', 'wsoltrain')); import runpy; "
     code += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     words = [sys.executable, "-c", code, str(tmp_path / "localizer.py"), *paths]
-    lines = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+    done = subprocess.run([*words, str(photos / "torn.png"), "none.png"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert [line.partition(" cannot be read: ")[0] for line in done.stderr.splitlines()] == [
+        str(photos / "torn.png"),
+        "none.png",
+    ]
+    lines = done.stdout.splitlines()
     for line, other in zip(map(json.loads, lines), expected, strict=True):
         np.testing.assert_allclose(line["box"], other.box, atol=1.5)
         assert line["class"] == other.class_name

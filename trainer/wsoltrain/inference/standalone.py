@@ -114,8 +114,14 @@ def _minmax(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 if __name__ == "__main__":
-    localizer = Localizer()
+    localizer, failed = Localizer(), 0
     for name in sys.argv[1:]:
-        found = localizer(name)
+        try:
+            found = localizer(name)
+        except OSError as error:  # Pillow's errors of damaged files are among them
+            print(f"{name} cannot be read: {error.strerror or error}", file=sys.stderr)
+            failed = 1
+            continue
         del found["map"]
         print(json.dumps({"path": name, **found}))
+    sys.exit(failed)
