@@ -209,5 +209,5 @@ def require(values: Mapping[str, Any], command: str, **examples: str) -> None:
     """
     for name, example in examples.items():
         if not values.get(name):
-            msg = f"{command.partition(' ')[2]} needs {name}="
+            msg = f"{command.partition(' ')[2]} needs {name}=, which is missing or none"
             raise ConfigError(msg, hint=f"add {name}=…, as in {name}={example}; {command} --help lists all keys")

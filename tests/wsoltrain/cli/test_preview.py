@@ -88,6 +88,7 @@ def test_a_mistake_is_one_clear_message_and_its_exit_code(dataset, capsys, words
 
 def test_unknown_data_sets_stores_and_commands_are_named(dataset, capsys):
     assert "preview needs dataset=" in call(capsys, "preview", f"store={dataset[0].url}")[2]
+    assert "predict needs checkpoint=, which is missing or none" in call(capsys, "predict", "checkpoint=none")[2]
     code, _, err = call(capsys, "preview", "store=/nowhere/at/all", dataset[1][1])
     assert (code, "no store at /nowhere/at/all" in err) == (3, True)
     code, _, err = call(capsys, "prewiev")

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from stores import DATASET, MAPS_KEY, build_store, write_stage
 from wsolpipe.contract.errors import ConfigError, DataError, StoreError, TornShardError
-from wsolpipe.contract.schema import ArraySpec, Status
+from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import View, Window, resize
 from wsoltrain.data.items import Items, cut
@@ -107,6 +107,23 @@ def test_boxes_go_through_the_shared_geometry_and_lost_ones_have_no_area(store):
             else:
                 np.testing.assert_allclose(box, expected[slot], atol=1e-4)
                 assert item["box_map"][slot] == store.source[row, slot]
+
+
+def test_a_vertical_flip_keeps_boxes_of_a_stage_that_does_not_say_which_map_each_came_from(tmp_path):
+    """Such are boxes that people drew: each lies on the red object, and empty slots stay empty."""
+    store = build_store(tmp_path, rows=20)
+    boxes = np.full((20, 2, 4), np.nan, np.float32)
+    boxes[:, 1] = store.objects
+    spec = boxes_spec(2, "boxes that people drew")
+    write_stage(store.url, "human_boxes", "abcd000011112222", {"boxes": (spec, boxes)}, status=store.status)
+    config = settings(store, size=64, resize=64, vflip=1.0)
+    labelling = Labelling(store.url, DATASET, maps=None, boxes="human_boxes")
+    for item in Stream(replace(config, labelling=labelling), batch_size=None):
+        rgb = item["rgb"].to(torch.int64)
+        ys, xs = torch.nonzero((rgb[0] > 150) & (rgb[1] < 100), as_tuple=True)
+        seen = torch.tensor([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+        assert (item["boxes"][1] - seen).abs().max() <= 1.5
+        assert not item["boxes"][0].any()
 
 
 def area(box) -> float:

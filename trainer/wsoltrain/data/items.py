@@ -196,21 +196,20 @@ class Items:
         if "maps" in stored:
             self._add_maps(item, stored, [near[row]["maps"] for row in others if row >= 0])
         if "boxes" in stored:
-            item["boxes"], item["box_map"] = self._boxes(stored, view)
-            if turned:
-                item["boxes"][:, 1::2] = (config.size - item["boxes"][:, [3, 1]]) * (item["box_map"] >= 0)[:, None]
+            item["boxes"], item["box_map"] = self._boxes(stored, view, turned)
         if "drawn" in stored:
-            item["drawn"], item["drawn_boxes"] = torch.tensor(bool(stored["drawn"])), self._drawn(stored, view, turned)
+            drawn, _ = self._in_view(stored["drawn_boxes"], view, turned)
+            item["drawn"], item["drawn_boxes"] = torch.tensor(bool(stored["drawn"])), torch.from_numpy(drawn)
         return item
 
-    def _drawn(self, stored: dict[str, NDArray[Any]], view: View, turned: bool) -> Tensor:
-        """Boxes that somebody drew, in pixels of the crop, float32 [K, 4]; 0 where there is none."""
-        boxes = view.boxes_to_view(stored["drawn_boxes"], clip=True).astype(np.float32)
-        there = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)  # not where a slot is empty: NaN
-        boxes[~there] = 0
+    def _in_view(self, boxes: NDArray[Any], view: View, turned: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Boxes in pixels of the crop, float32 [K, 4], and which of them are lost; these are 0."""
+        seen = view.boxes_to_view(boxes, clip=True).astype(np.float32)
         if turned:
-            boxes[:, [1, 3]] = (self.config.size - boxes[:, [3, 1]]) * there[:, None]
-        return torch.from_numpy(boxes)
+            seen[:, 1::2] = self.config.size - seen[:, [3, 1]]
+        lost = ~(seen[:, 2:] > seen[:, :2]).all(axis=1)  # also where a slot is empty: NaN
+        seen[lost] = 0
+        return seen, lost
 
     def _rgb(self, row: int, stored: dict[str, NDArray[Any]], view: View) -> Tensor:
         return cut_stored(stored["rgb"], view) if "rgb" in stored else self._pixels(row, view)
@@ -267,14 +266,17 @@ class Items:
             raise BadImageError(msg)
         return cut(image, View((height, width), view.resized, view.window))
 
-    def _boxes(self, stored: dict[str, NDArray[Any]], view: View) -> tuple[Tensor, Tensor]:
-        """Boxes in pixels of the crop, float32 [K, 4], and the map of each, int64 [K]; lost ones are 0 and −1."""
+    def _boxes(self, stored: dict[str, NDArray[Any]], view: View, turned: bool) -> tuple[Tensor, Tensor]:
+        """Boxes in pixels of the crop, float32 [K, 4], and the map of each, int64 [K]; lost ones are 0 and −1.
+
+        The map is −1 also where the stage does not say from which map each box came.
+        """
         wanted = len(stored["boxes"]) if self.config.n_boxes is None else self.config.n_boxes
         count = min(wanted, len(stored["boxes"]))
         boxes = np.zeros((wanted, 4), np.float32)
         source = np.full(wanted, -1, np.int64)
-        boxes[:count] = view.boxes_to_view(stored["boxes"][:count], clip=True)
-        lost = ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # also where a slot is empty: NaN
+        lost = np.ones(wanted, bool)
+        boxes[:count], lost[:count] = self._in_view(stored["boxes"][:count], view, turned)
         if "source" in stored:
             source[:count] = stored["source"][:count]
             if "maps" in stored:  # boxes are sampled by the values of their maps

@@ -35,6 +35,8 @@ INPUT, MAP, CLASSES = "image", "map", "classes"
 TOLERANCE = 1e-3
 """Largest difference of maps and probabilities, both in 0..1, that is taken for rounding."""
 CHECKED_BATCHES = (1, 3)
+LOUD = ("torch.onnx", "onnx_ir", "onnxscript")
+"""Loggers of the exporters."""
 
 
 class Exported(nn.Module):
@@ -239,11 +241,14 @@ def _need_onnx(package: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings about their own internals."""
-    loud = logging.getLogger("torch.onnx")
-    level = loud.level
-    loud.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-    loud.setLevel(level)
+    """Silence the exporters' warnings and notes about their own internals."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, LOUD)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

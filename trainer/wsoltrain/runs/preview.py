@@ -118,7 +118,7 @@ def _draw(items: list[Item], described: list[dict[str, Any]], out: Path) -> None
 
     captions = []
     for item in described:
-        kept = sum(1 for number in item.get("box_map", ()) if number >= 0)
+        kept = sum(x1 > x0 and y1 > y0 for x0, y0, x1, y1 in item.get("boxes", ()))
         lost = f", {len(item['boxes']) - kept} empty or lost" if len(item.get("boxes", ())) > kept else ""
         boxes = f"{kept} boxes{lost}" if "boxes" in item else "no boxes"
         window = item["window"]
