@@ -207,7 +207,7 @@ class Items:
         seen = view.boxes_to_view(boxes, clip=True).astype(np.float32)
         if turned:
             seen[:, 1::2] = self.config.size - seen[:, [3, 1]]
-        lost = ~(seen[:, 2:] > seen[:, :2]).all(axis=1)  # also where a slot is empty: NaN
+        lost = np.asarray(~np.all(seen[:, 2:] > seen[:, :2], axis=1))  # also where a slot is empty: NaN
         seen[lost] = 0
         return seen, lost
 
