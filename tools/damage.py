@@ -104,7 +104,8 @@ def other_values(path: Path, rng: random.Random) -> None:
             pq.write_table(table.take(order), path)
     elif path.suffix == ".json":
         fields = json.loads(path.read_bytes())
-        names = [name for name, value in fields.items() if isinstance(value, (int, str))]
+        named = dict(enumerate(fields)) if isinstance(fields, list) else fields
+        names = [name for name, value in named.items() if isinstance(value, (int, str))]
         if names:
             name = rng.choice(names)
             fields[name] = fields[name] + (1 if isinstance(fields[name], int) else "x")
