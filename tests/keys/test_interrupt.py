@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 import click
 import pytest
 
@@ -25,3 +30,18 @@ def test_an_interrupted_command_ends_with_the_line_that_resumes_it(capsys, word,
     assert said.lstrip().startswith("interrupted")
     assert ("-> resume with: wsoltrain fit recipe=cam 'out=my runs'" in said) == (word == "fit")
     assert ("resume with" in said) == resumes
+
+
+@pytest.mark.parametrize("program", ["wsolpipe", "wsoltrain"])
+def test_an_interrupt_while_modules_load_shows_no_traceback(tmp_path, program):
+    (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-m", program, "--help"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stdout + ended.stderr == ""
