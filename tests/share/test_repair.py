@@ -210,6 +210,19 @@ def test_what_is_no_file_where_an_object_belongs_is_set_aside_and_the_object_mad
     assert object_bytes(bench.store) == before
 
 
+def test_an_empty_folder_in_the_place_of_an_artifact_without_a_record_is_set_aside(done):
+    bench, before = done
+    (path,) = bench.store.glob("toy/artifacts/palette/*/files/palette.json")
+    (path.parents[1] / "commits/artifact.json").unlink()
+    path.unlink()
+    path.mkdir()
+    assert bench.go().code == 1
+    assert "palette.json.damaged" in mend(bench.store)["misplaced"]
+    assert bench.go().code == 0
+    path.with_name("palette.json.damaged").rmdir()
+    assert object_bytes(bench.store) == before
+
+
 def test_a_folder_in_the_place_of_a_record_stops_the_run_with_what_to_do(done):
     bench, _ = done
     (path,) = bench.store.glob("toy/train/shade/*/commits/1.json")

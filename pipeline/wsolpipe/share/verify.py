@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import Store
 
 BOX_TOLERANCE = 1e-3
-HOLDERS = ("commits/", "data.zarr/", "failures/", "leases/", "retries/", "scan/")
+HOLDERS = ("commits/", "data.zarr/", "failures/", "files/", "leases/", "retries/", "scan/")
 """Folders of a key in which no name of an object may be a folder."""
 
 
@@ -203,7 +203,7 @@ class Verifier:
             return
         damaged = self._damage(folder, manifest, record)
         if damaged:
-            if damaged.endswith("is missing"):
+            if unit is not None and damaged.endswith("is missing"):
                 yield from self._folders_for(commit.object_names(folder.path, manifest, record).values(), unit)
             if unit is None:
                 self._damaged[record.content] = folder.key
@@ -288,8 +288,8 @@ def _misplaced(backend: Backend, folder: str) -> Iterator[str]:
     places = [folder, *(f"{folder}/{item[:-1]}" for item in backend.names(folder) if item in HOLDERS)]
     places += [f"{folder}/data.zarr/{item[:-1]}" for item in backend.names(f"{folder}/data.zarr") if item[-1] == "/"]
     for place in places:
-        for item in backend.names(place):
-            if item.endswith((".json/", ".parquet/")):
+        for item in (each for each in backend.names(place) if ASIDE not in each):
+            if item.endswith((".json/", ".parquet/")) or (place == f"{folder}/files" and item[-1] == "/"):
                 yield f"{place}/{item[:-1]}"
 
 
