@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -61,3 +63,16 @@ def test_a_shard_is_read_back_in_parts_so_that_memory_stays_near_its_own_size(mo
         assert tracemalloc.get_traced_memory()[1] < 1.2 * values.nbytes  # twice as much where all is read at once
     finally:
         tracemalloc.stop()
+
+
+def test_a_slow_end_of_zarrs_thread_shows_no_traceback():
+    code = (
+        "import time, numpy, zarr.core.sync as zarr\n"
+        "from wsolpipe.contract.layout import Shards\n"
+        "from wsolpipe.contract.schema import ArraySpec\n"
+        "from wsolpipe.engine.encoding import encode_shard\n"
+        "encode_shard(ArraySpec(dtype='uint8', shape=()), Shards(4, 4), 0, numpy.zeros(4, 'uint8'), '')\n"
+        "zarr.loop[0].call_soon_threadsafe(time.sleep, 1)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import atexit
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.shards import inner_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wsolpipe.contract.layout import Shards
     from wsolpipe.contract.schema import ArraySpec
 
@@ -19,6 +22,25 @@ if TYPE_CHECKING:
 READ_BACK = 1 << 24
 #: Bytes of an array up to which its shards are remembered by their values.
 SMALL = 4096
+#: Seconds that the end of the process waits for zarr's thread.
+PATIENCE = 30.0
+
+
+@cache
+def _sync() -> Callable[..., Any]:
+    """zarr's own `sync`, whose thread is waited for at exit.
+
+    zarr itself waits a fifth of a second and then closes the loop of a thread that still runs, with a traceback.
+    """
+    from zarr.core import sync
+
+    def end() -> None:
+        if sync.loop[0] is not None and sync.iothread[0] is not None:
+            sync.loop[0].call_soon_threadsafe(sync.loop[0].stop)
+            sync.iothread[0].join(PATIENCE)
+
+    atexit.register(end)
+    return sync.sync
 
 
 @lru_cache(maxsize=16)
@@ -26,7 +48,6 @@ def _create(spec: ArraySpec, shards: Shards, checksum: str, axes: tuple[str | No
     """A Zarr array in memory and its store; kept, since making one costs as much as encoding a small shard."""
     import zarr.api.asynchronous
     from zarr.codecs import Crc32cCodec, ZstdCodec
-    from zarr.core.sync import sync
     from zarr.storage import MemoryStore
 
     store = MemoryStore()
@@ -43,7 +64,7 @@ def _create(spec: ArraySpec, shards: Shards, checksum: str, axes: tuple[str | No
         zarr_format=3,
         config={"write_empty_chunks": True},  # an all-background shard must still exist as an object
     )
-    return store, sync(making)
+    return store, _sync()(making)
 
 
 async def _bytes_of(store: Any, name: str) -> bytes:
@@ -54,10 +75,8 @@ async def _bytes_of(store: Any, name: str) -> bytes:
 
 def metadata_bytes(spec: ArraySpec, shards: Shards, checksum: str, axes: tuple[str | None, ...]) -> bytes:
     """``zarr.json`` of an array whose chunks have this checksum, or none if it is empty, with names of axes."""
-    from zarr.core.sync import sync
-
     store, _ = _create(spec, shards, checksum, axes)
-    data: bytes = sync(_bytes_of(store, "zarr.json"))
+    data: bytes = _sync()(_bytes_of(store, "zarr.json"))
     return data
 
 
@@ -93,8 +112,6 @@ def _encode_small(spec: ArraySpec, shards: Shards, rows: int, raw: bytes, checks
 
 
 def _encode(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray[Any, Any], checksum: str) -> bytes:
-    from zarr.core.sync import sync
-
     store, array = _create(spec, shards, checksum)
     start, stop = shards.span(shard)
     name = "/".join(["c", str(shard), *("0" for _ in spec.shape)])
@@ -115,7 +132,7 @@ def _encode(spec: ArraySpec, shards: Shards, shard: int, values: np.ndarray[Any,
             await store.delete(name)
 
     data: bytes
-    data, same = sync(write_and_read())  # one visit to zarr's thread, not four
+    data, same = _sync()(write_and_read())  # one visit to zarr's thread, not four
     if not same:
         msg = f"shard {shard} did not read back as it was written"
         raise StoreError(msg)
