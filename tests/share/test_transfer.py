@@ -55,6 +55,13 @@ def test_what_arrives_is_what_was_there_and_a_second_push_moves_nothing(team):
     assert sum(line.bytes for line in again.lines) == 0
 
 
+def test_an_artifact_has_no_rows_that_could_be_cut_in_another_way(team):
+    team.push()
+    (path,) = team.target.glob("toy/artifacts/palette/*/manifest.json")
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "shard_rows": 77}))
+    assert team.push().refused == []
+
+
 def test_a_run_takes_pulled_shards_for_its_own(team, bench, done):
     _, before = done
     assert team.pull().refused == []

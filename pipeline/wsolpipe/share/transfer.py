@@ -312,7 +312,8 @@ class Transfer:
                 self.target.replace(name, manifest.to_bytes())
                 return
             raise
-        for what in ("fingerprint", "rows", "shard_rows", "arrays", "checksum"):
+        rows_as = ("rows", "shard_rows", "arrays", "checksum") if rows is not None else ()  # an artifact has no rows
+        for what in ("fingerprint", *rows_as):
             if getattr(standing, what) != getattr(manifest, what):
                 msg = f"{found.folder} has other {what} in {self.target.url} than in {self.source.url}"
                 raise StoreError(msg, hint=f"move the folder away in {self.target.url} and run again")
