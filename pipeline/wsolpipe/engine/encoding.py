@@ -12,8 +12,6 @@ from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.shards import inner_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from wsolpipe.contract.layout import Shards
     from wsolpipe.contract.schema import ArraySpec
 
@@ -27,7 +25,7 @@ PATIENCE = 30.0
 
 
 @cache
-def _sync() -> Callable[..., Any]:
+def _sync() -> Any:
     """zarr's own `sync`, whose thread is waited for at exit.
 
     zarr itself waits a fifth of a second and then closes the loop of a thread that still runs, with a traceback.
