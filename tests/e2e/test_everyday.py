@@ -20,7 +20,7 @@ from wsolpipe.keys.console import LINE_SECONDS, call, duration, print_table
 from wsolpipe.launch import slurm
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.launch.progress import LogLines, RunProgress
-from wsoltrain.cli.progress import FitProgress
+from wsoltrain.cli.fit import FitProgress
 
 HIDDEN = """
 import sys

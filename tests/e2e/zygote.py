@@ -46,7 +46,7 @@ SECONDS = 900
 PROGRAMS = {
     "wsolpipe": ["wsolpipe.cli.main"],
     "wsoltrain": [
-        "wsoltrain.cli.main", "wsoltrain.cli.fit", "wsoltrain.training.loop", "wsoltrain.inference.complexity",
+        "wsoltrain.cli.main", "wsoltrain.cli.fit", "wsoltrain.training.loop", "wsoltrain.inference.model",
         "wsoltrain.methods.dips", "timm",
     ],
 }  # fmt: skip

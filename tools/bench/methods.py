@@ -23,7 +23,7 @@ from figures import Figure, report
 from prepare import device_here, read_options
 
 from wsoltrain.methods.base import Task
-from wsoltrain.methods.molt import Molt
+from wsoltrain.methods.ts_cam import Molt
 from wsoltrain.pseudo.draws import RowDraws
 from wsoltrain.training.parallel import Group
 from wsoltrain.training.recipe_file import load_recipe

@@ -28,7 +28,7 @@ from prepare import device_here, read_options
 from safetensors.torch import save
 from torch.profiler import ProfilerActivity, profile
 
-from wsoltrain.inference.complexity import complexity
+from wsoltrain.inference.model import complexity
 from wsoltrain.methods.base import Task
 from wsoltrain.training.recipe import recipe_type
 

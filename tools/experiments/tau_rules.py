@@ -27,7 +27,7 @@ from wsolpipe.metrics.maxbox import iou_curves, largest_boxes
 from wsolpipe.metrics.thresholds import middle
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
-from wsoltrain.training.evaluation import Evaluator, NetworkMaps
+from wsoltrain.training.scoreboard import Evaluator, NetworkMaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -30,10 +30,10 @@ from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import load_dataset
 from wsoltrain.data.config import Labelling
-from wsoltrain.training.evaluation import Evaluator
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.optimisation import Moment
 from wsoltrain.training.recipe_file import load_recipe
+from wsoltrain.training.scoreboard import Evaluator
 from wsoltrain.training.settings import Settings
 
 if TYPE_CHECKING:

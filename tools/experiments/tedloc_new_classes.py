@@ -23,9 +23,9 @@ from wsolpipe.images.dataset import load_dataset
 from wsoltrain.data.config import Labelling
 from wsoltrain.methods.base import Task
 from wsoltrain.networks.class_anchors import NEW, ClassAnchors, parse_anchors
-from wsoltrain.training.evaluation import Evaluator
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import load_recipe
+from wsoltrain.training.scoreboard import Evaluator
 from wsoltrain.training.settings import Settings
 
 if TYPE_CHECKING:

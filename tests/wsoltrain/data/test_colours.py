@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsoltrain.data.colours import jitter_colours
+from wsoltrain.data.views import jitter_colours
 
 
 @pytest.fixture

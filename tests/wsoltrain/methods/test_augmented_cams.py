@@ -9,8 +9,7 @@ from scipy import stats
 
 from small_cnns import CLASSES, batch, draws, made, train_and_load
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.adl import attend_or_drop
-from wsoltrain.methods.cutmix import beta_quantiles, cut_boxes
+from wsoltrain.methods.augmented_cams import attend_or_drop, beta_quantiles, cut_boxes
 
 FAST = {"fast": [], "unstrided": 2}
 

@@ -9,11 +9,9 @@ import torch
 from small_cnns import CLASSES, batch, made, train_and_load
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.ops import cam as stage_maps
-from wsoltrain.methods.acol import erase
 from wsoltrain.methods.base import _Alone
-from wsoltrain.methods.cam import PoolKeys, pool_maps
-from wsoltrain.methods.nl_ccam import class_shares, rank_weights
-from wsoltrain.methods.spg import IGNORED, sure_mask, taught_loss
+from wsoltrain.methods.branches import IGNORED, erase, sure_mask, taught_loss
+from wsoltrain.methods.cam import PoolKeys, class_shares, pool_maps, rank_weights
 
 GUIDED = {"guided_parts": ["layer3.0", "layer4.0"], "guide_width": 8}
 

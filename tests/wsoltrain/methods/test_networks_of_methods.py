@@ -7,7 +7,7 @@ import torch
 
 from trained import build
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsoltrain.inference.complexity import complexity
+from wsoltrain.inference.model import complexity
 
 VIT = "vit_tiny_patch16_224"
 PUBLISHED = {"parameters": 1.616e6, "macs": 2.396e9}

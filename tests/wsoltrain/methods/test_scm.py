@@ -10,7 +10,7 @@ from trained import settings
 from transformer_oracles import NAME, SIZE, VIT, calibrated, made, spread, ts_cam, unit
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.inference.model import load_trained
-from wsoltrain.methods.scm import Calibration, newton_schulz, unit_attention
+from wsoltrain.methods.ts_cam import Calibration, newton_schulz, unit_attention
 from wsoltrain.networks.token_maps import read_token_maps
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import load_recipe

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsolpipe.contract.errors import ConfigError, DataError, StoreError
-from wsoltrain.inference.complexity import complexity
+from wsoltrain.inference.model import complexity
 from wsoltrain.methods.base import Task
 from wsoltrain.methods.tedloc import TedLoc, pooled
 from wsoltrain.networks.class_anchors import chosen_anchors, parse_anchors, read_anchor_files, transferred

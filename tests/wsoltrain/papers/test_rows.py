@@ -24,7 +24,7 @@ from wsoltrain.papers.reproduce import reproduce
 from wsoltrain.papers.table import FIGURES, Cell, known_tables, load_table
 from wsoltrain.papers.work import Reproduction, Request
 from wsoltrain.runs.many import Site
-from wsoltrain.training.evaluation import Evaluator
+from wsoltrain.training.scoreboard import Evaluator
 
 SLOTS = {"cams": 6, "clip_cams": 1, "text_maps": 15}
 ASKED = ("select", "classifier")

@@ -29,9 +29,8 @@ from wsoltrain.papers.table import (
     load_table,
 )
 from wsoltrain.papers.work import Reproduction, Request, spell
-from wsoltrain.runs.draws import draw, shared_configurations
+from wsoltrain.runs.draws import Range, draw, load_ranges, shared_configurations
 from wsoltrain.runs.many import Site
-from wsoltrain.training.ranges import Range, load_ranges
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
 
 PUBLISHED = {

@@ -11,8 +11,7 @@ from scipy import ndimage, stats
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.maps.foreground import otsu_threshold
-from wsoltrain.pseudo.draws import describe_missing, extreme, uniform
-from wsoltrain.pseudo.regions import chosen_region, components, erode, otsu
+from wsoltrain.pseudo.draws import chosen_region, components, describe_missing, erode, extreme, otsu, uniform
 from wsoltrain.pseudo.samplers import (
     _BG,
     _BOX,

@@ -16,7 +16,7 @@ from wsolpipe.contract.schema import ArraySpec
 from wsoltrain.cli import eval as scoring
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
-from wsoltrain.training.evaluation import Evaluator, NetworkMaps
+from wsoltrain.training.scoreboard import Evaluator, NetworkMaps
 
 
 def words_of(checkpoint, store, *more):

@@ -17,9 +17,8 @@ from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.metrics.protocol import Run, read_runs, write_run
 from wsoltrain.cli import noise, select
-from wsoltrain.runs.draws import draw, shared_configurations
+from wsoltrain.runs.draws import Range, draw, shared_configurations
 from wsoltrain.runs.noise import study_noise
-from wsoltrain.training.ranges import Range
 
 
 @pytest.fixture(scope="module")

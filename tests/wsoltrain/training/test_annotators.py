@@ -23,8 +23,7 @@ from wsoltrain.methods.pixel_trained import PixelTrained
 from wsoltrain.runs import predict as running
 from wsoltrain.runs.settle import settle_words
 from wsoltrain.training.annotators import Annotator, read_annotators
-from wsoltrain.training.evaluation import Evaluator
-from wsoltrain.training.scoreboard import Scoreboard
+from wsoltrain.training.scoreboard import Evaluator, Scoreboard
 
 CPU = torch.device("cpu")
 

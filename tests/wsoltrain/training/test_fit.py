@@ -20,10 +20,10 @@ from wsolpipe.metrics.protocol import read_runs, select
 from wsoltrain.data.config import Labelling
 from wsoltrain.networks.frozen import load_judge
 from wsoltrain.training import checkpoint
-from wsoltrain.training.evaluation import Evaluator
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.optimisation import Moment
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
+from wsoltrain.training.scoreboard import Evaluator
 from wsoltrain.training.settings import Settings
 from wsoltrain.training.tracker import JsonLines
 

@@ -15,7 +15,7 @@ from trained import lines, tensors, words
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.engine.leases import Leases
 from wsoltrain.training import checkpoint
-from wsoltrain.training.run_lock import hold
+from wsoltrain.training.run_folder import hold
 
 CHAIN = """
 import json, os, random, signal, sys, time
@@ -104,13 +104,13 @@ def test_killed_at_every_step_training_ends_with_the_same_bytes(repo, trainable,
 def test_a_run_folder_is_held_by_one_training_and_taken_over_from_a_dead_one(trainable, tmp_path):
     """A second fit is refused before it writes anything; after a kill the next one resumes at once."""
     holding = (
-        "import time; from pathlib import Path; from wsoltrain.training.run_lock import hold\n"
+        "import time; from pathlib import Path; from wsoltrain.training.run_folder import hold\n"
         f"with hold(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(600)"
     )
     first = subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline() == "held\n"
-    from wsoltrain.runs.train import train_words
+    from wsoltrain.runs.many import train_words
 
     given = [*words(trainable, epochs=1, head_epochs=0)[1:], f"out={tmp_path}", "workers=0"]
     with pytest.raises(ConfigError, match=rf"held by another training: process {first.pid} on"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.training.ranges import Range, load_ranges
+from wsoltrain.runs.draws import Range, load_ranges
 from wsoltrain.training.recipe_file import check_recipe, known_recipes, load_recipe, read_recipe
 
 WRITTEN = """

@@ -11,12 +11,12 @@ from wsolpipe import open_store
 from wsolpipe.metrics.protocol import RUN_FILE
 from wsolpipe.share.references import keys_of_runs
 from wsoltrain.cli.main import cli
-from wsoltrain.training.run_record import RunRecord
+from wsoltrain.training.run_folder import RunRecord
 
 
 def test_hours_grow_over_the_starts_of_a_run_and_a_damaged_file_is_written_anew(tmp_path, monkeypatch):
     clock = iter([0.0, 0.0, 3600.0, 7200.0, 0.0, 0.0, 1800.0, 5.0, 5.0])
-    monkeypatch.setattr("wsoltrain.training.run_record.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("wsoltrain.training.run_folder.time", SimpleNamespace(monotonic=lambda: next(clock)))
     first = RunRecord(tmp_path, {"keys": {}}, gpus=2)
     first.write("step", 1, {})  # reads no clock
     first.write("speed", 1, {})

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsolpipe.keys.console import LINE_SECONDS, duration
 from wsolpipe.keys.words import PREFIX
 from wsoltrain.cli.command import make_command, show, show_trainings
-from wsoltrain.cli.progress import FitProgress
 from wsoltrain.runs.keys import TRAINING as KEYS
-from wsoltrain.runs.many import Site, split_site, sweep_trainings
+from wsoltrain.runs.many import Site, split_site, sweep_trainings, train_as_one_of_many
 from wsoltrain.runs.settle import read_recipe_words, settle
-from wsoltrain.runs.train import train_as_one_of_many
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rich.progress import Progress, TaskID
+
     from wsoltrain.training.loop import Trainer
 
 
@@ -46,9 +52,82 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
 
 def _watch(trainer: Trainer) -> FitProgress:
     """Say how large the network is; the tracker that shows how far the training is."""
-    from wsoltrain.inference.complexity import complexity
+    from wsoltrain.inference.model import complexity
 
     counted = complexity(trainer.model, trainer.recipe.size)["heads"]
     size = f"{counted['parameters'] / 1e6:.3f} M parameters, {counted['macs'] / 1e9:.3f} G multiply-accumulates"
     click.echo(f"{trainer.recipe.method}: {size} an image, without what is frozen", err=True)
     return FitProgress(trainer.steps, sum(running.epochs for running in trainer.phases.values()))
+
+
+_log = logging.getLogger(__name__)
+
+
+class FitProgress:
+    """A tracker that shows step, epoch, rate, time left and the loss.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of the whole run.
+    epochs : int
+        Epochs of the whole run.
+    live : bool, optional
+        Whether there is a terminal for a bar.
+    clock : callable
+        Seconds; monotonic.
+    """
+
+    def __init__(
+        self, steps: int, epochs: int, *, live: bool | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.steps, self.epochs, self.clock = steps, epochs, clock
+        self.live = sys.stderr.isatty() if live is None else live
+        self.first: tuple[int, float] | None = None
+        self.shown = clock()
+        self._bar: tuple[Progress, TaskID] | None = None
+
+    def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
+        """Count a step; show it if it is time."""
+        if kind != "step":
+            return
+        now = self.clock()
+        if self.first is None:
+            self.first = (step - 1, now)
+        if self.live:
+            progress, task = self._bar or self._open()
+            progress.update(task, completed=step, text=self.describe(step, figures, now))
+        elif now - self.shown >= LINE_SECONDS:
+            self.shown = now
+            _log.info("step %d of %d, %s", step, self.steps, self.describe(step, figures, now))
+
+    def describe(self, step: int, figures: Mapping[str, Any], now: float) -> str:
+        """Like ``epoch 2 of 6, 3.4 steps/s, 1 min 20 s left, loss 0.413``."""
+        assert self.first is not None
+        began, since = self.first
+        parts = [f"epoch {figures['epoch'] + 1} of {self.epochs}"]
+        if now > since and step > began:
+            rate = (step - began) / (now - since)
+            parts += [f"{rate:.1f} steps/s", f"{duration((self.steps - step) / rate)} left"]
+        loss = sum(value for name, value in figures.items() if isinstance(value, float) and " " not in name)
+        return ", ".join([*parts, f"loss {loss:.3f}"])
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar[0].stop()
+
+    def _open(self) -> tuple[Progress, TaskID]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        progress = Progress(
+            BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True, highlight=False),
+        )  # fmt: skip
+        progress.start()
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(sys.stderr)  # lines go above the bar
+        self._bar = (progress, progress.add_task("", total=self.steps, text=""))
+        return self._bar

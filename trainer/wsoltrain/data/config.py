@@ -76,7 +76,7 @@ class ItemConfig:
     vflip : float
         Probability of a vertical flip: of the whole image, before the crop, so that maps and boxes follow.
     jitter : four floats
-        Brightness, contrast, saturation and hue by which colours vary (`wsoltrain.data.colours`).
+        Brightness, contrast, saturation and hue by which colours vary (`wsoltrain.data.views`).
     n_maps, n_boxes : int or None
         M first maps and K first boxes of a row; all that are stored where None. Fewer stored boxes are filled up with
         lost ones; fewer stored maps are an error.

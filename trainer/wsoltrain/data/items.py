@@ -13,11 +13,9 @@ from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, Wsol
 from wsolpipe.images.geometry import View, Window
 from wsolpipe.images.groups import beside
 from wsolpipe.images.video import file_of, read_picture, split_frame
-from wsoltrain.data.chunks import ChunkCache
-from wsoltrain.data.colours import jitter_colours
 from wsoltrain.data.order import Pick, Purpose, generator
-from wsoltrain.data.stored_rows import StoredRows
-from wsoltrain.data.views import UPSIDE_DOWN, maps_to_view, normalise
+from wsoltrain.data.stored_rows import ChunkCache, StoredRows
+from wsoltrain.data.views import UPSIDE_DOWN, jitter_colours, maps_to_view, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

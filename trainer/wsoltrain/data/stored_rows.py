@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.contract.reader import Index, Split, StageView
     from wsoltrain.data.config import Labelling
+
+    Array = NDArray[Any]
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from wsolpipe.contract.arrays import ArrayView
 
     Array = NDArray[Any]
 
@@ -265,3 +273,45 @@ class StoredRows:
 def _listed(numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:SHOWN]))
     return shown if len(numbers) <= SHOWN else f"{shown} … ({len(numbers)})"
+
+
+class ChunkCache:
+    """Arrays of single rows, read a run of rows at a time, the runs used last kept in memory.
+
+    A store that fits into `budget` is thereby read once and then held.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ArrayView
+        What to read, under which name.
+    run_rows : int
+        Rows a run; a multiple of the inner chunk reads no chunk twice.
+    least_runs : int
+        Runs that are kept whatever they weigh: those which the order visits in turns.
+    budget : int
+        Bytes to keep.
+    """
+
+    def __init__(self, arrays: dict[str, ArrayView], *, run_rows: int, least_runs: int, budget: int) -> None:
+        self.arrays = arrays
+        self.run_rows = run_rows
+        row_bytes = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays.values())
+        self.capacity = max(least_runs, budget // max(1, row_bytes * run_rows))
+        self.runs: OrderedDict[int, dict[str, Array]] = OrderedDict()
+        self.reads = 0
+
+    def fetch(self, rows: Iterable[int]) -> dict[int, dict[str, Array]]:
+        """Arrays by row, then by name; each run is read at most once."""
+        return {row: {name: run[row % self.run_rows] for name, run in self._run(row).items()} for row in rows}
+
+    def _run(self, row: int) -> dict[str, Array]:
+        number = row // self.run_rows
+        if number in self.runs:
+            self.runs.move_to_end(number)
+        else:
+            span = slice(number * self.run_rows, (number + 1) * self.run_rows)
+            self.runs[number] = {name: array[span] for name, array in self.arrays.items()}
+            self.reads += 1
+            if len(self.runs) > self.capacity:
+                self.runs.popitem(last=False)
+        return self.runs[number]

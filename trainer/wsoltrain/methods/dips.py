@@ -1,25 +1,34 @@
-"""DiPS, journal version: a frozen transformer, a class head, and a decoder of its patch tokens.
+"""DiPS in both versions, and TrCAM-V: a decoder trained on pixels that are drawn from pseudo-labels.
 
-Murtaza et al., "DiPS: discriminative pseudo-label sampling with self-supervised transformers", Image and Vision
-Computing 2023; thesis, chapter 2.
+The journal's DiPS has a frozen transformer, a class head, and a decoder of its patch tokens (Murtaza et al., "DiPS:
+discriminative pseudo-label sampling with self-supervised transformers", Image and Vision Computing 2023; thesis,
+chapter 2). The workshop's is a U-Net on the image, all of it trained, which does not classify ("Discriminative sampling
+of proposals in self-supervised transformers", WACV workshops 2023; thesis, appendix I). TrCAM-V is DiPS's network on
+other tokens, with foreground and background from one map and a loss of map sizes ("Leveraging transformers for weakly
+supervised object localization in unconstrained videos", ANNPR 2024; thesis, appendix II).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.networks.backbones import build_backbone
 from wsoltrain.methods.base import Losses, Phase, Prediction, Task, Weighted
 from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
 from wsoltrain.networks.backbone import BackboneKeys
-from wsoltrain.networks.decoders import TokenDecoder
+from wsoltrain.networks.decoders import TokenDecoder, UNetDecoder
 from wsoltrain.networks.frozen import LAST, FrozenVit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from wsolpipe.networks.vit import Tokens
     from wsoltrain.methods.base import Batch
 
@@ -94,3 +103,72 @@ class Dips(PixelTrained[DipsKeys]):
         del labels
         tokens = self.encoder(image)
         return self.foreground(self.decoder(self.features(tokens)), self.head(tokens.classes))
+
+
+class DipsWorkshopKeys(BackboneKeys, PixelTrainedKeys):
+    """Keys of the workshop's DiPS."""
+
+    head_epochs: Literal[0] = Field(0, description="Always 0: there is no class head")
+
+
+class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
+    """A U-Net on a timm network of levels at strides 1 or 2, 4, 8, …
+
+    ``model_args.out_indices=[0, 1]`` keeps the first two levels: such a network sees less around a pixel, and so learns
+    less of what is wrong around objects in pseudo-labels.
+    """
+
+    Keys = DipsWorkshopKeys
+
+    def __init__(self, keys: DipsWorkshopKeys, task: Task) -> None:
+        super().__init__(keys, task)
+        self.encoder = build_backbone(
+            keys.backbone, weights=keys.weights, model_args=keys.model_args, features_only=True
+        )
+        reductions = self.encoder.feature_info.reduction()
+        if reductions[0] > 2 or any(fine >= coarse for fine, coarse in pairwise(reductions)):
+            msg = f"backbone={keys.backbone} has levels at strides {reductions}, a U-Net needs 1 or 2, then larger ones"
+            raise ConfigError(msg, hint="backbone=resnet50, and out_indices from 0 on")
+        self.decoder = UNetDecoder(self.encoder.feature_info.channels(), whole=reductions[0] == 1)
+
+    def phases(self) -> list[Phase]:
+        """Return one phase, which trains the whole network."""
+        return [Phase("maps", [Weighted(list(self.parameters()))])]
+
+    def map_logits(self, image: Tensor) -> Tensor:
+        """Logits of background and foreground, [B, 2, S, S]."""
+        logits: Tensor = self.decoder(self.encoder(image), image.shape[-2:])
+        return logits
+
+    def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
+        """Return the foreground map, which is that of any class; no class scores."""
+        del labels
+        return self.foreground(self.map_logits(image), None)
+
+
+class TrCam(Dips):
+    """TrCAM-V as written: the decoder reads each patch token beside the class token."""
+
+    def channels(self) -> int:
+        """Patch token and class token."""
+        return 2 * self.encoder.width
+
+    def features(self, tokens: Tokens) -> Tensor:
+        """Patch tokens and the last block's class token, [B, 2 D, h, w]."""
+        last = tokens.classes[:, -self.encoder.width :, None, None]
+        return torch.cat([tokens.patches, last.expand_as(tokens.patches)], 1)
+
+
+class TrCamAttention(Dips):
+    """TrCAM-V as released: the decoder reads the last block's attention of all queries to the patches."""
+
+    wants_attention: ClassVar[bool] = True
+
+    def channels(self) -> int:
+        """One channel for each head and query."""
+        return self.encoder.heads * (1 + self.encoder.cells)
+
+    def features(self, tokens: Tokens) -> Tensor:
+        """Attention of each head and query to each patch, [B, heads (1 + h w), h, w]."""
+        assert tokens.attention is not None  # noqa: S101 - asked for by `wants_attention`
+        return tokens.attention

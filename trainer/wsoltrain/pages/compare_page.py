@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from wsoltrain.inference.shown import Compared
-    from wsoltrain.training.evaluation import Evaluator
+    from wsoltrain.training.scoreboard import Evaluator
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: Charts against the threshold: stem of the file, title, curve of `MaxBoxEvaluation`.

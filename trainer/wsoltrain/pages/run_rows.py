@@ -23,8 +23,8 @@ from wsoltrain.inference.shown import pick_rows, show
 from wsoltrain.pages.method_cards import HEAT, in_image, make_cards, method_gallery
 from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, DrawsPixels
 from wsoltrain.training.annotators import read_annotators
-from wsoltrain.training.evaluation import NetworkMaps
-from wsoltrain.training.run_record import read_record
+from wsoltrain.training.run_folder import read_record
+from wsoltrain.training.scoreboard import NetworkMaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -78,7 +78,7 @@ def measure_network(recipe: Recipe, classes: int, device_name: str) -> dict[str,
     """
     import torch
 
-    from wsoltrain.inference.complexity import complexity
+    from wsoltrain.inference.model import complexity
 
     model = build_bare(recipe, classes, device_name)
     image = torch.zeros(1, 3, recipe.size, recipe.size, device=device_name)

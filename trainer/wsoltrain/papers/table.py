@@ -14,7 +14,7 @@ from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.safe_yaml import read_yaml
-from wsoltrain.training.ranges import load_ranges
+from wsoltrain.runs.draws import load_ranges
 from wsoltrain.training.recipe_file import load_recipe
 
 if TYPE_CHECKING:

@@ -19,13 +19,12 @@ from wsoltrain.papers.bare import measure_network
 from wsoltrain.papers.found import Found, figure_of_cell, find_figure
 from wsoltrain.papers.stages import run_stage, score_stage
 from wsoltrain.papers.table import BY_CLASS, CLS_AT_TRUTH, WEIGHTS, facts_of
-from wsoltrain.runs.draws import describe_range, shared_configurations
+from wsoltrain.runs.draws import describe_range, load_ranges, shared_configurations
 from wsoltrain.runs.many import Training, run_trainings
 from wsoltrain.runs.predict import stage_words
 from wsoltrain.runs.score import kept_figures
 from wsoltrain.runs.settle import settle_words
 from wsoltrain.training.annotators import CLS, read_annotators
-from wsoltrain.training.ranges import load_ranges
 from wsoltrain.training.recipe_file import load_recipe
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.named import Registry
 from wsoltrain.data.keys import Keys
-from wsoltrain.pseudo.draws import extreme, race, uniform
-from wsoltrain.pseudo.regions import chosen_region, erode, otsu
+from wsoltrain.pseudo.draws import chosen_region, erode, extreme, otsu, race, uniform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

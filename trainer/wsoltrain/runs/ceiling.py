@@ -58,8 +58,8 @@ def measure(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     from wsoltrain.inference.model import Trained, load_trained
     from wsoltrain.runs.score import Opened, choose_by
     from wsoltrain.training.ceiling import train_ceiling
-    from wsoltrain.training.evaluation import Evaluator
     from wsoltrain.training.recipe_file import load_recipe
+    from wsoltrain.training.scoreboard import Evaluator
 
     device = torch.device(choose_device(values["device"]))
     dataset = load_dataset(values["dataset"], root=values["root"])

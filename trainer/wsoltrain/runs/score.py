@@ -11,7 +11,7 @@ from wsolpipe.evaluate.scored import BEST, OTSU, Chooser, Scored, Threshold, sco
 from wsoltrain.inference.model import load_trained
 from wsoltrain.inference.shown import Compared, pick_rows, show
 from wsoltrain.training.annotators import CLS
-from wsoltrain.training.evaluation import Evaluator, NetworkMaps
+from wsoltrain.training.scoreboard import Evaluator, NetworkMaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

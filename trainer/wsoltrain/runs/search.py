@@ -129,8 +129,8 @@ def run(search: Search, *, worker: int = 0) -> optuna.Study:
     """
     import optuna
 
+    from wsoltrain.runs.draws import load_ranges
     from wsoltrain.runs.study import next_trial, open_study, suggest
-    from wsoltrain.training.ranges import load_ranges
     from wsoltrain.training.recipe_file import load_recipe
 
     states = optuna.trial.TrialState
@@ -165,7 +165,7 @@ def run(search: Search, *, worker: int = 0) -> optuna.Study:
 
 
 def _train(search: Search, trial: optuna.Trial, chosen: Mapping[str, Any], own: Path) -> float:
-    from wsoltrain.runs.train import open_trainer
+    from wsoltrain.runs.many import open_trainer
     from wsoltrain.training.recipe_file import load_recipe
 
     recipe = load_recipe(search.recipe, dataset=search.dataset, changes={**search.changes, **chosen})
@@ -227,8 +227,7 @@ def shared_trainings(
     values: Mapping[str, Any], changes: Mapping[str, Any], words: Sequence[str]
 ) -> tuple[list[Training], Path]:
     """Return the trainings of configurations that are drawn beforehand, and the folder of all; raises as `settle`."""
-    from wsoltrain.runs.draws import shared_configurations
-    from wsoltrain.training.ranges import load_ranges
+    from wsoltrain.runs.draws import load_ranges, shared_configurations
 
     settings = settle(values, changes, kind="searches").settings
     ranges = load_ranges(values["recipe"], dataset=settings.labelling.dataset, changes=changes)

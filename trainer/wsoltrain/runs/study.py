@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from wsoltrain.training.ranges import Range
+    from wsoltrain.runs.draws import Range
 
 _log = logging.getLogger(__name__)
 STUDY, JOURNAL = "wsoltrain", "study.journal"
