@@ -1,21 +1,28 @@
-"""Check the structure of the packages: no import cycle, no long module, no two modules of one name, plain docstrings.
+"""Check the structure of the packages (import cycles, long modules, modules of one name) and the plainness of words.
 
     python tools/check_structure.py [ROOT]
 
 An import anywhere in a file counts, one for type checking alone included: modules that need each other's types are
 one idea in two files.
+In the guide, what stands between full stops, colons and semicolons has at most 30 words.
 Prints what is wrong, one line each, and exits with 1 if anything is.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HALVES = {"wsolpipe": "pipeline", "wsoltrain": "trainer"}
 MAX_LINES = 400
+MAX_WORDS = 30
 #: Folders whose modules have the name of their product, and files that every folder may have.
 NAMED_ALIKE = ("/cli/", "/stages/", "/sections/", "/recipes/", "/runs/", "/testing/")
 SHARED_NAMES = frozenset({"__init__.py", "__main__.py", "base.py"})
@@ -84,6 +91,33 @@ def vague_docstrings(path: Path) -> list[int]:
     return [number for number, line in found if line.lstrip().startswith('"""What ')]
 
 
+def paragraphs(text: str) -> Iterator[tuple[int, str]]:
+    """Paragraphs and list items of a page, each with its first line; code, tables and headings are left out."""
+    fenced, first, held = False, 0, list[str]()
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        words = line.strip()
+        mark = re.match(r"([-*+]|\d+\.) ", words)
+        fence = words.startswith("```")
+        fenced ^= fence
+        ends = fence or fenced or not words or words[0] in "|#<"
+        if held and (ends or mark):
+            yield first, " ".join(held)
+            held = []
+        if not ends:
+            first = number if not held else first
+            held.append(words.removeprefix(mark[0]) if mark else words)
+
+
+def long_sentences(text: str) -> Iterator[tuple[int, int, str]]:
+    """Sentences of a page with more than `MAX_WORDS` words: line of the paragraph, words, and the first of them."""
+    for line, prose in paragraphs(text):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "code", prose))
+        for sentence in re.split(r"(?<=[.!?:;])[\"*)]*\s+", plain):
+            words = [word for word in sentence.split() if re.search(r"\w", word)]
+            if len(words) > MAX_WORDS:
+                yield line, len(words), " ".join(words[:6])
+
+
 def check(root: Path) -> list[str]:
     """Problems, one per line."""
     known = modules(root)
@@ -100,6 +134,9 @@ def check(root: Path) -> list[str]:
         if path.name not in SHARED_NAMES and short not in FACES and not any(part in short for part in NAMED_ALIKE):
             alike[half, path.stem].append(short)
     wrong += [f"modules of one name: {', '.join(paths)}" for paths in alike.values() if len(paths) > 1]
+    for page in sorted((root / "docs/guide").glob("*.md")):
+        found = long_sentences(page.read_text(encoding="utf-8"))
+        wrong += [f"{page.name}:{line} has a sentence of {count} words: {start} …" for line, count, start in found]
     return wrong
 
 

@@ -54,6 +54,17 @@ def test_files_that_import_each_other_are_a_circle_wherever_the_import_stands(ho
     assert house(wsolpipe__c__three=back) == ["import cycle: wsolpipe.a.one, wsolpipe.b.two, wsolpipe.c.three"]
 
 
+def test_a_long_sentence_of_the_guide_is_found_and_code_tables_and_short_ones_are_not(house, tmp_path):
+    guide = tmp_path / "docs/guide"
+    guide.mkdir(parents=True)
+    ten = "one two three four five six seven eight nine ten "
+    table, code = f"| {ten * 4} |\n", f"```\n{ten * 4}\n```\n"
+    (guide / "page.md").write_text(f"# {ten * 4}\n\n{table}{code}{ten * 2}.\n- {ten * 3}; {ten * 3}.\n- `{ten * 4}`\n")
+    assert house() == []
+    (guide / "page.md").write_text(f"Short.\n\n- Short. {ten * 2}\n{ten}eleven.\n")
+    assert house() == ["page.md:3 has a sentence of 31 words: one two three four five six …"]
+
+
 def test_a_long_module_is_found(house):
     assert house(wsolpipe__maps__otsu="x = 1\n" * 400) == []
     assert house(wsolpipe__maps__otsu="x = 1\n" * 401) == ["wsolpipe/maps/otsu.py has more than 400 lines"]
