@@ -65,7 +65,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
 
 
 def _show(facts: list[SplitFacts], *, wide: bool) -> None:
-    """A line a split, then a line a class."""
+    """One line for each split, then one for each class."""
     described = [item.to_json() for item in facts]
     rows: list[list[Any]] = []
     for item in described:

@@ -1,4 +1,4 @@
-"""Boxes of a stage as a Parquet table, a row a box, for readers that know tables and not arrays."""
+"""Boxes of a stage as a Parquet table with one row for each box, for readers that know tables and not arrays."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def has_boxes(view: IndexedStage) -> bool:
 
 
 def box_table(view: IndexedStage) -> bytes:
-    """Boxes of the finished shards as the bytes of a Parquet file, `BOX_SCHEMA`, a row group a shard.
+    """Boxes of the finished shards as the bytes of a Parquet file, `BOX_SCHEMA`, one row group for each shard.
 
     Boxes of rows that have no result, and slots without a box, are left out.
     """
@@ -59,7 +59,7 @@ def box_table(view: IndexedStage) -> bytes:
 
 
 def read_box_table(view: IndexedStage) -> pa.Table:
-    """As `box_table`, in memory."""
+    """Boxes as `box_table` writes them, in memory."""
     return pa.concat_tables([BOX_SCHEMA.empty_table(), *_shards(view)])
 
 

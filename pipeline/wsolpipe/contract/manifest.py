@@ -75,7 +75,7 @@ class IndexManifest(_Record):
     created: str = ""
 
     def to_bytes(self) -> bytes:
-        """As of any record; without ``retired`` where no row is, as versions before it wrote."""
+        """Bytes as of any record; ``retired`` is left out where no row is retired, as earlier versions wrote it."""
         return super().to_bytes() if self.retired else super().to_bytes().replace(b'\n "retired": 0,', b"")
 
 

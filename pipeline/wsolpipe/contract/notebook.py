@@ -158,7 +158,7 @@ def _with_boxes(canvas: Image, boxes: np.ndarray[Any, Any], scale: float) -> Ima
 
 
 def to_pandas(view: IndexedStage) -> Any:
-    """A frame with a line a box, or, of a stage without boxes, a line a row with its numbers.
+    """A frame with one line for each box; for a stage without boxes, one line for each row with its numbers.
 
     Raises
     ------

@@ -64,7 +64,7 @@ class Store(Named, Keyed):
         return Verified(self.backend)
 
     def holds_results(self) -> bool:
-        """As `wsolpipe.contract.backends.opening.holds_results`."""
+        """Whether the store holds results; see `wsolpipe.contract.backends.opening.holds_results`."""
         return holds_results(self.backend)
 
     def datasets(self) -> list[str]:
@@ -72,7 +72,7 @@ class Store(Named, Keyed):
         return subfolders(self.backend.names(""))
 
     def names(self) -> list[str]:
-        """As `datasets`."""
+        """Names of the data sets; the same as `datasets`."""
         return self.datasets()
 
     def __repr__(self) -> str:
@@ -98,7 +98,7 @@ class Dataset(Named, Keyed):
         return [name for name in names if name != "artifacts" and backend.names(f"{self.name}/{name}/index")]
 
     def names(self) -> list[str]:
-        """As `splits`."""
+        """Names of the splits; the same as `splits`."""
         return self.splits()
 
     def __repr__(self) -> str:
@@ -138,7 +138,7 @@ class Split(Named, Keyed):
         return [name for name in names if name != "index" and self.keys(name)]
 
     def names(self) -> list[str]:
-        """As `stages`."""
+        """Names of the stages; the same as `stages`."""
         return self.stages()
 
     def __repr__(self) -> str:

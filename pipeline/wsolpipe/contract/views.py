@@ -250,7 +250,7 @@ class StageView(Named, Keyed):
         return picture(self, row, root)
 
     def to_pandas(self) -> Any:
-        """Frame with a line a box, or a row; see `wsolpipe.contract.notebook.to_pandas`."""
+        """Frame with one line for each box or row; see `wsolpipe.contract.notebook.to_pandas`."""
         return to_pandas(self)
 
     def to_xarray(self, start: int = 0, stop: int | None = None) -> Any:
@@ -330,7 +330,7 @@ def _warn_of(view: StageView, taken: str) -> None:
 
 @cache
 def warn_of_unfinished(what: str, newer: str, made: str, taken: str) -> None:
-    """Name, once a process, a key that is newer than the complete one that is read instead."""
+    """Warn once in each process of a newer key that is unfinished, so that an older one is read."""
     logging.getLogger("wsolpipe").warning(
         "%s has a newer key, %s, that is unfinished (%s): the newest complete one, %s, is used; key= names another",
         what, newer, made, taken,

@@ -30,7 +30,7 @@ LAUNCHERS: Registry[Any] = Registry(
 
 
 def offered_clusters(given: Mapping[str, str]) -> list[str]:  # noqa: ARG001 - as all that help and completion offer
-    """Values of ``cluster=`` that are no addresses."""
+    """Names that ``cluster=`` takes beside addresses."""
     return [name for name in LAUNCHERS.names() if not name.endswith(ADDRESS)]
 
 

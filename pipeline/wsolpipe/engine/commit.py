@@ -1,4 +1,4 @@
-"""Commits: objects put without overwriting, the record last. What has no record does not exist."""
+"""Commits of shards: objects are put without overwriting, the record last; without a record a shard does not exist."""
 
 from __future__ import annotations
 

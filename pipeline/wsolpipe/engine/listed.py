@@ -230,7 +230,7 @@ def _rows_before(present: Index, listing: Listing) -> list[ListedRow]:
 
 
 def _is_built_on(session: Session, split: str) -> bool:
-    """Whether any stage has arrays with a row a row of the split's index, whose places must then stay."""
+    """Whether any stage has arrays with one entry for each row of the split's index, whose places must then stay."""
     return bool(Split(session.store, session.dataset.name, split).stages())
 
 

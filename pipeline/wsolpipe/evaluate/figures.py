@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MapFigure(ABC):
-    """Counts of maps from which figures follow; memory may grow by a few numbers a row.
+    """Counts of maps from which figures follow; memory may grow by a few numbers for each row.
 
     One is made without arguments for each truth that maps are scored against. `wsolpipe.testing.FigureTests` is the
     suite that each of them must pass.

@@ -89,7 +89,7 @@ def print_scale(name: str) -> tuple[int, int]:
 
 
 def format_figure(name: str, value: Any) -> Any:
-    """A figure as it is printed, a list of them in one cell; what is no figure as it is."""
+    """A figure, or a list of figures, as one printed cell; anything else unchanged."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

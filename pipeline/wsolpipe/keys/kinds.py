@@ -171,7 +171,7 @@ def or_null(kind: Kind) -> Kind:
 
 
 def filled(kind: Kind) -> Kind:
-    """A kind of which an empty text is refused."""
+    """A kind that refuses an empty text."""
     return replace(kind, filled=True)
 
 

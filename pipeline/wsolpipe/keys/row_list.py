@@ -66,7 +66,7 @@ def names_list(word: str | None) -> bool:
 
 
 def read_row_list(word: str) -> RowList:
-    """Read the list that ``@FILE`` names: the JSON that a report saves, or plain text with an image id a line.
+    """Read the list that ``@FILE`` names: the JSON that a report saves, or plain text with one image id on each line.
 
     Raises
     ------

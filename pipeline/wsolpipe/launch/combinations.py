@@ -40,7 +40,7 @@ class Tried:
         return spell(self.values)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Make a line a stage that was asked for and split, with the figures that its ground truth gives."""
+        """Make one line for each split and requested stage, with the figures that its ground truth gives."""
         asked = [line for line in self.outcome.lines if line.stage in self.config.stage and line.stage != "index"]
         fields = ("stage", "split", "key", "rows", "done", "quarantined")
         return [

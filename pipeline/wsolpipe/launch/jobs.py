@@ -142,7 +142,7 @@ class JobArray(Launcher):
         return Ending(f"{name} ended: {state}", 0 if state == "COMPLETED" else None, began=began)
 
     def _queue(self) -> dict[Task, Job] | None:
-        """All tasks, and a note where the queue has changed; None while SLURM does not answer, as while it restarts."""
+        """Return all tasks, and a note if the queue has changed; None while SLURM does not answer."""
         jobs = self.patience.ask(slurm.tasks, self.order.name)
         if jobs is None:
             return None

@@ -141,7 +141,7 @@ class Log(LogLines):
 
 
 def main(words: list[str]) -> int:
-    """Carry out an order.
+    """Run the worker that an order describes.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Progress of a run: its events as lines of a log, rows and rates added up from them, or seen in the store alone."""
+"""Progress of a run: events as lines of a log, and rows and rates, from these events or from the store alone."""
 
 from __future__ import annotations
 

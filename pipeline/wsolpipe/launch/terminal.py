@@ -56,7 +56,7 @@ def show_stage(stage: dict[str, Any]) -> None:
 
 
 def show_ended(outcome: Ended, resume: str, *, quiet: bool) -> None:
-    """Print a line a stage and split of a run, unless `quiet`, and how it ended."""
+    """Print one line for each stage and split of a run, unless `quiet`, and how it ended."""
     config = outcome.session.config
     if not quiet and not outcome.submitted:
         columns = ["stage", "split", "key", "rows", "done", "quarantined", "seconds"]
@@ -74,7 +74,7 @@ def show_ended(outcome: Ended, resume: str, *, quiet: bool) -> None:
 
 
 def show_sweep(axes: list[str], lines: Lines, *, wide: bool) -> None:
-    """Print a line a combination of values, stage and split, with the figures that any of them has."""
+    """Print one line for each combination of values, stage and split, with the figures that any of them has."""
     names = list(dict.fromkeys(name for line in lines for name in line["figures"]))
     columns = [*axes, "stage", "split", "key", "rows", "done"]
     rows = [[*(line[name] for name in columns), *map(line["figures"].get, names)] for line in lines]
@@ -82,7 +82,7 @@ def show_sweep(axes: list[str], lines: Lines, *, wide: bool) -> None:
 
 
 def show_plan(lines: Sequence[Line], skipped: Sequence[NotLookedAt], left: float | None, *, wide: bool) -> None:
-    """Print a line a stage and split that a run would make; `left` is the time of all of them, in seconds."""
+    """Print one line for each stage and split that a run would make; `left` is the time of all of them, in seconds."""
     columns = ["stage", "split", "key", "rows", "shards", "to make", "why", "left", "files", "MiB"]
     rows = [
         [
@@ -102,7 +102,7 @@ def show_plan(lines: Sequence[Line], skipped: Sequence[NotLookedAt], left: float
 
 
 def show_costs(found: Sequence[Cost]) -> None:
-    """Print a line a stage and device; the title holds what all of them share, so that 80 columns are enough."""
+    """Print one line for each stage and device; the title holds what all share, so that 80 columns are enough."""
     images = {cost.images for cost in found if cost.images is not None}
     devices = {cost.device for cost in found if cost.device}
     columns: dict[str, list[Any]] = {

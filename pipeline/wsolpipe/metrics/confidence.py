@@ -58,7 +58,7 @@ class Comparison:
 
 
 def mean_figure(sums: Floats, rows: int) -> Floats:
-    """Mean of a value a row (sums [R, 1]): IoU, accuracy, share of correct boxes at a given threshold."""
+    """Mean of one value for each row (sums [R, 1]): IoU, accuracy, share of correct boxes at a given threshold."""
     return sums[:, 0] / rows
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def balance(attention: Tensor, rounds: int = 3) -> tuple[Tensor, Tensor]:
-    """Factors of rows and columns after dividing by column sums, then by row sums, so many times.
+    """Factors of rows and columns after dividing by column sums, then by row sums, `steps` times.
 
     Parameters
     ----------

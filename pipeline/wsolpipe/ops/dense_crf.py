@@ -62,7 +62,7 @@ def pixel_features(image: Tensor, pixel: tuple[float, float], xy: float, rgb: fl
 
 
 def mean_field(scores: Tensor, neighbours: Tensor, iterations: int = 10) -> Tensor:
-    """Probabilities of labels after so many parallel updates.
+    """Probabilities of labels after a number of parallel updates.
 
     Parameters
     ----------

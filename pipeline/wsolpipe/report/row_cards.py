@@ -150,7 +150,7 @@ class _Seen:
 
 
 def make_cards(material: Material, picks: Sequence[Pick], fineness: Fineness) -> list[Card]:
-    """A card a row, in the order of `picks`."""
+    """One card for each row, in the order of `picks`."""
     rows = np.array([pick.row for pick in picks], np.int64)
     if not len(rows):
         return []

@@ -203,7 +203,7 @@ def _kept(
 
 
 def _root(item: Found, is_replaced: bool, rule: Rule, leases: Leases, runs: dict[str, list[str]]) -> str:  # noqa: FBT001
-    """Why a result is kept whatever refers to it; empty if for no reason."""
+    """The reason why a result is kept even if nothing refers to it; empty without one."""
     if item.key.startswith(rule.keep or ("-",)):
         return "named by keep="
     if item.key in runs:

@@ -1,4 +1,4 @@
-"""Which results of a store were made of which, and which of them newer ones have replaced."""
+"""Results of a store: those that each was made from, and those that newer ones have replaced."""
 
 from __future__ import annotations
 

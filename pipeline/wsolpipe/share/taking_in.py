@@ -229,7 +229,7 @@ def _fitted(
 
 
 def _label(name: str, labels: dict[str, int], names: dict[int, str]) -> int | None:
-    """Label of a class by its name, or by the number that stands for a class without one."""
+    """Label of a class by its name, or by its number where the class has no name."""
     if name in labels:
         return labels[name]
     return int(name) if name.isdecimal() and len(name) < 9 and int(name) not in names else None

@@ -128,7 +128,7 @@ class Cams(MapStage[CamsParams]):
         self.targets = min(TOP, record.outputs) if self.params.target == "top5" else 1
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Maps, their range and their classes; see the class."""
+        """Declare the arrays that the class describes: maps, their range and their classes."""
         slots = len(self.params.methods) * self.targets
         kind = {"true": "the true class", "predicted": "the likeliest class"}.get(
             self.params.target, f"the {self.targets} likeliest classes"

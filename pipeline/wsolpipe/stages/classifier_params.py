@@ -120,7 +120,7 @@ class ClassifierParams(StageParams):
 
     @property
     def way(self) -> Literal["import", "probe", "finetune"]:
-        """`mode` with ``auto`` settled."""
+        """The mode that is used: that of ``auto`` where `mode` says so."""
         if self.mode == "auto":
             return "finetune" if self.weights is None else "import"
         return self.mode

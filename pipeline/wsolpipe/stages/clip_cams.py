@@ -175,7 +175,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
             )
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Maps, their range and classes, and the grid of each row where the aspect is kept; see the class."""
+        """Declare maps, their range and classes, and the grid of each row where the aspect is kept."""
         side = -(-self.side // self.clip.patch)
         kind = "the row's labels" if self.params.target == "true" else "the likeliest classes"
         refined = ", refined by attention" if self.params.affinity else ""

@@ -46,7 +46,7 @@ class ClipMasksParams(StageParams):
 
 
 class ClipMasks(Stage[ClipMasksParams]):
-    """A mask a row: the background's score is one minus the highest of the maps, then a dense CRF, then confidence.
+    """Make one mask for each row: the background scores one minus the highest map, then a dense CRF, then confidence.
 
     The authors run the CRF at the size of the image; here it is run at ``size``, with every pair of pixels.
 

@@ -114,7 +114,7 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
             raise ConfigError(msg, hint=f"set clipseg_cams.resolution={size // 4}, or null")
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Maps, their range and their classes; see the class."""
+        """Declare the arrays that the class describes: maps, their range and their classes."""
         return map_arrays(
             self.params.slots,
             (self.resolution, self.resolution),

@@ -118,7 +118,7 @@ class ClsMapsParams(StageParams):
         return self.positions or self._released() or "timm"
 
     def knows_positions(self) -> bool:
-        """Whether the way is given, or told by the weights."""
+        """Whether the preprocessing is given, or known from the weights."""
         return self.positions is not None or self._released() is not None
 
     def _released(self) -> Positions | None:
@@ -309,7 +309,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
         )
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Maps and their range; see the class."""
+        """Declare the arrays that the class describes: maps and their range."""
         count = 1 + len(self.heads)
         grid = self.reader.grid((self.side, self.side))
         scaled = {"linear": "attention", "power": f"attention^{self.params.power:g}"}

@@ -40,7 +40,7 @@ class Pixels(Stage[PixelsParams]):
     Params: ClassVar[type[StageParams]] = PixelsParams
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """``rgb``; see the class."""
+        """Declare the array ``rgb``."""
         size = self.params.size
         return {
             "rgb": ArraySpec(

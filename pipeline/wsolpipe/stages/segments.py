@@ -97,7 +97,7 @@ class SegmentsParams(StageParams):
 
 
 class Segments(Stage[SegmentsParams]):
-    """A label a pixel, and how many segments there are.
+    """One label for each pixel, and the number of segments.
 
     Nothing is asked of the image but its pixels, so one run serves every stage of maps, whatever network made it.
 
@@ -110,7 +110,7 @@ class Segments(Stage[SegmentsParams]):
     Params: ClassVar[type[StageParams]] = SegmentsParams
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Labels and their number; see the class."""
+        """Declare the arrays that the class describes: labels and their number."""
         size = self.params.size
         return {
             "labels": ArraySpec(
@@ -163,7 +163,7 @@ class Segments(Stage[SegmentsParams]):
         return lambda image: felzenszwalb(image, scale=params.scale, sigma=params.sigma, min_size=params.min_size)
 
     def _networks(self, batch: Batch[Array], rows: Rows) -> list[tuple[int, Array]]:
-        """A network an image.
+        """One network for each image.
 
         On a GPU there are always as many as slots, so that a row's labels do not depend on which others are usable: how
         many groups a convolution has decides by which kernel it is computed.

@@ -118,7 +118,7 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
         self.targets = min(TOP, len(self.names)) if params.target == "top5" else 1
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Maps, their range and their classes; see the class."""
+        """Declare the arrays that the class describes: maps, their range and their classes."""
         slots = len(self.methods) * self.targets
         meaning = f"cosine of patch and class text by {', '.join(self.methods)} in this order"
         return map_arrays(slots, self.grid, meaning=meaning)
@@ -128,7 +128,7 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
         return resize(image, (self.side, self.side), smooth=self.params.resize)
 
     def make_maps(self, pixels: Array, targets: Sequence[int], numbers: Sequence[int]) -> tuple[Array, Array]:  # noqa: ARG002
-        """Maps before storage.
+        """Compute the maps of a batch before they are quantised.
 
         Parameters
         ----------

@@ -34,7 +34,7 @@ class ValMasksParams(StageParams):
 
 
 class ValMasks(Stage[ValMasksParams]):
-    """Makes a mask a row from its class activation map; a map without contrast gives an empty one, and is counted.
+    """Makes one mask for each row from its class activation map; maps without contrast give empty ones and are counted.
 
     References
     ----------

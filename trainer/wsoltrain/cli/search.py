@@ -1,4 +1,4 @@
-"""``wsoltrain search``: settings of a recipe that validation pseudo-boxes like, found by several processes at once."""
+"""``wsoltrain search``: find the settings of a recipe that score best on validation pseudo-boxes."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Labelling:
 
 @dataclass(frozen=True)
 class ItemConfig:
-    """Settings of which an item is made; pickles as it stands and is all that a loader process gets.
+    """Settings of an item; a loader process gets these alone, pickled.
 
     Attributes
     ----------

@@ -213,7 +213,7 @@ class Items:
         return cut_stored(stored["rgb"], view) if "rgb" in stored else self._pixels(row, view)
 
     def _add_images(self, item: Item, others: list[int], near: dict[int, dict[str, NDArray[Any]]], view: View) -> None:
-        """Pixels of the frames beside, in the crop of the frame itself; one that cannot be read is not there."""
+        """Add pixels of the neighbouring frames, in the crop of the frame itself; unreadable frames count as absent."""
         frames = torch.zeros(len(others), *item["rgb"].shape, dtype=torch.uint8)
         there = torch.zeros(len(others), dtype=torch.bool)
         for place, row in enumerate(others):

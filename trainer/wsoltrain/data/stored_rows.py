@@ -1,4 +1,4 @@
-"""Rows of a store that can be trained on, and why the others cannot; files and numbers, no tensors."""
+"""Rows of a store that can be trained on, with a reason for the others, and their arrays read by whole chunks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ from wsolpipe.contract.schema import RETIRED, Status
 from wsolpipe.keys.row_list import read_row_list
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from wsolpipe.contract.manifest import CommitRecord
-    from wsolpipe.contract.reader import Index, Split, StageView
-    from wsoltrain.data.config import Labelling
-
-    Array = NDArray[Any]
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
     from wsolpipe.contract.arrays import ArrayView
+    from wsolpipe.contract.manifest import CommitRecord
+    from wsolpipe.contract.reader import Index, Split, StageView
+    from wsoltrain.data.config import Labelling
 
     Array = NDArray[Any]
 

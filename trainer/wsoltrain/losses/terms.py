@@ -219,7 +219,7 @@ class WindowKeys(Keys):
     )
 
     def check(self) -> None:
-        """Refuse keys of a window where there is none."""
+        """Refuse keys of a window of frames without such a window."""
         super().check()
         if self.window == "none" and (self.heat or self.joint_crf_weight):
             msg = "heat and joint_crf_weight are of a window of frames, and window=none"

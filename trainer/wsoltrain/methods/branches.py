@@ -152,7 +152,7 @@ class Spg(CnnTrained[SpgKeys]):
         return [*(seen[part] for part in self.guided), self._dropped(last)]
 
     def _dropped(self, last: Tensor) -> Tensor:
-        """Last features, of which InceptionV3 drops some in training."""
+        """Last features; InceptionV3 drops some of them in training."""
         return self.net.dropout(last) if isinstance(self.net, LinearCnn) else last
 
     def _channels(self) -> tuple[int, int]:

@@ -197,7 +197,7 @@ class ScmKeys(BackboneKeys):
     iterations: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         (16, 4, 4, 4),
         min_length=1,
-        description="Newton-Schulz steps of each calibration block in training, a number a block (as released)",
+        description="Newton-Schulz steps in training, one number for each calibration block (as released)",
     )
 
 

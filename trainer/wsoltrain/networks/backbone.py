@@ -82,7 +82,7 @@ def find_part(net: nn.Module, name: str, *, key: str) -> nn.Module:
 
 @contextmanager
 def hooked(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
-    """Call a function after each of some parts while the block runs; what it returns, if anything, goes on instead.
+    """Call a function after each of some parts while the block runs; its result, if any, replaces the part's output.
 
     timm's ``forward_intermediates`` gives the features of whole stages only; parts may lie within one.
     """

@@ -92,7 +92,7 @@ class FrozenVit(Frozen):
 
 
 class PatchEncoder(Frozen):
-    """A vision transformer of timm of which only patch tokens are read: ViT, EVA-02, vision towers of CLIP.
+    """A vision transformer of timm that gives its patch tokens: ViT, EVA-02, vision towers of CLIP.
 
     Parameters
     ----------

@@ -169,7 +169,7 @@ def patch_grid(net: Any, images: Tensor, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def _class_token_rows(net: Any) -> Iterator[list[Tensor]]:
-    """Collect the class token's attention [B, heads, N] of each block that runs meanwhile."""
+    """Collect the class token's attention [B, heads, N] of each block of the network while the ``with`` block runs."""
     rows: list[Tensor] = []
     queries: list[Tensor] = []
 

@@ -29,7 +29,8 @@ REMEDIES = {
     "pixels.keep_out=false for trcam",
 }
 """Count of a sampler -> reason and what to change."""
-_GOLDEN, _FIRST, _SECOND = (value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
 def uniform(seed: int, epoch: int, rows: Tensor, purpose: int, count: int) -> Tensor:
@@ -232,7 +233,7 @@ def components(mask: Tensor) -> Tensor:
 
 @compiled
 def _choose(mask: Any, maps: Any, densest: bool, least: float) -> Any:
-    """As `chosen_region`, of arrays: one pass that joins each pixel with those left of it and above it."""
+    """Compute `chosen_region` on arrays, in one pass that joins each pixel with those left of it and above it."""
     batch, height, width = mask.shape
     chosen = np.zeros(mask.shape, np.bool_)
     for image in range(batch):

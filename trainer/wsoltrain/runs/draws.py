@@ -31,7 +31,7 @@ PATIENCE = 1000
 
 
 def draw(ranges: Mapping[str, Range], number: int, *, seed: int = 0) -> dict[str, Any]:
-    """Configuration of a number: a value for each key, by the key's name, the number and the seed alone.
+    """Draw one configuration: a value for each key, which depends on the key's name, `number` and the seed alone.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def draw(ranges: Mapping[str, Range], number: int, *, seed: int = 0) -> dict[str
 def shared_configurations(
     ranges: Mapping[str, Range], shared: int, each: int = 1, *, seed: int = 0
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Draw configurations for all methods alike, crossed with draws of the method's own keys (thesis, table 4.4).
+    """Draw the same configurations for all methods, crossed with draws of the method's own keys (thesis, table 4.4).
 
     No two are alike: a draw that is there already is left out, of the shared keys and of the method's own.
 

@@ -167,7 +167,7 @@ def figures_of(scored: Scored) -> dict[str, Any]:
 
 
 def choose_by(results: StoreResults, view: StageView, by: str, split: str) -> Chooser:
-    """Return what chooses the threshold of a stage's maps: its counterpart in another split, and an annotator there."""
+    """Return the chooser of a threshold for a stage's maps: their counterpart in a split, and an annotator there."""
     from wsolpipe.evaluate.frame import Frame
     from wsolpipe.evaluate.map_sources import StageMaps
     from wsolpipe.evaluate.results import counterpart

@@ -1,4 +1,4 @@
-"""Settings of a recipe that validation pseudo-boxes like: found by Optuna, or drawn for all methods alike."""
+"""Search for the settings of a recipe that score best on validation: by Optuna, or drawn equally for all methods."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KEYS = (
     Key("search_seed", kinds.integer(0), "seed of the draws", 0),
     Key(
         "configurations", kinds.or_null(kinds.integer(1)),
-        "train so many drawn configurations instead, no two alike; keys that all recipes have are drawn alike for all",
+        "train this many drawn configurations instead, no two alike; keys that all recipes have get equal draws",
         None, unit="configurations",
     ),
     Key(

@@ -48,7 +48,7 @@ def read_recipe_words(words: Iterable[str], keys: tuple[Key, ...] = TRAINING) ->
     """
     given = split_words(words)
     own = {key.name for key in keys}
-    values = read_keys((f"{name}={text}" for name, text in given.items() if name in own), keys)
+    values = read_keys([f"{name}={text}" for name, text in given.items() if name in own], keys)
     return values, {name: parse_value(text) for name, text in given.items() if name not in own}
 
 
@@ -74,7 +74,7 @@ def settle(values: Mapping[str, Any], changes: Mapping[str, Any], *, kind: str =
     ConfigError
         If no data set is named, or a key or value does not fit.
     """
-    from wsolpipe import open_store
+    from wsolpipe.contract.reader import open_store
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.keys.row_list import read_row_list
     from wsolpipe.networks.devices import choose_device

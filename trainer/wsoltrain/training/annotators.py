@@ -1,4 +1,4 @@
-"""Who chooses epochs and thresholds on validation: words of the key ``by``, each with a name for files and tables."""
+"""Annotators that choose epochs and thresholds on validation: values of the key ``by``, each with its name."""
 
 from __future__ import annotations
 

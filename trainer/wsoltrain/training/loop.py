@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import Counter
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -90,7 +91,7 @@ class Trainer:
         return Task(
             self.classes, recipe.size, recipe.seed, recipe.mean, recipe.std, self.settings.labelling,
             self.artifacts.files, names, device, self.group, lap=lambda name: self.lap(name),
-            autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp),
+            autocast=partial(torch.autocast, device.type, torch.bfloat16, enabled=recipe.amp),
         )  # fmt: skip
 
     def _check_prediction(self) -> None:
@@ -293,7 +294,7 @@ class Trainer:
 
 
 def _grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
-    """Batches, so many at a time; fewer at the end."""
+    """Lists of `count` batches; the last one may be shorter."""
     left = iter(batches)
     while group := list(islice(left, count)):
         yield group

@@ -111,7 +111,7 @@ KEPT_AT = frozenset({"speed", "val"})
 
 
 class RunRecord:
-    """Keeps ``run.json``; a tracker, so that the hours grow with the run. A run that goes on adds to its hours.
+    """Keeps ``run.json``; a tracker, so that the hours grow with the run. A run that resumes adds to its hours.
 
     Parameters
     ----------

@@ -152,7 +152,7 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """Numbers, pictures and hyper-parameters of a run of MLflow, in files of the run's folder unless told otherwise.
+    """Numbers, pictures and hyper-parameters of a run of MLflow, by default in files of the run's folder.
 
     ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` mean what they mean to mlflow. A run that is resumed in the
     same folder goes on.
@@ -217,7 +217,7 @@ def _clean(name: str) -> str:
 
 
 def _flat(recipe: Mapping[str, Any], within: str = "") -> dict[str, Any]:
-    """Values of a recipe by dotted key; those that are no number, text or truth value as text."""
+    """Values of a recipe by dotted key; lists and other values become text."""
     found: dict[str, Any] = {}
     for name, value in recipe.items():
         if isinstance(value, dict):

@@ -240,7 +240,7 @@ class ObjectBackend(Backend):
     # -- failures ------------------------------------------------------------------------------------------------
 
     def _patiently(self, verb: str, name: str, act: Callable[[], T]) -> T:
-        """Result of `act`, called again while its failures may pass."""
+        """Call `act`, again after failures that may be temporary, and return its result."""
         began, pause, tries = time.monotonic(), 0.1, 0
         server = (urlsplit(self.url).netloc, os.environ.get("AWS_ENDPOINT_URL"))
         while True:

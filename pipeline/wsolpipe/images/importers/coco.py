@@ -29,7 +29,7 @@ TREE = """\
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An entry of ``images``; `image_id` is what wsolpipe itself wrote there, if it did."""
+    """An entry of ``images``; `image_id` is the one that an export of wsolpipe wrote, if any."""
 
     number: int
     file_name: str

@@ -50,7 +50,7 @@ class BoxList(Format):
 
 
 class JsonLines(Format):
-    """A line an image; the format that a stage of imported boxes reads."""
+    """One line for each image; the format that a stage of imported boxes reads."""
 
     about = "JSON lines: an object an image, its boxes in a list"
 
@@ -69,7 +69,7 @@ class JsonLines(Format):
 
 
 class Csv(Format):
-    """A row a box, and a row with empty edges for an image without one."""
+    """One row for each box, and one with empty edges for an image without a box."""
 
     about = "CSV table, a row a box"
 

@@ -57,7 +57,7 @@ class Png(Format):
         return [top]
 
     def finish(self, subjects: list[Subject], folder: Path) -> list[Path]:
-        """Write ``classes.txt`` beside masks: a class a line, in the order of their indices."""
+        """Write ``classes.txt`` beside masks: one class on each line, in the order of their indices."""
         if not (folder / "ann_dir").is_dir():
             return []
         names = ["background", *(class_list(subjects[0].class_names) or ["object"])]

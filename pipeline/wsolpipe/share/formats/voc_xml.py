@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file an image, in the folders of a VOC development kit."""
+"""Pascal VOC: one XML file for each image, in the folders of a VOC development kit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YOLO: a text file an image with ``class x y width height`` as shares of the image, and ``data.yaml``."""
+"""YOLO: one text file for each image with ``class x y width height`` as shares of the image, and ``data.yaml``."""
 
 from __future__ import annotations
 
