@@ -11,7 +11,7 @@ from trained import SMALL, settings, tensors
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.groups import beside
 from wsoltrain.data.config import ItemConfig, Labelling
-from wsoltrain.data.order import Window, draw_frames
+from wsoltrain.data.order import Neighbours, draw_frames
 from wsoltrain.data.stream import Stream
 from wsoltrain.losses.crf import crf_loss
 from wsoltrain.losses.terms import joint_crf
@@ -61,7 +61,7 @@ def items(store, **more):
 
 
 def test_maps_of_a_window_are_the_greatest_at_each_place(clips):
-    found = items(clips, window=Window(before=1, after=1, heat=2.0))
+    found = items(clips, neighbours=Neighbours(before=1, after=1, heat=2.0))
     maps = clips.maps.astype(np.float32) / 255
     for row in (0, 2, 4):
         near = maps[max(row - 1, 0) : min(row + 2, 5)].max(0)
@@ -73,7 +73,7 @@ def test_maps_of_a_window_are_the_greatest_at_each_place(clips):
 
 
 def test_pixels_of_a_window_are_in_the_crop_of_the_frame(clips):
-    found = items(clips, window=Window(before=1, images=True))
+    found = items(clips, neighbours=Neighbours(before=1, images=True))
     plain = items(clips)
     assert found[5]["beside"].tolist() == [False]
     assert found[6]["beside"].tolist() == [True]

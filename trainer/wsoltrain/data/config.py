@@ -7,7 +7,7 @@ from typing import Literal
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.making import run_command
-from wsoltrain.data.order import Shuffle, Window
+from wsoltrain.data.order import Neighbours, Shuffle
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -103,7 +103,7 @@ class ItemConfig:
         One random frame of each group an epoch.
     frames_per_group : int or None
         As many random frames of each group an epoch; comes before `one_per_group`.
-    window : Window
+    neighbours : Neighbours
         Frames beside each whose maps are taken too.
     seed : int
         Of every random draw.
@@ -134,7 +134,7 @@ class ItemConfig:
     rows_per_class: int | None = None
     one_per_group: bool = False
     frames_per_group: int | None = None
-    window: Window = field(default_factory=Window)
+    neighbours: Neighbours = field(default_factory=Neighbours)
     seed: int = 0
     shuffle: Shuffle = field(default_factory=Shuffle)
     memory: int = 256 * 2**20

@@ -133,15 +133,15 @@ class Items:
                 self.arrays(), run_rows=shuffle.run_rows, least_runs=least, budget=self.config.memory
             )
         wanted = {pick.row: None for pick in picks}
-        if self.config.window.size:
+        if self.config.neighbours.size:
             wanted |= {row: None for pick in picks for row in self._rows_beside(pick.row) if row >= 0}
         return self._cache.fetch(wanted)
 
     def _rows_beside(self, row: int) -> list[int]:
         """Frames beside a row, −1 where there is none; see `wsoltrain.data.order.beside`."""
         if self._beside is None:
-            window = self.config.window
-            self._beside = beside(self.rows.groups, self.rows.frames, window.before, window.after)
+            near = self.config.neighbours
+            self._beside = beside(self.rows.groups, self.rows.frames, near.before, near.after)
         found: list[int] = self._beside[row].tolist()
         return found
 
@@ -179,10 +179,10 @@ class Items:
             "row": torch.tensor(pick.row),
             "label": torch.tensor(int(self.rows.labels[pick.row])),
         }
-        others = self._rows_beside(pick.row) if config.window.size else []
+        others = self._rows_beside(pick.row) if config.neighbours.size else []
         if "rgb" in stored or config.root is not None:
             item["rgb"] = self._rgb(pick.row, stored, view)
-            if config.window.images:
+            if config.neighbours.images:
                 self._add_images(item, others, near, view)
         if turned:
             item |= {name: item[name].flip(-2) for name in ("rgb", "rgb_beside") if name in item}
@@ -292,8 +292,8 @@ class Items:
             maps = torch.from_numpy(dequantise(levels, stored["range"][: config.n_maps]))
         else:
             maps = torch.from_numpy(levels).to(torch.float32).div_(255)
-        if config.window.size and config.window.heat:
-            maps = (config.window.heat * (maps + 1e-6)).exp()
+        if config.neighbours.size and config.neighbours.heat:
+            maps = (config.neighbours.heat * (maps + 1e-6)).exp()
             maps = maps / maps.amax((1, 2), keepdim=True)
         grid = torch.tensor([int(cells) for cells in stored.get("grid_hw", ())]) if "grid_hw" in stored else None
         if config.resolution == "view":

@@ -104,7 +104,7 @@ def draw_frames(rows: Rows, groups: NDArray[np.int64], *, seed: int, epoch: int,
 
 
 @dataclass(frozen=True)
-class Window:
+class Neighbours:
     """Frames beside each frame of a video whose maps are taken with its own (TCAM: temporal max-pooling).
 
     Attributes

@@ -224,7 +224,7 @@ class Stream(IterableDataset[Any]):
             "uneven": self.uneven,
             "one_per_group": config.one_per_group,
             **({"frames_per_group": config.frames_per_group} if config.frames_per_group else {}),
-            **({"window": asdict(config.window)} if config.window.size else {}),
+            **({"window": asdict(config.neighbours)} if config.neighbours.size else {}),
             "order": [shuffle.run_rows, shuffle.lane_runs, shuffle.lanes, shuffle.unit] if config.train else [],
             "view": [config.size, config.side, config.flip if config.train else 0.0],
         }

@@ -18,7 +18,7 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.validation import explain_all
 from wsolpipe.keys.kinds import Named
 from wsoltrain.data.keys import Keys
-from wsoltrain.data.order import Window
+from wsoltrain.data.order import Neighbours
 from wsoltrain.losses.crf import crf_loss
 from wsoltrain.pseudo.samplers import IGNORE, SAMPLERS
 
@@ -225,10 +225,10 @@ class WindowKeys(Keys):
             msg = "heat and joint_crf_weight are of a window of frames, and window=none"
             raise ConfigError(msg, hint="window=both, or leave them out")
 
-    def window_of(self) -> Window:
-        """Window that the stream reads."""
+    def neighbours(self) -> Neighbours:
+        """Frames beside each one that the stream reads."""
         before, after = (self.window_frames if self.window in (side, "both") else 0 for side in ("before", "after"))
-        return Window(before, after, self.heat, images=bool(self.joint_crf_weight))
+        return Neighbours(before, after, self.heat, images=bool(self.joint_crf_weight))
 
 
 def joint_crf(prob: Tensor, image: Tensor, there: Tensor, *, sigma_rgb: float, scale: float) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.metrics.scaling import SIDE
 from wsoltrain.data.keys import Keys as BaseKeys
-from wsoltrain.data.order import Window
+from wsoltrain.data.order import Neighbours
 from wsoltrain.data.views import scaled_to_unit
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Reads:
     artifacts : tuple of ArtifactFile
         Given to the method as ``task.artifacts`` when it is built, and kept in its checkpoints, so that prediction
         needs no store.
-    window : Window
+    neighbours : Neighbours
         Frames of a video whose maps, and pixels, come with each frame.
     labels : bool
         Whether an image without a label is left out.
@@ -71,7 +71,7 @@ class Reads:
     boxes: str | None = None
     drawn: str | None = None
     artifacts: tuple[ArtifactFile, ...] = ()
-    window: Window = field(default_factory=Window)
+    neighbours: Neighbours = field(default_factory=Neighbours)
     labels: bool = True
     whole: bool = False
 

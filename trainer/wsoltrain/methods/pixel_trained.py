@@ -73,7 +73,7 @@ class PixelTrained(Method[K]):
     @classmethod
     def reads(cls, keys: K) -> Reads:
         """Return the stages of the pseudo-labels."""
-        return Reads(maps=keys.maps, boxes=keys.boxes, drawn=keys.drawn, window=keys.window_of())
+        return Reads(maps=keys.maps, boxes=keys.boxes, drawn=keys.drawn, neighbours=keys.neighbours())
 
     @abstractmethod
     def map_logits(self, image: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def _open(recipe: Recipe, labelling: Labelling, root: Path, *, need_label: bool)
     return Stream(
         ItemConfig(
             labelling, root=str(root), size=recipe.size, mean=recipe.mean, std=recipe.std, train=False,
-            need_label=need_label, window=recipe.reads().window, seed=recipe.seed,
+            need_label=need_label, neighbours=recipe.reads().neighbours, seed=recipe.seed,
         ),
         batch_size=recipe.batch,
     )  # fmt: skip

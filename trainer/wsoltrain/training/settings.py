@@ -97,7 +97,7 @@ def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
             settings.labelling, root=settings.root, size=recipe.squashed if reads.whole else recipe.size,
             resize=recipe.squashed, mean=recipe.mean, std=recipe.std, flip=recipe.flip, seed=recipe.seed,
             one_per_group=recipe.one_per_group, frames_per_group=recipe.frames_per_group,
-            window=reads.window, need_label=reads.labels,
+            neighbours=reads.neighbours, need_label=reads.labels,
             vflip=recipe.vflip, jitter=recipe.jitter,
         ),
         batch_size=group.share(recipe.batch), workers=settings.workers, rank=group.rank, world=group.world,
