@@ -24,8 +24,6 @@ from wsoltrain.training.recipe_file import check_recipe, keys_for, lay_over, rea
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from wsoltrain.runs.draws import Range
-
 PATIENCE = 1000
 """Draws in a row that were there already, after which no other is expected."""
 
