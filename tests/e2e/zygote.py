@@ -7,12 +7,14 @@ Each command is a process of its own, in a session of its own, that ends as the 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -67,7 +69,21 @@ def become(order: dict[str, Any]) -> None:
     sys.stdin.close()
     program = order["program"]
     sys.argv = [program, *order["argv"]]
-    importlib.import_module(PROGRAMS[program][0]).main()
+    code: object = 1
+    try:
+        importlib.import_module(PROGRAMS[program][0]).main()
+    except SystemExit as ended:
+        code = ended.code
+    end(code if isinstance(code, int) else int(code is not None))
+
+
+def end(code: int) -> None:
+    """End as the interpreter does, without taking down what the parent imported: that took three times a command."""
+    threading._shutdown()  # waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def wait(pid: int, kill_after: float | None) -> int:
