@@ -68,7 +68,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_alike(trained, film, tmp_path, 
     words = [f"checkpoint={trained}", f"source={film}", f"out={broken}"]
     with pytest.raises(KeyboardInterrupt):
         running._predict({**_values(words)})
-    assert sorted(path.name for path in (broken / "parts").glob("0*.csv")) == ["000000.csv"]
+    assert sorted(path.name for path in (broken / "parts").glob("0*.jsonl")) == ["000000.jsonl"]
     with pytest.raises(ConfigError, match="unfinished run with another every"):
         running._predict({**_values([*words, "every=2"])})
     calls.clear()

@@ -121,7 +121,8 @@ def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], Pace]:
     Returns
     -------
     rows : list of dict
-        By the names of `COLUMNS`, as text, in the order of the frames.
+        As of `Localization.row`, with ``frame`` and ``seconds``; ``broken`` says why a frame has no box. In the order
+        of the frames.
     pace : Pace
         Of this run.
 
@@ -148,7 +149,7 @@ def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], Pace]:
         _claim(job, parts, f"{film.size} {len(film)} {film.sha256}")
         numbers = range(0, min(len(film), job.frames or len(film)), job.every)
         for number, start in enumerate(range(0, len(numbers), PART)):
-            if not (parts / f"{number:06d}.csv").exists():
+            if not (parts / f"{number:06d}.jsonl").exists():
                 part = numbers[start : start + PART]
                 frames = map_ahead(lambda at: _film_frame(job, source, at), part, threads=THREADS, ahead=2 * job.batch)
                 _make_parts(job, frames, film.rate / job.every, parts, pace, number=number)
@@ -254,14 +255,13 @@ class _Part:
 
     def __init__(self, job: Job, parts: Path, number: int, rate: Fraction) -> None:
         self.job, self.rate = job, rate
-        self.csv, self.film = parts / f"{number:06d}.csv", parts / f"{number:06d}.mp4"
+        self.rows, self.film = parts / f"{number:06d}.jsonl", parts / f"{number:06d}.mp4"
         self.stack = ExitStack()
         self.container: Any = None
         self.stream: Any = None
 
     def __enter__(self) -> _Part:
-        file = self.stack.enter_context(self.csv.with_suffix(".csv.new").open("w", newline="", encoding="utf-8"))
-        self.lines = csv.writer(file)
+        self.file = self.stack.enter_context(self.rows.with_suffix(".new").open("w", encoding="utf-8"))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -273,21 +273,20 @@ class _Part:
         if kind is None:
             if self.container is not None:
                 self.film.with_suffix(".new.mp4").replace(self.film)
-            self.csv.with_suffix(".csv.new").replace(self.csv)  # last: it says that the part is whole
+            self.rows.with_suffix(".new").replace(self.rows)  # last: it says that the part is whole
 
     def write(self, batch: Sequence[Frame], good: Sequence[Frame], found: Forwarded | None) -> None:
-        """Write lines of a batch, and its frames with maps and boxes drawn."""
+        """Write the rows of a batch, and its frames with maps and boxes drawn."""
         job = self.job
         pictures = [frame.picture for frame in good]
         told = iter(job.localizer.read_out(found, pictures, tau=job.tau) if found is not None else ())
         for frame in batch:
+            row = {"path": frame.picture.name, "frame": frame.number, "seconds": round(frame.seconds, 4)}
             if frame.squashed is None:
-                self.lines.writerow(
-                    [frame.picture.name, frame.number, f"{frame.seconds:.4f}", *[""] * 9, frame.picture.reason]
-                )
+                self.file.write(json.dumps({**row, "broken": frame.picture.reason}) + "\n")
                 continue
             one = next(told)
-            self.lines.writerow(_line(frame, one))
+            self.file.write(json.dumps({**row, **one.row()}) + "\n")
             if job.maps:
                 path = job.out / "maps" / f"{frame.picture.name}.npy"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -311,41 +310,26 @@ class _Part:
         self.container.mux(self.stream.encode(av.VideoFrame.from_image(image)))
 
 
-def _line(frame: Frame, one: Localization) -> list[Any]:
-    assert one.picture.pixels is not None  # noqa: S101 - only such are predicted on
-    height, width = one.picture.pixels.shape[:2]
-    edges = [""] * 4 if one.box is None else [f"{float(edge):.2f}" for edge in one.box]
-    name = one.class_name or ""
-    probability = "" if one.probability is None else f"{one.probability:.6f}"
-    label = "" if one.label is None else one.label
-    return [
-        frame.picture.name,
-        frame.number,
-        f"{frame.seconds:.4f}",
-        width,
-        height,
-        *edges,
-        label,
-        name,
-        probability,
-        "",
-    ]
+def _cells(row: dict[str, Any]) -> list[Any]:
+    """A row as a line of ``boxes.csv``, by `COLUMNS`."""
+    edges = [f"{edge:.2f}" for edge in row["box"]] if row.get("box") else [""] * 4
+    cells = {**row, **dict(zip(("x0", "y0", "x1", "y1"), edges, strict=True)), "seconds": f"{row['seconds']:.4f}"}
+    if row.get("probability") is not None:
+        cells["probability"] = f"{row['probability']:.6f}"
+    return [cells.get(name) for name in COLUMNS]
 
 
 def _join(job: Job, parts: Path) -> list[dict[str, Any]]:
-    """Join the parts to boxes.csv and overlay.mp4, and remove them."""
-    names = sorted(parts.glob("*.csv"))
+    """Join the parts to boxes.csv and overlay.mp4, and remove them; their rows."""
+    names = sorted(parts.glob("*.jsonl"))
+    rows = [json.loads(line) for name in names for line in name.read_text(encoding="utf-8").splitlines()]
     with (job.out / "boxes.csv").open("w", newline="", encoding="utf-8") as file:
-        file.write(",".join(COLUMNS) + "\r\n")
-        for name in names:
-            with name.open(newline="", encoding="utf-8") as part:
-                shutil.copyfileobj(part, file)
+        csv.writer(file).writerows([COLUMNS, *map(_cells, rows)])
     films = [name.with_suffix(".mp4") for name in names if name.with_suffix(".mp4").exists()]
     if films:
         _join_films(films, job.out / "overlay.mp4")
     shutil.rmtree(parts)
-    with (job.out / "boxes.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return rows
 
 
 def _join_films(films: Sequence[Path], out: Path) -> None:

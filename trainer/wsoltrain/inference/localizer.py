@@ -75,6 +75,15 @@ class Localization:
         """The box as an array [n, 4], n 0 or 1."""
         return np.zeros((0, 4)) if self.box is None else self.box[None]
 
+    def row(self) -> dict[str, Any]:
+        """The result as ``boxes.json`` holds it: edges to a hundredth of a pixel."""
+        assert self.picture.pixels is not None  # noqa: S101 - only such are predicted on
+        height, width = self.picture.pixels.shape[:2]
+        box = None if self.box is None else [round(float(edge), 2) for edge in self.box]
+        probability = None if self.probability is None else round(self.probability, 6)
+        found = {"path": self.picture.name, "width": width, "height": height, "box": box, "label": self.label}
+        return {**found, "class": self.class_name, "probability": probability}
+
     def draw(self) -> Image.Image:
         """Draw the picture under its map, with its box: a PIL image of the picture's size."""
         assert self.picture.pixels is not None  # noqa: S101 - only such are predicted on

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.evaluate.otsu_scores import otsu_box
-from wsolpipe.metrics import Convention, largest_box
+from wsoltrain.inference.localizer import find_region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
-SHOWN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
-"""Thresholds as the evaluation cuts, boxes half-open: what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,8 @@ class Compared:
 def show(raw: Array, frame: Frame, tau: float | None) -> Shown:
     """Return a map in the frame and its box at a threshold; at the map's own, by Otsu, where that is None."""
     framed = frame.map(raw, "a row")
-    if tau is None:
-        found = otsu_box(raw, frame.side, frame.side)
-        return Shown(framed, found[0] if len(found) else None)
-    box = largest_box(np.clip(framed, 0, 1), tau, convention=SHOWN)
-    return Shown(framed, box if box[2] > box[0] and box[3] > box[1] else None)
+    region = find_region(raw, framed, (frame.side, frame.side), tau)
+    return Shown(framed, None if region is None else region[0])
 
 
 def pick_rows(truth: Truth, count: int) -> list[int]:

@@ -194,8 +194,7 @@ def _predict(values: Mapping[str, Any]) -> dict[str, Any]:
         lines = csv.writer(file)
         lines.writerow(COLUMNS)
         for found in localizer.predict(pictures, tau=tau, batch=values["batch"] or BATCH):
-            rows.append(_row(found))
-            row = rows[-1]
+            rows.append(row := found.row())
             edges = row["box"] or [""] * 4
             size = row["width"], row["height"]
             lines.writerow([row["path"], *size, *edges, row["label"], row["class"], row["probability"]])
@@ -214,27 +213,12 @@ def _predict_film(values: Mapping[str, Any], localizer: Localizer, tau: float | 
         localizer, tau, values["batch"] or BATCH, out, every=values["every"], frames=values["frames"],
         overlay=values["overlays"], maps=bool(values["maps"]),
     )  # fmt: skip
-    lines, pace = predict_film(job, values["source"])
-    broken = [{"path": line["path"], "reason": line["broken"]} for line in lines if line["broken"]]
-    rows = [_film_row(line) for line in lines if not line["broken"]]
+    found, pace = predict_film(job, values["source"])
+    broken = [{"path": row["path"], "reason": row["broken"]} for row in found if "broken" in row]
+    rows = [row for row in found if "broken" not in row]
     result = {"checkpoint": str(localizer.path), "tau": tau, "rows": rows, "broken": broken, "pace": pace.result()}
     (out / "boxes.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
-
-
-def _film_row(line: dict[str, str]) -> dict[str, Any]:
-    edges = [line[edge] for edge in ("x0", "y0", "x1", "y1")]
-    return {
-        "path": line["path"],
-        "frame": int(line["frame"]),
-        "seconds": float(line["seconds"]),
-        "width": int(line["width"]),
-        "height": int(line["height"]),
-        "box": [float(edge) for edge in edges] if edges[0] else None,
-        "label": int(line["label"]) if line["label"] else None,
-        "class": line["class"] or None,
-        "probability": float(line["probability"]) if line["probability"] else None,
-    }
 
 
 def _readable(pictures: Iterable[Picture], broken: list[dict[str, str]]) -> Iterator[Picture]:
@@ -245,20 +229,6 @@ def _readable(pictures: Iterable[Picture], broken: list[dict[str, str]]) -> Iter
             broken.append({"path": picture.name, "reason": picture.reason})
         else:
             yield picture
-
-
-def _row(found: Localization) -> dict[str, Any]:
-    assert found.picture.pixels is not None  # noqa: S101 - only such are predicted on
-    height, width = found.picture.pixels.shape[:2]
-    return {
-        "path": found.picture.name,
-        "width": width,
-        "height": height,
-        "box": None if found.box is None else [round(float(edge), 2) for edge in found.box],
-        "label": found.label,
-        "class": found.class_name,
-        "probability": None if found.probability is None else round(found.probability, 6),
-    }
 
 
 def _map_name(name: str, taken: set[str]) -> str:
