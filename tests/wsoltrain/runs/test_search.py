@@ -15,8 +15,7 @@ from click.testing import CliRunner
 from trained import SMALL, settings
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli import search as searching
-from wsoltrain.runs.search import Search, TrialTracker, run
-from wsoltrain.runs.study import FOLDER, GOES_ON, STARTUP, open_study
+from wsoltrain.runs.search import FOLDER, GOES_ON, STARTUP, TrialTracker, open_study, run
 from wsoltrain.training.annotators import Annotator
 
 RANGES = {"lr": {"low": 0.001, "high": 0.1, "log": True}, "pixels.n_fg": {"choices": [5, 20]}}
@@ -39,7 +38,7 @@ import numpy as np
 import optuna, timm, torch
 from trained import settings
 from wsolpipe.metrics import iou_curves
-from wsoltrain.runs.search import Search, run
+from wsoltrain.runs.search import run
 
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
@@ -52,7 +51,7 @@ def fork(out, worker=0):
     assert len(os.listdir("/proc/self/task")) == 1
     child = os.fork()
     if not child:
-        run(Search(given["recipe"], "tiny", {}, settings(store, Path(out)), trials=4, seed=5), worker=worker)
+        run(given["recipe"], {}, settings(store, Path(out)), trials=4, seed=5, worker=worker)
         os._exit(0)
     return child
 
@@ -87,8 +86,8 @@ def test_search_is_seeded_shared_and_survives_a_kill(repo, trainable, recipe, tm
     assert done.returncode == 0, done.stderr
     found = {}
     for name in ("whole", "broken", "shared"):
-        search = Search(str(recipe), "tiny", {}, settings(trainable, tmp_path / name), trials=4, seed=5)
-        trials = [each for each in run(search).get_trials() if each.state.name == "COMPLETE"]
+        study = run(str(recipe), {}, settings(trainable, tmp_path / name), trials=4, seed=5)
+        trials = [each for each in study.get_trials() if each.state.name == "COMPLETE"]
         found[name] = {each.user_attrs[FOLDER]: (each.params, each.value) for each in trials}
         assert set(found[name]) == {"0000", "0001", "0002", "0003"}
         if name == "broken":

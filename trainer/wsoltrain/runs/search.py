@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
@@ -16,12 +19,14 @@ from wsoltrain.runs.many import Training
 from wsoltrain.runs.settle import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import optuna
 
+    from wsoltrain.runs.draws import Range
     from wsoltrain.training.loop import Trainer
+    from wsoltrain.training.recipe import Recipe
     from wsoltrain.training.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -52,37 +57,6 @@ KEYS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Search:
-    """A search.
-
-    Attributes
-    ----------
-    recipe : str
-        Name or YAML file, with a section ``search``.
-    dataset : str
-        Name, for the recipe's section of it.
-    changes : mapping
-        Keys with a fixed value, which are not searched.
-    settings : Settings
-        As of ``fit``; the score of its first annotator on validation is maximised; `out` holds study and trials.
-    trials : int
-        Of the study in all, finished, cut short or failed.
-    seed : int
-        Of the draws.
-    prune : bool
-        Cut trials short that are worse than the median of the others at the same epoch.
-    """
-
-    recipe: str
-    dataset: str
-    changes: Mapping[str, Any]
-    settings: Settings
-    trials: int
-    seed: int = 0
-    prune: bool = True
-
-
 class TrialTracker:
     """Tracker that reports each epoch to a trial, and ends its run where the study prunes it."""
 
@@ -110,13 +84,32 @@ class TrialTracker:
         """Nothing is kept open."""
 
 
-def run(search: Search, *, worker: int = 0) -> optuna.Study:
+def run(
+    recipe: str,
+    changes: Mapping[str, Any],
+    settings: Settings,
+    *,
+    trials: int,
+    seed: int = 0,
+    prune: bool = True,
+    worker: int = 0,
+) -> optuna.Study:
     """Carry out trials until the study has as many as it wants; other processes may do so at the same time.
 
     Parameters
     ----------
-    search : Search
-        What.
+    recipe : str
+        Name or YAML file, with a section ``search``.
+    changes : mapping
+        Keys with a fixed value, which are not searched.
+    settings : Settings
+        As of ``fit``; the score of its first annotator on validation is maximised; `out` holds study and trials.
+    trials : int
+        Of the study in all, finished, cut short or failed.
+    seed : int
+        Of the draws.
+    prune : bool
+        Cut trials short that are worse than the median of the others at the same epoch.
     worker : int
         Number of this process among those that share the study; the one numbered 0 resumes what others left.
 
@@ -130,28 +123,30 @@ def run(search: Search, *, worker: int = 0) -> optuna.Study:
     import optuna
 
     from wsoltrain.runs.draws import load_ranges
-    from wsoltrain.runs.study import next_trial, open_study, suggest
     from wsoltrain.training.recipe_file import load_recipe
 
     states = optuna.trial.TrialState
-    ranges = load_ranges(search.recipe, dataset=search.dataset, changes=search.changes)
-    fixed = load_recipe(search.recipe, dataset=search.dataset, changes=search.changes)
-    folder = search.settings.out
+    folder, dataset = settings.out, settings.labelling.dataset
+    ranges = load_ranges(recipe, dataset=dataset, changes=changes)
+    fixed = load_recipe(recipe, dataset=dataset, changes=changes)
     asked = {
         "recipe": fixed.model_dump(mode="json"),
         "ranges": {name: each.model_dump(mode="json") for name, each in ranges.items()},
-        "by": search.settings.first.name,
-        **({"metric": search.settings.metric} if search.settings.metric != "auto" else {}),
+        "by": settings.first.name,
+        **({"metric": settings.metric} if settings.metric != "auto" else {}),
     }
-    study = open_study(folder, asked, prune=search.prune, take_up=worker == 0)
+    study = open_study(folder, asked, prune=prune, take_up=worker == 0)
     while True:
-        with next_trial(study, folder, trials=search.trials, seed=search.seed, worker=worker) as taken:
+        with next_trial(study, folder, trials=trials, seed=seed, worker=worker) as taken:
             if taken is None:
                 break
             trial, own = taken
             chosen = {name: suggest(trial, name, each) for name, each in ranges.items()}
             try:
-                study.tell(trial, _train(search, trial, chosen, own))
+                own_recipe = load_recipe(recipe, dataset=dataset, changes={**changes, **chosen})
+                best = _train(own_recipe, replace(settings, out=own), trial)
+                study.tell(trial, best)
+                _log.info("trial %s: %.2f with %s", own.name, best, chosen)
             except optuna.TrialPruned:
                 study.tell(trial, state=states.PRUNED)
                 _log.info("trial %s was cut short: %s", own.name, chosen)
@@ -164,17 +159,14 @@ def run(search: Search, *, worker: int = 0) -> optuna.Study:
     return study
 
 
-def _train(search: Search, trial: optuna.Trial, chosen: Mapping[str, Any], own: Path) -> float:
+def _train(recipe: Recipe, settings: Settings, trial: optuna.Trial) -> float:
+    """Train a trial's recipe in its folder; the best score on validation."""
     from wsoltrain.runs.many import open_trainer
-    from wsoltrain.training.recipe_file import load_recipe
 
-    recipe = load_recipe(search.recipe, dataset=search.dataset, changes={**search.changes, **chosen})
-    with open_trainer(recipe, replace(search.settings, out=own), ("jsonl",)) as trainer:
+    with open_trainer(recipe, settings, ("jsonl",)) as trainer:
         trainer.trackers.append(TrialTracker(trial, trainer))
         trainer.fit()
-    best = trainer.best[search.settings.first.name]
-    _log.info("trial %s: %.2f with %s", own.name, best, dict(chosen))
-    return best
+    return trainer.best[settings.first.name]
 
 
 def search_by_trials(
@@ -193,15 +185,14 @@ def search_by_trials(
         msg = f"cluster={values['cluster']} runs trainings that are drawn beforehand"
         raise ConfigError(msg, hint="configurations=20 draws them; parallel=2 searches by processes here")
     settings = _share(settle(values, changes, kind="searches").settings, values)
-    search = Search(
-        values["recipe"], settings.labelling.dataset, changes, settings, values["trials"], values["search_seed"],
-        values["prune"],
-    )  # fmt: skip
     same = [sys.executable, "-m", "wsoltrain", "search", *(word for word in words if not word.startswith("worker="))]
     numbers = range(1, values["parallel"]) if not values["worker"] else ()
     started = [subprocess.Popen([*same, f"worker={number}"], stdout=subprocess.DEVNULL) for number in numbers]
     try:
-        study = run(search, worker=values["worker"])
+        study = run(
+            values["recipe"], changes, settings, trials=values["trials"], seed=values["search_seed"],
+            prune=values["prune"], worker=values["worker"],
+        )  # fmt: skip
         failed = [process.pid for process in started if process.wait()]
     finally:
         for process in started:
@@ -244,8 +235,6 @@ def shared_trainings(
 
 def result_of(study: optuna.Study, out: Path) -> dict[str, Any]:
     """Return what a search found, as JSON."""
-    from wsoltrain.runs.study import FOLDER, GOES_ON
-
     trials = study.get_trials(deepcopy=False)
     gone = {each.user_attrs[GOES_ON] for each in trials if GOES_ON in each.user_attrs}
     counts: dict[str, int] = {}
@@ -256,3 +245,137 @@ def result_of(study: optuna.Study, out: Path) -> dict[str, Any]:
     best = study.best_trial
     found = {"search": out.name, "best": best.value, "settings": best.params, "trial": best.user_attrs[FOLDER]}
     return {**found, "trials": counts, "out": str(out)}
+
+
+_log = logging.getLogger(__name__)
+STUDY, JOURNAL = "wsoltrain", "study.journal"
+STARTUP = 8
+"""Trials drawn at random before the sampler learns from them, and finished ones before any is cut short."""
+FOLDER, GOES_ON = "folder", "goes_on"
+"""Attributes of a trial: its folder's name, and the number of the ended trial that it resumes."""
+
+
+def open_study(folder: Path, asked: Mapping[str, Any], *, prune: bool, take_up: bool) -> optuna.Study:
+    """Open the study of a folder, or make it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the search.
+    asked : mapping
+        What is searched, as JSON; kept, and compared when the study is opened again.
+    prune : bool
+        Whether trials may be cut short.
+    take_up : bool
+        Queue trials again whose processes have ended.
+
+    Raises
+    ------
+    ConfigError
+        If Optuna is missing, or the folder holds another study.
+    """
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        msg = "wsoltrain search needs the package optuna"
+        raise ConfigError(msg, hint="pip install optuna") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "study.lock"):
+        study = optuna.create_study(
+            study_name=STUDY,
+            storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP) if prune else optuna.pruners.NopPruner(),
+        )
+        known = study.user_attrs.get("asked")
+        if known is None:
+            study.set_user_attr("asked", dict(asked))
+        elif known != asked:
+            changed = " and ".join(name for name in asked if known.get(name) != asked[name])
+            msg = f"{folder} holds a search of another {changed}"
+            raise ConfigError(msg, hint="out=FOLDER for a new search, or the words of the first one")
+        if take_up:
+            _take_up(study, folder)
+    return study
+
+
+@contextmanager
+def next_trial(
+    study: optuna.Study, folder: Path, *, trials: int, seed: int, worker: int
+) -> Iterator[tuple[optuna.Trial, Path] | None]:
+    """A trial that was abandoned, or a new one, and its folder; None where the study has `trials` of them.
+
+    The trial is this process's until the block ends or the process does. Its draws depend on the seed, on how many
+    trials came before, on `worker` and on what had finished.
+    """
+    import optuna
+    from numpy.random import SeedSequence
+
+    with _locked(folder / "study.lock") as free:
+        del free
+        known = study.get_trials(deepcopy=False)
+        begun = len(known) - sum(GOES_ON in each.user_attrs for each in known)
+        waiting = any(each.state == optuna.trial.TrialState.WAITING for each in known)
+        trial = None
+        if begun < trials or waiting:
+            drawn = int(SeedSequence([seed, begun, worker]).generate_state(1)[0])
+            study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=drawn, constant_liar=True)
+            trial = study.ask()
+            own = folder / "trials" / str(trial.user_attrs.get(FOLDER, f"{begun:04d}"))
+            trial.set_user_attr(FOLDER, own.name)
+            own.mkdir(parents=True, exist_ok=True)
+            lock = _locked(own / "trial.lock")
+            lock.__enter__()
+    if trial is None:
+        yield None
+        return
+    try:
+        yield trial, own
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _take_up(study: optuna.Study, folder: Path) -> None:
+    """Mark trials whose process has ended as failed, and queue their settings with their folders."""
+    import optuna
+
+    for left in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        name = left.user_attrs.get(FOLDER)
+        own = folder / "trials" / str(name)
+        if name is not None and own.is_dir():
+            with _locked(own / "trial.lock", wait=False) as free:
+                if not free:
+                    continue
+        study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+        more = {GOES_ON: left.number} | ({FOLDER: name} if name is not None else {})
+        study.enqueue_trial(left.params, user_attrs=more)
+        _log.info("trial %s resumes where its process ended", name or left.number)
+
+
+def suggest(trial: optuna.Trial, name: str, given: Range) -> Any:
+    """Draw a value of a range; whole numbers where its bounds are."""
+    if given.choices is not None:
+        return trial.suggest_categorical(name, given.choices)
+    low, high, step = given.low or 0, given.high or 0, given.step
+    if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
+        return trial.suggest_int(name, low, high, step=step or 1, log=given.log)
+    return trial.suggest_float(name, float(low), float(high), step=step, log=given.log)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock that ends with the process; False where another holds it and waiting is not wanted."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
