@@ -16,8 +16,7 @@ from wsolpipe.contract.canonical import digest, sha256_bytes
 from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StageManifest, StoredObject
 from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec, Status, boxes_spec
-from wsolpipe.engine.encoding import encode_shard
-from wsolpipe.engine.zarr_metadata import prepare_folder
+from wsolpipe.engine.zarr_metadata import encode_shard, prepare_folder
 from wsolpipe.images.index_tables import ANNOTATION_SCHEMA, INDEX_SCHEMA, column_digests, write_parquet
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.cli.main import cli as pipeline_cli
 from wsolpipe.contract.named import Registry
 from wsolpipe.evaluate.glossary import read_glossary
 from wsolpipe.images.dataset import DatasetConfig, known_datasets
@@ -22,7 +22,7 @@ from wsolpipe.keys.models import keys_of
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
-from wsoltrain.cli.main import COMMANDS as TRAINER
+from wsoltrain.cli.main import cli as trainer_cli
 from wsoltrain.training.recipe_file import known_recipes
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TABLES = {
     "layout": "wsolpipe.images.layouts:LAYOUTS",
     "format": "wsolpipe.share.formats.base:FORMATS",
-    "cluster": "wsolpipe.engine.clusters:LAUNCHERS",
+    "cluster": "wsolpipe.engine.config:LAUNCHERS",
     "method": "wsoltrain.methods.registry:METHODS",
     "figure of maps": "wsolpipe.evaluate.figures:FIGURES",
     "CAM method": "wsolpipe.ops.cam_methods:METHODS",
@@ -42,9 +42,9 @@ TABLES = {
 
 def entries() -> Iterator[str]:
     """A line for each thing that has a name."""
-    for program, commands in (("wsolpipe", PIPELINE), ("wsoltrain", TRAINER)):
-        for name in commands:
-            command = importlib.import_module(f"{program}.cli.{name}").command
+    for program, cli in (("wsolpipe", pipeline_cli), ("wsoltrain", trainer_cli)):
+        for name in cli.listed:
+            command = cli.load(name)
             table = command.table
             named = [key for key in table.names({}, "") if not isinstance(key, str)]
             listed = [key for section in table.sections({}) for key in section.keys]

@@ -1,7 +1,7 @@
 """Kills ``run``, ``push`` and ``pull`` with SIGKILL repeatedly, and compares the final stores byte by byte.
 
 A store is killed at until the command gets through, then the next store is started. Half of the kills fall at the named
-moments of a commit (`wsolpipe.engine.faults`), half at moments drawn from the time that the command takes undisturbed.
+moments of a commit (`wsolpipe.engine.leases`), half at moments drawn from the time that the command takes undisturbed.
 After every kill the target may hold no shard that is not whole; in the end every row must be there, in the bytes of a
 run that was left alone. `tools/torture.py` runs it.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import architecture
-from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.cli.main import cli as pipeline_cli
 from wsolpipe.evaluate.glossary import read_glossary
 from wsolpipe.images.dataset import DatasetConfig, known_datasets
 from wsolpipe.images.layouts import LAYOUTS
@@ -22,7 +22,7 @@ from wsolpipe.keys.safe_yaml import read_yaml
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
-from wsoltrain.cli.main import COMMANDS as TRAINER
+from wsoltrain.cli.main import cli as trainer_cli
 from wsoltrain.methods.registry import METHODS
 from wsoltrain.recipes import FOLDER as RECIPES
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.keys.key import Key
+    from wsolpipe.keys.program import Program
     from wsolpipe.keys.shell import KeyCommand
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -43,8 +44,8 @@ NOTE = "<!-- Written by tools/reference.py from the table of keys; do not edit. 
 def write_pages() -> dict[str, str]:
     """Text of each page by the name of its file."""
     return {
-        "wsolpipe.md": _commands("wsolpipe", PIPELINE) + _profiles(),
-        "wsoltrain.md": _commands("wsoltrain", TRAINER),
+        "wsolpipe.md": _commands("wsolpipe", pipeline_cli) + _profiles(),
+        "wsoltrain.md": _commands("wsoltrain", trainer_cli),
         "stages.md": _stages(),
         "datasets.md": _datasets(),
         "recipes.md": _recipes(),
@@ -53,10 +54,10 @@ def write_pages() -> dict[str, str]:
     }
 
 
-def _commands(program: str, commands: Iterable[str]) -> str:
+def _commands(program: str, cli: Program) -> str:
     parts = [NOTE, f"# Commands of {program}\n"]
-    for name in commands:
-        command: KeyCommand = importlib.import_module(f"{program}.cli.{name}").command
+    for name in cli.listed:
+        command: KeyCommand = cli.load(name)
         parts.append(f"## {program} {name}\n\n{_prose(command.help or '')}\n")
         for section in command.table.sections({}):
             parts.append("\n".join(text for text in (section.note, _table(section.keys)) if text) + "\n")

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from s3 import Plan, Proxy
-from wsolpipe.cli import doctor
+from wsolpipe.cli.health import doctor_command
 from wsolpipe.contract.backends import objects
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.share import checks
@@ -71,7 +71,7 @@ def mount(tmp_path):
 
 def test_a_sound_machine_and_a_fresh_folder_pass_and_nothing_is_left(tmp_path):
     store = tmp_path / "store"
-    done = CliRunner().invoke(doctor.command, [f"store={store}", "--json"])
+    done = CliRunner().invoke(doctor_command, [f"store={store}", "--json"])
     findings = json.loads(done.stdout)
     bad = [item for item in findings if not item["ok"] and item["check"] not in {"space", "scratch"}]
     assert bad == []
@@ -81,7 +81,7 @@ def test_a_sound_machine_and_a_fresh_folder_pass_and_nothing_is_left(tmp_path):
 
 @checking("store")
 def test_a_fault_gives_exit_code_1_and_is_shown_with_its_advice(mount):
-    done = CliRunner().invoke(doctor.command, [f"store={mount('ro,size=1m')}/store"])
+    done = CliRunner().invoke(doctor_command, [f"store={mount('ro,size=1m')}/store"])
     assert done.exit_code == 1
     assert "BAD" in done.stdout
     assert "choose a writable folder" in done.stdout

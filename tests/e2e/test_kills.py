@@ -13,7 +13,7 @@ import time
 import pytest
 
 from e2e.toy import litter, object_bytes, records
-from wsolpipe.engine.faults import PHASES
+from wsolpipe.engine.leases import PHASES
 
 KILLS = 20
 KILLS_AFTER_A_COMMIT = 10

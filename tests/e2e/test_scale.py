@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.null_stage import dataset_words, prepare, share
 from bench.plan_scale import LIMIT_FILES, LIMIT_MIB, build, measure, words
 from wsolpipe.contract.layout import commit_name
-from wsolpipe.contract.records import read_record
+from wsolpipe.contract.manifest import read_record
 from wsolpipe.engine import plan
 from wsolpipe.engine.config import build_config
 from wsolpipe.engine.graph import resolve

@@ -31,13 +31,10 @@ import rich.table  # noqa: F401
 import torch  # noqa: F401
 import zarr  # noqa: F401
 
+import wsolpipe.cli.health
 import wsolpipe.cli.main
-import wsolpipe.cli.plan
-import wsolpipe.cli.pull
-import wsolpipe.cli.push
-import wsolpipe.cli.repair
 import wsolpipe.cli.run
-import wsolpipe.cli.status
+import wsolpipe.cli.transfer
 import wsolpipe.launch.local
 import wsolpipe.launch.run
 import wsolpipe.models.weight_sources

@@ -9,8 +9,8 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from wsolpipe.cli.plan import command
 from wsolpipe.cli.run import command as run
+from wsolpipe.cli.run import plan_command as command
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.engine.cost import Cost

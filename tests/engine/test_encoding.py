@@ -13,8 +13,8 @@ import zarr
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.schema import ArraySpec
-from wsolpipe.engine import encoding
-from wsolpipe.engine.encoding import SMALL, encode_shard, metadata_bytes
+from wsolpipe.engine import zarr_metadata
+from wsolpipe.engine.zarr_metadata import SMALL, encode_shard, metadata_bytes
 
 SHARDS = Shards(rows=72, shard_rows=16)  # the last one is half as long
 
@@ -53,7 +53,7 @@ def test_arrays_of_another_shape_or_type_are_refused():
 
 
 def test_a_shard_is_read_back_in_parts_so_that_memory_stays_near_its_own_size(monkeypatch):
-    monkeypatch.setattr(encoding, "READ_BACK", 1 << 20)
+    monkeypatch.setattr(zarr_metadata, "READ_BACK", 1 << 20)
     shards, spec = Shards(rows=1024, shard_rows=1024), ArraySpec(dtype="uint8", shape=(128, 128))
     values = np.zeros((1024, 128, 128), np.uint8)
     values[:, ::7] = np.arange(1024)[:, None, None] % 251
@@ -70,7 +70,7 @@ def test_a_slow_end_of_zarrs_thread_shows_no_traceback():
         "import time, numpy, zarr.core.sync as zarr\n"
         "from wsolpipe.contract.layout import Shards\n"
         "from wsolpipe.contract.schema import ArraySpec\n"
-        "from wsolpipe.engine.encoding import encode_shard\n"
+        "from wsolpipe.engine.zarr_metadata import encode_shard\n"
         "encode_shard(ArraySpec(dtype='uint8', shape=()), Shards(4, 4), 0, numpy.zeros(4, 'uint8'), '')\n"
         "zarr.loop[0].call_soon_threadsafe(time.sleep, 1)\n"
     )

@@ -13,8 +13,7 @@ import pytest
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import commit_name
-from wsolpipe.contract.manifest import CommitRecord
-from wsolpipe.contract.records import read_record
+from wsolpipe.contract.manifest import CommitRecord, read_record
 from wsolpipe.engine import commit, leases
 from wsolpipe.engine.leases import Leases, Owner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from wsolpipe.cli import plan, run
+from wsolpipe.cli.run import command, plan_command
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-def refusal(store, *words, command=plan.command):
+def refusal(store, *words, command=plan_command):
     done = CliRunner().invoke(command, ["dataset=demo", "split=test", f"store={store}", *words], standalone_mode=False)
     assert done.exception is not None
     assert not store.exists()
@@ -42,7 +42,7 @@ def test_a_stage_that_cannot_be_read_so_is_refused_before_anything_is_made(store
 
 
 def test_a_run_refuses_it_too(store):
-    assert "not a stage of maps" in refusal(store, "stage=refine", "refine.maps=classifier", command=run.command)
+    assert "not a stage of maps" in refusal(store, "stage=refine", "refine.maps=classifier", command=command)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_boxes_made_of_the_maps_may_not_choose_their_weight(store, words):
     ],
 )
 def test_boxes_of_something_else_may(store, words):
-    done = CliRunner().invoke(plan.command, ["dataset=demo", f"store={store}", "stage=refine", *words.split()])
+    done = CliRunner().invoke(plan_command, ["dataset=demo", f"store={store}", "stage=refine", *words.split()])
     assert done.exit_code == 0, done.output
 
 
@@ -81,5 +81,5 @@ def test_a_stage_of_ones_own_that_declares_no_outputs_is_asked_when_it_is_set_up
     own.write_text("mine: {class: 'wsolpipe.stages.pixels:Pixels', version: 1, kind: rows, columns: [image], "
                    "params: {size: 8}}\n")  # fmt: skip
     words = [f"stages={own}", f"store={store}", "dataset=demo", "stage=refine", "refine.maps=mine", "refine.w=0.5"]
-    done = CliRunner().invoke(plan.command, words)
+    done = CliRunner().invoke(plan_command, words)
     assert done.exit_code == 0, done.output

@@ -11,7 +11,7 @@ import pytest
 from e2e.toy import object_bytes
 from engine.slow_stage import STAGES, WORKED
 from wsolpipe.engine.config import build_config
-from wsolpipe.engine.pace import Pace
+from wsolpipe.engine.isolation import Pace
 from wsolpipe.launch.run import run
 from wsolpipe.stages.registry import load_registry
 

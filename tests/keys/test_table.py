@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -15,10 +14,9 @@ from click.testing import CliRunner
 
 import inventory
 import reference
-from wsolpipe.cli.main import COMMANDS as PIPELINE
 from wsolpipe.cli.main import cli as wsolpipe
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.engine.clusters import offered_clusters
+from wsolpipe.engine.config import offered_clusters
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, read_keys, require
 from wsolpipe.keys.models import keys_of
@@ -26,17 +24,17 @@ from wsolpipe.keys.run_keys import RUN_KEYS
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
-from wsoltrain.cli.main import COMMANDS as TRAINER
 from wsoltrain.cli.main import cli as wsoltrain
 from wsoltrain.training.recipe_file import known_recipes
 
-COMMANDS = [("wsolpipe", name) for name in PIPELINE] + [("wsoltrain", name) for name in TRAINER]
+PROGRAMS = {"wsolpipe": wsolpipe, "wsoltrain": wsoltrain}
+COMMANDS = [(program, name) for program, cli in PROGRAMS.items() for name in cli.listed]
 
 
 def tables():
     """Every table of keys with its name."""
     for program, name in COMMANDS:
-        yield f"{program} {name}", importlib.import_module(f"{program}.cli.{name}").command.table.keys
+        yield f"{program} {name}", PROGRAMS[program].load(name).table.keys
     yield "run", RUN_KEYS
     registry = load_registry()
     yield from ((name, registry.keys(name)) for name in registry.entries)
@@ -68,10 +66,10 @@ def test_the_reference_pages_are_what_the_tables_say():
 
 @pytest.mark.parametrize(("program", "name"), COMMANDS)
 def test_help_lists_every_key_with_its_meaning(program, name):
-    cli = {"wsolpipe": wsolpipe, "wsoltrain": wsoltrain}[program]
+    cli = PROGRAMS[program]
     shown = CliRunner().invoke(cli, [name, "--help"], standalone_mode=False, terminal_width=400, max_content_width=400)
     assert shown.exception is None, shown.exception
-    for key in importlib.import_module(f"{program}.cli.{name}").command.table.keys:
+    for key in PROGRAMS[program].load(name).table.keys:
         assert f"{key.name}=" in shown.output
         assert key.meaning in shown.output
 
@@ -105,7 +103,7 @@ def test_help_of_a_run_names_every_cluster():
 
 def complete(program, words, incomplete):
     """What a shell is offered after `words`."""
-    cli = {"wsolpipe": wsolpipe, "wsoltrain": wsoltrain}[program]
+    cli = PROGRAMS[program]
     found = ShellComplete(cli, {}, program, "_X_COMPLETE").get_completions(words, incomplete)
     return [item.value for item in found]
 

@@ -13,7 +13,7 @@ import pytest
 
 from dask_cluster import start_dask
 from wsolpipe.contract.errors import ClusterError, ConfigError
-from wsolpipe.engine.clusters import LAUNCHERS
+from wsolpipe.engine.config import LAUNCHERS
 from wsolpipe.launch.crew import Crew
 from wsolpipe.launch.launcher import Command, Order
 from wsolpipe.launch.profiles import Profile

@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from wsolpipe.engine.clusters import ADDRESS, LAUNCHERS
+from wsolpipe.engine.config import ADDRESS, LAUNCHERS
 
 WORDS = {
     "local": ("workers=2",),

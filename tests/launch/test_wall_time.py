@@ -12,7 +12,7 @@ from e2e.toy import object_bytes, records
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.manifest import CommitRecord
 from wsolpipe.engine.plan import Units
-from wsolpipe.engine.time_left import LAST_SECONDS, MARGIN, TimeLeft
+from wsolpipe.engine.worker import LAST_SECONDS, MARGIN, TimeLeft
 from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.launch.ending import job_end, settle_end
 

@@ -24,7 +24,7 @@ from wsolpipe.evaluate.map_scores import KeptIous, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import Truth
-from wsolpipe.keys.row_list import read_row_list
+from wsolpipe.keys.run_keys import read_row_list
 from wsolpipe.stages.base import Context
 from wsolpipe.stages.registry import load_registry
 from wsolpipe.stages.val_boxes import ValBoxes

@@ -14,17 +14,16 @@ import pytest
 from e2e.toy import PACKAGE
 from engine.bench import Bench
 from wsolpipe import open_store
-from wsolpipe.cli import gc as gc_command
-from wsolpipe.cli import ls as ls_command
+from wsolpipe.cli.store import gc_command, ls_command
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.reader import Artifact, StageView
+from wsolpipe.engine.folders import GC, marked
 from wsolpipe.engine.leases import Leases, Owner
-from wsolpipe.engine.markers import GC, marked
 from wsolpipe.share.collect import Rule, collect, survey
-from wsolpipe.share.references import References, is_whole
 from wsolpipe.share.repair import repair
+from wsolpipe.share.selection import References, is_whole
 from wsolpipe.share.verify import verify
 
 ROUNDS = 50
@@ -90,7 +89,7 @@ def test_a_store_is_listed_with_sizes_users_and_what_is_replaced(two, capsys):
 
 def call(module, *words, capsys, as_json=False):
     with pytest.raises(SystemExit) as ended:
-        module.command.main([*words, *(["--json"] if as_json else [])], standalone_mode=False)
+        module.main([*words, *(["--json"] if as_json else [])], standalone_mode=False)
     assert ended.value.code == 0
     said = capsys.readouterr().out
     return json.loads(said) if as_json else said
@@ -169,7 +168,7 @@ def test_a_run_waits_for_gc_and_makes_again_what_it_took(two):
 def test_wrong_words_of_gc_are_one_line(two, words, said):
     bench, _, _ = two
     with pytest.raises(ConfigError) as caught:
-        gc_command.command.main([f"store={bench.store}", *words], standalone_mode=False)
+        gc_command.main([f"store={bench.store}", *words], standalone_mode=False)
     assert said in caught.value.message
     assert "\n" not in caught.value.message
 
@@ -186,7 +185,7 @@ def test_wrong_words_of_ls_are_one_line(two, words, said, monkeypatch):
     (bench.folder / "run").mkdir()
     (bench.folder / "run/run.json").write_text("[]")
     with pytest.raises((ConfigError, StoreError)) as caught:
-        ls_command.command.main([f"store={bench.store}", *words], standalone_mode=False)
+        ls_command.main([f"store={bench.store}", *words], standalone_mode=False)
     assert said in caught.value.message
     assert "\n" not in caught.value.message
 

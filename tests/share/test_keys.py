@@ -10,8 +10,7 @@ import pytest
 
 from e2e.toy import object_bytes, records
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.share.adopt import adopt
-from wsolpipe.share.explain import explain, locate
+from wsolpipe.share.other_keys import adopt, explain, locate
 from wsolpipe.share.selection import Selection
 
 

@@ -15,10 +15,9 @@ import zarr
 from e2e.toy import object_bytes
 from stores import DATASET, build_store
 from wsolpipe import open_store
-from wsolpipe.contract.axes import axis_names
 from wsolpipe.contract.box_table import BOX_SCHEMA, box_table
-from wsolpipe.contract.schema import ArraySpec, boxes_spec
-from wsolpipe.share.about import About
+from wsolpipe.contract.schema import ArraySpec, axis_names, boxes_spec
+from wsolpipe.share.card import About
 from wsolpipe.share.publish import publish
 from wsolpipe.share.repair import repair
 from wsolpipe.share.selection import Selection

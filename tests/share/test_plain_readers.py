@@ -18,7 +18,7 @@ import pytest
 from wsolpipe import open_store
 from wsolpipe.engine.config import build_config
 from wsolpipe.launch.run import run
-from wsolpipe.share.about import About
+from wsolpipe.share.card import About
 from wsolpipe.share.publish import publish
 from wsolpipe.share.selection import Selection
 from wsolpipe.stages.registry import load_registry

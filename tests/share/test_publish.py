@@ -17,8 +17,7 @@ from stores import DATASET, build_store
 from wsolpipe import open_store
 from wsolpipe.contract.canonical import sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.share.about import About
-from wsolpipe.share.card import text
+from wsolpipe.share.card import About, text
 from wsolpipe.share.publish import publish
 from wsolpipe.share.selection import Selection
 from wsolpipe.share.transfer import pull

@@ -15,10 +15,10 @@ from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError
 from wsolpipe.engine.leases import Leases
+from wsolpipe.share.inspection import Trust
 from wsolpipe.share.repair import repair
 from wsolpipe.share.selection import Selection
 from wsolpipe.share.transfer import Transfer
-from wsolpipe.share.trust import Trust
 from wsolpipe.share.verify import verify
 
 

@@ -11,7 +11,7 @@ from wsolpipe import open_store
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.views import warn_of_unfinished
-from wsolpipe.share.about import About
+from wsolpipe.share.card import About
 from wsolpipe.share.publish import publish
 from wsolpipe.share.selection import Selection, select
 from wsolpipe.share.verify import verify

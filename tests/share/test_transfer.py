@@ -16,9 +16,9 @@ from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.canonical import sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.engine.leases import Leases, Owner
+from wsolpipe.share.inspection import Trust
 from wsolpipe.share.selection import Selection
 from wsolpipe.share.transfer import Transfer, push
-from wsolpipe.share.trust import Trust
 from wsolpipe.share.verify import verify
 
 SHARDS = 5

@@ -9,8 +9,8 @@ from stages.drawn import draw
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import Shards
 from wsolpipe.contract.schema import CHECKSUM, Status
-from wsolpipe.engine.encoding import encode_shard
 from wsolpipe.engine.isolation import process_guarded
+from wsolpipe.engine.zarr_metadata import encode_shard
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.ops import deep_clusters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 
@@ -11,15 +10,15 @@ import yaml
 
 import wsolpipe.contract.errors
 from guide_blocks import ROOT, blocks, commands, pages
-from wsolpipe.cli.main import COMMANDS as PIPELINE
+from wsolpipe.cli.main import cli as pipeline_cli
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.keys.key import CONFIG, Key
 from wsolpipe.keys.words import nest, parse_value
 from wsolpipe.stages.registry import load_registry
-from wsoltrain.cli.main import COMMANDS as TRAINER
+from wsoltrain.cli.main import cli as trainer_cli
 from wsoltrain.training.recipe_file import load_recipe
 
-KNOWN = {"wsolpipe": PIPELINE, "wsoltrain": TRAINER}
+PROGRAMS = {"wsolpipe": pipeline_cli, "wsoltrain": trainer_cli}
 
 
 def lines() -> list[tuple[str, str]]:
@@ -33,8 +32,8 @@ def lines() -> list[tuple[str, str]]:
 def check_words(line: str) -> None:
     """Commands, keys, kinds of values, names of stages and values of their parameters and of recipes; runs nothing."""
     program, command, *words = shlex.split(line)
-    assert command in KNOWN[program]
-    table = importlib.import_module(f"{program}.cli.{command}").command.table
+    assert command in PROGRAMS[program].listed
+    table = PROGRAMS[program].load(command).table
     given = dict(word.removeprefix("sweep.").split("=", 1) for word in words if "=" in word)
     swept = {word.removeprefix("sweep.").partition("=")[0] for word in words if word.startswith("sweep.")}
     params, changes = {}, {}

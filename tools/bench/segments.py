@@ -28,7 +28,7 @@ from prepare import photographs, read_options, rows_of
 
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.schema import CHECKSUM, ArraySpec
-from wsolpipe.engine.encoding import encode_shard, metadata_bytes
+from wsolpipe.engine.zarr_metadata import encode_shard, metadata_bytes
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.images.interpolation import bicubic_taps

@@ -29,8 +29,7 @@ from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
 from wsolpipe.contract.schema import CHECKSUM, ArraySpec
-from wsolpipe.engine.encoding import encode_shard
-from wsolpipe.engine.zarr_metadata import all_arrays, prepare_folder
+from wsolpipe.engine.zarr_metadata import all_arrays, encode_shard, prepare_folder
 from wsolpipe.share.selection import Selection
 from wsolpipe.share.transfer import pull, push
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import configure, make_command
@@ -49,7 +49,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     findings = [*find_faults(session.dataset, facts), *find_unlisted(session.dataset, list(indexes.values()))]
     refused = refused_findings(session, findings)
     if as_json:
-        print_json({"splits": [item.to_json() for item in facts], "findings": [asdict(item) for item in findings],
+        print_json({"splits": [item.to_json() for item in facts], "findings": findings,
                     "refused": [item.name for item in refused]})  # fmt: skip
     else:
         _show(facts, wide=config.wide)

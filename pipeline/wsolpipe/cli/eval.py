@@ -17,8 +17,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     Boxes are compared with ground truth or pseudo-labels. Maps need a threshold: without tau= or tau_from= each
     figure takes its own best, as the field does. stage=classifier shows the accuracy measured when it was made.
     """
-    from wsolpipe.cli.figure_tables import print_alarms, show_artifact, show_evaluated, show_glossary
-    from wsolpipe.cli.run_tables import show_runs
+    from wsolpipe.cli.figure_tables import print_alarms, show_artifact, show_evaluated, show_glossary, show_runs
     from wsolpipe.engine.evaluating import evaluate_splits, open_evaluation, read_options
     from wsolpipe.keys.words import split_words
     from wsolpipe.report.curves import write_csv, write_plots

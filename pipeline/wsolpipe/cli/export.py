@@ -1,7 +1,8 @@
-"""``wsolpipe export``."""
+"""``wsolpipe export`` and ``import``."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,8 @@ from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, require
-from wsolpipe.share.formats.base import FORMATS
+from wsolpipe.keys.run_keys import SPLIT, STAGE
+from wsolpipe.share.formats.base import FORMATS, WRITTEN_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.share.exporting import Chosen
     from wsolpipe.share.formats.base import Format, Subject
+
 
 KEYS = (
     Key(
@@ -111,8 +114,7 @@ def _export(
     from wsolpipe.contract.errors import ConfigError, WsolError
     from wsolpipe.evaluate.rows import rows_of_index
     from wsolpipe.evaluate.truth import find_truth
-    from wsolpipe.share.exporting import Chosen, labelled, note_of, whole_folder
-    from wsolpipe.share.sent_rows import sent_rows
+    from wsolpipe.share.exporting import Chosen, labelled, note_of, sent_rows, whole_folder
 
     drawn = any("drawn" in view.manifest.arrays for view in views)
     what = Chosen(np.zeros(0, np.bool_), given["top"], given["map"], given["min_score"], given["nms"])
@@ -182,3 +184,59 @@ def _write_ious(view: StageView, rows: Any, chosen: Chosen, folder: Path) -> lis
     for path, text in zip(paths, (mean_iou_line(kept), iou_lines(kept)), strict=True):
         path.write_text(text, encoding="utf-8")
     return paths
+
+
+IMPORT_KEYS = (
+    Key("format", kinds.choice(*(name for name in FORMATS.names() if name not in WRITTEN_ONLY)), "format of the boxes"),
+    Key("in", kinds.file("file or folder"), "what another tool, or wsolpipe export, wrote"),
+    Key(
+        "over",
+        kinds.text("STAGE or STAGE:KEY", source="stage"),
+        "stage whose first box stands for each row that the file does not list",
+        otherwise="such rows have no box",
+    ),
+    Key(
+        "drawn", kinds.choice("changed", "listed"),
+        "rows that somebody drew: those whose boxes are no longer as export wrote them, or all that the file lists",
+        "changed",
+    ),
+    Key("out", kinds.file(), "file to keep the boxes in, as human_boxes.file= takes it"),
+)  # fmt: skip
+STORED = replace(
+    STAGE, meaning="stage to make: human_boxes, or one of your own of the same class", otherwise="human_boxes"
+)
+IN_SPLIT = replace(SPLIT, meaning="split that the boxes are of", otherwise="the only one")
+
+
+@make_command("import", keys=IMPORT_KEYS, listed=(STORED, "dataset", IN_SPLIT, "store", "root"))
+def import_command(words: tuple[str, ...], as_json: bool) -> int:
+    """Take boxes that people drew or corrected into the store, as a stage with a key of its own.
+
+    eval against=human_boxes, wsoltrain fit by=human_boxes and val_boxes.annotator=human use them then.
+
+    \b
+    wsolpipe import format=coco in=corrected.json dataset=D split=val over=val_boxes
+    """
+    from wsolpipe.share.drawn_boxes import take_file
+
+    config, given = configure(words, IMPORT_KEYS)
+    require(given, "wsolpipe import", format="coco", **{"in": "corrected.json"})
+    told, outcome = take_file(config, given)
+    if as_json:
+        print_json(told)
+    else:
+        _show_taken(told)
+    if outcome.code:
+        print(outcome.verdict, file=sys.stderr)
+    return outcome.code
+
+
+def _show_taken(told: dict[str, Any]) -> None:
+    print(
+        f"{told['stage']} of {told['split']}, key {told['key']}: {told['boxes']} boxes of {told['rows_drawn']} of "
+        f"{told['rows']} rows" + (f", {told['rows_kept']} rows keep a box that was there" if told["rows_kept"] else "")
+    )
+    if told["clipped"]:
+        print(f"{told['clipped']} boxes reached over the edge of their image and were clipped", file=sys.stderr)
+    if told["elsewhere"]:
+        print(f"{told['elsewhere']} images of the file are not of {told['split']} and were left out", file=sys.stderr)

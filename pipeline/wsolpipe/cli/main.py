@@ -37,7 +37,16 @@ COMMANDS = {
     "import": "Take boxes that people drew or corrected into the store.",
     "doctor": "Check this machine and a store.",
 }
-
+#: Commands that share a module, whose name is not theirs.
+HOMES = {
+    **dict.fromkeys(("plan", "stages"), "run"),
+    **dict.fromkeys(("push", "pull", "publish"), "transfer"),
+    **dict.fromkeys(("ls", "gc", "explain", "adopt"), "store"),
+    **dict.fromkeys(("status", "verify", "repair", "quarantine", "doctor"), "health"),
+    "demo": "init",
+    "import": "export",
+    "serve": "report",
+}
 
 FIRST = """\
 From images and their classes to boxes. A first hour:
@@ -55,6 +64,7 @@ Without images: wsolpipe demo. All commands: wsolpipe --help."""
     cls=Program,
     listed=COMMANDS,
     package="wsolpipe.cli",
+    homes=HOMES,
     first=FIRST,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -1,14 +1,23 @@
-"""``wsolpipe report``."""
+"""``wsolpipe report`` and ``serve``."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, shown
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import SPLIT
+
+if TYPE_CHECKING:
+    from wsolpipe.keys.run_keys import RunConfig
+    from wsolpipe.report.material import Material
+    from wsolpipe.report.served import Corrections, ServedReport
+
 
 SHOWN_SPLIT = replace(SPLIT, meaning="split to show", otherwise="test, else val, else the one with most results")
 KEYS = (
@@ -66,3 +75,83 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         for path in drawn:
             print(path)
     return 0
+
+
+SERVE_KEYS = (
+    *(key for key in KEYS if key.name in {"n", "beside"}),
+    Key("port", kinds.integer(0, 65535), "port on 127.0.0.1", 0, otherwise="any that is free"),
+    Key(
+        "out", kinds.file(), "file to keep corrections in, as import format=jsonl reads it",
+        otherwise="corrections-<dataset>-<split>.jsonl",
+    ),
+)  # fmt: skip
+QUIET = 2.0
+"""Seconds without a correction after which those before are taken into the store."""
+
+
+@make_command("serve", keys=SERVE_KEYS, listed=("dataset", "store", SHOWN_SPLIT, "stage", "root", "seed"))
+def serve_command(words: tuple[str, ...], as_json: bool) -> int:
+    """Show the report at an address of this machine, and take into the store what is corrected in it.
+
+    Nobody else can reach it: it answers on 127.0.0.1 alone, to the token of the printed address. Control-C ends it.
+    """
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.pages.server import PageServer
+    from wsolpipe.report.material import gather
+    from wsolpipe.report.served import Corrections, ServedReport
+
+    config, own = configure(words, SERVE_KEYS)
+    if not config.dataset:
+        msg = "no data set named"
+        raise ConfigError(msg, hint="add dataset=NAME, as in wsolpipe serve dataset=demo")
+    material = gather(config, n=own["n"], beside=own["beside"] or "")
+    material.require_images()
+    config = replace(config, split=(material.split,))
+    path = Path(own["out"] or f"corrections-{material.dataset}-{material.split}.jsonl").absolute()
+    ids = frozenset(material.index.table(["image_id"]).column("image_id").to_pylist())
+    corrections = Corrections(path, ids)
+    report = ServedReport(lambda: gather(config, n=own["n"], beside=own["beside"] or ""))
+    answers = {"/corrections": corrections.take, "/progress": lambda _: report.progress(corrections)}
+    server = PageServer(report.find, answers, own["port"])
+    report.token = server.token
+    if as_json:
+        print_json({"address": server.address, "corrections": str(path)})
+    else:
+        print(f"{server.address}\ncorrections are kept in {shown(str(path))}; Control-C ends", flush=True)
+    try:
+        _keep_up(config, material, corrections, report)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.close()
+        report.close()
+    if corrections.changed.is_set():
+        _take_in(config, material, corrections, report)
+    return 0
+
+
+def _keep_up(config: RunConfig, material: Material, corrections: Corrections, report: ServedReport) -> None:
+    """Take corrections into the store whenever none came for a while."""
+    while True:
+        corrections.changed.wait()
+        before = dict(corrections.lines)
+        threading.Event().wait(QUIET)
+        if corrections.lines == before:
+            corrections.changed.clear()
+            _take_in(config, material, corrections, report)
+
+
+def _take_in(config: RunConfig, material: Material, corrections: Corrections, report: ServedReport) -> None:
+    """Make human_boxes of all corrections; what goes wrong is shown on the page, and the file keeps them."""
+    from wsolpipe.contract.errors import WsolError
+    from wsolpipe.share.drawn_boxes import take_file
+
+    over = None if material.over is None else f"{material.over.stage}:{material.over.key}"
+    given = {"format": "jsonl", "in": str(corrections.path), "drawn": "listed", "out": None, "over": over}
+    plain = replace(config, stage=(), params={}, limit=None, rows=None)
+    try:
+        told, outcome = take_file(plain, given)
+        report.note = outcome.verdict if outcome.code else f"human_boxes {told['key']} holds {told['rows_drawn']} rows"
+    except WsolError as error:
+        report.note = f"not in the store yet: {error.message}"
+    print(shown(report.note), flush=True)

@@ -1,4 +1,4 @@
-"""``wsolpipe run``."""
+"""``wsolpipe run``, ``plan`` and ``stages``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from wsolpipe.cli.command import configure, make_command
-from wsolpipe.keys.console import print_json
+from wsolpipe.keys import kinds
+from wsolpipe.keys.console import print_json, print_table
+from wsolpipe.keys.key import Key, read_keys
 from wsolpipe.keys.run_keys import RUN_KEYS
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def run_words(words: tuple[str, ...], as_json: bool, *, resume: str) -> int:
 
 def _run_sweep(sweep: Sweep, as_json: bool, resume: str) -> int:
     """Run and score each combination; the exit code is that of the worst."""
-    from wsolpipe.launch.combinations import run_each
+    from wsolpipe.launch.run import run_each
     from wsolpipe.launch.terminal import show_sweep
 
     points = [(point, configure(sweep.words_of(point))[0]) for point in sweep.points()]
@@ -74,3 +76,94 @@ def _run_sweep(sweep: Sweep, as_json: bool, resume: str) -> int:
         verdicts = dict.fromkeys(f"{item.name}: {item.outcome.verdict}" for item in failed)
         print("\n".join([*verdicts, f"resume with: {resume}"]), file=sys.stderr)
     return max((item.outcome.code for item in tried), default=0)
+
+
+PLAN_KEYS = (
+    Key("check", kinds.flag(), "exit with 2 if work is pending", False),
+    Key("cost", kinds.flag(), "hours, GPU-hours, files and bytes of whole stages, at the rates measured here", False),
+    Key("images", kinds.integer(1), "with cost=true: for as many images", unit="rows", otherwise="those of the splits"),
+)
+PLAN_LISTED = ("stage", "dataset", "store", "split", "limit", "rows", "root", "stages", "wide")
+
+
+@make_command("plan", keys=PLAN_KEYS, listed=PLAN_LISTED)
+def plan_command(words: tuple[str, ...], as_json: bool) -> int:
+    """Say what `run` with the same words would make, and why; opens no image.
+
+    The files are listed where a list or a folder changed since they were indexed.
+
+    With sweep.KEY=a,b,c, what all values need together; what they share is listed once.
+
+    Hours of one worker, files and bytes are estimated from the shards that were measured; – where none was.
+    """
+    from wsolpipe.contract.errors import ConfigError
+    from wsolpipe.engine.cost import estimate
+    from wsolpipe.engine.graph import resolve, stage_order, wanted_splits
+    from wsolpipe.engine.listed import look
+    from wsolpipe.engine.plan import plan_all, seconds_left
+    from wsolpipe.engine.session import Session
+    from wsolpipe.keys.words import split_sweep
+    from wsolpipe.launch.run import name_a_stage
+    from wsolpipe.launch.terminal import show_costs, show_plan
+
+    sweep = split_sweep(words)
+    settled = [configure(sweep.words_of(point), PLAN_KEYS) for point in sweep.points()]
+    config, own = settled[0]
+    name_a_stage(config, "plan")
+    if own["cost"] and len(settled) > 1:
+        msg = "cost=true takes one value of each key"
+        raise ConfigError(msg, hint="plan each value of the sweep by itself")
+    if own["images"] and not own["cost"]:
+        msg = f"images={own['images']} says for how many images cost=true counts"
+        raise ConfigError(msg, hint="add cost=true, or limit= for a part of the splits")
+    sessions = (Session.open(found, need_root=False) for found, _ in settled)
+    if own["cost"]:
+        session = next(sessions)
+        splits = [] if own["images"] else wanted_splits(session, stage_order(session))
+        session, listed, _ = look(session, splits)
+        rows = {split: len(item.rows) for split, item in listed.items()}
+        costs = estimate(session, resolve(session), own["images"], rows)
+        if as_json:
+            print_json({"costs": costs, "store": config.store})
+        else:
+            show_costs(costs)
+        return 0
+    lines, skipped = plan_all(sessions)
+    pending, left = any(line.reason != "done" for line in lines), seconds_left(lines)
+    if as_json:
+        sums = {"files": sum(line.files for line in lines), "bytes": sum(line.bytes for line in lines)}
+        told = {"stages": lines, "store": config.store, "pending": pending}
+        print_json({**told, **sums, "remaining_seconds": left, "not_looked_at": skipped})
+    else:
+        show_plan(lines, skipped, left, wide=config.wide)
+    return 2 if pending and own["check"] else 0
+
+
+STAGES_KEYS = (Key("stages", kinds.file("YAML file"), "file of your own stages"),)
+
+
+@make_command("stages", keys=STAGES_KEYS, as_run=False, positional=kinds.name("name of a stage", source="stage"))
+def stages_command(words: tuple[str, ...], as_json: bool) -> int:
+    """List the stages; with names, their parameters: type, default, unit and meaning.
+
+    \b
+    wsolpipe stages
+    wsolpipe stages cls_maps proposals
+    """
+    from wsolpipe.launch.terminal import describe_stage, show_stage
+    from wsolpipe.stages.registry import load_registry
+
+    names = [word for word in words if "=" not in word]
+    own = read_keys([word for word in words if "=" in word], STAGES_KEYS)
+    registry = load_registry(own["stages"])
+    if not names and not as_json:
+        rows = [[name, entry.kind, ", ".join(entry.needs), entry.about] for name, entry in registry.entries.items()]
+        print_table(["stage", "kind", "needs", "makes"], rows)
+        return 0
+    described = [describe_stage(registry, name) for name in names or registry.entries]
+    if as_json:
+        print_json({"stages": described})
+        return 0
+    for stage in described:
+        show_stage(stage)
+    return 0

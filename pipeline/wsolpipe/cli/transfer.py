@@ -1,19 +1,22 @@
-"""Keys and messages that ``push``, ``pull`` and ``publish`` share."""
+"""``wsolpipe push``, ``pull`` and ``publish``."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import AccessError, ConfigError, WsolError
+from wsolpipe.cli.command import make_command
+from wsolpipe.contract.errors import AccessError, ConfigError, StoreError, WsolError
 from wsolpipe.keys import kinds
-from wsolpipe.keys.console import print_json
-from wsolpipe.keys.key import Key, read_keys
-from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT
+from wsolpipe.keys.console import print_json, print_skipped, print_table, shown
+from wsolpipe.keys.key import Key, read_keys, require
+from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT, STORE
+from wsolpipe.launch.ending import EXIT_INTERRUPTED, stop_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
     from wsolpipe.share.selection import Selection
     from wsolpipe.share.transfer import Result
 
+
+STORED_DATASET = Key(
+    "dataset", kinds.name("name of a data set in the store", source="stored dataset"), "only this data set"
+)
 SELECTION_KEYS = (
-    Key("dataset", kinds.name("name of a data set in the store", source="stored dataset"), "only this data set"),
+    STORED_DATASET,
     Key(
         "stages", kinds.list_of(kinds.name("name of a stage", source="stored stage")), "only these stages", (),
         otherwise="all but pixels",
@@ -38,7 +45,6 @@ SELECTION_KEYS = (
 CHECK = Key(
     "check", kinds.flag(), "read what the target holds and replace what is damaged; false: compare sizes", False
 )
-DAMAGED, PENDING, INTERRUPTED = 4, 2, 130
 
 
 def words_of(words: Iterable[str], keys: tuple[Key, ...]) -> dict[str, Any]:
@@ -57,8 +63,7 @@ def words_of(words: Iterable[str], keys: tuple[Key, ...]) -> dict[str, Any]:
 
 def _span(word: str | None) -> tuple[int, int | None]:
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.keys.row_list import names_list
-    from wsolpipe.keys.run_keys import RunConfig
+    from wsolpipe.keys.run_keys import RunConfig, names_list
 
     if names_list(word):
         msg = f"rows={word}: whole shards are moved, not the images of a list"
@@ -79,8 +84,8 @@ def selection_of(given: dict[str, Any]) -> Selection:
     )
 
 
-def resumable(source: str, act: Callable[[], int]) -> int:
-    """Run `act`, which reads the store `source`; on failure the last line is the command that resumes.
+def _resumable(source: str, act: Callable[[threading.Event], Result], heading: dict[str, Any], *, as_json: bool) -> int:
+    """Print what `act` moves from the store `source`; on failure the last line is the command that resumes.
 
     Raises
     ------
@@ -91,32 +96,152 @@ def resumable(source: str, act: Callable[[], int]) -> int:
 
     with suppress(AccessError):  # out of reach now, which `act` meets too
         open_store(source)
-    resume = shlex.join(["wsolpipe", *sys.argv[1:]])
+    stop = threading.Event()
     try:
-        code = act()
+        with stop_on_signals(stop):
+            moved = act(stop)
+        if as_json:
+            print_json({**heading, **moved.to_json()})
+        _show_transfer(moved, quiet=as_json)
+        code = EXIT_INTERRUPTED if moved.stopped else StoreError.exit_code if moved.refused else 0
     except WsolError as error:
         if error.exit_code == ConfigError.exit_code or "--debug" in sys.argv:
             raise
         print(f"wsolpipe: {error}", file=sys.stderr)
         code = error.exit_code
     if code:
-        print(f"resume with: {resume}", file=sys.stderr)
+        print(f"resume with: {shlex.join(['wsolpipe', *sys.argv[1:]])}", file=sys.stderr)
     return code
 
 
-def print_folder(event: dict[str, Any]) -> None:
+def _print_folder(event: dict[str, Any]) -> None:
     """Print a line a folder on standard error."""
     where = event["split"] or "artifact"
     print(f"{event['stage']} of {where}: {event['moved']} moved, {event['same']} already there", file=sys.stderr)
 
 
-def show(moved: Result, heading: dict[str, Any], *, as_json: bool) -> int:
-    """Print the outcome of a transfer; return the exit code."""
-    from wsolpipe.share.store_tables import show_transfer
+def _show_transfer(moved: Result, *, quiet: bool) -> None:
+    """Print a line a folder, unless `quiet`, then on standard error what was not moved and why."""
+    if not quiet:
+        columns = ["data set", "stage", "split", "key", "shards", "moved", "already there", "kept", "refused", "MiB"]
+        rows = [
+            [
+                line.dataset, line.stage, line.split or "–", line.key, line.shards, line.moved, line.same,
+                len(line.kept), len(line.refused), round(line.bytes / 2**20, 3),
+            ]
+            for line in moved.lines
+        ]  # fmt: skip
+        print_table(columns, rows)
+    for line in moved.lines:
+        if line.kept:
+            shards = ", ".join(str(unit) for unit in line.kept[:10]) + (" …" if len(line.kept) > 10 else "")
+            print(f"{line.stage} {line.key}: kept the target's own shards {shards}: other bytes", file=sys.stderr)
+    print_skipped(moved.skipped)
+    for text in moved.refused:
+        print(f"refused: {shown(text)}", file=sys.stderr)
+    if moved.retried:
+        counts = ", ".join(f"{count} × {verb}" for verb, count in sorted(moved.retried.items()))
+        print(f"requests sent again: {counts}", file=sys.stderr)
 
-    if as_json:
-        print_json({**heading, **moved.to_json()})
-    show_transfer(moved, quiet=as_json)
-    if moved.stopped:
-        return INTERRUPTED
-    return DAMAGED if moved.refused else 0
+
+PUSH_KEYS = (
+    Key("to", kinds.filled(kinds.file(kinds.STORE)), "where they go: a folder or s3://bucket/folder"),
+    STORE,
+    *SELECTION_KEYS,
+    CHECK,
+)
+
+
+@make_command("push", keys=PUSH_KEYS, as_run=False)
+def push_command(words: tuple[str, ...], as_json: bool) -> int:
+    """Copy finished shards to another store: only what it lacks, checked, resumable."""
+    from wsolpipe.share.transfer import push
+
+    given = words_of(words, PUSH_KEYS)
+    require(given, "wsolpipe push", to="s3://bucket/labels")
+    wanted = selection_of(given)
+
+    def act(stop: threading.Event) -> Result:
+        how = {"check": given["check"], "jobs": given["jobs"], "emit": _print_folder, "stop": stop}
+        return push(given["store"], given["to"], wanted, **how)
+
+    return _resumable(given["store"], act, {"from": given["store"], "to": given["to"]}, as_json=as_json)
+
+
+PULL_KEYS = (
+    Key(
+        "from",
+        kinds.filled(kinds.file(kinds.STORE)),
+        "where they are: a folder, s3://bucket/folder, gs://, az://, hf://datasets/owner/name or https://host/folder",
+    ),
+    STORE,
+    *SELECTION_KEYS,
+    CHECK,
+    Key("trust", kinds.text(), "addresses, or digests of published checksums.txt, with commas; others are refused"),
+    Key("replace", kinds.choice("never", "newer"), "newer: replace shards of this store by later generations", "never"),
+)
+
+
+@make_command("pull", keys=PULL_KEYS, as_run=False)
+def pull_command(words: tuple[str, ...], as_json: bool) -> int:
+    """Copy finished shards from another store; run then uses them as its own."""
+    from wsolpipe.share.transfer import pull
+
+    given = words_of(words, PULL_KEYS)
+    require(given, "wsolpipe pull", **{"from": "s3://bucket/labels"})
+    wanted = selection_of(given)
+
+    def act(stop: threading.Event) -> Result:
+        how = {"check": given["check"], "jobs": given["jobs"], "emit": _print_folder, "stop": stop}
+        newer = given["replace"] == "newer"
+        return pull(given["from"], given["store"], wanted, trust=given["trust"], newer=newer, **how)
+
+    return _resumable(given["from"], act, {"from": given["from"], "to": given["store"]}, as_json=as_json)
+
+
+ABOUT = (
+    Key("licence", kinds.text(), "licence of the labels; needed where the data set's YAML names none"),
+    Key("title", kinds.text(), "title of the card"),
+    Key("description", kinds.text(), "what the labels are, for the card"),
+    Key("citation", kinds.text(), "what to cite, for the card"),
+    Key("url", kinds.text(), "address of the published store, for the card"),
+    Key("version", kinds.text(), "version of the labels, for the card"),
+)
+PUBLISH_KEYS = (
+    Key(
+        "to",
+        kinds.filled(kinds.file(kinds.STORE)),
+        "where they go: a folder, s3://bucket/folder, gs://, az:// or hf://datasets/owner/name",
+    ),
+    STORE,
+    *SELECTION_KEYS,
+    *ABOUT,
+)
+
+
+@make_command("publish", keys=PUBLISH_KEYS, as_run=False)
+def publish_command(words: tuple[str, ...], as_json: bool) -> int:
+    """Push a data set's labels with a card, croissant.json and checksums, for anybody to pull."""
+    from wsolpipe.share.card import About
+    from wsolpipe.share.publish import publish, publish_to_hub
+
+    given = words_of(words, PUBLISH_KEYS)
+    require(given, "wsolpipe publish", to="s3://bucket/labels", dataset="birds")
+    wanted = selection_of(given)
+    about = About(given["dataset"], **{key.name: given[key.name] for key in ABOUT if given[key.name]})
+
+    heading = {"from": given["store"], "to": given["to"]}
+
+    def act(stop: threading.Event) -> Result:
+        send = publish_to_hub if given["to"].startswith("hf:") else publish
+        how = {"jobs": given["jobs"], "emit": _print_folder, "stop": stop}
+        done = send(given["store"], given["to"], wanted, about, **how)
+        heading.update(files=done.files, checksums=done.digest)
+        return done.moved
+
+    code = _resumable(given["store"], act, heading, as_json=as_json)
+    if "checksums" in heading:
+        print(
+            f"published {heading['files']} files; others trust them with trust={heading['checksums']}", file=sys.stderr
+        )
+    return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
@@ -68,9 +69,11 @@ def read_json(data: bytes | str) -> Any:
 
 
 def jsonable(value: Any) -> Any:
-    """`value` with NaN and infinities as None, so that any JSON reader accepts the result."""
+    """`value` with NaN as None and dataclasses as mappings, so that any JSON reader accepts the result."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: jsonable(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

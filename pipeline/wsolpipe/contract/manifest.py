@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wsolpipe.contract.canonical import digest, read_json
-from wsolpipe.contract.errors import SchemaMismatch, StoreError
+from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
+from wsolpipe.contract.layout import commit_name
+from wsolpipe.contract.nearest import explain_all
 from wsolpipe.contract.schema import SCHEMA_VERSION, ArraySpec, Weights
-from wsolpipe.contract.validation import explain_all
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.backends.base import Backend
+
 
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -194,3 +199,67 @@ def parse(kind: type[R], data: bytes, where: str) -> R:
     except ValidationError as error:
         msg = f"{where} is not a valid {kind.__name__}: {explain_all(error)}"
         raise StoreError(msg, hint="wsolpipe repair store=… removes what is torn, run remakes it") from error
+
+
+M = TypeVar("M", IndexManifest, StageManifest)
+
+
+def read_record(backend: Backend, folder: str, shard: int | None) -> CommitRecord | None:
+    """Commit record of a shard or artifact; None if it does not exist.
+
+    Raises
+    ------
+    StoreError
+        If the record is unreadable or of a newer schema.
+    """
+    name = commit_name(folder, shard)
+    try:
+        return _parse_object(backend, CommitRecord, name)
+    except FileNotFoundError:
+        return None
+
+
+def standing_record(backend: Backend, folder: str, shard: int | None) -> tuple[CommitRecord | None, str]:
+    """Commit record of a shard or artifact, and what is wrong with it where it is there and cannot be parsed.
+
+    Raises
+    ------
+    AccessError, SchemaMismatch
+        If it cannot be read, or was written by a newer wsolpipe.
+    """
+    try:
+        return read_record(backend, folder, shard), ""
+    except (AccessError, SchemaMismatch):
+        raise
+    except StoreError as error:
+        return None, error.message
+
+
+def total_seconds(backend: Backend, folder: str) -> float:
+    """Seconds that all shards of a folder took together; 0 where another store made them."""
+    seconds = 0.0
+    for name in backend.names(f"{folder}/commits"):
+        with contextlib.suppress(StoreError, ValueError):  # a torn record only lacks its time
+            record = read_record(backend, folder, int(name.removesuffix(".json")))
+            seconds += record.seconds if record else 0.0
+    return round(seconds, 3)
+
+
+def read_manifest(backend: Backend, kind: type[M], name: str) -> M:
+    """A manifest.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, unreadable or of a newer schema.
+    """
+    try:
+        return _parse_object(backend, kind, name)
+    except FileNotFoundError as error:
+        msg = f"{backend.url}/{name} is missing"
+        raise StoreError(msg, hint=f"wsolpipe status store={backend.url}") from error
+
+
+def _parse_object(backend: Backend, kind: type[R], name: str) -> R:
+    """A manifest or record, read only if it is not too large to be one."""
+    return parse(kind, backend.get(name, limit=MAX_JSON_BYTES), f"{backend.url}/{name}")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.axes import axis_names
 from wsolpipe.contract.errors import ConfigError, StoreError
-from wsolpipe.contract.schema import STATUS_SPEC, Status
+from wsolpipe.contract.schema import STATUS_SPEC, Status, axis_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

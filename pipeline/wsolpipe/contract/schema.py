@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 SCHEMA_VERSION = 2  # 2: manifests name the checksum of chunks; what was written before has none and stays readable
 INNER_CHUNK_ROWS = 32
@@ -112,3 +116,53 @@ class Weights(BaseModel):
     name: str
     sha256: str
     source: str = Field(description="file name, or loader:name; never a path of a machine")
+
+
+ROW = "row"
+#: Axes after the row axis, by the name of the array. ``edge`` is x0, y0, x1, y1; ``bound`` low, high; ``point`` x, y;
+#: ``side`` rows, columns.
+AXES: dict[str, tuple[str, ...]] = {
+    "maps": ("map", "y", "x"),
+    "range": ("map", "bound"),
+    "class_ids": ("map",),
+    "grid_hw": ("side",),
+    "boxes": ("box", "edge"),
+    "scores": ("box",),
+    "source": ("box",),
+    "labels": ("box",),
+    "top_box": ("box", "edge"),
+    "candidates": ("candidate", "edge"),
+    "objectness": ("candidate",),
+    "posterior": ("candidate",),
+    "steps": ("candidate",),
+    "peak": ("point",),
+    "masks": ("y", "x"),
+    "rgb": ("channel", "y", "x"),
+}
+
+
+def axis_names(arrays: Mapping[str, ArraySpec]) -> dict[str, tuple[str, ...]]:
+    """Names of all axes of the arrays of one stage, the row axis first.
+
+    In one stage an axis name has one extent. An array whose axes have no name here, or whose extent differs from that
+    of an earlier array, gets names of its own: ``ARRAY_1``, ``ARRAY_2`` ….
+
+    Examples
+    --------
+    >>> from wsolpipe.contract.schema import ArraySpec
+    >>> specs = {"boxes": (10, 4), "scores": (10,), "mean": (), "tokens": (5, 8)}
+    >>> axis_names({name: ArraySpec(dtype="uint8", shape=shape) for name, shape in specs.items()})["boxes"]
+    ('row', 'box', 'edge')
+    """
+    extents: dict[str, int] = {}
+    named = {}
+    for array, spec in sorted(arrays.items()):
+        own = tuple(f"{array}_{axis}" for axis in range(1, 1 + len(spec.shape)))
+        known = AXES.get(array, own)
+        if len(known) != len(own):
+            known = own
+        names = []
+        for name, unique, extent in zip(known, own, spec.shape, strict=True):
+            names.append(name if extents.setdefault(name, extent) == extent else unique)
+        named[array] = (ROW, *names)
+    return named

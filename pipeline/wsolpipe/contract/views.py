@@ -14,11 +14,17 @@ from wsolpipe.contract.budget import check_arrays, check_parquet
 from wsolpipe.contract.errors import NotFoundError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_of, stage_folder
 from wsolpipe.contract.making import NAME_A_KEY, missing_stage, run_command
-from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest, StoredObject
+from wsolpipe.contract.manifest import (
+    CommitRecord,
+    IndexManifest,
+    StageManifest,
+    StoredObject,
+    read_manifest,
+    read_record,
+)
 from wsolpipe.contract.nearest import shorten
 from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
 from wsolpipe.contract.parquet import ParquetRows
-from wsolpipe.contract.records import read_manifest, read_record
 from wsolpipe.contract.schema import RETIRED, Status
 
 if TYPE_CHECKING:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import commit_name, shard_object
-from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
-from wsolpipe.contract.records import read_record
+from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject, read_record, standing_record
 from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
-from wsolpipe.engine.clock import now
-from wsolpipe.engine.faults import fault_point
+from wsolpipe.engine.leases import fault_point
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.engine.leases import Lease
+
+
+def now() -> str:
+    """UTC, ISO 8601 with microseconds, so that text order is time order."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def object_name(folder: str, manifest_arrays: Mapping[str, ArraySpec], name: str, shard: int | None) -> str:
@@ -36,22 +40,71 @@ def object_names(folder: str, manifest: StageManifest, record: CommitRecord) -> 
     return {name: object_name(folder, manifest.arrays, name, record.shard) for name in names}
 
 
-def missing_objects(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord) -> list[str]:
-    """Objects of a record that are missing or of another size than recorded: such a shard is torn."""
-    names = object_names(folder, manifest, record)
-    return [name for key, name in names.items() if backend.size(name) != record.objects[key].bytes]
+class Standing(NamedTuple):
+    """State of a shard or artifact: its record, None without one that can be parsed, and what is wrong; empty if whole.
+
+    Plan, worker, `verify`, `adopt` and transfers all judge by it.
+    """
+
+    record: CommitRecord | None
+    wrong: str = ""
 
 
-def damaged_objects(backend: Backend, folder: str, manifest: StageManifest, record: CommitRecord) -> list[str]:
-    """Objects of a record whose bytes are not those recorded; reads them all."""
-    damaged = []
+def judge(
+    backend: Backend,
+    folder: str,
+    manifest: StageManifest,
+    shard: int | None,
+    *,
+    deep: bool = False,
+    sizes: Mapping[str, int] | None = None,
+) -> Standing:
+    """State of a shard or artifact by its record and objects.
+
+    Parameters
+    ----------
+    deep, sizes
+        As those of `damage`.
+
+    Raises
+    ------
+    AccessError, SchemaMismatch
+        If something cannot be read, or was written by a newer wsolpipe.
+    """
+    record, wrong = standing_record(backend, folder, shard)
+    if record is not None:
+        wrong = damage(backend, folder, manifest, record, deep=deep, sizes=sizes)
+    return Standing(record, wrong)
+
+
+def damage(
+    backend: Backend,
+    folder: str,
+    manifest: StageManifest,
+    record: CommitRecord,
+    *,
+    deep: bool = False,
+    sizes: Mapping[str, int] | None = None,
+) -> str:
+    """First object of a record that is not as recorded, and how it differs; empty if none does.
+
+    Parameters
+    ----------
+    deep : bool
+        Whether all bytes are read and hashed; if not, sizes are compared.
+    sizes : mapping of str to int, optional
+        Sizes of the objects by name, as they were listed; without it each is looked up.
+    """
     for key, name in object_names(folder, manifest, record).items():
-        try:
-            if sha256_bytes(backend.get(name)) != record.objects[key].sha256:
-                damaged.append(name)
-        except FileNotFoundError:
-            damaged.append(name)
-    return damaged
+        stored, size = record.objects[key], backend.size(name) if sizes is None else sizes.get(name)
+        if size is None:
+            return f"{name} is missing"
+        if size != stored.bytes:
+            return f"{name} has {size} bytes, recorded {stored.bytes}"
+        with contextlib.suppress(FileNotFoundError):  # removed just now by another process, its record first
+            if deep and sha256_bytes(backend.get(name)) != stored.sha256:
+                return f"{name} has other bytes than recorded"
+    return ""
 
 
 def new_record(shard: int | None, start: int, stop: int, seconds: float, **fields: Any) -> CommitRecord:

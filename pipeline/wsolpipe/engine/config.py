@@ -8,22 +8,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import shorten
-from wsolpipe.engine.clusters import launcher_name
+from wsolpipe.contract.named import Registry
+from wsolpipe.contract.nearest import shorten, unknown
 from wsolpipe.keys.key import unknown_key
-from wsolpipe.keys.row_list import SIGN, names_list, read_row_list
-from wsolpipe.keys.run_keys import RUN_KEYS, RunConfig, store_of
+from wsolpipe.keys.run_keys import RUN_KEYS, SIGN, RunConfig, names_list, read_row_list, store_of
 from wsolpipe.keys.words import nest, parse_value, split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from wsolpipe.keys.key import Key
-    from wsolpipe.stages.registry import Registry
+    from wsolpipe.stages.registry import StageRegistry
+
+
+ADDRESS = "://"
+"""How the name of a launcher ends that takes an address, such as ``tcp://`` of ``cluster=tcp://host:port``."""
+LAUNCHERS: Registry[Any] = Registry(
+    "cluster",
+    "wsolpipe.launchers",
+    {
+        "local": "wsolpipe.launch.local:Processes",
+        "dask-local": "wsolpipe.launch.dask:HereByDask",
+        "dask-cuda": "wsolpipe.launch.dask:GpusByDask",
+        "slurm": "wsolpipe.launch.jobs:Jobs",
+        "slurm-array": "wsolpipe.launch.jobs:JobArray",
+        "tcp://": "wsolpipe.launch.dask:StandingDask",
+        "tls://": "wsolpipe.launch.dask:StandingDask",
+    },
+    base="wsolpipe.launch.launcher:Launcher",
+)
+
+
+def offered_clusters(given: Mapping[str, str]) -> list[str]:  # noqa: ARG001 - as all that help and completion offer
+    """Names that ``cluster=`` takes beside addresses."""
+    return [name for name in LAUNCHERS.names() if not name.endswith(ADDRESS)]
+
+
+def launcher_name(cluster: str) -> str:
+    """Name of the launcher that a value of ``cluster=`` means.
+
+    Raises
+    ------
+    ConfigError
+        If there is none; names the nearest.
+    """
+    kind, separator, _ = cluster.partition(ADDRESS)
+    name = kind + separator
+    if name not in LAUNCHERS:
+        raise ConfigError(unknown("cluster", cluster, [*offered_clusters({}), "tcp://host:port"]))
+    return name
 
 
 def build_config(
-    words: Iterable[str], registry: Registry, *, also: Iterable[Key] = ()
+    words: Iterable[str], registry: StageRegistry, *, also: Iterable[Key] = ()
 ) -> tuple[RunConfig, dict[str, Any]]:
     """Configuration of a command from its words.
 
@@ -72,7 +109,7 @@ def build_config(
     return config, {name: key.read(given[name]) if name in given else key.default for name, key in own.items()}
 
 
-def _unknown(name: str, known: Iterable[str], registry: Registry, asked: str) -> ConfigError:
+def _unknown(name: str, known: Iterable[str], registry: StageRegistry, asked: str) -> ConfigError:
     """The error for an unknown key; of a parameter it tells how it is written, for the stages asked for if they fit."""
     if name in registry.entries:
         return unknown_key(name, (), hint=f"stage={name} runs that stage; {name}.PARAMETER= sets a parameter of it")

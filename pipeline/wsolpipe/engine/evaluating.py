@@ -136,7 +136,7 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
         For words that contradict each other.
     """
     from wsolpipe.evaluate.evaluation import Options
-    from wsolpipe.keys.row_list import read_row_list
+    from wsolpipe.keys.run_keys import read_row_list
 
     if own["metric"] == "all":
         msg = "metric=all shows the figures of runs, and there are none"

@@ -11,9 +11,8 @@ import numpy as np
 from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import ConfigError, TornShardError
 from wsolpipe.contract.layout import Shards, stage_folder
-from wsolpipe.contract.manifest import StageManifest
+from wsolpipe.contract.manifest import StageManifest, read_record
 from wsolpipe.contract.reader import Artifact, StageView
-from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
 from wsolpipe.engine.named_stages import check_apart, check_kinds
@@ -328,7 +327,7 @@ def artifact_content(session: Session, node: Node) -> str | None:
 def node_manifest(session: Session, node: Node, **made: Any) -> StageManifest:
     """Manifest of a node whose key is known."""
     from wsolpipe.contract.schema import Weights as WeightsEntry
-    from wsolpipe.engine.clock import now
+    from wsolpipe.engine.commit import now
     from wsolpipe.engine.session import software_versions
 
     assert node.made_of is not None

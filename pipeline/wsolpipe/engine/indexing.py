@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
+from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import Shards, commit_name
-from wsolpipe.contract.manifest import IndexManifest, StoredObject
+from wsolpipe.contract.manifest import IndexManifest, StoredObject, standing_record
 from wsolpipe.contract.parquet import read_parquet
 from wsolpipe.contract.reader import Index
-from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import RETIRED
-from wsolpipe.engine.clock import now
-from wsolpipe.engine.commit import commit, new_record
+from wsolpipe.engine.commit import commit, new_record, now
 from wsolpipe.engine.image_files import ImageFiles
 from wsolpipe.engine.session import last_seen
 from wsolpipe.engine.stored_listing import StoredListing
@@ -135,20 +133,16 @@ class IndexWork(StoredListing):
         before = self._scans_before(listed)
         known = {at: scan for at, (scan, same) in before.items() if same and not scan.reason}
         known |= self._retired(listed, start)
-        unknown = (row for position, row in enumerate(listed_rows(listed)) if position not in known)
+        rows = list(listed_rows(listed))
+        unknown = [row for position, row in enumerate(rows) if position not in known]
         scans = scan_rows(root, unknown, exif=exif, threads=self.session.threads(), check=check)
-        bad = 0
-
-        def found() -> Iterator[tuple[ListedRow, Scan, int]]:
-            nonlocal bad
-            for position, row in enumerate(listed_rows(listed)):
-                scan = known.get(position) or next(scans)
-                bad += bool(scan.reason)
-                seen.note(row, scan, before=before[position][0] if position in before else None)
-                yield row, scan, _modified(root / row.path)
-
+        found = []
         with contextlib.closing(scans):
-            data = write_parquet(scan_table(found()))
+            for position, row in enumerate(rows):
+                scan = known.get(position) or next(scans)
+                seen.note(row, scan, before=before[position][0] if position in before else None)
+                found.append((row, scan, _modified(root / row.path)))
+        data, bad = write_parquet(scan_table(found)), sum(bool(scan.reason) for _, scan, _ in found)
         seen.confirm(self._paths())
         record = new_record(shard, start, stop, time.perf_counter() - began, ok=stop - start - bad)
         objects = {"scan": (f"{self.folder}/scan/{shard}.parquet", data)}
@@ -272,12 +266,11 @@ class IndexWork(StoredListing):
 
     def _is_whole_scan(self, folder: str, shard: int) -> bool:
         """Whether the scan of a shard is there with the bytes of its record."""
-        backend = self.session.backend
+        record, _ = standing_record(self.session.backend, folder, shard)
         try:
-            record = read_record(backend, folder, shard)
-            data = backend.get(f"{folder}/scan/{shard}.parquet") if record is not None else b""
+            data = self.session.backend.get(f"{folder}/scan/{shard}.parquet")
             return record is not None and sha256_bytes(data) == record.objects["scan"].sha256
-        except (AccessError, SchemaMismatch):
+        except AccessError:
             raise
         except (FileNotFoundError, StoreError, KeyError):
             return False

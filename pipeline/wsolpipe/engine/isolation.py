@@ -1,4 +1,4 @@
-"""Running a stage on a block so that a bad row affects no other row."""
+"""Running a stage on a block so that a bad row affects no other row, and how many rows it is given at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, StoreError, WsolError, is_out_of_memory
-from wsolpipe.contract.extras import missing_package
+from wsolpipe.contract.named import missing_package
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.networks.devices import is_device_fault
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.stages.base import Rows, Stage, Upstream
+
 
 Array = np.ndarray[Any, Any]
 FAILURES_IN_A_ROW = 8
@@ -158,3 +159,40 @@ def _checked(made: dict[str, Array], rows: Rows, specs: Mapping[str, ArraySpec])
             made[name] = made[name].copy()
         made[name][rows.status != Status.OK] = spec.fill_value()
     return made
+
+
+SECONDS = 10.0
+"""Work between two places at which a shard can be left and taken up again, where the stage's grain allows it."""
+
+
+@dataclass
+class Pace:
+    """Rows at once for one stage in this process, learned from how long its rows take.
+
+    Attributes
+    ----------
+    block : int
+        Rows of a block, whose boundaries are never crossed.
+    grain : int or None
+        Rows after each of which a block may be cut without changing a result; None where it may not be.
+    """
+
+    block: int
+    grain: int | None
+    _rows: int = FAILURES_IN_A_ROW
+
+    def stop(self, first: int, rows: int) -> int:
+        """One past the last row to hand over with `first`, of a shard of `rows`."""
+        end = min((first // self.block + 1) * self.block, rows)
+        if self.grain is None:
+            return end
+        return min(end, first + -(-self._rows // self.grain) * self.grain)
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Note how long some rows took; at most four times as many are handed over next.
+
+        Never fewer than it takes to tell a broken stage from a bad row.
+        """
+        if self.grain is not None:
+            fitting = int(rows * min(4.0, SECONDS / max(seconds, 1e-6)))
+            self._rows = max(FAILURES_IN_A_ROW, fitting // self.grain * self.grain)

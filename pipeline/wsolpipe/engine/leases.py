@@ -6,21 +6,37 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.engine.faults import fault_point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsolpipe.contract.backends.base import Backend
+
+
+PHASES = ("before_put", "between_arrays", "before_record", "after_record", "heartbeat", "block")
+_reached: Counter[str] = Counter()
+
+
+def fault_point(phase: str) -> None:
+    """Kill this process with SIGKILL if ``WSOLPIPE_FAULT=phase:n`` names this phase and it is reached the n-th time."""
+    wanted, _, count = os.environ.get("WSOLPIPE_FAULT", "").partition(":")
+    if wanted != phase:
+        return
+    _reached[phase] += 1
+    if _reached[phase] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
 
 DEFAULT_TTL = 60.0
 LONGEST_TTL = 3600.0

@@ -15,12 +15,12 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import split_folder
 from wsolpipe.contract.reader import Split
 from wsolpipe.contract.schema import RETIRED
-from wsolpipe.engine.clock import now
+from wsolpipe.engine.commit import now
 from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.indexing import GAPS, IndexWork, is_damaged
 from wsolpipe.engine.session import last_seen
 from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.keys.row_list import names_list, read_row_list
+from wsolpipe.keys.run_keys import names_list, read_row_list
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.checkpoint import scratch_path
+from wsolpipe.engine.folders import GC, is_marked
 from wsolpipe.engine.graph import existing_manifest, node_manifest
-from wsolpipe.engine.markers import GC, is_marked
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
 from wsolpipe.engine.shard import ArtifactJob, Memory, ShardJob, Unit, older_views
 from wsolpipe.stages.base import ArtifactStage, Context, Stage
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wsolpipe.contract.manifest import StageManifest
     from wsolpipe.contract.reader import Index
     from wsolpipe.engine.graph import Node
+    from wsolpipe.engine.indexing import IndexWork
     from wsolpipe.engine.leases import Lease, Leases
     from wsolpipe.engine.session import Session
 
@@ -80,7 +81,7 @@ class Maker:
             generation = self._clear_old(node, manifest, unit, lease)
             if isinstance(generation, CommitRecord):
                 return generation, False
-            self._report("begin", node, shard=unit)
+            self.report("begin", node, shard=unit)
             wanted = Unit(self.session, node, unit, manifest, lease, generation)
             record = self._make_artifact(wanted) if unit is None else self._make_shard(wanted)
         except TornShardError:
@@ -88,7 +89,7 @@ class Maker:
             raise
         self.session.backend.delete(retry_name(node.folder, unit))
         self.session.backend.delete(failure_name(node.folder, unit))
-        self._report(
+        self.report(
             "shard", node, shard=unit, rows=record.stop - record.start, ok=record.ok + record.no_object,
             quarantined=len(record.quarantined), seconds=record.seconds, taken_over=record.taken_over_from is not None,
             summary=record.summary,
@@ -134,7 +135,7 @@ class Maker:
             def tell(more: int) -> None:
                 unit.lease.rows = done + more
                 if done + more < total:  # the commit reports the last rows
-                    self._report("rows", node, shard=unit.number, done=done + more, total=total)
+                    self.report("rows", node, shard=unit.number, done=done + more, total=total)
                 self.check()
 
             self._within = tell
@@ -171,11 +172,11 @@ class Maker:
                 lease = self.leases.acquire(lease_name(need.folder, read))
                 if lease is None:
                     continue
-                state, record = unit_state(self.session, need, manifest, read, retry=False)
-                if record is not None and commit.damaged_objects(self.session.backend, need.folder, manifest, record):
+                record, wrong = commit.judge(self.session.backend, need.folder, manifest, read, deep=True)
+                if record is not None and wrong:
                     commit.discard(self.session.backend, need.folder, manifest, record, lease)
                     what = need.stage if read is None else f"{need.stage} shard {read}"
-                    self.emit({"event": "warning", "text": f"{what} was damaged ({state}): made again"})
+                    self.emit({"event": "warning", "text": f"{what} was damaged ({wrong}): made again"})
                 lease.release()
 
     # -- set-up --------------------------------------------------------------------------------------------------
@@ -254,7 +255,7 @@ class Maker:
 
     def _progress(self, node: Node, done: int, total: int) -> None:
         """Progress of an artifact, or within a block of rows."""
-        self._report("progress", node, done=done, total=total)
+        self.report("progress", node, done=done, total=total)
         if node.split is not None and self._within is not None:
             self._within(done)
         self.check()
@@ -269,7 +270,8 @@ class Maker:
             self._warned.add(text)
             self.emit({"event": "warning", "text": text})
 
-    def _report(self, event: str, node: Node, **fields: Any) -> None:
+    def report(self, event: str, node: Node | IndexWork, **fields: Any) -> None:
+        """Tell of an event of a stage on a split."""
         self.emit({"event": event, "stage": node.stage, "split": node.split, **fields})
 
 

@@ -8,11 +8,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import read_json
-from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, file_of
+from wsolpipe.contract.manifest import read_record, total_seconds
 from wsolpipe.contract.reader import StageView
-from wsolpipe.contract.records import read_record, total_seconds
-from wsolpipe.engine.commit import missing_objects
+from wsolpipe.engine.commit import judge
 from wsolpipe.engine.cost import price
 from wsolpipe.engine.fingerprint import differences
 from wsolpipe.engine.graph import Graph, Node, existing_manifest, resolve, stage_order, wanted_splits
@@ -95,16 +94,11 @@ def unit_state(
     session: Session, node: Node, manifest: StageManifest, unit: int | None, *, retry: bool
 ) -> tuple[State, CommitRecord | None]:
     """State of one shard by its own record and objects."""
-    try:
-        record = read_record(session.backend, node.folder, unit)
-    except (AccessError, SchemaMismatch):
-        raise
-    except StoreError:
-        return State.TORN, None
+    record, wrong = judge(session.backend, node.folder, manifest, unit)
+    if wrong:
+        return State.TORN, record
     if record is None:
         return State.MISSING, None
-    if missing_objects(session.backend, node.folder, manifest, record):
-        return State.TORN, record
     if retry and record.generation < retry_generation(session, node, unit):
         return State.RETRY, record
     return State.DONE, record
@@ -162,10 +156,6 @@ class Line:
     remaining_seconds: float | None
     files: int
     bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return dict(vars(self))
 
 
 def make_plan(session: Session, graph: Graph, listed: Mapping[str, Listed] | None = None) -> list[Line]:

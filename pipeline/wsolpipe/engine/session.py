@@ -18,7 +18,7 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.reader import Index, Store
 from wsolpipe.engine.config import merge
 from wsolpipe.images.dataset import DatasetConfig, load_dataset
-from wsolpipe.stages.registry import Registry, load_registry
+from wsolpipe.stages.registry import StageRegistry, load_registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ class Session:
     """Configuration with everything looked up that does not change while it runs."""
 
     config: RunConfig
-    registry: Registry
+    registry: StageRegistry
     backend: Backend
     dataset: DatasetConfig
     _params: dict[str, StageParams] = field(default_factory=dict)

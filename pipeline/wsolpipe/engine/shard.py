@@ -16,12 +16,11 @@ from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.schema import RETIRED, Status
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.checkpoint import Checkpoint
-from wsolpipe.engine.encoding import encode_shard
-from wsolpipe.engine.faults import fault_point
 from wsolpipe.engine.image_files import LOST
-from wsolpipe.engine.isolation import Streak, process_guarded
-from wsolpipe.engine.pace import Pace
+from wsolpipe.engine.isolation import Pace, Streak, process_guarded
+from wsolpipe.engine.leases import fault_point
 from wsolpipe.engine.plan import upstream_contents
+from wsolpipe.engine.zarr_metadata import encode_shard
 from wsolpipe.images.index_tables import rows_digest
 from wsolpipe.stages.base import Rows, Stage, Upstream
 

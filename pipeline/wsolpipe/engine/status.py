@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of
-from wsolpipe.contract.manifest import IndexManifest, StageManifest
+from wsolpipe.contract.manifest import IndexManifest, StageManifest, standing_record, total_seconds
 from wsolpipe.contract.reader import Artifact, Index, StageView
-from wsolpipe.contract.records import read_record, total_seconds
 from wsolpipe.engine.folders import Folder, list_folders
 from wsolpipe.engine.leases import Owner
 
@@ -122,14 +121,9 @@ def _records(backend: Backend, folder: Folder, damaged: list[str]) -> list[Commi
         unit = shard_of(file)
         if unit is None and file != "artifact.json":
             continue
-        try:
-            record = read_record(backend, folder.path, unit)
-        except (AccessError, SchemaMismatch):
-            raise
-        except StoreError as error:
-            damaged.append(error.message)
-        else:
-            records += [record] if record else []
+        record, wrong = standing_record(backend, folder.path, unit)
+        damaged += [wrong] if wrong else []
+        records += [record] if record else []
     return records
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsolpipe.contract.canonical import digest, read_json, sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError, TornShardError
@@ -29,6 +29,7 @@ class StoredListing:
     session: Session
     split: str
     key: str
+    stage: ClassVar[str] = "index"
 
     @property
     def folder(self) -> str:

@@ -1,4 +1,4 @@
-"""A worker: takes a lease on a unit that is ready, makes it, commits it, until nothing is left.
+"""A worker: takes a lease on a unit that is ready, makes it, commits it, until nothing or no time is left.
 
 Workers of every ``cluster=`` run this; none needs to know of the others.
 """
@@ -16,9 +16,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import AccessError, StoreError, TornShardError, WsolError
-from wsolpipe.contract.extras import missing_package
 from wsolpipe.contract.layout import file_of, lease_name
-from wsolpipe.engine.clock import now
+from wsolpipe.contract.named import missing_package
+from wsolpipe.engine.commit import now
 from wsolpipe.engine.data_check import check_before_stages
 from wsolpipe.engine.graph import Graph, Node, resolve
 from wsolpipe.engine.indexing import IndexWork
@@ -26,14 +26,84 @@ from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.maker import Abandoned, Maker, failure_name
 from wsolpipe.engine.plan import State, Units, examine
 from wsolpipe.engine.session import name_keys
-from wsolpipe.engine.time_left import TimeLeft
 from wsolpipe.networks.devices import device_error, is_device_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsolpipe.contract.manifest import CommitRecord
+    from wsolpipe.engine.graph import Node
+    from wsolpipe.engine.plan import Units
     from wsolpipe.engine.session import Session
+    from wsolpipe.keys.run_keys import RunConfig
+
+
+MARGIN = 1.25
+"""Time allowed for a unit, relative to the slowest similar unit."""
+LAST_SECONDS = 5.0
+"""Time reserved to abandon the running unit, keep its finished blocks on scratch, and release its lease; at most a
+tenth of the whole."""
+
+
+@dataclass
+class TimeLeft:
+    """Counts down to `ends_at` of a configuration; without one time is unlimited.
+
+    A unit is started only if it can end in time: in `MARGIN` times the time per row of the slowest similar unit, as
+    measured by this process, or else by the records in the store. Without a measurement it is started. A unit too long
+    for the whole time of this process is started in the first half of it: finished blocks are kept.
+    """
+
+    ends: float | None
+    whole: float = 0.0
+    _own: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: RunConfig) -> TimeLeft:
+        """From a configuration, at the start of a process."""
+        if config.ends_at is None:
+            return cls(None)
+        whole = config.ends_at - time.time()
+        return cls(time.monotonic() + whole, whole)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds left; infinite without a limit."""
+        return float("inf") if self.ends is None else self.ends - time.monotonic()
+
+    def is_up(self) -> bool:
+        """Whether it is time to end."""
+        return self.seconds <= min(LAST_SECONDS, self.whole / 10)
+
+    def fits(self, node: Node, unit: int | None, units: Units) -> bool:
+        """Whether a unit can end in time; `units` are the similar ones in the store."""
+        if self.ends is None:
+            return True
+        if self.is_up():
+            return False
+        needed = self._needed(node, unit, units)
+        left = self.seconds
+        return needed is None or needed <= left or (needed > self.whole and left > self.whole / 2)
+
+    def note(self, node: Node, record: CommitRecord) -> None:
+        """Remember the time of a unit that this process made."""
+        if record.taken_over_from is None:
+            self._own[node.folder] = max(_pace(record), self._own.get(node.folder, 0.0))
+
+    def _needed(self, node: Node, unit: int | None, units: Units) -> float | None:
+        """Seconds that a unit may take, None if no similar one was measured."""
+        others = (_pace(record) for record in units.records.values() if record.taken_over_from is None)
+        pace = self._own.get(node.folder) or max(others, default=None)
+        if pace is None:
+            return None
+        start, stop = (0, 1) if unit is None else node.shards.span(unit)
+        return MARGIN * pace * (stop - start)
+
+
+def _pace(record: CommitRecord) -> float:
+    """Seconds a row."""
+    return record.seconds / max(1, record.stop - record.start)
+
 
 POLL_SECONDS = 0.2
 
@@ -134,8 +204,8 @@ class Worker:
             self.stop.set()
             return False
         rows = record.stop - record.start
-        self.emit({"event": "shard", "stage": "index", "split": work.split, "shard": shard, "rows": rows,
-                   "ok": record.ok, "quarantined": rows - record.ok, "seconds": record.seconds})  # fmt: skip
+        counts = {"rows": rows, "ok": record.ok, "quarantined": rows - record.ok}
+        self.maker.report("shard", work, shard=shard, **counts, seconds=record.seconds)
         return True
 
     def _round(self, graph: Graph) -> tuple[int, bool]:
@@ -224,8 +294,8 @@ class Worker:
         text = f"{type(error).__name__}: {error}"
         note = {"error": text, "traceback": traceback.format_exc(), "tries": self._tries[name], "time": now()}
         self.session.backend.replace(name, json.dumps(note).encode())
-        self.emit({"event": "failure", "stage": node.stage, "split": node.split, "shard": unit, "error": text,
-                   "tries": self._tries[name], "traceback": note["traceback"]})  # fmt: skip
+        told = {"error": text, "tries": self._tries[name], "traceback": note["traceback"]}
+        self.maker.report("failure", node, shard=unit, **told)
 
 
 def is_ready(node: Node, unit: int | None, known: dict[tuple[str, str | None], Units]) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.results import Results
     from wsolpipe.evaluate.rows import RowTable
     from wsolpipe.evaluate.truth import Truth
-    from wsolpipe.keys.row_list import RowList
+    from wsolpipe.keys.run_keys import RowList
     from wsolpipe.metrics.protocol import Metric
 
 Array = np.ndarray[Any, Any]

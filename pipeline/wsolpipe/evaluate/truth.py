@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.machine import reason
 from wsolpipe.contract.schema import Status
-from wsolpipe.contract.writing import reason
 from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
 from wsolpipe.images.decode import decode_mask
 from wsolpipe.images.pseudo import read_boxes

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 import wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import check_name
-from wsolpipe.contract.nearest import guess_path, nearest, unknown
-from wsolpipe.contract.validation import explain_one
+from wsolpipe.contract.nearest import explain_one, guess_path, nearest, unknown
 from wsolpipe.images.layouts import LAYOUTS, OWN_KEYS
 from wsolpipe.keys.safe_yaml import read_yaml
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.contract.writing import reason
+from wsolpipe.contract.machine import reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

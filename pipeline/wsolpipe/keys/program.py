@@ -10,6 +10,7 @@ from click.shell_completion import BashComplete, add_completion_class
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import guess, nearest, shorten
+from wsolpipe.keys.shell import KeyCommand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,23 +58,31 @@ _NO_BLANK = "    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=/.] ]] && co
 
 
 class Program(click.Group):
-    """Commands by name, each the `command` of a module of its own.
+    """Commands by name, each imported from its module when it is called.
 
     Parameters
     ----------
-    commands_of : mapping of str to str
+    listed : mapping of str to str
         Command -> one line about it, in the order of ``--help``.
     package : str
         Package of the modules.
+    homes : mapping of str to str, optional
+        Command -> module that holds it, where that has another name.
     first : str
         Shown where no word is given; empty for the help.
     """
 
-    def __init__(self, *, listed: Mapping[str, str], package: str, first: str = "", **attributes: Any) -> None:
+    def __init__(
+        self,
+        *,
+        listed: Mapping[str, str],
+        package: str,
+        homes: Mapping[str, str] | None = None,
+        first: str = "",
+        **attributes: Any,
+    ) -> None:
         super().__init__(**attributes)
-        self.listed = dict(listed)
-        self.package = package
-        self.first = first
+        self.listed, self.package, self.homes, self.first = dict(listed), package, homes or {}, first
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Show the first screen where no word is given."""
@@ -88,10 +97,13 @@ class Program(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import a command; None where there is none of that name."""
-        if cmd_name not in self.listed:
-            return None
-        command: click.Command = importlib.import_module(f"{self.package}.{cmd_name}").command
-        return command
+        return self.load(cmd_name) if cmd_name in self.listed else None
+
+    def load(self, cmd_name: str) -> KeyCommand:
+        """Import a command that is listed."""
+        module = importlib.import_module(f"{self.package}.{self.homes.get(cmd_name, cmd_name)}")
+        held = (item for item in vars(module).values() if isinstance(item, KeyCommand))
+        return next(item for item in held if item.name == cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the commands without importing them."""

@@ -36,7 +36,7 @@ SOURCES = {
     "stored dataset": "wsolpipe.images.offers:stored_datasets",
     "stored stage": "wsolpipe.images.offers:stored_stages",
     "stage": "wsolpipe.cli.command:offered_stages",
-    "cluster": "wsolpipe.engine.clusters:offered_clusters",
+    "cluster": "wsolpipe.engine.config:offered_clusters",
 }
 """Short names of `Kind.source`: ``package.module:attribute``, values or a function of the arguments given so far."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolpipe.contract.errors import WsolError
-from wsolpipe.engine.clusters import launcher_name
+from wsolpipe.engine.config import launcher_name
 from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.keys.words import parse_value, split_words
 from wsolpipe.launch.crew import Crew

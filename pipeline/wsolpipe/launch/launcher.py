@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsolpipe.contract import errors
 from wsolpipe.contract.errors import ConfigError, DeviceError, WsolError
-from wsolpipe.engine.clusters import LAUNCHERS, launcher_name
+from wsolpipe.engine.config import LAUNCHERS, launcher_name
 from wsolpipe.launch.profiles import Profile, load_profile
 
 if TYPE_CHECKING:

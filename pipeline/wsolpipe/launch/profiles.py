@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.validation import explain_all
+from wsolpipe.contract.nearest import explain_all, unknown
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.keys.safe_yaml import read_yaml
 

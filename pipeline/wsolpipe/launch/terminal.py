@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from wsolpipe.engine.listed import NotLookedAt
     from wsolpipe.engine.plan import Line
     from wsolpipe.launch.run import Ended
-    from wsolpipe.stages.registry import Registry
+    from wsolpipe.stages.registry import StageRegistry
 
 Lines = list[dict[str, Any]]
 
 
-def describe_stage(registry: Registry, name: str) -> dict[str, Any]:
+def describe_stage(registry: StageRegistry, name: str) -> dict[str, Any]:
     """Return as plain values what a stage makes and needs, its parameters and outputs.
 
     Raises

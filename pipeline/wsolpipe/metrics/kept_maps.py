@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.contract.writing import writing
+from wsolpipe.contract.machine import writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,8 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.validation import explain
+from wsolpipe.contract.nearest import explain, unknown
 from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:

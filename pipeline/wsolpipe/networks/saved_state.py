@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import AccessError, DataError
-from wsolpipe.contract.writing import writing
+from wsolpipe.contract.machine import writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.writing import reason
+from wsolpipe.contract.machine import reason
 from wsolpipe.pages.document import open_environment
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.writing import reason
+from wsolpipe.contract.machine import reason
 from wsolpipe.evaluate.map_scores import BINS
 from wsolpipe.pages.charts import Curve, Plot, histogram, reached, save_plots
 

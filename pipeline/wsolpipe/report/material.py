@@ -19,7 +19,7 @@ from wsolpipe.evaluate.map_sources import map_names
 from wsolpipe.evaluate.results import read_beside
 from wsolpipe.images.video import file_of
 from wsolpipe.report.quality import Pick, Quality, choose, measure
-from wsolpipe.stages.registry import Registry, load_registry
+from wsolpipe.stages.registry import StageRegistry, load_registry
 
 if TYPE_CHECKING:
     from wsolpipe.keys.run_keys import RunConfig
@@ -56,7 +56,7 @@ class Material:
         `wsolpipe.pages.cards.facts_of` the rows of those pages.
     served : str
         Token of the server that keeps corrections; empty for a page that is a file.
-    registry : Registry
+    registry : StageRegistry
         The stages that are known, for what each advises.
     """
 
@@ -75,7 +75,7 @@ class Material:
     pages: str = ""
     listed: tuple[dict[str, Any], ...] = ()
     served: str = ""
-    registry: Registry = field(default_factory=load_registry)
+    registry: StageRegistry = field(default_factory=load_registry)
 
     @cached_property
     def boxes(self) -> StageView | None:

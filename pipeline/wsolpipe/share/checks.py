@@ -14,14 +14,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from wsolpipe.contract.errors import WsolError
-from wsolpipe.contract.extras import command_for
+from wsolpipe.contract.named import command_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,10 +40,6 @@ class Finding:
     ok: bool
     detail: str
     advice: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 Found = tuple[bool, str, str]

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import shard_of
+from wsolpipe.contract.manifest import read_record
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.records import read_record
-from wsolpipe.engine.folders import list_folders
+from wsolpipe.engine.folders import GC, is_held, list_folders, marked
 from wsolpipe.engine.leases import Leases
-from wsolpipe.engine.markers import GC, is_held, marked
-from wsolpipe.share.found import Found, Selected, read_folders
-from wsolpipe.share.references import References, is_whole, keys_of_runs
+from wsolpipe.share.selection import Found, References, Selected, is_whole, keys_of_runs, read_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Checks of what another store sends: every name, size, number and byte, before it is kept.
+"""Checks of what another store sends: every name, size, number and byte, before it is kept; and who is trusted.
 
 A manifest is only ever compared and written again from its checked fields, names of objects are computed and not
 taken over, and nothing that is read is executed or unpickled.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
+from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.budget import check_arrays, most_bytes
 from wsolpipe.contract.canonical import KEY_LENGTH, sha256_bytes
-from wsolpipe.contract.errors import StoreError, TornShardError, WsolError
+from wsolpipe.contract.errors import ConfigError, StoreError, TornShardError, WsolError
 from wsolpipe.contract.layout import Shards, check_name, check_object_name
 from wsolpipe.contract.schema import INDEX_COLUMNS
 from wsolpipe.contract.shards import ShardDecoder
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest
+
 
 MAX_FILE_BYTES = 64 * 2**30
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -219,3 +222,66 @@ def _name(kind: str, name: str, said: str) -> None:
     except WsolError as error:
         msg = f"{said}: {error.message}"
         raise StoreError(msg) from error
+
+
+LEAST_DIGITS = 16
+VARIABLE = "WSOLPIPE_TRUST"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Objects that may be taken: everything (``listed`` None), or manifests and records with these digests.
+
+    Records hold the digests of arrays and files, so that the list covers every byte.
+    """
+
+    listed: dict[str, str] | None = None
+
+    @classmethod
+    def of(cls, source: Backend, words: str | None) -> Trust:
+        """Trust in `source` as ``trust=`` or the environment variable ``WSOLPIPE_TRUST`` defines it.
+
+        Parameters
+        ----------
+        words : str or None
+            Addresses of stores (or of folders above them) and digests of published lists, separated by commas;
+            None if not given, which trusts the source that the user named.
+
+        Raises
+        ------
+        ConfigError
+            If the source is not among them.
+        """
+        given = words if words is not None else os.environ.get(VARIABLE)
+        if given is None:
+            return cls()
+        items = [item.strip() for item in given.split(",") if item.strip()]
+        digests = [item for item in items if re.fullmatch(rf"[0-9a-f]{{{LEAST_DIGITS},64}}", item)]
+        if any(_is_below(source.url, item) for item in items if item not in digests):
+            return cls()
+        if digests:
+            try:
+                data = source.get(CHECKSUMS, limit=MAX_LIST_BYTES)
+            except FileNotFoundError:
+                data = b""
+            if data and sha256_bytes(data).startswith(tuple(digests)):
+                return cls(parse_checksums(data, source.url))
+        msg = f"{source.url} is not among the trusted: {', '.join(items) or 'none'}"
+        raise ConfigError(msg, hint=f"add its address, or the digest of its {CHECKSUMS}, to trust=")
+
+    def check(self, name: str, sha256: str) -> None:
+        """Compare the digest of an object of the source with the list, if there is one.
+
+        Raises
+        ------
+        StoreError
+            If the list has another digest, or not this object.
+        """
+        if self.listed is not None and self.listed.get(name) != sha256:
+            msg = f"{name} does not have the digest of the trusted list of checksums"
+            raise StoreError(msg)
+
+
+def _is_below(url: str, trusted: str) -> bool:
+    base = trusted.rstrip("/")
+    return url.rstrip("/") == base or url.startswith(f"{base}/")

@@ -15,9 +15,8 @@ from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.engine import commit, zarr_metadata
-from wsolpipe.engine.folders import Folder, list_folders
+from wsolpipe.engine.folders import REPAIR, TRANSFER, Folder, is_held, is_marked, list_folders, marked
 from wsolpipe.engine.leases import Leases
-from wsolpipe.engine.markers import REPAIR, TRANSFER, is_held, is_marked, marked
 from wsolpipe.share import inspection
 from wsolpipe.share.verify import Problem, Verifier, read_manifest, verify
 from wsolpipe.share.verify_index import LISTING

@@ -1,23 +1,228 @@
-"""Selection of the folders of a store that a transfer moves."""
+"""Results of a store with what their manifests say: what each was made from, what replaced it, which are selected."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.canonical import digest, read_json, sha256_bytes
+from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError
+from wsolpipe.contract.layout import shard_of
 from wsolpipe.contract.making import run_command
+from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse, read_record
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.views import warn_of_unfinished
 from wsolpipe.engine.folders import Folder, list_folders
-from wsolpipe.share.found import Found, Selected, read_folders
-from wsolpipe.share.references import References, is_whole
+from wsolpipe.metrics.protocol import RUN_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.contract.backends.base import Backend
+
+
+@dataclass(frozen=True)
+class Found(Folder):
+    """One folder of a stage, an artifact (``split`` None) or an index.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of the bytes of its manifest.
+    finished : int
+        Commit records that it holds; 1 for an index.
+    content : str or None
+        Digest of the files of a finished artifact; manifests of the stages that read it name it by this.
+    """
+
+    manifest: StageManifest | IndexManifest
+    sha256: str
+    finished: int = 1
+    content: str | None = None
+
+    @property
+    def shards(self) -> int:
+        """Shards that it has when it is complete; 1 for an index or artifact."""
+        if isinstance(self.manifest, IndexManifest) or self.split is None:
+            return 1
+        return -(-self.manifest.rows // max(1, self.manifest.shard_rows))  # as a giver says: checked when it is moved
+
+    @property
+    def folder(self) -> str:
+        """Folder relative to the store."""
+        return self.path
+
+
+@dataclass
+class Selected:
+    """Selected folders: indexes first, then artifacts, then stages.
+
+    Attributes
+    ----------
+    refused : list of (str, str)
+        Folders that cannot be moved, and why.
+    skipped : list of str
+        Folders whose names cannot belong to a store.
+    """
+
+    found: list[Found]
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def read_folders(backend: Backend, folders: Iterable[Folder]) -> Selected:
+    """Everything in these folders that has a manifest."""
+    read = Selected([])
+    for folder in folders:
+        try:
+            item = _read(backend, folder)
+        except (AccessError, SchemaMismatch):
+            raise  # the next folder would fail too
+        except StoreError as error:
+            read.refused.append((folder.path, error.message))
+        else:
+            read.found += [item] if item else []
+    return read
+
+
+def _read(backend: Backend, folder: Folder) -> Found | None:
+    name = f"{folder.path}/manifest.json"
+    try:
+        data = backend.get(name, limit=MAX_JSON_BYTES)
+    except FileNotFoundError:
+        return None  # not begun, or an index that is still being made
+    said, place = f"{backend.url}/{name}", (folder.dataset, folder.split, folder.stage, folder.key)
+    if folder.stage == "index" and folder.split:
+        return Found(*place, parse(IndexManifest, data, said), sha256_bytes(data))
+    manifest = parse(StageManifest, data, said)
+    if folder.split is None:
+        record = read_record(backend, folder.path, None)
+        content = record.content if record else None
+        return Found(*place, manifest, sha256_bytes(data), int(record is not None), content)
+    finished = sum(shard_of(file) is not None for file in backend.names(f"{folder.path}/commits"))
+    return Found(*place, manifest, sha256_bytes(data), finished)
+
+
+@dataclass(frozen=True)
+class References:
+    """Results of a store and what their manifests name."""
+
+    found: tuple[Found, ...]
+
+    @cached_property
+    def _by_fingerprint(self) -> dict[tuple[str, str], list[Found]]:
+        known: dict[tuple[str, str], list[Found]] = {}
+        for item in self.found:
+            known.setdefault((item.dataset, item.manifest.fingerprint), []).append(item)
+        return known
+
+    @cached_property
+    def _by_content(self) -> dict[tuple[str, str, str | None], Found]:
+        return {(item.dataset, item.stage, item.content): item for item in self.found if item.content}
+
+    @cached_property
+    def _indexes(self) -> dict[tuple[str, str | None, str], Found]:
+        return {(item.dataset, item.split, item.key): item for item in self.found if item.stage == "index"}
+
+    def needs(self, item: Found) -> list[Found]:
+        """Results that `item` was made of, as far as the store holds them; artifacts by what they hold."""
+        manifest = item.manifest
+        if isinstance(manifest, IndexManifest):
+            return []
+        needs = [
+            need
+            for fingerprint in manifest.upstream.values()
+            for need in self._by_fingerprint.get((item.dataset, fingerprint), ())
+            if item.split is None or need.split == item.split
+        ]
+        needs += [
+            self._by_content[item.dataset, stage, content]
+            for stage, content in manifest.artifacts.items()
+            if (item.dataset, stage, content) in self._by_content
+        ]
+        place = (item.dataset, item.split, str(manifest.index_key))
+        return [*needs, *([self._indexes[place]] if place in self._indexes else [])]
+
+    @cached_property
+    def users(self) -> dict[str, list[Found]]:
+        """Results that were made of a result, by the folder of that one."""
+        known: dict[str, list[Found]] = {}
+        for item in self.found:
+            for need in self.needs(item):
+                known.setdefault(need.folder, []).append(item)
+        return known
+
+    def closure(self, roots: Iterable[Found]) -> dict[str, Found]:
+        """`roots` and everything that they were made of, by folder."""
+        todo, kept = list(roots), {}
+        while todo:
+            item = todo.pop()
+            if item.folder not in kept:
+                kept[item.folder] = item
+                todo += self.needs(item)
+        return kept
+
+    def replaced(self) -> dict[str, Found]:
+        """The newest finished result that replaces an older one, by the folder of the older one.
+
+        It replaces those that the same words on the command line gave before: the same stage, parameters and selection
+        of rows, also of everything upstream. They differ in versions, weights, labels or image files.
+        """
+        alike: dict[str, list[Found]] = {}
+        for item in self.found:
+            alike.setdefault(self.words(item), []).append(item)
+        newer = {}
+        for items in alike.values():
+            items.sort(key=lambda item: (item.manifest.created, item.key))
+            last = max((at for at, item in enumerate(items) if is_whole(item)), default=0)
+            newer.update({item.folder: items[last] for item in items[:last]})
+        return newer
+
+    def words(self, item: Found) -> str:
+        """Digest of what was asked for: the same for two results that the same words gave."""
+        manifest = item.manifest
+        place = [item.dataset, item.split, item.stage]
+        if isinstance(manifest, IndexManifest):
+            return digest([*place, manifest.selection, manifest.params])
+        needs = sorted(self.words(need) for need in self.needs(item))
+        here = {need.stage for need in self.needs(item)}
+        named = {**manifest.upstream, **manifest.artifacts}
+        return digest([*place, manifest.params, needs, {stage: named[stage] for stage in named if stage not in here}])
+
+
+def is_whole(item: Found) -> bool:
+    """Whether every shard of a result is finished."""
+    return item.finished >= item.shards
+
+
+def keys_of_runs(folders: Iterable[str]) -> dict[str, list[str]]:
+    """Folders of training runs by the keys of a store that they name.
+
+    Raises
+    ------
+    ConfigError
+        If a folder does not exist or a run's file cannot be read.
+    """
+    used: dict[str, list[str]] = {}
+    for folder in folders:
+        place = Path(folder)
+        if not place.is_dir():
+            msg = f"runs={folder}: no such folder"
+            raise ConfigError(msg, hint="runs=FOLDER is a folder of wsoltrain fit, or one above several")
+        for path in sorted(place.rglob(RUN_FILE)):
+            try:
+                keys: dict[str, Any] = read_json(path.read_bytes())["keys"]
+                named = {str(key) for key in keys.values()}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                msg = f"{path} does not say which results its run reads: {type(error).__name__}"
+                raise ConfigError(msg, hint="name folders of wsoltrain fit with runs=") from error
+            for key in named:
+                used.setdefault(key, []).append(str(path.parent))
+    return used
+
 
 #: Moved only when named: copies of the images themselves.
 ONLY_WHEN_NAMED = frozenset({"pixels"})

@@ -1,17 +1,18 @@
-"""Moving one shard or artifact from one store to another, as a commit of the target."""
+"""Moving one shard, artifact or index from one store to another, as a commit of the target."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from wsolpipe.contract.budget import check_parquet
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, TornShardError
 from wsolpipe.contract.layout import commit_name, lease_name, shard_of
-from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, parse
-from wsolpipe.contract.records import read_record
+from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, parse
 from wsolpipe.engine import commit
-from wsolpipe.engine.faults import fault_point
+from wsolpipe.engine.leases import fault_point
 from wsolpipe.share import inspection
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from wsolpipe.contract.layout import Shards
     from wsolpipe.contract.manifest import StageManifest
     from wsolpipe.engine.leases import Leases
-    from wsolpipe.share.trust import Trust
+    from wsolpipe.share.inspection import Trust
+
 
 FETCHES = 3
 
@@ -36,13 +38,6 @@ class Moved(NamedTuple):
     unit: int | None
     bytes: int = 0
     reason: str = ""
-
-
-class Standing(NamedTuple):
-    """State of a unit at the target: its record, None if there is none or it is torn; and whether it is whole."""
-
-    record: CommitRecord | None
-    whole: bool
 
 
 @dataclass(frozen=True)
@@ -112,8 +107,8 @@ class ShardTransfer:
             unit = None if file == "artifact.json" else shard_of(file)
             if unit not in moved or file not in present or (unit is None and file != "artifact.json"):
                 continue
-            record, _ = self._standing(unit, None)
-            if record is not None and commit.damaged_objects(self.target, self.folder, self.manifest, record):
+            record, wrong = commit.judge(self.target, self.folder, self.manifest, unit, deep=True)
+            if record is not None and wrong:
                 self.target.delete(commit_name(self.folder, unit))
                 lost.append(unit)
         return lost
@@ -145,26 +140,14 @@ class ShardTransfer:
 
     # -- the target -----------------------------------------------------------------------------------------------
 
-    def _standing(self, unit: int | None, sizes: dict[str, int] | None) -> Standing:
+    def _standing(self, unit: int | None, sizes: dict[str, int] | None) -> commit.Standing:
         """State of the target, by `sizes` that were listed, or looked up now."""
-        try:
-            record = read_record(self.target, self.folder, unit)
-        except (AccessError, SchemaMismatch):
-            raise
-        except StoreError:
-            return Standing(None, whole=False)
-        if record is None:
-            return Standing(None, whole=True)
-        if self.check:
-            return Standing(record, not commit.damaged_objects(self.target, self.folder, self.manifest, record))
-        if sizes is None:
-            return Standing(record, not commit.missing_objects(self.target, self.folder, self.manifest, record))
-        names = commit.object_names(self.folder, self.manifest, record)
-        return Standing(record, all(sizes.get(name) == record.objects[key].bytes for key, name in names.items()))
+        listed = None if self.check else sizes
+        return commit.judge(self.target, self.folder, self.manifest, unit, deep=self.check, sizes=listed)
 
-    def _left_as_it_is(self, standing: Standing, record: CommitRecord) -> str:
+    def _left_as_it_is(self, standing: commit.Standing, record: CommitRecord) -> str:
         """Why the target's shard stays: same or kept; empty if it is torn, missing or outdated."""
-        if standing.record is None or not standing.whole:
+        if standing.record is None or standing.wrong:
             return ""
         if standing.record.content == record.content:
             return "same"
@@ -197,7 +180,7 @@ class ShardTransfer:
                 return left
             if standing.record is not None:
                 commit.discard(self.target, self.folder, self.manifest, standing.record, lease)
-            elif not standing.whole:
+            elif standing.wrong:
                 self.target.delete(commit_name(self.folder, record.shard))
             return "moved" if commit.put(self.target, self.folder, record, objects, lease) else "kept"
 
@@ -231,3 +214,60 @@ def fetch(source: Backend, name: str, sha256: str, size: int) -> bytes:
         else:
             return data
     raise AssertionError
+
+
+TABLES = ("index.parquet", "annotations.parquet")
+
+
+def move_index(source: Backend, target: Backend, folder: str, manifest: IndexManifest, *, check: bool) -> Moved:
+    """Move an index, unless the target holds it: whole by the sizes of its tables, or with `check` by their bytes.
+
+    Raises
+    ------
+    StoreError
+        If its tables are damaged or are not what its manifest says.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if _stands(target, folder, check=check):
+        return Moved("same", None)  # rows and ground truth are in the key
+    name = f"{folder}/manifest.json"
+    if set(manifest.objects) != set(TABLES):
+        msg = f"{source.url}/{name} names other tables than {' and '.join(TABLES)}"
+        raise StoreError(msg)
+    data = {
+        table: fetch(source, f"{folder}/{table}", stored.sha256, min(stored.bytes, inspection.MAX_FILE_BYTES))
+        for table, stored in manifest.objects.items()
+    }
+    for table in TABLES:
+        check_parquet(io.BytesIO(data[table]), len(data[table]), f"{source.url}/{folder}/{table}")
+    try:
+        tables = [pq.read_table(io.BytesIO(data[table])) for table in TABLES]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        msg = f"a table of {source.url}/{folder} cannot be read: {str(error)[:200]}"
+        raise TornShardError(msg) from error
+    inspection.check_index(manifest, tables[0], tables[1], f"{source.url}/{folder}")
+    objects = {**{f"{folder}/{table}": content for table, content in data.items()}, name: manifest.to_bytes()}
+    for target_name, content in objects.items():
+        if not target.create(target_name, content):
+            target.replace(target_name, content)
+    return Moved("moved", None, sum(map(len, data.values())))
+
+
+def _stands(target: Backend, folder: str, *, check: bool) -> bool:
+    name = f"{folder}/manifest.json"
+    try:
+        manifest = parse(IndexManifest, target.get(name, limit=MAX_JSON_BYTES), f"{target.url}/{name}")
+        for table, stored in manifest.objects.items():
+            if target.size(f"{folder}/{table}") != stored.bytes:
+                return False
+            if check and sha256_bytes(target.get(f"{folder}/{table}")) != stored.sha256:
+                return False
+    except FileNotFoundError:
+        return False
+    except (AccessError, SchemaMismatch):
+        raise
+    except StoreError:
+        return False
+    return True

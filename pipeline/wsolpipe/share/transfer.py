@@ -22,19 +22,18 @@ from wsolpipe.contract.layout import Shards, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
 from wsolpipe.contract.reader import open_store
 from wsolpipe.engine import zarr_metadata
+from wsolpipe.engine.folders import GC, REPAIR, TRANSFER, is_marked, marked
 from wsolpipe.engine.leases import Leases
-from wsolpipe.engine.markers import GC, REPAIR, TRANSFER, is_marked, marked
 from wsolpipe.share import inspection
-from wsolpipe.share.index_transfer import move_index
+from wsolpipe.share.inspection import Trust
 from wsolpipe.share.selection import Selection, select
-from wsolpipe.share.shard_transfer import Moved, ShardTransfer
-from wsolpipe.share.trust import Trust
+from wsolpipe.share.shard_transfer import Moved, ShardTransfer, move_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.share.found import Found
+    from wsolpipe.share.selection import Found
 
 REPAIR_PATIENCE = 60.0
 
@@ -84,10 +83,6 @@ class Line:
         elif done.outcome == "busy":
             self.refused.append(f"shard {done.unit} is held by a worker: run again when it is done")
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class Result:
@@ -114,8 +109,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        stages = [line.to_json() for line in self.lines]
-        return {"stages": stages, "skipped": self.skipped, "retried": self.retried, "seconds": self.seconds}
+        return {"stages": self.lines, "skipped": self.skipped, "retried": self.retried, "seconds": self.seconds}
 
 
 def push(store: str, to: str, wanted: Selection, **how: Any) -> Result:
@@ -210,7 +204,7 @@ class Transfer:
                     raise  # the store is out of reach or out of space: so is the next folder
                 except StoreError as error:
                     line.refused.append(error.message)
-                self.emit({"event": "folder", **line.to_json()})
+                self.emit({"event": "folder", **vars(line)})
         retried: Counter[str] = Counter()
         for backend in (self.source, self.target):
             retried.update(getattr(backend, "retried", {}))

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.backends.base import ASIDE
-from wsolpipe.contract.canonical import sha256_bytes, short_key
+from wsolpipe.contract.canonical import short_key
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of, stage_folder
-from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
+from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse, standing_record
 from wsolpipe.contract.reader import StageView
-from wsolpipe.contract.records import read_record
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.folders import Folder, list_folders
@@ -61,10 +60,6 @@ class Problem:
     def folder(self) -> str:
         """Folder of the key concerned."""
         return "/".join(self.where.split("/")[:4])
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return dict(vars(self))
 
 
 def verify(
@@ -178,14 +173,12 @@ class Verifier:
     def unit(self, folder: Folder, manifest: StageManifest, unit: int | None) -> Iterator[Problem]:
         """Problems of one shard, or of an artifact (``unit`` None)."""
         try:
-            record = read_record(self.backend, folder.path, unit)
+            record, wrong = standing_record(self.backend, folder.path, unit)
         except SchemaMismatch as error:
             yield Problem("schema", folder.path, unit, error.message)
             return
-        except AccessError:
-            raise
-        except StoreError as error:
-            yield Problem("record", folder.path, unit, error.message)
+        if wrong:
+            yield Problem("record", folder.path, unit, wrong)
             return
         if record is None:
             names = [] if unit is None else list(zarr_metadata.all_arrays(manifest.arrays))
@@ -201,7 +194,7 @@ class Verifier:
         except StoreError as error:
             yield Problem("record", folder.path, unit, error.message)
             return
-        damaged = self._damage(folder, manifest, record)
+        damaged = commit.damage(self.backend, folder.path, manifest, record, deep=self.deep)
         if damaged:
             if unit is not None and damaged.endswith("is missing"):
                 yield from self._folders_for(commit.object_names(folder.path, manifest, record).values(), unit)
@@ -221,18 +214,6 @@ class Verifier:
             if self.backend.size(name) is None and f"{last}/" in self.backend.names(place):
                 yield Problem("misplaced", name, unit, "a folder, where an object belongs")
 
-    def _damage(self, folder: Folder, manifest: StageManifest, record: CommitRecord) -> str:
-        """Damage of the objects of a record; empty if there is none."""
-        for key, name in commit.object_names(folder.path, manifest, record).items():
-            stored, size = record.objects[key], self.backend.size(name)
-            if size != stored.bytes:
-                return f"{name} is missing" if size is None else f"{name} has {size} bytes, recorded {stored.bytes}"
-            if self.deep:
-                with contextlib.suppress(FileNotFoundError):  # removed just now by another process
-                    if sha256_bytes(self.backend.get(name)) != stored.sha256:
-                        return f"{name} has other bytes than recorded"
-        return ""
-
     def _made_from(self, folder: Folder, manifest: StageManifest, record: CommitRecord) -> Iterator[Problem]:
         """Shards that this one was made from and that have other contents now."""
         for stage, contents in record.upstream.items():
@@ -249,15 +230,10 @@ class Verifier:
     def _content(self, folder: str, unit: int) -> str | None:
         """Content digest of a shard; None if it is missing or its record is damaged."""
         if (folder, unit) not in self._contents:
-            found = None
-            try:
-                record = read_record(self.backend, folder, unit)
-                found = record.content if record else None
-            except AccessError:
-                raise
-            except StoreError:  # reported with its own stage
-                pass
-            self._contents[folder, unit] = found
+            record = None
+            with contextlib.suppress(SchemaMismatch):  # reported with its own stage, as is what is damaged
+                record, _ = standing_record(self.backend, folder, unit)
+            self._contents[folder, unit] = record.content if record else None
         return self._contents[folder, unit]
 
     def _values(self, view: StageView, record: CommitRecord) -> Iterator[Problem]:

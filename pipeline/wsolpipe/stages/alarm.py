@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.stages.base import Advice
-    from wsolpipe.stages.registry import Registry
+    from wsolpipe.stages.registry import StageRegistry
 
 #: Figure and that of the centred box beside it, of boxes, of masks and of maps.
 PAIRS = (("iou_top1", "iou_centre"), ("mask_iou", "mask_iou_centre"), ("iou_at_tau", "iou_centre"))
@@ -47,7 +47,9 @@ class Alarm:
         ]
 
 
-def raise_alarm(iou: float | None, centre: float | None, view: StageView | None, registry: Registry) -> Alarm | None:
+def raise_alarm(
+    iou: float | None, centre: float | None, view: StageView | None, registry: StageRegistry
+) -> Alarm | None:
     """The alarm, None where results are not below the centred box or there is no ground truth.
 
     Parameters
@@ -61,14 +63,14 @@ def raise_alarm(iou: float | None, centre: float | None, view: StageView | None,
     return Alarm(iou, centre, tuple(each for each in found if view is None or each[0] != f"stage={view.stage}"))
 
 
-def alarm_of(figures: Mapping[str, Any], view: StageView | None, registry: Registry) -> Alarm | None:
+def alarm_of(figures: Mapping[str, Any], view: StageView | None, registry: StageRegistry) -> Alarm | None:
     """The alarm of an evaluation: of its boxes, else of its masks, else of its maps at the threshold that it names."""
     shown = figures.get("boxes", figures)
     iou, centre = next((pair for pair in PAIRS if pair[0] in shown), PAIRS[0])
     return raise_alarm(shown.get(iou), shown.get(centre), view, registry)
 
 
-def _advice(view: StageView, registry: Registry) -> Iterator[Advice]:
+def _advice(view: StageView, registry: StageRegistry) -> Iterator[Advice]:
     """Advice of a stage, then of the stages and artifacts that it read."""
     yield from _own_advice(view.stage, view.manifest.params, registry)
     for stage, fingerprint in view.manifest.upstream.items():
@@ -79,7 +81,7 @@ def _advice(view: StageView, registry: Registry) -> Iterator[Advice]:
         yield from _own_advice(stage, {}, registry)
 
 
-def _own_advice(stage: str, stored: Mapping[str, Any], registry: Registry) -> tuple[Advice, ...]:
+def _own_advice(stage: str, stored: Mapping[str, Any], registry: StageRegistry) -> tuple[Advice, ...]:
     """Advice of a stage; none of one that is not installed here."""
     try:
         found: tuple[Advice, ...] = registry.load(stage).advice(registry.stored_params(stage, stored))

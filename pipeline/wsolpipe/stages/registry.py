@@ -13,8 +13,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS
 from wsolpipe.contract.making import stage_files
 from wsolpipe.contract.named import load
-from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.validation import explain_all
+from wsolpipe.contract.nearest import explain_all, unknown
 from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsolpipe.stages.base import ArtifactStage, Stage, StageParams
@@ -75,7 +74,7 @@ class StageEntry(BaseModel):
 
 
 @dataclass(frozen=True)
-class Registry:
+class StageRegistry:
     """Stages by name."""
 
     entries: dict[str, StageEntry]
@@ -138,7 +137,7 @@ class Registry:
 
 
 @cache
-def load_registry(extra: str | None = None) -> Registry:
+def load_registry(extra: str | None = None) -> StageRegistry:
     """Read every source of stages; a later one may not take a name that is used.
 
     Parameters
@@ -155,7 +154,7 @@ def load_registry(extra: str | None = None) -> Registry:
                 raise ConfigError(msg, hint="rename the stage")
             entries[name] = entry
             sources[name] = str(path)
-    return Registry(entries, sources)
+    return StageRegistry(entries, sources)
 
 
 def _read(path: Path) -> dict[str, StageEntry]:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from trained import words
 from wsolpipe import open_store
 from wsolpipe.metrics.protocol import RUN_FILE
-from wsolpipe.share.references import keys_of_runs
+from wsolpipe.share.selection import keys_of_runs
 from wsoltrain.cli.main import cli
 from wsoltrain.training.run_folder import RunRecord
 

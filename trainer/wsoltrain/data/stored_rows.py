@@ -13,7 +13,7 @@ from wsolpipe.contract.errors import ConfigError, NotFoundError, TornShardError
 from wsolpipe.contract.layout import shard_object
 from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import RETIRED, Status
-from wsolpipe.keys.row_list import read_row_list
+from wsolpipe.keys.run_keys import read_row_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

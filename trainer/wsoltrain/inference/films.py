@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
-from wsolpipe.contract.writing import reason
+from wsolpipe.contract.machine import reason
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.video import frame_path, is_video, need_av, open_film
 from wsoltrain.inference.pictures import Picture

@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.validation import explain_all
+from wsolpipe.contract.nearest import explain_all, unknown
 from wsolpipe.keys.kinds import Named
 from wsoltrain.data.keys import Keys
 from wsoltrain.data.order import Neighbours

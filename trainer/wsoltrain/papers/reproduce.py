@@ -149,7 +149,7 @@ def _text(request: Request, cells: Mapping[tuple[int, int], Found]) -> list[str]
 
 
 def _write(request: Request, name: str, cells: Mapping[tuple[int, int], Found]) -> None:
-    from wsolpipe.contract.writing import writing
+    from wsolpipe.contract.machine import writing
     from wsoltrain.papers.printed import csv_of, latex_of
 
     caption = f"Table {_name(name)}: {request.table.title}. {request.table.source}"

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.validation import explain_all
+from wsolpipe.contract.nearest import explain_all, unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.safe_yaml import read_yaml

@@ -15,8 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
-from wsolpipe.contract.validation import explain_all
+from wsolpipe.contract.nearest import explain_all, unknown
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.training.recipe import Recipe
 from wsoltrain.training.recipe_file import check_recipe, keys_for, lay_over, read_recipe

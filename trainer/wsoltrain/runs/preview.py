@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.writing import reason
+from wsolpipe.contract.machine import reason
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of

@@ -76,7 +76,7 @@ def settle(values: Mapping[str, Any], changes: Mapping[str, Any], *, kind: str =
     """
     from wsolpipe.contract.reader import open_store
     from wsolpipe.images.dataset import load_dataset
-    from wsolpipe.keys.row_list import read_row_list
+    from wsolpipe.keys.run_keys import read_row_list
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
     from wsoltrain.training.annotators import read_annotators

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import guess, shorten, unknown
-from wsolpipe.contract.validation import explain_all
+from wsolpipe.contract.nearest import explain_all, guess, shorten, unknown
 from wsolpipe.keys.key import unknown_key
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.methods.registry import METHODS

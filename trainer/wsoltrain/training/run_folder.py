@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import ConfigError, RunFailed
-from wsolpipe.contract.writing import writing
+from wsolpipe.contract.machine import writing
 from wsolpipe.metrics.protocol import RUN_FILE
 
 if TYPE_CHECKING:

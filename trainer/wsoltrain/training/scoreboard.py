@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.contract.writing import writing
+from wsolpipe.contract.machine import writing
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_against
 from wsolpipe.evaluate.map_sources import TOP, MapBatch

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.machine import writing
 from wsolpipe.contract.named import Registry
-from wsolpipe.contract.writing import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

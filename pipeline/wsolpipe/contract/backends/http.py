@@ -1,21 +1,28 @@
-"""A published store behind a web server: read-only; the list of checksums at its root says what it holds."""
+"""Published stores on a web server or in the Hugging Face Hub: read-only; a list of checksums says what they hold.
+
+The Hub serves the files of a data set repository, ``hf://datasets/owner/name``, by HTTP. ``HF_ENDPOINT`` names another
+Hub, ``HF_TOKEN`` gives access to private repositories.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 from wsolpipe.contract.backends.objects import CLIENT, ObjectBackend
-from wsolpipe.contract.errors import AccessError, StoreError
+from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
 from wsolpipe.contract.layout import check_object_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsolpipe.contract.backends.base import Head
+
 
 #: File at the root of a published store: a line ``sha256  name`` for every object.
 CHECKSUMS = "checksums.txt"
@@ -131,3 +138,54 @@ def parse_checksums(data: bytes, where: str) -> dict[str, str]:
         check_object_name(match[2], where)
         listed[match[2]] = match[1]
     return listed
+
+
+_ADDRESS = re.compile(r"hf://datasets/([\w.-]{1,96}/[\w.-]{1,96})(?:@([\w./-]{1,255}?))?(?:/([^@]*))?/?")
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the Hub a store is: ``owner/name``, revision (branch, tag or commit), folder in the repository."""
+
+    repository: str
+    revision: str
+    folder: str
+
+
+def parse_hub_url(url: str) -> Place:
+    """Parts of ``hf://datasets/owner/name@revision/folder``; the revision is ``main`` and the folder empty by default.
+
+    Raises
+    ------
+    ConfigError
+        If the URL is of another form.
+
+    Examples
+    --------
+    >>> parse_hub_url("hf://datasets/lab/birds@v1/labels")
+    Place(repository='lab/birds', revision='v1', folder='labels')
+    """
+    found = _ADDRESS.fullmatch(url)
+    if not found or ".." in url:
+        msg = f"store={url} is not the address of a data set in the Hub"
+        raise ConfigError(
+            msg, hint="write hf://datasets/owner/name, hf://datasets/owner/name@revision or …/name/folder"
+        )
+    return Place(found[1], found[2] or "main", (found[3] or "").strip("/"))
+
+
+class HubBackend(HttpBackend):
+    """A published store in the Hub, read-only; ``wsolpipe publish to=hf://…`` writes one."""
+
+    def address(self) -> str:
+        """Where the Hub serves the files of the repository."""
+        place = parse_hub_url(self.url)
+        folder = f"/{quote(place.folder)}" if place.folder else ""
+        endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+        return f"{endpoint}/datasets/{place.repository}/resolve/{quote(place.revision, safe='')}{folder}"
+
+    def client_options(self) -> dict[str, Any]:
+        """The token of the environment, if there is one."""
+        token = os.environ.get("HF_TOKEN", "").strip()
+        return {"default_headers": {"authorization": f"Bearer {token}"}} if token else {}

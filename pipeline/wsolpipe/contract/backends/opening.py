@@ -85,7 +85,7 @@ def open_remote(url: str) -> ObjectBackend:
         raise ConfigError(msg, hint="write s3://bucket/folder or https://host/folder")
     cache = Cache.from_environment(open_remote)
     if parts.scheme == "hf":
-        from wsolpipe.contract.backends.hub import HubBackend
+        from wsolpipe.contract.backends.http import HubBackend
 
         return HubBackend(url, cache)
     if parts.scheme in {"s3", "gs", "az"}:

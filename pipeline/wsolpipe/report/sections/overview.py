@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.schema import Status
-from wsolpipe.engine.clock import now
+from wsolpipe.engine.commit import now
 from wsolpipe.evaluate.scored import BEST, Line, Scored, Threshold
 from wsolpipe.evaluate.val_boxes import is_val_boxes
 from wsolpipe.metrics.boxes import iou_shares

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.contract.writing import reason
+from wsolpipe.contract.machine import reason
 from wsolpipe.images.label_lines import LabelBox, entry_of, label_line, read_box, read_label_lines
 from wsolpipe.images.pseudo import box_lines, read_boxes
 from wsolpipe.share.formats.base import Format, Found, find_file

@@ -10,7 +10,7 @@ from PIL import Image
 from wsolpipe.images.label_lines import IGNORED
 from wsolpipe.maps.resize import upsample
 from wsolpipe.share.formats.base import Format, class_list, placed_name, stem_of
-from wsolpipe.share.formats.voc_xml import voc_palette
+from wsolpipe.share.formats.detectors import voc_palette
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
