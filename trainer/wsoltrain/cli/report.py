@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from wsolpipe.keys.key import read_keys, require
 from wsoltrain.cli.command import make_command, show
-from wsoltrain.runs.report import KEYS, report
+from wsoltrain.runs.choice import REPORT as KEYS
+from wsoltrain.runs.choice import report
 
 
 @make_command(

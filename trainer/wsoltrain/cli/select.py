@@ -10,7 +10,7 @@ from wsoltrain.cli.command import make_command, show
 from wsoltrain.runs import choice
 
 KEYS = (
-    *choice.KEYS,
+    *choice.CHOICE,
     Key(
         "plots", kinds.or_null(kinds.file("folder")),
         "folder for plots of the chosen run by epoch and threshold: SVG, and PDF and PNG for papers", None,
