@@ -1,6 +1,6 @@
 """The definition of a method: one network with its keys, phases, losses, and how its map is read.
 
-A method is one file with a subclass of `Method`, a line in `wsoltrain.methods.registry` (or an entry point of the group
+A method is a subclass of `Method`, a line in `wsoltrain.methods.registry` (or an entry point of the group
 ``wsoltrain.methods`` in another package) and a recipe. Training, evaluation, export and prediction know it by these.
 """
 
