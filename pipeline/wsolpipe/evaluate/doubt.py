@@ -1,4 +1,4 @@
-"""Which rows are most worth a person's look: where stages disagree, are unsure, or sway the chosen threshold."""
+"""Rows that a person should look at first: where stages disagree, are unsure, or move the chosen threshold."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def evaluate(results: Results, stage: str | None, split: str, options: Options) 
 
 
 def _truth(results: Results, rows: RowTable, options: Options) -> Truth:
-    """Return what counts as right, of the rows that are asked for."""
+    """Return the truth of the requested rows."""
     truth = find_truth(results, rows, options.against)
     if options.rows is None:
         return truth

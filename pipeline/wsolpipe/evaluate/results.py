@@ -117,7 +117,7 @@ class StoreResults:
 
 
 def newest_index(view: StageView, current: Index | None) -> Index:
-    """`current` where the columns that a stage read agree with it, else the index that the stage was made of."""
+    """Return `current` if it agrees with the columns that a stage read, else the index that the stage was made from."""
     columns = view.manifest.columns
     if current is not None and all(current.manifest.digests.get(name) == value for name, value in columns.items()):
         return current

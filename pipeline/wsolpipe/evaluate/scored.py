@@ -256,7 +256,7 @@ class Scored:
         return self.maps.boxes.rows_scored or masked
 
     def line(self) -> Line:
-        """Return its line of a table of methods."""
+        """Return the line of this result in a table of methods."""
         single, found = self.single, self.figures()
         if single is not None and self.maps is None:
             found = single.as_maps()

@@ -40,7 +40,7 @@ def stored_datasets(given: Mapping[str, str]) -> Iterable[str]:
 
 
 def stored_stages(given: Mapping[str, str]) -> Iterable[str]:
-    """Stages of the data set, in any of its splits, in the store that is named, where it is a folder."""
+    """Stages of the data set, in any of its splits, in the named store if that is a folder."""
     try:
         dataset = load_dataset(given["dataset"], need_root=False).name
     except KeyError:

@@ -63,7 +63,7 @@ def box_lines(boxes: Mapping[str, NDArray[np.floating[Any]]]) -> str:
 
 
 def iou_lines(ious: Mapping[str, float]) -> str:
-    """Text of ``localization_iou_rows.txt``: ``image_id,iou`` a line."""
+    """Text of ``localization_iou_rows.txt``, with ``image_id,iou`` on each line."""
     return "".join(f"{_quoted(name)},{value:.6f}\n" for name, value in ious.items())
 
 

@@ -102,7 +102,7 @@ def _whole(text: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _token(session: Session, kind: type[Launcher]) -> Iterator[str]:
-    """A lease in the store that workers elsewhere must find, and with which they end; empty where none is needed.
+    """Name of a lease that workers elsewhere must find, and that ends them when it ends; empty if none is needed.
 
     It is removed when this process ends, or by the next run if this one is killed.
     """
@@ -245,7 +245,7 @@ class Crew:
             raise ending.error or ClusterError(f"{name} ended with code {ending.code}", hint="run again: it resumes")
 
     def _start_again(self, place: Place, name: str, ending: Ending) -> None:
-        """Let a command that was lost start again, unless that is vain."""
+        """Start a lost command again, unless it has failed too often."""
         lost, command = self.losses[name], self.order.commands.get(name)
         log = command.log if command else self.launcher.log_of(place)
         end = f"; {log} ends with\n{end_of(log)}" if log is not None else ""

@@ -104,7 +104,7 @@ class JobArray(Launcher):
     # -- looking -------------------------------------------------------------------------------------------------
 
     def look(self) -> Mapping[Place, Ending]:
-        """Tasks that ended by their own word, or by that of SLURM.
+        """Tasks that ended, as they or SLURM reported.
 
         Raises
         ------

@@ -191,7 +191,7 @@ class Launcher(ABC):
         """End what still runs, after a moment to end by itself if all is `done`, and let go of the cluster."""
 
     def log_of(self, place: Place) -> Path | None:  # noqa: ARG002
-        """File of what the worker at a place prints, where it has one."""
+        """Log file of the worker at a place; None without one."""
         return None
 
     def script(self) -> str:

@@ -66,7 +66,7 @@ class Fineness:
 
     @classmethod
     def of(cls, rows: int) -> Fineness:
-        """As fine as `rows` rows on one page allow: 500 of them stay below 15 MB."""
+        """Choose the resolution of pictures for `rows` rows on one page, so that 500 rows stay below 15 MB."""
         if rows <= 60:
             return cls(Photo(440, 78, "JPEG"), 72, cut_all=True)
         if rows <= 160:

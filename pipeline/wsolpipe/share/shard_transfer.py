@@ -96,7 +96,7 @@ class ShardTransfer:
         return Moved(outcome, unit, sum(len(data) for _, data in objects.values()))
 
     def settle(self, units: Iterable[int | None]) -> list[int | None]:
-        """Check units again that were moved without a lease while a worker held one; return those that did not last.
+        """Check the units again that were moved while a worker held their lease; return those that were damaged since.
 
         The worker may have created an object between two of ours. If it has ended, it found our record and handled
         the conflict itself.

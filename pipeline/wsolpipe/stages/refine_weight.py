@@ -92,7 +92,7 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
 
     @classmethod
     def without_split(cls, params: RefineWeightParams, split: str) -> str | None:  # noqa: ARG003
-        """A weight of one's own, or another split."""
+        """Advise a given weight, or another split."""
         return "give the weight, refine.w=0.7, or a split with pseudo-boxes, refine_weight.split=NAME"
 
     def produce(self, splits: Mapping[str, Rows]) -> Made:

@@ -138,7 +138,7 @@ class ValBoxes(Stage[ValBoxesParams]):
         return made
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
-        """Rows in which a fallback stood in for a step, each kind by itself, and rows without a box."""
+        """Count rows in which a fallback replaced a step, by its kind, and rows without a box."""
         last, counts = self._counted
         return counts if last is rows else self._counts(rows, arrays)
 
@@ -253,7 +253,7 @@ class ValBoxes(Stage[ValBoxesParams]):
         made["top_box"][position] = made["candidates"][position, int(np.argmax(first))]
 
     def _score(self, rows: Rows, made: dict[str, Array], chosen: Callable[[int], Array]) -> None:
-        """Posterior of each row's label for its `chosen` candidates; a bad image gives up its row."""
+        """Posterior of each row's label for its `chosen` candidates; the row of an unreadable image is quarantined."""
         from wsolpipe.images.geometry import resize
         from wsolpipe.ops.perturb import cover_pixels
         from wsolpipe.ops.scoring import BoxScorer

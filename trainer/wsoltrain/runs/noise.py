@@ -295,7 +295,7 @@ def study(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _tabulate(lines: Sequence[Mapping[str, Any]], metric: str) -> list[list[str]]:
-    """Levels down; figures at the level's threshold and at the test split's, and runs by distance of epochs."""
+    """One line for each level: figures at its own threshold and at the test split's, and runs by distance of epochs."""
     begins = list(lines[0]["apart"])
     ends = [*(str(int(after) - 1) for after in begins[1:]), ""]
     names = [

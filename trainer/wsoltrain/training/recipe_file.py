@@ -162,7 +162,7 @@ def recipe_type_of(file: RecipeFile) -> type[Recipe]:
 
 
 def lay_over(keys: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys with changes laid over them, mappings key by key; another sampler begins with its own defaults.
+    """Merge changes into keys, mappings key by key; another sampler begins with its own defaults.
 
     Raises
     ------
