@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
-from trained import settings
+from trained import build, settings
 from transformer_oracles import NAME, SIZE, VIT, made, spread, ts_cam
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsoltrain.inference.model import load_trained
@@ -66,8 +66,30 @@ def test_a_checkpoint_of_the_method_is_loaded_whole_or_refused(tmp_path, method,
     published = spread(made(method=method).net).state_dict()
     del published[missing]
     save_file(published, tmp_path / "half.safetensors")
-    with pytest.raises(WeightsError, match=f"missing {missing}"):
+    with pytest.raises(WeightsError, match=f"is not of this run's network: it lacks {missing}\n"):
         made(method=method, weights=str(tmp_path / "half.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("holds", "run", "message", "words"),
+    [
+        (
+            "sat",
+            "ts_cam",
+            "holds SAT on a vision transformer of 4 blocks.* and this run is TS-CAM on",
+            "recipe=sat weights=",
+        ),
+        ("scm", "sat", "holds SCM on .*, and this run is SAT on", "recipe=scm weights="),
+        ("cam", "ts_cam", "holds one linear layer of classes on a ResNet of 10 layers, 5 classes", "recipe=cam, has"),
+    ],
+)
+def test_a_checkpoint_of_another_method_is_named_with_its_recipe(tmp_path, caplog, holds, run, message, words):
+    net = build("cam", "resnet10t", weights=None, size=64, classes=5).net if holds == "cam" else made(method=holds).net
+    save_file(net.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=message) as caught:
+        made(method=run, weights=str(tmp_path / "other.safetensors"))
+    assert words in (caught.value.hint or "")
+    assert not caplog.text
 
 
 def test_parts_of_which_a_file_holds_nothing_start_anew_and_are_named(tmp_path, caplog):
@@ -100,10 +122,10 @@ def test_position_embeddings_are_resampled_to_another_size(tmp_path):
 def test_checkpoints_of_other_classes_or_networks_are_refused(tmp_path):
     file = tmp_path / "other.safetensors"
     save_file(made(classes=7).net.state_dict(), file)
-    with pytest.raises(ConfigError, match="is a checkpoint of 7 classes, the data set has 5"):
+    with pytest.raises(WeightsError, match="holds TS-CAM on .*, 7 classes, and this run is TS-CAM on .*, 5 classes"):
         made(weights=str(file))
     save_file(made(classes=5, model_args={**VIT, "depth": 3}).net.state_dict(), file)
-    with pytest.raises(WeightsError, match=r"missing blocks\.3"):
+    with pytest.raises(WeightsError, match="holds TS-CAM on a vision transformer of 3 blocks.* of 4 blocks"):
         made(weights=str(file))
 
 

@@ -202,6 +202,12 @@ def test_nl_ccams_checkpoint_is_loaded(tmp_path):
             "recipe=acol profile=vgg16",
         ),
         (("spg", "inception"), ("cam", "inception"), "SPG on InceptionV3, 5 classes", "recipe=spg profile=inception"),
+        (
+            ("adl", "standard"),
+            ("spg", "standard"),
+            "layer of classes on a ResNet of 50 layers, 5.* SPG on a ResNet of 50",
+            "=",
+        ),
         (("cam", "vgg16"), ("spg", "vgg16"), "one linear layer of classes on VGG16", "recipe=cam, has.* profile=vgg16"),
     ],
 )
@@ -237,9 +243,13 @@ def test_checkpoints_of_another_class_count_or_network_are_refused_before_the_fi
     file = write(tmp_path / "five.pth.tar", made("cam"))
     from trained import build
 
-    with pytest.raises(WeightsError, match=r"one linear layer of classes on a ResNet, 5 classes, and .*, 9 classes"):
+    with pytest.raises(
+        WeightsError, match=r"one linear layer of classes on a ResNet of 10 layers, 5 classes, and .*, 9 classes"
+    ):
         build("cam", "resnet10t", weights=None, size=64, classes=9, model_args=SMALL, published=file)
-    with pytest.raises(WeightsError, match=r"holds one linear layer .*, and this run is ACoL on a ResNet, 5 classes"):
+    with pytest.raises(
+        WeightsError, match=r"holds one linear layer .*, and this run is ACoL on a ResNet of 10 layers, 5 classes"
+    ):
         train_and_load("acol", trainable, tmp_path / "run", fast=[], branch_width=8, published=file)
 
 

@@ -49,7 +49,7 @@ class CnnKeys(BackboneKeys):
     published: str | None = Field(
         None,
         description="Checkpoint of the whole trained network, class layer included, such as the standard evaluation's "
-        ".pth.tar; epochs=0 scores it as it is",
+        ".pth.tar, in place of weights; epochs=0 scores it as it is",
     )
 
 
@@ -63,7 +63,8 @@ class CnnTrained(Method[K]):
         super().__init__(keys, task)
         self.what = f"backbone={keys.backbone}"
         localization_cnns.register()
-        self.net = build_backbone(keys.backbone, weights=keys.weights, model_args=keys.model_args)
+        first = keys.weights if keys.published is None else None
+        self.net = build_backbone(keys.backbone, weights=first, model_args=keys.model_args)
 
     def finish(self) -> None:
         """Check the keys, remove strides and load published weights; called once all layers are there."""
@@ -155,7 +156,7 @@ class Cam(CnnTrained[CamKeys]):
         self.net.reset_classifier(task.classes * keys.maps_of_class)
         if not isinstance(self.net, localization_cnns.LinearCnn):
             localization_cnns.draw_weights(self.net.get_classifier())
-        if keys.keep_classifier and keys.weights is not None:
+        if keys.keep_classifier and keys.weights is not None and keys.published is None:
             load_classifier(self.net, keys)
         self._check_linear()
         self.finish()

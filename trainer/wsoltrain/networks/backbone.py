@@ -160,8 +160,13 @@ RENAMED = (
     (r"^conv\.", "features."),
     (r"^SPG_A_4\.", "SPG_A4."),  # SPG on VGG16
 )
-METHODS = (("classifier_A.", "ACoL", "acol"), ("SPG_B", "SPG", "spg"), ("pos_embed", "classified patches", "ts_cam"))
-"""Beginning of a tensor's name -> how a method is called, and its recipe; others have one linear layer."""
+METHODS = (
+    ("classifier_A.", "ACoL", "acol"),
+    ("SPG_B", "SPG", "spg"),
+    ("loc_token", "SAT", "sat"),
+    ("layers.0.thred", "SCM", "scm"),
+)
+"""Beginning of a tensor's name -> how a method is called, and its recipe; others are told by their class layer."""
 BACKBONES = (
     ("Mixed_", "InceptionV3", " profile=inception"), ("query_conv", "VGG16 with non-local blocks", ""),
     ("features.", "VGG16", " profile=vgg16"), ("conv.", "VGG16", " profile=vgg16"), ("layer4.", "a ResNet", ""),
@@ -176,6 +181,10 @@ CLASSES = (
     "head.weight",
 )
 """Tensors with a row a class."""
+BLOCK = re.compile(r"^(layer\d|SPG_A[12])\.\d+\.conv1\.weight$")
+RESNETS = (18, 34, 50, 101, 152)
+DEITS = {192: "tiny", 384: "small", 768: "base"}
+"""Width of a DeiT of 12 blocks and patches of 16 -> its size in timm's name."""
 NUMBERED = re.compile(r"^(layer\d|features)\.(\d+)\.")
 """Layers that hooks or others without tensors may stand between in a checkpoint, so that their numbers differ."""
 
@@ -199,22 +208,57 @@ def load_published(module: nn.Module, file: str, *, net: str = "net.") -> None:
     """
     weights = resolve(file)
     assert weights is not None  # noqa: S101 - only where fetching is forbidden
-    own, given = module.state_dict(), load_state(weights)
-    (theirs, words), (mine, _) = layout(given), layout({name.removeprefix(net): value for name, value in own.items()})
-    if theirs != mine:
-        msg = f"published={file} holds {theirs}, and this run is {mine}"
-        raise WeightsError(msg, hint=words)
+    own, given, source = module.state_dict(), load_state(weights), f"published={file}"
+    words = require_layout(given, {name.removeprefix(net): value for name, value in own.items()}, source)
     state = _named(given, own, net)
+    require_tensors(state, own, source, words)
+    load_into(module, state, what=source)
+
+
+def require_layout(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, *, begins: Mapping[str, Tensor] | None = None
+) -> str:
+    """Refuse a checkpoint of another method, backbone or number of classes; the words that one types for it.
+
+    Parameters
+    ----------
+    state, own : mapping of str to Tensor
+        Those of the checkpoint and of this run's network.
+    source : str
+        How the message calls the checkpoint, such as ``published=FILE``.
+    begins : mapping of str to Tensor, optional
+        Tensors of another network whose checkpoint may begin this run.
+
+    Raises
+    ------
+    WeightsError
+        Says what the checkpoint holds, what this run is, and what to type.
+    """
+    (theirs, words), (mine, _) = layout(state), layout(own)
+    if theirs != mine and (begins is None or theirs != layout(begins)[0]):
+        msg = f"{source} holds {theirs}, and this run is {mine}"
+        raise WeightsError(msg, hint=words)
+    return words
+
+
+def require_tensors(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, words: str, *, stretched: str = ""
+) -> None:
+    """Refuse a checkpoint with other tensors than those of this run's network; the shape of `stretched` may differ."""
     missing = sorted(own.keys() - state.keys())
     beyond = sorted(state.keys() - own.keys())
-    wrong = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    wrong = sorted(name for name in own.keys() & state.keys() - {stretched} if own[name].shape != state[name].shape)
     if missing or beyond or wrong:
         kinds = ("lacks", missing), ("holds more:", beyond), ("differs in", wrong)
         found, names = next(each for each in kinds if each[1])
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        msg = f"published={file} is not of this run's network: it {found} {names[0]}{more}"
+        msg = f"{source} is not of this run's network: it {found} {names[0]}{more}"
         raise WeightsError(msg, hint=f"{words}, and the backbone= and model_args of its training")
-    load_into(module, state, what=f"published={file}")
+
+
+def is_convolutional(state: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint is of one of the CNNs that the standard evaluation or NL-CCAM trains."""
+    return any(start in key for key in state for start, _, _ in BACKBONES[:-2])
 
 
 def layout(state: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -226,14 +270,33 @@ def layout(state: Mapping[str, Tensor]) -> tuple[str, str]:
         Names without those of wrappers, such as ``module.``.
     """
     named = [(name, recipe) for start, name, recipe in METHODS if any(key.startswith(start) for key in state)]
-    method, recipe = named[0] if named else ("one linear layer of classes", "cam, has, cutmix or adl")
-    backbone, profile = next((name, more) for start, name, more in BACKBONES if any(start in key for key in state))
+    backbone, more = _backbone(state)
+    last = [state[name] for name in CLASSES if name in state]
+    patches = "pos_embed" in state and bool(last) and last[0].ndim == 4  # noqa: PLR2004 - a convolution's
+    other = ("TS-CAM", "ts_cam") if patches else ("one linear layer of classes", "cam, has, cutmix or adl")
+    method, recipe = named[0] if named else other
     if "non-local" in backbone:
         recipe = "nl_ccam"
-    last = [state[name] for name in CLASSES if name in state]
+    if "transformer" in backbone and not named:
+        recipe = "ts_cam"
     classes = f"{len(last[0])} classes" if last else "no classes"
-    given = "weights" if recipe == "ts_cam" else "published"
-    return f"{method} on {backbone}, {classes}", f"recipe={recipe}{profile} {given}=FILE, on a data set of {classes}"
+    given = "weights" if recipe in ("ts_cam", "scm", "sat") else "published"
+    return f"{method} on {backbone}, {classes}", f"recipe={recipe}{more} {given}=FILE, on a data set of {classes}"
+
+
+def _backbone(state: Mapping[str, Tensor]) -> tuple[str, str]:
+    """How the backbone of a checkpoint is called, and the keys that give it."""
+    name, words = next((name, more) for start, name, more in BACKBONES if any(start in key for key in state))
+    if name == "a ResNet":
+        blocks = sum(BLOCK.match(key) is not None for key in state)
+        layers = 2 + blocks * (3 if any(key.endswith(".conv3.weight") for key in state) else 2)
+        return f"{name} of {layers} layers", f" backbone=resnet{layers}" if layers in RESNETS else words
+    if name == "a vision transformer" and "patch_embed.proj.weight" in state:
+        width, _, side, _ = state["patch_embed.proj.weight"].shape
+        depth = sum(key.startswith("blocks.") and key.endswith(".norm1.weight") for key in state)
+        deit = f" backbone=deit_{DEITS[width]}_patch16_224" if (depth, side) == (12, 16) and width in DEITS else words
+        return f"{name} of {depth} blocks, width {width}, patches of {side}", deit
+    return name, words
 
 
 def _named(state: Mapping[str, Tensor], own: Mapping[str, Tensor], net: str) -> dict[str, Tensor]:

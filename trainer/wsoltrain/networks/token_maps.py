@@ -22,7 +22,7 @@ from wsolpipe.networks.backbones import build_backbone
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.vit import require_tiling, require_tokens
 from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
-from wsoltrain.networks.backbone import hooked
+from wsoltrain.networks.backbone import hooked, is_convolutional, require_layout, require_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,10 +88,9 @@ def build_token_network(
     Raises
     ------
     ConfigError
-        If the network is not a plain vision transformer with one class token, its patches do not tile the input, or the
-        checkpoint is one of other classes.
+        If the network is not a plain vision transformer with one class token, or its patches do not tile the input.
     WeightsError
-        If the weights are missing or do not fit.
+        If the weights are missing or do not fit, such as those of another method or number of classes.
     """
     what = f"backbone={keys.backbone}"
     found = None if keys.weights is None else resolve(keys.weights, model=keys.backbone)
@@ -110,14 +109,18 @@ def build_token_network(
         added = own.keys() - before - constant
         ignored: tuple[str, ...] = ()
         anew = constant if added & state.keys() else constant | added
-        if HEAD in state and state[HEAD].ndim == net.head.weight.ndim:
-            _require_classes(state[HEAD], classes, keys.weights)
+        if is_convolutional(state) or (HEAD in state and state[HEAD].ndim == net.head.weight.ndim):
+            source = f"weights={keys.weights}"
+            words = require_layout(state, own, source, begins={name: own[name] for name in before})
+            state = {**{name: own[name] for name in anew}, **state}
+            require_tensors(state, own, source, words, stretched="pos_embed")
             if added and added <= anew:
-                _log.warning("weights=%s holds no %s: these parts start anew", keys.weights, ", ".join(sorted(added)))
+                _log.warning("%s holds no %s: these parts start anew", source, ", ".join(sorted(added)))
         else:
             ignored, anew = (*HEAD_KEYS, *classifier_keys(keys.backbone)), anew | (before - plain)
-            state = {name: value for name, value in state.items() if not name.startswith(ignored)}
-        load_into(net, {**{name: own[name] for name in anew}, **state}, what=keys.backbone, ignore=ignored)
+            kept = {name: value for name, value in state.items() if not name.startswith(ignored)}
+            state = {**{name: own[name] for name in anew}, **kept}
+        load_into(net, state, what=keys.backbone, ignore=ignored)
     return net
 
 
@@ -131,12 +134,6 @@ def _require_plain(net: Any, what: str) -> None:
     if not isinstance(net.patch_drop, nn.Identity):
         msg = f"{what} cannot classify its patches: model_args.patch_drop_rate leaves some of them out"
         raise ConfigError(msg, hint="leave model_args.patch_drop_rate out")
-
-
-def _require_classes(weight: Tensor, classes: int, source: str | None) -> None:
-    if len(weight) != classes:
-        msg = f"weights={source} is a checkpoint of {len(weight)} classes, the data set has {classes}"
-        raise ConfigError(msg, hint="a checkpoint that was trained on this data set, or weights=timm")
 
 
 def read_token_maps(net: Any, images: Tensor, *, attention: bool) -> TokenMaps:

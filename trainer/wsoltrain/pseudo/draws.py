@@ -233,12 +233,15 @@ def components(mask: Tensor) -> Tensor:
 
 @compiled
 def _choose(mask: Any, maps: Any, densest: bool, least: float) -> Any:
-    """Compute `chosen_region` on arrays, in one pass that joins each pixel with those left of it and above it."""
+    """As `chosen_region`, of arrays: one pass that joins each pixel with those left of it and above it."""
     batch, height, width = mask.shape
-    chosen = np.zeros(mask.shape, np.bool_)
+    chosen = np.empty((batch, height * width), np.bool_)
+    parent = np.empty(height * width, np.int32)
+    area, total = np.empty(height * width, np.float32), np.empty(height * width, np.float32)
     for image in range(batch):
         there, values = mask[image].ravel(), maps[image].ravel()
-        parent = np.arange(height * width)
+        for pixel in range(height * width):
+            parent[pixel], area[pixel], total[pixel] = pixel, 0, 0
         for pixel in range(height * width):
             if not there[pixel]:
                 continue
@@ -249,21 +252,32 @@ def _choose(mask: Any, maps: Any, densest: bool, least: float) -> Any:
                     parent[other] = parent[parent[other]]
                     other = parent[other]
                 parent[other] = pixel  # the last pixel of a region stands for it
-        area, total = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
         for pixel in range(height * width - 1, -1, -1):
             parent[pixel] = parent[parent[pixel]]
+        root, count, summed = 0, np.float32(0), np.float32(0)  # of the run of pixels of one region, in registers
         for pixel in range(height * width):
             if there[pixel]:
-                area[parent[pixel]] += np.float32(1)
-                total[parent[pixel]] += values[pixel]
-        largest = np.argmax(area)
-        best = largest
-        if densest:
-            best = np.argmax(np.where(area > 0, total / np.maximum(area, np.float32(1)), np.float32(-1)))
-            best = best if area[best] >= least else largest
+                if parent[pixel] != root:
+                    area[root], total[root] = count, summed
+                    root = parent[pixel]
+                    count, summed = area[root], total[root]
+                count += np.float32(1)
+                summed += values[pixel]
+        area[root], total[root] = count, summed
+        largest, dense = 0, 0
+        widest, highest = np.float32(0), np.float32(-1)
+        for root in range(height * width):  # the first of equal regions wins
+            if area[root] == 0:
+                continue
+            if area[root] > widest:
+                largest, widest = root, area[root]
+            mean = total[root] / area[root]
+            if mean > highest:
+                dense, highest = root, mean
+        best = dense if densest and area[dense] >= least else largest
         for pixel in range(height * width):
-            chosen[image, pixel // width, pixel % width] = there[pixel] and parent[pixel] == best
-    return chosen
+            chosen[image, pixel] = there[pixel] & (parent[pixel] == best)
+    return chosen.reshape(mask.shape)
 
 
 def chosen_region(mask: Tensor, maps: Tensor, *, densest: bool, least_share: float) -> Tensor:
