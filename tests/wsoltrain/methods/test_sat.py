@@ -33,7 +33,7 @@ def test_scores_and_map_are_those_of_the_paper_on_the_same_weights(masked):
     scores, mask = sat(state, images, masked)
     found = model.predict(images, torch.tensor([0, 1, 2]))
     assert found.unit
-    assert mask.std() > 0.01
+    assert mask.std() > 0.003
     torch.testing.assert_close(found.scores, scores, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.maps, mask, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model.predict(images).maps, found.maps)  # one map for all classes
