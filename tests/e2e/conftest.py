@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from e2e.toy import make_toy
+from e2e.toy import Toy, make_toy
+
+
+@pytest.fixture(scope="session")
+def drawn_toy(tmp_path_factory):
+    """What `toy` is a copy of."""
+    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture
-def toy(tmp_path):
+def toy(drawn_toy, tmp_path):
     """40 small images in three classes, for shards of 16, 16 and 8 rows, and a copy of the toy package."""
-    return make_toy(tmp_path)
+    shutil.copytree(drawn_toy.folder, tmp_path, dirs_exist_ok=True)
+    return Toy(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import attack
 import kills
 from wsolpipe.contract.canonical import sha256_bytes
 
-ATTACKS = 8
+ATTACKS = 4
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 
@@ -181,24 +180,16 @@ def test_plan_sees_an_image_that_was_added_or_removed_and_a_folder_that_is_away(
 
 def test_a_full_disk_ends_a_pull_with_advice_and_harms_nothing(undisturbed, small_disk):
     store, filler = small_disk / "store", small_disk / "filler"
-    command = [
-        sys.executable,
-        "-m",
-        "wsolpipe.cli.main",
-        "pull",
-        f"from={undisturbed.store}",
-        f"store={store}",
-        "--json",
-    ]
+    words = ["pull", f"from={undisturbed.store}", f"store={store}", "--json"]
     free = os.statvfs(small_disk)
     filler.write_bytes(b"x" * (free.f_bavail * free.f_frsize - 60_000))
-    full = subprocess.run(command, env=undisturbed.env(), capture_output=True, text=True, timeout=120)
-    assert full.returncode == 4
-    assert "No space left" in full.stderr
-    assert "free some space" in full.stderr
-    assert full.stderr.splitlines()[-1].startswith("resume with: wsolpipe pull")
+    full = undisturbed.command_line(words)
+    assert full.code == 4
+    assert "No space left" in full.err
+    assert "free some space" in full.err
+    assert full.err.splitlines()[-1].startswith("resume with: wsolpipe pull")
     assert litter(store) == []
     filler.unlink()
-    done = subprocess.run(command, env=undisturbed.env(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = undisturbed.command_line(words)
+    assert done.code == 0, done.err
     assert object_bytes(store) == object_bytes(undisturbed.store)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from e2e.toy import make_toy, object_bytes, records
 pytestmark = pytest.mark.slurm
 
 SLOW = ("shard_rows=4", "shade.pause=0.4", "lease=20")
-DEMO = ("stage=proposals", "dataset=demo", "split=train", "limit=24", "shard_rows=8", "classifier.epochs=1")
 
 
 def array_words(folder, *words, workers=2):
@@ -165,29 +162,6 @@ def test_tasks_that_die_without_fruit_are_not_replaced_for_ever(slurm, toy):
     assert not slurm.running()
 
 
-def test_the_demo_makes_its_proposals_in_an_array_one_task_of_which_is_cancelled(slurm, tmp_path):
-    """The shipped images, weights and classifier: two tasks, one of them cancelled while maps are made."""
-
-    def start(store, *words):
-        command = [sys.executable, "-m", "wsolpipe.cli.main", "run", *DEMO, f"store={tmp_path / store}", *words]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
-
-    disturbed = start("array", *array_words(tmp_path))
-    slurm.wait(lambda: commits(tmp_path / "array", "cls_maps") >= 1, 120)
-    assert commits(tmp_path / "array", "proposals") < 3
-    tasks = slurm.running()
-    assert len(tasks) == 2
-    slurm.call("scancel", tasks[1])
-    _, told = disturbed.communicate(timeout=200)
-    assert disturbed.returncode == 0, told
-    undisturbed = start("local")
-    _, told = undisturbed.communicate(timeout=200)
-    assert undisturbed.returncode == 0, told
-    assert object_bytes(tmp_path / "array") == object_bytes(tmp_path / "local")
-    assert commits(tmp_path / "array", "proposals") == 3
-
-
 def test_print_shows_the_script_and_needs_no_slurm(toy, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     site = toy.folder / "site.yaml"
@@ -226,7 +200,8 @@ def test_print_shows_the_script_and_needs_no_slurm(toy, monkeypatch):
 )
 def test_words_that_fit_no_cluster_are_refused_before_anything_is_done(toy, words, told):
     kinds = [word for word in ["cluster=slurm-array"] if not any(given.startswith("cluster") for given in words)]
-    done = toy.run(*kinds, *words, XDG_CONFIG_HOME=str(toy.folder))
+    toy.environment["XDG_CONFIG_HOME"] = str(toy.folder)
+    done = toy.refuse("run", *kinds, *words)
     assert done.code == 3
     assert told in done.err
     assert not toy.store.exists()

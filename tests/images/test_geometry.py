@@ -148,6 +148,9 @@ def test_a_mask_is_shrunk_to_its_nearest_pixels():
     mask[4:, 4:] = True
     np.testing.assert_array_equal(resize_mask(mask, (2, 2)), [[False, False], [False, True]])
     np.testing.assert_array_equal(resize_mask(mask, (8, 8)), mask)
+    mask = np.zeros((9, 9), bool)
+    mask[1::3, 1::3] = True  # the middle of each third
+    assert resize_mask(mask, (3, 3)).all()
 
 
 @pytest.mark.parametrize(

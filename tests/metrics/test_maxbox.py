@@ -39,11 +39,10 @@ def some_boxes(rng, shape):
     return np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("contours", ["largest", "all"])
-def test_two_thousand_multi_component_maps_agree_at_every_threshold(contours):
+def test_hundreds_of_multi_component_maps_agree_at_every_threshold(contours):
     rng = np.random.default_rng(17)
-    for number in range(2200):
+    for number in range(400):
         score = several_blobs(rng)
         truth = some_boxes(rng, score.shape)
         want = oracle.iou_curve(score, truth, thresholds=120, contours=contours)
@@ -54,7 +53,7 @@ def test_two_thousand_multi_component_maps_agree_at_every_threshold(contours):
 def test_the_largest_contour_is_opencvs_on_equal_areas_too():
     # Small maps of few levels: most cuts hold several contours of one area.
     rng = np.random.default_rng(3)
-    for number in range(4000):
+    for number in range(1500):
         score = rng.integers(0, 5, rng.integers(1, 11, 2)) / 4
         want = np.concatenate(oracle.contour_boxes(score, thresholds=8))
         np.testing.assert_array_equal(maxbox.largest_boxes(score, thresholds=8), want, err_msg=f"map {number}")
@@ -82,7 +81,7 @@ LEAK = RING.copy()
 LEAK[1, 2] = 0.5  # the ring closes only at the lower cuts
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     arrays.arrays(
         np.uint8,

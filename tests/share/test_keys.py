@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from e2e.toy import object_bytes, records
@@ -128,9 +124,9 @@ def test_the_commands_do_the_same(toy):
     old = next(iter(toy.store.glob("toy/train/shade/*"))).name
     assert toy.run("shade.gain=2.0", stage="shade").code == 0
     new = next(path.name for path in toy.store.glob("toy/train/shade/*") if path.name != old)
-    told = plain(toy, "explain", old, new, f"store={toy.store}")
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout)["differences"] == [{"field": "params.gain", "before": 1.0, "after": 2.0}]
+    told = toy.command_line(["explain", old, new, f"store={toy.store}", "--json"])
+    assert told.code == 0, told.err
+    assert told.json["differences"] == [{"field": "params.gain", "before": 1.0, "after": 2.0}]
     done = toy.call("adopt", f"key={old}", "reason=so it is", "shade.gain=3.0", stage="shade")
     assert done.code == 0, done.err
     shards = len(list(toy.store.glob(f"toy/train/shade/{old}/commits/*")))
@@ -138,8 +134,3 @@ def test_the_commands_do_the_same(toy):
     made = len(toy.calls("shade"))
     assert toy.run("shade.gain=3.0", stage="shade").line("shade")["shards_done"] == shards
     assert len(toy.calls("shade")) == made
-
-
-def plain(toy, *words):
-    command = [sys.executable, "-m", "wsolpipe.cli.main", *words, "--json"]
-    return subprocess.run(command, env=toy.env(), text=True, capture_output=True, timeout=120, cwd=toy.folder)

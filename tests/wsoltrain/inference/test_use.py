@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import logging
+import shutil
 import subprocess
 import sys
+from logging.handlers import BufferingHandler
 
 import numpy as np
 import pytest
@@ -144,19 +147,28 @@ def test_wrong_checkpoints_are_named(trained, tmp_path):
         ask(predicting.command, f"checkpoint={trained}", "source=x", "tau=2")
 
 
-def test_exported_programs_say_what_the_network_says(trained, tmp_path, caplog):
-    caplog.set_level("INFO")
-    told = ask(exporting.command, f"checkpoint={trained}", f"out={tmp_path}")
-    assert caplog.text == ""  # the exporters' notes about their own work are not the user's
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """Folder of the trained run in both formats, what the command printed and what was logged; tests change copies."""
+    folder, logged, root = tmp_path_factory.mktemp("exported"), BufferingHandler(1000), logging.getLogger()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(root, "handlers", [logged])
+        patch.setattr(root, "level", logging.INFO)
+        return folder, ask(exporting.command, f"checkpoint={trained}", f"out={folder}"), logged.buffer
+
+
+def test_exported_programs_say_what_the_network_says(exported):
+    folder, told, logged = exported
+    assert not logged  # the exporters' notes about their own work are not the user's
     assert set(told["differences"]) == {"torch", "onnx"}
     assert max(told["differences"].values()) < 1e-5
-    card = json.loads((tmp_path / "localizer.json").read_text())
+    card = json.loads((folder / "localizer.json").read_text())
     assert card["size"] == 32
     assert card["outputs"] == {"map": ["batch", 32, 32], "classes": ["batch", 5]}
     assert 0 <= card["tau"] < 1
     assert len(card["mean"]) == len(card["std"]) == 3
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    session = onnxruntime.InferenceSession(tmp_path / "localizer.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(folder / "localizer.onnx", providers=["CPUExecutionProvider"])
     assert [put.name for put in session.get_inputs()] == ["image"]
     assert [put.name for put in session.get_outputs()] == ["map", "classes"]
     found, classes = session.run(None, {"image": np.zeros((5, 3, 32, 32), np.float32)})
@@ -166,9 +178,9 @@ def test_exported_programs_say_what_the_network_says(trained, tmp_path, caplog):
 
 @pytest.mark.parametrize("tau", [None, 0.4])
 def test_a_localizer_finds_the_same_box_by_the_run_the_programs_and_the_file_that_needs_neither(
-    trained, photos, tmp_path, tau
+    trained, exported, photos, tmp_path, tau
 ):
-    ask(exporting.command, f"checkpoint={trained}", f"out={tmp_path}")
+    shutil.copytree(exported[0], tmp_path, dirs_exist_ok=True)
     card = json.loads((tmp_path / "localizer.json").read_text()) | {"tau": tau}
     (tmp_path / "localizer.json").write_text(json.dumps(card))
     run = dataclasses.replace(wsoltrain.load(trained, device="cpu"), tau=tau)
@@ -216,8 +228,9 @@ def test_a_localizer_takes_paths_pictures_arrays_and_tensors(trained, photos):
         localizer(photos / "torn.png")
 
 
-def test_a_damaged_export_is_one_line(trained, tmp_path):
-    ask(exporting.command, f"checkpoint={trained}", f"out={tmp_path}", "formats=onnx")
+def test_a_damaged_export_is_one_line(exported, tmp_path):
+    shutil.copytree(exported[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "localizer.pt2").unlink()
     with pytest.raises(ConfigError, match="classes are fixed"):
         wsoltrain.load(tmp_path, anchors="anchors.safetensors")
     with pytest.raises(DataError, match=r"localizer\.pt2 does not exist"):

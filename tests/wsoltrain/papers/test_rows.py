@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -91,7 +92,11 @@ def figure_in(found, figure):
 
 
 @pytest.mark.parametrize("threshold", ["best", "validation"])
-def test_every_figure_of_a_stage_is_that_of_eval_with_the_threshold_that_its_cell_names(scored, threshold):
+def test_every_figure_of_a_stage_is_that_of_eval_with_the_threshold_that_its_cell_names(scored, threshold, monkeypatch):
+    """Cells of one line of words differ in the figure that they take of its scores, which are made once here."""
+    made_once = functools.cache(lambda *words: work_scores(words))
+    work_scores = work.score_stage
+    monkeypatch.setattr(work, "score_stage", lambda words: made_once(*words))
     store, folder = scored
     place = [f"dataset={folder}/tiny.yaml", f"store={store.url}", "threads=1"]
     walked, made = {}, {}
@@ -182,6 +187,7 @@ BUILT = set()
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("filled", [False, True])
+@pytest.mark.usefixtures("undrawn")
 def test_the_plan_of_every_table_ends_without_an_error_in_an_empty_and_in_a_filled_store(tmp_path, monkeypatch, filled):
     """Networks are built for it; that a forward pass gives the hours is tested where one is measured."""
 
