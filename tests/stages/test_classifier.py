@@ -24,6 +24,8 @@ from wsolpipe.stages.registry import load_registry
 
 SMALL_VIT = {"embed_dim": 48, "depth": 4, "num_heads": 4, "patch_size": 8}
 NET = {"model": "resnet10t", "size": 64, "measure": ["val"]}
+TINY = {"size": 32, "model_args": {"channels": [8, 16, 16, 32], "stem_width": 8}}
+"""Where it does not matter what is learnt."""
 
 
 def parameters(**params):
@@ -277,9 +279,20 @@ class Stop(BaseException):
 @pytest.mark.parametrize(
     ("params", "at"),
     [
-        ({"mode": "finetune", "start": "random:0", "epochs": 3, "batch": 8}, 11),
-        ({"mode": "finetune", "start": "random:0", "epochs": 3, "batch": 8, "momentum": 0.0, "nesterov": False}, 6),
-        ({"mode": "probe", "start": "random:0", "epochs": 3}, 1),
+        ({"mode": "finetune", "start": "random:0", "epochs": 3, "batch": 8, **TINY}, 11),
+        (
+            {
+                "mode": "finetune",
+                "start": "random:0",
+                "epochs": 3,
+                "batch": 8,
+                "momentum": 0,
+                "nesterov": False,
+                **TINY,
+            },
+            6,
+        ),
+        ({"mode": "probe", "start": "random:0", "epochs": 3, **TINY}, 1),
     ],
 )
 def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(drawn, tmp_path, params, at):
@@ -310,7 +323,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(drawn, tmp_path, 
 
 
 def test_a_damaged_state_is_not_gone_on_from(drawn, tmp_path):
-    params = {"mode": "finetune", "start": "random:0", "epochs": 1, "batch": 8}
+    params = {"mode": "finetune", "start": "random:0", "epochs": 1, "batch": 8, **TINY}
     whole = stage(**params).produce(splits(drawn)).files
     path = tmp_path / "unfinished.safetensors"
     made = stage(**params)

@@ -160,8 +160,7 @@ def assert_row_equals(arrays, position, expected):
     assert (arrays["source"][position, count:] == -1).all()
 
 
-@pytest.mark.parametrize("score", ["class", "size", "product"])
-@pytest.mark.parametrize("min_area", [0.0, 0.05, 0.97])
+@pytest.mark.parametrize(("score", "min_area"), [("product", 0.0), ("class", 0.05), ("size", 0.05), ("class", 0.97)])
 def test_boxes_equal_the_slow_reference(folder, drawn, maps, score, min_area):
     made = stage(folder, score=score, min_area=min_area, maps="all", top_k=40, batch=7, images=4)
     rows = drawn.rows()
@@ -333,7 +332,7 @@ def test_real_photographs_with_real_weights_equal_the_slow_reference(shared, tmp
 
 def test_scores_do_not_depend_on_batch_or_block(folder, drawn, maps):
     whole = stage(folder, batch=64, images=16).process(drawn.rows(), upstream(maps))
-    for batch, images in ((1, 1), (5, 3), (32, 16)):
+    for batch, images in ((1, 1), (5, 3)):
         again = stage(folder, batch=batch, images=images).process(drawn.rows(threads=1), upstream(maps))
         np.testing.assert_allclose(again["scores"], whole["scores"], atol=1e-5)
         assert np.array_equal(again["count"], whole["count"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from figures import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -141,15 +141,6 @@ def settle(device: str) -> None:
         import torch
 
         torch.cuda.synchronize()
-
-
-def show_parts(parts: Mapping[str, Callable[[], object]], items: int, device: str = "cpu", *, rounds: int = 3) -> None:
-    """Print the least CPU milliseconds an item of each part alone, where `items` is what a call handles."""
-    print("  CPU ms each, every part alone:")
-    for name, work in parts.items():
-        work()
-        seconds = min(measure(work, device=device).cpu for _ in range(rounds))
-        print(f"    {name:<26} {1e3 * seconds / items:8.2f}")
 
 
 def measure(work: Callable[[], object], *, calls: int = 1, device: str = "cpu") -> Timing:

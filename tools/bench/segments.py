@@ -1,8 +1,7 @@
 """Segments and refinement beside plain code, in turns on the same rows; bytes of label maps; many networks beside one.
 
 refine: 14 x 14 maps refined to 224² and stored as levels, beside plain numpy, which stretches by four neighbours along
-each axis, or by two matrix products, and sums over segments by np.bincount; and the whole stage, from labels in a store
-to the bytes of a shard, by the processor's time of each part. segments: the stage beside a loop that
+each axis, or by two matrix products, and sums over segments by np.bincount. segments: the stage beside a loop that
 decodes, squashes and calls scikit-image, by the time of one thread's processor. dic: as many networks as images at once
 beside one image at a time, labels compared.
 
@@ -12,23 +11,19 @@ beside one image at a time, labels compared.
 from __future__ import annotations
 
 import sys
-import tempfile
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import skimage.segmentation
 import torch
-import zarr
 from ab import compare
 from figures import Figure, report
 from prepare import photographs, read_options, rows_of
 
-from wsolpipe.contract.layout import Shards, shard_object
-from wsolpipe.contract.schema import CHECKSUM, ArraySpec
-from wsolpipe.engine.zarr_metadata import encode_shard, metadata_bytes
+from wsolpipe.contract.layout import Shards
+from wsolpipe.contract.schema import CHECKSUM
+from wsolpipe.engine.zarr_metadata import encode_shard
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.images.interpolation import bicubic_taps
@@ -36,9 +31,7 @@ from wsolpipe.maps.segments import mix_segments, to_levels
 from wsolpipe.metrics.scaling import resize_maps
 from wsolpipe.ops.deep_clusters import Clustering, cluster_images
 from wsolpipe.ops.segmentation import slic
-from wsolpipe.stages.base import Context, Rows, Upstream
-from wsolpipe.stages.map_stage import map_arrays
-from wsolpipe.stages.refine import Refine
+from wsolpipe.stages.base import Context
 from wsolpipe.stages.registry import load_registry
 from wsolpipe.stages.segments import Segments
 
@@ -109,65 +102,6 @@ def bench_refine(labels: Array, repetitions: int) -> list[Figure]:
     return [*figures, Figure(name="refine, arithmetic on one core", value=rate, unit="rows/s", goal=RATE)]
 
 
-def stored(folder: Path, arrays: dict[str, tuple[ArraySpec, Array]]) -> dict[str, Any]:
-    """Arrays as a store keeps them, one shard each, opened again."""
-    found = {}
-    for name, (spec, values) in arrays.items():
-        shards = Shards(len(values), len(values))
-        place, shard = folder / "data.zarr" / name, Path(shard_object(str(folder), name, 0, values.ndim))
-        shard.parent.mkdir(parents=True)
-        shard.write_bytes(encode_shard(spec, shards, 0, values, CHECKSUM))
-        (place / "zarr.json").write_bytes(metadata_bytes(spec, shards, CHECKSUM, ()))
-        found[name] = zarr.open_array(place, mode="r")
-    return found
-
-
-def bench_stage(labels: Array, slots: int, repetitions: int) -> list[Figure]:
-    """Rows a second of the stage refine, and where its time goes."""
-    rows = len(labels)
-    maps = np.random.default_rng(0).integers(0, 256, (rows, slots, 14, 14)).astype(np.uint8)
-    specs = map_arrays(slots, (14, 14), meaning="maps")
-    of_labels = ArraySpec(dtype="uint16", shape=(SIDE, SIDE), level=9)
-    views = {"cams": StageView(specs), "segments": StageView({"labels": of_labels}, {"size": SIDE})}
-    stage = Refine(load_registry().params("refine", {"w": W}), Context(dataset="bench", upstream=views))  # type: ignore[arg-type]
-    stage.setup()
-    parts: dict[str, list[float]] = {"reading": [], "arithmetic": [], "encoding": []}
-    with tempfile.TemporaryDirectory() as folder:
-        kept = stored(Path(folder), {"maps": (specs["maps"], maps), "labels": (of_labels, labels)})
-        for _ in range(repetitions + 1):
-            times = [time.process_time()]
-            read = {name: array[:] for name, array in kept.items()}
-            times.append(time.process_time())
-            ok = np.ones(rows, np.uint8)
-            inputs = {"cams": Upstream({"maps": read["maps"], "class_ids": np.zeros((rows, slots), np.int32)}, ok, {}),
-                      "segments": Upstream({"labels": read["labels"]}, ok, {})}  # fmt: skip
-            made = stage.process(Rows(np.arange(rows), {}, lambda _: labels), inputs)
-            times.append(time.process_time())
-            for name, spec in stage.arrays().items():
-                encode_shard(spec, Shards(rows, rows), 0, made[name], CHECKSUM)
-            times.append(time.process_time())
-            for took, values in zip(np.diff(times), parts.values(), strict=True):
-                values.append(float(took))
-    spent = {name: float(np.median(values[1:])) for name, values in parts.items()}  # the first compiles and opens
-    total, what = sum(spent.values()), f"refine, the whole stage, {slots} map{'s' if slots > 1 else ''} a row"
-    shares = [Figure(name=f"{what}: {name}", value=100 * one / total, unit="%") for name, one in spent.items()]
-    return [Figure(name=what, value=rows / total, unit="rows/s"), *shares]
-
-
-@dataclass(frozen=True)
-class StageView:
-    """View of a stage, with what refine asks of it when it is set up."""
-
-    arrays: dict[str, ArraySpec]
-    params: dict[str, Any] = field(default_factory=dict)
-    stage: str = "cams"
-
-    @property
-    def manifest(self) -> StageView:
-        """The same."""
-        return self
-
-
 def bench_segments(files: list[Path], method: str, repetitions: int) -> list[Figure]:
     """The stage beside the plain call, and bytes a row in a store."""
     params = load_registry().params("segments", {"method": method})
@@ -231,8 +165,6 @@ def main() -> int:
         for image in images
     ]
     figures = bench_refine(np.stack(labels), options.repetitions)
-    for slots in (1, 5):
-        figures += bench_stage(np.stack(labels), slots, options.repetitions)
     for method in ("felzenszwalb", "slic"):
         figures += bench_segments(files, method, options.repetitions)
     return report([*figures, *bench_dic(files[:4], min(options.repetitions, 5))])

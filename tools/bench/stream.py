@@ -2,7 +2,7 @@
 
 Both run in one process on the same files, A and B in turns; the plain loop has its file names in memory and goes
 through them in order, without crops, maps or boxes, so that at a ratio of 1 everything the stream adds is free. Then
-the stream with loader processes, against a plain loop in as many processes. Prints medians and where a row's time goes.
+the stream with loader processes, against a plain loop in as many processes. Prints medians.
 
     python tools/bench/stream.py [--rows 512] [--repeats 5] [--workers 2] [--side 400x500]
 """
@@ -13,14 +13,13 @@ import os
 import sys
 import tempfile
 from collections import deque
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch  # noqa: E402 - after the thread count
-from ab import compare, show_parts  # noqa: E402
+from ab import compare  # noqa: E402
 from figures import Figure, report  # noqa: E402
 from prepare import read_options  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
@@ -74,21 +73,6 @@ def figures_of(name: str, given: Any, stream: Stream, plain: DataLoader[torch.Te
     return [ratio, found.rates(a="", b=f"stream, {name}", items=given.rows, unit="rows/s")[1]]
 
 
-def show_time(store: TinyStore, rows: int) -> None:
-    """CPU milliseconds a row of the stream in this process, with parts left out or done otherwise."""
-    config = ItemConfig(Labelling(store.url, DATASET), root=store.root, size=CROP, resize=SIDE)
-    changes: dict[str, dict[str, Any]] = {
-        "all": {},
-        "without normalising": {"normalised": False},
-        "without maps and boxes": {"labelling": Labelling(store.url, DATASET, maps=None, boxes=None)},
-        "maps at crop size": {"resolution": "view"},
-        "without images": {"root": None},
-        "without images, store anew": {"root": None, "memory": 0},
-    }
-    streams = {name: Stream(replace(config, **change), batch_size=BATCH) for name, change in changes.items()}
-    show_parts({name: partial(deque, stream, 0) for name, stream in streams.items()}, rows)
-
-
 def main() -> int:
     """Build a store, measure, print."""
     given = read_options(__doc__, rows=512, repeats=5, workers=2, side="400x500")
@@ -103,7 +87,6 @@ def main() -> int:
             for more, changes in (("", {}), (f", {RGB}", {"normalised": False})):
                 both = stream_of(store, given.workers, **changes), plain_loader(store, given.workers, draft=True)
                 figures += figures_of(name + more, given, *both)
-        show_time(store, given.rows)
     return report(figures)
 
 

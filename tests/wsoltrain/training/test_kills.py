@@ -70,7 +70,7 @@ for kind, step in sorted([*points, ("val", 10), ("val", 15)], key=lambda point: 
     print(kind, step, train(given["stepwise"], Killer(kind, step)), flush=True)
 assert not train(given["stepwise"])
 chance = random.Random(0)
-for _ in range(5):
+for _ in range(2):
     train(given["timed"], seconds=chance.uniform(0.1, 1.2))
 assert not train(given["timed"])
 """
