@@ -12,8 +12,13 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
 ROOT = Path(__file__).resolve().parents[1]
 BUDGETS = {"slow": 400, "slurm": 300, "netns": 120, "browser": 60, "s3": 120, "pypi": 90}
 """Seconds that all tests of a marker may take together on two idle cores; told in the end, never a failure."""

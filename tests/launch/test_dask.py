@@ -20,21 +20,12 @@ from wsolpipe.launch.run import run
 from wsolpipe.stages.registry import load_registry
 
 
-def test_dask_workers_make_the_bytes_of_one_process(toy, undisturbed):
-    done = toy.run("cluster=dask-local", "workers=2", "shade.pause=0.05")
-    assert done.code == 0, done.err
-    assert object_bytes(toy.store) == object_bytes(undisturbed.store)
-    assert not list(toy.store.glob("**/leases/*.json"))
-    assert done.line("frame")["shards_done"] == 3
-    made = [call["first"] for call in toy.calls("shade")]
-    assert sorted(made) == sorted(set(made))
-
-
 def test_a_sweep_on_dask_workers_makes_what_its_values_share_once(toy):
     done = toy.run("cluster=dask-local", "workers=1", "sweep.frame.spread=1.0,2.0")
     assert done.code == 0, done.err
     lines = json.loads(done.out)["lines"]
     assert [(line["frame.spread"], line["done"]) for line in lines] == [("1.0", 40), ("2.0", 40)]
+    assert not list(toy.store.glob("**/leases/*.json"))
     made = [call["first"] for call in toy.calls("shade")]
     assert sorted(made) == sorted(set(made))
 

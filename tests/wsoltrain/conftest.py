@@ -19,11 +19,11 @@ def trainable(tmp_path_factory):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """New networks keep what their memory holds: where shapes alone matter, drawing weights is most of the work."""
+    """New networks have one number everywhere: where shapes alone matter, drawing weights is most of the work."""
     import torch
 
     for name in ("normal_", "uniform_", "erfinv_"):
-        monkeypatch.setattr(torch.Tensor, name, lambda self, *_, **__: self)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *_, **__: self.fill_(0.01))
 
 
 @pytest.fixture(scope="session")

@@ -237,7 +237,7 @@ def test_a_damaged_export_is_one_line(exported, tmp_path):
         wsoltrain.load(tmp_path / "localizer.pt2")
     (tmp_path / "localizer.onnx").write_bytes(b"torn")
     with pytest.raises(DataError, match=r"localizer\.onnx cannot be read"):
-        wsoltrain.load(tmp_path)
+        wsoltrain.load(tmp_path / "localizer.onnx")
     (tmp_path / "localizer.json").write_text("{}")
     with pytest.raises(DataError, match=r"localizer\.json cannot be read"):
         wsoltrain.load(tmp_path)

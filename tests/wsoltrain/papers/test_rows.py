@@ -187,7 +187,6 @@ BUILT = set()
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("filled", [False, True])
-@pytest.mark.usefixtures("undrawn")
 def test_the_plan_of_every_table_ends_without_an_error_in_an_empty_and_in_a_filled_store(tmp_path, monkeypatch, filled):
     """Networks are built for it; that a forward pass gives the hours is tested where one is measured."""
 
