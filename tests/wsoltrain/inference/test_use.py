@@ -151,10 +151,14 @@ def test_wrong_checkpoints_are_named(trained, tmp_path):
 def exported(trained, tmp_path_factory):
     """Folder of the trained run in both formats, what the command printed and what was logged; tests change copies."""
     folder, logged, root = tmp_path_factory.mktemp("exported"), BufferingHandler(1000), logging.getLogger()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(root, "handlers", [logged])
-        patch.setattr(root, "level", logging.INFO)
+    before = root.level
+    root.addHandler(logged)
+    root.setLevel(logging.INFO)
+    try:
         return folder, ask(exporting.command, f"checkpoint={trained}", f"out={folder}"), logged.buffer
+    finally:
+        root.setLevel(before)
+        root.removeHandler(logged)
 
 
 def test_exported_programs_say_what_the_network_says(exported):
