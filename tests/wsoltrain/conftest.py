@@ -17,15 +17,6 @@ def trainable(tmp_path_factory):
     return built
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """New networks have one number everywhere: where shapes alone matter, drawing weights is most of the work."""
-    import torch
-
-    for name in ("normal_", "uniform_", "erfinv_"):
-        monkeypatch.setattr(torch.Tensor, name, lambda self, *_, **__: self.fill_(0.01))
-
-
 @pytest.fixture(scope="session")
 def trained(trainable, tmp_path_factory):
     """Folder of a finished run on `trainable`, learned well enough to find its objects."""

@@ -102,7 +102,6 @@ def test_rows_on_other_backbones_than_resnet_build_and_give_maps(table, name, ba
 SELF_SUPERVISED = {"DINO": (7, 14, 14), "EsViT": (25, 7, 7), "MoCo v3": (13, 14, 14), "SimMIM": (13, 14, 14)}
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", SELF_SUPERVISED)
 def test_self_supervised_rows_of_table_2_4_name_models_whose_maps_can_be_made(tmp_path, name):
     (row,) = (row for row in load_table("2.4").rows if row.name == name)
