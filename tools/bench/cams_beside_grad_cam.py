@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ab import Timing, compare
-from cams import METHODS, build_stage, recorded
 from figures import Figure, report
-from prepare import NETWORK, peer, photographs, read_options, rows_of, shared_folder
+from prepare import NETWORK, peer, photographs, read_options, rows_of, shared_folder, write_classifier
+from stage_speed import METHODS, recorded, set_up
+
+from wsolpipe.stages.cams import Cams
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
-
-    from wsolpipe.stages.cams import Cams
 
 WANTED = 3.0
 #: Greatest difference of maps scaled to 0..1 that counts as equal.
@@ -52,7 +52,9 @@ def main() -> int:
     paths = photographs(options.images, options.rows)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        stage = build_stage(options, folder)
+        write_classifier(folder, options.model, options.weights)
+        params = {"methods": METHODS, "batch": options.batch}
+        stage: Cams = set_up(Cams, "cams", params, options, artifacts={"classifier": folder})
         batches = recorded(stage, rows_of(paths, threads=options.decoders))
         labels = [row % 1000 for row in range(len(paths))]
         inputs = torch.cat(batches)[: len(paths)]

@@ -12,7 +12,7 @@ proposals
     forward of a classifier on the crops that the stage composites, of the boxes of real maps where their weights are
     found.
 
-    python tools/bench/stages.py [--only cams,cls_maps,proposals] [--images FOLDER] [--rows 64] [--batch 32]
+    python tools/bench/stage_speed.py [--only cams,cls_maps,proposals] [--images FOLDER] [--rows 64] [--batch 32]
 """
 
 from __future__ import annotations
@@ -73,12 +73,7 @@ def cams(options: argparse.Namespace, paths: list[Path], folder: Path) -> Case:
     write_classifier(folder, options.classifier)
     params = {"methods": METHODS, "batch": options.batch}
     stage = set_up(Cams, "cams", params, options, artifacts={"classifier": folder})
-    batches: list[torch.Tensor] = []
-    plain = stage.classifier.normalise
-
-    def keep(images: torch.Tensor) -> torch.Tensor:
-        batches.append(plain(images))
-        return batches[-1]
+    batches = recorded(stage, rows_of(paths, threads=options.decoders))
 
     def staged() -> None:
         stage.process(rows_of(paths, threads=options.decoders), {})
@@ -87,9 +82,6 @@ def cams(options: argparse.Namespace, paths: list[Path], folder: Path) -> Case:
         for inputs in batches:
             stage.maker(inputs).gradients(torch.zeros(len(inputs), 1, dtype=torch.int64, device=inputs.device))
 
-    stage.classifier.normalise = keep
-    staged()
-    stage.classifier.normalise = plain
     return Case(bare, staged, 0.8, network="bare forward-backward")
 
 
@@ -155,6 +147,21 @@ def set_up(kind: Any, name: str, params: dict[str, Any], options: argparse.Names
     made = kind(load_registry().params(name, params), context)
     made.setup()
     return made
+
+
+def recorded(stage: Any, rows: Rows) -> list[torch.Tensor]:
+    """Normalised batches that the stage ``cams`` makes of these rows."""
+    batches: list[torch.Tensor] = []
+    plain = stage.classifier.normalise
+
+    def keep(images: torch.Tensor) -> torch.Tensor:
+        batches.append(plain(images))
+        return batches[-1]
+
+    stage.classifier.normalise = keep
+    stage.process(rows, {})
+    stage.classifier.normalise = plain
+    return batches
 
 
 def measure(name: str, options: argparse.Namespace, paths: list[Path]) -> list[Figure]:
