@@ -21,7 +21,7 @@ from wsolpipe.contract.reader import open_store
 from wsolpipe.networks.backbones import build_backbone
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.weights import load_state
-from wsoltrain.networks.frozen import FrozenVit
+from wsoltrain.networks.encoders import FrozenVit
 
 VIT = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
 MODEL = "vit_tiny_patch16_224"

@@ -9,7 +9,7 @@ from wsolpipe.images.dataset import data_folder
 from wsolpipe.models.clip import load_clip
 from wsolpipe.networks.backbones import build_backbone
 from wsolpipe.networks.sources import resolve
-from wsoltrain.networks.frozen import PatchEncoder
+from wsoltrain.networks.encoders import PatchEncoder
 
 
 def test_the_demo_clip_is_read_as_a_timm_transformer():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsoltrain.networks.decoders import UNetDecoder
+from wsoltrain.networks.encoders import UNetDecoder
 from wsoltrain.papers.bare import build_bare
 from wsoltrain.training.recipe_file import load_recipe
 

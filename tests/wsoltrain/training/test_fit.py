@@ -18,7 +18,7 @@ from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, StoreError
 from wsolpipe.metrics.protocol import read_runs, select
 from wsoltrain.data.config import Labelling
-from wsoltrain.networks.frozen import load_judge
+from wsoltrain.networks.encoders import load_judge
 from wsoltrain.training import checkpoint
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.optimisation import Moment

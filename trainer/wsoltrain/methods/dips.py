@@ -23,8 +23,7 @@ from wsolpipe.networks.backbones import build_backbone
 from wsoltrain.methods.base import Losses, Phase, Prediction, Task, Weighted
 from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
 from wsoltrain.networks.backbone import BackboneKeys
-from wsoltrain.networks.decoders import TokenDecoder, UNetDecoder
-from wsoltrain.networks.frozen import LAST, FrozenVit
+from wsoltrain.networks.encoders import LAST, FrozenVit, TokenDecoder, UNetDecoder
 
 if TYPE_CHECKING:
     from torch import Tensor

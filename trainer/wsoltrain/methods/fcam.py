@@ -16,8 +16,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.classifier import WEIGHTS_FILE, parse_classifier
 from wsoltrain.methods.base import ArtifactFile, Phase, Prediction, Reads, Task, Weighted
 from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
-from wsoltrain.networks.decoders import UNetDecoder
-from wsoltrain.networks.frozen import Judge
+from wsoltrain.networks.encoders import Judge, UNetDecoder
 
 
 class FCamKeys(PixelTrainedKeys):

@@ -25,7 +25,7 @@ from wsoltrain.losses.terms import (
     partial_cross_entropy,
 )
 from wsoltrain.methods.base import Losses, Method, Prediction, Reads, Task
-from wsoltrain.networks.frozen import load_judge
+from wsoltrain.networks.encoders import load_judge
 from wsoltrain.pseudo.samplers import IGNORE, Pseudo, draw_in_boxes
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from wsoltrain.methods.base import ArtifactFile, Losses, Method, Phase, Predicti
 from wsoltrain.networks import class_anchors
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.class_anchors import ABOUT, NEW, STAGE, TENSORS
-from wsoltrain.networks.decoders import TokenDecoder
-from wsoltrain.networks.frozen import PatchEncoder
+from wsoltrain.networks.encoders import PatchEncoder, TokenDecoder
 from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, Patches, Pseudo
 
 if TYPE_CHECKING:
