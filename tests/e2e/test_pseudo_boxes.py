@@ -12,7 +12,7 @@ from PIL import Image
 from stages.drawn import draw
 from wsolpipe import open_store
 from wsolpipe.cli.main import cli
-from wsolpipe.images.pseudo import read_boxes
+from wsolpipe.images.label_lines import read_boxes
 from wsolpipe.metrics import best_iou
 
 COUNT = 6

@@ -32,7 +32,7 @@ from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import MaskFiles, Truth
 from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.metrics import iou_curves, maxbox_counts, standard_boxes
-from wsolpipe.metrics.thresholds import middle
+from wsolpipe.metrics.confidence import middle
 from wsolpipe.report.curves import curve_rows, write_csv, write_plots
 
 ROWS = 24

@@ -10,7 +10,7 @@ import yaml
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.dataset import load_dataset
-from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.images.index import list_split, source_stamp
 
 IMAGES = [{"id": number, "file_name": f"b/{number}.png", "width": 40, "height": 30} for number in (4, 2, 9)]
 COCO = {

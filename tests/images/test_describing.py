@@ -14,9 +14,8 @@ from PIL import Image
 import wsolpipe.cli.main
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.dataset import load_dataset
-from wsolpipe.images.describing import describe_folder
-from wsolpipe.images.drawing import draw_splits, near_groups
-from wsolpipe.images.importers import list_split
+from wsolpipe.images.describing import describe_folder, draw_splits, near_groups
+from wsolpipe.images.index import list_split
 from wsolpipe.keys.console import call
 from wsolpipe.stages.registry import load_registry
 

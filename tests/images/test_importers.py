@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images import importers
 from wsolpipe.images.dataset import load_dataset
-from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.images.index import list_split, source_stamp
 from wsolpipe.images.layouts import LAYOUTS
 
 IMPORTER = """
@@ -57,6 +58,10 @@ def test_every_layout_shows_a_picture_of_its_folder(layout):
 
 def test_every_importer_is_in_the_table():
     folder = Path(importers.__file__).parent
-    modules = {path.stem for path in folder.glob("*.py") if "\nLAYOUT = " in path.read_text()}
-    named = {target.removesuffix(":LAYOUT") for target in LAYOUTS.builtins.values()}
-    assert {f"{importers.__name__}.{name}" for name in modules} == named
+    found = {
+        (path.stem, name)
+        for path in folder.glob("*.py")
+        for name in re.findall(r"\n(\w+) = Layout\(", path.read_text())
+    }
+    named = {tuple(target.removeprefix(f"{importers.__name__}.").split(":")) for target in LAYOUTS.builtins.values()}
+    assert found == named

@@ -17,8 +17,7 @@ from PIL import Image
 from whole_index import build_tables, check_listing, scan_rows
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.schema import INDEX_COLUMNS
-from wsolpipe.images.importers import list_split
-from wsolpipe.images.index import order_rows
+from wsolpipe.images.index import list_split, order_rows
 from wsolpipe.images.index_tables import (
     ANNOTATION_SCHEMA,
     INDEX_SCHEMA,

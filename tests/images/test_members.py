@@ -19,7 +19,7 @@ from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, Wsol
 from wsolpipe.engine.image_files import is_readable
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.images.decode import decode, read_file
-from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.images.index import list_split, source_stamp
 from wsolpipe.pages.pictures import photo
 
 

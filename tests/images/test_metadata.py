@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.images.index import list_split, source_stamp
 from wsolpipe.images.listing import ListedRow
 
 IDS = [f"a/{n}.png" for n in range(4)]

@@ -8,8 +8,7 @@ import json
 import pytest
 
 from whole_index import build_tables, check_listing, scan_rows
-from wsolpipe.images.importers import list_split, source_stamp
-from wsolpipe.images.index import order_rows
+from wsolpipe.images.index import list_split, order_rows, source_stamp
 from wsolpipe.images.index_tables import column_digests
 
 

@@ -10,7 +10,7 @@ import pytest
 from videos import tear, write_video
 from wsolpipe.contract.errors import BadImageError, DataError
 from wsolpipe.images import video
-from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.images.index import list_split, source_stamp
 from wsolpipe.images.scan import scan_file
 from wsolpipe.images.video import Film, open_film, split_frame
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsolpipe.metrics.thresholds import describe_plateau, middle, plateau
+from wsolpipe.metrics.confidence import describe_plateau, middle, plateau
 
 
 def longest_run(values, tolerance):

@@ -11,10 +11,9 @@ from safetensors.torch import save_file
 
 from clip_oracle import Oracle, random_state, refine, stretch
 from wsolpipe.models.clip import load_clip
-from wsolpipe.models.clip_cam import ClipCam
+from wsolpipe.models.clip_cam import ClipCam, box_masks
+from wsolpipe.models.clip_cam import refine as refine_here
 from wsolpipe.models.weight_sources import resolve
-from wsolpipe.ops.affinity import box_masks
-from wsolpipe.ops.affinity import refine as refine_here
 
 SIZES = {"square": (64, 64), "wide": (48, 96), "tall": (80, 32)}
 

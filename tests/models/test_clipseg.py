@@ -11,8 +11,7 @@ import torch
 
 from tiny_models import save_clipseg
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.models.clipseg import ClipSeg, load_clipseg
-from wsolpipe.models.saved_models import find_saved
+from wsolpipe.models.saved_models import ClipSeg, find_saved, load_clipseg
 from wsolpipe.models.weight_sources import resolve
 
 if TYPE_CHECKING:

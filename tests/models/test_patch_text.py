@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
-from wsolpipe.models.clip import load_clip
-from wsolpipe.models.patch_text import (
-    NaclipPatches,
-    SclipPatches,
-    VanillaPatches,
+from wsolpipe.models.clip import (
     image_vectors,
+    load_clip,
+    naclip_patches,
     neighbourhood,
+    sclip_patches,
     text_maps,
+    vanilla_patches,
 )
 from wsolpipe.models.weight_sources import resolve
 
@@ -99,14 +99,14 @@ def test_vanilla_patches_and_class_token_are_those_of_open_clip(clip: Clip) -> N
     pooled, tokens = visual(images)
     visual.output_tokens = False
     reached = clip.reach(images)
-    assert torch.allclose(VanillaPatches(clip)(reached), tokens @ visual.proj, atol=1e-12)
+    assert torch.allclose(vanilla_patches(clip, reached), tokens @ visual.proj, atol=1e-12)
     assert torch.allclose(image_vectors(clip, reached), normalize(pooled, dim=1), atol=1e-12)
 
 
 @torch.no_grad()
 def test_sclip_is_the_sum_of_query_query_and_key_key_attention(clip: Clip) -> None:
     reached = clip.reach(noise(24, 32))
-    found = SclipPatches(clip)(reached)
+    found = sclip_patches(clip, reached)
     for image, tokens in enumerate(reached.tokens):
         query, key, value = projections(clip, tokens)
         root, weights = query.shape[2] ** 0.5, []
@@ -121,7 +121,7 @@ def test_sclip_is_the_sum_of_query_query_and_key_key_attention(clip: Clip) -> No
 @pytest.mark.parametrize("sigma", [5.0, 0.7])
 def test_naclip_adds_a_gaussian_of_distance_to_key_key_attention_and_drops_the_rest(clip: Clip, sigma: float) -> None:
     reached = clip.reach(noise(24, 32))
-    found = NaclipPatches(clip, sigma=sigma)(reached)
+    found = naclip_patches(clip, reached, sigma=sigma)
     assert reached.grid == GRID
     rows, columns = GRID
     for image, tokens in enumerate(reached.tokens):
@@ -139,7 +139,7 @@ def test_naclip_adds_a_gaussian_of_distance_to_key_key_attention_and_drops_the_r
 @torch.no_grad()
 def test_map_is_the_cosine_of_each_patch_with_its_class(clip: Clip) -> None:
     reached = clip.reach(noise(24, 32))
-    patches = SclipPatches(clip)(reached)
+    patches = sclip_patches(clip, reached)
     texts = clip.encode_text(["a fish", "a house", "fog"])
     maps = text_maps(patches, texts[torch.tensor([[0, 2], [1, 1]])], reached.grid)
     assert maps.shape == (2, 2, *GRID)

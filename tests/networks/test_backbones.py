@@ -18,7 +18,7 @@ from trained import trainer
 from wsolpipe.cli.run import command as run
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.reader import open_store
-from wsolpipe.networks.backbones import build_backbone
+from wsolpipe.networks.architectures import build_backbone
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.weights import load_state
 from wsoltrain.networks.encoders import FrozenVit

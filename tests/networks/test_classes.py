@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.networks.classes import refuse_misfit
-from wsolpipe.networks.classifier import ClassifierRecord
+from wsolpipe.networks.classifier import ClassifierRecord, refuse_misfit
 
 
 def record(*names):

@@ -13,16 +13,18 @@ from safetensors.torch import load_file
 
 from wsolpipe.contract.errors import ConfigError, StoreError, WeightsError
 from wsolpipe.models.training import Recipe, augment, fine_tune, fit_head
-from wsolpipe.networks.classes import count_outputs, refuse_label, refuse_misfit
 from wsolpipe.networks.classifier import (
     ClassifierRecord,
     ImageClassifier,
     build_timm,
+    count_outputs,
     load_classifier,
+    refuse_label,
+    refuse_misfit,
     save_classifier,
     stored_record,
 )
-from wsolpipe.stages.kept_work import Unfinished
+from wsolpipe.networks.saved_state import Unfinished
 
 TINY_VIT = {"embed_dim": 48, "depth": 5, "num_heads": 4, "patch_size": 8}
 

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from networks.checkpoints import dino_state
-from wsolpipe.networks.positions import own_positions, stretch
-from wsolpipe.networks.released import released_positions, released_side
+from wsolpipe.networks.positions import own_positions, released_positions, released_side, stretch
 from wsolpipe.networks.vit import build_vit
 from wsolpipe.networks.weights import load_into, stretches
 from wsolpipe.stages.registry import load_registry

@@ -19,10 +19,10 @@ from networks.checkpoints import dino_state
 from networks.test_vit import TINY, stirred
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.models.weight_sources import resolve
+from wsolpipe.networks.attention import WindowAttentionShares
 from wsolpipe.networks.positions import stretch
 from wsolpipe.networks.vit import build_vit
 from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
-from wsolpipe.networks.windows import WindowAttentionShares
 from wsolpipe.stages.base import Context
 from wsolpipe.stages.cls_maps import ClsMaps
 from wsolpipe.stages.registry import load_registry

@@ -7,7 +7,7 @@ import torch
 
 from wsolpipe.images.dataset import data_folder
 from wsolpipe.models.clip import load_clip
-from wsolpipe.networks.backbones import build_backbone
+from wsolpipe.networks.architectures import build_backbone
 from wsolpipe.networks.sources import resolve
 from wsoltrain.networks.encoders import PatchEncoder
 

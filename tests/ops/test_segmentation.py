@@ -11,7 +11,7 @@ import torch
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.ops.deep_clusters import Clustering, Networks, cluster_images, majority
-from wsolpipe.ops.segmentation import felzenszwalb, slic
+from wsolpipe.stages.segments import felzenszwalb, slic
 
 PLAN = Clustering(width=8, labels=12, bases=8, steps=25)
 

@@ -17,8 +17,8 @@ from wsolpipe.contract.reader import open_store
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.metrics.boxes import iou_matrix
 from wsolpipe.stages.base import Context, Rows, Upstream
+from wsolpipe.stages.frames import Smooth
 from wsolpipe.stages.registry import load_registry
-from wsolpipe.stages.smooth import Smooth
 
 BOTH = "smooth,propagate"
 WORDS = ("smooth.maps=shade", "propagate.boxes=frame", "shard_rows=4", "smooth.frames=2", "propagate.frames=1")

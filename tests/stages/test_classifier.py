@@ -17,9 +17,9 @@ from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.classifier import load_classifier
+from wsolpipe.networks.saved_state import Unfinished
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.classifier import Classifier
-from wsolpipe.stages.kept_work import Unfinished
 from wsolpipe.stages.registry import load_registry
 
 SMALL_VIT = {"embed_dim": 48, "depth": 4, "num_heads": 4, "patch_size": 8}

@@ -10,10 +10,9 @@ import pytest
 from stages.drawn import draw
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.models.weight_sources import resolve
-from wsolpipe.ops.stability import CROP, block_sets, cropped, otsu_box_of, stability
 from wsolpipe.stages.base import Context
 from wsolpipe.stages.cls_maps import ClsMaps
-from wsolpipe.stages.map_choice import MapChoice
+from wsolpipe.stages.map_choice import CROP, MapChoice, block_sets, cropped, otsu_box_of, stability
 from wsolpipe.stages.registry import load_registry
 
 TINY = {

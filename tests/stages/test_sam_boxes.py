@@ -14,7 +14,7 @@ from stages.drawn import draw
 from tiny_models import SAM_SIDE, save_sam
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
-from wsolpipe.models.sam import load_sam
+from wsolpipe.models.saved_models import load_sam
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.stages.base import Context, Upstream
 from wsolpipe.stages.registry import load_registry

@@ -14,10 +14,9 @@ from wsolpipe.engine.zarr_metadata import encode_shard
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
 from wsolpipe.ops import deep_clusters
-from wsolpipe.ops.segmentation import felzenszwalb
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.registry import load_registry
-from wsolpipe.stages.segments import Segments
+from wsolpipe.stages.segments import Segments, felzenszwalb
 
 SMALL_DIC = {
     "method": "dic", "size": 48, "dic_size": 32, "dic_superpixels": 100, "dic_width": 4, "dic_labels": 8,

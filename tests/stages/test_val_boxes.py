@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from stages.drawn import draw
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import Fallback, Status
+from wsolpipe.evaluate.box_scores import ARRAYS, first_box_ious, score_val_boxes
 from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import Truth
-from wsolpipe.evaluate.val_boxes import ARRAYS, first_box_ious, score_val_boxes
 from wsolpipe.images.geometry import resize
-from wsolpipe.images.pseudo import box_lines, read_boxes
+from wsolpipe.images.label_lines import box_lines, read_boxes
 from wsolpipe.metrics import best_iou, iou_per_box
 from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
 from wsolpipe.stages.base import Context, Upstream

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsolpipe.images.dataset import load_dataset
-from wsolpipe.images.importers import list_split
+from wsolpipe.images.index import list_split
 from wsolpipe.images.video import open_film, split_frame
 
 pytest.importorskip("av", reason="needs av")

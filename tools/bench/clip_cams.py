@@ -28,9 +28,8 @@ from prepare import read_options
 from torch.nn.functional import normalize
 
 from wsolpipe.models.clip import Clip, load_clip
-from wsolpipe.models.clip_cam import ClipCam
+from wsolpipe.models.clip_cam import ClipCam, box_masks
 from wsolpipe.networks.sources import Weights
-from wsolpipe.ops.affinity import box_masks
 from wsolpipe.stages.clip_cams import AT_A_TIME
 
 if TYPE_CHECKING:

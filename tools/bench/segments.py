@@ -26,14 +26,13 @@ from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine.zarr_metadata import encode_shard
 from wsolpipe.images.decode import decode
 from wsolpipe.images.geometry import resize
-from wsolpipe.images.interpolation import bicubic_taps
+from wsolpipe.maps.levels import bicubic_taps
 from wsolpipe.maps.segments import mix_segments, to_levels
 from wsolpipe.metrics.scaling import resize_maps
 from wsolpipe.ops.deep_clusters import Clustering, cluster_images
-from wsolpipe.ops.segmentation import slic
 from wsolpipe.stages.base import Context
 from wsolpipe.stages.registry import load_registry
-from wsolpipe.stages.segments import Segments
+from wsolpipe.stages.segments import Segments, slic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

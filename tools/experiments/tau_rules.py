@@ -23,8 +23,8 @@ from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.maps.foreground import largest_region_box, otsu_threshold
 from wsolpipe.metrics.boxes import box_areas, iou_matrix
+from wsolpipe.metrics.confidence import middle
 from wsolpipe.metrics.maxbox import iou_curves, largest_boxes
-from wsolpipe.metrics.thresholds import middle
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
 from wsoltrain.training.scoreboard import Evaluator, NetworkMaps

@@ -172,9 +172,9 @@ def _others(results: SessionResults, view: StageView) -> Iterator[StageView]:
 
 def _write_ious(view: StageView, rows: Any, chosen: Chosen, folder: Path) -> list[Path]:
     """``localization_iou.txt`` as released, one line, and the IoU of each row; where rows have ground truth."""
+    from wsolpipe.evaluate.box_scores import first_box_ious
     from wsolpipe.evaluate.truth import truth_of_index
-    from wsolpipe.evaluate.val_boxes import first_box_ious
-    from wsolpipe.images.pseudo import iou_lines, mean_iou_line
+    from wsolpipe.images.label_lines import iou_lines, mean_iou_line
 
     ious = first_box_ious(view, truth_of_index(rows))
     kept = {name: value for name, value in ious.items() if chosen.rows[rows.places[name]]}

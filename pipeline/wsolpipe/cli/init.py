@@ -56,7 +56,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe.contract.errors import ConfigError
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.images.describing import describe_folder
-    from wsolpipe.images.importers import list_split
+    from wsolpipe.images.index import list_split
 
     folders = [word for word in words if "=" not in word]
     own = read_keys([word for word in words if "=" in word], KEYS)
@@ -118,7 +118,7 @@ def _draw(found: Described, path: Path, seed: int) -> Path:
         If it is there already, or the folder cannot be listed.
     """
     from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.images.drawing import draw_splits, near_groups
+    from wsolpipe.images.describing import draw_splits, near_groups
     from wsolpipe.images.importers.folder import class_folders, walk
     from wsolpipe.images.importers.table import read_rows
 

@@ -133,3 +133,8 @@ def error_chain(error: BaseException) -> Iterator[BaseException]:
         seen.append(each)
         yield each
         each = each.__cause__
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's text, or its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

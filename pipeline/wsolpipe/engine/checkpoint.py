@@ -17,7 +17,7 @@ import numpy as np
 from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.machine import user
 from wsolpipe.engine.image_files import LOST
-from wsolpipe.stages.kept_work import Parts
+from wsolpipe.networks.saved_state import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

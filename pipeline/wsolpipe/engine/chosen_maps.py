@@ -46,7 +46,7 @@ class _Choice:
 
 
 class ChosenMaps:
-    """The map of each row by the rule of Table 2.4 of the thesis: see `wsolpipe.ops.mask_choice`.
+    """The map of each row by the rule of Table 2.4 of the thesis: see `wsolpipe.ops.scoring`.
 
     A `StoredSource`. The classifier is asked once, on the first pass.
 
@@ -78,7 +78,7 @@ class ChosenMaps:
         labels: str,
         origin: dict[str, Any],
     ) -> None:
-        from wsolpipe.networks.classes import refuse_misfit
+        from wsolpipe.networks.classifier import refuse_misfit
 
         arrays = view.manifest.arrays
         if {"class_ids", "classes"} & arrays.keys():
@@ -148,8 +148,8 @@ class ChosenMaps:
 
     def _ask(self, choice: _Choice, at: int, row: int, pixels: Array, maps: Array) -> None:
         """Note the classes of one image, and the map inside which each class that counts is likeliest."""
-        from wsolpipe.networks.classes import refuse_label
-        from wsolpipe.ops.mask_choice import mask_posteriors, otsu_masks
+        from wsolpipe.networks.classifier import refuse_label
+        from wsolpipe.ops.scoring import mask_posteriors, otsu_masks
 
         masks = otsu_masks(maps, self.classifier.record.size)
         whole, inside = mask_posteriors(self.classifier, pixels, masks, device=self.session.device())

@@ -16,7 +16,7 @@ from wsolpipe.contract.reader import Artifact, StageView
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
 from wsolpipe.engine.named_stages import check_apart, check_kinds
-from wsolpipe.images.groups import beside
+from wsolpipe.images.index import beside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,7 +19,7 @@ from wsolpipe.engine.commit import now
 from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.indexing import GAPS, IndexWork, is_damaged
 from wsolpipe.engine.session import last_seen
-from wsolpipe.images.importers import list_split, source_stamp
+from wsolpipe.images.index import list_split, source_stamp
 from wsolpipe.keys.run_keys import names_list, read_row_list
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.

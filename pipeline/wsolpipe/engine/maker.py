@@ -17,8 +17,8 @@ from wsolpipe.engine.folders import GC, is_marked
 from wsolpipe.engine.graph import existing_manifest, node_manifest
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
 from wsolpipe.engine.shard import ArtifactJob, Memory, ShardJob, Unit, older_views
+from wsolpipe.networks.saved_state import Unfinished
 from wsolpipe.stages.base import ArtifactStage, Context, Stage
-from wsolpipe.stages.kept_work import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable

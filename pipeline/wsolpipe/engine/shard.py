@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from wsolpipe.engine.graph import Node
     from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
+    from wsolpipe.networks.saved_state import Parts
     from wsolpipe.stages.base import ArtifactStage
-    from wsolpipe.stages.kept_work import Parts
 
 Array = np.ndarray[Any, Any]
 READ_ALWAYS = ("row", "image_id", "path", "labels", "width", "height", "orientation", "sha256", "reason")

@@ -136,7 +136,7 @@ class _Judge:
     _paths: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        from wsolpipe.networks.classes import refuse_label, refuse_misfit
+        from wsolpipe.networks.classifier import refuse_label, refuse_misfit
 
         assert self.rows.index is not None
         known, record = self.rows.index.manifest, self.classifier.record

@@ -8,9 +8,10 @@ import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.evaluation import Options
-from wsolpipe.evaluate.map_scores import KeptIous, score_maps
+from wsolpipe.evaluate.map_scores import KeptIous
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.otsu_scores import otsu_box
+from wsolpipe.evaluate.scored import score
 from wsolpipe.metrics.boxes import iou_matrix
 
 if TYPE_CHECKING:
@@ -110,9 +111,10 @@ def influence(view: StageView, rows: RowTable, truth: Truth) -> Array:
     within 0.1 of it give the row another verdict than the best one does.
     """
     options = Options().of_predictions(view.manifest.params)
-    scores = score_maps(StageMaps(view, 0, rows), truth, options.frame(), keep=KeptIous, details=False)
+    maps = StageMaps(view, 0, rows)
+    scores = score(maps, truth, frame=options.frame(), keep=KeptIous, details=False).maps
     found = np.full(len(rows), np.nan)
-    if not isinstance(scores.kept, KeptIous) or not scores.kept.rows:
+    if scores is None or not isinstance(scores.kept, KeptIous) or not scores.kept.rows:
         return found
     count = scores.boxes.thresholds
     columns = [scores.kept.at(place, count) for place in range(count)]

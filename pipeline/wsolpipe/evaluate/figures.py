@@ -5,7 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from wsolpipe.contract.named import Registry
+from wsolpipe.metrics.localization import NAMED, OUTCOMES, outcomes_of
+from wsolpipe.metrics.maxbox import largest_boxes
+from wsolpipe.metrics.pixels import nearest_threshold
+from wsolpipe.metrics.scaling import standard_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,9 +55,86 @@ FIGURES: Registry[type[MapFigure]] = Registry(
     "wsolpipe.figures",
     {
         "otsu": "wsolpipe.evaluate.otsu_scores:OtsuScores",
-        "values": "wsolpipe.evaluate.map_figures:ValueHistograms",
-        "errors": "wsolpipe.evaluate.map_figures:ErrorDissection",
+        "values": "wsolpipe.evaluate.figures:ValueHistograms",
+        "errors": "wsolpipe.evaluate.figures:ErrorDissection",
     },
     "wsolpipe.evaluate.figures:MapFigure",
 )
 """Every figure by its name; a package of its own declares one in the entry-point group ``wsolpipe.figures``."""
+
+
+Array = np.ndarray[Any, Any]
+THRESHOLDS = 100
+BINS = 10
+
+
+class ErrorDissection(MapFigure):
+    """Outcome of each row's largest box, by the rules of `wsolpipe.metrics.localization`, at 100 thresholds.
+
+    Boxes are those of the standard evaluator. The class counts as wrong where predictions are known and the label is
+    not the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros((len(OUTCOMES), THRESHOLDS), np.int64)
+
+    def add(self, batch: FramedBatch, truth: Truth) -> None:
+        """Count a batch of maps; a missing one counts as an empty box."""
+        for place, (score, row) in enumerate(zip(batch.framed, batch.rows, strict=True)):
+            boxes = truth.boxes(int(row))
+            if not len(boxes) or batch.objectless[place]:
+                continue
+            first = None if batch.predicted is None else batch.predicted[place].ravel()[0]
+            if first is not None and batch.labels[place] >= 0 and first != batch.labels[place]:
+                self.counts[OUTCOMES.index("wrong class")] += 1
+                continue
+            own = np.zeros((THRESHOLDS, 4)) if score is None else largest_boxes(score, thresholds=THRESHOLDS)
+            width, height = truth.rows.sizes[int(row)]
+            side = 224 if score is None else len(score)
+            outcomes = outcomes_of(own, standard_boxes(boxes, (int(width), int(height)), side=side))
+            np.add.at(self.counts, (outcomes, np.arange(THRESHOLDS)), 1)
+
+    def result(self, tau: float | None) -> dict[str, Any]:
+        """Shares of all scored rows at `tau`, else at the threshold that leaves most rows right; None without rows."""
+        rows = int(self.counts[:, 0].sum())
+        if not rows:
+            return {"errors": None}
+        right = self.counts[OUTCOMES.index("right")]
+        place = int(right.argmax()) if tau is None else nearest_threshold(tau, THRESHOLDS)
+        shares = {name: float(count) / rows for name, count in zip(OUTCOMES, self.counts[:, place], strict=True)}
+        return {"errors": {**shares, **{name: shares[outcome] for name, outcome in NAMED.items()}}}
+
+
+class ValueHistograms(MapFigure):
+    """Shares of pixels by value of the framed map, inside and outside of the boxes (masks where there is no box)."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros((2, BINS), np.int64)  # outside, inside
+
+    def add(self, batch: FramedBatch, truth: Truth) -> None:
+        """Count a batch of maps; rows without an object or a map have nothing to tell apart."""
+        for score, row, silent in zip(batch.framed, batch.rows, batch.objectless, strict=True):
+            inside = None if score is None or silent else _inside(truth, int(row), len(score))
+            if score is None or inside is None:
+                continue
+            bins = np.minimum((score * BINS).astype(np.int64), BINS - 1) + BINS * inside
+            self.counts += np.bincount(bins.ravel(), minlength=2 * BINS).reshape(2, BINS)
+
+    def result(self, tau: float | None) -> dict[str, Any]:  # noqa: ARG002 - values have no threshold
+        """Shares of each kind of pixel in ten bins from 0 to 1; None where no row could be counted."""
+        if not self.counts.any():
+            return {"values_inside": None, "values_outside": None}
+        outside, inside = (self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)).tolist()
+        return {"values_inside": inside, "values_outside": outside}
+
+
+def _inside(truth: Truth, row: int, side: int) -> Array | None:
+    boxes = truth.boxes(row)
+    if not len(boxes):
+        mask = truth.mask(row, side)
+        return None if mask is None or not mask[0].any() else mask[0].astype(np.int64)
+    width, height = (float(edge) for edge in truth.rows.sizes[row])
+    found = np.zeros((side, side), np.int64)
+    for x0, y0, x1, y1 in boxes * side / np.array([width, height, width, height]):
+        found[int(y0) : max(int(y0) + 1, round(y1)), int(x0) : max(int(x0) + 1, round(x1))] = 1
+    return found

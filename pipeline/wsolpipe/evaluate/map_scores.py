@@ -13,6 +13,7 @@ from wsolpipe.evaluate.figures import FIGURES
 from wsolpipe.evaluate.frame import FramedBatch
 from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation, Swept
+from wsolpipe.metrics.boxes import LEVELS
 from wsolpipe.metrics.maxbox import iou_curves_of
 from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold, pixel_histograms
 from wsolpipe.metrics.protocol import estimate_tau, figures
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.frame import Frame
     from wsolpipe.evaluate.map_sources import MapBatch, MapSource
     from wsolpipe.evaluate.truth import Truth
+    from wsolpipe.metrics.confidence import Values
     from wsolpipe.metrics.maxbox import Contours
     from wsolpipe.metrics.protocol import Metric
 
@@ -149,6 +151,28 @@ class MapScores:
         if self.pixels is not None:
             return float(self.pixels.curves()["iou"].argmax()) / self.pixels.thresholds
         return None
+
+    def row_values(self, tau: float | None) -> Values:
+        """Rows and what each adds, by figure; at one threshold where that was chosen; scored with ``keep``."""
+        kept = self.kept
+        assert kept is not None
+        names = {"MaxBoxAcc": "largest 0.5", "iou": "iou"}
+        names |= {f"MaxBoxAccV2_{level * 100:g}": f"all {level}" for level in LEVELS}
+        found = {}
+        for name, stored in names.items():
+            if stored in kept.values:
+                rows, values = kept.get(stored)
+                scale = 1.0 if name == "iou" else 100.0
+                if tau is not None:
+                    values = values[:, nearest_threshold(tau, values.shape[1])]
+                found[name] = rows, values * np.float32(scale)
+        levels = [found[f"MaxBoxAccV2_{level * 100:g}"] for level in LEVELS if f"MaxBoxAccV2_{level * 100:g}" in found]
+        if levels:  # each level at its own best threshold where none was chosen beforehand
+            at = [each if each.ndim == 1 else each[:, each.mean(axis=0).argmax()] for _, each in levels]
+            found["MaxBoxAccV2"] = levels[0][0], np.mean(at, axis=0)
+        if "PxAP" in kept.values:
+            found["PxAP"] = kept.get("PxAP")
+        return found
 
     def ious_at(self, tau: float) -> Array:
         """Rows by IoU at one threshold (int64 [BINS])."""

@@ -12,7 +12,7 @@ from wsolpipe.contract.errors import BadImageError, ConfigError
 from wsolpipe.contract.making import run_command
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.decode import probe
-from wsolpipe.images.importers import list_split
+from wsolpipe.images.index import list_split
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index, StageView

@@ -14,8 +14,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import StageView
-from wsolpipe.evaluate.bootstrap import box_values, intervals_of, map_values, paired_tests
-from wsolpipe.evaluate.box_scores import BoxScores, score_boxes, score_centred
+from wsolpipe.evaluate.box_scores import BoxScores, is_val_boxes, score_boxes, score_centred, score_val_boxes
 from wsolpipe.evaluate.class_ranks import RankedMaps
 from wsolpipe.evaluate.figures import FIGURES
 from wsolpipe.evaluate.frame import Frame
@@ -24,15 +23,15 @@ from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.mask_scores import MaskEvaluation, score_masks
 from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.evaluate.rows import check_rows
-from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
+from wsolpipe.metrics.confidence import intervals_of, paired_tests
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from wsolpipe.evaluate.bootstrap import Values
     from wsolpipe.evaluate.class_ranks import Ranks
     from wsolpipe.evaluate.map_sources import MapSource
     from wsolpipe.evaluate.truth import Truth
+    from wsolpipe.metrics.confidence import Values
     from wsolpipe.metrics.protocol import Metric
 
 CENTRED = "centred box"
@@ -231,9 +230,9 @@ class Scored:
         single = self.single
         if single is None:
             assert self.maps is not None
-            return map_values(self.maps, self.threshold.tau)
+            return self.maps.row_values(self.threshold.tau)
         if self.maps is not None:
-            return box_values(single)
+            return single.map_values()
         return {name: (single.rows, each) for name, each in single.values().items()}
 
     def intervals(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from wsolpipe.contract.machine import reason
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
 from wsolpipe.images.decode import decode_mask
-from wsolpipe.images.pseudo import read_boxes
+from wsolpipe.images.label_lines import read_boxes
 from wsolpipe.metrics.noise import eroded_mask, noisy_boxes
 
 if TYPE_CHECKING:

@@ -137,11 +137,6 @@ class View:
         return cls(original, size, Window(0, 0, size[0], size[1]))
 
     @classmethod
-    def identity(cls, original: Size) -> View:
-        """The picture as it is."""
-        return cls.squash(original, original)
-
-    @classmethod
     def fit(cls, original: Size, side: int) -> View:
         """The whole picture with its aspect kept, longer side `side`, both at least 1 pixel."""
         scale = side / max(original)

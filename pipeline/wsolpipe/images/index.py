@@ -1,20 +1,33 @@
-"""The rows of an index from a listing and the scan of its files: their order, and whether both agree.
+"""The rows of an index: listed by the importer of a layout, put in order, and held against the scan of their files.
 
 Indexing has two steps: the listing (paths, labels, ground truth) is cheap and made whole; the scan (`scan`) opens every
-file and is cut into shards by the engine. `tables` turns the rows into tables.
+file and is cut into shards by the engine. `index_tables` turns the rows into tables.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import gc
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from wsolpipe.contract.canonical import digest
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.schema import RETIRED
-from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
+from wsolpipe.images.importers.lines import common_sources
+from wsolpipe.images.layouts import LAYOUTS
+from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems, describe_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
+    from wsolpipe.images.dataset import DatasetConfig
     from wsolpipe.images.scan import Scan
 
 
@@ -138,3 +151,116 @@ def _clip(item: Annotation, size: tuple[int, int]) -> Annotation | None:
     if item.x0 >= width or item.y0 >= height or item.x1 <= 0 or item.y1 <= 0:
         return None
     return item._replace(x0=max(item.x0, 0.0), y0=max(item.y0, 0.0), x1=min(item.x1, width), y1=min(item.y1, height))
+
+
+def list_split(config: DatasetConfig, split: str) -> Listing:
+    """List the images of a split with labels and annotations, without opening an image file.
+
+    Raises
+    ------
+    ConfigError
+        If the split is unknown, or the root or a named file is not there.
+    DataError
+        For up to twenty bad lines at once, each with file and line.
+    """
+    config.split_folder(split)
+    problems = Problems(f"data set {config.name}, split {split}")
+    with _no_collector():
+        listing = LAYOUTS.find(config.layout).list_rows(config, split, problems)
+        problems.settle()
+        rows = sorted(listing.rows, key=itemgetter(0))
+        _check_text(rows, problems)
+    if not rows:
+        others = f", only {describe_ignored(listing.ignored)}" if listing.ignored else ""
+        msg = f"data set {config.name}, split {split}: no image in {config.image_root()}{others}"
+        raise DataError(msg, hint="look at root, split and files in the YAML")
+    return replace(listing, rows=rows, objectless=objectless_labels(config, listing))
+
+
+def source_stamp(config: DatasetConfig, split: str) -> str:
+    """Digest that changes when the listing of `split` may have: names, sizes and times of what it is made from.
+
+    Reads no file and, for image folders, looks at folders only: an image that is added, removed or renamed changes its
+    folder's time; one that is overwritten does not change the listing.
+
+    Raises
+    ------
+    ConfigError
+        If the root or a named file is not there.
+    """
+    described = config.model_dump(mode="json", exclude={"stages", "licence", "title", "citation", "root", "accept"})
+    return digest(
+        [described, split, sorted({*LAYOUTS.find(config.layout).sources(config, split), *common_sources(config)})]
+    )
+
+
+def objectless_labels(config: DatasetConfig, listing: Listing) -> tuple[int, ...]:
+    """Labels that the YAML's `objectless` names.
+
+    Raises
+    ------
+    ConfigError
+        If a name is not a class or a label is outside the classes.
+    """
+    by_name = {name: label for label, name in listing.class_names.items()}
+    labels = set()
+    for item in config.objectless:
+        if isinstance(item, str) and item not in by_name:
+            msg = f"{config.source}: objectless: {unknown('class', item, by_name)}"
+            raise ConfigError(msg)
+        label = by_name[item] if isinstance(item, str) else item
+        if label < 0 or (listing.classes is not None and label >= listing.classes):
+            msg = f"{config.source}: objectless: label {label} is outside the {listing.classes} classes"
+            raise ConfigError(msg)
+        labels.add(label)
+    return tuple(sorted(labels))
+
+
+def _check_text(rows: list[ListedRow], problems: Problems) -> None:
+    """Add a problem for names that are not UTF-8, which cannot be stored in the index."""
+    try:
+        "".join([row[0] for row in rows]).encode()
+    except UnicodeEncodeError:
+        for row in rows:
+            if row.image_id.encode(errors="replace").decode() != row.image_id:
+                problems.add(ascii(row.image_id), "the file name is not UTF-8: rename the file")
+        problems.settle()
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Disable the cyclic garbage collector, which millions of small tuples without cycles would start repeatedly."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def beside(groups: NDArray[np.int64], frames: NDArray[np.int64], before: int, after: int) -> NDArray[np.int64]:
+    """Rows of the frames beside each row, wherever in the index they are.
+
+    Parameters
+    ----------
+    groups, frames : int64 [N]
+        Group of each row, −1 for plain images, and position in it.
+    before, after : int
+        Frames on either side, of the same group: the next that are listed, whatever their numbers.
+
+    Returns
+    -------
+    int64 [N, before + after]
+        Row numbers, earliest first; −1 past the ends of a group.
+    """
+    order = np.lexsort((frames, groups))
+    steps = [*range(-before, 0), *range(1, after + 1)]
+    found = np.full((len(groups), len(steps)), -1, np.int64)
+    for column, step in enumerate(steps):
+        near = np.arange(len(order)) + step
+        there = (near >= 0) & (near < len(order))
+        other = order[np.where(there, near, 0)]
+        same = there & (groups[order] == groups[other]) & (groups[order] >= 0)
+        found[order, column] = np.where(same, other, -1)
+    return found

@@ -28,61 +28,23 @@ PARQUET_GROUP_ROWS = 4096
 PART_ROWS = 256
 """Rows that are Python objects at once."""
 
+TEXT, LABELS, INT32, INT64, REAL = pa.string(), pa.list_(pa.int32()), pa.int32(), pa.int64(), pa.float64()
 INDEX_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("image_id", pa.string()),
-        ("path", pa.string()),
-        ("labels", pa.list_(pa.int32())),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("orientation", pa.int32()),
-        ("bytes", pa.int64()),
-        ("sha256", pa.string()),
-        ("group", pa.string()),
-        ("frame", pa.int32()),
-        ("reason", pa.string()),
-    ]
+    {"row": INT64, "image_id": TEXT, "path": TEXT, "labels": LABELS}
+    | dict.fromkeys(("width", "height", "orientation"), INT32)
+    | {"bytes": INT64, "sha256": TEXT, "group": TEXT, "frame": INT32, "reason": TEXT}
 )
-
+EDGES = dict.fromkeys(("x0", "y0", "x1", "y1"), REAL)
 #: Boxes are half-open, in pixels of the image as the index counts them; masks have a path and zeros.
-ANNOTATION_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("image_id", pa.string()),
-        ("kind", pa.string()),
-        ("x0", pa.float64()),
-        ("y0", pa.float64()),
-        ("x1", pa.float64()),
-        ("y1", pa.float64()),
-        ("path", pa.string()),
-    ]
-)
-
+ANNOTATION_SCHEMA = pa.schema({"row": INT64, "image_id": TEXT, "kind": TEXT} | EDGES | {"path": TEXT})
 LISTING_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("path", pa.string()),
-        ("labels", pa.list_(pa.int32())),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("size_where", pa.string()),
-        ("group", pa.string()),
-        ("frame", pa.int32()),
-        ("reason", pa.string()),
-    ]
+    {"image_id": TEXT, "path": TEXT, "labels": LABELS, "width": INT32, "height": INT32, "size_where": TEXT}
+    | {"group": TEXT, "frame": INT32, "reason": TEXT}
 )
 SCAN_SCHEMA = pa.schema(
-    [
-        ("bytes", pa.int64()),
-        ("sha256", pa.string()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("orientation", pa.int64()),
-        ("reason", pa.string()),
-        ("path", pa.string()),
-        ("modified", pa.int64()),
-    ]
+    {"bytes": INT64, "sha256": TEXT}
+    | dict.fromkeys(("width", "height", "orientation"), INT64)
+    | {"reason": TEXT, "path": TEXT, "modified": INT64}
 )
 
 
@@ -101,20 +63,10 @@ def index_part(first: int, rows: Sequence[ListedRow], scans: Sequence[Scan]) -> 
     pyarrow.Table
         `INDEX_SCHEMA`; ``reason`` is empty for good rows, ``frame`` null outside groups.
     """
-    values = {
-        "row": range(first, first + len(rows)),
-        "image_id": [row.image_id for row in rows],
-        "path": [row.path for row in rows],
-        "labels": [row.labels for row in rows],
-        "width": [scan.width for scan in scans],
-        "height": [scan.height for scan in scans],
-        "orientation": [scan.orientation for scan in scans],
-        "bytes": [scan.bytes for scan in scans],
-        "sha256": [scan.sha256 for scan in scans],
-        "group": [row.group for row in rows],
-        "frame": [row.frame for row in rows],
-        "reason": [scan.reason for scan in scans],
-    }
+    values: dict[str, Any] = {"row": range(first, first + len(rows))}
+    values |= {name: [getattr(row, name) for row in rows] for name in ("image_id", "path", "labels", "group", "frame")}
+    scanned = ("width", "height", "orientation", "bytes", "sha256", "reason")
+    values |= {name: [getattr(scan, name) for scan in scans] for name in scanned}
     return pa.table({name: pa.array(values[name], INDEX_SCHEMA.field(name).type) for name in INDEX_COLUMNS})
 
 
@@ -134,16 +86,9 @@ def truth_table(annotations: Sequence[Annotation], numbers: Mapping[str, int]) -
         `ANNOTATION_SCHEMA`, sorted by row; annotations of one image keep their order.
     """
     ordered = sorted(annotations, key=lambda item: numbers[item.image_id])
-    truth = {
-        "row": [numbers[item.image_id] for item in ordered],
-        "image_id": [item.image_id for item in ordered],
-        "kind": [item.kind for item in ordered],
-        "x0": [item.x0 for item in ordered],
-        "y0": [item.y0 for item in ordered],
-        "x1": [item.x1 for item in ordered],
-        "y1": [item.y1 for item in ordered],
-        "path": [item.path for item in ordered],
-    }
+    own = [name for name in ANNOTATION_SCHEMA.names if name != "row"]
+    truth: dict[str, Any] = {name: [getattr(item, name) for item in ordered] for name in own}
+    truth["row"] = [numbers[item.image_id] for item in ordered]
     return pa.table({field.name: pa.array(truth[field.name], field.type) for field in ANNOTATION_SCHEMA})
 
 
@@ -157,7 +102,7 @@ def write_listing(rows: Sequence[ListedRow]) -> bytes:
 
 def annotation_table(annotations: Sequence[Annotation]) -> pa.Table:
     """Annotations of a listing, with the lines that they come from, as a table."""
-    kinds = {name: pa.float64() if name in {"x0", "y0", "x1", "y1"} else pa.string() for name in Annotation._fields}
+    kinds = {name: EDGES.get(name, TEXT) for name in Annotation._fields}
     return pa.table(
         {name: pa.array([getattr(item, name) for item in annotations], kind) for name, kind in kinds.items()}
     )

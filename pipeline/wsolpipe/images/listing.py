@@ -135,7 +135,11 @@ class Problems:
         DataError
             When `MAX_PROBLEMS` lines have been added.
         """
-        self.lines.append(f"{where}: {text}")
+        self.take(f"{where}: {text}")
+
+    def take(self, line: str) -> None:
+        """Add a line that says itself where the fault is; as `add`."""
+        self.lines.append(line)
         if len(self.lines) >= MAX_PROBLEMS:
             self.settle()
 

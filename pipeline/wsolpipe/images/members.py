@@ -11,7 +11,7 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import BadImageError
+from wsolpipe.contract.errors import BadImageError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def _read_cell(archive: str, member: str, stamp: int) -> bytes:
     except (StopIteration, ValueError, KeyError, IndexError) as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{archive}#{member}") from error
     except pa.ArrowException as error:
-        msg = f"broken archive {os.path.basename(archive)}: {str(error).splitlines()[0]}"
+        msg = f"broken archive {os.path.basename(archive)}: {first_line(error)}"
         raise BadImageError(msg) from error
     if not found:
         msg = "empty file"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.images.interpolation import bicubic_taps
 from wsolpipe.maps.compilation import compiled
+from wsolpipe.maps.levels import bicubic_taps
 
 if TYPE_CHECKING:
     from typing import Any

@@ -1,4 +1,4 @@
-"""Uncertainty of figures: bootstrap intervals and a paired test, since tables of the field differ by tenths.
+"""Uncertainty of figures: intervals, paired tests, and how much a curve can tell, since tables differ by tenths.
 
 Rows (images) are the unit. A figure is a function of a sum over rows: MaxBoxAcc is the maximum over thresholds of
 summed correct boxes, PxAP a function of summed histograms. Each bootstrap replicate draws rows with replacement and
@@ -9,8 +9,8 @@ bootstrap", 1993, percentile interval). The paired test swaps the two runs' resu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Figure = Callable[[Floats, int], Floats]
+    Values = dict[str, tuple[NDArray[Any], NDArray[Any]]]
+
 
 _AT_ONCE = 100
 
@@ -55,6 +57,11 @@ class Comparison:
     difference: Interval
     p: float
     permutations: int
+
+    def plain(self) -> dict[str, Any]:
+        """Its numbers by name: ``difference``, ``low``, ``high``, ``level`` and ``p``."""
+        part = self.difference
+        return {"difference": part.value, "low": part.low, "high": part.high, "level": part.level, "p": self.p}
 
 
 def mean_figure(sums: Floats, rows: int) -> Floats:
@@ -156,6 +163,22 @@ def compare(
     return Comparison(_interval_of(observed, draws, level, count), (extreme + 1) / (replicates + 1), replicates)
 
 
+def intervals_of(values: Values) -> dict[str, Any]:
+    """Bootstrap interval of each figure; of the best over thresholds where none was chosen beforehand."""
+    return {name: asdict(interval(each)) for name, (_, each) in values.items()}
+
+
+def paired_tests(first: Values, second: Values) -> dict[str, Any]:
+    """Paired test of each figure that both results have, on the rows that both have."""
+    tests: dict[str, Any] = {}
+    for figure, (rows, values) in first.items():
+        if figure not in second:
+            continue
+        common, mine, its = np.intersect1d(rows, second[figure][0], return_indices=True)
+        tests[figure] = {**compare(values[mine], second[figure][1][its]).plain(), "rows": len(common)}
+    return tests
+
+
 def _rows_of(values: ArrayLike, figure: Figure | None) -> tuple[Floats, Figure]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim < 1 or not len(array):
@@ -176,3 +199,50 @@ def _resamples(rows: int, replicates: int, seed: int) -> Iterator[Floats]:
 def _interval_of(value: float, draws: Floats, level: float, rows: int) -> Interval:
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), level, rows, len(draws))
+
+
+WIDE = 0.25
+"""Share of all thresholds from which on a plateau is reported as flat."""
+FULL = 99.0
+"""Per cent from which on a score is reported as saturated."""
+
+
+def plateau(curve: ArrayLike, *, tolerance: float = 0.0) -> tuple[int, int]:
+    """Return the longest run of thresholds within `tolerance` of the best score, as its first and last place.
+
+    Of runs of equal length the first counts.
+
+    Parameters
+    ----------
+    curve : float [T]
+        Score at each threshold.
+    tolerance : float
+        In units of the curve; 0 for the best score alone.
+
+    Examples
+    --------
+    >>> plateau([1, 3, 3, 3, 2, 3])
+    (1, 3)
+    """
+    values = np.asarray(curve, dtype=np.float64)
+    good = values >= values.max() - tolerance
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(np.int8)))
+    starts, stops = edges[::2], edges[1::2]
+    longest = int((stops - starts).argmax())
+    return int(starts[longest]), int(stops[longest]) - 1
+
+
+def middle(curve: ArrayLike) -> int:
+    """Return the place in the middle of the best score's longest plateau, the lower one of two."""
+    first, last = plateau(curve)
+    return (first + last) // 2
+
+
+def describe_plateau(curve: ArrayLike) -> str | None:
+    """Return a sentence about a plateau that covers at least `WIDE` of all thresholds, None for a narrower one."""
+    values = np.asarray(curve, dtype=np.float64)
+    first, last = plateau(values)
+    if last - first + 1 < WIDE * len(values):
+        return None
+    low, high = first / len(values), last / len(values)
+    return f"flat curve: every threshold from {low:.3f} to {high:.3f} scores the same; its middle is taken"

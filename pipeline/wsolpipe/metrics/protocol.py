@@ -35,8 +35,8 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.nearest import shorten
+from wsolpipe.metrics.confidence import FULL, describe_plateau, middle
 from wsolpipe.metrics.pixels import PixelEvaluation, pxap_of
-from wsolpipe.metrics.thresholds import FULL, describe_plateau, middle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

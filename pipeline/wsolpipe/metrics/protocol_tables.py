@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.metrics.confidence import middle
 from wsolpipe.metrics.pixels import nearest_threshold
 from wsolpipe.metrics.protocol import (
     ANNOTATORS,
@@ -30,7 +31,6 @@ from wsolpipe.metrics.protocol import (
     rank,
     select,
 )
-from wsolpipe.metrics.thresholds import middle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

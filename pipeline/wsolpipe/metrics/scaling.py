@@ -28,7 +28,7 @@ SIDE = 224
 @lru_cache(maxsize=64)
 def _bicubic_matrix(source: int, target: int) -> NDArray[np.float32]:
     """Return the weights [target, source] of one axis."""
-    from wsolpipe.images.interpolation import bicubic_taps  # whose neighbours load a compiler
+    from wsolpipe.maps.levels import bicubic_taps  # whose neighbours load a compiler
 
     places, weights = bicubic_taps(source, target)
     matrix = np.zeros((target, source), np.float32)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.functional import normalize
 
 from wsolpipe.models.clip_texts import ClipTexts, load_network
 from wsolpipe.models.clip_tower import open_tower
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from wsolpipe.models.clip_blocks import Block
     from wsolpipe.models.clip_config import ClipConfig
-    from wsolpipe.models.clip_tower import Tower
+    from wsolpipe.models.clip_tower import Block, Tower
     from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.preprocessing import Triple
     from wsolpipe.networks.sources import Weights
@@ -156,3 +156,94 @@ def load_clip(
     """
     built, config = load_network(model, weights, quick_gelu=quick_gelu)
     return Clip(built.to(device), config, positions=positions)
+
+
+def vanilla_patches(clip: Clip, reached: Reached) -> Tensor:
+    """Patch tokens of CLIP as it was trained (Radford et al., ICML 2021), float [B, hw, D], not of unit length."""
+    return clip.embed(clip.patches(clip.last.whole(reached.tokens, reached.rope)))
+
+
+def sclip_patches(clip: Clip, reached: Reached) -> Tensor:
+    """Patches by correlative self-attention (Wang, Mei and Yuille, "SCLIP", ECCV 2024, equation 3), [B, hw, D].
+
+    A patch gathers from those whose query is like its own, and from those whose key is like its own. The two softmaxes
+    are added, not averaged, as the paper and its code have it.
+    """
+    block = clip.last
+    query, key, value = block.heads(block.joint(block.norm(reached.tokens)), reached.rope)
+    weights = block.attention(query, query) + block.attention(key, key)
+    return clip.embed(clip.patches(block.finish(reached.tokens, block.merge(weights @ value))))
+
+
+def naclip_patches(clip: Clip, reached: Reached, *, sigma: float = 5.0) -> Tensor:
+    """Patches by neighbourhood-aware attention (Hajimiri et al., "Pay attention to your neighbours", WACV 2025).
+
+    Attention of keys and neighbourhood alone, without residual and MLP: the paper's reduced architecture.
+
+    Parameters
+    ----------
+    sigma : float
+        Deviation of the Gaussian, in patches; the paper's is 5.
+
+    Returns
+    -------
+    float tensor [B, hw, D]
+        Not of unit length.
+    """
+    block, prefix = clip.last, clip.tower.prefix
+    _, key, value = block.heads(block.joint(block.norm(reached.tokens)), reached.rope)
+    scores = (key * block.scale) @ key.transpose(-2, -1)
+    scores[..., prefix:, prefix:] += neighbourhood(reached.grid, sigma).to(scores)
+    return clip.embed(clip.patches(block.merge(scores.softmax(dim=-1) @ value)))
+
+
+def neighbourhood(grid: tuple[int, int], sigma: float) -> Tensor:
+    """Gaussian of the distance between any two patches, one at zero distance.
+
+    Parameters
+    ----------
+    grid : (h, w)
+    sigma : float
+        In patches.
+
+    Returns
+    -------
+    float64 tensor [hw, hw]
+        ``exp(-|a - b|² / 2σ²)``, patches row by row.
+    """
+    rows, columns = (torch.arange(count, dtype=torch.float64) for count in grid)
+    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).reshape(-1, 2)
+    return (-(places[:, None] - places[None]).square().sum(dim=-1) / (2 * sigma**2)).exp()
+
+
+def text_maps(patches: Tensor, texts: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Cosines of patches and texts, as maps.
+
+    Parameters
+    ----------
+    patches : float tensor [B, hw, D]
+        Of any length but zero; a zero vector gives NaN.
+    texts : float tensor [B, T, D]
+        Unit vectors, T for each image.
+    grid : (h, w)
+
+    Returns
+    -------
+    float32 tensor [B, T, h, w]
+        In [-1, 1].
+    """
+    lengths = patches.norm(dim=-1, keepdim=True)
+    maps = torch.einsum("bpd,btd->btp", patches / lengths, texts)
+    return maps.reshape(*maps.shape[:2], *grid).float()
+
+
+def image_vectors(clip: Clip, reached: Reached) -> Tensor:
+    """CLIP's own embedding of each image, the class token after the last block as it was trained.
+
+    Returns
+    -------
+    float tensor [B, D]
+        Unit vectors.
+    """
+    tokens = clip.last.whole(reached.tokens, reached.rope)
+    return normalize(clip.embed(tokens[:, :1])[:, 0], dim=-1)

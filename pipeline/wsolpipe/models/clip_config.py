@@ -15,6 +15,7 @@ from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.networks.digests import file_sha256
 from wsolpipe.networks.preprocessing import Triple, triple
+from wsolpipe.networks.pretrained import fetching, hub_cached, require_host
 from wsolpipe.networks.sources import Weights
 
 #: Of the images that CLIP was trained on (Radford et al., 2021).
@@ -226,35 +227,22 @@ def find_published(name: str, *, fetch: bool) -> Weights | None:
 
 
 def _fetched(name: str, entry: dict[str, Any]) -> Path:
-    try:
+    with fetching(f"open_clip:{name}"):
         from huggingface_hub import constants
         from open_clip import pretrained
 
-        from wsolpipe.networks.pretrained import require_host
-
         require_host(constants.ENDPOINT if entry.get("hf_hub") else entry["url"])
         return Path(pretrained.download_pretrained(entry))
-    except Exception as error:  # a failing network raises differently with each client and its version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"cannot fetch open_clip:{name}: {reason}"
-        hint = "give a file that you have: weights=FILE; or run once with network, the cache is used ever after"
-        raise WeightsError(msg, hint=hint) from error
 
 
 def _cached(entry: dict[str, Any]) -> Path | None:
     if entry.get("file"):
         return Path(entry["file"])
     if entry.get("hf_hub"):
-        from huggingface_hub import try_to_load_from_cache
-
         repo, _, file = str(entry["hf_hub"]).rpartition("/")
-        files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-        if file:
-            files.insert(0, str(Path(file).with_suffix(".safetensors")))
-        for candidate in files:
-            found = try_to_load_from_cache(repo, candidate)
-            if isinstance(found, str):
-                return Path(found)
+        plain = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+        if found := hub_cached(repo, [str(Path(file).with_suffix(".safetensors")), file] if file else plain):
+            return found
     with contextlib.suppress(RuntimeError):  # no home folder
         path = Path("~/.cache/clip").expanduser() / str(entry.get("url", "")).rpartition("/")[2]
         return path if path.is_file() else None

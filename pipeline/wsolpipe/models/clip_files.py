@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.contract.errors import ConfigError, WeightsError, first_line
 from wsolpipe.models.clip_config import ClipConfig, has_quick_sibling, published
 from wsolpipe.networks.torchscript import is_archive, read_archive
 from wsolpipe.networks.weights import load_into, load_state
@@ -172,8 +172,7 @@ def build_clip(config: ClipConfig, *, quick_gelu: bool, seed: int = 0, captioner
             torch.manual_seed(seed)
             model: nn.Module = (CoCa if decodes else CustomTextCLIP if custom else CLIP)(**parts)
     except Exception as error:  # each part of a configuration fails in its own way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"open_clip cannot build {config.name}: {reason}"
+        msg = f"open_clip cannot build {config.name}: {first_line(error)}"
         raise ConfigError(msg, hint="see open_clip's model_configs for the fields of a configuration") from error
     return model.eval().requires_grad_(requires_grad=False)
 

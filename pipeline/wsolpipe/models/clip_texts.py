@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.nn.functional import normalize
 
-from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.contract.errors import ConfigError, WeightsError, first_line
 from wsolpipe.models.class_names import fill_templates, require_templates
 from wsolpipe.models.clip_config import read_config
 from wsolpipe.models.clip_files import build_clip, decide_gelu, fill_clip, infer_config, read_clip
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from wsolpipe.models.class_names import ClassNames
     from wsolpipe.models.clip_config import ClipConfig
     from wsolpipe.networks.sources import Weights
+
 
 #: Texts that are encoded at once.
 TEXTS = 64
@@ -125,8 +127,7 @@ def build_tokenizer(config: ClipConfig) -> Callable[[list[str]], Tensor]:
     try:
         made = HFTokenizer(foreign, context_length=length, tokenizer_mode=text.get("tokenizer_mode"), **options)
     except Exception as error:  # the network, the hub's client or the file may fail
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"cannot get the tokeniser {foreign} of {config.name}: {reason}"
+        msg = f"cannot get the tokeniser {foreign} of {config.name}: {first_line(error)}"
         raise ConfigError(msg, hint="run once with network, the cache is used ever after") from error
     return cast("Callable[[list[str]], Tensor]", made)
 
@@ -174,3 +175,82 @@ def load_texts(
     """
     built, config = load_network(model, weights, quick_gelu=quick_gelu, captioner=True)
     return ClipTexts(built.to(device), config)
+
+
+#: Names that are encoded together. Groups are cut by label, so a vector does not depend on which images came first.
+GROUP = 32
+
+
+class NameVectors:
+    """Unit vectors of a class list, made when first asked for and kept.
+
+    Parameters
+    ----------
+    clip : ClipTexts
+    names : ClassNames
+    templates : sequence of str
+        Each with ``{}`` where the name goes.
+    background : sequence of str
+        Words whose vectors are made at once, as `background`, float tensor [M, D].
+    """
+
+    def __init__(
+        self, clip: ClipTexts, names: ClassNames, templates: Sequence[str], background: Sequence[str] = ()
+    ) -> None:
+        self.clip, self.names, self.templates = clip, names, tuple(templates)
+        self.labels = sorted(names.prompts)
+        self.background = clip.encode_names(background, templates)
+        self._groups: dict[int, Tensor] = {}
+
+    def __getitem__(self, label: int) -> Tensor:
+        """Vector [D] of a label.
+
+        Raises
+        ------
+        ConfigError
+            If the list has no such label.
+        """
+        self.names.prompt(label)  # raises, naming list and label
+        group, place = divmod(self.labels.index(label), GROUP)
+        return self._group(group)[place]
+
+    def everything(self) -> Tensor:
+        """Vectors [K, D] of all labels, in their order."""
+        return torch.cat([self._group(number) for number in range(-(-len(self.labels) // GROUP))])
+
+    def likeliest(self, images: Tensor, count: int) -> list[list[int]]:
+        """The `count` labels whose vectors are nearest to each image's unit vector [B, D], the nearest first."""
+        order = (images @ self.everything().T).argsort(dim=1, descending=True, stable=True)[:, :count]
+        return [[self.labels[place] for place in row] for row in order.tolist()]
+
+    def _group(self, number: int) -> Tensor:
+        if number not in self._groups:
+            labels = self.labels[number * GROUP : (number + 1) * GROUP]
+            words = [self.names.prompt(label) for label in labels]
+            self._groups[number] = self.clip.encode_names(words, self.templates)
+        return self._groups[number]
+
+    def rows(self, present: Sequence[Sequence[int]], *, at_least: int = 1) -> tuple[Tensor, Tensor]:
+        """Vectors of the classes of each of several images.
+
+        Parameters
+        ----------
+        present : sequence of B sequences of int
+            Labels; may be empty.
+        at_least : int
+            Lowest P.
+
+        Returns
+        -------
+        names : float tensor [B, P, D]
+            P is the longest of them; padded with zeros.
+        there : bool tensor [B, P]
+        """
+        longest = max(at_least, *(len(labels) for labels in present))
+        names = self.background.new_zeros(len(present), longest, self.background.shape[1])
+        there = torch.zeros(len(present), longest, dtype=torch.bool, device=names.device)
+        for row, labels in enumerate(present):
+            for place, label in enumerate(labels):
+                names[row, place] = self[label]
+            there[row, : len(labels)] = True
+        return names, there

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-from wsolpipe.contract.errors import ConfigError, WeightsError
+from wsolpipe.contract.errors import ConfigError, WeightsError, first_line
 from wsolpipe.images.geometry import resize
+from wsolpipe.keys.kinds import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,48 +219,41 @@ def build_detector(model: str, *, top_n: int, nms: float) -> Any:
     return net
 
 
-@dataclass(frozen=True)
-class OnnxLayout:
-    """Inputs and outputs of an ONNX detector.
+class OnnxLayout(BaseModel):
+    """Inputs and outputs of an ONNX detector; the defaults are those of YOLOX."""
 
-    Attributes
-    ----------
-    channels : "rgb" or "bgr"
-    scale, mean, std : float
-        Input is ``(pixel * scale - mean) / std`` with pixels in 0..255.
-    fit : "letterbox" or "squash"
-        Whether the aspect is kept; a letterbox lies top left.
-    pad : float
-        Pixel value beside a letterboxed image.
-    size : int or None
-        Side of the input in pixels, where the file leaves it open.
-    output : str or None
-        Name of the output [1, anchors, columns]; None for the first.
-    boxes : "yolox", "xyxy" or "cxcywh"
-        Four columns: offsets and log sizes a cell, in units of the stride; or corners, or centre and size, in pixels
-        of the input.
-    strides : tuple of int
-        Of the levels of ``yolox``, in the order of the anchors.
-    box, objectness, classes : int or None
-        First column of the box, column of the objectness, and first column of the class scores (to the last).
-    score : "objectness" or "product"
-        Of objectness and the best class; a class-agnostic box wants ``objectness``.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: Literal["rgb", "bgr"] = "bgr"
-    scale: float = 1.0
-    mean: float = 0.0
-    std: float = 1.0
-    fit: Literal["letterbox", "squash"] = "letterbox"
-    pad: float = 114.0
-    size: int | None = None
-    output: str | None = None
-    boxes: Literal["yolox", "xyxy", "cxcywh"] = "yolox"
-    strides: tuple[int, ...] = (8, 16, 32)
-    box: int = 0
-    objectness: int = 4
-    classes: int | None = 5
-    score: Literal["objectness", "product"] = "objectness"
+    channels: Literal["rgb", "bgr"] = Field("bgr", description="Order of the input's colour channels")
+    scale: float = Field(
+        1.0, description="Factor on the pixels, which are 0 to 255: input = (pixel * scale - mean) / std"
+    )
+    mean: float = Field(0.0, description="Mean of the input, after scale")
+    std: Annotated[float, Field(gt=0)] = Field(1.0, description="Standard deviation of the input, after scale")
+    fit: Literal["letterbox", "squash"] = Field(
+        "letterbox", description="letterbox keeps the aspect and lies top left; squash does not"
+    )
+    pad: Annotated[float, Unit("levels")] = Field(114.0, description="Pixel value beside a letterboxed image")
+    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
+        None, description="Side of the input, if the file leaves it open"
+    )
+    output: str | None = Field(None, description="Name of the output [1, anchors, columns]; null: the first")
+    boxes: Literal["yolox", "xyxy", "cxcywh"] = Field(
+        "yolox",
+        description="What the four box columns hold: yolox (offsets and log sizes a cell, in strides), xyxy "
+        "(corners) or cxcywh (centre and size), in pixels of the input",
+    )
+    strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Unit("pixels")] = Field(
+        (8, 16, 32), description="Strides of the levels of boxes=yolox, in the order of the anchors"
+    )
+    box: Annotated[int, Field(ge=0)] = Field(0, description="First of the four box columns")
+    objectness: Annotated[int, Field(ge=0)] = Field(4, description="Column of the objectness")
+    classes: Annotated[int, Field(ge=0)] | None = Field(
+        5, description="First column of the class scores, which go on to the last; null: none"
+    )
+    score: Literal["objectness", "product"] = Field(
+        "objectness", description="Score of a box: objectness, or the product with its best class score"
+    )
 
 
 class OnnxDetector:
@@ -297,7 +292,7 @@ class OnnxDetector:
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own, one for each way to be broken
-            msg = f"cannot read {path} as an ONNX model: {str(error).splitlines()[0]}"
+            msg = f"cannot read {path} as an ONNX model: {first_line(error)}"
             raise WeightsError(msg, hint="copy the file again, or give another weights=FILE.onnx") from error
         self.layout, self.top_n, self.nms, self.min_score = layout, top_n, nms, min_score
         self.input = self.session.get_inputs()[0]

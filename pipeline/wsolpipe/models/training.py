@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from wsolpipe.networks.saved_state import part, read_newest, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from wsolpipe.networks.classifier import ImageClassifier
+    from wsolpipe.networks.saved_state import Unfinished
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,6 @@ class Recipe:
         if self.schedule == "step":
             return float(rise * self.lr_gamma ** (step // steps_a_epoch // self.lr_step))
         return rise
-
-
-class Keeper(Protocol):
-    """Where training keeps its state, and when."""
-
-    path: Path | None
-
-    def due(self) -> bool:
-        """Whether it is time to save."""
-        ...
 
 
 KIND = "wsolpipe classifier training/1"
@@ -145,7 +135,7 @@ def fine_tune(
     steps: int,
     recipe: Recipe,
     done: Callable[[int, int], None],
-    keep: Keeper,
+    keep: Unfinished,
 ) -> None:
     """Train every tensor of a classifier in place, or all but BatchNorm's; it is left in evaluation mode.
 
@@ -164,7 +154,7 @@ def fine_tune(
         How.
     done : callable
         Called with (steps done, steps in all).
-    keep : Keeper
+    keep : Unfinished
         Where the state is saved now and then, and at the end.
 
     Raises
@@ -205,7 +195,7 @@ def fine_tune(
     classifier.eval().requires_grad_(requires_grad=False)
 
 
-def _save(classifier: ImageClassifier, optimiser: torch.optim.SGD, keep: Keeper, step: int) -> None:
+def _save(classifier: ImageClassifier, optimiser: torch.optim.SGD, keep: Unfinished, step: int) -> None:
     """Write weights, momentum and the state of random draws; scratch out of space costs nothing but safety."""
     assert keep.path is not None
     tensors = {f"model.{name}": value for name, value in classifier.state_dict().items()}
@@ -219,7 +209,7 @@ def _save(classifier: ImageClassifier, optimiser: torch.optim.SGD, keep: Keeper,
         write_state(keep.path, tensors, {"step": step}, kind=KIND)
 
 
-def _restore(classifier: ImageClassifier, optimiser: torch.optim.SGD, keep: Keeper) -> int:
+def _restore(classifier: ImageClassifier, optimiser: torch.optim.SGD, keep: Unfinished) -> int:
     """Take up a saved state; return the number of steps that it holds, 0 without one."""
     found = read_newest(keep.path, kind=KIND) if keep.path is not None else None
     if found is None:

@@ -7,9 +7,8 @@ import os
 import platform
 import re
 
-from wsolpipe.contract.errors import ConfigError, DeviceError, error_chain, is_out_of_memory
+from wsolpipe.contract.errors import ConfigError, DeviceError, error_chain, first_line, is_out_of_memory
 from wsolpipe.contract.nearest import shorten
-from wsolpipe.networks.weights import first_line
 
 _FAULT = re.compile(
     r"\b(cuda|hip|cudnn|cublas|nccl|nvrtc|nvml)( driver| runtime)? error|device-side assert"

@@ -7,8 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wsolpipe.contract.errors import WeightsError
-from wsolpipe.networks.weights import first_line
+from wsolpipe.contract.errors import WeightsError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,11 +13,14 @@ import urllib.request
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
-from wsolpipe.contract.errors import WeightsError
+from wsolpipe.contract.errors import WeightsError, first_line
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.networks.digests import cache_folder, remember, words_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -50,14 +53,6 @@ class Record:
     mean: list[float]
     std: list[float]
     size: int
-
-
-@dataclass(frozen=True)
-class Found:
-    """A pretrained file in this machine's cache, with timm's full name of it."""
-
-    name: str
-    path: Path
 
 
 @overload
@@ -142,7 +137,7 @@ def similar_models(name: str, count: int = 8) -> list[str]:
     return found[:count] or known
 
 
-def find_pretrained(name: str, *, fetch: bool) -> Found | None:
+def find_pretrained(name: str, *, fetch: bool) -> tuple[str, Path] | None:
     """Find the file of pretrained weights, in the cache of the Hugging Face hub or of torch.
 
     Parameters
@@ -154,8 +149,8 @@ def find_pretrained(name: str, *, fetch: bool) -> Found | None:
 
     Returns
     -------
-    Found or None
-        None where it is not here and must not be fetched.
+    tuple of (str, Path) or None
+        timm's full name and the file; None where it is not here and must not be fetched.
 
     Raises
     ------
@@ -167,7 +162,7 @@ def find_pretrained(name: str, *, fetch: bool) -> Found | None:
         msg = f"timm knows {known.name} but has no weights for it"
         raise WeightsError(msg, hint="give a file: weights=FILE, or another tag: weights=timm:NAME.TAG")
     path = _cached(known) or (_fetched(known) if fetch else None)
-    return None if path is None else Found(known.name, path)
+    return None if path is None else (known.name, path)
 
 
 def within_reach(name: str) -> str:
@@ -176,7 +171,7 @@ def within_reach(name: str) -> str:
 
     found = find_pretrained(name, fetch=False)
     if found is not None:
-        return str(found.path)
+        return str(found[1])
     if constants.HF_HUB_OFFLINE:
         return ""
     try:
@@ -199,13 +194,9 @@ def _torch_folder() -> Path:
 
 def _cached(known: Record) -> Path | None:
     if known.hub:
-        from huggingface_hub import try_to_load_from_cache
-
         repo, _, revision = known.hub.partition("@")
-        for file in _files(known):
-            path = try_to_load_from_cache(repo, file, revision=revision or None)
-            if isinstance(path, str):
-                return Path(path)
+        if path := hub_cached(repo, _files(known), revision or None):
+            return path
     if known.url and not known.foreign:
         path = _torch_folder() / Path(urllib.parse.urlparse(known.url).path).name
         if path.is_file():
@@ -214,40 +205,58 @@ def _cached(known: Record) -> Path | None:
 
 
 def _fetched(known: Record) -> Path:
+    with fetching(f"timm:{known.name}"):
+        if known.hub:
+            repo, _, revision = known.hub.partition("@")
+            return hub_fetched(repo, _files(known), revision or None)
+        if known.foreign or not known.url:
+            msg = "its file is in a foreign format that only timm's own code reads"
+            raise WeightsError(msg)
+        from timm.models import _hub
+
+        require_host(known.url)
+        return Path(_hub.download_cached_file(known.url))
+
+
+@contextlib.contextmanager
+def fetching(name: str, what: str = "file") -> Iterator[None]:
+    """Say in one line why weights could not be fetched; a failing network raises differently with each client.
+
+    Raises
+    ------
+    WeightsError
+        If the block fails; its hint asks for `what`, a file or a folder.
+    """
     try:
-        return _from_hub(known, known.hub) if known.hub else _from_address(known)
-    except Exception as error:  # a failing network raises differently with each client and its version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        msg = f"cannot fetch timm:{known.name}: {reason}"
-        hint = "give a file that you have: weights=FILE; or run once with network, the cache is used ever after"
-        raise WeightsError(msg, hint=hint) from error
+        yield
+    except Exception as error:
+        msg = f"cannot fetch {name}: {first_line(error)}"
+        own = f"give a {what} that you have: weights={what.upper()}"
+        raise WeightsError(msg, hint=f"{own}; or run once with network, the cache is used ever after") from error
 
 
-def _from_hub(known: Record, hub: str) -> Path:
+def hub_cached(repo: str, files: Sequence[str], revision: str | None = None) -> Path | None:
+    """The first of some files of a repository that the cache of the Hugging Face hub holds."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(repo, file, revision=revision) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def hub_fetched(repo: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """The first of some files that a repository of the Hugging Face hub has, fetched into its cache."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     require_host(constants.ENDPOINT)
-    repo, _, revision = hub.partition("@")
-    files = _files(known)
     for file in files[:-1]:
         try:
-            return Path(hf_hub_download(repo, file, revision=revision or None))
+            return Path(hf_hub_download(repo, file, revision=revision))
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:
             continue
-    return Path(hf_hub_download(repo, files[-1], revision=revision or None))
-
-
-def _from_address(known: Record) -> Path:
-    if known.foreign or not known.url:
-        msg = "its file is in a foreign format that only timm's own code reads"
-        raise WeightsError(msg)
-    from timm.models import _hub
-
-    require_host(known.url)
-    return Path(_hub.download_cached_file(known.url))
+    return Path(hf_hub_download(repo, files[-1], revision=revision))
 
 
 def require_host(address: str) -> None:

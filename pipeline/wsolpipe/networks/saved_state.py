@@ -1,4 +1,4 @@
-"""The state of a training run as one file: tensors and plain values, whole or not at all, damage noticed."""
+"""Work that is not done yet, kept so that a kill costs little of it: a state as one file, and when it is saved."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import json
 import logging
 import os
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import AccessError, DataError
 from wsolpipe.contract.machine import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _log = logging.getLogger(__name__)
@@ -152,3 +154,46 @@ def _digest(text: str, header: Mapping[str, Any], body: bytes) -> str:
     total = hashlib.sha256(f"{text}\n{json.dumps(table, sort_keys=True)}\n".encode())
     total.update(body)
     return total.hexdigest()
+
+
+class Parts:
+    """Named results of parts of a block, which the engine keeps where a kill cannot reach; this one keeps nothing."""
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        """The part `name` as an earlier attempt at the same block kept it."""
+
+    def due(self) -> bool:
+        """Whether it is time to keep what was made since the last time."""
+        return False
+
+    def keep(self, parts: Mapping[str, NDArray[Any]]) -> None:
+        """Keep these parts too."""
+
+
+class Unfinished:
+    """Where an artifact stage keeps work that is not done, so that a kill costs a minute and not all of it.
+
+    Parameters
+    ----------
+    path : Path, optional
+        File that only this stage writes, removed once the artifact is committed; its name holds everything that the
+        result depends on. None keeps nothing.
+    every : float
+        Seconds between two savings.
+    stopping : callable
+        Whether this process was asked to stop: then it is time to save.
+    """
+
+    def __init__(
+        self, path: Path | None = None, *, every: float = 30.0, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.path = path
+        self._every, self._stopping = every, stopping
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to save; counted from the last time that it was."""
+        if self.path is None or not (self._stopping() or time.monotonic() - self._last >= self._every):
+            return False
+        self._last = time.monotonic()
+        return True

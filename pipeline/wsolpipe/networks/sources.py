@@ -94,7 +94,7 @@ def resolve(
         from wsolpipe.networks.pretrained import find_pretrained
 
         found = find_pretrained(rest, fetch=fetch)
-        return None if found is None else Weights(file_sha256(found.path), f"timm:{found.name}", found.path)
+        return None if found is None else Weights(file_sha256(found[1]), f"timm:{found[0]}", found[1])
     if finders and kind in finders:
         return finders[kind](rest, fetch=fetch)
     path = local_file(spec)

@@ -14,8 +14,14 @@ from torch import nn
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import create
-from wsolpipe.networks.attention import attention_weights, class_token_row, heads_of, joint_projection
-from wsolpipe.networks.windows import is_windowed, require_windows
+from wsolpipe.networks.attention import (
+    attention_weights,
+    class_token_row,
+    heads_of,
+    is_windowed,
+    joint_projection,
+    require_windows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import WeightsError
+from wsolpipe.contract.errors import WeightsError, first_line
 from wsolpipe.networks.positions import stretch
 
 if TYPE_CHECKING:
@@ -139,11 +139,6 @@ def _not_plain(path: Path, error: pickle.UnpicklingError) -> WeightsError:
     msg = f"{path} is not a plain checkpoint: it holds {foreign[1]}, and only tensors and plain values are read"
     hint = "nothing in a file is run here; where it was made, save tensors alone: torch.save(model.state_dict(), FILE)"
     return WeightsError(msg, hint=hint)
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_tensor(value: object) -> bool:

@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from wsolpipe.maps.foreground import otsu_thresholds
+from wsolpipe.ops.candidates import stretch_levels
 from wsolpipe.ops.perturb import blur, blur_matrix, keep_boxes, scale_blur
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-
-class ScoringModel(Protocol):
-    """Interface of the classifier."""
-
-    memory_format: torch.memory_format
-
-    def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Pixels, uint8 [N, S, S, 3], to its input, float32 [N, 3, S, S]."""
-        ...
-
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits of its input, [N, classes]."""
-        ...
+    from wsolpipe.networks.classifier import ImageClassifier
+    from wsolpipe.networks.saved_state import Parts
 
 
 Outside = Literal["blur", "black", "mean"]
 Measure = Literal["posterior", "margin"]
-
-
-class PartStore(Protocol):
-    """Keeps named arrays across a restart of the process."""
-
-    def get(self, name: str) -> NDArray[Any] | None:
-        """Return what was kept under a name."""
-        ...
-
-    def due(self) -> bool:
-        """Whether it is time to save."""
-        ...
-
-    def keep(self, parts: Mapping[str, NDArray[Any]]) -> None:
-        """Keep more."""
-        ...
 
 
 def margins(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -82,7 +57,7 @@ class BoxScorer:
 
     Parameters
     ----------
-    classifier : ScoringModel
+    classifier : ImageClassifier
         On `device`, in evaluation mode.
     size : int
         Side of its input.
@@ -92,7 +67,7 @@ class BoxScorer:
         Of the blur, in pixels at 224² (scaled to the classifier's input).
     batch : int
         Crops in one forward; the last is filled up with repetitions, whose scores are dropped.
-    parts : PartStore, optional
+    parts : Parts, optional
         Where the scores of finished batches are kept across a restart of the process.
     check : callable
         Called after every batch; may raise.
@@ -104,14 +79,14 @@ class BoxScorer:
 
     def __init__(
         self,
-        classifier: ScoringModel,
+        classifier: ImageClassifier,
         *,
         size: int,
         device: str,
         kernel: int,
         sigma: float,
         batch: int,
-        parts: PartStore | None = None,
+        parts: Parts | None = None,
         check: Callable[[], None] = lambda: None,
         outside: Outside = "blur",
         measure: Measure = "posterior",
@@ -233,3 +208,57 @@ class BoxScorer:
         """Name of the next batch, the same for the same crops of the same rows."""
         crops = [self._numbers[:taken], self._labels[:taken], *(box.tolist() for box in self._boxes[:taken])]
         return hashlib.sha256(repr(crops).encode()).hexdigest()[:32] if self._parts is not None else ""
+
+
+#: Kernel and standard deviation of the blur in pixels at 224², those of the proposals.
+KERNEL, SIGMA = 65, 20.0
+
+
+def otsu_masks(maps: NDArray[Any], size: int) -> NDArray[np.bool_]:
+    """Pixels above each map's own Otsu threshold.
+
+    Parameters
+    ----------
+    maps : array [M, h, w]
+        Finite.
+    size : int
+        Side of the grid to which maps are stretched before they are thresholded.
+
+    Returns
+    -------
+    bool array [M, size, size]
+        Nothing of a constant map.
+    """
+    levels = stretch_levels(maps, size)
+    found: NDArray[np.bool_] = levels > otsu_thresholds(levels)[:, None, None]
+    return found
+
+
+def mask_posteriors(
+    classifier: ImageClassifier, pixels: NDArray[np.uint8], masks: NDArray[np.bool_], *, device: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Posteriors of an image, and of it with all but a mask blurred.
+
+    Parameters
+    ----------
+    classifier : ImageClassifier
+        On `device`, in evaluation mode.
+    pixels : uint8 array [S, S, 3]
+        RGB, at the classifier's size.
+    masks : bool array [M, S, S]
+    device : str
+        Torch device.
+
+    Returns
+    -------
+    whole : float32 array [K]
+    inside : float32 array [M, K]
+    """
+    with torch.inference_mode():
+        image = classifier.normalise(torch.from_numpy(pixels[None]).to(device))
+        matrix = blur_matrix(len(pixels), *scale_blur(KERNEL, SIGMA, len(pixels))).to(device)
+        kept = torch.from_numpy(masks)[:, None].to(device)
+        crops = torch.cat([image, torch.where(kept, image, blur(image, matrix, matrix))])
+        posteriors = classifier(crops.contiguous(memory_format=classifier.memory_format)).float().softmax(1)
+    values = posteriors.cpu().numpy()
+    return values[0], values[1:]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.box_scores import score_boxes, score_centred
 from wsolpipe.evaluate.evaluation import Options
-from wsolpipe.evaluate.map_scores import KeptIous, MapScores, score_maps
+from wsolpipe.evaluate.map_scores import KeptIous
 from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.scored import OTSU, score
 from wsolpipe.evaluate.truth import truth_of_index
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index, StageView
     from wsolpipe.evaluate.box_scores import BoxScores
-    from wsolpipe.evaluate.otsu_scores import OtsuScores
+    from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
@@ -124,11 +125,11 @@ def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Qu
         status[table.left] = Status.ABSENT
     else:
         status = _fit(view.status(), count, Status.ABSENT)
-    source, score = np.full(count, -1, np.int64), np.full(count, np.nan)
+    source, first_scores = np.full(count, -1, np.int64), np.full(count, np.nan)
     if boxes is not None and "source" in boxes.manifest.arrays:
         source = _fit(boxes["source"].filled()[:, 0].astype(np.int64), count, -1)
     if boxes is not None and "scores" in boxes.manifest.arrays:
-        score = _fit(boxes["scores"].filled()[:, 0].astype(np.float64), count, np.nan)
+        first_scores = _fit(boxes["scores"].filled()[:, 0].astype(np.float64), count, np.nan)
     made = np.isin(status, (Status.OK, Status.NO_OBJECT))
     found = score_boxes(boxes, truth) if boxes is not None else score_centred(truth, ~made)
     several = boxes is not None and boxes.manifest.arrays["boxes"].shape[0] > 1
@@ -138,12 +139,13 @@ def measure(index: Index, boxes: StageView | None, maps: StageView | None) -> Qu
     scores = None
     if maps is not None and scored.any():
         frame = Options().of_predictions(maps.manifest.params).frame()
-        first_maps = StageMaps(maps, 0, table)
-        scores = score_maps(first_maps, truth, frame, keep=KeptIous, details=False, more=("otsu",))
-        own = cast("OtsuScores", scores.more["otsu"]).scores(scores.quarantined)
+        found_maps = score(StageMaps(maps, 0, table), truth, OTSU, frame=frame, keep=KeptIous, details=False)
+        scores, own = found_maps.maps, found_maps.single
+        assert scores is not None
+        assert own is not None
         ious["otsu"] = np.where(scored, np.nan_to_num(_column(own, "iou_top1", count)), np.nan)
         ious["cut"] = np.where(scored, np.nan_to_num(cut_ious(scores, scores.best_tau() or 0.0, count)), np.nan)
-    return Quality(status, labels, sizes, truth, scored, _shares(truth, sizes), source, score, ious, scores)
+    return Quality(status, labels, sizes, truth, scored, _shares(truth, sizes), source, first_scores, ious, scores)
 
 
 def cut_ious(scores: MapScores, tau: float, rows: int) -> Array:

@@ -81,6 +81,7 @@ class Cams(MapStage[CamsParams]):
     """
 
     Params: ClassVar[type[StageParams]] = CamsParams
+    stage = "cams"
     maps_are = "activation maps"
     no_target = 0
 
@@ -100,14 +101,11 @@ class Cams(MapStage[CamsParams]):
         ConfigError
             If the layer is not there, a method is not defined for this network, or the classes are not the data set's.
         """
-        from wsolpipe.networks.classes import refuse_misfit
-        from wsolpipe.networks.classifier import load_classifier
         from wsolpipe.networks.features import FeatureMaps
 
         context = self.context
-        self.classifier = load_classifier(context.artifacts["classifier"], context.device)
+        self.classifier = context.load_classifier()
         record = self.classifier.record
-        refuse_misfit(record, context.dataset, context.classes, context.class_names)
         self.maker = FeatureMaps(self.classifier, self.params.layer)
         where = f"layer {self.maker.layer}" if self.maker.layer else "its last features"
         wanting = [method for method in self.params.methods if "weight" in METHODS[method].reads]
@@ -179,19 +177,11 @@ class Cams(MapStage[CamsParams]):
 
     def targets_of(self, rows: Rows) -> list[int]:
         """Label of each row, 0 where it does not matter; rows that need one and have none are quarantined."""
-        from wsolpipe.networks.classes import refuse_label
+        from wsolpipe.networks.classifier import refuse_label
 
         if self.params.target != "true":
             return [0] * len(rows)
-        labels = rows.labels()
-        for position, label in enumerate(labels):
-            if not rows.usable(position):
-                continue
-            if label is None:
-                rows.quarantine(position, "no label: the map is that of the true class (or cams.target=predicted)")
-            else:
-                refuse_label(label, self.classifier.record, self.context.dataset)
-        return [label if label is not None and rows.usable(at) else 0 for at, label in enumerate(labels)]
+        return self.true_labels(rows, lambda label: refuse_label(label, self.classifier.record, self.context.dataset))
 
     def _classes(self, logits: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
         import torch

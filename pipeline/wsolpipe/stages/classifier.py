@@ -94,8 +94,7 @@ class Classifier(ArtifactStage[ClassifierParams]):
     # -- import -----------------------------------------------------------------------------------------------------
 
     def _imported(self) -> ImageClassifier:
-        from wsolpipe.networks.classes import count_outputs, refuse_misfit
-        from wsolpipe.networks.classifier import ImageClassifier, stored_record
+        from wsolpipe.networks.classifier import ImageClassifier, count_outputs, refuse_misfit, stored_record
         from wsolpipe.networks.weights import load_into, load_state
 
         weights = self.context.weights["weights"]
@@ -317,7 +316,7 @@ class Classifier(ArtifactStage[ClassifierParams]):
         import torch
 
         from wsolpipe.images.geometry import resize
-        from wsolpipe.networks.classes import refuse_label
+        from wsolpipe.networks.classifier import refuse_label
 
         size, labels = classifier.record.size, rows.labels()
         usable = [position for position, label in enumerate(labels) if label is not None and rows.usable(position)]

@@ -8,21 +8,19 @@ import numpy as np
 from pydantic import Field
 
 from wsolpipe.contract.errors import BadImageError
-from wsolpipe.contract.schema import ArraySpec
+from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.images.geometry import resize, tiled_size
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.map_stage import MapStage, map_arrays
+from wsolpipe.stages.map_stage import MapStage, class_slots, map_arrays
 from wsolpipe.stages.marks import ExecutionOnly
 from wsolpipe.stages.param_types import AsksClip, ClipParams, OneOrMore, Resize, Stretch, TargetWord, require_tiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import torch
-
     from wsolpipe.models.clip import Clip
     from wsolpipe.models.clip_cam import ClipCam
-    from wsolpipe.models.clip_names import NameVectors
+    from wsolpipe.models.clip_texts import NameVectors
     from wsolpipe.networks.classifier import ImageClassifier
     from wsolpipe.stages.base import Array, Batch, Rows, StageParams
 
@@ -131,7 +129,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
             If the weights do not fit the model.
         """
         from wsolpipe.models.clip_cam import ClipCam
-        from wsolpipe.models.clip_names import NameVectors
+        from wsolpipe.models.clip_texts import NameVectors
         from wsolpipe.networks.preprocessing import IMAGENET
 
         params, context = self.params, self.context
@@ -147,7 +145,8 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
         self.vectors = NameVectors(self.clip, self.names, params.prompts, background)
         self.targets = min(params.slots, len(self.names)) if params.target == "predicted" else params.slots
         if params.target == "classifier":
-            self._load_classifier()
+            self.classifier = context.load_classifier()
+            self.targets = min(params.slots, self.classifier.record.outputs)
         self.cam = ClipCam(
             self.clip,
             self.vectors.background,
@@ -156,15 +155,6 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
             attention_blocks=params.attention_blocks if params.affinity else 0,
             threshold=params.box_threshold,
         )
-
-    def _load_classifier(self) -> None:
-        from wsolpipe.networks.classes import refuse_misfit
-        from wsolpipe.networks.classifier import load_classifier
-
-        context = self.context
-        self.classifier = load_classifier(context.artifacts["classifier"], context.device)
-        refuse_misfit(self.classifier.record, context.dataset, context.classes, context.class_names)
-        self.targets = min(self.params.slots, self.classifier.record.outputs)
 
     def _warn_of_one_text(self, background: int) -> None:
         if self.params.softmax and not background and self.params.slots == 1:
@@ -192,7 +182,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
         """Maps, and those of them that show no place."""
-        usable = np.array([rows.usable(at) for at in range(len(rows))], bool)
+        usable = rows.status == Status.OK
         there = (arrays["class_ids"] >= 0) & usable[:, None]
         return {"maps": int(there.sum()), "zero_maps": int((there & (arrays["range"][..., 1] == 0)).sum())}
 
@@ -235,26 +225,19 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
         classes : int32 array [B, T]
             -1 where there is none.
         """
+        from torch.nn.functional import normalize
+
         opened = self.cam.open(self.clip.normalise(pixels))
-        present = self._likeliest(opened.image) if self.params.target == "predicted" else targets
+        present = targets
+        if self.params.target == "predicted":
+            present = self.vectors.likeliest(normalize(opened.image, dim=-1), self.targets)
         names, there = self.vectors.rows(present, at_least=self.targets)
         maps = self.cam.maps(opened, names, there, self.targets)
         if self.params.affinity:
             maps = self.cam.refined(opened, maps)
-        classes = np.full((len(pixels), self.targets), -1, np.int32)
-        for row, known in enumerate(present):
-            first = list(known)[: self.targets]
-            classes[row, : len(first)] = first
+        classes = class_slots(present, self.targets)
         on_grid = maps.reshape(*maps.shape[:2], *opened.grid).float().cpu().numpy()
         return np.where((classes >= 0)[..., None, None], on_grid, np.float32(0)), classes
-
-    def _likeliest(self, images: torch.Tensor) -> list[list[int]]:
-        """Labels of the names nearest to each image's embedding [B, D], the nearest first."""
-        from torch.nn.functional import normalize
-
-        cosines = normalize(images, dim=-1) @ self.vectors.everything().T
-        order = cosines.argsort(dim=1, descending=True, stable=True)[:, : self.targets]
-        return [[self.vectors.labels[place] for place in row] for row in order.tolist()]
 
     def groups(self, batch: Batch[Array]) -> Iterator[tuple[list[int | None], Array]]:
         """The whole batch; where aspects are kept, its images of one size together."""
@@ -273,11 +256,8 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
             return [[] for _ in range(len(rows))]
         if self.params.target == "classifier":
             return self._classified(rows)
-        found = [list(dict.fromkeys(int(label) for label in labels)) for labels in rows.columns["labels"]]
-        for position, labels in enumerate(found):
-            if rows.usable(position) and not labels:
-                rows.quarantine(position, "no label: the map is that of the true class (or clip_cams.target=predicted)")
-        return [labels if rows.usable(position) else [] for position, labels in enumerate(found)]
+        reason = "no label: the map is that of the true class (or clip_cams.target=predicted)"
+        return self.label_lists(rows, reason, self.names.prompt)
 
     def _classified(self, rows: Rows) -> list[list[int]]:
         """Likeliest classes of each row by the classifier, best first; unreadable rows are quarantined."""

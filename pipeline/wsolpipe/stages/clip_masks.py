@@ -73,9 +73,7 @@ class ClipMasks(Stage[ClipMasksParams]):
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
         """Make the masks of these rows."""
         maps = inputs["clip_cams"]
-        for position in range(len(rows)):
-            if rows.usable(position) and maps.status[position] != Status.OK:
-                rows.quarantine(position, "clip_cams holds no map of this row")
+        rows.need(maps, "clip_cams holds no map of this row")
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
         for batch in rows.batches(1, self._small):
             for _, position, (image, size) in batch.present():
@@ -90,7 +88,7 @@ class ClipMasks(Stage[ClipMasksParams]):
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
         """Rows without a pixel of foreground."""
-        usable = np.array([rows.usable(position) for position in range(len(rows))], bool)
+        usable = rows.status == Status.OK
         found = ((arrays["masks"] > 0) & (arrays["masks"] < IGNORED)).any(axis=(1, 2))
         return {"empty_masks": int((usable & ~found).sum())}
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.models.class_names import fill_templates, require_templates
-from wsolpipe.stages.map_stage import MapStage, map_arrays
+from wsolpipe.stages.map_stage import MapStage, class_slots, map_arrays
 from wsolpipe.stages.marks import ExecutionOnly, WeightsSource
 from wsolpipe.stages.param_types import NamedParams, ReadsNames, require_tiling
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from wsolpipe.contract.schema import ArraySpec
-    from wsolpipe.models.clipseg import ClipSeg
+    from wsolpipe.models.saved_models import ClipSeg
     from wsolpipe.stages.base import Advice, Array, Rows, StageParams
 
 
@@ -64,6 +64,7 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
     """
 
     Params: ClassVar[type[StageParams]] = ClipsegCamsParams
+    stage = "clipseg_cams"
     maps_are = "CLIPSeg maps"
     no_target = ()
 
@@ -92,7 +93,7 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
             If the folder holds no whole CLIPSeg.
         """
         from wsolpipe.models.clip_config import CLIP_MEAN, CLIP_STD
-        from wsolpipe.models.clipseg import load_clipseg
+        from wsolpipe.models.saved_models import load_clipseg
         from wsolpipe.networks.preprocessing import IMAGENET
 
         params, context = self.params, self.context
@@ -148,13 +149,13 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
         import torch
         from torch.nn.functional import avg_pool2d
 
+        slots = self.params.slots
         texts = torch.stack([torch.stack(self._padded(known)) for known in targets])
         images = self.clipseg.normalise(pixels, *self.preprocessing)
         maps = self.clipseg.logits(images, texts).sigmoid()
-        classes = np.full((len(targets), self.params.slots), -1, np.int32)
-        for row, known in enumerate(targets):
-            classes[row, : len(known)] = known
-        return np.asarray(avg_pool2d(maps, self.side // self.resolution).float().cpu().numpy()), classes
+        return np.asarray(avg_pool2d(maps, self.side // self.resolution).float().cpu().numpy()), class_slots(
+            targets, slots
+        )
 
     def _padded(self, labels: Sequence[int]) -> list[torch.Tensor]:
         """Texts of labels, each encoded once and alone, and the last again up to `slots`."""
@@ -167,13 +168,5 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
 
     def targets_of(self, rows: Rows) -> list[list[int]]:
         """First labels of each row, without repeats; rows without a label are quarantined."""
-        found = []
-        for position, labels in enumerate(rows.columns["labels"]):
-            known = list(dict.fromkeys(int(label) for label in labels))[: self.params.slots]
-            if rows.usable(position):
-                for label in known:
-                    self.names.prompt(label)
-                if not known:
-                    rows.quarantine(position, "no label: the map is that of the row's own classes")
-            found.append(known if rows.usable(position) else [])
-        return found
+        reason = "no label: the map is that of the row's own classes"
+        return [known[: self.params.slots] for known in self.label_lists(rows, reason, self.names.prompt)]

@@ -10,14 +10,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.networks.positions import own_positions, trained_size
+from wsolpipe.networks.positions import is_released, own_positions, released_positions, released_side, trained_size
 from wsolpipe.networks.preprocessing import IMAGENET
-from wsolpipe.networks.released import is_released, released_positions, released_side
 from wsolpipe.networks.sources import named
 from wsolpipe.stages.base import StageParams
-from wsolpipe.stages.map_stage import MapStage
+from wsolpipe.stages.map_stage import MapStage, level_arrays
 from wsolpipe.stages.marks import ExecutionOnly, WeightsSource
 
 if TYPE_CHECKING:
@@ -25,9 +23,10 @@ if TYPE_CHECKING:
 
     import torch
 
+    from wsolpipe.contract.schema import ArraySpec
+    from wsolpipe.networks.attention import WindowAttentionShares
     from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.vit import ClassTokenAttention
-    from wsolpipe.networks.windows import WindowAttentionShares
     from wsolpipe.stages.base import Advice, Array, Rows
 
 
@@ -186,6 +185,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
     """
 
     Params: ClassVar[type[StageParams]] = ClsMapsParams
+    stage = "cls_maps"
     maps_are = "attention maps"
 
     reader: ClassTokenAttention | WindowAttentionShares
@@ -264,8 +264,8 @@ class ClsMaps(MapStage[ClsMapsParams]):
         self._std = torch.tensor(chosen.std, device=device).view(3, 1, 1) * 255
 
     def _reader_of(self, vit: Any) -> ClassTokenAttention | WindowAttentionShares:
+        from wsolpipe.networks.attention import WindowAttentionShares, is_windowed
         from wsolpipe.networks.vit import ClassTokenAttention, block_numbers
-        from wsolpipe.networks.windows import WindowAttentionShares, is_windowed
 
         if is_windowed(vit):
             return WindowAttentionShares(vit, block_numbers(self.params.blocks, len(vit.layers[-1].blocks)))
@@ -314,17 +314,8 @@ class ClsMaps(MapStage[ClsMapsParams]):
         grid = self.reader.grid((self.side, self.side))
         scaled = {"linear": "attention", "power": f"attention^{self.params.power:g}"}
         unit = scaled.get(self.params.scale, f"{self.params.scale} of attention")
-        return {
-            "maps": ArraySpec(
-                dtype="uint8",
-                shape=(count, *grid),
-                unit="1/255 of the map's range",
-                meaning=f"{self.reader.reads}: mean of the scaled heads, then each head; min-max per map",
-            ),
-            "range": ArraySpec(
-                dtype="float32", shape=(count, 2), unit=unit, meaning="low and high of each map: levels 0 and 255"
-            ),
-        }
+        meaning = f"{self.reader.reads}: mean of the scaled heads, then each head; min-max per map"
+        return level_arrays(count, grid, meaning, unit)
 
     def targets_of(self, rows: Rows) -> list[None]:
         """Nothing: the maps belong to no class."""

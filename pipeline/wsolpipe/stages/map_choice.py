@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,13 +11,20 @@ from pydantic import Field
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
+from wsolpipe.maps.foreground import largest_otsu_box
+from wsolpipe.metrics.boxes import iou_matrix
 from wsolpipe.stages.base import ArtifactStage, Made, StageParams
 from wsolpipe.stages.cls_maps import CHOICE, ClsMaps, ClsMapsParams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from wsolpipe.stages.base import Array, Rows
+
+    Floats = NDArray[np.float64]
+
 
 _STREAM = 41  # of random draws
 Way = tuple[int, tuple[int, ...], str]
@@ -76,7 +83,6 @@ class MapChoice(ArtifactStage[MapChoiceParams]):
         DataError
             If no image can be read.
         """
-        from wsolpipe.ops.stability import most_stable, stability
 
         readers = self._readers()
         ways = [way for reader in readers for way in self._ways(reader)]
@@ -132,7 +138,6 @@ class MapChoice(ArtifactStage[MapChoiceParams]):
     def _ways(self, reader: ClsMaps) -> list[Way]:
         """Size, blocks and scale of each way that a reader serves."""
         from wsolpipe.networks.vit import block_numbers
-        from wsolpipe.ops.stability import block_sets
 
         params, depth = self.params, len(reader.reader.vit.blocks)
         sets = block_sets(depth) if params.blocks == "auto" else [block_numbers(params.blocks, depth)]
@@ -161,7 +166,6 @@ class MapChoice(ArtifactStage[MapChoiceParams]):
         import torch
 
         from wsolpipe.networks.attention import mean_and_heads
-        from wsolpipe.ops.stability import otsu_box_of
 
         found = []
         attention = reader.attention(pixels)
@@ -176,9 +180,66 @@ class MapChoice(ArtifactStage[MapChoiceParams]):
 
 def _views(images: list[Array], side: int) -> Iterator[Array]:
     """The images, the mirrored and the cropped ones, each uint8 [B, side, side, 3]."""
-    from wsolpipe.ops.stability import cropped
 
     plain = np.stack([resize(image, (side, side)) for image in images])
     yield plain
     yield np.ascontiguousarray(plain[:, :, ::-1])
     yield np.stack([resize(np.ascontiguousarray(cropped(image)), (side, side)) for image in images])
+
+
+CROP = 0.08
+"""Share of each side that the cropped image lacks at each end."""
+
+
+def cropped(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle of an image [H, W, 3], without `CROP` of each side; at least a pixel."""
+    height, width = image.shape[:2]
+    top, left = int(round(CROP * height)), int(round(CROP * width))
+    return image[top : max(height - top, top + 1), left : max(width - left, left + 1)]
+
+
+def otsu_box_of(score: NDArray[Any]) -> Floats:
+    """Box [4] of a map's largest Otsu region as shares of the image; the whole image for a constant map."""
+    found = largest_otsu_box(score, (1, 1))
+    return np.array([0.0, 0.0, 1.0, 1.0]) if found is None else found.astype(np.float64)
+
+
+def stability(plain: Floats, mirrored: Floats, cut: Floats) -> float:
+    """The smaller of two overlaps: with the box of the mirrored image and with that of the cropped one.
+
+    Parameters
+    ----------
+    plain, mirrored, cut : float64 [4]
+        Boxes of the three maps, each as shares of the image that the network saw.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    back = np.array([1 - mirrored[2], mirrored[1], 1 - mirrored[0], mirrored[3]])
+    inside = np.clip(plain, CROP, 1 - CROP)
+    whole = CROP + cut * (1 - 2 * CROP)
+    return float(min(_iou(plain, back), _iou(inside, whole)))
+
+
+def _iou(one: Floats, other: Floats) -> float:
+    return float(np.nan_to_num(iou_matrix(one[None], other[None])[0, 0]))
+
+
+def block_sets(depth: int) -> list[tuple[int, ...]]:
+    """Sets of blocks that are tried: the last one, two, four and so on, and the one before the last.
+
+    Examples
+    --------
+    >>> [(first[0], first[-1]) for first in block_sets(12)]
+    [(11, 11), (10, 10), (10, 11), (9, 11), (8, 11), (6, 11), (0, 11)]
+    """
+    sizes = (1, 2, max(depth // 4, 1), max(depth // 3, 1), max(depth // 2, 1), depth)
+    sets = [tuple(range(depth - min(size, depth), depth)) for size in sizes]
+    return list(dict.fromkeys([sets[0], (max(depth - 2, 0),), *sets[1:]]))
+
+
+def most_stable(scores: Sequence[float]) -> int:
+    """Place of the greatest score, the first of equals."""
+    return int(np.argmax(np.asarray(scores, np.float64)))

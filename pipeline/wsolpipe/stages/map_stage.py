@@ -12,7 +12,7 @@ from wsolpipe.images.geometry import resize
 from wsolpipe.stages.base import Stage, StageParams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from wsolpipe.stages.base import Array, Batch, Rows, Upstream
 
@@ -22,10 +22,11 @@ P = TypeVar("P", bound=StageParams)
 class MapStage(Stage[P]):
     """A stage whose result is maps; a subclass says what the network sees and which maps it gives.
 
-    `side` is the side of the squashed image in pixels, set by `setup`; `maps_are` names the maps in messages, and
-    `no_target` is the target of a slot of a batch in which there is no image.
+    `side` is the side of the squashed image in pixels, set by `setup`; `stage` is its name in ``stages.yaml``,
+    `maps_are` names the maps in messages, and `no_target` is the target of a slot of a batch without an image.
     """
 
+    stage: ClassVar[str] = ""
     side: int
     maps_are: ClassVar[str]
     no_target: Any = None
@@ -96,6 +97,19 @@ class MapStage(Stage[P]):
             self.context.progress(batch.stop, len(rows))
         return made
 
+    def true_labels(self, rows: Rows, check: Callable[[int], object]) -> list[int]:
+        """First label of each row, `no_target` where it takes no part; rows without one are quarantined."""
+        rows.need_labels(f"no label: the map is that of the true class (or {self.stage}.target=predicted)", check)
+        return [
+            label if label is not None and rows.usable(at) else self.no_target for at, label in enumerate(rows.labels())
+        ]
+
+    def label_lists(self, rows: Rows, reason: str, check: Callable[[int], object]) -> list[list[int]]:
+        """Labels of each row, each once, none where it takes no part; rows without one are quarantined."""
+        rows.need_labels(reason, check)
+        lists = [list(dict.fromkeys(int(label) for label in labels)) for labels in rows.columns["labels"]]
+        return [labels if rows.usable(at) else [] for at, labels in enumerate(lists)]
+
     def _keep(self, rows: Rows, made: dict[str, Array], position: int, maps: Array, classes: Array | None) -> None:
         """Store the maps of one row, or quarantine it."""
         from wsolpipe.maps.levels import quantise
@@ -130,20 +144,35 @@ def map_arrays(
     unit : str
         Of the maps' values before they were scaled to levels.
     """
-    gap, no_class = ("; NaN where there is no map", ", -1 where there is none") if optional else ("", "")
-    return {
-        "maps": ArraySpec(
-            dtype="uint8",
-            shape=(slots, *grid),
-            unit="1/255 of the map's range",
-            meaning=f"{meaning}; min-max per map",
-        ),
-        "range": ArraySpec(
-            dtype="float32",
-            shape=(slots, 2),
-            fill="nan" if optional else 0,
-            unit=unit,
-            meaning=f"low and high of each map: levels 0 and 255{gap}",
-        ),
-        "class_ids": ArraySpec(dtype="int32", shape=(slots,), fill=-1, meaning=f"class of each map{no_class}"),
-    }
+    no_class = ", -1 where there is none" if optional else ""
+    classes = ArraySpec(dtype="int32", shape=(slots,), fill=-1, meaning=f"class of each map{no_class}")
+    return {**level_arrays(slots, grid, f"{meaning}; min-max per map", unit, optional=optional), "class_ids": classes}
+
+
+def level_arrays(
+    slots: int, grid: tuple[int, int], meaning: str, unit: str = "", *, optional: bool = False
+) -> dict[str, ArraySpec]:
+    """The arrays of maps that are stored as levels of their own range; see `map_arrays`."""
+    levels = ArraySpec(dtype="uint8", shape=(slots, *grid), unit="1/255 of the map's range", meaning=meaning)
+    return {"maps": levels, "range": range_spec(slots, unit, optional=optional)}
+
+
+def range_spec(slots: int, unit: str = "", *, optional: bool = False) -> ArraySpec:
+    """The array of the values that are level 0 and level 255 of each map."""
+    gap = "; NaN where there is no map" if optional else ""
+    return ArraySpec(
+        dtype="float32",
+        shape=(slots, 2),
+        fill="nan" if optional else 0,
+        unit=unit,
+        meaning=f"low and high of each map: levels 0 and 255{gap}",
+    )
+
+
+def class_slots(labels: Sequence[Sequence[int]], slots: int) -> Array:
+    """The first `slots` labels of each row as int32 [rows, slots], -1 where there are fewer."""
+    found = np.full((len(labels), slots), -1, np.int32)
+    for row, known in enumerate(labels):
+        first = list(known)[:slots]
+        found[row, : len(first)] = first
+    return found

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import NamesFile
+
+if TYPE_CHECKING:
+    from wsolpipe.contract.reader import StageView
 
 
 class ExecutionOnly:
@@ -40,3 +44,16 @@ class NamesStage:
     holds: str
     apart_from: str | None = None
     instead: str = ""
+
+
+def require_array(view: StageView, name: str, purpose: str, hint: str) -> None:
+    """Refuse a stage that holds no array of this name; `purpose` ends the message, as in ``no boxes to carry``.
+
+    Raises
+    ------
+    ConfigError
+        With the arrays that it holds.
+    """
+    if name not in view.manifest.arrays:
+        msg = f"stage {view.stage} holds no {name}{purpose}, but {', '.join(sorted(view.manifest.arrays))}"
+        raise ConfigError(msg, hint=hint)

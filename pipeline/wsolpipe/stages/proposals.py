@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
+from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.stages.base import Stage, StageParams
 from wsolpipe.stages.marks import AsBefore, ExecutionOnly
@@ -144,15 +144,8 @@ class Proposals(Stage[ProposalsParams]):
 
     def setup(self) -> None:
         """Load the classifier."""
-        self._counted: tuple[Rows | None, dict[str, Any]] = (None, {})
-        if self.params.score == "size":
-            return
-        from wsolpipe.networks.classes import refuse_misfit
-        from wsolpipe.networks.classifier import load_classifier
-
-        context = self.context
-        self.classifier = load_classifier(context.artifacts["classifier"], context.device)
-        refuse_misfit(self.classifier.record, context.dataset, context.classes, context.class_names)
+        if self.params.score != "size":
+            self.classifier = self.context.load_classifier()
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Boxes of a row from best to worst."""
@@ -191,35 +184,28 @@ class Proposals(Stage[ProposalsParams]):
                 continue
             self._keep(arrays, position, candidates, positions, scores[position], rows.sizes()[position])
         kinds = [candidates.fallback for candidates in found.values()]
-        counts = {
+        rows.counts = {
             "boxes_scored": sum(len(candidates.boxes) for candidates in found.values()),
             "fallback_largest": kinds.count("largest"),
             "fallback_whole_image": kinds.count("whole"),
         }
-        self._counted = (rows, counts)
         return arrays
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
         """Boxes kept and scored, and rows whose box stands in for one that passed."""
-        last, counts = self._counted
-        return {"boxes_kept": int(arrays["count"].sum()), **(counts if last is rows else {})}
+        return {"boxes_kept": int(arrays["count"].sum()), **rows.counts}
 
     def _settle(self, rows: Rows, maps: Upstream) -> None:
         """Mark the rows that can have no proposals."""
-        from wsolpipe.networks.classes import refuse_label
+        from wsolpipe.networks.classifier import refuse_label
 
-        for position, label in enumerate(rows.labels()):
-            if not rows.usable(position):
-                continue
-            if label is not None and label in self.context.objectless:
-                rows.mark_no_object(position)
-            elif maps.status[position] != Status.OK:
-                rows.quarantine(position, "cls_maps holds no maps of this row")
-            elif self.params.score != "size":
-                if label is None:
-                    rows.quarantine(position, "no label: a box is scored by the class of its image")
-                else:
-                    refuse_label(label, self.classifier.record, self.context.dataset)
+        rows.mark_objectless(self.context.objectless)
+        rows.need(maps, "cls_maps holds no maps of this row")
+        if self.params.score != "size":
+            rows.need_labels(
+                "no label: a box is scored by the class of its image",
+                lambda label: refuse_label(label, self.classifier.record, self.context.dataset),
+            )
 
     def _candidates(self, maps: Array) -> Candidates:
         from wsolpipe.ops.candidates import find_candidates

@@ -9,17 +9,18 @@ import numpy as np
 from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.ops.refinement import Refinement
 from wsolpipe.stages.base import Stage, StageParams
-from wsolpipe.stages.marks import AsBefore, NamesStage
+from wsolpipe.stages.map_stage import level_arrays
+from wsolpipe.stages.marks import AsBefore, NamesStage, require_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from wsolpipe.contract.reader import StageView
+    from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 _BATCH = 16  # images decoded side by side; results do not depend on it
@@ -114,9 +115,8 @@ def require_maps(view: StageView, params: RefinementParams, segments: StageView 
     ConfigError
         Says what the stage holds, or both sizes.
     """
-    if "maps" not in view.manifest.arrays:
-        msg = f"stage {view.stage} holds no maps to refine, but {', '.join(sorted(view.manifest.arrays))}"
-        raise ConfigError(msg, hint="refine.maps=cams, cls_maps, clip_cams, clipseg_cams, text_maps or your own")
+    known = "refine.maps=cams, cls_maps, clip_cams, clipseg_cams, text_maps or your own"
+    require_array(view, "maps", " to refine", known)
     if segments is not None and segments.manifest.params["size"] != params.size:
         own = segments.manifest.params["size"]
         msg = f"refine.size={params.size}, but the segments have {own} pixels a side"
@@ -153,7 +153,6 @@ class Refine(Stage[RefineParams]):
 
     w: float
     slots: slice
-    _counts: tuple[Rows | None, dict[str, int]] = (None, {})
 
     @classmethod
     def needs(cls, params: RefineParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
@@ -194,22 +193,9 @@ class Refine(Stage[RefineParams]):
         if not self.w:
             same = source["maps"].model_copy(update={"meaning": f"{how}: {source['maps'].meaning}"})
             return {"maps": same} | {name: source[name] for name in READ if name in source} | said
-        made = {
-            "maps": ArraySpec(
-                dtype="uint8",
-                shape=(slots, size, size),
-                unit="1/255 of the map's range",
-                meaning=f"{how}: {source['maps'].meaning}",
-            ),
-            "range": ArraySpec(
-                dtype="float32",
-                shape=(slots, 2),
-                fill="nan",
-                unit=source["range"].unit if "range" in source else "",
-                meaning="low and high of each map: levels 0 and 255; NaN where there is no map",
-            ),
-        }
-        return made | said
+        unit = source["range"].unit if "range" in source else ""
+        meaning = f"{how}: {source['maps'].meaning}"
+        return level_arrays(slots, (size, size), meaning, unit, optional=True) | said
 
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
         """Refine the maps of these rows."""
@@ -239,7 +225,7 @@ class Refine(Stage[RefineParams]):
             counts["slots_without_map"] += int((~present).sum())
             counts["maps_without_contrast"] += int((np.ptp(levels[present], axis=(1, 2)) == 0).sum())
             counts["rows_of_one_segment"] += int(self.params.by == "segments" and seen.max() == 0)
-        self._counts = rows, counts
+        rows.counts = counts
         return made
 
     def _source_arrays(self) -> dict[str, ArraySpec]:
@@ -268,8 +254,3 @@ class Refine(Stage[RefineParams]):
     def grain(self) -> int:
         """Whole batches."""
         return _BATCH
-
-    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
-        """Return what was left as it is: see the class."""
-        last, counts = self._counts
-        return dict(counts) if last is rows else {}

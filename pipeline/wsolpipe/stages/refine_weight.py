@@ -105,9 +105,8 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         DataError
             If no row has a map and a pseudo-box.
         """
-        from wsolpipe.evaluate.frame import Frame
-        from wsolpipe.evaluate.map_scores import score_maps
         from wsolpipe.evaluate.rows import rows_of_index
+        from wsolpipe.evaluate.scored import score
         from wsolpipe.evaluate.truth import truth_of_stage
 
         params, upstream = self.params, self.context.upstream
@@ -127,7 +126,8 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         for w in params.weights:
             self.context.check()
             mixed = _Mixed(chosen, maps, ends, w)
-            scores = score_maps(mixed, truth, Frame(), threads=self.context.threads, details=False, keep=True)
+            scores = score(mixed, truth, threads=self.context.threads, details=False, keep=True).maps
+            assert scores is not None
             found = scores.result()
             v2 = found["MaxBoxAccV2"]["mean"]
             curve.append({"w": w, "MaxBoxAcc": found["MaxBoxAcc"], "MaxBoxAccV2": v2, "iou": found["iou"]})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from wsolpipe.contract.machine import cores
-from wsolpipe.contract.schema import ArraySpec, boxes_spec
+from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.keys.kinds import Unit
+from wsolpipe.models.regions import OnnxLayout  # noqa: TC001 - pydantic reads it
 from wsolpipe.stages.base import Stage, StageParams
 from wsolpipe.stages.marks import WeightsSource
 
@@ -26,43 +26,6 @@ UNUSED = {
     "rpn": {"mode", "max_side", "min_score", "onnx"},
     "onnx": {"mode", "max_side", "model"},
 }
-
-
-class OnnxParams(BaseModel):
-    """Layout of an ONNX detector; see `wsolpipe.models.regions.OnnxLayout` for each field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    channels: Literal["rgb", "bgr"] = Field("bgr", description="Order of the input's colour channels")
-    scale: float = Field(
-        1.0, description="Factor on the pixels, which are 0 to 255: input = (pixel * scale - mean) / std"
-    )
-    mean: float = Field(0.0, description="Mean of the input, after scale")
-    std: Annotated[float, Field(gt=0)] = Field(1.0, description="Standard deviation of the input, after scale")
-    fit: Literal["letterbox", "squash"] = Field(
-        "letterbox", description="letterbox keeps the aspect and lies top left; squash does not"
-    )
-    pad: Annotated[float, Unit("levels")] = Field(114.0, description="Pixel value beside a letterboxed image")
-    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
-        None, description="Side of the input, if the file leaves it open"
-    )
-    output: str | None = Field(None, description="Name of the output [1, anchors, columns]; null: the first")
-    boxes: Literal["yolox", "xyxy", "cxcywh"] = Field(
-        "yolox",
-        description="What the four box columns hold: yolox (offsets and log sizes a cell, in strides), xyxy "
-        "(corners) or cxcywh (centre and size), in pixels of the input",
-    )
-    strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Unit("pixels")] = Field(
-        (8, 16, 32), description="Strides of the levels of boxes=yolox, in the order of the anchors"
-    )
-    box: Annotated[int, Field(ge=0)] = Field(0, description="First of the four box columns")
-    objectness: Annotated[int, Field(ge=0)] = Field(4, description="Column of the objectness")
-    classes: Annotated[int, Field(ge=0)] | None = Field(
-        5, description="First column of the class scores, which go on to the last; null: none"
-    )
-    score: Literal["objectness", "product"] = Field(
-        "objectness", description="Score of a box: objectness, or the product with its best class score"
-    )
 
 
 class RegionsParams(StageParams):
@@ -88,7 +51,7 @@ class RegionsParams(StageParams):
         description="IoU above which only the better of two boxes is kept (rpn, onnx)"
     )
     min_score: float = Field(description="Score below which a box of an ONNX detector is dropped")
-    onnx: OnnxParams = Field(description="What the ONNX file takes and gives; the defaults are those of YOLOX")
+    onnx: OnnxLayout = Field(description="What the ONNX file takes and gives; the defaults are those of YOLOX")
 
     @model_validator(mode="after")
     def _a_detector_is_a_file(self) -> RegionsParams:
@@ -138,7 +101,7 @@ class RegionsStage(Stage[RegionsParams]):
         WeightsError
             If the weights do not fit.
         """
-        from wsolpipe.models.regions import OnnxDetector, OnnxLayout, RegionProposalNetwork, SelectiveSearch
+        from wsolpipe.models.regions import OnnxDetector, RegionProposalNetwork, SelectiveSearch
 
         params = self.params
         if params.method == "selective_search":
@@ -153,7 +116,7 @@ class RegionsStage(Stage[RegionsParams]):
         assert weights.path is not None
         self.proposer = OnnxDetector(
             weights.path,
-            OnnxLayout(**params.onnx.model_dump()),
+            params.onnx,
             top_n=params.top_n,
             nms=params.nms,
             min_score=params.min_score,
@@ -181,7 +144,7 @@ class RegionsStage(Stage[RegionsParams]):
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
         """Regions found, and rows without any."""
-        usable = np.array([rows.usable(position) for position in range(len(rows))], bool)
+        usable = rows.status == Status.OK
         return {
             "regions": int(arrays["count"].sum()),
             "rows_without_region": int((arrays["count"][usable] == 0).sum()),

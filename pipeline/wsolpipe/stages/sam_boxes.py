@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.stages.base import Stage, StageParams
-from wsolpipe.stages.marks import NamesStage, WeightsSource
+from wsolpipe.stages.marks import NamesStage, WeightsSource, require_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wsolpipe.models.sam import Sam
+    from wsolpipe.models.saved_models import Sam
     from wsolpipe.stages.base import Array, Rows, Upstream
 
 _IMAGES = 4  # decoded ahead; the network sees one at a time
@@ -52,7 +51,6 @@ class SamBoxes(Stage[SamBoxesParams]):
     Params: ClassVar[type[StageParams]] = SamBoxesParams
 
     sam: Sam
-    _counts: tuple[Rows | None, dict[str, int]] = (None, {})
 
     @classmethod
     def needs(cls, params: SamBoxesParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
@@ -74,13 +72,11 @@ class SamBoxes(Stage[SamBoxesParams]):
         WeightsError
             If the folder holds no whole SAM.
         """
-        from wsolpipe.models.sam import load_sam
+        from wsolpipe.models.saved_models import load_sam
 
         view, weights = self.context.upstream[self.params.boxes], self.context.weights["model"]
+        require_array(view, "boxes", "", "sam_boxes.boxes=proposals, val_boxes, or another stage of boxes")
         self.source = view.manifest.arrays
-        if "boxes" not in self.source:
-            msg = f"stage {view.stage} holds no boxes, but {', '.join(sorted(self.source))}"
-            raise ConfigError(msg, hint="sam_boxes.boxes=proposals, val_boxes, or another stage of boxes")
         assert weights.path is not None
         self.sam = load_sam(weights.path, name=weights.source, device=self.context.device)
 
@@ -120,7 +116,7 @@ class SamBoxes(Stage[SamBoxesParams]):
                     counts["boxes"] += len(there)
                     counts["boxes_kept"] += int((~moved).sum())
             self.context.progress(batch.stop, len(rows))
-        self._counts = rows, counts
+        rows.counts = counts
         return made
 
     def _tighten(self, pixels: Array, size: tuple[int, int], boxes: Array) -> tuple[Array, Array, Array]:
@@ -143,8 +139,3 @@ class SamBoxes(Stage[SamBoxesParams]):
     def grain(self) -> int:
         """Whole batches."""
         return _IMAGES
-
-    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
-        """Boxes, and how many of them are kept as they were."""
-        last, counts = self._counts
-        return dict(counts) if last is rows else {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
@@ -16,8 +17,63 @@ from wsolpipe.stages.marks import ExecutionOnly
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
     from wsolpipe.ops.deep_clusters import Clustering
     from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+
+
+def felzenszwalb(image: NDArray[np.uint8], *, scale: float, sigma: float, min_size: int) -> NDArray[np.uint16]:
+    """Segments that grow where colours differ little (Felzenszwalb and Huttenlocher, IJCV 2004).
+
+    Parameters
+    ----------
+    image : uint8 array [H, W, 3]
+    scale : float
+        Higher values give larger segments.
+    sigma : float
+        Of the Gaussian that smooths the image first, pixels.
+    min_size : int
+        Smaller segments are merged into a neighbour, pixels.
+
+    Returns
+    -------
+    uint16 array [H, W]
+        Labels from 0.
+    """
+    from skimage.segmentation import felzenszwalb as segment
+
+    return _small(segment(image, scale=scale, sigma=sigma, min_size=min_size))
+
+
+def slic(image: NDArray[np.uint8], *, pieces: int, compactness: float) -> NDArray[np.uint16]:
+    """Superpixels of about equal size (Achanta et al., "SLIC superpixels", PAMI 2012).
+
+    Parameters
+    ----------
+    image : uint8 array [H, W, 3]
+    pieces : int
+        About how many.
+    compactness : float
+        Higher values give squarer ones.
+
+    Returns
+    -------
+    uint16 array [H, W]
+        Labels from 0.
+    """
+    from skimage.segmentation import slic as segment
+
+    return _small(segment(image, n_segments=pieces, compactness=compactness, start_label=0, channel_axis=-1))
+
+
+def _small(labels: NDArray[np.integer[Any]]) -> NDArray[np.uint16]:
+    most = np.iinfo(np.uint16).max  # of the number of segments too, which is one more than the last label
+    if labels.max() >= most:
+        msg = f"{labels.max() + 1} segments are more than the {most} that a store counts"
+        raise ConfigError(msg, hint="ask for larger segments")
+    return labels.astype(np.uint16)
+
 
 _LEVEL = 9  # labels are read often and written once: a third less room than at zstd's default, in under 1 ms a row
 _BATCH = 16  # images decoded side by side; results do not depend on it
@@ -155,7 +211,6 @@ class Segments(Stage[SegmentsParams]):
         return found
 
     def _segmenter(self) -> Callable[[Array], Array]:
-        from wsolpipe.ops.segmentation import felzenszwalb, slic
 
         params = self.params
         if params.method == "slic":
@@ -169,7 +224,6 @@ class Segments(Stage[SegmentsParams]):
         many groups a convolution has decides by which kernel it is computed.
         """
         from wsolpipe.ops.deep_clusters import cluster_images
-        from wsolpipe.ops.segmentation import slic
 
         params, side = self.params, self.params.dic_size
         on_cpu = self.context.device == "cpu"
@@ -188,14 +242,4 @@ class Segments(Stage[SegmentsParams]):
     def _plan(self) -> Clustering:
         from wsolpipe.ops.deep_clusters import Clustering
 
-        params = self.params
-        return Clustering(
-            width=params.dic_width,
-            labels=params.dic_labels,
-            bases=params.dic_bases,
-            rounds=params.dic_rounds,
-            steps=params.dic_steps,
-            least=params.dic_least,
-            lr=params.dic_lr,
-            momentum=params.dic_momentum,
-        )
+        return Clustering(**{name: getattr(self.params, f"dic_{name}") for name in Clustering.__dataclass_fields__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -23,12 +24,13 @@ from wsolpipe.stages.param_types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import torch
 
     from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.models.clip import Clip, Reached
-    from wsolpipe.models.clip_names import NameVectors
-    from wsolpipe.models.patch_text import Patches
+    from wsolpipe.models.clip_texts import NameVectors
     from wsolpipe.stages.base import Array, Rows, StageParams
 
 Method = Literal["vanilla", "sclip", "naclip"]
@@ -85,7 +87,7 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
     maps_are = "patch and text maps"
 
     clip: Clip
-    methods: dict[str, Patches]
+    methods: dict[str, Callable[[Clip, Reached], torch.Tensor]]
     vectors: NameVectors
 
     def setup(self) -> None:
@@ -98,8 +100,8 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
         WeightsError
             If the weights do not fit the model.
         """
-        from wsolpipe.models.clip_names import NameVectors
-        from wsolpipe.models.patch_text import NaclipPatches, SclipPatches, VanillaPatches
+        from wsolpipe.models.clip import naclip_patches, sclip_patches, vanilla_patches
+        from wsolpipe.models.clip_texts import NameVectors
 
         params, context = self.params, self.context
         self.names = params.names(context)
@@ -107,10 +109,10 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
         self.side = params.size or self.clip.size
         require_tiling(self.side, self.clip.patch, parameter="text_maps.size", model=self.clip.name)
         self.grid = (self.side // self.clip.patch, self.side // self.clip.patch)
-        known: dict[str, Patches] = {
-            "vanilla": VanillaPatches(self.clip),
-            "sclip": SclipPatches(self.clip),
-            "naclip": NaclipPatches(self.clip, sigma=params.sigma),
+        known: dict[str, Callable[[Clip, Reached], torch.Tensor]] = {
+            "vanilla": vanilla_patches,
+            "sclip": sclip_patches,
+            "naclip": partial(naclip_patches, sigma=params.sigma),
         }
         self.methods = {name: known[name] for name in params.methods}
         self.vectors = NameVectors(self.clip, self.names, params.prompts)
@@ -144,33 +146,19 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
         """
         import torch
 
-        from wsolpipe.models.patch_text import text_maps
+        from wsolpipe.models.clip import image_vectors, text_maps
 
         with torch.no_grad():
             reached = self.clip.reach(self.clip.normalise(pixels))
-            classes = [[label] for label in targets] if self.params.target == "true" else self._likeliest(reached)
+            classes = [[label] for label in targets]
+            if self.params.target != "true":
+                classes = self.vectors.likeliest(image_vectors(self.clip, reached), self.targets)
             texts, _ = self.vectors.rows(classes)
-            found = [text_maps(patches(reached), texts, reached.grid) for patches in self.methods.values()]
+            found = [text_maps(patches(self.clip, reached), texts, reached.grid) for patches in self.methods.values()]
         return torch.cat(found, dim=1).cpu().numpy(), np.tile(np.array(classes, np.int32), (1, len(found)))
-
-    def _likeliest(self, reached: Reached) -> list[list[int]]:
-        """Labels of the names nearest to each image's embedding, the nearest first."""
-        from wsolpipe.models.patch_text import image_vectors
-
-        cosines = image_vectors(self.clip, reached) @ self.vectors.everything().T
-        order = cosines.argsort(dim=1, descending=True, stable=True)[:, : self.targets]
-        return [[self.vectors.labels[place] for place in row] for row in order.tolist()]
 
     def targets_of(self, rows: Rows) -> list[int]:
         """Label of each row, any where it does not matter; rows that need one and have none are quarantined."""
         if self.params.target != "true":
             return [0] * len(rows)
-        labels = rows.labels()
-        for position, label in enumerate(labels):
-            if not rows.usable(position):
-                continue
-            if label is None:
-                rows.quarantine(position, "no label: the map is that of the true class (or text_maps.target=predicted)")
-            else:
-                self.names.prompt(label)
-        return [label if label is not None and rows.usable(at) else self.no_target for at, label in enumerate(labels)]
+        return self.true_labels(rows, self.names.prompt)

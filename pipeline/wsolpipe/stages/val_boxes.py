@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -67,10 +67,9 @@ class ValBoxes(Stage[ValBoxesParams]):
         DataError
             If the box file is malformed.
         """
-        self._counted: tuple[Rows | None, dict[str, int]] = (None, {})
         context, params = self.context, self.params
         if params.annotator == "file":
-            from wsolpipe.images.pseudo import read_boxes
+            from wsolpipe.images.label_lines import read_boxes
 
             self.released = read_boxes(Path(str(params.file)).expanduser())
             if not context.lists_any(self.released):
@@ -78,11 +77,7 @@ class ValBoxes(Stage[ValBoxesParams]):
                 msg = f"{params.file} holds boxes of {example!r}, and of no image of this split of {context.dataset}"
                 raise ConfigError(msg, hint="val_boxes.file=FILE of the same data set and split")
         elif params.annotator in METHODS:
-            from wsolpipe.networks.classes import refuse_misfit
-            from wsolpipe.networks.classifier import load_classifier
-
-            self.classifier = load_classifier(context.artifacts["classifier"], context.device)
-            refuse_misfit(self.classifier.record, context.dataset, context.classes, context.class_names)
+            self.classifier = context.load_classifier()
 
     def arrays(self) -> dict[str, ArraySpec]:
         """The box, its score, and what the steps saw."""
@@ -117,13 +112,9 @@ class ValBoxes(Stage[ValBoxesParams]):
             If the regions are not of this annotator, or a label has no output of the classifier.
         """
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        for position, label in enumerate(rows.labels()):
-            if rows.usable(position) and label is not None and label in self.context.objectless:
-                rows.mark_no_object(position)
+        rows.mark_objectless(self.context.objectless)
         for name, item in inputs.items():
-            for position in np.flatnonzero(item.status != Status.OK).tolist():
-                if rows.usable(position):
-                    rows.quarantine(position, f"{name} holds nothing of this row")
+            rows.need(item, f"{name} holds nothing of this row")
         if self.params.annotator == "file":
             self._take_released(rows, made)
         elif self.params.annotator == "clip":
@@ -134,18 +125,10 @@ class ValBoxes(Stage[ValBoxesParams]):
             self._select(rows, made, inputs["regions"], inputs["cams"])
         if self.params.prefer_drawn and self.params.annotator != "human":
             self._prefer_drawn(rows, made, inputs["human_boxes"])
-        self._counted = (rows, self._counts(rows, made))
-        return made
-
-    def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
-        """Count rows in which a fallback replaced a step, by its kind, and rows without a box."""
-        last, counts = self._counted
-        return counts if last is rows else self._counts(rows, arrays)
-
-    def _counts(self, rows: Rows, made: Mapping[str, Array]) -> dict[str, int]:
-        usable = np.array([rows.usable(position) for position in range(len(rows))], bool)
         kinds = {f"fallback_{kind.name.lower()}": int((made["fallback"] & kind > 0).sum()) for kind in Fallback}  # type: ignore[union-attr]
-        return {**kinds, "rows_without_pseudo_box": int((made["count"][usable] == 0).sum())}
+        without = int((made["count"][rows.status == Status.OK] == 0).sum())
+        rows.counts = {**kinds, "rows_without_pseudo_box": without}
+        return made
 
     # -- annotators -------------------------------------------------------------------------------------------------
 
@@ -190,7 +173,7 @@ class ValBoxes(Stage[ValBoxesParams]):
                 made["count"][position], made["fallback"][position] = 1, fallback
 
     def _select(self, rows: Rows, made: dict[str, Array], regions: Upstream, cams: Upstream) -> None:
-        from wsolpipe.networks.classes import refuse_label
+        from wsolpipe.networks.classifier import refuse_label
 
         params = self.params
         method = regions.params.get("method")
@@ -198,11 +181,10 @@ class ValBoxes(Stage[ValBoxesParams]):
             wanted = METHODS[params.annotator][0]
             msg = f"val_boxes.annotator={params.annotator} chooses among regions of {wanted}, and these are of {method}"
             raise ConfigError(msg, hint=f"regions.method={wanted}, or another val_boxes.annotator")
-        for position, label in enumerate(rows.labels()):
-            if rows.usable(position) and label is None:
-                rows.quarantine(position, "no label: a box is chosen by the class of its image")
-            elif rows.usable(position):
-                refuse_label(int(label or 0), self.classifier.record, self.context.dataset)
+        rows.need_labels(
+            "no label: a box is chosen by the class of its image",
+            lambda label: refuse_label(label, self.classifier.record, self.context.dataset),
+        )
         sizes = rows.sizes()
         for position in self._usable(rows):
             count = min(int(regions.arrays["count"][position]), params.slots)

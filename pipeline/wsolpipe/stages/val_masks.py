@@ -66,21 +66,16 @@ class ValMasks(Stage[ValMasksParams]):
             msg = f"val_masks.map={self.params.map}: cams holds slots 0 … {slots - 1}"
             raise ConfigError(msg)
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
-        for position, label in enumerate(rows.labels()):
-            if not rows.usable(position):
-                continue
-            if label is not None and label in self.context.objectless:
-                rows.mark_no_object(position)
-            elif cams.status[position] != Status.OK:
-                rows.quarantine(position, "cams holds no map of this row")
-            else:
-                mask = self.cut(cams.arrays["maps"][position, self.params.map])
-                made["masks"][position], made["share"][position] = mask, mask.mean()
+        rows.mark_objectless(self.context.objectless)
+        rows.need(cams, "cams holds no map of this row")
+        for position in np.flatnonzero(rows.status == Status.OK).tolist():
+            mask = self.cut(cams.arrays["maps"][position, self.params.map])
+            made["masks"][position], made["share"][position] = mask, mask.mean()
         return made
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:
         """Rows whose map has no foreground."""
-        usable = np.array([rows.usable(position) for position in range(len(rows))], bool)
+        usable = rows.status == Status.OK
         return {"empty_masks": int((arrays["share"][usable] == 0).sum())}
 
     def cut(self, levels: Array) -> Array:

@@ -9,7 +9,7 @@ import torch
 from stores import build_store
 from trained import SMALL, settings, tensors
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.images.groups import beside
+from wsolpipe.images.index import beside
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.order import Neighbours, draw_frames
 from wsoltrain.data.stream import Stream

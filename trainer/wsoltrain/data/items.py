@@ -11,7 +11,7 @@ from PIL import Image
 
 from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, WsolError
 from wsolpipe.images.geometry import View, Window
-from wsolpipe.images.groups import beside
+from wsolpipe.images.index import beside
 from wsolpipe.images.video import file_of, read_picture, split_frame
 from wsoltrain.data.order import Pick, Purpose, generator
 from wsoltrain.data.stored_rows import ChunkCache, StoredRows

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.networks.backbones import build_backbone
+from wsolpipe.networks.architectures import build_backbone
 from wsoltrain.data.keys import Keys
 from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, class_of
 from wsoltrain.networks import localization_cnns

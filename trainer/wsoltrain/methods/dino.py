@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.networks.backbones import build_backbone
+from wsolpipe.networks.architectures import build_backbone
 from wsolpipe.networks.vit import ClassTokenAttention, require_tiling
 from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Reads, Task, Weighted
 from wsoltrain.networks.backbone import BackboneKeys

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.networks.backbones import build_backbone
+from wsolpipe.networks.architectures import build_backbone
 from wsoltrain.methods.base import Losses, Phase, Prediction, Task, Weighted
 from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
 from wsoltrain.networks.backbone import BackboneKeys

@@ -11,8 +11,7 @@ from torch.nn.functional import interpolate
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.reader import open_store
-from wsolpipe.networks.architectures import build_timm
-from wsolpipe.networks.backbones import build_backbone
+from wsolpipe.networks.architectures import build_backbone, build_timm
 from wsolpipe.networks.classifier import WEIGHTS_FILE, parse_classifier
 from wsolpipe.networks.digests import words_sha256
 from wsolpipe.networks.sources import resolve
@@ -52,7 +51,7 @@ class FrozenVit(Frozen):
     Parameters
     ----------
     name, weights, model_args
-        As `wsolpipe.networks.backbones.build_backbone`; a transformer with a class token and fused q, k, v.
+        As `wsolpipe.networks.architectures.build_backbone`; a transformer with a class token and fused q, k, v.
     size : int
         Side of the input, pixels.
     attention : bool
@@ -97,7 +96,7 @@ class PatchEncoder(Frozen):
     Parameters
     ----------
     name, weights, model_args
-        As `wsolpipe.networks.backbones.build_backbone`.
+        As `wsolpipe.networks.architectures.build_backbone`.
     size : int
         Side of the input in pixels, a multiple of the patch's.
 

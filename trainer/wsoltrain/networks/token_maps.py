@@ -16,9 +16,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.networks.architectures import classifier_keys
+from wsolpipe.networks.architectures import build_backbone, classifier_keys
 from wsolpipe.networks.attention import class_token_row_of, heads_of
-from wsolpipe.networks.backbones import build_backbone
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.vit import require_tiling, require_tokens
 from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state

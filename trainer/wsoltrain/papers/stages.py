@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import RunFailed
-from wsolpipe.evaluate.bootstrap import box_values, intervals_of
+from wsolpipe.metrics.confidence import intervals_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,5 +78,5 @@ def score_stage(words: Sequence[str]) -> dict[str, Any]:
     assert scored is not None
     if scored.boxes is not None:
         figures = {**figures, **scored.boxes.as_maps()}
-        intervals = {**intervals, **(intervals_of(box_values(scored.boxes)) if scored.rows else {})}
+        intervals = {**intervals, **(intervals_of(scored.boxes.map_values()) if scored.rows else {})}
     return {"figures": figures, "intervals": intervals, "rows": scored.rows, "threshold": scored.threshold}

@@ -68,7 +68,7 @@ def compare(
         If a training failed.
     """
     from wsolpipe.pages.charts import save_plots
-    from wsoltrain.pages.compare_page import page_plots, write_compare_page
+    from wsoltrain.pages.method_cards import page_plots, write_compare_page
     from wsoltrain.runs.score import compare_chosen
 
     names = [Path(name).stem for name in values["recipes"]]

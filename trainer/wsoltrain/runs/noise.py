@@ -19,8 +19,7 @@ from wsolpipe.evaluate.glossary import format_figure
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.run_keys import DATASET, STORE, store_of
-from wsolpipe.metrics.cut_boxes import CutBoxes
-from wsolpipe.metrics.kept_maps import SUFFIX, KeptMaps
+from wsolpipe.metrics.kept_maps import SUFFIX, CutBoxes, KeptMaps
 from wsolpipe.metrics.pixels import PixelEvaluation
 from wsolpipe.metrics.protocol import (
     Choice,

@@ -21,8 +21,7 @@ from wsolpipe.evaluate.map_sources import TOP, MapBatch
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import Truth
-from wsolpipe.metrics.cut_boxes import CutBoxes
-from wsolpipe.metrics.kept_maps import SUFFIX, KeptMaps
+from wsolpipe.metrics.kept_maps import SUFFIX, CutBoxes, KeptMaps
 from wsolpipe.metrics.protocol import Run, rank, write_run
 from wsolpipe.networks.saved_state import previous
 from wsoltrain.data.config import ItemConfig

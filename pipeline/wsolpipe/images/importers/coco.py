@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.images.importers.json_files import read_json
-from wsolpipe.images.importers.lines import parse_box, path_fault, stamp, stamp_folders
-from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.contract.errors import DataError
+from wsolpipe.images.importers.ground_truth import mask_annotations
+from wsolpipe.images.importers.lines import labels_by_area, metadata_file, parse_box, path_fault, read_json, stamp
 from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
@@ -150,7 +149,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     Labels number the categories in the order of their ids, from 0. The label of an image is the category with the
     largest box, then the others by area; an image without a box has none. Groups (``iscrowd``) give no box.
     """
-    path = annotations_path(config, split)
+    path = _annotations_path(config, split)
     content = read_coco(path)
     labels = {category: label for label, category in enumerate(sorted(content.categories))}
     names = {labels[category]: name for category, name in content.categories.items()}
@@ -166,8 +165,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
         if unknown := {box.category for box in own} - labels.keys():
             problems.add(where, f"category {min(unknown)} is not among the categories")
             continue
-        ordered = sorted(own, key=lambda box: -(box.edges[2] - box.edges[0]) * (box.edges[3] - box.edges[1]))
-        found = tuple(dict.fromkeys(labels[box.category] for box in ordered))
+        found = labels_by_area((labels[box.category], box.edges) for box in own)
         rows.append(ListedRow(image.file_name, folder + image.file_name, found, image.width, image.height, where))
         annotations += [Annotation(image.file_name, "box", *box.edges, "", where) for box in own]
     if len({row.image_id for row in rows}) < len(rows):
@@ -179,10 +177,12 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
 
 
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
-    """The annotations file and the folders of masks."""
-    yield stamp(annotations_path(config, split))
-    if config.masks:
-        yield from stamp_folders(config.mask_root(), "masks")
+    """The annotations file."""
+    yield stamp(_annotations_path(config, split))
+
+
+def _annotations_path(config: DatasetConfig, split: str) -> Path:
+    return metadata_file(config, split, ".json", needs="FILE.json", kind="COCO file")
 
 
 def image_folder(root: Path, path: Path, names: Sequence[str]) -> str:
@@ -195,25 +195,6 @@ def image_folder(root: Path, path: Path, names: Sequence[str]) -> str:
     beside = path.parent.relative_to(root).as_posix() if path.parent.is_relative_to(root) else ""
     folders = ("", f"{part}/", f"images/{part}/", "images/", f"{path.stem}/", f"images/{path.stem}/", f"{beside}/")
     return next((folder for folder in folders for name in first if (root / f"{folder}{name}").is_file()), "")
-
-
-def annotations_path(config: DatasetConfig, split: str) -> Path:
-    """The file of a split: `metadata` itself, or, where that is a folder, the file in it that the split maps to.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such file.
-    """
-    if config.metadata is None:
-        msg = f"data set {config.name}: layout coco needs metadata: FILE.json"
-        raise ConfigError(msg)
-    path = config.locate("metadata", config.metadata)
-    path = path / (config.split_folder(split) or f"{split}.json") if path.is_dir() else path
-    if not path.is_file():
-        msg = f"data set {config.name}: no COCO file {path} for split {split}"
-        raise ConfigError(msg, hint="metadata: names the file, or a folder where split: maps each split to its file")
-    return path
 
 
 LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"metadata", "masks"}))

@@ -11,8 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from wsolpipe.images.importers import metadata
+from wsolpipe.images.importers.ground_truth import mask_annotations, mirrored_masks
 from wsolpipe.images.importers.lines import TextFile, parse_box, path_fault, read_lines, stamp, stamp_folders
-from wsolpipe.images.importers.masks import mask_annotations, mirrored_masks
 from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 

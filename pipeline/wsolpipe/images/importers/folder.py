@@ -7,8 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.images.importers.lines import IMAGE_ENDINGS, read_classes, stamp, stamp_folders
-from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.importers.ground_truth import mask_annotations
+from wsolpipe.images.importers.lines import IMAGE_ENDINGS, settle_classes, stamp_folders
 from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import ListedRow, Listing
 
@@ -34,12 +34,12 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     split's folder have no label, or, with `classes: 1` and no class folder, that of the one class ``object``.
     """
     root = config.image_root()
-    count, names = read_classes(config, None, problems)
-    if not names:
+
+    def named() -> dict[int, str]:
         found = sorted({name for other in config.splits for name in class_folders(split_root(config, root, other))})
-        found = found or (["object"] if count == 1 else [])
-        names = dict(enumerate(found))
-        count = max(len(found), count or 0) or None
+        return dict(enumerate(found or (["object"] if config.classes == 1 else [])))
+
+    count, names = settle_classes(config, problems, named)
     labels = {name: label for label, name in names.items()}
     top = split_root(config, root, split)
     prefix = "" if top == root else top.relative_to(root).as_posix() + "/"
@@ -67,7 +67,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
 
 
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
-    """Folders of every split (their names make the labels), the class list and the masks."""
+    """Folders of every split (their names make the labels)."""
     root = config.image_root()
     for other in config.splits:
         top = split_root(config, root, other)
@@ -75,10 +75,6 @@ def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
             yield from stamp_folders(top, other)
         else:
             yield from ((f"{other}/{name}", 0, 0) for name in class_folders(top))
-    if isinstance(config.classes, str):
-        yield stamp(config.locate("classes", config.classes))
-    if config.masks:
-        yield from stamp_folders(config.mask_root(), "masks")
 
 
 def split_root(config: DatasetConfig, root: Path, split: str) -> Path:

@@ -8,14 +8,13 @@ or ``val2`` (ImageNetV2 in folders by label, with boxes from metadata files wher
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from xml.parsers import expat
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.importers import metadata
 from wsolpipe.images.importers.folder import class_folders, walk
-from wsolpipe.images.importers.lines import parse_box, read_lines, stamp, stamp_folders
+from wsolpipe.images.importers.lines import read_lines, stamp, stamp_folders
+from wsolpipe.images.importers.voc import read_voc
 from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
@@ -38,7 +37,6 @@ IMAGE_BASES = ("Data/CLS-LOC/", "")
 ANNOTATION_BASES = ("Annotations/CLS-LOC/", "Annotations/")
 SYNSET_LISTS = ("LOC_synset_mapping.txt", "devkit/data/map_clsloc.txt", "synset_words.txt")
 SOLUTION = "LOC_val_solution.csv"
-BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
@@ -106,55 +104,6 @@ def read_synsets(config: DatasetConfig, root: Path, base: str, problems: Problem
     return {label: f"{synset} {found[synset]}".strip() for label, synset in enumerate(sorted(found))}
 
 
-@dataclass
-class _Xml:
-    """Objects of one annotation file."""
-
-    synsets: list[str] = field(default_factory=list)
-    boxes: list[tuple[dict[str, str], int]] = field(default_factory=list)
-    fault: str = ""
-    line: int = 0
-
-
-def read_xml(data: bytes) -> _Xml:
-    """Names and boxes of the objects of a Pascal-VOC annotation; entities are refused.
-
-    A box is what ``xmin`` … ``ymax`` hold, as text, with the line of its ``bndbox``.
-    """
-    found = _Xml()
-    parser = expat.ParserCreate()
-    stack: list[str] = []
-    text: list[str] = []
-
-    def start(tag: str, attributes: Mapping[str, str]) -> None:  # noqa: ARG001
-        stack.append(tag)
-        text.clear()
-        if tag == "bndbox":
-            found.boxes.append(({}, parser.CurrentLineNumber))
-
-    def end(tag: str) -> None:
-        stack.pop()
-        if tag == "name" and stack and stack[-1] == "object":
-            found.synsets.append("".join(text).strip())
-        elif tag in BOX and stack and stack[-1] == "bndbox":
-            found.boxes[-1][0][tag] = "".join(text).strip()
-        text.clear()
-
-    def refuse(*entity: object) -> None:  # noqa: ARG001
-        msg = "entities are not allowed"
-        raise ValueError(msg)
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = text.append
-    parser.EntityDeclHandler = refuse
-    try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, ValueError) as error:
-        found.fault, found.line = f"not XML: {error}", parser.CurrentLineNumber
-    return found
-
-
 def _part(config: DatasetConfig, split: str) -> str:
     part = config.split_folder(split) or split
     if part not in PARTS:
@@ -218,22 +167,19 @@ def _stem(path: str) -> str:
 
 
 def _read_boxes(image_id: str, path: Path, problems: Problems) -> tuple[str | None, list[Annotation]]:
-    """Synset of the first object and the boxes of one annotation file; nothing if there is no file."""
+    """Synset of the first object and the boxes of one annotation file, as it has them; nothing if there is no file."""
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        objects = read_voc(path).objects
+    except DataError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            problems.take(error.message)
         return None, []
-    found = read_xml(data)
-    if found.fault:
-        problems.add(f"{path}:{found.line}", found.fault)
     boxes = []
-    for edges, line in found.boxes:
-        box = parse_box([edges.get(name, "") for name in BOX])
-        if isinstance(box, str):
-            problems.add(f"{path}:{line}", box)
-        else:
-            boxes.append(Annotation(image_id, "box", *box, "", f"{path.name}:{line}"))
-    return (found.synsets[0] if found.synsets else None), boxes
+    for number, item in enumerate(objects, 1):
+        x0, y0, x1, y1 = item.edges  # counted from 0 there
+        where = f"{path.name}: object {number}"
+        boxes.append(Annotation(image_id, "box", x0 + 1, y0 + 1, x1, y1, "", where))
+    return (objects[0].name if objects else None), boxes
 
 
 def _read_solution(root: Path, problems: Problems) -> dict[str, str]:

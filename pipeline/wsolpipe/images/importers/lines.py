@@ -1,19 +1,27 @@
-"""Reading metadata line by line: files to lines, lines to paths, labels and boxes, each error with file and line."""
+"""Reading metadata: files to lines, JSON or XML, lines to paths, labels and boxes, each error with file and line."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.nearest import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
     from wsolpipe.images.listing import Problems
+
+    Element = ElementTree.Element
+
 
 #: Endings of files that may be images; compared in lower case.
 IMAGE_ENDINGS = (
@@ -27,6 +35,7 @@ XYWH = ": where the last two numbers are width and height, box_format: xywh in t
 
 #: (name, size in bytes, mtime in ns) of a file or folder; size −1 for a missing one, 0 for folders.
 Stamp = tuple[str, int, int]
+Edges = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def path_fault(path: str) -> str | None:
     return None
 
 
-def parse_box(fields: list[str], *, sized: bool = False) -> tuple[float, float, float, float] | str:
+def parse_box(fields: list[str], *, sized: bool = False) -> Edges | str:
     """Four numbers as a box x0, y0, x1, y1 (`sized`: x0, y0, width, height), or what is wrong with them."""
     try:
         x0, y0, x1, y1 = map(float, fields)
@@ -133,6 +142,72 @@ def read_classes(config: DatasetConfig, default: Path | None, problems: Problems
     return (max(names) + 1 if names and count is None else count), names
 
 
+def settle_classes(
+    config: DatasetConfig, problems: Problems, look: Callable[[], dict[int, str]]
+) -> tuple[int | None, dict[int, str]]:
+    """Number of classes and names by label: those of the class list, else those that `look` finds in the data set."""
+    count, names = read_classes(config, None, problems)
+    if not names:
+        names = look()
+        count = max(len(names), count or 0) or None
+    return count, names
+
+
+def label_of(given: Any, labels: Mapping[str, int], count: int | None) -> int:
+    """Label that a number or the name of a class stands for.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if str(given) in labels:
+        return labels[str(given)]
+    try:
+        label = int(str(given))
+    except ValueError:
+        known = unknown("class", str(given), labels) if labels else f"label {given!r} is not an integer"
+        raise ValueError(known) from None
+    if label < 0 or (count is not None and label >= count):
+        msg = f"label {label} is " + (f"outside the {count} classes" if count is not None else "negative")
+        raise ValueError(msg)
+    return label
+
+
+def labels_by_area(boxes: Iterable[tuple[int, Edges]]) -> tuple[int, ...]:
+    """Labels of the boxes of an image, each once, that of the largest box first."""
+    ordered = sorted(boxes, key=lambda item: -(item[1][2] - item[1][0]) * (item[1][3] - item[1][1]))
+    return tuple(dict.fromkeys(label for label, _ in ordered))
+
+
+def metadata_file(config: DatasetConfig, split: str, ending: str, *, needs: str, kind: str) -> Path:
+    """The file of a split: `metadata` itself, or, where that is a folder, the file in it that the split maps to.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file.
+    """
+    if config.metadata is None:
+        msg = f"data set {config.name}: layout {config.layout} needs metadata: {needs}"
+        raise ConfigError(msg)
+    path = config.locate("metadata", config.metadata)
+    if path.is_dir():
+        path = path / (config.split_folder(split) or f"{split}{ending}")
+    if not path.is_file():
+        msg = f"data set {config.name}: no {kind} {path} for split {split}"
+        raise ConfigError(msg, hint="metadata: names a file, or a folder where split: maps each split to its file")
+    return path
+
+
+def common_sources(config: DatasetConfig) -> Iterator[Stamp]:
+    """The class list and the folders of masks, where the data set names them: any layout may read them."""
+    if isinstance(config.classes, str):
+        yield stamp(config.locate("classes", config.classes))
+    if config.masks:
+        yield from stamp_folders(config.mask_root(), "masks")
+
+
 def stamp(path: Path | str, name: str | None = None) -> Stamp:
     """Size and time of a file or folder."""
     shown = name if name is not None else os.path.basename(path)
@@ -160,3 +235,52 @@ def stamp_folders(folder: Path | str, name: str, *, top: bool = True) -> Iterato
         return
     for child in below:
         yield from stamp_folders(os.path.join(folder, child), f"{name}/{child}", top=False)
+
+
+def read_json(path: Path) -> Any:
+    """Value of a JSON file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or is not JSON; names the line.
+    """
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise DataError(msg) from error
+    except json.JSONDecodeError as error:
+        msg = f"{path}:{error.lineno}: not JSON: {error.msg}"
+        raise DataError(msg) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        msg = f"{path} is not JSON: {'nested too deep' if isinstance(error, RecursionError) else 'not UTF-8 text'}"
+        raise DataError(msg) from error
+
+
+def read_xml_tree(path: Path) -> Element:
+    """Root element of an XML file; a document type, which could define entities, is refused.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or is not XML; names the line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise DataError(msg) from error
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        msg = f"{path} declares a document type or entities, which are not read"
+        raise DataError(msg, hint="export it again without them")
+    try:
+        return ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        msg = f"{path}:{error.position[0]}: not XML: {str(error).partition(':')[0]}"
+        raise DataError(msg) from error
+
+
+def text_of(element: Element, name: str) -> str:
+    """Text of a child, empty where there is none."""
+    return (element.findtext(name) or "").strip()

@@ -12,16 +12,14 @@ from itertools import count, repeat
 from typing import TYPE_CHECKING, Any, cast
 
 from wsolpipe.contract.errors import ConfigError
+from wsolpipe.images.importers.ground_truth import mask_annotations, read_localization
 from wsolpipe.images.importers.lines import (
     TextFile,
     path_fault,
     read_classes,
     read_lines,
     stamp,
-    stamp_folders,
 )
-from wsolpipe.images.importers.localization_txt import read_localization
-from wsolpipe.images.importers.masks import mask_annotations
 from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import ListedRow, Listing
 
@@ -41,6 +39,11 @@ TREE = """\
     image_sizes.txt             path,width,height     (optional)
     localization.txt            path,x0,y0,x1,y1  or  path,mask.png,ignore.png   (optional)
     classes.txt                 label,name            (optional)"""
+OPENIMAGES_TREE = """\
+  {root}/
+    train/<class>/<id>.jpg  val/…  test/…
+    train/<class>/<id>_m<class>_<hash>.png  <id>_ignore.png      masks, beside the images or under masks:
+    metadata/train|val|test/    image_ids.txt class_labels.txt image_sizes.txt localization.txt"""
 DEFAULT_FILES = {
     "image_ids": "image_ids.txt",
     "class_labels": "class_labels.txt",
@@ -65,11 +68,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
 
 def list_folder(config: DatasetConfig, split: str, folder: Path, problems: Problems) -> Listing:
     """As `list_rows`, of the metadata files in `folder`."""
-    files = metadata_files(config, folder, split)
-    classes, names = read_classes(config, files.get("classes"), problems)
-    texts = {
-        key: read_lines(path, shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
-    }
+    texts, classes, names = read_texts(config, split, folder, problems)
     ids = read_ids(texts["image_ids"], problems) if "image_ids" in texts else None
     problems.settle()  # a bad id would be reported again from every other file
     subset = config.files.get("image_ids") not in (None, DEFAULT_FILES["image_ids"])
@@ -89,8 +88,20 @@ def list_folder(config: DatasetConfig, split: str, folder: Path, problems: Probl
     return Listing(rows=rows, annotations=annotations, classes=classes, class_names=names)
 
 
+def read_texts(
+    config: DatasetConfig, split: str, folder: Path, problems: Problems
+) -> tuple[dict[str, TextFile], int | None, dict[int, str]]:
+    """The metadata files in `folder` by key, but the class list; of that, the number of classes and their names."""
+    files = metadata_files(config, folder, split)
+    classes, names = read_classes(config, files.get("classes"), problems)
+    texts = {
+        key: read_lines(path, shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
+    }
+    return texts, classes, names
+
+
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
-    """The metadata files, existing or not, and the folders of masks."""
+    """The metadata files, existing or not."""
     yield from folder_sources(config, split, metadata_folder(config, split))
 
 
@@ -99,10 +110,6 @@ def folder_sources(config: DatasetConfig, split: str, folder: Path) -> Iterator[
     found = metadata_files(config, folder, split)
     for key, default in DEFAULT_FILES.items():
         yield stamp(found.get(key, folder / default), key)
-    if isinstance(config.classes, str):
-        yield stamp(config.locate("classes", config.classes))
-    if config.masks:
-        yield from stamp_folders(config.mask_root(), "masks")
 
 
 def metadata_folder(config: DatasetConfig, split: str) -> Path:
@@ -309,3 +316,5 @@ def shown(path: Path, folder: Path, split: str) -> str:
 
 
 LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS)
+#: The same files, with the images in folders by split and class.
+OPENIMAGES = Layout(list_rows, sources, OPENIMAGES_TREE, keys=TEXTS)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
-from wsolpipe.images.importers.lines import parse_box, path_fault, read_classes, stamp, stamp_folders
-from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.importers.ground_truth import mask_annotations
+from wsolpipe.images.importers.lines import label_of, metadata_file, parse_box, path_fault, settle_classes, stamp
 from wsolpipe.images.layouts import TEXTS, Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
@@ -73,12 +73,9 @@ class _Image:
 
 def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """Read the lines of `split`: all of the table, or those whose ``split`` column names it."""
-    count, names = read_classes(config, None, problems)
     wanted = config.split_folder(split) or split
     path = table_path(config, split)
-    if not names:
-        names = _names_in(config)
-        count = max(len(names), count or 0) or None
+    count, names = settle_classes(config, problems, lambda: _names_in(config))
     by_name = {name: label for label, name in names.items()}
     others: Counter[str] = Counter()
     images: dict[str, _Image] = {}
@@ -136,35 +133,14 @@ def _is_number(cell: str) -> bool:
 
 
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
-    """The tables, whose labels make the classes, the class list and the folders of masks."""
-    if isinstance(config.classes, str):
-        yield stamp(table_path(config, split))
-    else:
-        yield from (stamp(path) for path in sorted({table_path(config, other) for other in config.splits}))
-    if isinstance(config.classes, str):
-        yield stamp(config.locate("classes", config.classes))
-    if config.masks:
-        yield from stamp_folders(config.mask_root(), "masks")
+    """The tables; those of all splits where their labels make the classes."""
+    splits = [split] if isinstance(config.classes, str) else config.splits
+    yield from (stamp(path) for path in sorted({table_path(config, each) for each in splits}))
 
 
 def table_path(config: DatasetConfig, split: str) -> Path:
-    """The table of a split: `metadata` itself, or, where that is a folder, the file in it that the split maps to.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such file.
-    """
-    if config.metadata is None:
-        msg = f"data set {config.name}: layout csv needs metadata: FILE.csv or FILE.parquet"
-        raise ConfigError(msg)
-    path = config.locate("metadata", config.metadata)
-    if path.is_dir():
-        path = path / (config.split_folder(split) or f"{split}.csv")
-    if not path.is_file():
-        msg = f"data set {config.name}: no table {path} for split {split}"
-        raise ConfigError(msg, hint="metadata: names a table, or a folder where split: maps each split to its table")
-    return path
+    """The table of a split; see `metadata_file`."""
+    return metadata_file(config, split, ".csv", needs="FILE.csv or FILE.parquet", kind="table")
 
 
 def read_table(config: DatasetConfig, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -255,23 +231,8 @@ def _choose_columns(config: DatasetConfig, path: Path, header: list[str]) -> lis
 
 
 def _labels(text: str, by_name: Mapping[str, int], count: int | None) -> list[int]:
-    if text in by_name:
-        return [by_name[text]]
-    labels = []
-    for part in filter(None, (part.strip() for part in text.split(";"))):
-        if part in by_name:
-            labels.append(by_name[part])
-            continue
-        try:
-            label = int(part)
-        except ValueError:
-            known = unknown("class", part, by_name) if by_name else f"label {part!r} is not an integer"
-            raise ValueError(known) from None
-        if label < 0 or (count is not None and label >= count):
-            msg = f"label {label} is " + (f"outside the {count} classes" if count is not None else "negative")
-            raise ValueError(msg)
-        labels.append(label)
-    return labels
+    parts = [text] if text in by_name else filter(None, (part.strip() for part in text.split(";")))
+    return [label_of(part, by_name, count) for part in parts]
 
 
 def _merge(image: _Image, labels: list[int], line: Mapping[str, str], where: str) -> bool:

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.importers.folder import walk
-from wsolpipe.images.importers.lines import parse_box, read_classes, read_lines, stamp, stamp_folders
-from wsolpipe.images.importers.masks import mask_annotations
-from wsolpipe.images.importers.xml_files import read_xml_tree, text_of
+from wsolpipe.images.importers.ground_truth import mask_annotations
+from wsolpipe.images.importers.lines import (
+    labels_by_area,
+    parse_box,
+    read_lines,
+    read_xml_tree,
+    settle_classes,
+    stamp,
+    stamp_folders,
+    text_of,
+)
 from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
@@ -93,7 +101,6 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     label of an image is the class of its largest box, then the others by area.
     """
     root = config.image_root()
-    count, names = read_classes(config, None, problems)
     files = _image_files(root)
     found: dict[str, VocFile] = {}
     annotations = root / ANNOTATIONS
@@ -101,16 +108,18 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
         text = f"no folder {annotations}"
         raise config.layout_error(text, hint="root= is the folder that holds JPEGImages/ and Annotations/")
     wanted = _stems(config, root, split, files, problems)
-    for stem in sorted(files) if not names else wanted:
+    for stem in sorted(files) if not isinstance(config.classes, str) else wanted:
         path = annotations / f"{stem}.xml"
         if path.is_file():
             try:
                 found[stem] = read_voc(path)
             except DataError as error:
-                problems.add(str(path), error.message.removeprefix(f"{path}").lstrip(": "))
-    if not names:
-        names = dict(enumerate(sorted({item.name for one in found.values() for item in one.objects})))
-        count = max(len(names), count or 0) or None
+                problems.take(error.message)
+
+    def named() -> dict[int, str]:
+        return dict(enumerate(sorted({item.name for one in found.values() for item in one.objects})))
+
+    count, names = settle_classes(config, problems, named)
     labels = {name: label for label, name in names.items()}
     rows, boxes = [], []
     for stem in wanted:
@@ -119,8 +128,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
         if unknown := [item.name for item in objects if item.name not in labels]:
             problems.add(f"{ANNOTATIONS}/{stem}.xml", f"class {unknown[0]!r} is not in {config.classes}")
             continue
-        ordered = sorted(objects, key=lambda item: -(item.edges[2] - item.edges[0]) * (item.edges[3] - item.edges[1]))
-        given = tuple(dict.fromkeys(labels[item.name] for item in ordered))
+        given = labels_by_area((labels[item.name], item.edges) for item in objects)
         where = f"{stem}.xml"
         width, height = (own.width, own.height) if own else (None, None)
         rows.append(ListedRow(stem, image, given, width, height, where))
@@ -131,16 +139,12 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
 
 
 def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:  # noqa: ARG001 - classes are those of all splits
-    """Folders of images and annotations, lists of splits, the class list and the masks."""
+    """Folders of images and annotations, and lists of splits."""
     root = config.image_root()
     for name in (IMAGES, ANNOTATIONS, SETS):
         yield from stamp_folders(root / name, name)
     for path in sorted((root / SETS).glob("*.txt")):
         yield stamp(path)
-    if isinstance(config.classes, str):
-        yield stamp(config.locate("classes", config.classes))
-    if config.masks:
-        yield from stamp_folders(config.mask_root(), "masks")
 
 
 def _image_files(root: Path) -> dict[str, str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.images.decode import probe, read_file
 from wsolpipe.images.importers.folder import walk
-from wsolpipe.images.importers.lines import TextFile, read_classes, read_lines, stamp, stamp_folders
-from wsolpipe.images.importers.masks import mask_annotations
+from wsolpipe.images.importers.ground_truth import mask_annotations
+from wsolpipe.images.importers.lines import TextFile, labels_by_area, read_lines, settle_classes, stamp, stamp_folders
 from wsolpipe.images.layouts import Layout
 from wsolpipe.images.listing import Annotation, ListedRow, Listing
 from wsolpipe.keys.safe_yaml import read_yaml
@@ -35,10 +35,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     Headers of images that have boxes are read, since the boxes are shares of their sides. The label of an image is the
     class of its largest box, then the others by area.
     """
-    count, names = read_classes(config, None, problems)
-    if not names:
-        names = _class_names(config, problems)
-        count = max(len(names), count or 0) or None
+    count, names = settle_classes(config, problems, lambda: _class_names(config, problems))
     root = config.image_root()
     paths, ignored = _images(config, split, problems)
     rows, annotations = [], []
@@ -49,8 +46,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
         if found and size is None:  # the image cannot be read: scanning it says why
             found = []
         width, height = size or (1, 1)
-        labels = tuple(dict.fromkeys(label for label, _, _ in sorted(found, key=lambda item: -_area(item[1]))))
-        rows.append(ListedRow(path, path, labels))
+        rows.append(ListedRow(path, path, labels_by_area((label, edges) for label, edges, _ in found)))
         annotations += [
             Annotation(path, "box", x0 * width, y0 * height, x1 * width, y1 * height, "", where)
             for _, (x0, y0, x1, y1), where in found
@@ -71,8 +67,6 @@ def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     labels = root / _label_path(f"{place.relative_to(root).as_posix()}/_.jpg").rpartition("/")[0]
     for folder, _, files in os.walk(labels):
         yield from (stamp(f"{folder}/{name}", os.path.relpath(f"{folder}/{name}", root)) for name in sorted(files))
-    if config.masks:
-        yield from stamp_folders(config.mask_root(), "masks")
 
 
 def _description(config: DatasetConfig) -> dict[str, Any]:
@@ -175,10 +169,6 @@ def _edges(values: list[float]) -> tuple[float, float, float, float]:
         return min(across), min(down), max(across), max(down)
     x, y, width, height = values[:4]
     return max(0.0, x - width / 2), max(0.0, y - height / 2), min(1.0, x + width / 2), min(1.0, y + height / 2)
-
-
-def _area(edges: tuple[float, float, float, float]) -> float:
-    return (edges[2] - edges[0]) * (edges[3] - edges[1])
 
 
 def _size(path: Path, config: DatasetConfig) -> tuple[int, int] | None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine.commit import now
+from wsolpipe.evaluate.box_scores import is_val_boxes
 from wsolpipe.evaluate.scored import BEST, Line, Scored, Threshold
-from wsolpipe.evaluate.val_boxes import is_val_boxes
 from wsolpipe.metrics.boxes import iou_shares
 from wsolpipe.report.page import Section
 from wsolpipe.stages.alarm import raise_alarm

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.schema import Status
+from wsolpipe.evaluate.box_scores import is_val_boxes, score_val_boxes
 from wsolpipe.evaluate.truth import truth_of_index
-from wsolpipe.evaluate.val_boxes import is_val_boxes, score_val_boxes
 from wsolpipe.pages.charts import Curve, Plot, draw_figure, histogram
 from wsolpipe.pages.pictures import Photo
 from wsolpipe.report.material import shards_note

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.images.importers.json_files import read_json
-from wsolpipe.images.importers.xml_files import read_xml_tree
+from wsolpipe.images.importers.lines import read_json, read_xml_tree
 from wsolpipe.images.label_lines import LabelBox, entry_of, read_box
 from wsolpipe.share.formats.base import Format, Found, class_list, find_file, placed_name
 

@@ -10,8 +10,15 @@ import numpy as np
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.machine import reason
-from wsolpipe.images.label_lines import LabelBox, entry_of, label_line, read_box, read_label_lines
-from wsolpipe.images.pseudo import box_lines, read_boxes
+from wsolpipe.images.label_lines import (
+    LabelBox,
+    box_lines,
+    entry_of,
+    label_line,
+    read_box,
+    read_boxes,
+    read_label_lines,
+)
 from wsolpipe.share.formats.base import Format, Found, find_file
 
 if TYPE_CHECKING:

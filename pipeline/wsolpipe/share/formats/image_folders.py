@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import DataError
-from wsolpipe.images.importers.json_files import read_json
+from wsolpipe.images.importers.lines import read_json
 from wsolpipe.images.label_lines import entry_of, read_box
 from wsolpipe.share.formats.base import Format, Found, find_file, placed_name, stem_of
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.metrics.cut_boxes import CutBoxes
+from wsolpipe.metrics.kept_maps import CutBoxes
 from wsolpipe.metrics.maxbox import iou_curves_of
 
 SIDE = 48
