@@ -192,8 +192,8 @@ def test_a_worker_that_sees_another_store_or_other_versions_says_so(toy, tmp_pat
     with pytest.raises(ClusterError, match=r"instead of 1\.0"):
         begin(versions={"numpy": "1.0"})
     there = {"python": "3.11.4.final.0", "torch": None}
-    assert process.differences(there, {"python": "3.11.2", "torch": "2.6"}) == ["no torch"]
-    assert process.differences({"python": "3.12.1"}, {"python": "3.11.2"}) == ["python 3.12 instead of 3.11"]
+    assert process.version_differences(there, {"python": "3.11.2", "torch": "2.6"}) == ["no torch"]
+    assert process.version_differences({"python": "3.12.1"}, {"python": "3.11.2"}) == ["python 3.12 instead of 3.11"]
 
 
 @pytest.mark.parametrize("end", ["released", "stale"])

@@ -137,7 +137,7 @@ class KeyCommand(click.Command):
                 if section.note:
                     formatter.write_text(section.note)
                 if section.keys:
-                    formatter.write_dl([(f"{key.name}=", describe(key)) for key in section.keys], col_max=24)
+                    formatter.write_dl([(f"{key.name}=", describe_key(key)) for key in section.keys], col_max=24)
         super().format_options(ctx, formatter)
 
 
@@ -242,7 +242,7 @@ def _takes(key: Key, word: str, given: Given) -> bool:
     return all(part in known for part in (word.split(",") if key.kind.listed else [word]))
 
 
-def describe(key: Key) -> str:
+def describe_key(key: Key) -> str:
     """Meaning, kind, unit and default of a key in one line."""
     listed = (*key.kind.choices, *key.kind.offers)
     told = key.kind.name.removesuffix(" or null") == "text" or (listed and all(text in key.meaning for text in listed))

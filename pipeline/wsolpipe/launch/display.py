@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.launch.progress import LogLines, RunProgress, describe
+from wsolpipe.launch.progress import LogLines, RunProgress, describe_event
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,7 +83,7 @@ class Display:
             if self.file is not None:
                 self.file_lines(event)
             if event["event"] in STYLES:
-                self.console.print(describe(event), style=STYLES[event["event"]], markup=False)
+                self.console.print(describe_event(event), style=STYLES[event["event"]], markup=False)
                 if event["event"] == "failure" and "--debug" in sys.argv:
                     self.console.print(event["traceback"], markup=False)
             elif not self.live:

@@ -169,7 +169,7 @@ def begin(order: WorkOrder, report: Channel | Log, stop: threading.Event) -> Wor
     ClusterError
         If this machine has other versions than the run, or sees another store.
     """
-    differ = differences(software_versions(), order.versions)
+    differ = version_differences(software_versions(), order.versions)
     if differ:
         msg = f"{platform.node()} has {', '.join(differ)}"
         raise ClusterError(msg, hint="install the same versions there: labels depend on them")
@@ -193,7 +193,7 @@ def _verdict(worker: Worker, received: Received) -> tuple[int, str]:
     return EXIT_DONE, "nothing is left to do"
 
 
-def differences(there: Mapping[str, str | None], wanted: Mapping[str, str]) -> list[str]:
+def version_differences(there: Mapping[str, str | None], wanted: Mapping[str, str]) -> list[str]:
     """Software that is missing or has another version than wanted; of Python only the minor version counts."""
 
     def shown(name: str, version: str | None) -> str | None:

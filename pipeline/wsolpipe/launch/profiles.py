@@ -41,8 +41,8 @@ def _worded(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Lines = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Word = Annotated[str, BeforeValidator(_worded)]
+_Lines = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+_Word = Annotated[str, BeforeValidator(_worded)]
 
 
 class Profile(BaseModel):
@@ -50,23 +50,23 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    partition: Word | None = Field(default=None, description="partition of the jobs")
-    account: Word | None = Field(default=None, description="account that the jobs are charged to")
-    qos: Word | None = Field(default=None, description="quality of service of the jobs")
-    gpus: Word = Field(default="", description="GPUs a worker, as a number or type:number; empty or 0 for none")
+    partition: _Word | None = Field(default=None, description="partition of the jobs")
+    account: _Word | None = Field(default=None, description="account that the jobs are charged to")
+    qos: _Word | None = Field(default=None, description="quality of service of the jobs")
+    gpus: _Word = Field(default="", description="GPUs a worker, as a number or type:number; empty or 0 for none")
     cpus: Annotated[int, Unit("cores")] = Field(default=1, ge=1, description="cores a worker")
-    memory: Word | None = Field(default=None, description="memory a worker as SLURM writes it, such as 32G")
-    most_memory: Word | None = Field(
+    memory: _Word | None = Field(default=None, description="memory a worker as SLURM writes it, such as 32G")
+    most_memory: _Word | None = Field(
         default=None,
         description="memory up to which a job array's task that ran out of it is submitted again with twice as much, "
         "such as 128G; null: with as much as before",
     )
-    time: Word | None = Field(
+    time: _Word | None = Field(
         default=None, description="wall time in SLURM's formats: 90 (minutes), 90:00, 4:00:00, 2-0, 1-12:30, 1-0:0:0"
     )
-    modules: Lines = Field(default=(), description="environment modules to load before a worker starts")
-    setup: Lines = Field(default=(), description="lines of shell to run after the modules, before a worker starts")
-    sbatch: Lines = Field(default=(), description="more options of sbatch, as on its command line")
+    modules: _Lines = Field(default=(), description="environment modules to load before a worker starts")
+    setup: _Lines = Field(default=(), description="lines of shell to run after the modules, before a worker starts")
+    sbatch: _Lines = Field(default=(), description="more options of sbatch, as on its command line")
     signal_seconds: Annotated[int, Unit("seconds")] = Field(
         default=120, ge=1, description="time before its wall time at which SLURM asks a job to end (SIGUSR1)"
     )
@@ -86,7 +86,7 @@ class Profile(BaseModel):
     poll_seconds: Annotated[float, Unit("seconds")] = Field(
         default=5.0, gt=0, description="time between looks at the queue"
     )
-    interface: Word | None = Field(
+    interface: _Word | None = Field(
         default=None,
         description="not needed any more: workers of cluster=slurm share nothing but the store",
     )
@@ -95,7 +95,7 @@ class Profile(BaseModel):
         gt=0,
         description="time without any worker after which a run ends; null: the default of the cluster",
     )
-    devices: Annotated[tuple[Word, ...], BeforeValidator(_listed)] = Field(
+    devices: Annotated[tuple[_Word, ...], BeforeValidator(_listed)] = Field(
         default=(), description="devices of this machine that cluster=dask-cuda uses; empty: all that are visible"
     )
 

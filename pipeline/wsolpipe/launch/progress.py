@@ -22,7 +22,7 @@ Emit = Callable[[dict[str, Any]], None]
 """Receives every event of a run: a plain dictionary with a field ``event``."""
 
 
-def describe(event: dict[str, Any]) -> str | None:
+def describe_event(event: dict[str, Any]) -> str | None:
     """One line for an event of a run; None for those that only move a progress bar."""
     kind = event["event"]
     if kind in {"note", "late"}:
@@ -144,7 +144,7 @@ class LogLines:
     def __call__(self, event: dict[str, Any]) -> None:
         """Write what the event says."""
         stage = self.progress.note(event)
-        text = describe(event)
+        text = describe_event(event)
         if text is not None:
             self.write(text)
         if stage is None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wsolpipe.launch.run import Ended
     from wsolpipe.stages.registry import StageRegistry
 
-Lines = list[dict[str, Any]]
+_Lines = list[dict[str, Any]]
 
 
 def describe_stage(registry: StageRegistry, name: str) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def show_ended(outcome: Ended, resume: str, *, quiet: bool) -> None:
         print(outcome.verdict if outcome.submitted else f"done: {config.store}")
 
 
-def show_sweep(axes: list[str], lines: Lines, *, wide: bool) -> None:
+def show_sweep(axes: list[str], lines: _Lines, *, wide: bool) -> None:
     """Print one line for each combination of values, stage and split, with the figures that any of them has."""
     names = list(dict.fromkeys(name for line in lines for name in line["figures"]))
     columns = [*axes, "stage", "split", "key", "rows", "done"]
@@ -132,7 +132,7 @@ def show_costs(found: Sequence[Cost]) -> None:
         print(f"no rate: {', '.join(missing)}; make some rows first: wsolpipe run stage={missing[0]} limit=500 …")
 
 
-def show_status(lines: Lines, failed: Lines, *, wide: bool) -> None:
+def show_status(lines: _Lines, failed: _Lines, *, wide: bool) -> None:
     """Print the progress of every stage, then failures and damage, as `wsolpipe.engine.status.survey` returns them."""
     columns = ["stage", "split", "key", "rows", "done", "quarantined", "shards", "img/s", "left", "running"]
     for name in dict.fromkeys(line["dataset"] for line in lines):

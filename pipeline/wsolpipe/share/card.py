@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from wsolpipe.share.selection import Found
+    from wsolpipe.share.selection import StoredResult
 
 
 VERSION = "1.0.0"
@@ -79,7 +79,7 @@ class Figures:
     summary: tuple[tuple[str, Any], ...] = ()
 
 
-def figures(store: Store, item: Found) -> Figures:
+def stage_figures(store: Store, item: StoredResult) -> Figures:
     """Count and score one folder of a store."""
     manifest = item.manifest
     if isinstance(manifest, IndexManifest):
@@ -133,7 +133,7 @@ def _score(view: StageView) -> tuple[int, float | None, float | None]:
     return len(found), float(values.mean()), float((values >= 0.5).mean())
 
 
-def card(about: About, made: Iterable[tuple[Found, Figures]]) -> bytes:
+def card(about: About, made: Iterable[tuple[StoredResult, Figures]]) -> bytes:
     """The card as Markdown."""
     items = list(made)
     lines = [f"# {text(about.title)}", "", text(about.description), ""]
@@ -168,7 +168,7 @@ def card(about: About, made: Iterable[tuple[Found, Figures]]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def _making(manifest: StageManifest, item: Found, known: Figures) -> list[str]:
+def _making(manifest: StageManifest, item: StoredResult, known: Figures) -> list[str]:
     where = f"{manifest.stage} of {item.split}" if item.split else manifest.stage
     lines = [f"### {text(where)}", "", f"Version {manifest.version}, key `{manifest.key}`.", ""]
     for name, value in sorted(manifest.params.items()):
@@ -216,7 +216,7 @@ KINDS = {"int": "sc:Integer", "list": "sc:Integer", "float": "sc:Float", "double
 MANIFEST_FIELDS = {"stage": "sc:Text", "key": "sc:Text", "rows": "sc:Integer", "shard_rows": "sc:Integer"}
 
 
-def croissant(about: About, found: list[Found], checksums: dict[str, str]) -> bytes:
+def croissant(about: About, found: list[StoredResult], checksums: dict[str, str]) -> bytes:
     """The description of one data set, as JSON.
 
     Parameters

@@ -33,7 +33,7 @@ FORMATS = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "TIFF"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class MachineFinding:
     """Finding of a check, and what to do about it where it is bad."""
 
     check: str
@@ -42,10 +42,10 @@ class Finding:
     advice: str = ""
 
 
-Found = tuple[bool, str, str]
+_Outcome = tuple[bool, str, str]
 
 
-def examine(store: str) -> list[Finding]:
+def examine(store: str) -> list[MachineFinding]:
     """Every check, in order; one that raises is a finding too."""
     findings = []
     for name, check in CHECKS.items():
@@ -55,17 +55,17 @@ def examine(store: str) -> list[Finding]:
             good, detail, advice = False, error.message, error.hint or ""
         except Exception as error:
             good, detail, advice = False, f"{type(error).__name__}: {error}", ""
-        findings.append(Finding(name, good, detail, "" if good else advice))
+        findings.append(MachineFinding(name, good, detail, "" if good else advice))
     return findings
 
 
-def _versions(store: str) -> Found:  # noqa: ARG001
+def _versions(store: str) -> _Outcome:  # noqa: ARG001
     found = [f"python {platform.python_version()}"]
     found += [f"{name} {metadata.version(name)}" for name in ("wsolpipe", "numpy", "zarr", "pillow")]
     return True, ", ".join(found), ""
 
 
-def _packages(store: str) -> Found:
+def _packages(store: str) -> _Outcome:
     remote = "://" in store and not store.startswith("file:")
     wanted = (*PACKAGES, "obstore") if remote else PACKAGES
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
@@ -78,7 +78,7 @@ def _packages(store: str) -> Found:
     return True, ", ".join(f"{name} {metadata.version(name)}" for name in wanted), ""
 
 
-def _device(store: str) -> Found:  # noqa: ARG001
+def _device(store: str) -> _Outcome:  # noqa: ARG001
     import torch
 
     if torch.cuda.is_available():
@@ -91,7 +91,7 @@ def _device(store: str) -> Found:  # noqa: ARG001
     return True, detail, ""
 
 
-def _decoders(store: str) -> Found:  # noqa: ARG001
+def _decoders(store: str) -> _Outcome:  # noqa: ARG001
     from PIL import Image, features
 
     missing = [name for key, name in FORMATS.items() if not features.check(key)]
@@ -109,7 +109,7 @@ def _decoders(store: str) -> Found:  # noqa: ARG001
     return True, ", ".join(FORMATS.values()), ""
 
 
-def _one_cv2(store: str) -> Found:  # noqa: ARG001
+def _one_cv2(store: str) -> _Outcome:  # noqa: ARG001
     names = {d.metadata["Name"] or "" for d in metadata.distributions()}
     wheels = sorted(name for name in names if name.startswith("opencv"))
     advice = "pip uninstall all of them, then pip install opencv-contrib-python-headless"
@@ -119,7 +119,7 @@ def _one_cv2(store: str) -> Found:  # noqa: ARG001
     return hasattr(module, "ximgproc"), f"{''.join(wheels)} {module.__version__}", advice
 
 
-def _weights(store: str) -> Found:  # noqa: ARG001
+def _weights(store: str) -> _Outcome:  # noqa: ARG001
     """Files that pretrained weights were loaded from before: a torn one opens as nothing."""
     folder = _weights_folder()
     if not folder.is_dir():
@@ -134,7 +134,7 @@ def _weights(store: str) -> Found:  # noqa: ARG001
     return True, f"{files} files in {folder}", ""
 
 
-def _published(store: str) -> Found:  # noqa: ARG001
+def _published(store: str) -> _Outcome:  # noqa: ARG001
     """Where the weights of the stages' default networks would come from, and what stands in for them."""
     from wsolpipe.networks.pretrained import within_reach
     from wsolpipe.stages.registry import load_registry
@@ -167,7 +167,7 @@ def _is_whole(path: Path) -> bool:
     return False
 
 
-def _store(store: str) -> Found:
+def _store(store: str) -> _Outcome:
     from wsolpipe.contract.backends.opening import check_place, guess_store, holds_results, open_backend
 
     backend = open_backend(store)
@@ -194,7 +194,7 @@ def _folder(store: str) -> Path | None:
     return None if "://" in store else Path(store)
 
 
-def _clock(store: str) -> Found:
+def _clock(store: str) -> _Outcome:
     folder = _folder(store)
     advice = "set the clocks by NTP (timedatectl set-ntp true)"
     if folder is None:
@@ -236,7 +236,7 @@ def _existing(folder: Path) -> Path:
     return next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
 
 
-def _space(store: str) -> Found:
+def _space(store: str) -> _Outcome:
     folder = _folder(store)
     if folder is None:
         return True, f"{store} is not on a disk of this machine", ""
@@ -248,7 +248,7 @@ def _space(store: str) -> Found:
     return free > LEAST_FREE, detail, "free some space, or choose another disk with store=…"
 
 
-def _scratch(store: str) -> Found:  # noqa: ARG001
+def _scratch(store: str) -> _Outcome:  # noqa: ARG001
     folder = Path(os.environ.get("WSOLPIPE_SCRATCH") or tempfile.gettempdir())
     existing = _existing(folder)
     free = shutil.disk_usage(existing).free
@@ -257,7 +257,7 @@ def _scratch(store: str) -> Found:  # noqa: ARG001
     return good, f"{folder}, {free / 2**30:.1f} GiB free{writable}", "set WSOLPIPE_SCRATCH to a roomy local folder"
 
 
-CHECKS: dict[str, Callable[[str], Found]] = {
+CHECKS: dict[str, Callable[[str], _Outcome]] = {
     "versions": _versions,
     "packages": _packages,
     "device": _device,

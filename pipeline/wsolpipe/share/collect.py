@@ -18,7 +18,7 @@ from wsolpipe.contract.manifest import read_record
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.engine.folders import GC, is_held, list_folders, marked
 from wsolpipe.engine.leases import Leases
-from wsolpipe.share.selection import Found, References, Selected, is_whole, keys_of_runs, read_folders
+from wsolpipe.share.selection import References, Selected, StoredResult, is_whole, keys_of_runs, read_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +68,7 @@ class Holding:
         Why it is kept; empty if nothing refers to it.
     """
 
-    item: Found
+    item: StoredResult
     bytes: int
     files: int
     days: float
@@ -90,8 +90,8 @@ class Holding:
 class Collected:
     """Outcome of a removal: what was removed, and what was left though nothing refers to it, with the reason."""
 
-    removed: list[Found] = field(default_factory=list)
-    left: list[tuple[Found, str]] = field(default_factory=list)
+    removed: list[StoredResult] = field(default_factory=list)
+    left: list[tuple[StoredResult, str]] = field(default_factory=list)
 
 
 def survey(backend: Backend, rule: Rule = Rule(), *, dataset: str = "") -> list[Holding]:  # noqa: B008 - frozen
@@ -166,7 +166,7 @@ def _read_all(backend: Backend, dataset: str) -> Selected:
     return read
 
 
-def _check_keys(found: list[Found], rule: Rule) -> None:
+def _check_keys(found: list[StoredResult], rule: Rule) -> None:
     for start in (*rule.keep, *rule.drop):
         if not any(item.key.startswith(start) for item in found):
             raise ConfigError(unknown("key", start, [f"{item.stage} {item.key}" for item in found]))
@@ -174,7 +174,7 @@ def _check_keys(found: list[Found], rule: Rule) -> None:
 
 def _garbage(
     backend: Backend, dataset: str, rule: Rule, leases: Leases, runs: dict[str, list[str]]
-) -> tuple[list[Found], References]:
+) -> tuple[list[StoredResult], References]:
     read = _read_all(backend, dataset)
     references = References(tuple(read.found))
     kept = _kept(read, references, rule, leases, runs)
@@ -200,7 +200,7 @@ def _kept(
     return reasons
 
 
-def _root(item: Found, is_replaced: bool, rule: Rule, leases: Leases, runs: dict[str, list[str]]) -> str:  # noqa: FBT001
+def _root(item: StoredResult, is_replaced: bool, rule: Rule, leases: Leases, runs: dict[str, list[str]]) -> str:  # noqa: FBT001
     """The reason why a result is kept even if nothing refers to it; empty without one."""
     if item.key.startswith(rule.keep or ("-",)):
         return "named by keep="
@@ -213,7 +213,7 @@ def _root(item: Found, is_replaced: bool, rule: Rule, leases: Leases, runs: dict
     return f"younger than {rule.days:g} days" if _days(leases.backend, item) < rule.days else ""
 
 
-def _days(backend: Backend, item: Found) -> float:
+def _days(backend: Backend, item: StoredResult) -> float:
     """Days since the manifest or the newest record was written; 0 where that is not known."""
     times = [item.manifest.created]
     for file in backend.names(f"{item.folder}/commits"):
@@ -232,11 +232,11 @@ def _days(backend: Backend, item: Found) -> float:
     return max(0.0, (datetime.datetime.now(datetime.UTC) - max(known)).total_seconds() / 86400)
 
 
-def _users_first(items: list[Found], references: References) -> list[Found]:
+def _users_first(items: list[StoredResult], references: References) -> list[StoredResult]:
     """`items` in an order in which each comes after everything that was made of it."""
-    ordered: dict[str, Found] = {}
+    ordered: dict[str, StoredResult] = {}
 
-    def visit(item: Found) -> None:
+    def visit(item: StoredResult) -> None:
         for user in references.users.get(item.folder, ()):
             if user.folder in left:
                 visit(left.pop(user.folder))
@@ -248,7 +248,7 @@ def _users_first(items: list[Found], references: References) -> list[Found]:
     return list(ordered.values())
 
 
-def _remove(backend: Backend, item: Found, mark: Lease) -> bool:
+def _remove(backend: Backend, item: StoredResult, mark: Lease) -> bool:
     """Remove every object of a result; False if the mark was lost before the end."""
     names = sorted(name for name, _ in backend.walk(item.folder) if "/leases/" not in name)
     manifest = f"{item.folder}/manifest.json"

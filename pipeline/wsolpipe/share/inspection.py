@@ -34,7 +34,7 @@ MAX_FILE_BYTES = 64 * 2**30
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def check_place(manifest: StageManifest | IndexManifest, folder: str, where: str) -> None:
+def check_own_place(manifest: StageManifest | IndexManifest, folder: str, where: str) -> None:
     """Check that a manifest belongs to the folder that it lies in.
 
     Raises
@@ -86,7 +86,7 @@ def check_stage(manifest: StageManifest, folder: str, where: str) -> Shards:
     StoreError
         If a name leaves the store, a type is not a plain number or a shape is out of bounds.
     """
-    check_place(manifest, folder, where)
+    check_own_place(manifest, folder, where)
     said = f"{where}/{folder}/manifest.json"
     for name in manifest.arrays:
         _name("array", name, said)

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.engine.session import Session
-    from wsolpipe.share.selection import Found
+    from wsolpipe.share.selection import StoredResult
 
 
 NOTHING = "nothing that results depend on"
 
 
 @dataclass(frozen=True)
-class Place:
+class KeyPlace:
     """One key of a stage, and the store that it lies in."""
 
     backend: Backend
-    found: Found
+    found: StoredResult
 
     @property
     def manifest(self) -> StageManifest:
@@ -61,7 +61,7 @@ class Difference:
     after: Any
 
 
-def locate(word: str, store: str, wanted: Selection) -> Place:
+def locate(word: str, store: str, wanted: Selection) -> KeyPlace:
     """The stage that a word names: first digits of its key, ``stage/key``, or ``STORE/dataset/split/stage/key``.
 
     Raises
@@ -88,10 +88,10 @@ def locate(word: str, store: str, wanted: Selection) -> Place:
         several = ", ".join(item.folder for item in matching[:5])
         msg = f"{word!r} names {len(matching)} stages of {store}: {several}"
         raise ConfigError(msg, hint="add split= or dataset=, or write STORE/dataset/split/stage/key")
-    return Place(backend, matching[0])
+    return KeyPlace(backend, matching[0])
 
 
-def explain(one: Place, other: Place) -> list[Difference]:
+def explain(one: KeyPlace, other: KeyPlace) -> list[Difference]:
     """Every field in which what two keys are made of differs; what they read is followed where its manifest is there.
 
     Raises
@@ -128,7 +128,7 @@ def _weights(manifest: StageManifest) -> dict[str, str]:
 
 
 def _followed(
-    one: Place, other: Place, a: Mapping[str, str], b: Mapping[str, str], *, artifacts: bool
+    one: KeyPlace, other: KeyPlace, a: Mapping[str, str], b: Mapping[str, str], *, artifacts: bool
 ) -> list[Difference]:
     """Differences of the stages that were read, or their digests where a manifest is not at hand."""
     found: list[Difference] = []
@@ -144,7 +144,7 @@ def _followed(
     return found
 
 
-def _need(place: Place, stage: str, wanted: str | None, artifact: bool) -> Place | None:  # noqa: FBT001
+def _need(place: KeyPlace, stage: str, wanted: str | None, artifact: bool) -> KeyPlace | None:  # noqa: FBT001
     """Where a stage that was read lies, by its fingerprint, or by the digest of what an artifact holds."""
     if wanted is None:
         return None
@@ -158,9 +158,9 @@ def _need(place: Place, stage: str, wanted: str | None, artifact: bool) -> Place
             continue
         if artifact:
             if item.content == wanted:
-                return Place(place.backend, item)
+                return KeyPlace(place.backend, item)
         elif item.manifest.fingerprint == wanted:
-            return Place(place.backend, item)
+            return KeyPlace(place.backend, item)
     return None
 
 

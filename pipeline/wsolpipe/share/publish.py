@@ -21,7 +21,7 @@ from wsolpipe.contract.making import run_command
 from wsolpipe.contract.manifest import IndexManifest, read_record
 from wsolpipe.contract.reader import StageView, Store
 from wsolpipe.engine import commit, zarr_metadata
-from wsolpipe.share.card import Figures, card, croissant, figures
+from wsolpipe.share.card import Figures, card, croissant, stage_figures
 from wsolpipe.share.selection import Selection, select
 from wsolpipe.share.transfer import push
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.share.card import About
-    from wsolpipe.share.selection import Found, Selection
+    from wsolpipe.share.selection import Selection, StoredResult
     from wsolpipe.share.transfer import Result
 
 
@@ -84,7 +84,7 @@ def publish(
             zarr_metadata.restore_metadata(target, view.folder, view.manifest, shards)
     with ThreadPoolExecutor(jobs) as pool:
         listed = {name: sha for part in pool.map(lambda item: _digests(target, item), found) for name, sha in part}
-    made: list[tuple[Found, Figures]] = [(item, figures(Store(to), item)) for item in found]
+    made: list[tuple[StoredResult, Figures]] = [(item, stage_figures(Store(to), item)) for item in found]
 
     def put(name: str, data: bytes) -> None:
         target.replace(name, data)
@@ -100,14 +100,14 @@ def publish(
     return Published(moved, len(listed), sha256_bytes(listing))
 
 
-def _views(store: Store, found: list[Found]) -> Iterator[StageView]:
+def _views(store: Store, found: list[StoredResult]) -> Iterator[StageView]:
     """Rows stages among `found`."""
     for item in found:
         if item.manifest.kind == "rows":
             yield StageView(store, item.dataset, str(item.split), item.stage, item.key)
 
 
-def _filled(about: About, found: list[Found], to: str) -> About:
+def _filled(about: About, found: list[StoredResult], to: str) -> About:
     """`about` with empty fields filled from the manifests.
 
     Raises
@@ -131,7 +131,7 @@ def _filled(about: About, found: list[Found], to: str) -> About:
     )  # fmt: skip
 
 
-def _digests(backend: Backend, item: Found) -> list[tuple[str, str]]:
+def _digests(backend: Backend, item: StoredResult) -> list[tuple[str, str]]:
     """(name, sha256) of every object of a folder: of arrays and tables as recorded, of small files as they are."""
     manifest = item.manifest
     listed = [(f"{item.folder}/manifest.json", item.sha256)]

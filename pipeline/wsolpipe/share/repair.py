@@ -18,7 +18,7 @@ from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.folders import REPAIR, TRANSFER, Folder, is_held, is_marked, list_folders, marked
 from wsolpipe.engine.leases import Leases
 from wsolpipe.share import inspection
-from wsolpipe.share.verify import Problem, Verifier, read_manifest, verify
+from wsolpipe.share.verify import Problem, Verifier, checked_manifest, verify
 from wsolpipe.share.verify_index import LISTING
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def outdated(store: Store, dataset: str | None, stages: tuple[str, ...]) -> Iter
     backend = store.backend
     for folder in list_folders(backend, datasets=(dataset,) if dataset else (), stages=stages)[0]:
         try:
-            manifest = read_manifest(backend, folder)
+            manifest = checked_manifest(backend, folder)
         except AccessError:
             raise
         except StoreError:
@@ -152,7 +152,7 @@ class Mender:
             return done
         if problem.where != problem.folder:
             return self._set_aside(problem.where)
-        manifest = read_manifest(self.backend, folder)
+        manifest = checked_manifest(self.backend, folder)
         if not isinstance(manifest, StageManifest):
             return self._remove_unrecorded(folder)
         return self._mend_unit(folder, manifest, problem.shard)
@@ -186,7 +186,7 @@ class Mender:
         return f"manifest {done}; run or pull makes the tables again"
 
     def _mend_metadata(self, folder: Folder) -> str:
-        manifest = read_manifest(self.backend, folder)
+        manifest = checked_manifest(self.backend, folder)
         if not isinstance(manifest, StageManifest):
             return "done with the other problems of this folder"
         shards = Shards(manifest.rows, manifest.shard_rows)
@@ -198,7 +198,7 @@ class Mender:
         return "written again from the manifest"
 
     def _bring_up_to_date(self, folder: Folder) -> str:
-        manifest = read_manifest(self.backend, folder)
+        manifest = checked_manifest(self.backend, folder)
         if not isinstance(manifest, StageManifest):
             return "done with the other problems of this folder"
         shards = Shards(manifest.rows, manifest.shard_rows)
@@ -209,7 +209,7 @@ class Mender:
 
     def _set_manifest_aside(self, folder: Folder, *, sure: bool = False) -> str:
         try:
-            whole = read_manifest(self.backend, folder) is not None
+            whole = checked_manifest(self.backend, folder) is not None
         except AccessError:
             raise
         except StoreError:
@@ -223,7 +223,7 @@ class Mender:
 
     def _remove_unrecorded(self, folder: Folder) -> str:
         """Objects of a folder that has neither manifest nor records, unless a lease is held."""
-        if read_manifest(self.backend, folder) is not None or is_held(self.leases, folder.path):
+        if checked_manifest(self.backend, folder) is not None or is_held(self.leases, folder.path):
             return "left alone: a worker holds it"
         for name, _ in list(self.backend.walk(f"{folder.path}/data.zarr")):
             self.backend.delete(name)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found(Folder):
+class StoredResult(Folder):
     """One folder of a stage, an artifact (``split`` None) or an index.
 
     Attributes
@@ -68,7 +68,7 @@ class Selected:
         Folders whose names cannot belong to a store.
     """
 
-    found: list[Found]
+    found: list[StoredResult]
     refused: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ def read_folders(backend: Backend, folders: Iterable[Folder]) -> Selected:
     return read
 
 
-def _read(backend: Backend, folder: Folder) -> Found | None:
+def _read(backend: Backend, folder: Folder) -> StoredResult | None:
     name = f"{folder.path}/manifest.json"
     try:
         data = backend.get(name, limit=MAX_JSON_BYTES)
@@ -96,38 +96,38 @@ def _read(backend: Backend, folder: Folder) -> Found | None:
         return None  # not begun, or an index that is still being made
     said, place = f"{backend.url}/{name}", (folder.dataset, folder.split, folder.stage, folder.key)
     if folder.stage == "index" and folder.split:
-        return Found(*place, parse(IndexManifest, data, said), sha256_bytes(data))
+        return StoredResult(*place, parse(IndexManifest, data, said), sha256_bytes(data))
     manifest = parse(StageManifest, data, said)
     if folder.split is None:
         record = read_record(backend, folder.path, None)
         content = record.content if record else None
-        return Found(*place, manifest, sha256_bytes(data), int(record is not None), content)
+        return StoredResult(*place, manifest, sha256_bytes(data), int(record is not None), content)
     finished = sum(shard_of(file) is not None for file in backend.names(f"{folder.path}/commits"))
-    return Found(*place, manifest, sha256_bytes(data), finished)
+    return StoredResult(*place, manifest, sha256_bytes(data), finished)
 
 
 @dataclass(frozen=True)
 class References:
     """Results of a store and what their manifests name."""
 
-    found: tuple[Found, ...]
+    found: tuple[StoredResult, ...]
 
     @cached_property
-    def _by_fingerprint(self) -> dict[tuple[str, str], list[Found]]:
-        known: dict[tuple[str, str], list[Found]] = {}
+    def _by_fingerprint(self) -> dict[tuple[str, str], list[StoredResult]]:
+        known: dict[tuple[str, str], list[StoredResult]] = {}
         for item in self.found:
             known.setdefault((item.dataset, item.manifest.fingerprint), []).append(item)
         return known
 
     @cached_property
-    def _by_content(self) -> dict[tuple[str, str, str | None], Found]:
+    def _by_content(self) -> dict[tuple[str, str, str | None], StoredResult]:
         return {(item.dataset, item.stage, item.content): item for item in self.found if item.content}
 
     @cached_property
-    def _indexes(self) -> dict[tuple[str, str | None, str], Found]:
+    def _indexes(self) -> dict[tuple[str, str | None, str], StoredResult]:
         return {(item.dataset, item.split, item.key): item for item in self.found if item.stage == "index"}
 
-    def needs(self, item: Found) -> list[Found]:
+    def needs(self, item: StoredResult) -> list[StoredResult]:
         """Results that `item` was made of, as far as the store holds them; artifacts by what they hold."""
         manifest = item.manifest
         if isinstance(manifest, IndexManifest):
@@ -147,15 +147,15 @@ class References:
         return [*needs, *([self._indexes[place]] if place in self._indexes else [])]
 
     @cached_property
-    def users(self) -> dict[str, list[Found]]:
+    def users(self) -> dict[str, list[StoredResult]]:
         """Results that were made of a result, by the folder of that one."""
-        known: dict[str, list[Found]] = {}
+        known: dict[str, list[StoredResult]] = {}
         for item in self.found:
             for need in self.needs(item):
                 known.setdefault(need.folder, []).append(item)
         return known
 
-    def closure(self, roots: Iterable[Found]) -> dict[str, Found]:
+    def closure(self, roots: Iterable[StoredResult]) -> dict[str, StoredResult]:
         """`roots` and everything that they were made of, by folder."""
         todo, kept = list(roots), {}
         while todo:
@@ -165,13 +165,13 @@ class References:
                 todo += self.needs(item)
         return kept
 
-    def replaced(self) -> dict[str, Found]:
+    def replaced(self) -> dict[str, StoredResult]:
         """The newest finished result that replaces an older one, by the folder of the older one.
 
         It replaces those that the same words on the command line gave before: the same stage, parameters and selection
         of rows, also of everything upstream. They differ in versions, weights, labels or image files.
         """
-        alike: dict[str, list[Found]] = {}
+        alike: dict[str, list[StoredResult]] = {}
         for item in self.found:
             alike.setdefault(self.words(item), []).append(item)
         newer = {}
@@ -181,7 +181,7 @@ class References:
             newer.update({item.folder: items[last] for item in items[:last]})
         return newer
 
-    def words(self, item: Found) -> str:
+    def words(self, item: StoredResult) -> str:
         """Digest of what was asked for: the same for two results that the same words gave."""
         manifest = item.manifest
         place = [item.dataset, item.split, item.stage]
@@ -193,7 +193,7 @@ class References:
         return digest([*place, manifest.params, needs, {stage: named[stage] for stage in named if stage not in here}])
 
 
-def is_whole(item: Found) -> bool:
+def is_whole(item: StoredResult) -> bool:
     """Whether every shard of a result is finished."""
     return item.finished >= item.shards
 
@@ -292,7 +292,7 @@ def _check_named(backend: Backend, folders: list[Folder], wanted: Selection) -> 
                 raise ConfigError(unknown(f"{kind} of {backend.url}", name, there))
 
 
-def _choose(backend: Backend, found: list[Found], wanted: Selection, *, unfinished: bool) -> list[Found]:
+def _choose(backend: Backend, found: list[StoredResult], wanted: Selection, *, unfinished: bool) -> list[StoredResult]:
     named = [
         item
         for item in found
@@ -317,7 +317,7 @@ def _choose(backend: Backend, found: list[Found], wanted: Selection, *, unfinish
     return [*_indexes(chosen, found, wanted), *(item for item in chosen if item.stage != "index")]
 
 
-def _check_finished(backend: Backend, chosen: list[Found], wanted: Selection) -> None:
+def _check_finished(backend: Backend, chosen: list[StoredResult], wanted: Selection) -> None:
     """Refuse a selection that names something and selects nothing."""
     finished = {item.stage for item in chosen}
     empty = [stage for stage in wanted.stages if stage not in finished]
@@ -328,9 +328,9 @@ def _check_finished(backend: Backend, chosen: list[Found], wanted: Selection) ->
         raise ConfigError(msg, hint=f"{command}wsolpipe status store={backend.url} lists keys")
 
 
-def _newest(found: Iterable[Found]) -> list[Found]:
+def _newest(found: Iterable[StoredResult]) -> list[StoredResult]:
     """The newest complete result of each place, else the newest; one that is newer and unfinished is named."""
-    places: dict[tuple[str, str | None, str], list[Found]] = {}
+    places: dict[tuple[str, str | None, str], list[StoredResult]] = {}
     for item in sorted(found, key=lambda item: (item.manifest.created, item.key)):
         places.setdefault((item.dataset, item.split, item.stage), []).append(item)
     latest = []
@@ -344,13 +344,13 @@ def _newest(found: Iterable[Found]) -> list[Found]:
     return latest
 
 
-def _with_needs(chosen: list[Found], found: list[Found]) -> list[Found]:
+def _with_needs(chosen: list[StoredResult], found: list[StoredResult]) -> list[StoredResult]:
     """`chosen` and every key of `found` that they were made of."""
     references = References(tuple(found))
     return list(references.closure(chosen).values())
 
 
-def _indexes(chosen: list[Found], found: list[Found], wanted: Selection) -> list[Found]:
+def _indexes(chosen: list[StoredResult], found: list[StoredResult], wanted: Selection) -> list[StoredResult]:
     """Indexes that the chosen stages are rows of; where no stage was named, the newest of every split too."""
     indexes = [item for item in found if item.manifest.kind == "index"]
     keys = {(item.dataset, item.split, getattr(item.manifest, "index_key", None)) for item in chosen}

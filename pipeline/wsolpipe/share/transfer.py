@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.share.selection import Found
+    from wsolpipe.share.selection import StoredResult
 
 REPAIR_PATIENCE = 60.0
 
 
 @dataclass
-class Line:
+class FolderLine:
     """Outcome of one folder.
 
     Attributes
@@ -64,7 +64,7 @@ class Line:
     bytes: int = 0
 
     @classmethod
-    def of(cls, folder: str, refused: str) -> Line:
+    def of(cls, folder: str, refused: str) -> FolderLine:
         """Line of a folder that was refused as a whole."""
         dataset, second, stage, key = folder.split("/")
         return cls(stage, None if second == "artifacts" else second, key, dataset, refused=[refused])
@@ -96,7 +96,7 @@ class Result:
         Requests that were sent again, by verb.
     """
 
-    lines: list[Line]
+    lines: list[FolderLine]
     skipped: list[str]
     retried: dict[str, int]
     seconds: float
@@ -188,13 +188,13 @@ class Transfer:
             If a store is out of reach or not writable, both are one, or the selection names what is not there.
         """
         began = time.perf_counter()
-        check_apart(self.source, self.target)
+        check_two_stores(self.source, self.target)
         self._leases = Leases(self.target)
         selected = select(self.source, self.wanted)
-        lines = [Line.of(folder, reason) for folder, reason in selected.refused]
+        lines = [FolderLine.of(folder, reason) for folder, reason in selected.refused]
         with ThreadPoolExecutor(self.jobs, thread_name_prefix="transfer") as pool:
             for found in selected.found:
-                line = Line(found.stage, found.split, found.key, found.dataset)
+                line = FolderLine(found.stage, found.split, found.key, found.dataset)
                 lines.append(line)
                 if self.stop.is_set():
                     break
@@ -211,11 +211,11 @@ class Transfer:
         seconds = round(time.perf_counter() - began, 3)
         return Result(lines, selected.skipped, dict(retried), seconds, self.stop.is_set())
 
-    def _move_folder(self, found: Found, line: Line, pool: ThreadPoolExecutor) -> None:
+    def _move_folder(self, found: StoredResult, line: FolderLine, pool: ThreadPoolExecutor) -> None:
         inspection.check_link(self.source, f"{found.folder}/manifest.json")
         self.trust.check(f"{found.folder}/manifest.json", found.sha256)
         if isinstance(found.manifest, IndexManifest):
-            inspection.check_place(found.manifest, found.folder, self.source.url)
+            inspection.check_own_place(found.manifest, found.folder, self.source.url)
             with marked(self._leases, found.folder, TRANSFER):
                 self._wait_for_repair(found.folder)
                 done = move_index(self.source, self.target, found.folder, found.manifest, check=self.check)
@@ -235,11 +235,11 @@ class Transfer:
 
     def _move_units(
         self,
-        found: Found,
+        found: StoredResult,
         manifest: StageManifest,
         shards: Shards,
         units: list[int | None],
-        line: Line,
+        line: FolderLine,
         pool: ThreadPoolExecutor,
     ) -> None:
         self._make_ready(found, manifest, shards)
@@ -274,7 +274,7 @@ class Transfer:
                 msg = f"{folder} of {self.target.url} is under repair or gc"
                 raise StoreError(msg, hint="run again when it is done")
 
-    def _units(self, found: Found, shards: Shards) -> list[int | None]:
+    def _units(self, found: StoredResult, shards: Shards) -> list[int | None]:
         """Units that the source holds and that were asked for."""
         names = self.source.names(f"{found.folder}/commits")
         if found.split is None:
@@ -284,7 +284,7 @@ class Transfer:
         asked = shards.covering(min(first, shards.rows), shards.rows if last is None else min(last, shards.rows))
         return [number for number in sorted(numbers) if number in asked]
 
-    def _make_ready(self, found: Found, manifest: StageManifest, shards: Shards) -> None:
+    def _make_ready(self, found: StoredResult, manifest: StageManifest, shards: Shards) -> None:
         """Create the target's folder, or compare the manifest that it has with the source's.
 
         Raises
@@ -314,7 +314,7 @@ class Transfer:
         zarr_metadata.prepare_folder(self.target, found.folder, manifest, rows)
 
 
-def check_apart(source: Backend, target: Backend) -> None:
+def check_two_stores(source: Backend, target: Backend) -> None:
     """Refuse to move a store to itself, or into a folder of itself.
 
     Raises

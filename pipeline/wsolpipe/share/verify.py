@@ -112,7 +112,7 @@ class Verifier:
         for name in _misplaced(self.backend, folder.path):
             yield Problem("misplaced", name, None, "not a file, where an object belongs")
         try:
-            manifest = read_manifest(self.backend, folder)
+            manifest = checked_manifest(self.backend, folder)
         except SchemaMismatch as error:
             yield Problem("schema", folder.path, None, error.message)
             return
@@ -269,7 +269,7 @@ def _misplaced(backend: Backend, folder: str) -> Iterator[str]:
                 yield f"{place}/{item[:-1]}"
 
 
-def read_manifest(backend: Backend, folder: Folder) -> StageManifest | IndexManifest | None:
+def checked_manifest(backend: Backend, folder: Folder) -> StageManifest | IndexManifest | None:
     """Manifest of a folder, checked against its place and its key; None if there is none.
 
     Raises
@@ -285,7 +285,7 @@ def read_manifest(backend: Backend, folder: Folder) -> StageManifest | IndexMani
     where = f"{backend.url}/{name}"
     if folder.stage == "index":
         index = parse(IndexManifest, data, where)
-        inspection.check_place(index, folder.path, backend.url)
+        inspection.check_own_place(index, folder.path, backend.url)
         return index
     manifest = parse(StageManifest, data, where)
     inspection.check_stage(manifest, folder.path, backend.url)

@@ -145,7 +145,7 @@ HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
-class Place:
+class HubPlace:
     """Where in the Hub a store is: ``owner/name``, revision (branch, tag or commit), folder in the repository."""
 
     repository: str
@@ -153,7 +153,7 @@ class Place:
     folder: str
 
 
-def parse_hub_url(url: str) -> Place:
+def parse_hub_url(url: str) -> HubPlace:
     """Parts of ``hf://datasets/owner/name@revision/folder``; the revision is ``main`` and the folder empty by default.
 
     Raises
@@ -164,7 +164,7 @@ def parse_hub_url(url: str) -> Place:
     Examples
     --------
     >>> parse_hub_url("hf://datasets/lab/birds@v1/labels")
-    Place(repository='lab/birds', revision='v1', folder='labels')
+    HubPlace(repository='lab/birds', revision='v1', folder='labels')
     """
     found = _ADDRESS.fullmatch(url)
     if not found or ".." in url:
@@ -172,7 +172,7 @@ def parse_hub_url(url: str) -> Place:
         raise ConfigError(
             msg, hint="write hf://datasets/owner/name, hf://datasets/owner/name@revision or …/name/folder"
         )
-    return Place(found[1], found[2] or "main", (found[3] or "").strip("/"))
+    return HubPlace(found[1], found[2] or "main", (found[3] or "").strip("/"))
 
 
 class HubBackend(HttpBackend):
