@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from click.shell_completion import BashComplete, add_completion_class
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import guess, nearest, shorten
-from wsolpipe.keys.shell import KeyCommand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from wsolpipe.keys.shell import KeyCommand
 
 LIKENESS = 0.65
 """From which on a command is a slip of another, as ``fti`` of ``fit``; ``show`` is none of ``push``."""
@@ -102,8 +103,9 @@ class Program(click.Group):
     def load(self, cmd_name: str) -> KeyCommand:
         """Import a command that is listed."""
         module = importlib.import_module(f"{self.package}.{self.homes.get(cmd_name, cmd_name)}")
-        held = (item for item in vars(module).values() if isinstance(item, KeyCommand))
-        return next(item for item in held if item.name == cmd_name)
+        held = (item for item in vars(module).values() if isinstance(item, click.Command))
+        command = next(item for item in held if item.name == cmd_name)
+        return cast("KeyCommand", command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the commands without importing them."""
