@@ -74,12 +74,12 @@ def class_maps(state, patches, side=4):
     return conv2d(grid, state["head.weight"], state["head.bias"], padding=1)
 
 
-def ts_cam(state, images, side=4):
+def ts_cam(state, images, side=4, blocks=range(DEPTH)):
     """Class logits, class maps and the attention that they are multiplied by."""
     tokens, attention = embedded(state, images), 0
     for number in range(DEPTH):
         tokens, weights, _ = block(state, number, tokens)
-        attention = attention + weights.mean(1)[:, 0, 1:]
+        attention = attention + weights.mean(1)[:, 0, 1:] * (number in blocks)
     maps = class_maps(state, norm(state, "norm", tokens)[:, 1:], side)
     return maps.mean((2, 3)), maps, attention.reshape(-1, side, side)
 

@@ -23,7 +23,7 @@ from wsolpipe.stages.cams import Cams
 from wsolpipe.stages.classifier import Classifier
 from wsolpipe.stages.registry import load_registry
 
-ALL = ["cam", "gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam", "nl-ccam"]
+ALL = ["cam", "gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam", "score-cam", "nl-ccam"]
 TINY_VIT = {"patch_size": 16, "embed_dim": 48, "depth": 3, "num_heads": 4}
 NETS = {
     "resnet10t": {},
@@ -94,11 +94,53 @@ def gradient_of(classifier, pixels, label):
     return seen[0].detach()[0], seen[0].grad[0]
 
 
+def score_cam_by_hand(classifier, pixels, label, features):
+    """Algorithm 1 of Score-CAM, a mask at a time, with its baseline."""
+    image = classifier.normalise(torch.from_numpy(pixels[None]))
+    scores = []
+    with torch.no_grad():
+        baseline = classifier(torch.zeros_like(image))[0, label].double()
+        for feature in features:
+            mask = torch.nn.functional.interpolate(feature[None, None], image.shape[-2:], mode="bilinear")
+            span = mask.max() - mask.min()
+            mask = (mask - mask.min()) / span if span else torch.zeros_like(mask)
+            scores.append(classifier(image * mask)[0, label].double() - baseline)
+    shares = torch.exp(torch.stack(scores))
+    return sum(share * feature for share, feature in zip(shares / shares.sum(), features.double(), strict=True)).relu()
+
+
+def test_fused_layercam_is_the_maximum_of_its_layers_on_the_finest_grid(folder, drawn):
+    layers = ("layer1", "layer2", "layer3", "layer4")
+    made = stage(folder, methods="layercam", fuse=layers, target="true")
+    pixels = np.stack([made.fit(image, 0) for image in drawn.images[:2]])
+    maps, classes = made.make_maps(pixels, drawn.labels[:2], [0, 1])
+    one = [stage(folder, methods="layercam", layer=name, target="true") for name in layers]
+    parts = [each.make_maps(pixels, drawn.labels[:2], [0, 1])[0] for each in one]
+    assert made.arrays()["maps"].shape == (1, *parts[0].shape[2:])
+    height, width = maps.shape[2:]
+    for n in range(2):
+        want = np.zeros((height, width))
+        for number, part in enumerate(parts):
+            share = part[n, 0] / part[n, 0].max()
+            share = np.tanh(2 * share) if number < 2 else share  # the last two as they are
+            wide = torch.nn.functional.interpolate(
+                torch.from_numpy(share)[None, None], (height, width), mode="bilinear"
+            )
+            want = np.maximum(want, wide[0, 0].numpy())
+        assert np.abs(maps[n, 0] - want).max() < 1e-6
+    assert classes.tolist() == [[label] for label in drawn.labels[:2]]
+    assert "fuse" not in parameters(methods="layercam").in_key()
+    assert parameters(methods="layercam", fuse=layers).in_key()["fuse"]
+    for wrong in ({"methods": "gradcam"}, {"methods": ["layercam", "cam"]}, {"layer": "layer4"}, {"fuse": ["layer4"]}):
+        with pytest.raises((ConfigError, ValidationError)):
+            parameters(**{"methods": "layercam", "fuse": layers, **wrong})
+
+
 def test_all_methods_of_one_pass_equal_plain_autograd_through_the_network(folder, drawn):
     made = stage(folder, methods=ALL, target="true", samples=2)
     pixels = np.stack([made.fit(image, 0) for image in drawn.images[:4]])
     maps, classes = made.make_maps(pixels, drawn.labels[:4], [0, 1, 2, 3])
-    assert maps.shape == (4, 7, 2, 2)
+    assert maps.shape == (4, 8, 2, 2)
     classifier = load_classifier(folder)
     weight = classifier.last_layer().weight
     for n, label in enumerate(drawn.labels[:4]):
@@ -114,6 +156,7 @@ def test_all_methods_of_one_pass_equal_plain_autograd_through_the_network(folder
             .sum(0)
             .relu(),
             "layercam": (gradient.relu() * features).sum(0).relu(),
+            "score-cam": score_cam_by_hand(classifier, pixels[n], label, features),
         }
         for method, expected in want.items():
             got = maps[n, ALL.index(method)]
@@ -223,7 +266,7 @@ def test_closed_forms_say_where_logits_bend_and_only_there(folder, drawn, tmp_pa
 
 def test_one_run_of_several_methods_and_targets_equals_runs_of_each(folder, drawn):
     several = stage(folder, methods=ALL, target="top5").process(drawn.rows(), {})
-    assert several["maps"].shape == (10, 35, 2, 2)
+    assert several["maps"].shape == (10, 40, 2, 2)
     for number, method in enumerate(ALL):
         one = stage(folder, methods=method, target="top5").process(drawn.rows(), {})
         slots = slice(number * 5, number * 5 + 5)

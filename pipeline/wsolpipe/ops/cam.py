@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch.nn.functional import interpolate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 Combination = Literal["quadratic", "linear"]
@@ -37,6 +40,8 @@ class Seen:
         Of NL-CCAM.
     noisy : Tensor [S, N, T, C, h, w] or None
         Gradients of S noisy copies of the input, for Smooth-Grad-CAM++.
+    masked : Tensor [N, T, C] or None
+        Logits of the targets for the input masked by each feature, for Score-CAM.
     """
 
     features: Tensor
@@ -47,6 +52,7 @@ class Seen:
     combination: Combination = "quadratic"
     positive: int | None = None
     noisy: Tensor | None = None
+    masked: Tensor | None = None
 
 
 def cam(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
@@ -102,6 +108,48 @@ def xgradcam(features: Tensor, gradients: Tensor) -> Tensor:
 def layercam(features: Tensor, gradients: Tensor) -> Tensor:
     """LayerCAM (Jiang et al., TIP 2021, eq. 5 to 7): every pixel of a feature weighted by its own positive gradient."""
     return (gradients.relu() * features[:, None]).sum(dim=2).relu()
+
+
+def fused_layercam(maps: Sequence[Tensor]) -> Tensor:
+    """Fuse LayerCAM's maps of several layers, shallow to deep (Jiang et al., TIP 2021, section III-C).
+
+    Each map is divided by its maximum. Those before the last two, of the first three of VGG16's five stages, are weak
+    where the deep ones are strong and are scaled to tanh(2 m). The element-wise maximum is taken on the finest grid, to
+    which maps are stretched (bilinear).
+
+    Parameters
+    ----------
+    maps : sequence of Tensor [N, T, h_l, w_l]
+        Of `layercam`.
+    """
+    grid = max((each.shape[-2:] for each in maps), key=lambda side: side[0] * side[1])
+    found = []
+    for number, each in enumerate(maps):
+        share = _quotient(each, each.amax((-2, -1), keepdim=True))
+        scaled = torch.tanh(2 * share) if number < len(maps) - 2 else share
+        found.append(interpolate(scaled, size=grid, mode="bilinear"))
+    return torch.stack(found).amax(0)
+
+
+def score_cam(features: Tensor, masked: Tensor) -> Tensor:
+    """Score-CAM (Wang et al., CVPR workshops 2020, algorithm 1): features weighted by what each alone lets be seen.
+
+    Weights are the softmax over features of the target's logit for the masked input. The logit of the baseline, which
+    the paper subtracts from each, is common to all and drops out.
+
+    Parameters
+    ----------
+    masked : Tensor [N, T, C]
+        Logits of the targets for the input times each feature, stretched to its size and scaled to 0..1.
+    """
+    return weighted(features, masked.softmax(-1))
+
+
+def masks_of(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Features [C, h, w] stretched to an input's size (bilinear), each between 0 and 1: [C, H, W]; constant ones 0."""
+    wide = interpolate(features[None], size=size, mode="bilinear")[0]
+    spread = wide - wide.amin((-2, -1), keepdim=True)
+    return _quotient(spread, spread.amax((-2, -1), keepdim=True))
 
 
 def nl_ccam(

@@ -22,7 +22,8 @@ class CamMethod:
         ``package.module:function``.
     reads : tuple of str
         Attributes of `wsolpipe.ops.cam.Seen` that the function takes, in its order. ``weight`` asks for a linear layer
-        after global average pooling, ``gradients`` and ``noisy`` for a backward pass.
+        after global average pooling, ``gradients`` and ``noisy`` for a backward pass, ``masked`` for a forward pass a
+        feature.
     params : tuple of str
         Parameters of the stage ``cams`` that change its maps alone.
     closed_form : bool
@@ -48,7 +49,8 @@ METHODS = {
     "gradcam++": CamMethod(f"{_CAM}:gradcam_plus_plus", ("features", "gradients"), closed_form=True),
     "smooth-gradcam++": CamMethod(f"{_CAM}:smooth_gradcam_plus_plus", ("features", "noisy"), _NOISE, closed_form=True),
     "xgradcam": CamMethod(f"{_CAM}:xgradcam", ("features", "gradients")),
-    "layercam": CamMethod(f"{_CAM}:layercam", ("features", "gradients")),
+    "layercam": CamMethod(f"{_CAM}:layercam", ("features", "gradients"), ("fuse",)),
+    "score-cam": CamMethod(f"{_CAM}:score_cam", ("features", "masked")),
     "nl-ccam": CamMethod(
         f"{_CAM}:nl_ccam",
         ("features", "weight", "logits", "classes", "combination", "positive"),

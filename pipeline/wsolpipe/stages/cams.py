@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
@@ -29,20 +29,27 @@ if TYPE_CHECKING:
 else:
     Method = Literal[tuple(METHODS)]
 TOP = 5
+MASKED = 32
+"""Masked copies of an image in one pass: not ``batch``, so that a result does not depend on it."""
 
 
 class CamsParams(StageParams):
     """Parameters of `Cams`."""
 
     methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct] = Field(
-        description="One or several of cam, gradcam, gradcam++, smooth-gradcam++, xgradcam, layercam and nl-ccam; "
-        "several cost little more than one, except for smooth-gradcam++"
+        description="One or several of cam, gradcam, gradcam++, smooth-gradcam++, xgradcam, layercam, score-cam and "
+        "nl-ccam; several cost little more than one, except for smooth-gradcam++ and for score-cam, which runs the "
+        "network once for each feature"
     )
     target: Annotated[Literal["true", "predicted", "top5"], TargetWord] = Field(
         description="Class whose map is made: true (the row's first label), predicted, or top5 (the five likeliest,"
         " best first)"
     )
     layer: str | None = Field(description="Dotted name of a module of the classifier; null: the last features")
+    fuse: Annotated[Annotated[tuple[str, ...], Field(min_length=2), Distinct] | None, AsBefore(None)] = Field(
+        description="Layers, shallow to deep, whose layercam maps are fused by their maximum on the finest grid, as in "
+        "its paper; null: the one map of layer"
+    )
     samples: Annotated[int, Field(ge=1), Unit("copies")] = Field(
         description="Noisy copies of the image for smooth-gradcam++"
     )
@@ -59,6 +66,13 @@ class CamsParams(StageParams):
     batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
         description="Images in one forward pass"
     )
+
+    @model_validator(mode="after")
+    def _fusable(self) -> CamsParams:
+        if self.fuse and (self.methods != ("layercam",) or self.layer is not None):
+            msg = "fuse= is for methods=layercam alone and in place of layer=: its maps have the finest layer's grid"
+            raise ValueError(msg)
+        return self
 
     def in_key(self) -> dict[str, Any]:
         """No parameter of a method that is not made."""
@@ -77,7 +91,8 @@ class Cams(MapStage[CamsParams]):
     ----------
     CAM: Zhou et al., CVPR 2016, eq. 2. Grad-CAM: Selvaraju et al., ICCV 2017, eq. 1 and 2. Grad-CAM++: Chattopadhay
     et al., WACV 2018, eq. 5, 10 and 19. Smooth Grad-CAM++: Omeiza et al., 2019, eq. 8. XGrad-CAM: Fu et al., BMVC 2020,
-    eq. 8. LayerCAM: Jiang et al., TIP 2021, eq. 5 to 7. NL-CCAM: Yang et al., WACV 2020, section 3.2.
+    eq. 8. LayerCAM: Jiang et al., TIP 2021, eq. 5 to 7. Score-CAM: Wang et al., CVPR workshops 2020, algorithm 1.
+    NL-CCAM: Yang et al., WACV 2020, section 3.2.
     """
 
     Params: ClassVar[type[StageParams]] = CamsParams
@@ -85,6 +100,7 @@ class Cams(MapStage[CamsParams]):
     maps_are = "activation maps"
     no_target = 0
 
+    makers: tuple[FeatureMaps, ...]
     maker: FeatureMaps
 
     @classmethod
@@ -106,7 +122,8 @@ class Cams(MapStage[CamsParams]):
         context = self.context
         self.classifier = context.load_classifier()
         record = self.classifier.record
-        self.maker = FeatureMaps(self.classifier, self.params.layer)
+        self.makers = tuple(FeatureMaps(self.classifier, layer) for layer in self.params.fuse or (self.params.layer,))
+        self.maker = max(self.makers, key=lambda each: each.layout.grid)  # of those that are fused the finest
         where = f"layer {self.maker.layer}" if self.maker.layer else "its last features"
         wanting = [method for method in self.params.methods if "weight" in METHODS[method].reads]
         if wanting and self.maker.weight is None:
@@ -160,6 +177,8 @@ class Cams(MapStage[CamsParams]):
         images = self.classifier.normalise(torch.from_numpy(pixels).to(self.classifier.mean.device))
         run = self.maker(images)
         classes = self._classes(run.logits.detach(), targets)
+        if self.params.fuse:
+            return self._fused(images, classes)
         seen = Seen(
             features=run.features,
             gradients=run.gradients(classes) if "gradients" in needed else None,
@@ -169,11 +188,33 @@ class Cams(MapStage[CamsParams]):
             combination=self.params.combination,
             positive=self.params.positive,
             noisy=self._noisy(images, classes, numbers) if "noisy" in needed else None,
+            masked=self._masked(images, run.features, classes) if "masked" in needed else None,
         )
         with torch.no_grad():
             maps = torch.cat([METHODS[method](seen) for method in methods], dim=1)
         ids = classes.repeat(1, len(methods))
         return np.asarray(maps.cpu().numpy()), np.asarray(ids.cpu().numpy()).astype(np.int32)
+
+    def _fused(self, images: torch.Tensor, classes: torch.Tensor) -> tuple[Array, Array]:
+        from wsolpipe.ops.cam import fused_layercam, layercam
+
+        runs = [maker(images) for maker in self.makers]
+        maps = fused_layercam([layercam(run.features, run.gradients(classes)) for run in runs])
+        return np.asarray(maps.cpu().numpy()), np.asarray(classes.cpu().numpy()).astype(np.int32)
+
+    def _masked(self, images: torch.Tensor, features: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Logits of the targets for each image masked by each feature, [B, T, C]; images do not share a pass."""
+        import torch
+
+        from wsolpipe.ops.cam import masks_of
+
+        found = []
+        with torch.no_grad():
+            for image, own, chosen in zip(images, features, classes, strict=True):
+                masks = masks_of(own, (image.shape[-2], image.shape[-1]))
+                parts = [self.classifier(image * part[:, None]).float() for part in masks.split(MASKED)]
+                found.append(torch.cat(parts)[:, chosen].T)
+        return torch.stack(found)
 
     def targets_of(self, rows: Rows) -> list[int]:
         """Label of each row, 0 where it does not matter; rows that need one and have none are quarantined."""

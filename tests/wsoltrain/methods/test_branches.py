@@ -173,7 +173,30 @@ def test_nl_ccam_on_its_network_combines_all_maps_and_knows_labels_only_where_as
     torch.testing.assert_close(found.maps[0], (weights[:, None, None] * features[0]).sum(0).detach())
 
 
-@pytest.mark.parametrize("pool", ["gap", "max", "lse", "wildcat"])
+def mean_of_peaks(maps):
+    """Mean of the places that no neighbour exceeds, in plain loops; drawn maps hold no equal values."""
+    found = np.zeros(maps.shape[:2])
+    for at in np.ndindex(maps.shape[:2]):
+        one = maps[at]
+        peaks = [
+            value for (y, x), value in np.ndenumerate(one)
+            if value == one[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].max()
+        ]  # fmt: skip
+        found[at] = sum(peaks) / len(peaks)
+    return found
+
+
+def test_a_flat_map_has_one_peak_and_gradients_reach_the_peaks_alone():
+    keys, flat = PoolKeys(pool="peaks"), torch.full((1, 1, 4, 4), 3.0)
+    assert pool_maps(flat, keys).item() == 3
+    maps = torch.zeros(1, 1, 5, 5)
+    maps[0, 0, 1, 1], maps[0, 0, 3, 4] = 2, 4
+    maps.requires_grad_()
+    pool_maps(maps, keys).sum().backward()
+    assert (maps.grad[0, 0, 1, 1], maps.grad[0, 0, 3, 4]) == (maps.grad.max(), maps.grad.max())
+
+
+@pytest.mark.parametrize("pool", ["gap", "max", "peaks", "lse", "wildcat"])
 def test_poolings_are_their_formulas(pool):
     keys = PoolKeys(pool=pool, lse_sharpness=3.0, wildcat_share=0.2, wildcat_alpha=0.5)
     maps = torch.randn(2, 3, 5, 5)
@@ -181,13 +204,14 @@ def test_poolings_are_their_formulas(pool):
     expected = {
         "gap": values.mean(2),
         "max": values.max(2),
+        "peaks": mean_of_peaks(maps.double().numpy()),
         "lse": np.log(np.exp(3 * values).mean(2)) / 3,
         "wildcat": values[..., -5:].mean(2) + 0.5 * values[..., :5].mean(2),
     }[pool]
     np.testing.assert_allclose(pool_maps(maps, keys).numpy(), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pool", ["max", "lse", "wildcat"])
+@pytest.mark.parametrize("pool", ["max", "peaks", "lse", "wildcat"])
 def test_cam_with_a_pooling_scores_its_own_maps(pool):
     model, image = made("cam", pool=pool, wildcat_maps=3).eval(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -208,7 +232,7 @@ def test_cam_with_a_pooling_scores_its_own_maps(pool):
         ("spg", {"sure_b1": [0.1, 0.5]}, r"sure_b1=\[0.1, 0.5\]: foreground is above"),
         ("spg", {"sure_c": [1.7, 0.5]}, r"sure_c=\[1.7, 0.5\]"),
         ("acol", {"erase_from": 1.2}, "erase_from: must be at most 1"),
-        ("cam", {"pool": "mean"}, "pool: expected 'gap', 'max', 'lse' or 'wildcat'"),
+        ("cam", {"pool": "mean"}, "pool: expected 'gap', 'max', 'peaks', 'lse' or 'wildcat'"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(method, keys, message, trainable, tmp_path):
@@ -224,7 +248,7 @@ def test_keys_that_do_not_fit_are_refused(method, keys, message, trainable, tmp_
         ("nl_ccam", {"backbone": "vgg16_nonlocal", "model_args": {"width": 4}, "unstrided": 0, "lr": 1e-4}),
         ("cam", {"pool": "wildcat"}),
         ("cam", {"pool": "lse"}),
-        ("cam", {"pool": "max"}),
+        ("cam", {"pool": "peaks"}),
     ],
 )
 def test_one_epoch_trains_and_loads(method, keys, trainable, tmp_path):

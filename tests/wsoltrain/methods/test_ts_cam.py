@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
 from trained import build, settings
-from transformer_oracles import NAME, SIZE, VIT, made, spread, ts_cam
+from transformer_oracles import DEPTH, NAME, SIZE, VIT, made, spread, ts_cam
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsoltrain.inference.model import load_trained
 from wsoltrain.training.loop import Trainer
@@ -31,6 +31,17 @@ def test_scores_maps_and_loss_are_those_of_the_paper_on_the_same_weights():
     labels = torch.tensor([4, 0, 2])
     parts = model.losses({"image": images, "label": labels}, "train", 0).parts
     torch.testing.assert_close(parts["classes"], cross_entropy(scores, labels), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("blocks", "chosen"), [(-1, {DEPTH - 1}), ("1-2", {1, 2}), ([0, -1], {0, DEPTH - 1})])
+def test_the_map_sums_the_attention_of_the_blocks_that_are_asked_for(blocks, chosen):
+    model, images = made(blocks=blocks).eval(), torch.randn(2, 3, SIZE, SIZE)
+    scores, maps, attention = ts_cam(spread(model.net).state_dict(), images, blocks=chosen)
+    found = model.predict(images, torch.tensor([1, 3]))
+    torch.testing.assert_close(found.maps, maps[[0, 1], [1, 3]] * attention, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.scores, scores, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match="names no blocks of this model"):
+        made(blocks=DEPTH)
 
 
 def test_query_and_key_norms_of_a_transformer_are_applied_to_its_attention():

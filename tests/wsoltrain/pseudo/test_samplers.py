@@ -11,6 +11,7 @@ from scipy import ndimage, stats
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.maps.foreground import otsu_threshold
+from wsoltrain.data.views import places_of
 from wsoltrain.pseudo.draws import chosen_region, components, describe_missing, erode, extreme, otsu, uniform
 from wsoltrain.pseudo.samplers import (
     _BG,
@@ -26,6 +27,7 @@ from wsoltrain.pseudo.samplers import (
     Patches,
     Pseudo,
     ReleasedDips,
+    draw_in_boxes,
 )
 
 H, W = 20, 24
@@ -214,6 +216,37 @@ def test_draws_are_fresh_in_each_epoch_and_the_same_for_a_row_in_any_batch():
     assert (first != second).flatten(1).any(1).all()
     part = Pseudo(given_.maps[4:], given_.rows[4:], given_.boxes[4:], given_.box_map[4:])
     assert torch.equal(rule(part, seed=0, epoch=0).labels, first[4:])
+
+
+@pytest.mark.parametrize("flip", range(4))
+def test_labels_drawn_once_stay_on_the_same_pixels_of_the_image_in_every_epoch_and_crop(flip):
+    """Every pixel is a candidate of both sides here, so that a crop changes no candidate that it shows."""
+    rule = OtsuRegion(n_fg=400, n_bg=400, fg_share=1, bg_share=1, region="none", weighted=False, balanced=False,
+                      draw="once")  # fmt: skip
+    rows, side, size = torch.arange(3) + 7, 24, 20
+    maps = torch.rand(3, 1, side, side)
+    first = {}
+    for epoch, (left, top) in enumerate([(0, 0), (4, 0), (2, 3)]):
+        window = torch.tensor([[left, top, side, flip]]).expand(3, 4)
+        places = places_of(window, size)
+        numbers = rule.noise(Pseudo(maps, rows, places=places), _FG, size * size, seed=1, epoch=epoch)
+        for row, down, across in np.ndindex(3, size, size):
+            x = left + (size - 1 - across if flip & 1 else across)
+            y = top + (size - 1 - down if flip & 2 else down)
+            number = numbers[row, down * size + across].item()
+            assert first.setdefault((row, y, x), number) == number
+    still = pseudo(batch=6)
+    for rule in (Dips(n_fg=5, n_bg=5, draw="once"), ErodedRegion(n_fg=5, n_bg=5, draw="once")):
+        drawn = [rule(still, seed=0, epoch=epoch).labels for epoch in (0, 1, 9)]
+        assert torch.equal(drawn[0], drawn[1])
+        assert torch.equal(drawn[0], drawn[2])
+        assert torch.equal(drawn[0], type(rule)(n_fg=5, n_bg=5)(still, seed=0, epoch=0).labels)
+        assert not torch.equal(drawn[0], rule(still, seed=1, epoch=0).labels)
+    patches = pseudo(size=(32, 32))
+    once = [OnPatches(side=8, n=3, draw="once")(patches, seed=0, epoch=epoch).labels for epoch in (0, 5)]
+    assert torch.equal(*once)
+    own = [draw_in_boxes(still, Dips(n_fg=5, n_bg=5, draw="once"), seed=0, epoch=epoch).labels for epoch in (0, 5)]
+    assert torch.equal(*own)
 
 
 def test_uniform_numbers_are_uniform_and_independent_of_their_neighbours():

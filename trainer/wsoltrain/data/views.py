@@ -69,6 +69,15 @@ def _hats(start: Tensor, side: Tensor, mirrored: Tensor, extent: Tensor, cells: 
     return (1 - (centre[..., None] - cell).abs()).clamp_min(0)
 
 
+def places_of(window: Tensor, size: int) -> Tensor:
+    """Number of each pixel of views [B, 4] in the whole squashed image, row by row: int64 [B, size * size]."""
+    at = torch.arange(size, device=window.device)
+    flips = window[:, FLIP, None]
+    down = window[:, TOP, None] + torch.where((flips & UPSIDE_DOWN) > 0, size - 1 - at, at)
+    across = window[:, LEFT, None] + torch.where((flips & MIRRORED) > 0, size - 1 - at, at)
+    return (down[:, :, None] * window[:, SIDE, None, None] + across[:, None]).flatten(1)
+
+
 def scaled_to_unit(maps: Tensor) -> Tensor:
     """Maps [..., H, W], each between its own lowest and highest value; a constant one is 0."""
     spread = maps - maps.amin((-2, -1), keepdim=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, max_pool2d
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import build_backbone
@@ -97,10 +97,11 @@ class CnnTrained(Method[K]):
 class PoolKeys(Keys):
     """Keys of the pooling."""
 
-    pool: Literal["gap", "max", "lse", "wildcat"] = Field(
+    pool: Literal["gap", "max", "peaks", "lse", "wildcat"] = Field(
         "gap",
         description="How class maps are pooled to class logits: gap (mean, Zhou et al. 2016), max (Oquab et al. 2015), "
-        "lse (log of the mean of exponentials, Pinheiro and Collobert 2015), wildcat (Durand et al. 2017)",
+        "peaks (mean of the local maxima of 3 x 3 places, Zhou et al. 2018), lse (log of the mean of exponentials, "
+        "Pinheiro and Collobert 2015), wildcat (Durand et al. 2017)",
     )
     lse_sharpness: float = Field(10.0, gt=0, description="r of pool=lse: 0 is near the mean, large near the maximum")
     wildcat_maps: int = Field(
@@ -126,6 +127,10 @@ def pool_maps(maps: Tensor, keys: PoolKeys) -> Tensor:
         return places.mean(2)
     if keys.pool == "max":
         return places.amax(2)
+    if keys.pool == "peaks":  # places that are the first maximum of their own window
+        own = torch.arange(places.shape[2], device=maps.device)
+        peaks = max_pool2d(maps, 3, 1, 1, return_indices=True)[1].flatten(2) == own
+        return (places * peaks).sum(2) / peaks.sum(2)
     if keys.pool == "lse":
         sharp, count = keys.lse_sharpness, places.shape[2]
         mean_exp: Tensor = (sharp * places - places.new_tensor(count).log()).logsumexp(2)

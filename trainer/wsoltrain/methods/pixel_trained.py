@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from wsoltrain.data.keys import Keys
-from wsoltrain.data.views import maps_to_view, normalise, scaled_to_unit
+from wsoltrain.data.views import maps_to_view, normalise, places_of, scaled_to_unit
 from wsoltrain.losses.crf import CrfKeys, crf_loss
 from wsoltrain.losses.terms import (
     MaskedClassificationKeys,
@@ -145,7 +145,9 @@ class PixelTrained(Method[K]):
         return self._draw(self._pseudo_maps(batch), batch, epoch)
 
     def _draw(self, maps: Tensor, batch: Batch, epoch: int) -> Drawn:
-        pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"))
+        once = getattr(self.sampler, "draw", "anew") == "once"
+        places = places_of(batch["window"].to(maps.device), maps.shape[-1]) if once else None
+        pseudo = Pseudo(maps, batch["row"], batch.get("boxes"), batch.get("box_map"), places)
         found = self.sampler(pseudo, seed=self.task.seed, epoch=epoch)
         if "drawn" not in batch:
             return found

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize, tanhshrink
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.networks.vit import require_tiling
+from wsolpipe.networks.vit import block_numbers, require_tiling
 from wsoltrain.data.views import scaled_to_unit
 from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, map_of_class
 from wsoltrain.networks.backbone import BackboneKeys
@@ -87,14 +87,29 @@ class TokenMethod(Method[K]):
         return read_token_maps(self.net, image, attention=False).scores
 
 
-class TsCam(TokenMethod[BackboneKeys]):
-    """TS-CAM as published."""
+class TsCamKeys(BackboneKeys):
+    """Keys of TS-CAM."""
 
-    Keys = BackboneKeys
+    blocks: int | str | tuple[int, ...] | None = Field(
+        None,
+        description="Blocks whose attention the map sums: a number from 0 (negative: from the end), a list, or a range "
+        "such as 8-11; null: all, as published",
+    )
+
+
+class TsCam(TokenMethod[TsCamKeys]):
+    """TS-CAM, by default as published."""
+
+    Keys = TsCamKeys
+
+    def __init__(self, keys: TsCamKeys, task: Task) -> None:
+        super().__init__(keys, task)
+        if keys.blocks is not None:
+            block_numbers(keys.blocks, len(self.net.blocks))  # refused before anything is trained
 
     def predict(self, image: Tensor, labels: Tensor | None = None) -> Prediction:
         """Return the class's score map times attention, and class logits."""
-        maps = read_token_maps(self.net, image, attention=True)
+        maps = read_token_maps(self.net, image, attention=True, blocks=self.keys.blocks)
         assert maps.attention is not None  # noqa: S101 - asked for
         scores = maps.scores
         return Prediction(map_of_class(maps.classes, labels, scores) * maps.attention, False, scores)

@@ -19,12 +19,12 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import build_backbone, classifier_keys
 from wsolpipe.networks.attention import class_token_row_of, heads_of
 from wsolpipe.networks.sources import resolve
-from wsolpipe.networks.vit import require_tiling, require_tokens
+from wsolpipe.networks.vit import block_numbers, require_tiling, require_tokens
 from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
 from wsoltrain.networks.backbone import hooked, is_convolutional, require_layout, require_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -135,7 +135,9 @@ def _require_plain(net: Any, what: str) -> None:
         raise ConfigError(msg, hint="leave model_args.patch_drop_rate out")
 
 
-def read_token_maps(net: Any, images: Tensor, *, attention: bool) -> TokenMaps:
+def read_token_maps(
+    net: Any, images: Tensor, *, attention: bool, blocks: int | str | Sequence[int] | None = None
+) -> TokenMaps:
     """Run a network of `build_token_network`.
 
     Parameters
@@ -146,12 +148,20 @@ def read_token_maps(net: Any, images: Tensor, *, attention: bool) -> TokenMaps:
         Normalised.
     attention : bool
         Give the class token's attention too, from the queries and keys that each block multiplies.
+    blocks : optional
+        Blocks whose attention is summed, as in `wsolpipe.networks.vit.block_numbers`; None for all.
+
+    Raises
+    ------
+    ConfigError
+        If the network has no such block.
     """
     if not attention:
         return TokenMaps(net.head(patch_grid(net, images, net.forward_features(images))), None)
     with _class_token_rows(net) as rows:
         patches = patch_grid(net, images, net.forward_features(images))
-    shares = torch.stack([row.mean(1) for row in rows]).sum(0)[:, net.num_prefix_tokens :]
+    chosen = range(len(rows)) if blocks is None else block_numbers(blocks, len(rows))
+    shares = torch.stack([rows[number].mean(1) for number in chosen]).sum(0)[:, net.num_prefix_tokens :]
     return TokenMaps(net.head(patches), shares.reshape(shares.shape[0], *patches.shape[-2:]))
 
 

@@ -33,7 +33,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
-def uniform(seed: int, epoch: int, rows: Tensor, purpose: int, count: int) -> Tensor:
+def uniform(seed: int, epoch: int, rows: Tensor, purpose: int, count: int, places: Tensor | None = None) -> Tensor:
     """Uniform numbers in (0, 1), float32 [B, count].
 
     Parameters
@@ -46,9 +46,11 @@ def uniform(seed: int, epoch: int, rows: Tensor, purpose: int, count: int) -> Te
         Keeps the draws of one use apart from another's.
     count : int
         Numbers a row.
+    places : int64 Tensor [B, count], optional
+        Places whose numbers are wanted, such as those of a crop's pixels in the whole image; the first ones by default.
     """
     start = _mix(_mix(_mix(rows * _GOLDEN + purpose) + epoch) + seed)
-    pixels = torch.arange(1, count + 1, device=rows.device)
+    pixels = torch.arange(1, count + 1, device=rows.device) if places is None else places + 1
     bits = _mix(start[:, None] + pixels * _GOLDEN) >> 41 & 0x7FFFFF  # 23 bits: a half-step more is still exact
     return (bits.to(torch.float32) + 0.5) * 2.0**-23
 

@@ -44,12 +44,15 @@ class Pseudo:
         xyxy in the same pixels; zero area = lost.
     box_map : int64 Tensor [B, K], optional
         Map of each box, −1 where it has none.
+    places : int64 Tensor [B, H * W], optional
+        Number of each pixel in the whole image, by which a row's draws of other crops and epochs are repeated.
     """
 
     maps: Tensor
     rows: Tensor
     boxes: Tensor | None = None
     box_map: Tensor | None = None
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ class Drawing(Sampler):
 
     Attributes
     ----------
+    draw : "anew" or "once"
+        Numbers of each epoch, or the same for a row in all epochs, so that its labels are drawn once. They belong to
+        pixels of the image: as far as a crop shows the same candidates, it has the same labels.
     n_fg, n_bg : int
         Pixels to draw.
     fg_share : float
@@ -111,6 +117,7 @@ class Drawing(Sampler):
         Side of the square, odd, by which drawn pixels grow; 1 for none.
     """
 
+    draw: Literal["anew", "once"] = "anew"
     n_fg: Count = 1
     n_bg: Count = 1
     fg_share: Share = 0.5
@@ -118,6 +125,12 @@ class Drawing(Sampler):
     weighted: bool = True
     balanced: bool = True
     dilation: OddSide = 1
+
+    def noise(self, pseudo: Pseudo, purpose: int, count: int, *, seed: int, epoch: int) -> Tensor:
+        """Uniform numbers [B, count] of the rows for one purpose; of every pixel by `_FG` and `_BG`."""
+        if self.draw == "anew":
+            return uniform(seed, epoch, pseudo.rows, purpose, count)
+        return uniform(seed, 0, pseudo.rows, purpose, count, None if purpose == _BOX else pseudo.places)
 
 
 class Dips(Drawing):
@@ -144,7 +157,10 @@ class Dips(Drawing):
             raise ConfigError(msg, hint="boxes=proposals")
         height, width = pseudo.maps.shape[-2:]
         among = self._first(pseudo.boxes)
-        box, number = self._draw_box(pseudo.boxes, among, pseudo.rows, seed, epoch)
+        noise = self.noise(pseudo, _BOX, pseudo.boxes.shape[1], seed=seed, epoch=epoch)
+        number = noise.masked_fill(~among, -1.0).argmax(1)
+        box = pseudo.boxes.gather(1, number[:, None, None].expand(-1, 1, 4))[:, 0]
+        box = torch.where(among.any(1, keepdim=True), box, 0.0)  # an empty one where there is none
         values = self._map(pseudo, number).flatten(1)
         inside = _inside(box[:, None], height, width, touched=False)[:, 0].flatten(1)
         fg = extreme(values, inside, _share(self.fg_share, inside.sum(1)), largest=True)
@@ -160,13 +176,6 @@ class Dips(Drawing):
         """Slots of the first `top_n` boxes that are not lost, bool [B, K]."""
         there = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
         return there & (there.cumsum(1) <= self.top_n)
-
-    def _draw_box(self, boxes: Tensor, among: Tensor, rows: Tensor, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """One box of those slots, [B, 4], and its slot, [B]; an empty one where there is none."""
-        noise = uniform(seed, epoch, rows, _BOX, boxes.shape[1])
-        number = noise.masked_fill(~among, -1.0).argmax(1)
-        box = boxes.gather(1, number[:, None, None].expand(-1, 1, 4))[:, 0]
-        return torch.where(among.any(1, keepdim=True), box, 0.0), number
 
     def _map(self, pseudo: Pseudo, number: Tensor) -> Tensor:
         if self.map != "box" or pseudo.box_map is None:
@@ -270,8 +279,11 @@ class OnPatches(Sampler):
         As in `Patches`.
     side : int
         Of a patch, in pixels.
+    draw : "anew" or "once"
+        As in `Drawing`; the numbers of patches belong to the crop.
     """
 
+    draw: Literal["anew", "once"] = "anew"
     n: Count = 10
     fg_share: Share = 0.5
     bg_share: Share = 0.3
@@ -289,7 +301,7 @@ class OnPatches(Sampler):
             msg = f"pixels.side={self.side} does not divide maps of {tuple(pseudo.maps.shape[-2:])}"
             raise ConfigError(msg, hint="pixels.side= the side of the backbone's patches")
         grid = Pseudo(avg_pool2d(pseudo.maps, self.side), pseudo.rows)
-        rule = Patches(n_fg=self.n, n_bg=self.n, fg_share=self.fg_share, bg_share=self.bg_share)
+        rule = Patches(n_fg=self.n, n_bg=self.n, fg_share=self.fg_share, bg_share=self.bg_share, draw=self.draw)
         drawn = rule(grid, seed=seed, epoch=epoch)
         spread = drawn.labels.repeat_interleave(self.side, 1).repeat_interleave(self.side, 2)
         return Drawn(spread, drawn.counts)
@@ -332,7 +344,8 @@ def draw_in_boxes(pseudo: Pseudo, rule: Sampler, *, seed: int, epoch: int) -> Dr
     inside = _inside(pseudo.boxes, height, width, touched=False).any(1).flatten(1)
     touched = _inside(pseudo.boxes, height, width, touched=True).any(1).flatten(1)
     n_fg, n_bg = (int(getattr(rule, name, getattr(rule, "n", 1))) for name in ("n_fg", "n_bg"))
-    drawing = OtsuRegion(n_fg=n_fg, n_bg=n_bg, balanced=False, dilation=getattr(rule, "dilation", 1))
+    same = {name: getattr(rule, name) for name in ("dilation", "draw") if hasattr(rule, name)}
+    drawing = OtsuRegion(n_fg=n_fg, n_bg=n_bg, balanced=False, **same)
     weight = pseudo.maps.mean(1).flatten(1) + _TINY
     candidates = _Candidates(inside, ~touched, weight, touched, torch.ones_like(pseudo.rows, dtype=torch.bool))
     return _draw(candidates, pseudo, drawing, seed=seed, epoch=epoch)
@@ -351,7 +364,7 @@ def _draw(given: _Candidates, pseudo: Pseudo, rule: Drawing, *, seed: int, epoch
     count = torch.minimum(there, wanted)
     if rule.balanced:
         count = count.amin(0).expand(2, -1)
-    noise = (uniform(seed, epoch, pseudo.rows, purpose, pixels) for purpose in (_FG, _BG))
+    noise = (rule.noise(pseudo, purpose, pixels, seed=seed, epoch=epoch) for purpose in (_FG, _BG))
     fg = race(next(noise), given.fg, given.weight, count[0], rule.n_fg)
     bg = race(next(noise), given.bg, None, count[1], rule.n_bg)
     if rule.dilation > 1:
