@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.contract.nearest import shorten
+from wsolpipe.contract.nearest import shorten, unknown
 from wsolpipe.metrics.confidence import FULL, describe_plateau, middle
 from wsolpipe.metrics.pixels import PixelEvaluation, pxap_of
 
@@ -123,26 +123,20 @@ def figures_of_ious(ious: ArrayLike) -> dict[str, Any]:
 
 def write_run(folder: str | Path, run: Run) -> Path:
     """Write one file ``<run>-<epoch>.json`` and return its path."""
-    path = Path(folder) / f"{run.run}-{run.epoch:04d}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "format": FORMAT,
-        "run": run.run,
-        "epoch": run.epoch,
-        **({"dataset": run.dataset} if run.dataset else {}),
-        "parameters": dict(run.parameters),
-        "validation": dict(run.validation),
-        "test": dict(run.test),
-    }
-    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    return path
+    named = {"dataset": run.dataset} if run.dataset else {}
+    figures = {"parameters": run.parameters, "validation": run.validation, "test": run.test}
+    content = {"format": FORMAT, "run": run.run, "epoch": run.epoch, **named, **figures}
+    return _write(Path(folder) / f"{run.run}-{run.epoch:04d}.json", content)
 
 
 def write_ceiling(folder: str | Path, figures: Mapping[str, Any]) -> Path:
     """Write ``ceiling.json``, which `read_runs` refuses, and return its path."""
-    path = Path(folder) / "ceiling.json"
+    return _write(Path(folder) / "ceiling.json", {"format": CEILING, **figures})
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"format": CEILING, **figures}) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
     return path
 
 
@@ -162,15 +156,17 @@ def read_runs(folder: str | Path) -> list[Run]:
         run = _read_run(path)
         if run is None:
             continue
-        key = (run.run, run.epoch)
-        if key in runs:
+        if runs.setdefault((run.run, run.epoch), run) is not run:
             msg = f"{path} is a second file of {run.name}"
             raise DataError(msg)
-        runs[key] = run
     if not runs:
-        _refuse_store(Path(folder))
-        msg = f"no training run found in {folder}: it holds no JSON file of an epoch"
-        raise DataError(msg, hint="name the folder of a training: the out= of wsoltrain fit")
+        index = next(Path(folder).rglob("index/*/manifest.json"), None)
+        where = f"no training run found in {folder}: it holds no JSON file of an epoch"
+        if index is not None:
+            where = f"{index.parents[4]} is a store of labels, not a folder of training runs"
+        raise DataError(
+            where, hint="name the folder of a training: the out= of wsoltrain fit, as in runs=runs/dips-birds"
+        )
     found = [runs[key] for key in sorted(runs)]
     named = {run.dataset: run.name for run in found if run.dataset}
     if len(named) > 1:
@@ -201,10 +197,8 @@ def _read_run(path: Path) -> Run | None:
     if missing:
         msg = f"{path} lacks {', '.join(missing)}"
         raise DataError(msg)
-    key = (str(content["run"]), int(content["epoch"]))
-    run = Run(
-        *key, content["validation"], content.get("test", {}), content.get("parameters", {}), content.get("dataset", "")
-    )
+    optional = {name: content[name] for name in ("test", "parameters", "dataset") if name in content}
+    run = Run(str(content["run"]), int(content["epoch"]), content["validation"], **optional)
     for split in ("validation", "test"):
         for name, entry in getattr(run, split).items():
             if name != "accuracy" and not _is_entry(entry):
@@ -225,16 +219,6 @@ def _is_entry(entry: Any) -> bool:
     return numbers and len({len(curve) for curve in curves}) == 1 and len(curves[0]) > 0
 
 
-def _refuse_store(folder: Path) -> None:
-    """Say so where a folder of runs was meant and a store of labels, or a part of one, is named."""
-    index = next(folder.rglob("index/*/manifest.json"), None)
-    if index is not None:
-        msg = f"{index.parents[4]} is a store of labels, not a folder of training runs"
-        raise DataError(
-            msg, hint="runs= takes the folder that wsoltrain fit wrote, its out=, as in runs=runs/dips-birds"
-        )
-
-
 def curve_of(entry: Mapping[str, Any], metric: Metric) -> NDArray[np.float64]:
     """Return the curve (per cent or IoU, by threshold) that a metric maximises to choose its threshold.
 
@@ -243,10 +227,8 @@ def curve_of(entry: Mapping[str, Any], metric: Metric) -> NDArray[np.float64]:
     """
     if metric in ("iou", "PxAP"):
         return np.asarray(_field(entry, "iou"), dtype=np.float64)
-    if metric == "MaxBoxAcc":
-        levels = [_field(entry, "largest")["50"]]
-    else:
-        levels = [_field(entry, "all")[name] for name in IOU_LEVELS]
+    every = metric == "MaxBoxAccV2"
+    levels = [_field(entry, "all" if every else "largest")[name] for name in (IOU_LEVELS if every else ("50",))]
     return np.asarray(100 * np.mean(np.asarray(levels, dtype=np.float64), axis=0) / max(entry["rows"], 1))
 
 
@@ -385,6 +367,5 @@ def known_metric(metric: Metric) -> Metric:
         If there is none of that name.
     """
     if metric not in METRICS:
-        msg = f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}"
-        raise ConfigError(msg)
+        raise ConfigError(unknown("metric", metric, METRICS))
     return metric

@@ -28,7 +28,7 @@ from wsoltrain.papers.table import (
     known_tables,
     load_table,
 )
-from wsoltrain.papers.work import Reproduction, Request, spell
+from wsoltrain.papers.work import Reproduction, Request, words_of
 from wsoltrain.runs.draws import Range, draw, load_ranges, shared_configurations
 from wsoltrain.runs.many import Site
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
@@ -61,14 +61,12 @@ def test_recipes_keys_stages_and_figures_of_a_table_exist_and_it_has_a_source(na
             continue
         assert cell.dataset in known_facts()
         assert cell.figure in (*FIGURES, *STEPS, *CLASSES) or cell.kind == "range"
-        stages = [f"{key}={spell(value)}" for key, value in cell.stages.items()]
         named = [f"stage={cell.stage}"] if cell.stage else []
-        words = [f"{key}={spell(value)}" for key, value in cell.words.items()]
-        config, _ = build_config([*named, *stages, *words], registry, also=scoring.KEYS)
+        config, _ = build_config([*named, *words_of(cell.stages), *words_of(cell.words)], registry, also=scoring.KEYS)
         for stage, params in config.params.items():
             registry.params(stage, params)
     for own in table.annotators.values():
-        config, _ = build_config([f"{key}={spell(value)}" for key, value in own.items()], registry)
+        config, _ = build_config(words_of(own), registry)
         for stage, params in config.params.items():
             registry.params(stage, params)
 

@@ -55,7 +55,9 @@ def make_plan(work: Reproduction) -> list[Planned]:
             continue
         reason = work.missing(cell)
         if reason:
-            found.setdefault(f"{cell.dataset}: {reason}", Planned(f"data set {cell.dataset}", "missing", note=reason))
+            own = cell.weights_of if reason.startswith("weights.") else ""
+            what = f"weights.{own}" if own else f"data set {cell.dataset}"
+            found.setdefault(f"{what}: {reason}", Planned(what, "missing", note=reason.removeprefix(f"{what}: ")))
         for name, words in work.stage_runs(cell):
             if name not in found:
                 found[name] = Planned(_told(words), "missing") if reason else _stage(words)
@@ -94,7 +96,7 @@ def _stage(words: list[str]) -> Planned:
 
 def _training(work: Reproduction, cell: Cell, rates: dict[str, tuple[float | None, str]]) -> Planned:
     request, name = work.request, work.name_of(cell)
-    recipe = load_recipe(cell.fit or cell.search, dataset=cell.dataset, changes={**cell.changes(), **request.changes})
+    recipe = load_recipe(cell.recipe, dataset=cell.dataset, changes=request.keys_of(cell))
     rows = facts_of(cell.dataset).rows
     number = request.configurations if cell.kind == "search" else 1
     epochs = recipe.epochs + int(getattr(recipe, "head_epochs", 0))

@@ -122,7 +122,11 @@ def _plan(work: Reproduction) -> tuple[dict[str, Any], list[str]]:
         hours = "" if each.hours is None else f"{each.hours:.2f}"
         count = ["" if number is None else f"{number:,}" for number in (each.rows, each.epochs)]
         table.append([each.what, each.state, *count, hours])
-    notes = dict.fromkeys(f"  {each.what}: {each.note}" for each in plan if each.note)
+    named: dict[str, list[str]] = {}
+    for each in plan:
+        if each.note:
+            named.setdefault(each.note, []).append(each.what)
+    notes = [f"  {', '.join(dict.fromkeys(whats))}: {note}" for note, whats in named.items()]
     total = f"{total_hours(plan):,.1f} hours of one worker on {work.request.device}, as far as rates are known"
     return plan_json(plan), [*align(table), *notes, total]
 
@@ -141,11 +145,23 @@ def _text(request: Request, cells: Mapping[tuple[int, int], Found]) -> list[str]
         f"{table.title} ({table.source})",
         "published | here ± half of the 95 % interval | difference",
         *align(text_of(table, cells)),
-        f"epochs chosen by {request.by}",
+        *_chosen(request),
         *thresholds_of(table, cells),
         *([f"here with {given}, not as published"] if given else []),
         *(f"note: {note}" for note in notes_of(table, cells)),
     ]
+
+
+def _chosen(request: Request) -> list[str]:
+    """Say what chose the epochs of trainings, and how many configurations searches drew."""
+    cells = [cell for _, _, cell in request.cells()]
+    by = dict.fromkeys(cell.by or request.by for cell in cells if cell.fit)
+    lines = [f"epochs chosen by {', '.join(by)}"] if by else []
+    if any(cell.search for cell in cells):
+        drawn, published = request.configurations, request.table.configurations
+        of = "as published" if drawn == published else f"published with {published}"
+        lines.append(f"epochs chosen by each cell's annotator, in {drawn} configurations of each recipe ({of})")
+    return lines
 
 
 def _write(request: Request, name: str, cells: Mapping[tuple[int, int], Found]) -> None:

@@ -123,6 +123,11 @@ class Cell(BaseModel):
         """Return what makes the cell: a name of `KINDS`."""
         return next((kind for kind in KINDS if getattr(self, kind)), "")
 
+    @property
+    def recipe(self) -> str:
+        """Recipe that is trained, once or in a search; empty for other cells."""
+        return self.fit or self.search
+
     def over(self, below: Cell) -> Cell:
         """This over another: what is said here counts; mappings are laid key by key."""
         own = {name: getattr(self, name) for name in Cell.model_fields if name in self.model_fields_set}

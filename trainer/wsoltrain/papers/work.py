@@ -100,11 +100,24 @@ class Request:
     def stages_of(self, cell: Cell) -> list[str]:
         """Words of the parameters of a cell's stages."""
         named = {f"{cell.stage}.weights": self.weights[cell.weights_of]} if cell.weights_of in self.weights else {}
-        return [f"{name}={spell(value)}" for name, value in {**cell.stages, **named}.items()]
+        return words_of({**cell.stages, **named})
 
     def store_of(self, cell: Cell) -> str:
         """Store of a cell's stages."""
         return f"{self.store}-{cell.store}" if cell.store else self.store
+
+    def place(self, cell: Cell, *, made: bool = False) -> list[str]:
+        """Words of a cell's data set and store; with `made` those of the site too, where stages are run."""
+        site = self.site
+        words = [f"dataset={self.word(cell.dataset)}", f"store={self.store_of(cell)}"]
+        if not made or site.cluster == "local":
+            return words
+        profile = [word if word.startswith(("profile=", "profiles=")) else f"profile.{word}" for word in site.profile]
+        return [*words, f"cluster={site.cluster}", *([f"workers={site.parallel}"] if site.parallel else []), *profile]
+
+    def keys_of(self, cell: Cell) -> dict[str, Any]:
+        """Keys of a cell's recipe, under those that the user gave."""
+        return {**cell.changes(), **self.changes}
 
 
 @dataclass
@@ -181,32 +194,24 @@ class Reproduction:
 
     def name_of(self, cell: Cell) -> str:
         """Name of a cell's training or search, by all that it depends on."""
-        recipe = cell.fit or cell.search
         stages = {} if cell.then else cell.stages  # made of its predictions, later
         changes = json.dumps([cell.changes(), dict(self.request.changes), stages, cell.store], sort_keys=True)
         digest = f"-{sha256(changes.encode()).hexdigest()[:6]}"
         plain = not (cell.changes() or self.request.changes or stages or cell.store)
-        return f"{cell.dataset}-{recipe.rpartition('/')[2]}{'' if plain else digest}"
+        return f"{cell.dataset}-{cell.recipe.rpartition('/')[2]}{'' if plain else digest}"
 
     def _training(self, name: str, cell: Cell, by: Sequence[str], **changes: Any) -> Training:
         request = self.request
-        keys = {**cell.changes(), **changes, **request.changes}
-        place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}"]
-        learned = [f"{key}={spell(value)}" for key, value in keys.items()]
-        words = [f"recipe={cell.fit or cell.search}", *place, *request.words, *learned, f"by={','.join(by)}"]
+        keys = words_of({**cell.changes(), **changes, **request.changes})
         tested = ["test=test"] if cell.kind == "search" else []
-        return Training.at(request.out / name, [*words, *tested], name=name.replace("/", "-"))
+        words = [*request.place(cell), *request.words, *keys, f"by={','.join(by)}", *tested]
+        return Training.at(request.out / name, [f"recipe={cell.recipe}", *words], name=name.replace("/", "-"))
 
     def _configurations(self, cell: Cell) -> dict[str, Training]:
-        request = self.request
-        fixed = {**cell.changes(), **request.changes}
-        ranges = load_ranges(cell.search, dataset=cell.dataset, changes=fixed)
-        by = self._annotators(cell)
-        drawn = (
-            (f"{self.name_of(cell)}/{name}", keys)
-            for name, keys in shared_configurations(ranges, request.configurations)
-        )
-        return {name: self._training(name, cell, by, **keys) for name, keys in drawn}
+        ranges = load_ranges(cell.search, dataset=cell.dataset, changes=self.request.keys_of(cell))
+        by, search = self._annotators(cell), self.name_of(cell)
+        drawn = shared_configurations(ranges, self.request.configurations)
+        return {f"{search}/{name}": self._training(f"{search}/{name}", cell, by, **keys) for name, keys in drawn}
 
     def _annotators(self, cell: Cell) -> list[str]:
         """Words of ``by=`` for a search: each annotator under its name in small letters."""
@@ -234,7 +239,7 @@ class Reproduction:
         request = self.request
         if cell.kind not in STORED:
             return
-        place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}", *_cluster(request.site)]
+        place = request.place(cell, made=True)
         params = request.stages_of(cell) if not cell.then else []
         base = f"{cell.dataset}{cell.store}"
         if cell.kind == "stage":
@@ -248,8 +253,7 @@ class Reproduction:
             stages = _stages_of([cell.by or request.by])
             named = dict.fromkeys(["index", *stages], (cell.labels,))
         else:
-            keys = {**cell.changes(), **request.changes}
-            reads = load_recipe(cell.fit or cell.search, dataset=cell.dataset, changes=keys).reads()
+            reads = load_recipe(cell.recipe, dataset=cell.dataset, changes=request.keys_of(cell)).reads()
             labels = [reads.maps, reads.boxes, *(file.stage for file in reads.artifacts)]
             named = {"index": SPLITS, **{stage: ("train",) for stage in labels if stage}}
             for stage in _stages_of([cell.by or request.by]) if cell.kind == "fit" else ():
@@ -260,8 +264,7 @@ class Reproduction:
         if cell.kind == "search":
             for name, own in request.table.annotators.items():
                 if own:
-                    more = [f"{key}={spell(value)}" for key, value in own.items()]
-                    yield f"{base}{name}", ["stage=val_boxes", "split=val", *place, *more]
+                    yield f"{base}{name}", ["stage=val_boxes", "split=val", *place, *words_of(own)]
 
     def _make_stages(self, cell: Cell) -> None:
         for name, words in self.stage_runs(cell):
@@ -302,26 +305,23 @@ class Reproduction:
         """Score the stage that is made of a localizer's predictions."""
         request = self.request
         splits = [cell.split, *(["val"] if request.threshold == "validation" and cell.split != "val" else [])]
-        place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}", *_cluster(request.site)]
         made = {"checkpoint": str(weights), "tau": None, "target": "true", "exact": True, "batch": None}
         given, *params = stage_words(made)
         params += [f"{cell.then}.maps=predictions", *request.stages_of(cell)]
         for words in ([given, *params], [f"stage={cell.then}", *params]):
             name = f"{weights}:{words[0]}:{splits}"
             if name not in self._keys:
-                self._keys[name] = run_stage([*words, f"split={','.join(splits)}", *place])
+                self._keys[name] = run_stage([*words, f"split={','.join(splits)}", *request.place(cell, made=True)])
         return self._stage(cell.model_copy(update={"stage": cell.then, "fit": ""}), params)
 
     def _stage(self, cell: Cell, params: Sequence[str] | None = None) -> Found:
         request = self.request
-        place = [f"dataset={request.word(cell.dataset)}", f"store={request.store_of(cell)}"]
-        words = [*(request.stages_of(cell) if params is None else params)]
-        words += [f"{name}={spell(value)}" for name, value in cell.words.items()]
+        words = [*request.place(cell), *(request.stages_of(cell) if params is None else params), *words_of(cell.words)]
         if cell.figure.startswith(BY_CLASS):
             words.append(f"corloc={'class' if request.threshold == 'best' else 'pooled'}")
         if request.threshold == "validation" and self._needs_threshold(cell):
             words.append(f"tau_from={request.by}")
-        return find_figure(score_stage([f"stage={cell.stage}", f"split={cell.split}", *place, *words]), cell.figure)
+        return find_figure(score_stage([f"stage={cell.stage}", f"split={cell.split}", *words]), cell.figure)
 
     def _needs_threshold(self, cell: Cell) -> bool:
         """Whether a stage holds maps, and no threshold of its own; boxes and masks need none."""
@@ -352,8 +352,8 @@ class Reproduction:
     def _range(self, cell: Cell) -> Found:
         named: dict[str, list[str]] = {}
         for recipe in cell.range:
-            ranges = load_ranges(recipe, dataset=cell.dataset, changes=cell.changes())
-            named.setdefault(describe_range(ranges[cell.figure]), []).append(recipe)
+            own = load_ranges(recipe, dataset=cell.dataset, changes=cell.changes())[cell.figure]
+            named.setdefault(describe_range(own), []).append(recipe)
         if len(named) == 1:
             return Found(value=next(iter(named)))
         return Found(value="; ".join(f"{shown} ({', '.join(recipes)})" for shown, recipes in named.items()))
@@ -370,17 +370,9 @@ def _stages_of(by: Sequence[str]) -> list[str]:
     return [word.partition(":")[0] for word in words if word not in (CLS, GROUND_TRUTH) and not set("/.") & set(word)]
 
 
-def _cluster(site: Site) -> list[str]:
-    """Words of ``wsolpipe run`` for a site."""
-    if site.cluster == "local":
-        return []
-    named = [word if word.startswith(("profile=", "profiles=")) else f"profile.{word}" for word in site.profile]
-    return [f"cluster={site.cluster}", *([f"workers={site.parallel}"] if site.parallel else []), *named]
-
-
-def spell(value: Any) -> str:
-    """A value as one would write it after ``key=``."""
-    return value if isinstance(value, str) else json.dumps(value)
+def words_of(values: Mapping[str, Any]) -> list[str]:
+    """Keys and their values as one would type them."""
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
 
 
 def _one_line(error: WsolError) -> str:
