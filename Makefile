@@ -22,11 +22,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(INDEX),--extra-index-url $(INDEX)) -c constraints.txt -e ".[all,dev]"
 	@touch $(STAMP)
 
-# A command of the demo: what it makes is shown, its progress goes to a file that is shown where it fails.
+# A command of the demo: what it makes is shown, its progress goes to a file that is shown where it fails. One thread, as the README's figures.
 LOG = $(DEMO_STORE).log
 SHOW = @mkdir -p $(dir $(DEMO_STORE)); show() { echo; echo "\$$ $$*"; program=$$1; shift; \
-	if [ $$program = wsoltrain ]; then export OMP_NUM_THREADS=1; fi; \
-	$(BIN)/$$program "$$@" 2>>$(LOG) || { tail -n 20 $(LOG); exit 1; }; }; show
+	OMP_NUM_THREADS=1 $(BIN)/$$program "$$@" 2>>$(LOG) || { tail -n 20 $(LOG); exit 1; }; }; show
 ON_DEMO = dataset=demo store=$(DEMO_STORE)
 
 demo: $(STAMP)

@@ -25,8 +25,9 @@ from wsolpipe.stages.registry import load_registry
 
 ALL = ["cam", "gradcam", "gradcam++", "smooth-gradcam++", "xgradcam", "layercam", "score-cam", "nl-ccam"]
 TINY_VIT = {"patch_size": 16, "embed_dim": 48, "depth": 3, "num_heads": 4}
+SMALL = {"channels": [16, 24, 32, 48], "stem_width": 8}
 NETS = {
-    "resnet10t": {},
+    "resnet10t": SMALL,
     "mobilenetv2_050": {},
     "convnext_atto": {},
     "mobilenetv3_small_050": {},
@@ -71,7 +72,7 @@ def stage(folder, *, classes=6, **params):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("classifier"), build("resnet10t", {}))
+    return write(tmp_path_factory.mktemp("classifier"), build("resnet10t", SMALL))
 
 
 @pytest.fixture(scope="module")

@@ -346,8 +346,9 @@ def entry_of(entries: Mapping[str, Any], name: str, run: Run, split: str) -> Any
     try:
         return entries[name]
     except KeyError:
-        names = sorted("cls" if entry == "accuracy" else entry for entry in entries)
-        msg = f"{run.name} has no {split} figures of {shorten(name)!r}; it has those of: {', '.join(names)}"
+        names = ", ".join(sorted("cls" if entry == "accuracy" else entry for entry in entries))
+        held = f"those of: {names}" if names else "none"
+        msg = f"{run.name} has no {split} figures of {shorten(name)!r}; it has {held}"
         raise DataError(msg) from None
 
 

@@ -133,6 +133,8 @@ def smaller(recipe):
         (["table=2.6", "threshold=test"], "unknown threshold 'test'"),
         (["table=2.6", "epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
         (["row=CAM"], "reproduce needs table="),
+        (["table=2.4", "weights.esvt=a.pth"], "unknown key 'weights.esvt'; did you mean 'weights.esvit'"),
+        (["table=2.4", "weights.esvit=nowhere.pth"], "weights.esvit=nowhere.pth: no such file"),
         (["table=2.6", "configurations=0"], "expected integer, at least 1"),
     ],
 )

@@ -217,3 +217,67 @@ def test_the_plan_of_every_table_ends_without_an_error_in_an_empty_and_in_a_fill
         for each in plan["work"]:
             assert not each["note"].startswith("not measured"), (name, each)
     assert not (tmp_path / "out").exists()
+
+
+KINDS = """
+title: A row of each kind
+source: a table of kinds without published figures
+configurations: 1
+annotators: {cls: {}, GT: {}}
+columns:
+  - {title: MaxBoxAcc, dataset: demo, figure: MaxBoxAcc}
+  - {title: MaxBoxAccV2, dataset: demo, figure: MaxBoxAccV2}
+rows:
+  - {name: quoted, absent: method, published: [70.0, null]}
+  - {name: maps, stage: cams, published: [null, null]}
+  - {name: chosen maps, stage: cls_maps, words: {select: classifier}, published: [null, null]}
+  - {name: one class, stage: cams, figure: CorLoc.per_class.0, published: [null, null]}
+  - {name: boxes, stage: proposals, published: [null, null]}
+  - {name: CLIP, stage: clip_cams, figure: Top-5, stages: {clip_cams.target: predicted, clip_cams.slots: 5}, published: [null, null]}
+  - {name: own weights, stage: cls_maps, weights_of: mocov3, store: own, published: [null, null]}
+  - {name: trained, fit: cam, published: [null, null]}
+  - {name: refined, fit: molt, keys: {sizes: [64], size: 64}, then: refine, stages: {refine.w: 0.5, segments.method: felzenszwalb}, published: [null, null]}
+  - {name: protocol, search: cam, select: [BT, VT], annotator: GT, published: [null, null]}
+  - {name: protocol by accuracy, search: cam, select: [BV, VT], annotator: cls, published: [null, null]}
+  - {name: "accuracy, tau of gt", search: cam, select: [BT, TT], annotator: "cls, tau of gt", published: [null, null]}
+  - {name: eroded masks, labels: val, by: "noisy:20", figure: mask error, published: [null, null]}
+  - {name: chosen by eroded masks, fit: cam, by: "noisy:20", figure: PxAP, published: [null, null]}
+  - {name: pseudo-masks, labels: val, by: val_masks, figure: mask error, published: [null, null]}
+  - {name: range, range: [cam, ts_cam], figure: lr, published: [log-uniform 1e-05 to 1, null]}
+  - {name: cost, complexity: cam, figure: parameters, published: [null, null]}
+"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory, repo):
+    """The demo's YAML with sixteen images of each split, and fewer epochs of its classifier."""
+    folder, home = tmp_path_factory.mktemp("few"), repo / "data/demo"
+    for split in ("train", "val", "test"):
+        (folder / "metadata" / split).mkdir(parents=True)
+        chosen = (home / "metadata" / split / "image_ids.txt").read_text().splitlines()[:16]
+        for path in (home / "metadata" / split).glob("*.txt"):
+            lines = path.read_text().splitlines()
+            kept = [line for line in lines if path.name == "classes.txt" or line.partition(",")[0] in chosen]
+            (folder / "metadata" / split / path.name).write_text("\n".join(kept) + "\n")
+    text = (repo / "data/demo.yaml").read_text().replace("demo/metadata", "metadata").replace("epochs: 4", "epochs: 1")
+    (folder / "few.yaml").write_text(text.replace(" demo/", f" {home}/"))
+    (folder / "kinds.yaml").write_text(KINDS)
+    return folder
+
+
+def test_a_row_of_each_kind_is_run_to_its_figure_and_no_cell_that_can_be_measured_stays_empty(few, repo):
+    weights = repo / "data/demo/weights/demo_vit.safetensors"
+    words = [f"table={few}/kinds.yaml", f"dataset={few}/few.yaml", f"store={few}/store", f"out={few}/out",
+             "device=cpu", "workers=0", "epochs=1", f"weights.mocov3={weights}"]  # fmt: skip
+    found, text = reproduce(words)
+    quoted, measured = found["cells"][:2], found["cells"][2:]
+    assert [(each["value"], each["note"]) for each in measured if each["value"] is None or each["note"]] == []
+    assert all(each["value"] is None and each["note"].startswith("a method of another paper") for each in quoted)
+    values = {(each["row"], each["column"]): each["value"] for each in measured}
+    assert values["eroded masks", "MaxBoxAcc"] == pytest.approx(10, abs=1)
+    assert values["range", "MaxBoxAcc"] == "log-uniform 1e-05 to 1"
+    assert "epochs chosen by gt, noisy:20" in text
+    assert "epochs chosen by each cell's annotator, in 1 configurations of each recipe (as published)" in text
+    plan, lines = reproduce([*words, "plan=true"])
+    assert {each["state"] for each in plan["work"]} == {"done"}
+    assert lines[-1].startswith("0.0 hours")

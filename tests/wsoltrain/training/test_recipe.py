@@ -200,6 +200,12 @@ def test_a_profile_is_checked_even_where_it_is_not_asked_for(tmp_path):
         load_recipe(str(path), dataset="cub", changes={})
 
 
+@pytest.mark.parametrize("changes", [{"weights.foo": 1}, {"weights": {"foo": 1}}])
+def test_a_key_within_a_key_of_one_value_is_refused_in_one_line(changes):
+    with pytest.raises(ConfigError, match=r"unknown key 'weights\.foo'; did you mean 'weights'"):
+        load_recipe("cam", dataset="demo", changes=changes)
+
+
 NUMBERS = [-1, 10**20, -(10**20), 1e308, -1e308, 1e-60, float("nan"), float("inf")]
 
 

@@ -83,6 +83,14 @@ def _request(
     for name in values["row"]:
         if name not in rows:
             raise ConfigError(unknown("row", name, rows))
+    for name in changes:
+        if name.startswith("weights."):
+            raise ConfigError(unknown("key", name, [key.name for key in WEIGHTS]))
+    for key in WEIGHTS:
+        file = values[key.name]
+        if file and ":" not in file and not Path(file).is_file():
+            msg = f"{key.name}={file}: no such file"
+            raise ConfigError(msg, hint=f"{key.name}=FILE: {key.meaning}")
     datasets = {}
     for word in values["dataset"]:
         name = load_dataset(word, need_root=False).name if word.endswith((".yaml", ".yml")) else word

@@ -185,7 +185,10 @@ def lay_over(keys: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         if outer not in known:
             raise unknown_key(outer, known)
         more = {inner: value} if inner else value
-        laid[outer] = {**(laid.get(outer) or {}), **more} if isinstance(more, dict) else more
+        own = laid.get(outer) or {}
+        if isinstance(more, dict) and not isinstance(own, dict):
+            raise unknown_key(name if inner else f"{outer}.{next(iter(more), '')}", known)
+        laid[outer] = {**own, **more} if isinstance(more, dict) else more
     return laid
 
 
