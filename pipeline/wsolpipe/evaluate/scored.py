@@ -66,9 +66,10 @@ class Threshold:
 
     def __str__(self) -> str:
         """Return words for a table: ``0.312 by pseudo-boxes of proposals 1f2e of val``."""
+        seen = " (oracle)" if self.oracle else ""
         if self.tau is None:
-            return f"its best on {self.by} (oracle)" if self.oracle else self.by
-        return f"{self.tau:.3f} {'' if self.by == 'given' else 'by '}{self.by}{' (oracle)' if self.oracle else ''}"
+            return f"{'its best on ' if seen and not self.by.startswith(AT_OTSU) else ''}{self.by}{seen}"
+        return f"{self.tau:.3f} {'' if self.by == 'given' else 'by '}{self.by}{seen}"
 
     def figures(self) -> dict[str, Any]:
         """Return the fields by which results state it."""

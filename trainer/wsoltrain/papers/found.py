@@ -94,8 +94,9 @@ def _threshold_of(line: Mapping[str, Any], figure: str) -> Threshold:
     """Threshold of a figure of the protocol's table; an oracle too where the test split chose the run."""
     if figure not in AT_THRESHOLD:
         return Threshold()
+    run = f"run by {'test' if line['model'] == 'BT' else 'val'}"
     if line["tau"] == "otsu":
-        return replace(OTSU, oracle=line["oracle"])
+        return replace(OTSU, by=f"{OTSU.by}, {run}", oracle=line["oracle"])
     tau = line.get("taus", {}).get(figure.removeprefix("IoU-"), None if figure == "MaxBoxAccV2" else line["tau"])
     chosen = "ground truth of test" if "TT" in line["threshold"] else f"{line['annotator']} of val"
-    return Threshold(tau, f"{chosen}, run by {'test' if line['model'] == 'BT' else 'val'}", oracle=line["oracle"])
+    return Threshold(tau, f"{chosen}, {run}", oracle=line["oracle"])
