@@ -194,11 +194,13 @@ class Reproduction:
 
     def name_of(self, cell: Cell) -> str:
         """Name of a cell's training or search, by all that it depends on."""
+        table = self.request.table
+        apart = "-search" if cell.search in {each.fit for each in (*table.rows, *table.columns) if each.fit} else ""
         stages = {} if cell.then else cell.stages  # made of its predictions, later
         changes = json.dumps([cell.changes(), dict(self.request.changes), stages, cell.store], sort_keys=True)
         digest = f"-{sha256(changes.encode()).hexdigest()[:6]}"
         plain = not (cell.changes() or self.request.changes or stages or cell.store)
-        return f"{cell.dataset}-{cell.recipe.rpartition('/')[2]}{'' if plain else digest}"
+        return f"{cell.dataset}-{cell.recipe.rpartition('/')[2]}{'' if plain else digest}{apart}"
 
     def _training(self, name: str, cell: Cell, by: Sequence[str], **changes: Any) -> Training:
         request = self.request
