@@ -265,6 +265,7 @@ def few(tmp_path_factory, repo):
     return folder
 
 
+@pytest.mark.timeout(900)
 def test_a_row_of_each_kind_is_run_to_its_figure_and_no_cell_that_can_be_measured_stays_empty(few, repo):
     weights = repo / "data/demo/weights/demo_vit.safetensors"
     words = [f"table={few}/kinds.yaml", f"dataset={few}/few.yaml", f"store={few}/store", f"out={few}/out",
