@@ -212,8 +212,8 @@ class Cams(MapStage[CamsParams]):
         with torch.no_grad():
             for image, own, chosen in zip(images, features, classes, strict=True):
                 masks = masks_of(own, (image.shape[-2], image.shape[-1]))
-                parts = [self.classifier(image * part[:, None]).float() for part in masks.split(MASKED)]
-                found.append(torch.cat(parts)[:, chosen].T)
+                parts = (masks[first : first + MASKED, None] for first in range(0, len(masks), MASKED))
+                found.append(torch.cat([self.classifier(image * part).float() for part in parts])[:, chosen].T)
         return torch.stack(found)
 
     def targets_of(self, rows: Rows) -> list[int]:
