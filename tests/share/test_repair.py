@@ -190,6 +190,7 @@ def a_pipe(path):
         "toy/train/shade/*/data.zarr/mean/zarr.json", "toy/train/index/*/index.parquet",
         "toy/train/shade/*/data.zarr/zarr.json", "toy/train/index/*/listing.json", "toy/train/index/*/listing.parquet",
         "toy/artifacts/palette/*/commits/artifact.json", "toy/artifacts/palette/*/files/palette.json",
+        "toy/check-*.json",
     ],
 )  # fmt: skip
 def test_what_is_no_file_where_an_object_belongs_is_set_aside_and_the_object_made_again(done, name, instead):

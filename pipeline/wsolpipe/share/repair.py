@@ -55,7 +55,10 @@ def repair(store: Store, *, dataset: str | None = None, stages: tuple[str, ...] 
     ]
     done: list[tuple[Problem, str]] = []
     for folder, items in groupby(problems, key=lambda problem: problem.folder):
-        done += mender.mend_folder(folder, list(items))
+        if folder.count("/") == 1:  # a note of a data set, which no key holds
+            done += [(item, f"set aside as {store.backend.set_aside(item.where)}") for item in items]
+        else:
+            done += mender.mend_folder(folder, list(items))
     for problem in leftovers(store.backend):
         store.backend.delete(problem.where)
         done.append((problem, "removed"))
