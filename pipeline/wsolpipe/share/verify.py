@@ -90,10 +90,10 @@ def verify(
     for name in (dataset,) if dataset else sorted({folder.dataset for folder in folders}):
         for note in store.backend.strays(name):
             if note.count("/") == 1 and note.endswith(".json"):
-                yield Problem("misplaced", note, None, "not a file, where a note of the data set belongs")
+                yield Problem("misplaced", note, None, "not a file, where a note belongs")
         for item in store.backend.names(name):
             if item.endswith(".json/"):
-                yield Problem("misplaced", f"{name}/{item[:-1]}", None, "a folder, where a note of the data set belongs")
+                yield Problem("misplaced", f"{name}/{item[:-1]}", None, "a folder, where a note belongs")
     for folder in sorted(folders, key=lambda item: item.split is not None):  # artifacts first: others read them
         if not stages or folder.stage in stages:
             yield from verifier.folder(folder)
