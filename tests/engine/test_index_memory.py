@@ -31,7 +31,7 @@ def assemble(folder, rows):
     """Peaks of storing the scans of a film, and of assembling its index."""
     backend = LocalBackend(folder)
     work = IndexWork(SimpleNamespace(backend=backend, dataset=SimpleNamespace(name="d")), "train", "0123456789abcdef")
-    backend.create(f"{work.folder}/listing.json", json.dumps({"rows": rows}).encode())
+    backend.create(f"{work.folder}/listing.json", json.dumps({"rows": rows, "annotations": 0}).encode())
     backend.create(f"{work.folder}/listing.parquet", write_listing([listed(number) for number in range(rows)]))
     backend.create(f"{work.folder}/listing_annotations.parquet", write_parquet(annotation_table([])))
     scanning = 0

@@ -253,7 +253,7 @@ def test_two_splits_have_indexes_and_keys_of_their_own(bench):
 
 
 @pytest.mark.parametrize("name", ["listing.parquet", "listing_annotations.parquet", "listing.json"])
-@pytest.mark.parametrize("beside", ["index.parquet", "annotations.parquet"])
+@pytest.mark.parametrize("beside", ["index.parquet", "annotations.parquet", "seen.json"])
 def test_a_listing_that_was_exchanged_with_a_table_is_made_again_and_changes_no_key(done, name, beside):
     """Every run ended with a traceback, since the listing was believed and repair did not look at it."""
     bench, before = done
@@ -276,5 +276,19 @@ def test_verify_names_a_changed_listing_and_repair_lets_the_run_make_it_again(do
     repair(open_store(str(bench.store)))
     assert bench.go().code == 0
     assert bench.made() == []
+    assert object_bytes(bench.store) == before
+    assert list(verify(open_store(str(bench.store)))) == []
+
+
+def test_notes_of_a_listing_that_were_exchanged_with_the_manifest_are_made_again_after_repair(done):
+    """A manifest was taken for the notes of an older version, and every run ended with a traceback."""
+    bench, before = done
+    (index,) = bench.store.glob("toy/train/index/*")
+    one, other = index / "listing.json", index / "manifest.json"
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+    repair(open_store(str(bench.store)))
+    assert bench.go().code == 0
     assert object_bytes(bench.store) == before
     assert list(verify(open_store(str(bench.store)))) == []
