@@ -58,9 +58,9 @@ class StoredListing:
         name = f"{self.folder}/listing.json"
         with contextlib.suppress(ValueError):
             notes = read_json(self.session.backend.get(name, limit=MAX_JSON_BYTES))
-            if isinstance(notes, dict) and {"rows", "annotations"} <= notes.keys():
-                if notes.pop("digest", None) in {None, digest(notes)}:  # None: an older version wrote them
-                    return notes
+            named = isinstance(notes, dict) and {"rows", "annotations"} <= notes.keys()
+            if named and notes.pop("digest", None) in {None, digest(notes)}:  # None: an older version wrote them
+                return notes
         msg = f"{self.session.backend.url}/{name} is not as it was written"
         raise TornShardError(msg, hint="run again: the split is listed anew")
 

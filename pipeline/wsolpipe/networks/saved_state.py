@@ -119,11 +119,12 @@ def read_state(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tens
     return json.loads(text), tensors
 
 
-def read_newest(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Read the file by `read_state`, or of the one before it where that is damaged; None without either.
+def read_newest(path: Path, *, kind: str, holds: str = "") -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Read the file by `read_state`, or the one before it where that is damaged; None without either.
 
-    A damaged file beside an intact previous one is renamed to ``NAME.damaged``, so that the next state does not make
-    it the previous one.
+    A file whose state lacks the value `holds` counts as damaged: another one was put in its place. A damaged file
+    beside an intact previous one is renamed to ``NAME.damaged``, so that the next state does not make it the previous
+    one.
 
     Raises
     ------
@@ -134,6 +135,8 @@ def read_newest(path: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, Ten
         try:
             found = read_state(candidate, kind=kind)
         except DataError:
+            continue
+        if holds and holds not in found[0]:
             continue
         if candidate != path and path.exists():
             _log.warning("%s is damaged: continuing from the state saved before it", path)

@@ -121,6 +121,14 @@ def test_damaged_checkpoint_is_named(store, tmp_path):
         trainer(store, tmp_path).fit()
 
 
+def test_weights_for_predictions_are_named_where_a_training_would_resume_from_them(store, tmp_path):
+    trainer(store, tmp_path, epochs=1, head_epochs=0).fit()
+    (tmp_path / "last.safetensors.previous").unlink(missing_ok=True)
+    exchange(tmp_path / "last.safetensors")
+    with pytest.raises(DataError, match="another checkpoint than the one that was saved here: it holds no stream"):
+        trainer(store, tmp_path, epochs=2, head_epochs=0).fit()
+
+
 def flip(path):
     data = bytearray(path.read_bytes())
     data[-5] ^= 4
@@ -134,7 +142,14 @@ def stop_at(store, out, step):
         stopped.fit()
 
 
-@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")], ids=["flip", "none", "cut"])
+def exchange(path):
+    """Put weights for predictions in the place of the state of a training."""
+    path.write_bytes(path.with_name("best-proposals.safetensors").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, Path.unlink, lambda path: path.write_bytes(b""), exchange], ids=["flip", "none", "cut", "exchange"]
+)
 def test_from_a_damaged_checkpoint_the_one_before_it_continues_to_the_same_bytes(store, tmp_path, damage):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     trainer(store, whole).fit()

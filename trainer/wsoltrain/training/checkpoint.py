@@ -171,13 +171,22 @@ def exists(path: Path) -> bool:
     return path.exists() or previous(path).exists()
 
 
-def read_last(path: Path) -> Saved:
+def read_last(path: Path, holds: str = "score") -> Saved:
     """Read the newest undamaged one of a training's checkpoint and the one before it.
+
+    Parameters
+    ----------
+    holds : str
+        Value that its state must have; weights for predictions have a ``score``, a point to resume from ``stream``.
 
     Raises
     ------
     DataError
         If none of them can be used.
     """
-    found = read_newest(path, kind=KIND)
-    return read(path) if found is None else Saved(*found)
+    found = read_newest(path, kind=KIND, holds=holds)
+    if found is None:
+        read(path)
+        msg = f"{path} is another checkpoint than the one that was saved here: it holds no {holds}"
+        raise DataError(msg, hint=_HINT)
+    return Saved(*found)

@@ -265,7 +265,7 @@ class Trainer:
 
     def _resume(self, path: Path) -> None:
         """Continue from a checkpoint, of the same recipe but for the number of epochs."""
-        saved = checkpoint.read_last(path)
+        saved = checkpoint.read_last(path, "stream")
         state = saved.state
         changed = self.recipe.changed_since(state["recipe"])
         if not changed and state.get("artifacts", {}) != self.artifacts.keys:
