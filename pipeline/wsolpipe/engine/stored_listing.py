@@ -60,7 +60,7 @@ class StoredListing:
             notes = read_json(self.session.backend.get(name, limit=MAX_JSON_BYTES))
             named = isinstance(notes, dict) and {"rows", "annotations"} <= notes.keys()
             if named and notes.pop("digest", None) in {None, digest(notes)}:  # None: an older version wrote them
-                return notes
+                return dict(notes)
         msg = f"{self.session.backend.url}/{name} is not as it was written"
         raise TornShardError(msg, hint="run again: the split is listed anew")
 
