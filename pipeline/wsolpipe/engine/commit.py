@@ -101,9 +101,11 @@ def damage(
             return f"{name} is missing"
         if size != stored.bytes:
             return f"{name} has {size} bytes, recorded {stored.bytes}"
-        with contextlib.suppress(FileNotFoundError):  # removed just now by another process, its record first
+        try:
             if deep and sha256_bytes(backend.get(name)) != stored.sha256:
                 return f"{name} has other bytes than recorded"
+        except FileNotFoundError:  # removed just now
+            return f"{name} is missing"
     return ""
 
 
