@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "timm", "cv2", "numba", "skimage", "scipy", "matplotlib", "dask", "distributed", "zarr", "pyarrow",
-         "numpy", "pydantic", "PIL", "rich", "yaml", "wsolpipe.engine.config")  # fmt: skip
+         "numpy", "pydantic", "PIL", "rich", "yaml")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["plan", "--help"]])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bench.null_stage import dataset_words, prepare, share
 from bench.plan_scale import LIMIT_FILES, LIMIT_MIB, build, measure, words
 from wsolpipe.contract.layout import commit_name
-from wsolpipe.contract.manifest import read_record
-from wsolpipe.engine import plan
+from wsolpipe.contract.manifest import standing_record
+from wsolpipe.engine import commit
 from wsolpipe.engine.config import build_config
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.plan import State, examine, retry_name
@@ -42,7 +42,7 @@ def test_a_round_reads_only_records_that_it_has_not_read(tmp_path, monkeypatch):
     (node,) = resolve(session).nodes
     before = examine(session, node, {})
     read = []
-    monkeypatch.setattr(plan, "read_record", lambda *place: read.append(place[2]) or read_record(*place))
+    monkeypatch.setattr(commit, "standing_record", lambda *place: read.append(place[2]) or standing_record(*place))
     session.backend.delete(commit_name(node.folder, 3))
     record = session.backend.get(commit_name(node.folder, 4))
     session.backend.replace(commit_name(node.folder, 4), record)  # another object, of the same bytes

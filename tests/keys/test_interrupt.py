@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import click
 import pytest
@@ -42,6 +43,7 @@ def test_an_interrupt_while_modules_load_shows_no_traceback(tmp_path, program):
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     assert ended.returncode == -signal.SIGINT
     assert ended.stdout + ended.stderr == ""
