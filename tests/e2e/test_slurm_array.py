@@ -149,7 +149,7 @@ def test_a_job_that_slurm_refuses_or_that_never_begins_is_explained(slurm, toy):
     fatal = toy.run(*array_words(toy.folder, f"profile.setup=mv {toy.images} {toy.images}.away", workers=1))
     assert fatal.code == 3
     assert "images" in fatal.err
-    assert not slurm.running()
+    slurm.wait(lambda: not slurm.running())  # cancelled; SLURM ends a task that runs within seconds
 
 
 def test_tasks_that_die_without_fruit_are_not_replaced_for_ever(slurm, toy):

@@ -16,6 +16,9 @@ from wsolpipe.engine.config import build_config, for_worker
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.session import Session, software_versions
 from wsolpipe.launch import process
+from wsolpipe.launch.dask import StandingDask
+from wsolpipe.launch.launcher import Command, Order
+from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 
 HIDE = """
@@ -142,6 +145,24 @@ def test_a_killed_scheduler_ends_the_run_in_words_and_costs_nothing_committed(to
     assert done.code == 0, done.err
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)
     assert kept.items() <= object_bytes(toy.store).items()
+
+
+class CutWhileAsked(StandingDask):
+    """Its client is closed between a look at its state and the question that follows."""
+
+    def _count(self):
+        self.client.close()
+        super()._count()
+
+
+def test_a_client_closed_between_two_questions_means_a_lost_scheduler(dask, tmp_path):
+    command = Command(("true",))
+    launcher = CutWhileAsked(Order(dask.address, "toy", tmp_path, Profile(), worker=command), lambda event: None)
+    with launcher.connect() as launcher.client:
+        with pytest.raises(ClusterError, match=f"the Dask scheduler at {dask.address} was lost"):
+            launcher.look()
+        with pytest.raises(ClusterError, match="was lost"):
+            launcher.start({"tcp://127.0.0.1:9": ("worker 1", command)})
 
 
 def test_an_address_where_nothing_listens_is_said_at_once(toy):

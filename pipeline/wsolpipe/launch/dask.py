@@ -131,18 +131,20 @@ class DaskLauncher(Launcher):
 
     def start(self, commands: Mapping[Place, tuple[str, Command]]) -> Collection[Place]:
         """Submit a task that only the worker of its place can take."""
-        for place, (name, command) in commands.items():
-            future = self.client.submit(
-                call, command.words, command.stdin, str(command.log.absolute()) if command.log else None,
-                self.environment(str(place)), self.folder, self.order.name,
-                workers=[str(place)], pure=False, key=f"{name.replace(' ', '-')}-{time.monotonic_ns()}",
-            )  # fmt: skip
-            self.futures[place] = name, future
+        with self._connected():
+            for place, (name, command) in commands.items():
+                future = self.client.submit(
+                    call, command.words, command.stdin, str(command.log.absolute()) if command.log else None,
+                    self.environment(str(place)), self.folder, self.order.name,
+                    workers=[str(place)], pure=False, key=f"{name.replace(' ', '-')}-{time.monotonic_ns()}",
+                )  # fmt: skip
+                self.futures[place] = name, future
         return commands.keys()
 
     def look(self) -> Mapping[Place, Ending]:
         """Commands that ended, or whose worker was lost."""
-        self._watch()
+        with self._connected():
+            self._watch()
         ended = {}
         for place, (name, future) in list(self.futures.items()):
             if future.done() or (place not in self.workers and not self.cut):
@@ -177,8 +179,7 @@ class DaskLauncher(Launcher):
         """Check the connection and the workers, every few seconds."""
         status, address = self.client.status, self.order.cluster
         if status == "closed":
-            msg = f"the Dask scheduler at {address} was lost"
-            raise ClusterError(msg, hint="everything committed is kept: run again once there is a scheduler")
+            raise self._lost()
         if self.cut != (status == "connecting"):
             self.cut = not self.cut
             state = "is lost; reconnecting" if self.cut else "is restored"
@@ -187,6 +188,22 @@ class DaskLauncher(Launcher):
                 self.client.subscribe_topic(self.order.name, lambda event: self.emit(event[1]))
         if not self.cut and time.monotonic() - self.watched > WATCH_SECONDS:
             self._count()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Where the client is closed meanwhile, whatever it raises for that means a lost scheduler."""
+        try:
+            yield
+        except ClusterError:
+            raise
+        except Exception as error:
+            if self.client.status in {"closing", "closed"}:
+                raise self._lost() from error
+            raise
+
+    def _lost(self) -> ClusterError:
+        hint = "everything committed is kept: run again once there is a scheduler"
+        return ClusterError(f"the Dask scheduler at {self.order.cluster} was lost", hint=hint)
 
     def _count(self) -> None:
         """See which workers there are."""
