@@ -223,7 +223,7 @@ PUBLISH_KEYS = (
 def publish_command(words: tuple[str, ...], as_json: bool) -> int:
     """Push a data set's labels with a card, croissant.json and checksums, for anybody to pull."""
     from wsolpipe.share.card import About
-    from wsolpipe.share.publish import publish, publish_to_hub
+    from wsolpipe.share.publish import publish
 
     given = words_of(words, PUBLISH_KEYS)
     require(given, "wsolpipe publish", to="s3://bucket/labels", dataset="birds")
@@ -233,9 +233,7 @@ def publish_command(words: tuple[str, ...], as_json: bool) -> int:
     heading = {"from": given["store"], "to": given["to"]}
 
     def act(stop: threading.Event) -> Result:
-        send = publish_to_hub if given["to"].startswith("hf:") else publish
-        how = {"jobs": given["jobs"], "emit": _print_folder, "stop": stop}
-        done = send(given["store"], given["to"], wanted, about, **how)
+        done = publish(given["store"], given["to"], wanted, about, jobs=given["jobs"], emit=_print_folder, stop=stop)
         heading.update(files=done.files, checksums=done.digest)
         return done.moved
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,14 +57,16 @@ def publish(
 ) -> Published:
     """Push what `wanted` selects and write boxes as tables, card, ``croissant.json`` and checksums beside it.
 
-    The list of checksums is written last, so that everything it names is there.
+    The list of checksums is written last, so that everything it names is there. A repository of the Hub
+    (``hf://datasets/owner/name``) is made if it is not there.
 
     Raises
     ------
     ConfigError
-        If no licence is given or recorded, before anything is moved.
+        If no licence is given or recorded, before anything is moved; if the address is not one of the Hub, or
+        huggingface_hub is not installed.
     StoreError
-        If a shard could not be pushed.
+        If a shard could not be pushed, or the Hub refuses or cannot be reached.
     """
     check_name("data set", about.dataset)
     chosen = select(open_backend(store), wanted).found
@@ -71,13 +74,25 @@ def publish(
         msg = f"{about.dataset} has nothing finished in {store}"
         raise ConfigError(msg, hint=f"{run_command('proposals', store=store)} makes it")
     about = _filled(about, chosen, to)
-    moved = push(store, to, wanted, jobs=jobs, emit=emit, stop=stop)
-    if moved.refused or moved.stopped:
-        msg = f"{len(moved.refused)} shards were not pushed: {'; '.join(moved.refused[:3]) or 'stopped'}"
-        raise StoreError(msg, hint="wsolpipe verify, then publish again: it goes on")
+    with _destination(to, about) as where:
+        moved = push(store, where, wanted, jobs=jobs, emit=emit, stop=stop)
+        if moved.refused or moved.stopped:
+            msg = f"{len(moved.refused)} shards were not pushed: {'; '.join(moved.refused[:3]) or 'stopped'}"
+            raise StoreError(msg, hint="wsolpipe verify, then publish again: it goes on")
+        listed, digest = _describe(where, replace(wanted, keys="all"), {item.folder for item in chosen}, about, jobs)
+    return Published(moved, listed, digest)
+
+
+def _describe(to: str, wanted: Selection, pushed: set[str], about: About, jobs: int) -> tuple[int, str]:
+    """Write metadata, tables, card and checksums beside what was pushed.
+
+    Returns
+    -------
+    (files, digest)
+        How many files the list of checksums names, and the digest of that list.
+    """
     target = open_backend(to)
-    pushed = {item.folder for item in chosen}
-    found = [item for item in select(target, replace(wanted, keys="all")).found if item.folder in pushed]
+    found = [item for item in select(target, wanted).found if item.folder in pushed]
     for view in _views(Store(to), found):
         shards = Shards(view.manifest.rows, view.manifest.shard_rows)
         if zarr_metadata.is_outdated(target, view.folder, view.manifest, shards):
@@ -97,7 +112,7 @@ def publish(
     put(f"{about.dataset}/croissant.json", croissant(about, found, listed))
     listing = _listing(target, about.dataset, listed)
     target.replace(CHECKSUMS, listing)
-    return Published(moved, len(listed), sha256_bytes(listing))
+    return len(listed), sha256_bytes(listing)
 
 
 def _views(store: Store, found: list[StoredResult]) -> Iterator[StageView]:
@@ -163,28 +178,16 @@ def _listing(backend: Backend, dataset: str, listed: dict[str, str]) -> bytes:
     return "".join(f"{sha}  {name}\n" for name, sha in sorted({**kept, **listed}.items())).encode()
 
 
-def publish_to_hub(
-    store: str,
-    to: str,
-    wanted: Selection,
-    about: About,
-    *,
-    jobs: int,
-    emit: Callable[[dict[str, Any]], None],
-    stop: threading.Event,
-) -> Published:
-    """As `wsolpipe.share.publish.publish`, to ``hf://datasets/owner/name``; the repository is made if it is not there.
+@contextmanager
+def _destination(to: str, about: About) -> Iterator[str]:
+    """Store to write to: `to` itself; for the Hub a folder that is uploaded in the end.
 
     The Hub has no put that fails where an object exists, so a repository holds published stores and no runs. The commit
     is atomic: readers see all of it or nothing.
-
-    Raises
-    ------
-    ConfigError
-        If the address is not one of the Hub, huggingface_hub is not installed, or as `publish`.
-    StoreError
-        If the Hub refuses or cannot be reached.
     """
+    if not to.startswith("hf:"):
+        yield to
+        return
     place = parse_hub_url(to)
     try:
         from huggingface_hub import HfApi
@@ -197,7 +200,7 @@ def publish_to_hub(
         try:
             api.create_repo(place.repository, repo_type="dataset", exist_ok=True)
             _fetch_listing(to, Path(folder))
-            done = publish(store, folder, wanted, replace(about, url=about.url or to), jobs=jobs, emit=emit, stop=stop)
+            yield folder
             api.upload_folder(
                 repo_id=place.repository, repo_type="dataset", folder_path=folder, path_in_repo=place.folder or None,
                 revision=place.revision, commit_message=f"Publish {about.dataset}",
@@ -209,7 +212,6 @@ def publish_to_hub(
                 raise
             msg = f"cannot publish to {to}: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
             raise AccessError(msg, hint="check the network, then publish again") from error
-    return done
 
 
 def _fetch_listing(to: str, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -67,7 +67,40 @@ class Beside:
         return np.concatenate([inside, self._view[name][self._outside]]) if len(self._outside) else inside
 
 
-class SmoothParams(StageParams):
+class FrameParams(StageParams):
+    """Parameters of a `FrameStage`."""
+
+    frames: Annotated[int, Field(ge=1, le=64), Unit("frames")] = Field(
+        description="Frames before and after each that take part, of the same group; fewer at its ends"
+    )
+
+
+P = TypeVar("P", bound=FrameParams)
+
+
+class FrameStage(Stage[P]):
+    """Reads another stage for each row and for the frames around it.
+
+    Attributes
+    ----------
+    source : str
+        Parameter that names the other stage.
+    """
+
+    source: ClassVar[str]
+
+    @classmethod
+    def needs(cls, params: P, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
+        """The stage that it reads."""
+        return (getattr(params, cls.source),)
+
+    @classmethod
+    def frames_beside(cls, params: P) -> int:
+        """`FrameParams.frames`."""
+        return params.frames
+
+
+class SmoothParams(FrameParams):
     """Parameters of `Smooth`."""
 
     maps: Annotated[str, NamesStage("maps")] = Field(
@@ -76,12 +109,9 @@ class SmoothParams(StageParams):
     by: Literal["mean", "median", "max"] = Field(
         description="What each place of a map becomes: mean, median or greatest value over the frames"
     )
-    frames: Annotated[int, Field(ge=1, le=64), Unit("frames")] = Field(
-        description="Frames before and after each that take part, of the same group; fewer at its ends"
-    )
 
 
-class Smooth(Stage[SmoothParams]):
+class Smooth(FrameStage[SmoothParams]):
     """Takes maps at one place of successive frames together, without following motion.
 
     Every frame counts by its own levels, 0 to 255. Frames without a result, without a map in the slot, of another
@@ -90,16 +120,7 @@ class Smooth(Stage[SmoothParams]):
     """
 
     Params: ClassVar[type[StageParams]] = SmoothParams
-
-    @classmethod
-    def needs(cls, params: SmoothParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
-        """The stage of maps."""
-        return (params.maps,)
-
-    @classmethod
-    def frames_beside(cls, params: SmoothParams) -> int:
-        """`SmoothParams.frames`."""
-        return params.frames
+    source: ClassVar[str] = "maps"
 
     def setup(self) -> None:
         """Look at the stage of maps.
@@ -111,11 +132,11 @@ class Smooth(Stage[SmoothParams]):
         """
         view = self.context.upstream[self.params.maps]
         require_array(view, "maps", " to smooth", "smooth.maps=clip_cams, cams, cls_maps, text_maps or your own")
-        self.source = view.manifest
+        self.manifest = view.manifest
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Maps, their range, and what that stage says of their classes and grids."""
-        source = self.source.arrays
+        source = self.manifest.arrays
         how = f"{self.params.by} over {self.params.frames} frames before and after: {source['maps'].meaning}"
         unit = source["range"].unit if "range" in source else ""
         limits = range_spec(source["maps"].shape[0], unit, optional=True)
@@ -130,7 +151,7 @@ class Smooth(Stage[SmoothParams]):
         made = {name: spec.empty(len(rows)) for name, spec in self.arrays().items()}
         levels = near.array("maps")
         like = {name: near.array(name) for name in ("class_ids", "grid_hw") if name in made}
-        limits = near.array("range") if "range" in self.source.arrays else _full_range(levels)
+        limits = near.array("range") if "range" in self.manifest.arrays else _full_range(levels)
         there = np.asarray(np.isfinite(limits).all(axis=2))
         whole = np.asarray(~there | np.isfinite(levels).all(axis=(2, 3)))
         for position in range(len(rows)):
@@ -138,7 +159,7 @@ class Smooth(Stage[SmoothParams]):
                 continue
             self.context.check()
             if not whole[position].all():
-                rows.quarantine(position, f"maps of {self.source.stage} hold NaN or infinite values")
+                rows.quarantine(position, f"maps of {self.manifest.stage} hold NaN or infinite values")
                 continue
             around = near.around(position)
             area: tuple[slice, ...] = (slice(None), slice(None))
@@ -162,7 +183,7 @@ def _full_range(levels: Array) -> Array:
     return np.broadcast_to(np.array([0, 255], np.float32), (*levels.shape[:2], 2))
 
 
-class PropagateParams(StageParams):
+class PropagateParams(FrameParams):
     """Parameters of `Propagate`."""
 
     boxes: Annotated[str, NamesStage("boxes")] = Field(
@@ -172,28 +193,16 @@ class PropagateParams(StageParams):
         description="Box of a frame: median (each side's median over the first boxes of the frames) or vote (of all "
         "boxes of the frames, the one with the greatest mean IoU with its nearest box in each)"
     )
-    frames: Annotated[int, Field(ge=1, le=64), Unit("frames")] = Field(
-        description="Frames before and after each that take part, of the same group; fewer at its ends"
-    )
 
 
-class Propagate(Stage[PropagateParams]):
+class Propagate(FrameStage[PropagateParams]):
     """Gives each frame one box from those of the frames around it, without optical flow; a frame without one gets one.
 
     Boxes keep their pixels from frame to frame, and are clipped to the image. A quarantined row stays so.
     """
 
     Params: ClassVar[type[StageParams]] = PropagateParams
-
-    @classmethod
-    def needs(cls, params: PropagateParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
-        """The stage of boxes."""
-        return (params.boxes,)
-
-    @classmethod
-    def frames_beside(cls, params: PropagateParams) -> int:
-        """`PropagateParams.frames`."""
-        return params.frames
+    source: ClassVar[str] = "boxes"
 
     def setup(self) -> None:
         """Look at the stage of boxes.

@@ -245,11 +245,9 @@ def read_json(path: Path) -> Any:
     DataError
         If it cannot be read or is not JSON; names the line.
     """
+    data = _bytes_of(path)
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
-        raise DataError(msg) from error
+        return json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         msg = f"{path}:{error.lineno}: not JSON: {error.msg}"
         raise DataError(msg) from error
@@ -266,11 +264,7 @@ def read_xml_tree(path: Path) -> Element:
     DataError
         If it cannot be read or is not XML; names the line.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
-        raise DataError(msg) from error
+    data = _bytes_of(path)
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         msg = f"{path} declares a document type or entities, which are not read"
         raise DataError(msg, hint="export it again without them")
@@ -278,6 +272,14 @@ def read_xml_tree(path: Path) -> Element:
         return ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
         msg = f"{path}:{error.position[0]}: not XML: {str(error).partition(':')[0]}"
+        raise DataError(msg) from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
         raise DataError(msg) from error
 
 
