@@ -10,6 +10,7 @@ import reference
 from guide_blocks import ROOT
 from wsolpipe.images.dataset import DatasetConfig
 from wsolpipe.images.layouts import LAYOUTS
+from wsolpipe.keys.models import keys_of
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.training.recipe_file import known_recipes
 
@@ -57,8 +58,8 @@ def test_each_stage_of_maps_boxes_or_masks_shows_what_it_makes(pages):
 
 def test_each_key_of_a_data_set_is_explained_and_each_layout_drawn(pages):
     page = pages["datasets.md"]
-    for name, field in DatasetConfig.model_fields.items():
-        assert field.description, name
-        assert re.search(rf"(?m)^\| `{name}` \|.*\| {re.escape(field.description)} \|$", page), name
+    for key in keys_of(DatasetConfig):
+        assert key.meaning, key.name
+        assert re.search(rf"(?m)^\| `{key.name}` \|.*\| {re.escape(key.meaning)} \|$", page), key.name
     assert [f"layout: {name}" for name in LAYOUTS.builtins] == list(sections(page))
     assert page.count("```text") == len(LAYOUTS.builtins)

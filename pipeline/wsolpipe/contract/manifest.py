@@ -85,7 +85,21 @@ class IndexManifest(_Record):
 
 
 class StageManifest(_Record):
-    """Of ``<stage>/<key>/manifest.json``, rows and artifact stages alike."""
+    """Of ``<stage>/<key>/manifest.json``, rows and artifact stages alike.
+
+    Attributes
+    ----------
+    columns
+        digest of each index column that is read
+    upstream
+        fingerprints of the rows stages that are read
+    artifacts
+        content digests of the artifacts that are read
+    basis
+        fingerprint of all but the rows: equal bases make equal shards of equal rows
+    checksum
+        of every chunk of the arrays; none before schema 2
+    """
 
     kind: Literal["rows", "artifact"]
     dataset: str
@@ -96,17 +110,15 @@ class StageManifest(_Record):
     version: int
     params: dict[str, Any]
     index_key: str | None = None
-    columns: dict[str, str] = Field(description="digest of each index column that is read")
-    upstream: dict[str, str] = Field(description="fingerprints of the rows stages that are read")
-    artifacts: dict[str, str] = Field(description="content digests of the artifacts that are read")
-    basis: str = Field(description="fingerprint of all but the rows: equal bases make equal shards of equal rows")
+    columns: dict[str, str]
+    upstream: dict[str, str]
+    artifacts: dict[str, str]
+    basis: str
     weights: tuple[Weights, ...] = ()
     rows: int = 0
     shard_rows: int = 1
     arrays: dict[str, ArraySpec] = Field(default_factory=dict)
-    checksum: Literal["", "crc32c"] = Field(
-        default="", description="of every chunk of the arrays; none before schema 2"
-    )
+    checksum: Literal["", "crc32c"] = ""
     licence: str = ""
     title: str = ""
     software: dict[str, str] = Field(default_factory=dict)
@@ -129,6 +141,11 @@ class CommitRecord(_Record):
 
     ``objects`` maps an array name (rows stage) or file name (artifact stage) to its stored bytes; ``upstream`` maps a
     needed stage to the content digests of the shards that were read.
+
+    Attributes
+    ----------
+    adopted
+        why shards of another key were accepted, where somebody did
     """
 
     shard: int | None
@@ -149,7 +166,7 @@ class CommitRecord(_Record):
     time: str = ""
     generation: int = 1
     taken_over_from: str | None = None
-    adopted: str = Field(default="", description="why shards of another key were accepted, where somebody did")
+    adopted: str = ""
 
     @property
     def content(self) -> str:

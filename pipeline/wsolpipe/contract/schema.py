@@ -109,13 +109,19 @@ def boxes_spec(slots: int, meaning: str) -> ArraySpec:
 
 
 class Weights(BaseModel):
-    """A weights file that went into a result: named by content, with where it came from."""
+    """A weights file that went into a result: named by content, with where it came from.
+
+    Attributes
+    ----------
+    source
+        file name, or loader:name; never a path of a machine
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     sha256: str
-    source: str = Field(description="file name, or loader:name; never a path of a machine")
+    source: str
 
 
 ROW = "row"

@@ -27,59 +27,73 @@ MetadataFile = Literal["image_ids", "class_labels", "classes", "image_sizes", "l
 
 
 class DatasetConfig(BaseModel):
-    """One data set: the keys of its YAML, each with its meaning."""
+    """One data set: the keys of its YAML, each with its meaning.
+
+    Attributes
+    ----------
+    name
+        Names the folder of the store, and in capitals the variable WSOLPIPE_NAME_ROOT
+    layout
+        How its files are laid out; see below
+    root
+        Folder of the image files; root= and that variable may name another
+    metadata
+        Folder of metadata files, or the table of layout csv; below the YAML or the root
+    files
+        Other names of metadata files, null for none: image_ids, class_labels, classes, image_sizes, localization,
+        groups
+    split
+        One split, or split: folder or file for each
+    masks
+        Folder of mask images that mirrors the image files by stem
+    classes
+        Number of classes, or a file of label,name lines
+    objectless
+        Labels or names of classes whose images hold no object
+    licence
+        Licence of the images; publish refuses without one
+    title
+        Name for people, shown on reports and cards
+    citation
+        What to cite, shown on the card of a published store
+    exif
+        Whether boxes are of the upright image (apply) or of the stored pixels (ignore); the default is that of the
+        layout
+    columns
+        Layouts csv and parquet: our column: column of the table
+    box_format
+        Layouts csv, metadata and parquet: what the last two numbers of a box are
+    every
+        Layouts clips, ytov1, ytov22: list each n-th frame of a clip, and those with truth
+    train_boxes
+        Layout ilsvrc: read the half million annotations of the train split too
+    accept
+        Findings of wsolpipe check that are right and stop no run, such as shared_images
+    stages
+        Defaults of parameters, stage: {parameter: value}; files are looked for beside the YAML
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="Names the folder of the store, and in capitals the variable WSOLPIPE_NAME_ROOT")
-    layout: str = Field(description="How its files are laid out; see below")
-    root: Path | None = Field(
-        default=None, description="Folder of the image files; root= and that variable may name another"
-    )
-    metadata: str | None = Field(
-        default=None, description="Folder of metadata files, or the table of layout csv; below the YAML or the root"
-    )
-    files: dict[MetadataFile, str | None] = Field(
-        default_factory=dict,
-        description="Other names of metadata files, null for none: image_ids, class_labels, classes, image_sizes, "
-        "localization, groups",
-    )
-    split: str | dict[str, str] = Field(default="train", description="One split, or split: folder or file for each")
-    masks: str | None = Field(default=None, description="Folder of mask images that mirrors the image files by stem")
-    classes: int | str | None = Field(default=None, description="Number of classes, or a file of label,name lines")
-    objectless: list[int | str] = Field(
-        default_factory=list, description="Labels or names of classes whose images hold no object"
-    )
-    licence: str = Field(default="", description="Licence of the images; publish refuses without one")
-    title: str = Field(default="", description="Name for people, shown on reports and cards")
-    citation: str = Field(default="", description="What to cite, shown on the card of a published store")
-    exif: Exif = Field(
-        default="apply",
-        description="Whether boxes are of the upright image (apply) or of the stored pixels (ignore); the default is "
-        "that of the layout",
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="Layouts csv and parquet: our column: column of the table"
-    )
-    box_format: Literal["xyxy", "xywh"] = Field(
-        default="xyxy", description="Layouts csv, metadata and parquet: what the last two numbers of a box are"
-    )
-    every: int = Field(
-        default=1,
-        ge=1,
-        description="Layouts clips, ytov1, ytov22: list each n-th frame of a clip, and those with truth",
-    )
-    train_boxes: bool = Field(
-        default=False, description="Layout ilsvrc: read the half million annotations of the train split too"
-    )
-    accept: list[str] = Field(
-        default_factory=list,
-        description="Findings of wsolpipe check that are right and stop no run, such as shared_images",
-    )
-    stages: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="Defaults of parameters, stage: {parameter: value}; files are looked for beside the YAML",
-    )
+    name: str
+    layout: str
+    root: Path | None = None
+    metadata: str | None = None
+    files: dict[MetadataFile, str | None] = Field(default_factory=dict)
+    split: str | dict[str, str] = "train"
+    masks: str | None = None
+    classes: int | str | None = None
+    objectless: list[int | str] = Field(default_factory=list)
+    licence: str = ""
+    title: str = ""
+    citation: str = ""
+    exif: Exif = "apply"
+    columns: dict[str, str] = Field(default_factory=dict)
+    box_format: Literal["xyxy", "xywh"] = "xyxy"
+    every: int = Field(default=1, ge=1)
+    train_boxes: bool = False
+    accept: list[str] = Field(default_factory=list)
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
     _source: Path | None = PrivateAttr(default=None)
     _root_first: bool = PrivateAttr(default=False)
 

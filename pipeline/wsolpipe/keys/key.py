@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, fields
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from wsolpipe.contract.errors import ConfigError
@@ -101,7 +103,6 @@ class Key:
 
 
 def key(
-    meaning: str,
     default: Any = None,
     *,
     kind: Kind | None = None,
@@ -110,12 +111,10 @@ def key(
     unit: str = "",
     otherwise: str = "",
 ) -> Any:
-    """Field of a dataclass that a key of its name sets: the one declaration of that key.
+    """Field of a dataclass that a key of its name sets; the docstring of the class describes it.
 
     Parameters
     ----------
-    meaning : str
-        One line in plain words.
     default : object
         Value where the key is not given; an empty text counts as none.
     kind : Kind, optional
@@ -125,18 +124,18 @@ def key(
     unit, otherwise : str
         As those of `Key`.
     """
-    told = {"meaning": meaning, "kind": kind, "bounds": (least, most), "unit": unit, "otherwise": otherwise}
+    told = {"kind": kind, "bounds": (least, most), "unit": unit, "otherwise": otherwise}
     return field(default=default, metadata=told)
 
 
 def keys_of_fields(declared: type) -> tuple[Key, ...]:
     """Keys of the fields of a dataclass that `key` made, in their order."""
-    types = get_type_hints(declared)
+    types, meanings = get_type_hints(declared), describe_fields(declared)
     return tuple(
         Key(
             item.name,
             item.metadata["kind"] or kind_of_type(types[item.name], *item.metadata["bounds"]),
-            item.metadata["meaning"],
+            meanings[item.name],
             None if item.default == "" else item.default,
             item.metadata["unit"],
             item.metadata["otherwise"],
@@ -144,6 +143,17 @@ def keys_of_fields(declared: type) -> tuple[Key, ...]:
         for item in fields(declared)
         if item.metadata
     )
+
+
+def describe_fields(declared: type) -> dict[str, str]:
+    """Read what the fields of a class and of its bases mean from the section Attributes that ends their docstrings."""
+    found: dict[str, str] = {}
+    for each in reversed(declared.__mro__):
+        _, _, section = cleandoc(each.__doc__ or "").partition("\nAttributes\n----------\n")
+        for entry in re.split(r"\n(?=\S)", section):
+            names, _, meaning = entry.partition("\n")
+            found[names.partition(" : ")[0]] = " ".join(meaning.split())
+    return found
 
 
 CONFIG = Key("config", file("YAML file"), "file of words of this command; those of the command line go over it")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, describe_fields
 from wsolpipe.keys.kinds import Kind, Named, NamesFile, Unit
 from wsolpipe.keys.words import parse_value
 
@@ -30,6 +30,8 @@ def spell_none(model: type[BaseModel], given: Any) -> Any:
 def keys_of(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, *, prefix: str = "") -> tuple[Key, ...]:
     """Keys of a model's fields; a field that is a model itself gives the keys ``field.inner``.
 
+    The section Attributes of the model's docstring says what each means, or the ``description`` of its `Field`.
+
     Parameters
     ----------
     defaults : mapping, optional
@@ -37,7 +39,7 @@ def keys_of(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, *
     prefix : str
         Goes before each name, such as ``cls_maps.``.
     """
-    given = defaults or {}
+    given, meanings = defaults or {}, describe_fields(model)
     keys: list[Key] = []
     for name, info in model.model_fields.items():
         own = None if info.is_required() or info.default_factory else info.default  # a made default differs by machine
@@ -49,7 +51,7 @@ def keys_of(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, *
             continue
         unit = next((item.name for item in info.metadata if isinstance(item, Unit)), "")
         kind = kind_of(info.annotation, info.metadata)
-        keys.append(Key(f"{prefix}{name}", kind, info.description or "", default, unit))
+        keys.append(Key(f"{prefix}{name}", kind, info.description or meanings.get(name, ""), default, unit))
     return tuple(keys)
 
 

@@ -149,59 +149,97 @@ class RunConfig:
     workers share their count of tries; `ends_at` is the moment, as `time.time` counts, at which the workers of this
     machine must have ended; `profile_fields` are fields of the cluster profile, `params` those of stages (stage ->
     parameter -> value), `index` maps each split to the key of the index that the run works with.
+
+    Attributes
+    ----------
+    stage
+        stages to make or to look at
+    dataset
+        data set: a name in data/, or a YAML file
+    store
+        where labels are kept
+    split
+        splits to work on
+    root
+        folder of the image files, instead of the one in the YAML
+    limit
+        only the first rows of each split
+    rows
+        only these rows of each split: from 0, stop left out, or the images of a list that a report saved
+    cluster
+        where work runs
+    workers
+        processes or jobs that work at once
+    device
+        device of the networks
+    devices
+        GPUs of cluster=dask-cuda
+    threads
+        threads that decode images ahead of a network; 0: as many as the cores allow
+    shard_rows
+        rows a shard, fixed by the first run
+    max_failed
+        quarantined rows that a stage may have: up to 1 a share of its rows (at least 20), above 1 a number
+    accept
+        findings of the check of the data set that stop no run, because all is as it should be
+    force
+        make again what is already done
+    seed
+        seed of random draws that stages leave to the run
+    stages
+        file of your own stages
+    retries
+        further tries of a shard that failed
+    lease
+        time after which a silent worker's shard is taken over
+    checkpoint
+        time between checkpoints inside a shard
+    wall_time
+        time after which workers begin no further shard
+    profile
+        cluster profile to use
+    profiles
+        file of cluster profiles
+    print
+        show what would be submitted, and submit nothing
+    log
+        append lines about the run to this file, with the time
+    wide
+        show tables whole, also on a narrow terminal
+    wait
+        stay until submitted jobs end
     """
 
-    stage: tuple[str, ...] = key("stages to make or to look at", (), kind=STAGE_NAMES)
-    dataset: str = key(
-        "data set: a name in data/, or a YAML file", "", kind=kinds.file("name or YAML file", source="dataset")
-    )
-    store: str = key("where labels are kept", "", kind=STORE_PLACE, otherwise=f"$WSOLPIPE_STORE, else {DEFAULT_STORE}")
-    split: tuple[str, ...] = key("splits to work on", (), kind=SPLIT_NAMES, otherwise="all splits")
-    root: str | None = key("folder of the image files, instead of the one in the YAML", kind=kinds.file("folder"))
-    limit: int | None = key("only the first rows of each split", least=1, unit="rows")
-    rows: str | None = key(
-        "only these rows of each split: from 0, stop left out, or the images of a list that a report saved",
-        kind=kinds.filled(kinds.text("start:stop or @FILE")),
-        unit="rows",
-    )
-    cluster: str = key("where work runs", "local", kind=CLUSTER)
-    workers: int = key("processes or jobs that work at once", 1, least=1)
-    device: str = key("device of the networks", "auto", kind=kinds.text("torch device", offers=("auto", "cpu", "cuda")))
-    devices: tuple[str, ...] = key(
-        "GPUs of cluster=dask-cuda", (), kind=kinds.list_of(kinds.text("number")), otherwise="all visible"
-    )
-    threads: int = key("threads that decode images ahead of a network; 0: as many as the cores allow", 0, least=0)
-    shard_rows: int | None = key("rows a shard, fixed by the first run", least=1, otherwise="4096, of refine 1024")
-    max_failed: float = key(
-        "quarantined rows that a stage may have: up to 1 a share of its rows (at least 20), above 1 a number",
-        0.05,
-        least=0,
-    )
-    accept: tuple[str, ...] = key(
-        "findings of the check of the data set that stop no run, because all is as it should be",
-        (),
-        kind=kinds.list_of(kinds.choice("all", *FINDINGS)),
-        otherwise="none",
-    )
-    force: bool = key("make again what is already done", False)
-    seed: int = key("seed of random draws that stages leave to the run", 0, least=0)
-    stages: str | None = key("file of your own stages", kind=kinds.file("YAML file"))
-    retries: int = key("further tries of a shard that failed", 2, least=0)
-    lease: float = key("time after which a silent worker's shard is taken over", 60.0, least=0.1, unit="seconds")
-    checkpoint: float = key("time between checkpoints inside a shard", 30.0, least=0, unit="seconds")
-    wall_time: float | None = key(
-        "time after which workers begin no further shard", least=0, unit="seconds", otherwise="that of the job, if any"
-    )
-    profile: str | None = key("cluster profile to use", kind=kinds.text("name"), otherwise="the default of the file")
+    stage: tuple[str, ...] = key((), kind=STAGE_NAMES)
+    dataset: str = key("", kind=kinds.file("name or YAML file", source="dataset"))
+    store: str = key("", kind=STORE_PLACE, otherwise=f"$WSOLPIPE_STORE, else {DEFAULT_STORE}")
+    split: tuple[str, ...] = key((), kind=SPLIT_NAMES, otherwise="all splits")
+    root: str | None = key(kind=kinds.file("folder"))
+    limit: int | None = key(least=1, unit="rows")
+    rows: str | None = key(kind=kinds.filled(kinds.text("start:stop or @FILE")), unit="rows")
+    cluster: str = key("local", kind=CLUSTER)
+    workers: int = key(1, least=1)
+    device: str = key("auto", kind=kinds.text("torch device", offers=("auto", "cpu", "cuda")))
+    devices: tuple[str, ...] = key((), kind=kinds.list_of(kinds.text("number")), otherwise="all visible")
+    threads: int = key(0, least=0)
+    shard_rows: int | None = key(least=1, otherwise="4096, of refine 1024")
+    max_failed: float = key(0.05, least=0)
+    accept: tuple[str, ...] = key((), kind=kinds.list_of(kinds.choice("all", *FINDINGS)), otherwise="none")
+    force: bool = key(False)
+    seed: int = key(0, least=0)
+    stages: str | None = key(kind=kinds.file("YAML file"))
+    retries: int = key(2, least=0)
+    lease: float = key(60.0, least=0.1, unit="seconds")
+    checkpoint: float = key(30.0, least=0, unit="seconds")
+    wall_time: float | None = key(least=0, unit="seconds", otherwise="that of the job, if any")
+    profile: str | None = key(kind=kinds.text("name"), otherwise="the default of the file")
     profiles: str | None = key(
-        "file of cluster profiles",
-        kind=kinds.file("YAML file"),
-        otherwise="$WSOLPIPE_PROFILES, else ~/.config/wsolpipe/profiles.yaml",
+        kind=kinds.file("YAML file"), otherwise="$WSOLPIPE_PROFILES, else ~/.config/wsolpipe/profiles.yaml"
     )
-    print: bool = key("show what would be submitted, and submit nothing", False)
-    log: str | None = key("append lines about the run to this file, with the time", kind=kinds.file("file"))
-    wide: bool = key("show tables whole, also on a narrow terminal", False)
-    wait: bool = key("stay until submitted jobs end", True)
+    print: bool = key(False)
+    log: str | None = key(kind=kinds.file("file"))
+    wide: bool = key(False)
+    wait: bool = key(True)
     run_id: str = ""
     ends_at: float | None = None
     profile_fields: dict[str, Any] = field(default_factory=dict)

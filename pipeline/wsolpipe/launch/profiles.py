@@ -46,58 +46,75 @@ _Word = Annotated[str, BeforeValidator(_worded)]
 
 
 class Profile(BaseModel):
-    """Options of each worker's job. Every field has a default, so a site may need no file at all."""
+    """Options of each worker's job. Every field has a default, so a site may need no file at all.
+
+    Attributes
+    ----------
+    partition
+        partition of the jobs
+    account
+        account that the jobs are charged to
+    qos
+        quality of service of the jobs
+    gpus
+        GPUs a worker, as a number or type:number; empty or 0 for none
+    cpus
+        cores a worker
+    memory
+        memory a worker as SLURM writes it, such as 32G
+    most_memory
+        memory up to which a job array's task that ran out of it is submitted again with twice as much, such as 128G;
+        null: with as much as before
+    time
+        wall time in SLURM's formats: 90 (minutes), 90:00, 4:00:00, 2-0, 1-12:30, 1-0:0:0
+    modules
+        environment modules to load before a worker starts
+    setup
+        lines of shell to run after the modules, before a worker starts
+    sbatch
+        more options of sbatch, as on its command line
+    signal_seconds
+        time before its wall time at which SLURM asks a job to end (SIGUSR1)
+    python
+        interpreter on the compute nodes, perhaps with a wrapper before it
+    logs
+        folder for scripts and logs that submit host and compute nodes share
+    max_jobs
+        jobs that run at a time; null: no bound
+    resubmits
+        times that a lost job is replaced, or one that ran out of time is queued again
+    poll_seconds
+        time between looks at the queue
+    interface
+        not needed any more: workers of cluster=slurm share nothing but the store
+    start_seconds
+        time without any worker after which a run ends; null: the default of the cluster
+    devices
+        devices of this machine that cluster=dask-cuda uses; empty: all that are visible
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    partition: _Word | None = Field(default=None, description="partition of the jobs")
-    account: _Word | None = Field(default=None, description="account that the jobs are charged to")
-    qos: _Word | None = Field(default=None, description="quality of service of the jobs")
-    gpus: _Word = Field(default="", description="GPUs a worker, as a number or type:number; empty or 0 for none")
-    cpus: Annotated[int, Unit("cores")] = Field(default=1, ge=1, description="cores a worker")
-    memory: _Word | None = Field(default=None, description="memory a worker as SLURM writes it, such as 32G")
-    most_memory: _Word | None = Field(
-        default=None,
-        description="memory up to which a job array's task that ran out of it is submitted again with twice as much, "
-        "such as 128G; null: with as much as before",
-    )
-    time: _Word | None = Field(
-        default=None, description="wall time in SLURM's formats: 90 (minutes), 90:00, 4:00:00, 2-0, 1-12:30, 1-0:0:0"
-    )
-    modules: _Lines = Field(default=(), description="environment modules to load before a worker starts")
-    setup: _Lines = Field(default=(), description="lines of shell to run after the modules, before a worker starts")
-    sbatch: _Lines = Field(default=(), description="more options of sbatch, as on its command line")
-    signal_seconds: Annotated[int, Unit("seconds")] = Field(
-        default=120, ge=1, description="time before its wall time at which SLURM asks a job to end (SIGUSR1)"
-    )
-    python: str = Field(
-        default_factory=lambda: sys.executable,
-        description="interpreter on the compute nodes, perhaps with a wrapper before it",
-    )
-    logs: str = Field(
-        default="wsolpipe-logs", description="folder for scripts and logs that submit host and compute nodes share"
-    )
-    max_jobs: Annotated[int | None, Unit("jobs")] = Field(
-        default=None, ge=1, description="jobs that run at a time; null: no bound"
-    )
-    resubmits: int = Field(
-        default=20, ge=0, description="times that a lost job is replaced, or one that ran out of time is queued again"
-    )
-    poll_seconds: Annotated[float, Unit("seconds")] = Field(
-        default=5.0, gt=0, description="time between looks at the queue"
-    )
-    interface: _Word | None = Field(
-        default=None,
-        description="not needed any more: workers of cluster=slurm share nothing but the store",
-    )
-    start_seconds: Annotated[float | None, Unit("seconds")] = Field(
-        default=None,
-        gt=0,
-        description="time without any worker after which a run ends; null: the default of the cluster",
-    )
-    devices: Annotated[tuple[_Word, ...], BeforeValidator(_listed)] = Field(
-        default=(), description="devices of this machine that cluster=dask-cuda uses; empty: all that are visible"
-    )
+    partition: _Word | None = None
+    account: _Word | None = None
+    qos: _Word | None = None
+    gpus: _Word = ""
+    cpus: Annotated[int, Unit("cores")] = Field(default=1, ge=1)
+    memory: _Word | None = None
+    most_memory: _Word | None = None
+    time: _Word | None = None
+    modules: _Lines = ()
+    setup: _Lines = ()
+    sbatch: _Lines = ()
+    signal_seconds: Annotated[int, Unit("seconds")] = Field(default=120, ge=1)
+    python: str = Field(default_factory=lambda: sys.executable)
+    logs: str = "wsolpipe-logs"
+    max_jobs: Annotated[int | None, Unit("jobs")] = Field(default=None, ge=1)
+    resubmits: int = Field(default=20, ge=0)
+    poll_seconds: Annotated[float, Unit("seconds")] = Field(default=5.0, gt=0)
+    interface: _Word | None = None
+    start_seconds: Annotated[float | None, Unit("seconds")] = Field(default=None, gt=0)
+    devices: Annotated[tuple[_Word, ...], BeforeValidator(_listed)] = ()
 
     @field_validator("*", mode="after")
     @classmethod

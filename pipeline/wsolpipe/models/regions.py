@@ -220,40 +220,57 @@ def build_detector(model: str, *, top_n: int, nms: float) -> Any:
 
 
 class OnnxLayout(BaseModel):
-    """Inputs and outputs of an ONNX detector; the defaults are those of YOLOX."""
+    """Inputs and outputs of an ONNX detector; the defaults are those of YOLOX.
+
+    Attributes
+    ----------
+    channels
+        Order of the input's colour channels
+    scale
+        Factor on the pixels, which are 0 to 255: input = (pixel * scale - mean) / std
+    mean
+        Mean of the input, after scale
+    std
+        Standard deviation of the input, after scale
+    fit
+        letterbox keeps the aspect and lies top left; squash does not
+    pad
+        Pixel value beside a letterboxed image
+    size
+        Side of the input, if the file leaves it open
+    output
+        Name of the output [1, anchors, columns]; null: the first
+    boxes
+        What the four box columns hold: yolox (offsets and log sizes a cell, in strides), xyxy (corners) or cxcywh
+        (centre and size), in pixels of the input
+    strides
+        Strides of the levels of boxes=yolox, in the order of the anchors
+    box
+        First of the four box columns
+    objectness
+        Column of the objectness
+    classes
+        First column of the class scores, which go on to the last; null: none
+    score
+        Score of a box: objectness, or the product with its best class score
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: Literal["rgb", "bgr"] = Field("bgr", description="Order of the input's colour channels")
-    scale: float = Field(
-        1.0, description="Factor on the pixels, which are 0 to 255: input = (pixel * scale - mean) / std"
-    )
-    mean: float = Field(0.0, description="Mean of the input, after scale")
-    std: Annotated[float, Field(gt=0)] = Field(1.0, description="Standard deviation of the input, after scale")
-    fit: Literal["letterbox", "squash"] = Field(
-        "letterbox", description="letterbox keeps the aspect and lies top left; squash does not"
-    )
-    pad: Annotated[float, Unit("levels")] = Field(114.0, description="Pixel value beside a letterboxed image")
-    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
-        None, description="Side of the input, if the file leaves it open"
-    )
-    output: str | None = Field(None, description="Name of the output [1, anchors, columns]; null: the first")
-    boxes: Literal["yolox", "xyxy", "cxcywh"] = Field(
-        "yolox",
-        description="What the four box columns hold: yolox (offsets and log sizes a cell, in strides), xyxy "
-        "(corners) or cxcywh (centre and size), in pixels of the input",
-    )
-    strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Unit("pixels")] = Field(
-        (8, 16, 32), description="Strides of the levels of boxes=yolox, in the order of the anchors"
-    )
-    box: Annotated[int, Field(ge=0)] = Field(0, description="First of the four box columns")
-    objectness: Annotated[int, Field(ge=0)] = Field(4, description="Column of the objectness")
-    classes: Annotated[int, Field(ge=0)] | None = Field(
-        5, description="First column of the class scores, which go on to the last; null: none"
-    )
-    score: Literal["objectness", "product"] = Field(
-        "objectness", description="Score of a box: objectness, or the product with its best class score"
-    )
+    channels: Literal["rgb", "bgr"] = "bgr"
+    scale: float = 1.0
+    mean: float = 0.0
+    std: Annotated[float, Field(gt=0)] = 1.0
+    fit: Literal["letterbox", "squash"] = "letterbox"
+    pad: Annotated[float, Unit("levels")] = 114.0
+    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = None
+    output: str | None = None
+    boxes: Literal["yolox", "xyxy", "cxcywh"] = "yolox"
+    strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Unit("pixels")] = (8, 16, 32)
+    box: Annotated[int, Field(ge=0)] = 0
+    objectness: Annotated[int, Field(ge=0)] = 4
+    classes: Annotated[int, Field(ge=0)] | None = 5
+    score: Literal["objectness", "product"] = "objectness"
 
 
 class OnnxDetector:

@@ -34,38 +34,45 @@ MASKED = 32
 
 
 class CamsParams(StageParams):
-    """Parameters of `Cams`."""
+    """Parameters of `Cams`.
 
-    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct] = Field(
-        description="One or several of cam, gradcam, gradcam++, smooth-gradcam++, xgradcam, layercam, score-cam and "
-        "nl-ccam; several cost little more than one, except for smooth-gradcam++ and for score-cam, which runs the "
-        "network once for each feature"
-    )
-    target: Annotated[Literal["true", "predicted", "top5"], TargetWord] = Field(
-        description="Class whose map is made: true (the row's first label), predicted, or top5 (the five likeliest,"
-        " best first)"
-    )
-    layer: str | None = Field(description="Dotted name of a module of the classifier; null: the last features")
-    fuse: Annotated[Annotated[tuple[str, ...], Field(min_length=2), Distinct] | None, AsBefore(None)] = Field(
-        description="Layers, shallow to deep, whose layercam maps are fused by their maximum on the finest grid, as in "
-        "its paper; null: the one map of layer"
-    )
-    samples: Annotated[int, Field(ge=1), Unit("copies")] = Field(
-        description="Noisy copies of the image for smooth-gradcam++"
-    )
-    noise: Annotated[float, Field(gt=0)] = Field(
-        description="Standard deviation of that noise, as a share of the span of the normalised image"
-    )
-    combination: Literal["quadratic", "linear"] = Field(
-        description="How nl-ccam weighs classes by rank: quadratic or linear"
-    )
-    positive: Annotated[int | None, Field(ge=1), AsBefore(None), Unit("classes")] = Field(
-        description="Classes that count positively in nl-ccam's quadratic combination; null: half; 100: released code"
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(description="Seed of the noise, drawn for each row from (seed, row)")
-    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
-        description="Images in one forward pass"
-    )
+    Attributes
+    ----------
+    methods
+        One or several of cam, gradcam, gradcam++, smooth-gradcam++, xgradcam, layercam, score-cam and nl-ccam; several
+        cost little more than one, except for smooth-gradcam++ and for score-cam, which runs the network once for each
+        feature
+    target
+        Class whose map is made: true (the row's first label), predicted, or top5 (the five likeliest, best first)
+    layer
+        Dotted name of a module of the classifier; null: the last features
+    fuse
+        Layers, shallow to deep, whose layercam maps are fused by their maximum on the finest grid, as in its paper;
+        null: the one map of layer
+    samples
+        Noisy copies of the image for smooth-gradcam++
+    noise
+        Standard deviation of that noise, as a share of the span of the normalised image
+    combination
+        How nl-ccam weighs classes by rank: quadratic or linear
+    positive
+        Classes that count positively in nl-ccam's quadratic combination; null: half; 100: released code
+    seed
+        Seed of the noise, drawn for each row from (seed, row)
+    batch
+        Images in one forward pass
+    """
+
+    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct]
+    target: Annotated[Literal["true", "predicted", "top5"], TargetWord]
+    layer: str | None
+    fuse: Annotated[Annotated[tuple[str, ...], Field(min_length=2), Distinct] | None, AsBefore(None)]
+    samples: Annotated[int, Field(ge=1), Unit("copies")]
+    noise: Annotated[float, Field(gt=0)]
+    combination: Literal["quadratic", "linear"]
+    positive: Annotated[int | None, Field(ge=1), AsBefore(None), Unit("classes")]
+    seed: Annotated[int, Field(ge=0)]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")]
 
     @model_validator(mode="after")
     def _fusable(self) -> CamsParams:

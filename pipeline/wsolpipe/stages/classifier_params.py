@@ -16,91 +16,107 @@ IMPORTED = ("model", "model_args", "mean", "std", "size")
 
 
 class ClassifierParams(StageParams):
-    """Parameters of `Classifier`."""
+    """Parameters of `Classifier`.
 
-    model: str = Field(description="Name of a timm model")
-    model_args: dict[str, Any] = Field(
-        description="Arguments of timm.create_model, such as classifier.model_args.pad_type=same"
-    )
-    mode: Literal["auto", "import", "probe", "finetune"] = Field(
-        description="import: weights= is the finished classifier; probe: train a linear layer on frozen features of"
-        " start=; finetune: train all tensors from start=; auto: import if weights= is given, else "
-        "finetune"
-    )
-    weights: Annotated[str | None, WeightsSource()] = Field(
-        description="File of a finished classifier to import; null trains one"
-    )
-    start: Annotated[str | None, WeightsSource()] = Field(
-        description="Weights that training starts from: a file, timm:NAME or random:SEED; null: timm's weights of "
-        "the model"
-    )
-    mean: float | tuple[float, float, float] | None = Field(
-        description="Mean of the input, (rgb / 255 - mean) / std, one number or three; null: what the weights "
-        "record, else timm's value for the model"
-    )
-    std: float | tuple[float, float, float] | None = Field(
-        description="Standard deviation of the input, one number or three; null: as for mean"
-    )
-    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
-        description="Side of the input, to which the whole image is squashed"
-    )
-    features: Literal["pooled", "class_mean", "class_last4"] = Field(
-        description="Features that a probe sees: pooled (timm's own pooling), class_mean (class token beside the "
-        "mean patch token) or class_last4 (class tokens of the last four blocks)"
-    )
-    epochs: Annotated[int, Field(ge=1), Unit("epochs")] = Field(description="Passes over the training images")
-    batch: Annotated[int, Field(ge=1), Unit("images")] = Field(
-        description="Images a training step; an incomplete last batch of an epoch is left out"
-    )
-    lr: Annotated[float, Field(gt=0)] = Field(description="Learning rate of SGD")
-    momentum: Share = Field(description="Momentum of SGD")
-    nesterov: bool = Field(description="Use Nesterov momentum")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
-        description="Weight decay of SGD; spares tensors with one axis when all tensors are trained"
-    )
-    schedule: Literal["cosine", "step", "constant"] = Field(
-        description="Schedule of the learning rate: cosine (to zero over all steps), step (times lr_gamma every "
-        "lr_step epochs) or constant"
-    )
-    lr_step: Annotated[int, Field(ge=1), Unit("epochs")] = Field(
-        description="Epochs between drops of the learning rate with schedule=step"
-    )
-    lr_gamma: Annotated[float, Field(gt=0)] = Field(description="Factor of each drop with schedule=step")
-    warmup: Annotated[float, Field(ge=0), Unit("epochs")] = Field(
-        description="Epochs over which the learning rate rises linearly from zero"
-    )
-    head_lr: Annotated[float, Field(gt=0)] = Field(
-        description="Factor on the learning rate of the last layer when all tensors are trained"
-    )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="Share of the target spread evenly over all classes"
-    )
-    frozen_bn: bool = Field(
-        description="Keep statistics, weight and bias of every BatchNorm layer when all tensors are trained: for "
-        "weights whose BatchNorm is folded in, and for small batches"
-    )
-    resize: Annotated[int | None, Unit("pixels")] = Field(
-        description="Side to which training images are squashed before they are cropped to size; null: 256 for each"
-        " 224 of size"
-    )
-    flip: Share = Field(description="Probability that a training image is mirrored")
-    min_crop: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="Smallest crop of a training image, as a share of its area; 1 crops a window of size"
-    )
-    views: Annotated[int, Field(ge=1), Unit("views")] = Field(
-        description="Views of each image whose features a probe learns from: the whole image, and the rest cropped "
-        "and mirrored"
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(description="Seed of the order of images, of views and of new tensors")
-    measure: Annotated[tuple[str, ...], ExecutionOnly()] = Field(
-        description="Splits on which accuracy is reported, where the data set has them"
-    )
-    measure_rows: Annotated[int, Field(ge=0), ExecutionOnly(), Unit("rows")] = Field(
-        description="Most rows of each split that are measured, evenly spread; 0: all"
-    )
-    cache_mib: Annotated[int, Field(ge=0), ExecutionOnly(), Unit("MiB")] = Field(
-        description="Memory for squashed training images; the rest is decoded again each epoch"
-    )
+    Attributes
+    ----------
+    model
+        Name of a timm model
+    model_args
+        Arguments of timm.create_model, such as classifier.model_args.pad_type=same
+    mode
+        import: weights= is the finished classifier; probe: train a linear layer on frozen features of start=; finetune:
+        train all tensors from start=; auto: import if weights= is given, else finetune
+    weights
+        File of a finished classifier to import; null trains one
+    start
+        Weights that training starts from: a file, timm:NAME or random:SEED; null: timm's weights of the model
+    mean
+        Mean of the input, (rgb / 255 - mean) / std, one number or three; null: what the weights record, else timm's
+        value for the model
+    std
+        Standard deviation of the input, one number or three; null: as for mean
+    size
+        Side of the input, to which the whole image is squashed
+    features
+        Features that a probe sees: pooled (timm's own pooling), class_mean (class token beside the mean patch token) or
+        class_last4 (class tokens of the last four blocks)
+    epochs
+        Passes over the training images
+    batch
+        Images a training step; an incomplete last batch of an epoch is left out
+    lr
+        Learning rate of SGD
+    momentum
+        Momentum of SGD
+    nesterov
+        Use Nesterov momentum
+    weight_decay
+        Weight decay of SGD; spares tensors with one axis when all tensors are trained
+    schedule
+        Schedule of the learning rate: cosine (to zero over all steps), step (times lr_gamma every lr_step epochs) or
+        constant
+    lr_step
+        Epochs between drops of the learning rate with schedule=step
+    lr_gamma
+        Factor of each drop with schedule=step
+    warmup
+        Epochs over which the learning rate rises linearly from zero
+    head_lr
+        Factor on the learning rate of the last layer when all tensors are trained
+    label_smoothing
+        Share of the target spread evenly over all classes
+    frozen_bn
+        Keep statistics, weight and bias of every BatchNorm layer when all tensors are trained: for weights whose
+        BatchNorm is folded in, and for small batches
+    resize
+        Side to which training images are squashed before they are cropped to size; null: 256 for each 224 of size
+    flip
+        Probability that a training image is mirrored
+    min_crop
+        Smallest crop of a training image, as a share of its area; 1 crops a window of size
+    views
+        Views of each image whose features a probe learns from: the whole image, and the rest cropped and mirrored
+    seed
+        Seed of the order of images, of views and of new tensors
+    measure
+        Splits on which accuracy is reported, where the data set has them
+    measure_rows
+        Most rows of each split that are measured, evenly spread; 0: all
+    cache_mib
+        Memory for squashed training images; the rest is decoded again each epoch
+    """
+
+    model: str
+    model_args: dict[str, Any]
+    mode: Literal["auto", "import", "probe", "finetune"]
+    weights: Annotated[str | None, WeightsSource()]
+    start: Annotated[str | None, WeightsSource()]
+    mean: float | tuple[float, float, float] | None
+    std: float | tuple[float, float, float] | None
+    size: Annotated[int, Field(ge=8), Unit("pixels")]
+    features: Literal["pooled", "class_mean", "class_last4"]
+    epochs: Annotated[int, Field(ge=1), Unit("epochs")]
+    batch: Annotated[int, Field(ge=1), Unit("images")]
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Share
+    nesterov: bool
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["cosine", "step", "constant"]
+    lr_step: Annotated[int, Field(ge=1), Unit("epochs")]
+    lr_gamma: Annotated[float, Field(gt=0)]
+    warmup: Annotated[float, Field(ge=0), Unit("epochs")]
+    head_lr: Annotated[float, Field(gt=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    frozen_bn: bool
+    resize: Annotated[int | None, Unit("pixels")]
+    flip: Share
+    min_crop: Annotated[float, Field(gt=0, le=1)]
+    views: Annotated[int, Field(ge=1), Unit("views")]
+    seed: Annotated[int, Field(ge=0)]
+    measure: Annotated[tuple[str, ...], ExecutionOnly()]
+    measure_rows: Annotated[int, Field(ge=0), ExecutionOnly(), Unit("rows")]
+    cache_mib: Annotated[int, Field(ge=0), ExecutionOnly(), Unit("MiB")]
 
     @model_validator(mode="after")
     def _agree(self) -> ClassifierParams:

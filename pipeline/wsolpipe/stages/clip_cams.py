@@ -33,49 +33,56 @@ AFFINITY = {"attention_blocks", "box_threshold"}
 
 
 class ClipCamsParams(ClipParams):
-    """Parameters of `ClipCams`, beside those of every stage that asks a CLIP."""
+    """Parameters of `ClipCams`, beside those of every stage that asks a CLIP.
 
-    background: Annotated[tuple[str, ...] | None, OneOrMore] = Field(
-        description="Words that compete in the softmax, one or a list; null: those of the class list"
-    )
-    target: Annotated[Literal["true", "predicted", "classifier"], TargetWord] = Field(
-        description="Classes whose maps are made: true (the row's labels), predicted (the likeliest by CLIP's own"
-        " embedding of the image) or classifier (the likeliest by the scoring classifier)"
-    )
-    slots: Annotated[int, Field(ge=1), Unit("maps")] = Field(
-        description="Maps a row: of its first labels, or of the likeliest classes"
-    )
-    geometry: Literal["square", "keep"] = Field(
-        description="square squashes the image; keep rounds each side up to a multiple of the patch, as CLIP-ES does"
-    )
-    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
-        description="Side of the square, null: that of the model's training; with geometry=keep the longest side, "
-        "null: 512"
-    )
-    resize: Resize = Field(description="Filter of the resize")
-    normalisation: Literal["clip", "imagenet"] = Field(
-        description="Mean and standard deviation of the input: clip (those of the model) or imagenet (as TrCAM fed "
-        "CLIP)"
-    )
-    positions: Stretch = Field(
-        description="How position embeddings are stretched to another grid than that of training: bilinear as CLIP-ES "
-        "does, bicubic (or timm) as open_clip does, or dino as SCLIP does"
-    )
-    softmax: bool = Field(
-        description="Explain the probability among present classes and background; false: the logit of the class alone"
-    )
-    temperature: Annotated[float, Field(gt=0)] = Field(description="Divisor of the logits before the softmax")
-    affinity: bool = Field(description="Refine maps by the attention between patches (class-aware attention affinity)")
-    attention_blocks: Annotated[int, Field(ge=1), Unit("blocks")] = Field(
-        description="Last blocks whose attention is averaged for affinity"
-    )
-    box_threshold: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="Share of a map's highest level above which a region gives a box of affinity: 0.4 for VOC, 0.7 "
-        "for COCO"
-    )
-    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
-        description="Images in one forward pass; at most 8 on a CPU"
-    )
+    Attributes
+    ----------
+    background
+        Words that compete in the softmax, one or a list; null: those of the class list
+    target
+        Classes whose maps are made: true (the row's labels), predicted (the likeliest by CLIP's own embedding of the
+        image) or classifier (the likeliest by the scoring classifier)
+    slots
+        Maps a row: of its first labels, or of the likeliest classes
+    geometry
+        square squashes the image; keep rounds each side up to a multiple of the patch, as CLIP-ES does
+    size
+        Side of the square, null: that of the model's training; with geometry=keep the longest side, null: 512
+    resize
+        Filter of the resize
+    normalisation
+        Mean and standard deviation of the input: clip (those of the model) or imagenet (as TrCAM fed CLIP)
+    positions
+        How position embeddings are stretched to another grid than that of training: bilinear as CLIP-ES does, bicubic
+        (or timm) as open_clip does, or dino as SCLIP does
+    softmax
+        Explain the probability among present classes and background; false: the logit of the class alone
+    temperature
+        Divisor of the logits before the softmax
+    affinity
+        Refine maps by the attention between patches (class-aware attention affinity)
+    attention_blocks
+        Last blocks whose attention is averaged for affinity
+    box_threshold
+        Share of a map's highest level above which a region gives a box of affinity: 0.4 for VOC, 0.7 for COCO
+    batch
+        Images in one forward pass; at most 8 on a CPU
+    """
+
+    background: Annotated[tuple[str, ...] | None, OneOrMore]
+    target: Annotated[Literal["true", "predicted", "classifier"], TargetWord]
+    slots: Annotated[int, Field(ge=1), Unit("maps")]
+    geometry: Literal["square", "keep"]
+    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")]
+    resize: Resize
+    normalisation: Literal["clip", "imagenet"]
+    positions: Stretch
+    softmax: bool
+    temperature: Annotated[float, Field(gt=0)]
+    affinity: bool
+    attention_blocks: Annotated[int, Field(ge=1), Unit("blocks")]
+    box_threshold: Annotated[float, Field(ge=0, lt=1)]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")]
 
     def in_key(self) -> dict[str, Any]:
         """Nothing that is not used."""

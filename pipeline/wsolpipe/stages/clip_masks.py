@@ -22,27 +22,36 @@ IGNORED = 255
 
 
 class ClipMasksParams(StageParams):
-    """Parameters of `ClipMasks`."""
+    """Parameters of `ClipMasks`.
 
-    size: Annotated[int, Field(ge=8, le=112), Unit("pixels")] = Field(
-        description="Side of the masks, to which the whole image is squashed; time and memory grow with its fourth "
-        "power"
-    )
-    iterations: Annotated[int, Field(ge=0), Unit("steps")] = Field(description="Steps of mean-field inference")
-    confidence: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="Probability of the likeliest label below which a pixel is left out"
-    )
-    smooth_xy: Annotated[float, Field(gt=0), Unit("pixels of the mask")] = Field(
-        description="Standard deviation of the smoothness kernel"
-    )
-    smooth_weight: Annotated[float, Field(ge=0)] = Field(description="Weight of the smoothness kernel")
-    bilateral_xy: Annotated[float, Field(gt=0), Unit("pixels of the original image")] = Field(
-        description="Spatial standard deviation of the appearance kernel"
-    )
-    bilateral_rgb: Annotated[float, Field(gt=0), Unit("levels")] = Field(
-        description="Colour standard deviation of the appearance kernel"
-    )
-    bilateral_weight: Annotated[float, Field(ge=0)] = Field(description="Weight of the appearance kernel")
+    Attributes
+    ----------
+    size
+        Side of the masks, to which the whole image is squashed; time and memory grow with its fourth power
+    iterations
+        Steps of mean-field inference
+    confidence
+        Probability of the likeliest label below which a pixel is left out
+    smooth_xy
+        Standard deviation of the smoothness kernel
+    smooth_weight
+        Weight of the smoothness kernel
+    bilateral_xy
+        Spatial standard deviation of the appearance kernel
+    bilateral_rgb
+        Colour standard deviation of the appearance kernel
+    bilateral_weight
+        Weight of the appearance kernel
+    """
+
+    size: Annotated[int, Field(ge=8, le=112), Unit("pixels")]
+    iterations: Annotated[int, Field(ge=0), Unit("steps")]
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    smooth_xy: Annotated[float, Field(gt=0), Unit("pixels of the mask")]
+    smooth_weight: Annotated[float, Field(ge=0)]
+    bilateral_xy: Annotated[float, Field(gt=0), Unit("pixels of the original image")]
+    bilateral_rgb: Annotated[float, Field(gt=0), Unit("levels")]
+    bilateral_weight: Annotated[float, Field(ge=0)]
 
 
 class ClipMasks(Stage[ClipMasksParams]):

@@ -25,26 +25,33 @@ if TYPE_CHECKING:
 
 
 class ClipsegCamsParams(NamedParams):
-    """Parameters of `ClipsegCams`, beside those of every stage that reads class names."""
+    """Parameters of `ClipsegCams`, beside those of every stage that reads class names.
 
-    weights: Annotated[str, WeightsSource()] = Field(
-        description="Name of a CLIPSeg on the Hugging Face hub, or a folder as transformers saves it"
-    )
-    prompt: str = Field(description="Template with {} where the name goes")
-    slots: Annotated[int, Field(ge=1), Unit("maps")] = Field(description="Maps a row, of its first labels")
-    size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
-        description="Side to which the whole image is squashed, a multiple of the patch size; 352 is that of the "
-        "released code"
-    )
-    resolution: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
-        description="Side of the stored maps, which are means of equal squares; divides size; null: size"
-    )
-    normalisation: Literal["imagenet", "clip"] = Field(
-        description="Mean and standard deviation of the input: imagenet (as CLIPSeg was trained) or clip"
-    )
-    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
-        description="Images in one forward pass"
-    )
+    Attributes
+    ----------
+    weights
+        Name of a CLIPSeg on the Hugging Face hub, or a folder as transformers saves it
+    prompt
+        Template with {} where the name goes
+    slots
+        Maps a row, of its first labels
+    size
+        Side to which the whole image is squashed, a multiple of the patch size; 352 is that of the released code
+    resolution
+        Side of the stored maps, which are means of equal squares; divides size; null: size
+    normalisation
+        Mean and standard deviation of the input: imagenet (as CLIPSeg was trained) or clip
+    batch
+        Images in one forward pass
+    """
+
+    weights: Annotated[str, WeightsSource()]
+    prompt: str
+    slots: Annotated[int, Field(ge=1), Unit("maps")]
+    size: Annotated[int, Field(ge=1), Unit("pixels")]
+    resolution: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")]
+    normalisation: Literal["imagenet", "clip"]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")]
 
     @field_validator("prompt")
     @classmethod

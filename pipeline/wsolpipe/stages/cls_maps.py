@@ -35,60 +35,63 @@ CHOICE = "choice.json"
 
 
 class ClsMapsParams(StageParams):
-    """Parameters of `ClsMaps`."""
+    """Parameters of `ClsMaps`.
 
-    model: str = Field(
-        description="Name of a timm vision transformer with a class token (ViT, DeiT, BEiT, EVA), or of a Swin, whose "
-        "windows are read"
-    )
-    model_args: dict[str, Any] = Field(
-        description="Arguments of timm.create_model, such as cls_maps.model_args.dynamic_img_size=true; {} for none, "
-        "whatever the data set's YAML says"
-    )
-    weights: Annotated[str | None, WeightsSource()] = Field(
-        description="File, timm:NAME or random:SEED; null: timm's weights of the model"
-    )
-    weights_part: Literal["teacher", "student", "base_encoder", "momentum_encoder"] | None = Field(
-        description="Network of a training checkpoint that holds several; null: the teacher of a self-distilled pair, "
-        "the base encoder of MoCo v3"
-    )
-    mean: float | tuple[float, float, float] | None = Field(
-        description="Mean of the input, (rgb / 255 - mean) / std, one number or three; null: what the weights "
-        "record, ImageNet's for released checkpoints of MoCo v3, SimMIM, MAE with decoder, or DINO, iBOT and EsViT "
-        "with heads, else timm's value for the model"
-    )
-    std: float | tuple[float, float, float] | None = Field(
-        description="Standard deviation of the input, one number or three; null: as for mean"
-    )
-    size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], Unit("pixels")] = Field(
-        description="Side to which the whole image is squashed, a multiple of the patch size; auto: as map_choice finds"
-    )
-    positions: Literal["dino", "timm", "bilinear"] | None = Field(
-        description="How position embeddings are stretched to another size than that of training: dino (bicubic, as "
-        "DINO's own code), timm (bicubic with antialiasing) or bilinear; null: as the code that the weights were "
-        "released with, known by timm's name of them or by the names in the file"
-    )
-    blocks: int | str | tuple[int, ...] | None = Field(
-        description="Blocks whose attention is read: null for the last, a number from 0 (negative: from the end), a"
-        " list, or a range such as 8-11; several are averaged head by head after scaling; of a Swin in its last stage; "
-        "auto: as map_choice finds"
-    )
-    heads: int | tuple[int, ...] | None = Field(
-        description="Heads that are stored and averaged: null for all, a count for the first ones, or a list of "
-        "numbers from 0"
-    )
-    scale: Literal["linear", "sqrt", "log", "power", "auto"] = Field(
-        description="Scale of each head before any mean: linear (the attention itself), sqrt, log or power; auto: as "
-        "map_choice finds"
-    )
-    power: Annotated[float, Field(gt=0)] = Field(description="Exponent of scale=power")
-    autocast: Literal["bfloat16", "float16"] | None = Field(
-        description="Precision of the forward pass: null for float32, or bfloat16 or float16 (faster; attention "
-        "scores stay float32)"
-    )
-    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
-        description="Images in one forward pass"
-    )
+    Attributes
+    ----------
+    model
+        Name of a timm vision transformer with a class token (ViT, DeiT, BEiT, EVA), or of a Swin, whose windows are
+        read
+    model_args
+        Arguments of timm.create_model, such as cls_maps.model_args.dynamic_img_size=true; {} for none, whatever the
+        data set's YAML says
+    weights
+        File, timm:NAME or random:SEED; null: timm's weights of the model
+    weights_part
+        Network of a training checkpoint that holds several; null: the teacher of a self-distilled pair, the base
+        encoder of MoCo v3
+    mean
+        Mean of the input, (rgb / 255 - mean) / std, one number or three; null: what the weights record, ImageNet's for
+        released checkpoints of MoCo v3, SimMIM, MAE with decoder, or DINO, iBOT and EsViT with heads, else timm's value
+        for the model
+    std
+        Standard deviation of the input, one number or three; null: as for mean
+    size
+        Side to which the whole image is squashed, a multiple of the patch size; auto: as map_choice finds
+    positions
+        How position embeddings are stretched to another size than that of training: dino (bicubic, as DINO's own code),
+        timm (bicubic with antialiasing) or bilinear; null: as the code that the weights were released with, known by
+        timm's name of them or by the names in the file
+    blocks
+        Blocks whose attention is read: null for the last, a number from 0 (negative: from the end), a list, or a range
+        such as 8-11; several are averaged head by head after scaling; of a Swin in its last stage; auto: as map_choice
+        finds
+    heads
+        Heads that are stored and averaged: null for all, a count for the first ones, or a list of numbers from 0
+    scale
+        Scale of each head before any mean: linear (the attention itself), sqrt, log or power; auto: as map_choice finds
+    power
+        Exponent of scale=power
+    autocast
+        Precision of the forward pass: null for float32, or bfloat16 or float16 (faster; attention scores stay float32)
+    batch
+        Images in one forward pass
+    """
+
+    model: str
+    model_args: dict[str, Any]
+    weights: Annotated[str | None, WeightsSource()]
+    weights_part: Literal["teacher", "student", "base_encoder", "momentum_encoder"] | None
+    mean: float | tuple[float, float, float] | None
+    std: float | tuple[float, float, float] | None
+    size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], Unit("pixels")]
+    positions: Literal["dino", "timm", "bilinear"] | None
+    blocks: int | str | tuple[int, ...] | None
+    heads: int | tuple[int, ...] | None
+    scale: Literal["linear", "sqrt", "log", "power", "auto"]
+    power: Annotated[float, Field(gt=0)]
+    autocast: Literal["bfloat16", "float16"] | None
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")]
 
     def in_key(self) -> dict[str, Any]:
         """Return what changes the maps: ``positions`` where embeddings are stretched, ``weights_part`` where given.

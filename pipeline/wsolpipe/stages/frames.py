@@ -68,11 +68,15 @@ class Beside:
 
 
 class FrameParams(StageParams):
-    """Parameters of a `FrameStage`."""
+    """Parameters of a `FrameStage`.
 
-    frames: Annotated[int, Field(ge=1, le=64), Unit("frames")] = Field(
-        description="Frames before and after each that take part, of the same group; fewer at its ends"
-    )
+    Attributes
+    ----------
+    frames
+        Frames before and after each that take part, of the same group; fewer at its ends
+    """
+
+    frames: Annotated[int, Field(ge=1, le=64), Unit("frames")]
 
 
 P = TypeVar("P", bound=FrameParams)
@@ -101,14 +105,18 @@ class FrameStage(Stage[P]):
 
 
 class SmoothParams(FrameParams):
-    """Parameters of `Smooth`."""
+    """Parameters of `Smooth`.
 
-    maps: Annotated[str, NamesStage("maps")] = Field(
-        description="Stage of maps that is smoothed, such as clip_cams, cams or refine"
-    )
-    by: Literal["mean", "median", "max"] = Field(
-        description="What each place of a map becomes: mean, median or greatest value over the frames"
-    )
+    Attributes
+    ----------
+    maps
+        Stage of maps that is smoothed, such as clip_cams, cams or refine
+    by
+        What each place of a map becomes: mean, median or greatest value over the frames
+    """
+
+    maps: Annotated[str, NamesStage("maps")]
+    by: Literal["mean", "median", "max"]
 
 
 class Smooth(FrameStage[SmoothParams]):
@@ -184,15 +192,19 @@ def _full_range(levels: Array) -> Array:
 
 
 class PropagateParams(FrameParams):
-    """Parameters of `Propagate`."""
+    """Parameters of `Propagate`.
 
-    boxes: Annotated[str, NamesStage("boxes")] = Field(
-        description="Stage of boxes that are carried, such as val_boxes, proposals or predictions"
-    )
-    by: Literal["median", "vote"] = Field(
-        description="Box of a frame: median (each side's median over the first boxes of the frames) or vote (of all "
-        "boxes of the frames, the one with the greatest mean IoU with its nearest box in each)"
-    )
+    Attributes
+    ----------
+    boxes
+        Stage of boxes that are carried, such as val_boxes, proposals or predictions
+    by
+        Box of a frame: median (each side's median over the first boxes of the frames) or vote (of all boxes of the
+        frames, the one with the greatest mean IoU with its nearest box in each)
+    """
+
+    boxes: Annotated[str, NamesStage("boxes")]
+    by: Literal["median", "vote"]
 
 
 class Propagate(FrameStage[PropagateParams]):

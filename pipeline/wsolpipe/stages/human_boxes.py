@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
@@ -23,11 +22,15 @@ HINT = "wsolpipe import format=… in=FILE dataset=… writes the file and makes
 
 
 class HumanBoxesParams(StageParams):
-    """Parameters of `HumanBoxes`."""
+    """Parameters of `HumanBoxes`.
 
-    file: Annotated[str | None, NamesFile()] = Field(
-        description="Boxes as JSON lines, as import and export format=jsonl write them; the key holds its sha256"
-    )
+    Attributes
+    ----------
+    file
+        Boxes as JSON lines, as import and export format=jsonl write them; the key holds its sha256
+    """
+
+    file: Annotated[str | None, NamesFile()]
 
     def in_key(self) -> dict[str, Any]:
         """The file by its content.

@@ -32,16 +32,24 @@ Way = tuple[int, tuple[int, ...], str]
 
 
 class MapChoiceParams(ClsMapsParams):
-    """Parameters of `MapChoice`; those that cls_maps has too follow it, and what is not auto there is tried alone."""
+    """Parameters of `MapChoice`; those that cls_maps has too follow it, and what is not auto there is tried alone.
 
-    sizes: tuple[Annotated[int, Field(ge=16)], ...] = Field(
-        min_length=1, description="Sizes that are tried, in pixels; each is taken to the nearest multiple of the patch"
-    )
-    scales: tuple[Literal["linear", "sqrt", "log"], ...] = Field(min_length=1, description="Scales that are tried")
-    images: Annotated[int, Field(ge=2, le=10_000), Unit("images")] = Field(
-        description="Images that are drawn from the split; 64 to 128 are enough"
-    )
-    split: str = Field(description="Split that they are drawn from")
+    Attributes
+    ----------
+    sizes
+        Sizes that are tried, in pixels; each is taken to the nearest multiple of the patch
+    scales
+        Scales that are tried
+    images
+        Images that are drawn from the split; 64 to 128 are enough
+    split
+        Split that they are drawn from
+    """
+
+    sizes: tuple[Annotated[int, Field(ge=16)], ...] = Field(min_length=1)
+    scales: tuple[Literal["linear", "sqrt", "log"], ...] = Field(min_length=1)
+    images: Annotated[int, Field(ge=2, le=10_000), Unit("images")]
+    split: str
 
 
 class MapChoice(ArtifactStage[MapChoiceParams]):

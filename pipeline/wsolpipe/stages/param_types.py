@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import NamesFile
@@ -54,11 +54,15 @@ Templates = Annotated[tuple[str, ...], OneOrMore, AfterValidator(_templates)]
 
 
 class NamedParams(StageParams):
-    """Parameters of a stage that reads class names."""
+    """Parameters of a stage that reads class names.
 
-    classes: Annotated[str | None, NamesFile()] = Field(
-        description="Class list, a YAML file with names, renames and background words; null: the data set's own names"
-    )
+    Attributes
+    ----------
+    classes
+        Class list, a YAML file with names, renames and background words; null: the data set's own names
+    """
+
+    classes: Annotated[str | None, NamesFile()]
 
     def in_key(self) -> dict[str, Any]:
         """The class list by what it says."""
@@ -78,23 +82,25 @@ class NamedParams(StageParams):
 
 
 class ClipParams(NamedParams):
-    """Parameters of a stage that asks a CLIP."""
+    """Parameters of a stage that asks a CLIP.
 
-    model: str | None = Field(
-        description="open_clip's name of a CLIP (with a vision transformer, where images are seen), or a JSON "
-        "configuration; null: what the file of OpenAI's layout says"
-    )
-    weights: Annotated[str | None, WeightsSource()] = Field(
-        description="File, open_clip:TAG or random:SEED; null: OpenAI's weights of the model, or its first "
-        "published ones"
-    )
-    quick_gelu: bool | None = Field(
-        description="Use the activation of OpenAI's models; null: what the file's layout, the tag or the model's "
-        "name say"
-    )
-    prompts: Templates = Field(
-        description="One or several templates with {} where the name goes; the unit vectors of several are averaged"
-    )
+    Attributes
+    ----------
+    model
+        open_clip's name of a CLIP (with a vision transformer, where images are seen), or a JSON configuration; null:
+        what the file of OpenAI's layout says
+    weights
+        File, open_clip:TAG or random:SEED; null: OpenAI's weights of the model, or its first published ones
+    quick_gelu
+        Use the activation of OpenAI's models; null: what the file's layout, the tag or the model's name say
+    prompts
+        One or several templates with {} where the name goes; the unit vectors of several are averaged
+    """
+
+    model: str | None
+    weights: Annotated[str | None, WeightsSource()]
+    quick_gelu: bool | None
+    prompts: Templates
 
     def in_key(self) -> dict[str, Any]:
         """The model's configuration by what it says."""

@@ -21,12 +21,15 @@ _BATCH = 32  # images decoded side by side; results do not depend on it
 
 
 class PixelsParams(StageParams):
-    """Parameters of `Pixels`."""
+    """Parameters of `Pixels`.
 
-    size: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
-        description="Side to which the whole image is squashed; a trainer that squashes to this side reads its "
-        "crops as stored"
-    )
+    Attributes
+    ----------
+    size
+        Side to which the whole image is squashed; a trainer that squashes to this side reads its crops as stored
+    """
+
+    size: Annotated[int, Field(ge=1), Unit("pixels")]
 
 
 class Pixels(Stage[PixelsParams]):

@@ -23,50 +23,59 @@ if TYPE_CHECKING:
 
 
 class ProposalsParams(StageParams):
-    """Parameters of `Proposals`."""
+    """Parameters of `Proposals`.
 
-    maps: str | tuple[int, ...] = Field(
-        description="Maps of cls_maps that are thresholded: mean, mean+N (the mean and the first N heads), all, or "
-        "positions such as [0, 2], where 0 is the mean and 1 the first head"
-    )
-    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
-        description="Side of the grid to which maps are stretched before Otsu's threshold"
-    )
-    min_area: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="Share of the image that a box must exceed; if none does, the largest is kept"
-    )
-    blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
-        description="Width of the Gaussian that blurs what is outside a box, at 224 pixels; scaled with the "
-        "classifier's input"
-    )
-    blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
-        description="Standard deviation of that Gaussian, at 224 pixels; scaled likewise"
-    )
-    score: Literal["class", "size", "product"] = Field(
-        description="Score of a box: class (posterior of the row's label), size (density of its area among the "
-        "image's candidates) or the product of both"
-    )
-    rank: Annotated[Literal["posterior", "agreement", "margin"], AsBefore("posterior")] = Field(
-        description="Order of the boxes: posterior (by score alone, as the paper), agreement (score times the IoU with "
-        "the largest region of the mean map) or margin (mean of two ranks, of the logit's margin over the best other "
-        "class and of that IoU; for score=class)"
-    )
-    wbf: Annotated[float, Field(ge=0, le=1), AsBefore(0.0)] = Field(
-        description="The first box becomes the score-weighted mean of the boxes that overlap it by at least this IoU; "
-        "0 leaves it as it is"
-    )
-    min_score: Annotated[float, Field(ge=0, le=1), AsBefore(0.0)] = Field(
-        description="Score that a box must reach to be kept; the best one of a row is kept whatever its score"
-    )
-    threshold: Annotated[float | None, Field(ge=0, lt=1), AsBefore(None)] = Field(
-        description="Threshold of all maps as a share of their span, beside their own Otsu threshold; null: Otsu's"
-    )
-    perturb: Annotated[Literal["blur", "black", "mean"], AsBefore("blur")] = Field(
-        description="What is outside a box when it is scored: the blurred image, black, or the classifier's mean colour"
-    )
-    top_k: Annotated[int, Field(ge=1, le=255), Unit("boxes")] = Field(description="Boxes kept a row")
-    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")
-    images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(description="Images blurred at once")
+    Attributes
+    ----------
+    maps
+        Maps of cls_maps that are thresholded: mean, mean+N (the mean and the first N heads), all, or positions such as
+        [0, 2], where 0 is the mean and 1 the first head
+    size
+        Side of the grid to which maps are stretched before Otsu's threshold
+    min_area
+        Share of the image that a box must exceed; if none does, the largest is kept
+    blur_kernel
+        Width of the Gaussian that blurs what is outside a box, at 224 pixels; scaled with the classifier's input
+    blur_sigma
+        Standard deviation of that Gaussian, at 224 pixels; scaled likewise
+    score
+        Score of a box: class (posterior of the row's label), size (density of its area among the image's candidates) or
+        the product of both
+    rank
+        Order of the boxes: posterior (by score alone, as the paper), agreement (score times the IoU with the largest
+        region of the mean map) or margin (mean of two ranks, of the logit's margin over the best other class and of
+        that IoU; for score=class)
+    wbf
+        The first box becomes the score-weighted mean of the boxes that overlap it by at least this IoU; 0 leaves it as
+        it is
+    min_score
+        Score that a box must reach to be kept; the best one of a row is kept whatever its score
+    threshold
+        Threshold of all maps as a share of their span, beside their own Otsu threshold; null: Otsu's
+    perturb
+        What is outside a box when it is scored: the blurred image, black, or the classifier's mean colour
+    top_k
+        Boxes kept a row
+    batch
+        Crops scored at once
+    images
+        Images blurred at once
+    """
+
+    maps: str | tuple[int, ...]
+    size: Annotated[int, Field(ge=8), Unit("pixels")]
+    min_area: Annotated[float, Field(ge=0, lt=1)]
+    blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")]
+    blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")]
+    score: Literal["class", "size", "product"]
+    rank: Annotated[Literal["posterior", "agreement", "margin"], AsBefore("posterior")]
+    wbf: Annotated[float, Field(ge=0, le=1), AsBefore(0.0)]
+    min_score: Annotated[float, Field(ge=0, le=1), AsBefore(0.0)]
+    threshold: Annotated[float | None, Field(ge=0, lt=1), AsBefore(None)]
+    perturb: Annotated[Literal["blur", "black", "mean"], AsBefore("blur")]
+    top_k: Annotated[int, Field(ge=1, le=255), Unit("boxes")]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")]
+    images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")]
 
     @field_validator("maps")
     @classmethod

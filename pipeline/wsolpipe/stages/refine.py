@@ -42,41 +42,49 @@ READ_BY = {
 
 
 class RefinementParams(StageParams):
-    """Which maps are refined, and how."""
+    """Which maps are refined, and how.
 
-    maps: Annotated[str, NamesStage("maps")] = Field(
-        description="Stage of maps that is refined, such as cams, cls_maps or one of your own"
-    )
-    by: Literal["segments", "guided", "crf"] = Field(
-        description="What maps follow: segments (mean over each segment of the stage segments), guided (guided filter "
-        "on the image) or crf (dense CRF on the image)"
-    )
-    size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")] = Field(
-        description="Side of the refined maps; with by=segments that of segments.size"
-    )
-    guided_radius: Annotated[int, Field(ge=1, le=4096), Unit("pixels")] = Field(
-        description="guided: half side of the window"
-    )
-    guided_eps: Annotated[float, Field(ge=1e-9, le=1e6)] = Field(
-        description="guided: variance of colours in 0..1 below which a window is smoothed"
-    )
-    crf_size: Annotated[int, Field(ge=8, le=112), Unit("pixels")] = Field(
-        description="crf: side at which it runs; time and memory grow with its fourth power"
-    )
-    crf_iterations: Annotated[int, Field(ge=0, le=1000), Unit("steps")] = Field(
-        description="crf: steps of mean-field inference"
-    )
-    crf_xy: Annotated[float, Field(ge=1e-3, le=1e6), Unit("pixels")] = Field(
-        description="crf: spatial standard deviation of the appearance kernel"
-    )
-    crf_rgb: Annotated[float, Field(ge=1e-3, le=1e6), Unit("levels")] = Field(
-        description="crf: colour standard deviation of the appearance kernel"
-    )
-    crf_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(description="crf: weight of the appearance kernel")
-    crf_smooth_xy: Annotated[float, Field(ge=1e-3, le=1e6), Unit("pixels")] = Field(
-        description="crf: standard deviation of the smoothness kernel"
-    )
-    crf_smooth_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(description="crf: weight of the smoothness kernel")
+    Attributes
+    ----------
+    maps
+        Stage of maps that is refined, such as cams, cls_maps or one of your own
+    by
+        What maps follow: segments (mean over each segment of the stage segments), guided (guided filter on the image)
+        or crf (dense CRF on the image)
+    size
+        Side of the refined maps; with by=segments that of segments.size
+    guided_radius
+        guided: half side of the window
+    guided_eps
+        guided: variance of colours in 0..1 below which a window is smoothed
+    crf_size
+        crf: side at which it runs; time and memory grow with its fourth power
+    crf_iterations
+        crf: steps of mean-field inference
+    crf_xy
+        crf: spatial standard deviation of the appearance kernel
+    crf_rgb
+        crf: colour standard deviation of the appearance kernel
+    crf_weight
+        crf: weight of the appearance kernel
+    crf_smooth_xy
+        crf: standard deviation of the smoothness kernel
+    crf_smooth_weight
+        crf: weight of the smoothness kernel
+    """
+
+    maps: Annotated[str, NamesStage("maps")]
+    by: Literal["segments", "guided", "crf"]
+    size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")]
+    guided_radius: Annotated[int, Field(ge=1, le=4096), Unit("pixels")]
+    guided_eps: Annotated[float, Field(ge=1e-9, le=1e6)]
+    crf_size: Annotated[int, Field(ge=8, le=112), Unit("pixels")]
+    crf_iterations: Annotated[int, Field(ge=0, le=1000), Unit("steps")]
+    crf_xy: Annotated[float, Field(ge=1e-3, le=1e6), Unit("pixels")]
+    crf_rgb: Annotated[float, Field(ge=1e-3, le=1e6), Unit("levels")]
+    crf_weight: Annotated[float, Field(ge=0, le=1e6)]
+    crf_smooth_xy: Annotated[float, Field(ge=1e-3, le=1e6), Unit("pixels")]
+    crf_smooth_weight: Annotated[float, Field(ge=0, le=1e6)]
 
     def in_key(self) -> dict[str, Any]:
         """Without what the other ways read."""
@@ -124,15 +132,19 @@ def require_maps(view: StageView, params: RefinementParams, segments: StageView 
 
 
 class RefineParams(RefinementParams):
-    """Parameters of `Refine`."""
+    """Parameters of `Refine`.
 
-    w: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
-        description="Share of what the image makes of a map, 0 to 1; auto: chosen on validation pseudo-boxes by the "
-        "artifact refine_weight, 0 allowed"
-    )
-    map: Annotated[int | None, Field(ge=0), AsBefore(None)] = Field(
-        description="Slot of the maps that is refined, and kept alone; null: all, which take as many times the room"
-    )
+    Attributes
+    ----------
+    w
+        Share of what the image makes of a map, 0 to 1; auto: chosen on validation pseudo-boxes by the artifact
+        refine_weight, 0 allowed
+    map
+        Slot of the maps that is refined, and kept alone; null: all, which take as many times the room
+    """
+
+    w: Annotated[float, Field(ge=0, le=1)] | Literal["auto"]
+    map: Annotated[int | None, Field(ge=0), AsBefore(None)]
 
 
 class Refine(Stage[RefineParams]):

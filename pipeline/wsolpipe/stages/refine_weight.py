@@ -35,12 +35,28 @@ def _weights(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class RefineWeightParams(RefinementParams):
-    """Parameters of `RefineWeight`; those that refine has too follow it."""
+    """Parameters of `RefineWeight`; those that refine has too follow it.
 
-    map: Annotated[int, Field(ge=0)] = Field(
-        description="Slot of the maps that the weight is chosen by, for all of them"
-    )
-    split: str = Field(description="Split that it is chosen on")
+    Attributes
+    ----------
+    map
+        Slot of the maps that the weight is chosen by, for all of them
+    split
+        Split that it is chosen on
+    against
+        Stage of pseudo-boxes there, not made of these maps: val_boxes (with val_boxes.annotator=file released ones), or
+        proposals
+    metric
+        Figure that decides, at the threshold that is best for each weight: the lowest weight counts that is within a
+        standard error of the best
+    weights
+        Weights to choose from, 0 to 1
+    rows
+        Rows of the split that take part, evenly spread; they are kept in memory, about 200 kB each
+    """
+
+    map: Annotated[int, Field(ge=0)]
+    split: str
     against: Annotated[
         str,
         NamesStage(
@@ -49,20 +65,10 @@ class RefineWeightParams(RefinementParams):
             instead="name boxes of something else, such as refine_weight.against=val_boxes val_boxes.annotator=ss, or "
             "give the weight: refine.w=0.5",
         ),
-    ] = Field(
-        description="Stage of pseudo-boxes there, not made of these maps: val_boxes (with val_boxes.annotator=file "
-        "released ones), or proposals"
-    )
-    metric: Literal["MaxBoxAcc", "MaxBoxAccV2", "iou"] = Field(
-        description="Figure that decides, at the threshold that is best for each weight: the lowest weight counts that "
-        "is within a standard error of the best"
-    )
-    weights: Annotated[tuple[float, ...], AfterValidator(_weights)] = Field(
-        description="Weights to choose from, 0 to 1"
-    )
-    rows: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        description="Rows of the split that take part, evenly spread; they are kept in memory, about 200 kB each"
-    )
+    ]
+    metric: Literal["MaxBoxAcc", "MaxBoxAccV2", "iou"]
+    weights: Annotated[tuple[float, ...], AfterValidator(_weights)]
+    rows: Annotated[int, Field(ge=1, le=100_000)]
 
 
 class RefineWeight(ArtifactStage[RefineWeightParams]):

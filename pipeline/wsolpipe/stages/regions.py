@@ -29,29 +29,40 @@ UNUSED = {
 
 
 class RegionsParams(StageParams):
-    """Parameters of `RegionsStage`."""
+    """Parameters of `RegionsStage`.
 
-    method: Literal["selective_search", "rpn", "onnx"] = Field(
-        description="How boxes are found: selective_search, rpn (region proposals of a torchvision detector) or "
-        "onnx (a detector in a file)"
-    )
-    top_n: Annotated[int, Field(ge=1, le=65535), Unit("boxes")] = Field(description="Boxes kept a row")
-    mode: Literal["fast", "quality"] = Field(
-        description="Mode of selective search: fast, or quality (more boxes, several times slower)"
-    )
-    max_side: Annotated[Annotated[int, Field(ge=8)] | None, Unit("pixels")] = Field(
-        description="Longest side at which selective search looks; null: the image as it is"
-    )
-    model: str = Field(description="torchvision detector whose region proposal network method=rpn uses")
-    weights: Annotated[str | None, WeightsSource()] = Field(
-        description="For rpn a file, torchvision:NAME or random:SEED, null: torchvision's weights of the model; for"
-        " onnx the file"
-    )
-    nms: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="IoU above which only the better of two boxes is kept (rpn, onnx)"
-    )
-    min_score: float = Field(description="Score below which a box of an ONNX detector is dropped")
-    onnx: OnnxLayout = Field(description="What the ONNX file takes and gives; the defaults are those of YOLOX")
+    Attributes
+    ----------
+    method
+        How boxes are found: selective_search, rpn (region proposals of a torchvision detector) or onnx (a detector in a
+        file)
+    top_n
+        Boxes kept a row
+    mode
+        Mode of selective search: fast, or quality (more boxes, several times slower)
+    max_side
+        Longest side at which selective search looks; null: the image as it is
+    model
+        torchvision detector whose region proposal network method=rpn uses
+    weights
+        For rpn a file, torchvision:NAME or random:SEED, null: torchvision's weights of the model; for onnx the file
+    nms
+        IoU above which only the better of two boxes is kept (rpn, onnx)
+    min_score
+        Score below which a box of an ONNX detector is dropped
+    onnx
+        What the ONNX file takes and gives; the defaults are those of YOLOX
+    """
+
+    method: Literal["selective_search", "rpn", "onnx"]
+    top_n: Annotated[int, Field(ge=1, le=65535), Unit("boxes")]
+    mode: Literal["fast", "quality"]
+    max_side: Annotated[Annotated[int, Field(ge=8)] | None, Unit("pixels")]
+    model: str
+    weights: Annotated[str | None, WeightsSource()]
+    nms: Annotated[float, Field(gt=0, le=1)]
+    min_score: float
+    onnx: OnnxLayout
 
     @model_validator(mode="after")
     def _a_detector_is_a_file(self) -> RegionsParams:

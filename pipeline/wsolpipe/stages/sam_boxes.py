@@ -23,21 +23,24 @@ SAID = ("source", "class_ids", "count")
 
 
 class SamBoxesParams(StageParams):
-    """Parameters of `SamBoxes`."""
+    """Parameters of `SamBoxes`.
 
-    boxes: Annotated[str, NamesStage("boxes")] = Field(
-        description="Stage of boxes that are prompts, such as proposals, val_boxes or predictions"
-    )
-    weights: Annotated[str, WeightsSource()] = Field(
-        description="Name of a SAM on the Hugging Face hub, or a folder as transformers saves it"
-    )
-    several: bool = Field(
-        description="Draw three masks a box and take the one that the network expects to fit best; false: its single "
-        "one"
-    )
-    min_iou: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="A mask whose box overlaps the prompt by less than this is not taken, and the prompt is kept"
-    )
+    Attributes
+    ----------
+    boxes
+        Stage of boxes that are prompts, such as proposals, val_boxes or predictions
+    weights
+        Name of a SAM on the Hugging Face hub, or a folder as transformers saves it
+    several
+        Draw three masks a box and take the one that the network expects to fit best; false: its single one
+    min_iou
+        A mask whose box overlaps the prompt by less than this is not taken, and the prompt is kept
+    """
+
+    boxes: Annotated[str, NamesStage("boxes")]
+    weights: Annotated[str, WeightsSource()]
+    several: bool
+    min_iou: Annotated[float, Field(ge=0, le=1)]
 
 
 class SamBoxes(Stage[SamBoxesParams]):

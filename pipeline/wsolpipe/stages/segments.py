@@ -92,52 +92,74 @@ READS = {
 
 
 class SegmentsParams(StageParams):
-    """Parameters of `Segments`."""
+    """Parameters of `Segments`.
 
-    method: Literal["felzenszwalb", "slic", "dic"] = Field(
-        description="How regions are found: felzenszwalb (graph of colour differences), slic (superpixels of equal "
-        "size) or dic (a small network trained on each image; hundreds of times slower, for a GPU)"
-    )
-    size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")] = Field(
-        description="Side of the label maps, to which the whole image is squashed"
-    )
-    scale: Annotated[float, Field(gt=0, le=1e9)] = Field(description="felzenszwalb: higher values give larger segments")
-    sigma: Annotated[float, Field(ge=0, le=100), Unit("pixels")] = Field(
-        description="felzenszwalb: standard deviation of the Gaussian that smooths the image first"
-    )
-    min_size: Annotated[int, Field(ge=1, le=100_000), Unit("pixels")] = Field(
-        description="felzenszwalb: smaller segments are merged into a neighbour"
-    )
-    pieces: Annotated[int, Field(ge=1, le=MOST)] = Field(description="slic: about how many superpixels")
-    compactness: Annotated[float, Field(ge=1e-3, le=1e6)] = Field(
-        description="slic: higher values give squarer superpixels"
-    )
-    dic_size: Annotated[int, Field(ge=8, le=1024), Unit("pixels")] = Field(
-        description="dic: side of the image that the network sees, an even number"
-    )
-    dic_superpixels: Annotated[int, Field(ge=1, le=MOST)] = Field(
-        description="dic: superpixels inside which the most frequent label counts"
-    )
-    dic_compactness: Annotated[float, Field(ge=1e-3, le=1e6)] = Field(
-        description="dic: higher values give squarer superpixels"
-    )
-    dic_width: Annotated[int, Field(ge=1, le=1024), Unit("channels")] = Field(
-        description="dic: channels of the first level; the others have twice as many"
-    )
-    dic_labels: Annotated[int, Field(ge=2, le=1024)] = Field(description="dic: channels of the output")
-    dic_bases: Annotated[int, Field(ge=1, le=1024)] = Field(description="dic: centres of expectation and maximisation")
-    dic_rounds: Annotated[int, Field(ge=0, le=1000)] = Field(description="dic: rounds of their estimation")
-    dic_steps: Annotated[int, Field(ge=1, le=100_000), Unit("steps")] = Field(
-        description="dic: steps of training at most"
-    )
-    dic_least: Annotated[int, Field(ge=1)] = Field(description="dic: training ends once there are fewer labels")
-    dic_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="dic: learning rate of SGD")
-    dic_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="dic: momentum of SGD")
-    dic_seed: Annotated[int, Field(ge=0)] = Field(description="dic: seed of the first weights, with the row")
-    dic_images: Annotated[int, Field(ge=1, le=4096), ExecutionOnly(), Unit("images")] = Field(
-        description="dic: networks that a GPU trains side by side, halved where they do not fit; about 6 of 224 pixels "
-        "take 4 GiB. A CPU trains one after the other"
-    )
+    Attributes
+    ----------
+    method
+        How regions are found: felzenszwalb (graph of colour differences), slic (superpixels of equal size) or dic (a
+        small network trained on each image; hundreds of times slower, for a GPU)
+    size
+        Side of the label maps, to which the whole image is squashed
+    scale
+        felzenszwalb: higher values give larger segments
+    sigma
+        felzenszwalb: standard deviation of the Gaussian that smooths the image first
+    min_size
+        felzenszwalb: smaller segments are merged into a neighbour
+    pieces
+        slic: about how many superpixels
+    compactness
+        slic: higher values give squarer superpixels
+    dic_size
+        dic: side of the image that the network sees, an even number
+    dic_superpixels
+        dic: superpixels inside which the most frequent label counts
+    dic_compactness
+        dic: higher values give squarer superpixels
+    dic_width
+        dic: channels of the first level; the others have twice as many
+    dic_labels
+        dic: channels of the output
+    dic_bases
+        dic: centres of expectation and maximisation
+    dic_rounds
+        dic: rounds of their estimation
+    dic_steps
+        dic: steps of training at most
+    dic_least
+        dic: training ends once there are fewer labels
+    dic_lr
+        dic: learning rate of SGD
+    dic_momentum
+        dic: momentum of SGD
+    dic_seed
+        dic: seed of the first weights, with the row
+    dic_images
+        dic: networks that a GPU trains side by side, halved where they do not fit; about 6 of 224 pixels take 4 GiB. A
+        CPU trains one after the other
+    """
+
+    method: Literal["felzenszwalb", "slic", "dic"]
+    size: Annotated[int, Field(ge=8, le=4096), Unit("pixels")]
+    scale: Annotated[float, Field(gt=0, le=1e9)]
+    sigma: Annotated[float, Field(ge=0, le=100), Unit("pixels")]
+    min_size: Annotated[int, Field(ge=1, le=100_000), Unit("pixels")]
+    pieces: Annotated[int, Field(ge=1, le=MOST)]
+    compactness: Annotated[float, Field(ge=1e-3, le=1e6)]
+    dic_size: Annotated[int, Field(ge=8, le=1024), Unit("pixels")]
+    dic_superpixels: Annotated[int, Field(ge=1, le=MOST)]
+    dic_compactness: Annotated[float, Field(ge=1e-3, le=1e6)]
+    dic_width: Annotated[int, Field(ge=1, le=1024), Unit("channels")]
+    dic_labels: Annotated[int, Field(ge=2, le=1024)]
+    dic_bases: Annotated[int, Field(ge=1, le=1024)]
+    dic_rounds: Annotated[int, Field(ge=0, le=1000)]
+    dic_steps: Annotated[int, Field(ge=1, le=100_000), Unit("steps")]
+    dic_least: Annotated[int, Field(ge=1)]
+    dic_lr: Annotated[float, Field(gt=0, le=100)]
+    dic_momentum: Annotated[float, Field(ge=0, lt=1)]
+    dic_seed: Annotated[int, Field(ge=0)]
+    dic_images: Annotated[int, Field(ge=1, le=4096), ExecutionOnly(), Unit("images")]
 
     @model_validator(mode="after")
     def _even(self) -> SegmentsParams:

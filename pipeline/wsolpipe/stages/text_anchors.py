@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.stages.base import ArtifactStage, Made, StageParams
@@ -21,12 +20,16 @@ TENSORS, ABOUT = "anchors.safetensors", "anchors.json"
 
 
 class TextAnchorsParams(ClipParams):
-    """Parameters of `TextAnchors`, beside those of every stage that asks a CLIP."""
+    """Parameters of `TextAnchors`, beside those of every stage that asks a CLIP.
 
-    orthogonal: Literal["qr", "polar", "none"] = Field(
-        description="qr: orthonormal in the order of the labels, refused for more classes than dimensions; polar: "
-        "the closest tight frame; none: the plain text vectors"
-    )
+    Attributes
+    ----------
+    orthogonal
+        qr: orthonormal in the order of the labels, refused for more classes than dimensions; polar: the closest tight
+        frame; none: the plain text vectors
+    """
+
+    orthogonal: Literal["qr", "polar", "none"]
 
 
 class TextAnchors(AsksClip, ArtifactStage[TextAnchorsParams]):

@@ -38,30 +38,35 @@ TOP = 5
 
 
 class TextMapsParams(ClipParams):
-    """Parameters of `TextMaps`, beside those of every stage that asks a CLIP."""
+    """Parameters of `TextMaps`, beside those of every stage that asks a CLIP.
 
-    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct] = Field(
-        description="One or several of vanilla, sclip and naclip; they share all blocks but the last"
-    )
-    target: Annotated[Literal["true", "predicted", "top5"], TargetWord] = Field(
-        description="Class whose map is made: true (the row's first label), predicted (the likeliest by CLIP's own "
-        "embedding of the image), or top5 (the five likeliest, best first)"
-    )
-    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")] = Field(
-        description="Side to which the whole image is squashed, a multiple of the patch size; null: that of the "
-        "model's training"
-    )
-    resize: Resize = Field(description="Filter of the resize")
-    positions: Stretch = Field(
-        description="How position embeddings are stretched to another grid than that of training: bicubic (or timm) as "
-        "open_clip does, dino as SCLIP and NACLIP do, or bilinear"
-    )
-    sigma: Annotated[float, Field(gt=0), Unit("patches")] = Field(
-        description="Standard deviation of the Gaussian of naclip"
-    )
-    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(
-        description="Images in one forward pass"
-    )
+    Attributes
+    ----------
+    methods
+        One or several of vanilla, sclip and naclip; they share all blocks but the last
+    target
+        Class whose map is made: true (the row's first label), predicted (the likeliest by CLIP's own embedding of the
+        image), or top5 (the five likeliest, best first)
+    size
+        Side to which the whole image is squashed, a multiple of the patch size; null: that of the model's training
+    resize
+        Filter of the resize
+    positions
+        How position embeddings are stretched to another grid than that of training: bicubic (or timm) as open_clip
+        does, dino as SCLIP and NACLIP do, or bilinear
+    sigma
+        Standard deviation of the Gaussian of naclip
+    batch
+        Images in one forward pass
+    """
+
+    methods: Annotated[tuple[Method, ...], Field(min_length=1), OneOrMore, Distinct]
+    target: Annotated[Literal["true", "predicted", "top5"], TargetWord]
+    size: Annotated[Annotated[int, Field(ge=1)] | None, Unit("pixels")]
+    resize: Resize
+    positions: Stretch
+    sigma: Annotated[float, Field(gt=0), Unit("patches")]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")]
 
     def in_key(self) -> dict[str, Any]:
         """Nothing that is not used."""

@@ -24,57 +24,61 @@ DETECTOR_FLOOR = 0.15
 
 
 class ValBoxesParams(StageParams):
-    """Parameters of `ValBoxes`."""
+    """Parameters of `ValBoxes`.
 
-    annotator: Annotator = Field(
-        description="Where the box comes from: ss (selective search), rpn (regions of a detector: "
-        "regions.method=rpn or onnx), clip (the largest Otsu region of the map of clip_cams), file "
-        "(released boxes) or human (the first box of human_boxes)"
-    )
-    slots: Annotated[int, Field(ge=1), Unit("regions")] = Field(
-        description="Regions of a row that take part, best first; annotator=ss has the classifier score a crop of each"
-    )
-    keep: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="Share of the regions that the first step keeps by score, rounded up"
-    )
-    top_by: Literal["classifier", "objectness"] | None = Field(
-        description="Score of the first step: classifier (posterior of the row's label with the rest blurred) or "
-        "objectness; null: classifier with ss, objectness with rpn"
-    )
-    order: Literal["filter-first", "pointing-first"] = Field(
-        description="filter-first: keep a share, then play the pointing game; pointing-first: the other way round"
-    )
+    Attributes
+    ----------
+    annotator
+        Where the box comes from: ss (selective search), rpn (regions of a detector: regions.method=rpn or onnx), clip
+        (the largest Otsu region of the map of clip_cams), file (released boxes) or human (the first box of human_boxes)
+    slots
+        Regions of a row that take part, best first; annotator=ss has the classifier score a crop of each
+    keep
+        Share of the regions that the first step keeps by score, rounded up
+    top_by
+        Score of the first step: classifier (posterior of the row's label with the rest blurred) or objectness; null:
+        classifier with ss, objectness with rpn
+    order
+        filter-first: keep a share, then play the pointing game; pointing-first: the other way round
+    final
+        Score of the last step: classifier, objectness, or the product of both, which keeps fragments out where
+        objectness falls steeply
+    map
+        Slot of the maps of cams whose peak counts; of clip_cams, the slot used if none is of the row's label
+    size
+        Side of the grid to which a map is stretched
+    blur_kernel
+        Width of the Gaussian that blurs what is outside a region, at 224 pixels; scaled with the classifier's input
+    blur_sigma
+        Standard deviation of that Gaussian, at 224 pixels; scaled likewise
+    file
+        Boxes of annotator=file, in the localization.txt layout; the key holds its sha256
+    prefer_drawn
+        Take the first drawn box of human_boxes in each row that somebody looked at, the annotator's in all others
+    batch
+        Crops scored at once
+    images
+        Images blurred at once
+    """
+
+    annotator: Annotator
+    slots: Annotated[int, Field(ge=1), Unit("regions")]
+    keep: Annotated[float, Field(gt=0, le=1)]
+    top_by: Literal["classifier", "objectness"] | None
+    order: Literal["filter-first", "pointing-first"]
     floor: Annotated[float, Field(ge=0, le=1)] | None = Field(
         description="Objectness below which a region takes no part, unless none of the row reaches it; the share of "
         f"keep is counted as if all did. null: 0 with ss, {DETECTOR_FLOOR:g} with rpn"
     )
-    final: Literal["classifier", "objectness", "product"] = Field(
-        description="Score of the last step: classifier, objectness, or the product of both, which keeps fragments "
-        "out where objectness falls steeply"
-    )
-    map: Annotated[int, Field(ge=0)] = Field(
-        description="Slot of the maps of cams whose peak counts; of clip_cams, the slot used if none is of the "
-        "row's label"
-    )
-    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
-        description="Side of the grid to which a map is stretched"
-    )
-    blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")] = Field(
-        description="Width of the Gaussian that blurs what is outside a region, at 224 pixels; scaled with the "
-        "classifier's input"
-    )
-    blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")] = Field(
-        description="Standard deviation of that Gaussian, at 224 pixels; scaled likewise"
-    )
-    file: Annotated[str | None, NamesFile()] = Field(
-        description="Boxes of annotator=file, in the localization.txt layout; the key holds its sha256"
-    )
-    prefer_drawn: Annotated[bool, AsBefore(False)] = Field(
-        description="Take the first drawn box of human_boxes in each row that somebody looked at, the annotator's "
-        "in all others"
-    )
-    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")] = Field(description="Crops scored at once")
-    images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")] = Field(description="Images blurred at once")
+    final: Literal["classifier", "objectness", "product"]
+    map: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=8), Unit("pixels")]
+    blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")]
+    blur_sigma: Annotated[float, Field(gt=0), Unit("pixels")]
+    file: Annotated[str | None, NamesFile()]
+    prefer_drawn: Annotated[bool, AsBefore(False)]
+    batch: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("crops")]
+    images: Annotated[int, Field(ge=1), ExecutionOnly(), Unit("images")]
 
     @model_validator(mode="after")
     def _consistent(self) -> ValBoxesParams:

@@ -19,18 +19,24 @@ if TYPE_CHECKING:
 
 
 class ValMasksParams(StageParams):
-    """Parameters of `ValMasks`."""
+    """Parameters of `ValMasks`.
 
-    map: Annotated[int, Field(ge=0)] = Field(description="Slot of the maps of cams that is used")
-    size: Annotated[int, Field(ge=8), Unit("pixels")] = Field(
-        description="Side of the masks, to which the whole image is squashed"
-    )
-    tau: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        description="Threshold as a share of the map's span, above which is foreground; null: Otsu's threshold"
-    )
-    region: Literal["all", "largest"] = Field(
-        description="Foreground that is kept: all of it, or its largest 8-connected region"
-    )
+    Attributes
+    ----------
+    map
+        Slot of the maps of cams that is used
+    size
+        Side of the masks, to which the whole image is squashed
+    tau
+        Threshold as a share of the map's span, above which is foreground; null: Otsu's threshold
+    region
+        Foreground that is kept: all of it, or its largest 8-connected region
+    """
+
+    map: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=8), Unit("pixels")]
+    tau: Annotated[float, Field(ge=0, lt=1)] | None
+    region: Literal["all", "largest"]
 
 
 class ValMasks(Stage[ValMasksParams]):

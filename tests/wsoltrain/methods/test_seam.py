@@ -12,6 +12,7 @@ from torch import nn
 
 from trained import build, lines, settings, tensors
 from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.keys.models import keys_of
 from wsoltrain.data.keys import Keys
 from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Weighted
 from wsoltrain.methods.registry import METHODS
@@ -168,9 +169,8 @@ def test_weights_of_another_network_are_refused():
 
 def test_every_key_of_every_method_says_what_it_means():
     for name in METHODS.names():
-        for key, field in recipes.recipe_type(name).model_fields.items():
-            assert field.description, f"{name}: {key}"
-            assert len(field.description) > 10, f"{name}: {key}"
+        for key in keys_of(recipes.recipe_type(name)):
+            assert len(key.meaning) > 10, f"{name}: {key.name}"
 
 
 def test_groups_have_their_own_rates_and_decay(declare, trainable, tmp_path):

@@ -30,26 +30,34 @@ TOP = 5
 
 
 class PredictionsParams(StageParams):
-    """Parameters of `Predictions`; ``wsoltrain predict`` takes `tau`, `unit`, `side`, `batch` from the checkpoint."""
+    """Parameters of `Predictions`; ``wsoltrain predict`` takes `tau`, `unit`, `side`, `batch` from the checkpoint.
 
-    checkpoint: Annotated[str | None, WeightsSource()] = Field(description="best-….safetensors of a run")
-    tau: float | None = Field(
-        ge=0, lt=1, description="Threshold of the map, at which boxes are cut; null: each map's own, by Otsu's rule"
-    )
-    unit: bool | None = Field(
-        description="Whether the method's maps are in 0..1 and taken as they are; else each is scaled by its own range"
-    )
-    side: Annotated[int | None, Field(ge=1), Unit("pixels")] = Field(
-        description="Side of the square in which maps are scored and boxes are cut"
-    )
-    target: Annotated[
-        Literal["true", "predicted"], BeforeValidator(lambda value: "true" if value is True else value)
-    ] = Field(description="Class of a class map: the row's label, as figures have it, or the likeliest one")
-    exact: bool = Field(
-        description="Keep the maps in float32 too, so that figures of the stage are those of the network to the digit; "
-        "four bytes a pixel more before compression"
-    )
-    batch: Annotated[int, Field(ge=1), ExecutionOnly()] = Field(description="Images in one forward")
+    Attributes
+    ----------
+    checkpoint
+        best-….safetensors of a run
+    tau
+        Threshold of the map, at which boxes are cut; null: each map's own, by Otsu's rule
+    unit
+        Whether the method's maps are in 0..1 and taken as they are; else each is scaled by its own range
+    side
+        Side of the square in which maps are scored and boxes are cut
+    target
+        Class of a class map: the row's label, as figures have it, or the likeliest one
+    exact
+        Keep the maps in float32 too, so that figures of the stage are those of the network to the digit; four bytes a
+        pixel more before compression
+    batch
+        Images in one forward
+    """
+
+    checkpoint: Annotated[str | None, WeightsSource()]
+    tau: float | None = Field(ge=0, lt=1)
+    unit: bool | None
+    side: Annotated[int | None, Field(ge=1), Unit("pixels")]
+    target: Annotated[Literal["true", "predicted"], BeforeValidator(lambda value: "true" if value is True else value)]
+    exact: bool
+    batch: Annotated[int, Field(ge=1), ExecutionOnly()]
 
 
 class _Found(NamedTuple):

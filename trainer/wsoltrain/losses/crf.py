@@ -46,19 +46,28 @@ MAX_CELLS = 2**22
 
 
 class CrfKeys(Keys):
-    """Keys of the CRF loss."""
+    """Keys of the CRF loss.
 
-    crf_weight: float = Field(2e-9, ge=0, description="Weight of the CRF loss (DiPS: lambda_2, lambda_CRF); 0: off")
-    crf_sigma_rgb: float = Field(15.0, ge=1, le=1e6, description="Width of its kernel in colour, levels of 0..255")
-    crf_sigma_xy: float = Field(
-        100.0, ge=1e-3, le=1e6, description="Width of its kernel in position, pixels of the full size"
-    )
-    crf_scale: float = Field(1.0, ge=0.01, le=4, description="Share of the resolution at which it is computed")
-    crf_normalisation: Literal["reference", "exact"] = Field(
-        "reference",
-        description="Strength of its filter: reference (that of the papers' filter, for which they give their weight) "
-        "or exact (1.8 times as strong)",
-    )
+    Attributes
+    ----------
+    crf_weight
+        Weight of the CRF loss (DiPS: lambda_2, lambda_CRF); 0: off
+    crf_sigma_rgb
+        Width of its kernel in colour, levels of 0..255
+    crf_sigma_xy
+        Width of its kernel in position, pixels of the full size
+    crf_scale
+        Share of the resolution at which it is computed
+    crf_normalisation
+        Strength of its filter: reference (that of the papers' filter, for which they give their weight) or exact (1.8
+        times as strong)
+    """
+
+    crf_weight: float = Field(2e-9, ge=0)
+    crf_sigma_rgb: float = Field(15.0, ge=1, le=1e6)
+    crf_sigma_xy: float = Field(100.0, ge=1e-3, le=1e6)
+    crf_scale: float = Field(1.0, ge=0.01, le=4)
+    crf_normalisation: Literal["reference", "exact"] = "reference"
 
 
 def dense_filter(values: Tensor, image: Tensor, *, sigma_rgb: float = 15.0, sigma_xy: float = 100.0) -> Tensor:

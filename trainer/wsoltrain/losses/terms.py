@@ -30,38 +30,40 @@ if TYPE_CHECKING:
 
 
 class PixelKeys(Keys):
-    """Keys of the pseudo-labels and of the pixels drawn from them."""
+    """Keys of the pseudo-labels and of the pixels drawn from them.
 
-    maps: str = Field("cls_maps", description="Stage whose maps are the pseudo-labels")
-    boxes: str | None = Field(
-        "proposals", description="Stage whose boxes say where foreground is drawn; null for a sampler that needs none"
-    )
-    maps_normalised: Literal["image", "crop"] = Field(
-        "image",
-        description="Where maps span 0..1: over the whole image, from which crops are cut, or over each crop, as where "
-        "the authors make maps of the crop itself",
-    )
-    sampler: Annotated[str, Named(SAMPLERS)] = Field(
-        "dips",
-        description="How pixels are drawn: dips (in one of the boxes), dips_released (as its code), trcam (in an Otsu "
-        "region), fcam (in the eroded Otsu region), tedloc (on the grid of patches)",
-    )
-    pixels: dict[str, Any] = Field(
-        {},
-        description="Keys of the sampler, such as pixels.n_fg and pixels.n_bg (pixels drawn), pixels.fg_share and "
-        "pixels.bg_share (shares that are candidates, 0..1)",
-    )
-    drawn: str | None = Field(
-        None,
-        description="Stage of boxes that people drew, STAGE or STAGE:KEY, such as human_boxes: rows that somebody "
-        "looked at are learned from those, all others from maps and boxes; null: from these alone",
-    )
-    drawn_weight: float = Field(
-        1.0, ge=0, le=1e6, description="Weight of the pixels of such a row beside 1 of a row of pseudo-labels"
-    )
-    pixel_weight: float = Field(
-        1.0, ge=0, description="Weight of the loss of labelled pixels (DiPS: lambda_1, lambda_CPA)"
-    )
+    Attributes
+    ----------
+    maps
+        Stage whose maps are the pseudo-labels
+    boxes
+        Stage whose boxes say where foreground is drawn; null for a sampler that needs none
+    maps_normalised
+        Where maps span 0..1: over the whole image, from which crops are cut, or over each crop, as where the authors
+        make maps of the crop itself
+    sampler
+        How pixels are drawn: dips (in one of the boxes), dips_released (as its code), trcam (in an Otsu region), fcam
+        (in the eroded Otsu region), tedloc (on the grid of patches)
+    pixels
+        Keys of the sampler, such as pixels.n_fg and pixels.n_bg (pixels drawn), pixels.fg_share and pixels.bg_share
+        (shares that are candidates, 0..1)
+    drawn
+        Stage of boxes that people drew, STAGE or STAGE:KEY, such as human_boxes: rows that somebody looked at are
+        learned from those, all others from maps and boxes; null: from these alone
+    drawn_weight
+        Weight of the pixels of such a row beside 1 of a row of pseudo-labels
+    pixel_weight
+        Weight of the loss of labelled pixels (DiPS: lambda_1, lambda_CPA)
+    """
+
+    maps: str = "cls_maps"
+    boxes: str | None = "proposals"
+    maps_normalised: Literal["image", "crop"] = "image"
+    sampler: Annotated[str, Named(SAMPLERS)] = "dips"
+    pixels: dict[str, Any] = {}
+    drawn: str | None = None
+    drawn_weight: float = Field(1.0, ge=0, le=1e6)
+    pixel_weight: float = Field(1.0, ge=0)
 
     def pixel_sampler(self) -> Sampler:
         """Return the sampler of `sampler` and `pixels`.
@@ -117,16 +119,18 @@ def partial_cross_entropy(
 
 
 class SizeKeys(Keys):
-    """Keys of the size losses."""
+    """Keys of the size losses.
 
-    size_weight: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of the absolute size loss of both sides (TrCAM-V: lambda_ASL, 0.01 to 0.05); 0: off",
-    )
-    larger_weight: float = Field(
-        0.0, ge=0, description="Weight of the loss of a foreground larger than the background; 0: off"
-    )
+    Attributes
+    ----------
+    size_weight
+        Weight of the absolute size loss of both sides (TrCAM-V: lambda_ASL, 0.01 to 0.05); 0: off
+    larger_weight
+        Weight of the loss of a foreground larger than the background; 0: off
+    """
+
+    size_weight: float = Field(0.0, ge=0)
+    larger_weight: float = Field(0.0, ge=0)
 
 
 def barrier(constraint: Tensor, t: float) -> Tensor:
@@ -167,20 +171,21 @@ def background_larger(prob: Tensor, t: float) -> Tensor:
 
 
 class MaskedClassificationKeys(Keys):
-    """Keys of the classification loss on masked images."""
+    """Keys of the classification loss on masked images.
 
-    cls_weight: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of the frozen classifier's loss on the masked image (DiPS workshop: lambda_CLS); 0: off",
-    )
-    cls_detached: bool = Field(
-        False,
-        description="Mask by the pseudo-label, as the released code does: nothing is learned of it, so it is left out",
-    )
-    classifier: str | None = Field(
-        None, description="File model.safetensors of a stage classifier; null: the store's newest classifier"
-    )
+    Attributes
+    ----------
+    cls_weight
+        Weight of the frozen classifier's loss on the masked image (DiPS workshop: lambda_CLS); 0: off
+    cls_detached
+        Mask by the pseudo-label, as the released code does: nothing is learned of it, so it is left out
+    classifier
+        File model.safetensors of a stage classifier; null: the store's newest classifier
+    """
+
+    cls_weight: float = Field(0.0, ge=0)
+    cls_detached: bool = False
+    classifier: str | None = None
 
 
 def masked_classification(classifier: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor, label: Tensor) -> Tensor:
@@ -201,21 +206,24 @@ def masked_classification(classifier: Callable[[Tensor], Tensor], image: Tensor,
 
 
 class WindowKeys(Keys):
-    """Keys of TCAM's temporal window."""
+    """Keys of TCAM's temporal window.
 
-    window: Literal["none", "before", "after", "both"] = Field(
-        "none",
-        description="Frames of the shot whose maps are taken with a frame's own, at each place the greatest (TCAM)",
-    )
-    window_frames: int = Field(1, ge=1, le=1000, description="Frames of the window on each side (TCAM: n)")
-    heat: float = Field(
-        0.0, ge=0, description="h of TCAM: maps of a window become exp(h map) over their greatest value; 0: as they are"
-    )
-    joint_crf_weight: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of a CRF loss of a frame and its window side by side, by colour alone (TCAM); 0: off",
-    )
+    Attributes
+    ----------
+    window
+        Frames of the shot whose maps are taken with a frame's own, at each place the greatest (TCAM)
+    window_frames
+        Frames of the window on each side (TCAM: n)
+    heat
+        h of TCAM: maps of a window become exp(h map) over their greatest value; 0: as they are
+    joint_crf_weight
+        Weight of a CRF loss of a frame and its window side by side, by colour alone (TCAM); 0: off
+    """
+
+    window: Literal["none", "before", "after", "both"] = "none"
+    window_frames: int = Field(1, ge=1, le=1000)
+    heat: float = Field(0.0, ge=0)
+    joint_crf_weight: float = Field(0.0, ge=0)
 
     def check(self) -> None:
         """Refuse keys of a window of frames without such a window."""

@@ -40,15 +40,18 @@ QUANTILES = 2**14 + 1
 
 
 class CutMixKeys(CamKeys):
-    """Keys of CutMix."""
+    """Keys of CutMix.
 
-    mix_beta: float = Field(
-        1.0,
-        gt=0,
-        description="Parameter of the Beta distribution of the share of an image that is kept (section 3.1); "
-        "1: uniform",
-    )
-    mix_rate: float = Field(1.0, ge=0, le=1, description="Probability with which an image is mixed")
+    Attributes
+    ----------
+    mix_beta
+        Parameter of the Beta distribution of the share of an image that is kept (section 3.1); 1: uniform
+    mix_rate
+        Probability with which an image is mixed
+    """
+
+    mix_beta: float = Field(1.0, gt=0)
+    mix_rate: float = Field(1.0, ge=0, le=1)
 
 
 class CutMix(Cam):
@@ -131,21 +134,22 @@ def cut_boxes(share: Tensor, row: Tensor, column: Tensor, size: tuple[int, int])
 
 
 class HasKeys(CamKeys):
-    """Keys of HaS."""
+    """Keys of HaS.
 
-    hide_cells: tuple[int, ...] = Field(
-        (4,),
-        min_length=1,
-        description="Sides of hidden cells in pixels, of which each image draws one; 0 hides nothing. (4) is the "
-        "standard evaluation's, (0, 16, 32, 44, 56) the paper's (section 4.1)",
-    )
-    hide_area: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Share of the image that a cell has, instead of hide_cells; at least a pixel (thesis, Tab. 4.4)",
-    )
-    hide_rate: float = Field(0.5, ge=0, le=1, description="Probability with which each cell is hidden")
+    Attributes
+    ----------
+    hide_cells
+        Sides of hidden cells in pixels, of which each image draws one; 0 hides nothing. (4) is the standard
+        evaluation's, (0, 16, 32, 44, 56) the paper's (section 4.1)
+    hide_area
+        Share of the image that a cell has, instead of hide_cells; at least a pixel (thesis, Tab. 4.4)
+    hide_rate
+        Probability with which each cell is hidden
+    """
+
+    hide_cells: tuple[int, ...] = Field((4,), min_length=1)
+    hide_area: float | None = Field(None, ge=0, le=1)
+    hide_rate: float = Field(0.5, ge=0, le=1)
 
 
 class Has(Cam):
@@ -184,27 +188,22 @@ class Has(Cam):
 
 
 class AdlKeys(CamKeys):
-    """Keys of ADL."""
+    """Keys of ADL.
 
-    drop_parts: tuple[str, ...] = Field(
-        ("layer3.0", "layer4.0", "layer4.2"),
-        min_length=1,
-        description="Parts of the network after which features are dropped or weighted; those of the standard "
-        "evaluation's ResNet-50",
-    )
-    drop_rate: float = Field(
-        0.75,
-        ge=0,
-        le=1,
-        description="Probability of dropping instead of weighting (section 3.2); 0.75 in the standard evaluation, 0.4 "
-        "in the thesis, chapter 4",
-    )
-    drop_threshold: float = Field(
-        0.9,
-        ge=0,
-        le=1,
-        description="Share of the highest attention from which places are dropped (section 3.2)",
-    )
+    Attributes
+    ----------
+    drop_parts
+        Parts of the network after which features are dropped or weighted; those of the standard evaluation's ResNet-50
+    drop_rate
+        Probability of dropping instead of weighting (section 3.2); 0.75 in the standard evaluation, 0.4 in the thesis,
+        chapter 4
+    drop_threshold
+        Share of the highest attention from which places are dropped (section 3.2)
+    """
+
+    drop_parts: tuple[str, ...] = Field(("layer3.0", "layer4.0", "layer4.2"), min_length=1)
+    drop_rate: float = Field(0.75, ge=0, le=1)
+    drop_threshold: float = Field(0.9, ge=0, le=1)
 
 
 class Adl(Cam):

@@ -31,19 +31,22 @@ if TYPE_CHECKING:
 
 
 class AcolKeys(CnnKeys):
-    """Keys of ACoL."""
+    """Keys of ACoL.
 
-    erase_from: float = Field(
-        0.7,
-        ge=0,
-        le=1,
-        description="Value of the first branch's map, in 0..1, from which features are erased (section 3.3); 0.7 in "
-        "the standard evaluation, 0.1 in the thesis, chapter 4",
-    )
-    branch_width: int = Field(1024, ge=1, le=16384, description="Channels of both branches")
-    start: Drawn = Field(
-        "he", description="First weights of the branches: he on ResNets, xavier on VGG16 and InceptionV3 (as released)"
-    )
+    Attributes
+    ----------
+    erase_from
+        Value of the first branch's map, in 0..1, from which features are erased (section 3.3); 0.7 in the standard
+        evaluation, 0.1 in the thesis, chapter 4
+    branch_width
+        Channels of both branches
+    start
+        First weights of the branches: he on ResNets, xavier on VGG16 and InceptionV3 (as released)
+    """
+
+    erase_from: float = Field(0.7, ge=0, le=1)
+    branch_width: int = Field(1024, ge=1, le=16384)
+    start: Drawn = "he"
 
 
 class Acol(CnnTrained[AcolKeys]):
@@ -105,15 +108,27 @@ Pair = tuple[float, float]
 
 
 class SpgKeys(CnnKeys):
-    """Keys of SPG; of each pair, pixels above the first number are foreground, those below the second background."""
+    """Keys of SPG; of each pair, pixels above the first number are foreground, those below the second background.
 
-    guided_parts: tuple[str, str] = Field(
-        ("layer3.0", "layer3.5"), description="Parts of the network whose features B1 and B2 read (A1 and A2)"
-    )
-    guide_width: int = Field(1024, ge=1, le=16384, description="Channels of B1 and B2; 512 on InceptionV3 and VGG16")
-    sure_b2: Pair = Field((0.7, 0.01), description="Thresholds of the label's map, which teaches B2")
-    sure_b1: Pair = Field((0.5, 0.05), description="Thresholds of B2, which teaches B1")
-    sure_c: Pair = Field((0.7, 0.1), description="Thresholds of the mean of B1 and B2, which teaches C")
+    Attributes
+    ----------
+    guided_parts
+        Parts of the network whose features B1 and B2 read (A1 and A2)
+    guide_width
+        Channels of B1 and B2; 512 on InceptionV3 and VGG16
+    sure_b2
+        Thresholds of the label's map, which teaches B2
+    sure_b1
+        Thresholds of B2, which teaches B1
+    sure_c
+        Thresholds of the mean of B1 and B2, which teaches C
+    """
+
+    guided_parts: tuple[str, str] = ("layer3.0", "layer3.5")
+    guide_width: int = Field(1024, ge=1, le=16384)
+    sure_b2: Pair = (0.7, 0.01)
+    sure_b1: Pair = (0.5, 0.05)
+    sure_c: Pair = (0.7, 0.1)
 
     def check(self) -> None:
         """Refuse thresholds outside of 0..1."""

@@ -32,25 +32,26 @@ if TYPE_CHECKING:
 
 
 class CnnKeys(BackboneKeys):
-    """Keys of the CNN; ``backbone`` may also be one of `wsoltrain.networks.localization_cnns`."""
+    """Keys of the CNN; ``backbone`` may also be one of `wsoltrain.networks.localization_cnns`.
 
-    unstrided: int = Field(
-        1,
-        ge=0,
-        description="Last downsamplings that are removed: 1 gives ResNet-50 maps of 14 x 14 at 224 pixels (standard "
-        "evaluation), 2 of 28 x 28",
-    )
-    fast_lr: float = Field(
-        10.0, gt=0, le=1e6, description="Factor on lr of the parts in fast, and of the linear layer where there is one"
-    )
-    fast: tuple[str, ...] = Field(
-        (), description="Beginnings of the names of parts with that rate, such as layer4 or classifier_A"
-    )
-    published: str | None = Field(
-        None,
-        description="Checkpoint of the whole trained network, class layer included, such as the standard evaluation's "
-        ".pth.tar, in place of weights; epochs=0 scores it as it is",
-    )
+    Attributes
+    ----------
+    unstrided
+        Last downsamplings that are removed: 1 gives ResNet-50 maps of 14 x 14 at 224 pixels (standard evaluation), 2 of
+        28 x 28
+    fast_lr
+        Factor on lr of the parts in fast, and of the linear layer where there is one
+    fast
+        Beginnings of the names of parts with that rate, such as layer4 or classifier_A
+    published
+        Checkpoint of the whole trained network, class layer included, such as the standard evaluation's .pth.tar, in
+        place of weights; epochs=0 scores it as it is
+    """
+
+    unstrided: int = Field(1, ge=0)
+    fast_lr: float = Field(10.0, gt=0, le=1e6)
+    fast: tuple[str, ...] = ()
+    published: str | None = None
 
 
 K = TypeVar("K", bound=CnnKeys)
@@ -95,24 +96,29 @@ class CnnTrained(Method[K]):
 
 
 class PoolKeys(Keys):
-    """Keys of the pooling."""
+    """Keys of the pooling.
 
-    pool: Literal["gap", "max", "peaks", "lse", "wildcat"] = Field(
-        "gap",
-        description="How class maps are pooled to class logits: gap (mean, Zhou et al. 2016), max (Oquab et al. 2015), "
-        "peaks (mean of the local maxima of 3 x 3 places, Zhou et al. 2018), lse (log of the mean of exponentials, "
-        "Pinheiro and Collobert 2015), wildcat (Durand et al. 2017)",
-    )
-    lse_sharpness: float = Field(10.0, gt=0, description="r of pool=lse: 0 is near the mean, large near the maximum")
-    wildcat_maps: int = Field(
-        8, ge=1, le=1024, description="Maps of each class that pool=wildcat averages (M, section 3.2)"
-    )
-    wildcat_share: float = Field(
-        0.2, gt=0, le=1, description="Share of places that pool=wildcat takes from each end (k, section 3.3)"
-    )
-    wildcat_alpha: float = Field(
-        0.7, ge=0, le=1, description="Weight of the lowest places in pool=wildcat (alpha, equation 1)"
-    )
+    Attributes
+    ----------
+    pool
+        How class maps are pooled to class logits: gap (mean, Zhou et al. 2016), max (Oquab et al. 2015), peaks (mean of
+        the local maxima of 3 x 3 places, Zhou et al. 2018), lse (log of the mean of exponentials, Pinheiro and
+        Collobert 2015), wildcat (Durand et al. 2017)
+    lse_sharpness
+        r of pool=lse: 0 is near the mean, large near the maximum
+    wildcat_maps
+        Maps of each class that pool=wildcat averages (M, section 3.2)
+    wildcat_share
+        Share of places that pool=wildcat takes from each end (k, section 3.3)
+    wildcat_alpha
+        Weight of the lowest places in pool=wildcat (alpha, equation 1)
+    """
+
+    pool: Literal["gap", "max", "peaks", "lse", "wildcat"] = "gap"
+    lse_sharpness: float = Field(10.0, gt=0)
+    wildcat_maps: int = Field(8, ge=1, le=1024)
+    wildcat_share: float = Field(0.2, gt=0, le=1)
+    wildcat_alpha: float = Field(0.7, ge=0, le=1)
 
     @property
     def maps_of_class(self) -> int:
@@ -142,13 +148,15 @@ def pool_maps(maps: Tensor, keys: PoolKeys) -> Tensor:
 
 
 class CamKeys(CnnKeys, PoolKeys):
-    """Keys of CAM."""
+    """Keys of CAM.
 
-    keep_classifier: bool = Field(
-        False,
-        description="Begin with the classifier of weights instead of a new one; for a data set of their classes, such "
-        "as ilsvrc",
-    )
+    Attributes
+    ----------
+    keep_classifier
+        Begin with the classifier of weights instead of a new one; for a data set of their classes, such as ilsvrc
+    """
+
+    keep_classifier: bool = False
 
 
 class Cam(CnnTrained[CamKeys]):
@@ -218,14 +226,18 @@ Combination = Literal["quadratic", "linear"]
 
 
 class NlCcamKeys(CamKeys):
-    """Keys of NL-CCAM."""
+    """Keys of NL-CCAM.
 
-    combination: Combination = Field(
-        "quadratic", description="Weights of the classes from likely to unlikely, 1 to -1 (section 3.2)"
-    )
-    label_first: bool = Field(
-        False, description="Put an image's label before the likeliest classes; the released code knows no label"
-    )
+    Attributes
+    ----------
+    combination
+        Weights of the classes from likely to unlikely, 1 to -1 (section 3.2)
+    label_first
+        Put an image's label before the likeliest classes; the released code knows no label
+    """
+
+    combination: Combination = "quadratic"
+    label_first: bool = False
 
 
 class NlCcam(Cam):

@@ -31,26 +31,48 @@ _DRAWS = 6  # of a view: area, aspect, two of its place, flip, contrast
 
 
 class DinoKeys(BackboneKeys):
-    """Keys of DINO."""
+    """Keys of DINO.
 
-    local_views: int = Field(8, ge=0, le=64, description="Small views of an image, beside its two global ones")
-    local_size: int = Field(96, ge=8, le=8192, description="Side of local views, pixels; a multiple of the patch")
-    global_area: tuple[float, float] = Field(
-        (0.5, 1.0), description="Least and greatest share of the image in a global view"
-    )
-    local_area: tuple[float, float] = Field(
-        (0.05, 0.5), description="Least and greatest share of the image in a local view"
-    )
-    contrast: float = Field(
-        0.4, ge=0, lt=1, description="Contrast of views, about the mean colour, varies up to this share"
-    )
-    outputs: int = Field(65536, ge=2, le=2**20, description="Outputs of the heads")
-    hidden: int = Field(2048, ge=1, le=16384, description="Width of the heads' hidden layers")
-    bottleneck: int = Field(256, ge=1, le=16384, description="Width before the last layer of the heads")
-    student_temperature: float = Field(0.1, ge=1e-4, le=1e4, description="Temperature of the student's answers")
-    teacher_temperature: float = Field(0.04, ge=1e-4, le=1e4, description="Temperature of the teacher's answers")
-    momentum_teacher: float = Field(0.996, ge=0, le=1, description="Share of the teacher that a step keeps")
-    momentum_centre: float = Field(0.9, ge=0, le=1, description="Share of the centre that a step keeps")
+    Attributes
+    ----------
+    local_views
+        Small views of an image, beside its two global ones
+    local_size
+        Side of local views, pixels; a multiple of the patch
+    global_area
+        Least and greatest share of the image in a global view
+    local_area
+        Least and greatest share of the image in a local view
+    contrast
+        Contrast of views, about the mean colour, varies up to this share
+    outputs
+        Outputs of the heads
+    hidden
+        Width of the heads' hidden layers
+    bottleneck
+        Width before the last layer of the heads
+    student_temperature
+        Temperature of the student's answers
+    teacher_temperature
+        Temperature of the teacher's answers
+    momentum_teacher
+        Share of the teacher that a step keeps
+    momentum_centre
+        Share of the centre that a step keeps
+    """
+
+    local_views: int = Field(8, ge=0, le=64)
+    local_size: int = Field(96, ge=8, le=8192)
+    global_area: tuple[float, float] = (0.5, 1.0)
+    local_area: tuple[float, float] = (0.05, 0.5)
+    contrast: float = Field(0.4, ge=0, lt=1)
+    outputs: int = Field(65536, ge=2, le=2**20)
+    hidden: int = Field(2048, ge=1, le=16384)
+    bottleneck: int = Field(256, ge=1, le=16384)
+    student_temperature: float = Field(0.1, ge=1e-4, le=1e4)
+    teacher_temperature: float = Field(0.04, ge=1e-4, le=1e4)
+    momentum_teacher: float = Field(0.996, ge=0, le=1)
+    momentum_centre: float = Field(0.9, ge=0, le=1)
 
     @model_validator(mode="after")
     def _areas(self) -> DinoKeys:

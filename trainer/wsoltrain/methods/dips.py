@@ -33,12 +33,18 @@ if TYPE_CHECKING:
 
 
 class DipsKeys(BackboneKeys, PixelTrainedKeys):
-    """Keys of DiPS and TrCAM-V."""
+    """Keys of DiPS and TrCAM-V.
 
-    head_epochs: int = Field(
-        10, ge=0, le=10**6, description="Epochs in which the class head is trained, before the maps"
-    )
-    head_lr: float = Field(0.1, gt=0, le=1e30, description="Learning rate of the class head, constant")
+    Attributes
+    ----------
+    head_epochs
+        Epochs in which the class head is trained, before the maps
+    head_lr
+        Learning rate of the class head, constant
+    """
+
+    head_epochs: int = Field(10, ge=0, le=10**6)
+    head_lr: float = Field(0.1, gt=0, le=1e30)
 
 
 class Dips(PixelTrained[DipsKeys]):
@@ -105,9 +111,15 @@ class Dips(PixelTrained[DipsKeys]):
 
 
 class DipsWorkshopKeys(BackboneKeys, PixelTrainedKeys):
-    """Keys of the workshop's DiPS."""
+    """Keys of the workshop's DiPS.
 
-    head_epochs: Literal[0] = Field(0, description="Always 0: there is no class head")
+    Attributes
+    ----------
+    head_epochs
+        Always 0: there is no class head
+    """
+
+    head_epochs: Literal[0] = 0
 
 
 class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):

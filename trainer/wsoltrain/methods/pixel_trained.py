@@ -36,15 +36,16 @@ if TYPE_CHECKING:
 
 
 class PixelTrainedKeys(PixelKeys, CrfKeys, SizeKeys, MaskedClassificationKeys, WindowKeys, Keys):
-    """Keys of the losses, and of how the map is read."""
+    """Keys of the losses, and of how the map is read.
 
-    temperature: float = Field(
-        1.0,
-        ge=1e-6,
-        le=1e6,
-        description="Factor on the map's logits outside of training; above 1, maps are closer to a decision, and a "
-        "threshold moves boxes less",
-    )
+    Attributes
+    ----------
+    temperature
+        Factor on the map's logits outside of training; above 1, maps are closer to a decision, and a threshold moves
+        boxes less
+    """
+
+    temperature: float = Field(1.0, ge=1e-6, le=1e6)
 
 
 K = TypeVar("K", bound=PixelTrainedKeys)

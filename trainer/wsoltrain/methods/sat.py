@@ -29,21 +29,27 @@ SPREAD = 6.0
 
 
 class SatKeys(BackboneKeys):
-    """Keys of SAT."""
+    """Keys of SAT.
 
-    masked_blocks: int = Field(3, ge=1, description="Last blocks whose attention the spatial token masks (paper: 3)")
-    area: float = Field(
-        0.25, ge=0, le=1, description="Mean share of an image that is foreground (paper: CUB 0.25, ILSVRC 0.35)"
-    )
-    area_weight: float = Field(1.0, ge=0, description="Weight of the loss of the batch's mean area; 0: off")
-    contrast_weight: float = Field(
-        1.0,
-        ge=0,
-        description="Weight of the loss that moves the blurred map to 0 or 1 (paper: normalization loss); 0: off",
-    )
-    stretched: bool = Field(
-        True, description="Scale each map to 0..1 before thresholds (released evaluator); false: the mask as it is"
-    )
+    Attributes
+    ----------
+    masked_blocks
+        Last blocks whose attention the spatial token masks (paper: 3)
+    area
+        Mean share of an image that is foreground (paper: CUB 0.25, ILSVRC 0.35)
+    area_weight
+        Weight of the loss of the batch's mean area; 0: off
+    contrast_weight
+        Weight of the loss that moves the blurred map to 0 or 1 (paper: normalization loss); 0: off
+    stretched
+        Scale each map to 0..1 before thresholds (released evaluator); false: the mask as it is
+    """
+
+    masked_blocks: int = Field(3, ge=1)
+    area: float = Field(0.25, ge=0, le=1)
+    area_weight: float = Field(1.0, ge=0)
+    contrast_weight: float = Field(1.0, ge=0)
+    stretched: bool = True
 
 
 class _Read(NamedTuple):

@@ -33,57 +33,71 @@ if TYPE_CHECKING:
 
 
 class TedLocKeys(BackboneKeys):
-    """Keys of TeD-Loc; where the paper is silent, the description says what is chosen."""
+    """Keys of TeD-Loc; where the paper is silent, the description says what is chosen.
 
-    maps: str = Field("clip_cams", description="Stage whose first map is the seed: clip_cams, cams or clipseg_cams")
-    patches: int = Field(10, ge=1, le=10**6, description="Patches drawn of each side of an image at each step")
-    fg_share: float = Field(
-        0.5, gt=0, le=1, description="Strongest share of the seed's Otsu region that may be foreground (n+)"
-    )
-    bg_share: float = Field(
-        0.3, gt=0, le=1, description="Share of the image, its weakest patches outside of it, for background (n-)"
-    )
-    bg_patches: int | None = Field(
-        None,
-        ge=1,
-        le=10**6,
-        description="Background patches drawn, however many foreground there is; null: as many (paper)",
-    )
-    background: Literal["outside", "anywhere"] = Field(
-        "outside", description="Whether background keeps out of the seed's Otsu region (paper)"
-    )
-    losses: Literal["kd", "kd+pcl", "all"] = Field(
-        "all",
-        description="kd: patches to anchors; kd+pcl: foreground against background too; all: image class too "
-        "(eq. 3.1, 3.2, 3.4)",
-    )
-    kd_weight: float = Field(1.0, gt=0, le=1, description="Weight of patches to anchors (lambda_1)")
-    pcl_weight: float = Field(1.0, gt=0, le=1, description="Weight of foreground against background (lambda_2)")
-    icl_weight: float = Field(1.0, gt=0, le=1, description="Weight of the image class (lambda_3)")
-    reduction: Literal["mean", "sum"] = Field(
-        "mean",
-        description="Losses of patches: mean over all drawn ones, so that their number does not change the step; sum: "
-        "over those of an image, as eq. 3.1 and 3.2 are written",
-    )
-    anchors: str | None = Field(
-        None, description="File anchors.safetensors of a stage text_anchors, anchors.json beside it; null: the store's"
-    )
-    orthogonal: class_anchors.Orthogonal = Field(
-        "auto",
-        description="Anchors: qr (orthonormal, up to as many classes as dimensions), polar (closest tight frame, any "
-        "number), none (text vectors as they are), auto (qr where it is possible, else polar)",
-    )
-    logit_scale: float = Field(1.0, ge=1e-6, le=1e6, description="Factor on scores <v, t_k>; the paper has none")
-    normalise: bool = Field(False, description="Scores of embeddings of unit length; the paper's are not")
-    doublings: int = Field(
-        2, ge=0, le=5, description="Blocks of the decoder, each doubling the grid; the paper does not say"
-    )
-    decoder_width: int = Field(512, ge=1, le=16384, description="Channels of these blocks; the paper does not say")
-    map: Literal["auto", "g", "text"] = Field(
-        "auto",
-        description="Score map: g (probability of foreground), text (<z, t> of the class), auto (g if trained)",
-    )
-    eval_size: int = Field(256, ge=1, le=8192, description="Side of the square in which maps are scored, pixels")
+    Attributes
+    ----------
+    maps
+        Stage whose first map is the seed: clip_cams, cams or clipseg_cams
+    patches
+        Patches drawn of each side of an image at each step
+    fg_share
+        Strongest share of the seed's Otsu region that may be foreground (n+)
+    bg_share
+        Share of the image, its weakest patches outside of it, for background (n-)
+    bg_patches
+        Background patches drawn, however many foreground there is; null: as many (paper)
+    background
+        Whether background keeps out of the seed's Otsu region (paper)
+    losses
+        kd: patches to anchors; kd+pcl: foreground against background too; all: image class too (eq. 3.1, 3.2, 3.4)
+    kd_weight
+        Weight of patches to anchors (lambda_1)
+    pcl_weight
+        Weight of foreground against background (lambda_2)
+    icl_weight
+        Weight of the image class (lambda_3)
+    reduction
+        Losses of patches: mean over all drawn ones, so that their number does not change the step; sum: over those of
+        an image, as eq. 3.1 and 3.2 are written
+    anchors
+        File anchors.safetensors of a stage text_anchors, anchors.json beside it; null: the store's
+    orthogonal
+        Anchors: qr (orthonormal, up to as many classes as dimensions), polar (closest tight frame, any number), none
+        (text vectors as they are), auto (qr where it is possible, else polar)
+    logit_scale
+        Factor on scores <v, t_k>; the paper has none
+    normalise
+        Scores of embeddings of unit length; the paper's are not
+    doublings
+        Blocks of the decoder, each doubling the grid; the paper does not say
+    decoder_width
+        Channels of these blocks; the paper does not say
+    map
+        Score map: g (probability of foreground), text (<z, t> of the class), auto (g if trained)
+    eval_size
+        Side of the square in which maps are scored, pixels
+    """
+
+    maps: str = "clip_cams"
+    patches: int = Field(10, ge=1, le=10**6)
+    fg_share: float = Field(0.5, gt=0, le=1)
+    bg_share: float = Field(0.3, gt=0, le=1)
+    bg_patches: int | None = Field(None, ge=1, le=10**6)
+    background: Literal["outside", "anywhere"] = "outside"
+    losses: Literal["kd", "kd+pcl", "all"] = "all"
+    kd_weight: float = Field(1.0, gt=0, le=1)
+    pcl_weight: float = Field(1.0, gt=0, le=1)
+    icl_weight: float = Field(1.0, gt=0, le=1)
+    reduction: Literal["mean", "sum"] = "mean"
+    anchors: str | None = None
+    orthogonal: class_anchors.Orthogonal = "auto"
+    logit_scale: float = Field(1.0, ge=1e-6, le=1e6)
+    normalise: bool = False
+    doublings: int = Field(2, ge=0, le=5)
+    decoder_width: int = Field(512, ge=1, le=16384)
+    map: Literal["auto", "g", "text"] = "auto"
+    eval_size: int = Field(256, ge=1, le=8192)
 
 
 class TedLoc(Method[TedLocKeys]):

@@ -88,13 +88,16 @@ class TokenMethod(Method[K]):
 
 
 class TsCamKeys(BackboneKeys):
-    """Keys of TS-CAM."""
+    """Keys of TS-CAM.
 
-    blocks: int | str | tuple[int, ...] | None = Field(
-        None,
-        description="Blocks whose attention the map sums: a number from 0 (negative: from the end), a list, or a range "
-        "such as 8-11; null: all, as published",
-    )
+    Attributes
+    ----------
+    blocks
+        Blocks whose attention the map sums: a number from 0 (negative: from the end), a list, or a range such as 8-11;
+        null: all, as published
+    """
+
+    blocks: int | str | tuple[int, ...] | None = None
 
 
 class TsCam(TokenMethod[TsCamKeys]):
@@ -207,13 +210,15 @@ class Calibration(nn.Module):
 
 
 class ScmKeys(BackboneKeys):
-    """Keys of SCM."""
+    """Keys of SCM.
 
-    iterations: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
-        (16, 4, 4, 4),
-        min_length=1,
-        description="Newton-Schulz steps in training, one number for each calibration block (as released)",
-    )
+    Attributes
+    ----------
+    iterations
+        Newton-Schulz steps in training, one number for each calibration block (as released)
+    """
+
+    iterations: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field((16, 4, 4, 4), min_length=1)
 
 
 class Scm(TokenMethod[ScmKeys]):
@@ -260,18 +265,22 @@ COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class MoltKeys(BackboneKeys):
-    """Keys of MOLT."""
+    """Keys of MOLT.
 
-    sizes: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
-        (224, 336, 448),
-        min_length=1,
-        description="Side of the image at each level, pixels, at most size; one, two or three levels (the paper leaves "
-        "the numbers out)",
-    )
-    shared: bool = Field(False, description="One transformer for all levels instead of one for each (paper)")
-    combine: Literal["mean", "max", "product"] = Field(
-        "mean", description="How the levels' scaled maps become one: mean (paper), max or product"
-    )
+    Attributes
+    ----------
+    sizes
+        Side of the image at each level, pixels, at most size; one, two or three levels (the paper leaves the numbers
+        out)
+    shared
+        One transformer for all levels instead of one for each (paper)
+    combine
+        How the levels' scaled maps become one: mean (paper), max or product
+    """
+
+    sizes: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field((224, 336, 448), min_length=1)
+    shared: bool = False
+    combine: Literal["mean", "max", "product"] = "mean"
 
     def check(self) -> None:
         """Refuse sizes that repeat or shrink."""

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
@@ -24,16 +23,21 @@ if TYPE_CHECKING:
 
 
 class BackboneKeys(Keys):
-    """Keys of the network that a method is built on."""
+    """Keys of the network that a method is built on.
 
-    backbone: str = Field(description="timm name of the network")
-    model_args: dict[str, Any] = Field(
-        {}, description="Further arguments of the timm network, such as model_args.patch_size"
-    )
-    weights: str | None = Field(
-        "timm",
-        description="Weights file; data:FILE for one of wsolpipe's data folder; timm: pretrained weights; null: random",
-    )
+    Attributes
+    ----------
+    backbone
+        timm name of the network
+    model_args
+        Further arguments of the timm network, such as model_args.patch_size
+    weights
+        Weights file; data:FILE for one of wsolpipe's data folder; timm: pretrained weights; null: random
+    """
+
+    backbone: str
+    model_args: dict[str, Any] = {}
+    weights: str | None = "timm"
 
 
 def load_classifier(net: Any, keys: BackboneKeys) -> None:

@@ -31,87 +31,112 @@ Deviation = Annotated[float, Field(ge=1e-4, le=1e4)]
 
 
 class Recipe(Keys):
-    """Keys that every recipe has; `recipe_type` adds those of a method. Nothing else changes what is learned."""
+    """Keys that every recipe has; `recipe_type` adds those of a method. Nothing else changes what is learned.
 
-    method: str = Field(description="What is trained: name of a method")
-    size: int = Field(224, ge=16, le=8192, description="Side of the square that the network sees, pixels")
-    resize: int | None = Field(
-        None,
-        ge=16,
-        le=16384,
-        description="Side to which an image is squashed before a random crop of size, pixels; null: 8/7 of size",
-    )
-    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip")
-    vflip: float = Field(0.0, ge=0, le=1, description="Probability of a vertical flip")
-    jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] = Field(
-        (0.0, 0.0, 0.0, 0.0),
-        description="How far colours vary in training: brightness, contrast, saturation (shares), hue (turns)",
-    )
-    mean: tuple[Share, Share, Share] = Field(
-        (0.485, 0.456, 0.406), description="Mean of each colour, 0..1, of the backbone"
-    )
-    std: tuple[Deviation, Deviation, Deviation] = Field(
-        (0.229, 0.224, 0.225), description="Standard deviation of each colour, 0..1, of the backbone"
-    )
-    one_per_group: bool = Field(False, description="Draw one random frame of each group (video shot) an epoch")
-    frames_per_group: int | None = Field(
-        None,
-        ge=1,
-        le=MANY,
-        description="Draw as many random frames of each group an epoch; null: all, or one with one_per_group",
-    )
-    epochs: int = Field(
-        50, ge=0, le=MANY, description="Epochs of the method's main phase; 0 scores the network as it is loaded"
-    )
-    batch: int = Field(32, ge=1, le=MANY, description="Images a step, of all processes together")
-    accumulate: int = Field(1, ge=1, le=MANY, description="Batches whose gradients are averaged before each update")
-    optimiser: Literal["sgd", "adamw", "adam"] = Field(
-        "sgd", description="sgd (momentum, nesterov), adamw or adam (both: betas)"
-    )
-    lr: float = Field(0.01, gt=0, le=STRONG, description="Learning rate")
-    lr_min: float = Field(1e-8, ge=0, le=STRONG, description="Learning rate below which no schedule goes")
-    schedule: Literal["step", "multi_step", "cosine", "polynomial", "constant"] = Field(
-        "step",
-        description="How lr falls: step (times lr_gamma every lr_step epochs), multi_step (at each of milestones), "
-        "cosine (to 0 over the epochs), polynomial (the share of epochs that is left, to the power lr_power), constant",
-    )
-    schedule_by: Literal["epoch", "step"] = Field(
-        "epoch", description="Whether lr changes once an epoch or at each step"
-    )
-    lr_step: int = Field(15, ge=1, le=MANY, description="Epochs between falls of schedule=step")
-    lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of each fall of schedule=step and multi_step")
-    milestones: tuple[Annotated[int, Field(ge=0, le=MANY)], ...] = Field(
-        (), description="Epochs at which lr falls, for schedule=multi_step"
-    )
-    count_from: Literal[0, 1] = Field(
-        0,
-        description="Number of the first epoch in lr_step and milestones: with 1, as several authors count, lr falls "
-        "an epoch sooner",
-    )
-    lr_power: float = Field(0.9, gt=0, le=100, description="Exponent of schedule=polynomial")
-    warmup: float = Field(0.0, ge=0, le=MANY, description="Epochs in which lr rises linearly to its schedule; 0: none")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd")
-    nesterov: bool = Field(True, description="Nesterov's momentum, for sgd")
-    betas: tuple[Below1, Below1] = Field((0.9, 0.999), description="Decay of both running means of adamw and adam")
-    weight_decay: float = Field(
-        0.0, ge=0, le=STRONG, description="Weight decay: L2 for sgd and adam, decoupled for adamw"
-    )
-    frozen_bn: bool = Field(
-        False, description="Normalise by the stored statistics in training too; weights of the layers are still trained"
-    )
-    clip: float | None = Field(
-        None, gt=0, le=STRONG, description="Norm to which gradients are clipped; null: not at all"
-    )
-    amp: bool = Field(
-        False, description="Run the network in bfloat16, which is faster on a GPU; the authors train in float32"
-    )
-    ema: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Decay of a running average of the weights, which is evaluated and kept; null: none",
-    )
-    seed: int = Field(0, ge=0, description="Of every random draw")
+    Attributes
+    ----------
+    method
+        What is trained: name of a method
+    size
+        Side of the square that the network sees, pixels
+    resize
+        Side to which an image is squashed before a random crop of size, pixels; null: 8/7 of size
+    flip
+        Probability of a horizontal flip
+    vflip
+        Probability of a vertical flip
+    jitter
+        How far colours vary in training: brightness, contrast, saturation (shares), hue (turns)
+    mean
+        Mean of each colour, 0..1, of the backbone
+    std
+        Standard deviation of each colour, 0..1, of the backbone
+    one_per_group
+        Draw one random frame of each group (video shot) an epoch
+    frames_per_group
+        Draw as many random frames of each group an epoch; null: all, or one with one_per_group
+    epochs
+        Epochs of the method's main phase; 0 scores the network as it is loaded
+    batch
+        Images a step, of all processes together
+    accumulate
+        Batches whose gradients are averaged before each update
+    optimiser
+        sgd (momentum, nesterov), adamw or adam (both: betas)
+    lr
+        Learning rate
+    lr_min
+        Learning rate below which no schedule goes
+    schedule
+        How lr falls: step (times lr_gamma every lr_step epochs), multi_step (at each of milestones), cosine (to 0 over
+        the epochs), polynomial (the share of epochs that is left, to the power lr_power), constant
+    schedule_by
+        Whether lr changes once an epoch or at each step
+    lr_step
+        Epochs between falls of schedule=step
+    lr_gamma
+        Factor of each fall of schedule=step and multi_step
+    milestones
+        Epochs at which lr falls, for schedule=multi_step
+    count_from
+        Number of the first epoch in lr_step and milestones: with 1, as several authors count, lr falls an epoch sooner
+    lr_power
+        Exponent of schedule=polynomial
+    warmup
+        Epochs in which lr rises linearly to its schedule; 0: none
+    momentum
+        Momentum of sgd
+    nesterov
+        Nesterov's momentum, for sgd
+    betas
+        Decay of both running means of adamw and adam
+    weight_decay
+        Weight decay: L2 for sgd and adam, decoupled for adamw
+    frozen_bn
+        Normalise by the stored statistics in training too; weights of the layers are still trained
+    clip
+        Norm to which gradients are clipped; null: not at all
+    amp
+        Run the network in bfloat16, which is faster on a GPU; the authors train in float32
+    ema
+        Decay of a running average of the weights, which is evaluated and kept; null: none
+    seed
+        Of every random draw
+    """
+
+    method: str
+    size: int = Field(224, ge=16, le=8192)
+    resize: int | None = Field(None, ge=16, le=16384)
+    flip: float = Field(0.5, ge=0, le=1)
+    vflip: float = Field(0.0, ge=0, le=1)
+    jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] = (0.0, 0.0, 0.0, 0.0)
+    mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
+    one_per_group: bool = False
+    frames_per_group: int | None = Field(None, ge=1, le=MANY)
+    epochs: int = Field(50, ge=0, le=MANY)
+    batch: int = Field(32, ge=1, le=MANY)
+    accumulate: int = Field(1, ge=1, le=MANY)
+    optimiser: Literal["sgd", "adamw", "adam"] = "sgd"
+    lr: float = Field(0.01, gt=0, le=STRONG)
+    lr_min: float = Field(1e-8, ge=0, le=STRONG)
+    schedule: Literal["step", "multi_step", "cosine", "polynomial", "constant"] = "step"
+    schedule_by: Literal["epoch", "step"] = "epoch"
+    lr_step: int = Field(15, ge=1, le=MANY)
+    lr_gamma: float = Field(0.1, gt=0, le=1)
+    milestones: tuple[Annotated[int, Field(ge=0, le=MANY)], ...] = ()
+    count_from: Literal[0, 1] = 0
+    lr_power: float = Field(0.9, gt=0, le=100)
+    warmup: float = Field(0.0, ge=0, le=MANY)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    betas: tuple[Below1, Below1] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0, le=STRONG)
+    frozen_bn: bool = False
+    clip: float | None = Field(None, gt=0, le=STRONG)
+    amp: bool = False
+    ema: float | None = Field(None, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
 
     def check(self) -> None:
         """Refuse common keys that do not fit each other."""
