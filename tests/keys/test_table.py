@@ -18,7 +18,7 @@ from wsolpipe.cli.main import cli as wsolpipe
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.engine.config import offered_clusters
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key, read_keys, require
+from wsolpipe.keys.key import Key, keys_of_class, read_keys, require
 from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.run_keys import RUN_KEYS
 from wsolpipe.launch.profiles import Profile
@@ -179,14 +179,34 @@ def test_bash_completes_words_that_it_cuts_at_each_equals_sign(tmp_path):
     assert set(offered[2]) >= set(offered_clusters({}))
 
 
-KEYS = (
-    Key("n", kinds.integer(1, 9), "a number", 3, unit="rows"),
-    Key("way", kinds.choice("left", "right"), "a way", "left"),
-    Key("names", kinds.list_of(kinds.text()), "names", ()),
-    Key("place", kinds.or_null(kinds.file()), "a place", "here"),
-    Key("share", kinds.number(0, 1), "a share"),
-    Key("sure", kinds.flag(), "whether", False),
-)
+class _Keys:
+    """Keys of a command.
+
+    Attributes
+    ----------
+    n
+        a number
+    way
+        a way
+    names
+        names
+    place
+        a place
+    share
+        a share
+    sure
+        whether
+    """
+
+    n = Key(kinds.integer(1, 9), 3, unit="rows")
+    way = Key(kinds.choice("left", "right"), "left")
+    names = Key(kinds.list_of(kinds.text()), ())
+    place = Key(kinds.or_null(kinds.file()), "here")
+    share = Key(kinds.number(0, 1))
+    sure = Key(kinds.flag(), False)
+
+
+KEYS = keys_of_class(_Keys)
 
 
 def test_words_are_read_by_the_kinds_of_their_keys():

@@ -13,7 +13,7 @@ import numpy as np
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
-from wsolpipe.keys.key import Key, require
+from wsolpipe.keys.key import Key, keys_of_class, require
 from wsolpipe.keys.run_keys import SPLIT, STAGE
 from wsolpipe.share.formats.base import FORMATS, WRITTEN_ONLY
 
@@ -26,45 +26,51 @@ if TYPE_CHECKING:
     from wsolpipe.share.formats.base import Format, Subject
 
 
-KEYS = (
-    Key(
-        "format", kinds.choice(*FORMATS.names()),
-        "what reads the files; png and npy are of maps and masks", "localization",
-    ),
-    Key("out", kinds.file("folder"), "folder to write, which appears whole; an earlier export there is replaced"),
-    Key(
-        "key",
-        kinds.text("beginning of a key"),
-        "result to use",
-        otherwise="that of the words given, else the newest",
-    ),
-    Key(
-        "rows",
-        kinds.text("start:stop, @FILE, worst:n, disputed:n or doubtful:n"),
-        "only these rows; @FILE: the images of a list that a report saved; worst: those whose first box fits against= "
-        "least, without it those of the lowest score; "
-        "disputed: the same, and against= must be given; doubtful: those where stages disagree, are unsure or sway the "
-        "threshold that against= chooses",
-    ),
-    Key(
-        "against",
-        kinds.file("truth, STAGE, STAGE:KEY, localization.txt", offers=("truth",)),
-        "what boxes are compared with to find the rows to write",
-    ),
-    Key(
-        "top", kinds.integer(1), "boxes of a row, best first",
+class _Keys:
+    """Keys of ``wsolpipe export``.
+
+    Attributes
+    ----------
+    format
+        what reads the files; png and npy are of maps and masks
+    out
+        folder to write, which appears whole; an earlier export there is replaced
+    key
+        result to use
+    rows
+        only these rows; @FILE: the images of a list that a report saved; worst: those whose first box fits against=
+        least, without it those of the lowest score; disputed: the same, and against= must be given; doubtful: those
+        where stages disagree, are unsure or sway the threshold that against= chooses
+    against
+        what boxes are compared with to find the rows to write
+    top
+        boxes of a row, best first
+    min_score
+        boxes of a lower score are left out
+    nms
+        overlap (IoU) above which the second of two boxes is left out
+    map
+        which map of a stage of maps
+    images
+        image files beside the labels: none, hard links (copies across disks), or copies
+    """
+
+    format = Key(kinds.choice(*FORMATS.names()), "localization")
+    out = Key(kinds.file("folder"))
+    key = Key(kinds.text("beginning of a key"), otherwise="that of the words given, else the newest")
+    rows = Key(kinds.text("start:stop, @FILE, worst:n, disputed:n or doubtful:n"))
+    against = Key(kinds.file("truth, STAGE, STAGE:KEY, localization.txt", offers=("truth",)))
+    top = Key(
+        kinds.integer(1),
         otherwise="all; 1 where readers train on every box (localization, yolo, voc, coco), unless people drew them",
-    ),
-    Key("min_score", kinds.number(), "boxes of a lower score are left out", otherwise="none"),
-    Key("nms", kinds.number(0, 1), "overlap (IoU) above which the second of two boxes is left out", otherwise="none"),
-    Key("map", kinds.integer(0), "which map of a stage of maps", 0),
-    Key(
-        "images",
-        kinds.choice("none", "link", "copy"),
-        "image files beside the labels: none, hard links (copies across disks), or copies",
-        otherwise="link for formats whose readers want them, else none",
-    ),
-)  # fmt: skip
+    )
+    min_score = Key(kinds.number(), otherwise="none")
+    nms = Key(kinds.number(0, 1), otherwise="none")
+    map = Key(kinds.integer(0), 0)
+    images = Key(kinds.choice("none", "link", "copy"), otherwise="link for formats whose readers want them, else none")
+
+
+KEYS = keys_of_class(_Keys)
 
 
 @make_command("export", keys=KEYS, listed=("stage", "dataset", "store", "split", "root"))
@@ -186,22 +192,31 @@ def _write_ious(view: StageView, rows: Any, chosen: Chosen, folder: Path) -> lis
     return paths
 
 
-IMPORT_KEYS = (
-    Key("format", kinds.choice(*(name for name in FORMATS.names() if name not in WRITTEN_ONLY)), "format of the boxes"),
-    Key("in", kinds.file("file or folder"), "what another tool, or wsolpipe export, wrote"),
-    Key(
-        "over",
-        kinds.text("STAGE or STAGE:KEY", source="stage"),
-        "stage whose first box stands for each row that the file does not list",
-        otherwise="such rows have no box",
-    ),
-    Key(
-        "drawn", kinds.choice("changed", "listed"),
-        "rows that somebody drew: those whose boxes are no longer as export wrote them, or all that the file lists",
-        "changed",
-    ),
-    Key("out", kinds.file(), "file to keep the boxes in, as human_boxes.file= takes it"),
-)  # fmt: skip
+class _ImportKeys:
+    """Keys of ``wsolpipe import``.
+
+    Attributes
+    ----------
+    format
+        format of the boxes
+    in_
+        what another tool, or wsolpipe export, wrote
+    over
+        stage whose first box stands for each row that the file does not list
+    drawn
+        rows that somebody drew: those whose boxes are no longer as export wrote them, or all that the file lists
+    out
+        file to keep the boxes in, as human_boxes.file= takes it
+    """
+
+    format = Key(kinds.choice(*(name for name in FORMATS.names() if name not in WRITTEN_ONLY)))
+    in_ = Key(kinds.file("file or folder"))
+    over = Key(kinds.text("STAGE or STAGE:KEY", source="stage"), otherwise="such rows have no box")
+    drawn = Key(kinds.choice("changed", "listed"), "changed")
+    out = Key(kinds.file())
+
+
+IMPORT_KEYS = keys_of_class(_ImportKeys)
 STORED = replace(
     STAGE, meaning="stage to make: human_boxes, or one of your own of the same class", otherwise="human_boxes"
 )

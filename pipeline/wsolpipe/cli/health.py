@@ -7,12 +7,25 @@ import time
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_skipped, print_table, shown
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 
-STATUS_KEYS = (
-    Key("watch", kinds.flag(), "show it again and again", False),
-    Key("every", kinds.number(0.1, 86400), "time between two looks of watch=true", 5, unit="seconds"),
-)
+
+class _StatusKeys:
+    """Keys of ``wsolpipe status``.
+
+    Attributes
+    ----------
+    watch
+        show it again and again
+    every
+        time between two looks of watch=true
+    """
+
+    watch = Key(kinds.flag(), False)
+    every = Key(kinds.number(0.1, 86400), 5, unit="seconds")
+
+
+STATUS_KEYS = keys_of_class(_StatusKeys)
 
 
 @make_command("status", keys=STATUS_KEYS, listed=("store", "dataset", "stage", "wide"))
@@ -43,7 +56,19 @@ def status_command(words: tuple[str, ...], as_json: bool) -> int:
         time.sleep(own["every"])
 
 
-VERIFY_KEYS = (Key("deep", kinds.flag(), "read every object; false: only records and the sizes of objects", True),)
+class _VerifyKeys:
+    """Keys of ``wsolpipe verify``.
+
+    Attributes
+    ----------
+    deep
+        read every object; false: only records and the sizes of objects
+    """
+
+    deep = Key(kinds.flag(), True)
+
+
+VERIFY_KEYS = keys_of_class(_VerifyKeys)
 
 
 @make_command("verify", keys=VERIFY_KEYS, listed=("store", "dataset", "stage"))
@@ -99,9 +124,21 @@ def repair_command(words: tuple[str, ...], as_json: bool) -> int:
 
 
 ACTIONS = kinds.choice("list", "retry", "drop")
-QUARANTINE_KEYS = (
-    Key("ids", kinds.list_of(kinds.text("image_id")), "only these rows", (), otherwise="all quarantined rows"),
-)
+
+
+class _QuarantineKeys:
+    """Keys of ``wsolpipe quarantine``.
+
+    Attributes
+    ----------
+    ids
+        only these rows
+    """
+
+    ids = Key(kinds.list_of(kinds.text("image_id")), (), otherwise="all quarantined rows")
+
+
+QUARANTINE_KEYS = keys_of_class(_QuarantineKeys)
 
 
 @make_command("quarantine", keys=QUARANTINE_KEYS, listed=("stage", "dataset", "store", "split"), positional=ACTIONS)

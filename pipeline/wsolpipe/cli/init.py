@@ -12,17 +12,29 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.cli.command import make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
-from wsolpipe.keys.key import Key, read_keys
+from wsolpipe.keys.key import Key, keys_of_class, read_keys
 
 if TYPE_CHECKING:
     from wsolpipe.images.dataset import DatasetConfig
     from wsolpipe.images.describing import Described
 
 
-KEYS = (
-    Key("out", kinds.file("YAML file"), "file to write", otherwise="the folder's name.yaml, here"),
-    Key("seed", kinds.integer(0), "seed of the splits that are drawn where there are none", 0),
-)
+class _Keys:
+    """Keys of ``wsolpipe init``.
+
+    Attributes
+    ----------
+    out
+        file to write
+    seed
+        seed of the splits that are drawn where there are none
+    """
+
+    out = Key(kinds.file("YAML file"), otherwise="the folder's name.yaml, here")
+    seed = Key(kinds.integer(0), 0)
+
+
+KEYS = keys_of_class(_Keys)
 HEAD = """\
 # Written by wsolpipe init of {folder}: {text}.
 # The template data/folder.yaml and the reference of data sets explain the keys; paths are relative to this file.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, shown
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import SPLIT
 
 if TYPE_CHECKING:
@@ -20,29 +20,30 @@ if TYPE_CHECKING:
 
 
 SHOWN_SPLIT = replace(SPLIT, meaning="split to show", otherwise="test, else val, else the one with most results")
-KEYS = (
-    Key(
-        "n",
-        kinds.integer(0),
-        "rows to show; seed= draws the random part; over 500 lie on pages beside the report",
-        100,
-        unit="rows",
-    ),
-    Key(
-        "beside",
-        kinds.text("STAGE, STAGE:KEY or beginning of a key"),
-        "result to compare with, row by row",
-        otherwise="none",
-    ),
-    Key(
-        "out", kinds.file("file that ends in .html", ending=".html"), "file to write",
-        otherwise="<store>/<dataset>/report.html",
-    ),
-    Key(
-        "plots", kinds.file("folder"), "folder to write every chart of the page to: SVG, and PDF and PNG for papers",
-        otherwise="none",
-    ),
-)  # fmt: skip
+
+
+class _Keys:
+    """Keys of ``wsolpipe report``.
+
+    Attributes
+    ----------
+    n
+        rows to show; seed= draws the random part; over 500 lie on pages beside the report
+    beside
+        result to compare with, row by row
+    out
+        file to write
+    plots
+        folder to write every chart of the page to: SVG, and PDF and PNG for papers
+    """
+
+    n = Key(kinds.integer(0), 100, unit="rows")
+    beside = Key(kinds.text("STAGE, STAGE:KEY or beginning of a key"), otherwise="none")
+    out = Key(kinds.file("file that ends in .html", ending=".html"), otherwise="<store>/<dataset>/report.html")
+    plots = Key(kinds.file("folder"), otherwise="none")
+
+
+KEYS = keys_of_class(_Keys)
 
 
 @make_command("report", keys=KEYS, listed=("dataset", "store", SHOWN_SPLIT, "stage", "seed"))
@@ -77,14 +78,22 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     return 0
 
 
-SERVE_KEYS = (
-    *(key for key in KEYS if key.name in {"n", "beside"}),
-    Key("port", kinds.integer(0, 65535), "port on 127.0.0.1", 0, otherwise="any that is free"),
-    Key(
-        "out", kinds.file(), "file to keep corrections in, as import format=jsonl reads it",
-        otherwise="corrections-<dataset>-<split>.jsonl",
-    ),
-)  # fmt: skip
+class _ServeKeys:
+    """Keys that only ``wsolpipe serve`` has.
+
+    Attributes
+    ----------
+    port
+        port on 127.0.0.1
+    out
+        file to keep corrections in, as import format=jsonl reads it
+    """
+
+    port = Key(kinds.integer(0, 65535), 0, otherwise="any that is free")
+    out = Key(kinds.file(), otherwise="corrections-<dataset>-<split>.jsonl")
+
+
+SERVE_KEYS = (*(key for key in KEYS if key.name in {"n", "beside"}), *keys_of_class(_ServeKeys))
 QUIET = 2.0
 """Seconds without a correction after which those before are taken into the store."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_table
-from wsolpipe.keys.key import Key, read_keys
+from wsolpipe.keys.key import Key, keys_of_class, read_keys
 from wsolpipe.keys.run_keys import RUN_KEYS
 
 if TYPE_CHECKING:
@@ -78,11 +78,25 @@ def _run_sweep(sweep: Sweep, as_json: bool, resume: str) -> int:
     return max((item.outcome.code for item in tried), default=0)
 
 
-PLAN_KEYS = (
-    Key("check", kinds.flag(), "exit with 2 if work is pending", False),
-    Key("cost", kinds.flag(), "hours, GPU-hours, files and bytes of whole stages, at the rates measured here", False),
-    Key("images", kinds.integer(1), "with cost=true: for as many images", unit="rows", otherwise="those of the splits"),
-)
+class _PlanKeys:
+    """Keys of ``wsolpipe plan``.
+
+    Attributes
+    ----------
+    check
+        exit with 2 if work is pending
+    cost
+        hours, GPU-hours, files and bytes of whole stages, at the rates measured here
+    images
+        with cost=true: for as many images
+    """
+
+    check = Key(kinds.flag(), False)
+    cost = Key(kinds.flag(), False)
+    images = Key(kinds.integer(1), unit="rows", otherwise="those of the splits")
+
+
+PLAN_KEYS = keys_of_class(_PlanKeys)
 PLAN_LISTED = ("stage", "dataset", "store", "split", "limit", "rows", "root", "stages", "wide")
 
 
@@ -139,7 +153,7 @@ def plan_command(words: tuple[str, ...], as_json: bool) -> int:
     return 2 if pending and own["check"] else 0
 
 
-STAGES_KEYS = (Key("stages", kinds.file("YAML file"), "file of your own stages"),)
+STAGES_KEYS = (Key(kinds.file("YAML file"), name="stages", meaning="file of your own stages"),)
 
 
 @make_command("stages", keys=STAGES_KEYS, as_run=False, positional=kinds.name("name of a stage", source="stage"))

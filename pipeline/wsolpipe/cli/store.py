@@ -9,7 +9,7 @@ from wsolpipe.cli.command import configure, make_command
 from wsolpipe.cli.transfer import SELECTION_KEYS, STORED_DATASET, selection_of, words_of
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_table, shown
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import STORE, WIDE
 from wsolpipe.launch.ending import EXIT_PENDING
 
@@ -19,16 +19,26 @@ if TYPE_CHECKING:
     from wsolpipe.share.collect import Holding
 
 
-STORED_STAGES = Key(
-    "stages", kinds.list_of(kinds.name("name of a stage", source="stored stage")), "only these stages", ()
-)
-RUNS = Key(
-    "runs",
-    kinds.list_of(kinds.file("folder")),
-    "folders of wsoltrain fit, or above several: what they read is in use",
-    (),
-)
-LS_KEYS = (STORE, STORED_DATASET, STORED_STAGES, RUNS, WIDE)
+class _LsKeys:
+    """Keys of ``wsolpipe ls``, some of ``gc`` too.
+
+    Attributes
+    ----------
+    stages
+        only these stages
+    runs
+        folders of wsoltrain fit, or above several: what they read is in use
+    """
+
+    store = STORE
+    dataset = STORED_DATASET
+    stages = Key(kinds.list_of(kinds.name("name of a stage", source="stored stage")), ())
+    runs = Key(kinds.list_of(kinds.file("folder")), ())
+    wide = WIDE
+
+
+LS_KEYS = keys_of_class(_LsKeys)
+_, _, _, RUNS, _ = LS_KEYS
 
 
 @make_command("ls", keys=LS_KEYS, as_run=False)
@@ -57,14 +67,31 @@ def ls_command(words: tuple[str, ...], as_json: bool) -> int:
     return 0
 
 
-GC_KEYS = (
-    STORE, STORED_DATASET,
-    Key("remove", kinds.flag(), "remove what is shown; false: only show it", False),
-    Key("days", kinds.number(0), "keep what has a manifest or record of the last so many days", 7, unit="days"),
-    Key("keep", kinds.list_of(kinds.text("beginning of a key")), "results that stay, and all they were made of", ()),
-    Key("drop", kinds.list_of(kinds.text("beginning of a key")), "results that nothing replaces and that may go", ()),
-    RUNS,
-)  # fmt: skip
+class _GcKeys:
+    """Keys of ``wsolpipe gc``.
+
+    Attributes
+    ----------
+    remove
+        remove what is shown; false: only show it
+    days
+        keep what has a manifest or record of the last so many days
+    keep
+        results that stay, and all they were made of
+    drop
+        results that nothing replaces and that may go
+    """
+
+    store = STORE
+    dataset = STORED_DATASET
+    remove = Key(kinds.flag(), False)
+    days = Key(kinds.number(0), 7, unit="days")
+    keep = Key(kinds.list_of(kinds.text("beginning of a key")), ())
+    drop = Key(kinds.list_of(kinds.text("beginning of a key")), ())
+    runs = RUNS
+
+
+GC_KEYS = keys_of_class(_GcKeys)
 
 
 @make_command("gc", keys=GC_KEYS, as_run=False)
@@ -147,10 +174,22 @@ def _short(value: Any) -> str:
     return f"{text[:16]}…" if len(text) > 40 else text
 
 
-ADOPT_KEYS = (
-    Key("key", kinds.text("beginning of a key"), "key to accept; wsolpipe status lists keys"),
-    Key("reason", kinds.text(), "why its results are valid", ""),
-)
+class _AdoptKeys:
+    """Keys of ``wsolpipe adopt``.
+
+    Attributes
+    ----------
+    key
+        key to accept; wsolpipe status lists keys
+    reason
+        why its results are valid
+    """
+
+    key = Key(kinds.text("beginning of a key"))
+    reason = Key(kinds.text(), "")
+
+
+ADOPT_KEYS = keys_of_class(_AdoptKeys)
 
 
 @make_command("adopt", keys=ADOPT_KEYS, listed=("stage", "dataset", "store", "split"))

@@ -14,7 +14,7 @@ from wsolpipe.cli.command import make_command
 from wsolpipe.contract.errors import AccessError, ConfigError, StoreError, WsolError
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_skipped, print_table, shown
-from wsolpipe.keys.key import Key, read_keys, require
+from wsolpipe.keys.key import Key, keys_of_class, read_keys, require
 from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT, STORE
 from wsolpipe.launch.ending import EXIT_INTERRUPTED, stop_on_signals
 
@@ -26,25 +26,57 @@ if TYPE_CHECKING:
 
 
 STORED_DATASET = Key(
-    "dataset", kinds.name("name of a data set in the store", source="stored dataset"), "only this data set"
+    kinds.name("name of a data set in the store", source="stored dataset"), name="dataset", meaning="only this data set"
 )
-SELECTION_KEYS = (
-    STORED_DATASET,
-    Key(
-        "stages", kinds.list_of(kinds.name("name of a stage", source="stored stage")), "only these stages", (),
-        otherwise="all but pixels",
-    ),
-    replace(SPLIT, meaning="only these splits"),
-    ROWS,
-    Key(
-        "keys", kinds.text(offers=("newest", "all")),
-        "newest finished keys and what they were made of; or all, or beginnings of keys", "newest",
-    ),
-    Key("jobs", kinds.integer(1, 256), "shards on their way at a time", 8),
-)  # fmt: skip
-CHECK = Key(
-    "check", kinds.flag(), "read what the target holds and replace what is damaged; false: compare sizes", False
-)
+
+
+class _SelectionKeys:
+    """Keys that say which results of a store are meant.
+
+    Attributes
+    ----------
+    stages
+        only these stages
+    keys
+        newest finished keys and what they were made of; or all, or beginnings of keys
+    jobs
+        shards on their way at a time
+    """
+
+    dataset = STORED_DATASET
+    stages = Key(kinds.list_of(kinds.name("name of a stage", source="stored stage")), (), otherwise="all but pixels")
+    split = replace(SPLIT, meaning="only these splits")
+    rows = ROWS
+    keys = Key(kinds.text(offers=("newest", "all")), "newest")
+    jobs = Key(kinds.integer(1, 256), 8)
+
+
+class _CopyKeys:
+    """Keys of ``wsolpipe push`` and ``pull``.
+
+    Attributes
+    ----------
+    to
+        where they go: a folder or s3://bucket/folder
+    from_
+        where they are: a folder, s3://bucket/folder, gs://, az://, hf://datasets/owner/name or https://host/folder
+    check
+        read what the target holds and replace what is damaged; false: compare sizes
+    trust
+        addresses, or digests of published checksums.txt, with commas; others are refused
+    replace
+        newer: replace shards of this store by later generations
+    """
+
+    to = Key(kinds.filled(kinds.file(kinds.STORE)))
+    from_ = Key(kinds.filled(kinds.file(kinds.STORE)))
+    check = Key(kinds.flag(), False)
+    trust = Key(kinds.text())
+    replace = Key(kinds.choice("never", "newer"), "never")
+
+
+SELECTION_KEYS = keys_of_class(_SelectionKeys)
+TO, FROM, CHECK, TRUST, REPLACE = keys_of_class(_CopyKeys)
 
 
 def words_of(words: Iterable[str], keys: tuple[Key, ...]) -> dict[str, Any]:
@@ -144,12 +176,7 @@ def _show_transfer(moved: Result, *, quiet: bool) -> None:
         print(f"requests sent again: {counts}", file=sys.stderr)
 
 
-PUSH_KEYS = (
-    Key("to", kinds.filled(kinds.file(kinds.STORE)), "where they go: a folder or s3://bucket/folder"),
-    STORE,
-    *SELECTION_KEYS,
-    CHECK,
-)
+PUSH_KEYS = (TO, STORE, *SELECTION_KEYS, CHECK)
 
 
 @make_command("push", keys=PUSH_KEYS, as_run=False)
@@ -168,18 +195,7 @@ def push_command(words: tuple[str, ...], as_json: bool) -> int:
     return _resumable(given["store"], act, {"from": given["store"], "to": given["to"]}, as_json=as_json)
 
 
-PULL_KEYS = (
-    Key(
-        "from",
-        kinds.filled(kinds.file(kinds.STORE)),
-        "where they are: a folder, s3://bucket/folder, gs://, az://, hf://datasets/owner/name or https://host/folder",
-    ),
-    STORE,
-    *SELECTION_KEYS,
-    CHECK,
-    Key("trust", kinds.text(), "addresses, or digests of published checksums.txt, with commas; others are refused"),
-    Key("replace", kinds.choice("never", "newer"), "newer: replace shards of this store by later generations", "never"),
-)
+PULL_KEYS = (FROM, STORE, *SELECTION_KEYS, CHECK, TRUST, REPLACE)
 
 
 @make_command("pull", keys=PULL_KEYS, as_run=False)
@@ -199,24 +215,38 @@ def pull_command(words: tuple[str, ...], as_json: bool) -> int:
     return _resumable(given["from"], act, {"from": given["from"], "to": given["store"]}, as_json=as_json)
 
 
-ABOUT = (
-    Key("licence", kinds.text(), "licence of the labels; needed where the data set's YAML names none"),
-    Key("title", kinds.text(), "title of the card"),
-    Key("description", kinds.text(), "what the labels are, for the card"),
-    Key("citation", kinds.text(), "what to cite, for the card"),
-    Key("url", kinds.text(), "address of the published store, for the card"),
-    Key("version", kinds.text(), "version of the labels, for the card"),
-)
-PUBLISH_KEYS = (
-    Key(
-        "to",
-        kinds.filled(kinds.file(kinds.STORE)),
-        "where they go: a folder, s3://bucket/folder, gs://, az:// or hf://datasets/owner/name",
-    ),
-    STORE,
-    *SELECTION_KEYS,
-    *ABOUT,
-)
+class _AboutKeys:
+    """Where results are published, and words about them for their card.
+
+    Attributes
+    ----------
+    to
+        where they go: a folder, s3://bucket/folder, gs://, az:// or hf://datasets/owner/name
+    licence
+        licence of the labels; needed where the data set's YAML names none
+    title
+        title of the card
+    description
+        what the labels are, for the card
+    citation
+        what to cite, for the card
+    url
+        address of the published store, for the card
+    version
+        version of the labels, for the card
+    """
+
+    to = Key(kinds.filled(kinds.file(kinds.STORE)))
+    licence = Key(kinds.text())
+    title = Key(kinds.text())
+    description = Key(kinds.text())
+    citation = Key(kinds.text())
+    url = Key(kinds.text())
+    version = Key(kinds.text())
+
+
+PUBLISHED_TO, *ABOUT = keys_of_class(_AboutKeys)
+PUBLISH_KEYS = (PUBLISHED_TO, STORE, *SELECTION_KEYS, *ABOUT)
 
 
 @make_command("publish", keys=PUBLISH_KEYS, as_run=False)

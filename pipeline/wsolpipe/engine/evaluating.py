@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.figures import FIGURES
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import SPLIT
 
 if TYPE_CHECKING:
@@ -20,110 +20,134 @@ if TYPE_CHECKING:
 
 PREFERRED_SPLITS = ("test", "val")
 SCORED_SPLIT = replace(SPLIT, meaning="splits to score", otherwise="test, else val, else the first")
-SUBJECT = (
-    Key("maps", kinds.file("folder"), "score maps <image_id>.npy or .npz, instead of a stage"),
-    Key("map", kinds.integer(0), "which map of a stage of maps", 0),
-    Key(
-        "select",
-        kinds.text("classifier or classifier:KEY"),
-        "instead of map=: of each image the map inside whose Otsu mask, with the rest blurred, the classifier sees the "
-        "class best; reads the images",
-    ),
-    Key("key", kinds.text("beginning of a key"), "result to use", otherwise="that of the words given, else the newest"),
-    Key(
-        "against",
-        kinds.file("truth, STAGE, STAGE:KEY, localization.txt or folder of masks", offers=("truth",)),
-        "what counts as right: ground truth, boxes of a stage or of a file, or masks",
-        "truth",
-    ),
-    Key(
-        "convention",
-        kinds.choice("standard", "clean"),
-        "standard: as the field's evaluator; clean: half-open boxes, maps not rounded to 8 bits",
-        "standard",
-    ),
-    Key(
-        "resolution",
-        kinds.integer(8, 4096),
-        "side of the frame of maps, boxes and masks; some papers take 256",
-        224,
-        unit="pixels",
-    ),
-    Key("rows", kinds.file("@FILE"), "only the images of this list, which a report saved", otherwise="all"),
-    Key("normalise", kinds.flag(), "min-max each map; false: maps must lie in 0 to 1", True),
-    Key(
-        "labels",
-        kinds.choice("true", "predicted"),
-        "with maps=: the class that they are of; with select=: the class whose posterior chooses",
-        "true",
-    ),
-)
-THRESHOLD = (
-    Key("tau", kinds.number(0, 1), "this threshold"),
-    Key(
-        "tau_from",
-        kinds.file("STAGE, STAGE:KEY, localization.txt or folder of masks"),
-        "the best threshold on another split against these, as in against=; ground truth is not read",
-    ),
-    Key("tau_split", kinds.name("name of a split", source="split"), "that split", "val"),
-    Key("tau_maps", kinds.file("folder"), "with maps=: the maps of that split"),
-    Key(
-        "metric",
-        kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP", "all"),
-        "what chooses the best threshold, with runs= models too; all: by the default, every figure shown",
-        None,
-        otherwise="MaxBoxAcc, PxAP of masks",
-    ),
-    Key(
-        "classifier",
+
+
+class _SubjectKeys:
+    """Keys of ``wsolpipe eval`` that say what is scored, and against what.
+
+    Attributes
+    ----------
+    maps
+        score maps <image_id>.npy or .npz, instead of a stage
+    map
+        which map of a stage of maps
+    select
+        instead of map=: of each image the map inside whose Otsu mask, with the rest blurred, the classifier sees the
+        class best; reads the images
+    key
+        result to use
+    against
+        what counts as right: ground truth, boxes of a stage or of a file, or masks
+    convention
+        standard: as the field's evaluator; clean: half-open boxes, maps not rounded to 8 bits
+    resolution
+        side of the frame of maps, boxes and masks; some papers take 256
+    rows
+        only the images of this list, which a report saved
+    normalise
+        min-max each map; false: maps must lie in 0 to 1
+    labels
+        with maps=: the class that they are of; with select=: the class whose posterior chooses
+    """
+
+    maps = Key(kinds.file("folder"))
+    map = Key(kinds.integer(0), 0)
+    select = Key(kinds.text("classifier or classifier:KEY"))
+    key = Key(kinds.text("beginning of a key"), otherwise="that of the words given, else the newest")
+    against = Key(
+        kinds.file("truth, STAGE, STAGE:KEY, localization.txt or folder of masks", offers=("truth",)), "truth"
+    )
+    convention = Key(kinds.choice("standard", "clean"), "standard")
+    resolution = Key(kinds.integer(8, 4096), 224, unit="pixels")
+    rows = Key(kinds.file("@FILE"), otherwise="all")
+    normalise = Key(kinds.flag(), True)
+    labels = Key(kinds.choice("true", "predicted"), "true")
+
+
+SUBJECT = keys_of_class(_SubjectKeys)
+
+
+class _ThresholdKeys:
+    """Keys of ``wsolpipe eval`` that choose the threshold.
+
+    Attributes
+    ----------
+    tau
+        this threshold
+    tau_from
+        the best threshold on another split against these, as in against=; ground truth is not read
+    tau_split
+        that split
+    tau_maps
+        with maps=: the maps of that split
+    metric
+        what chooses the best threshold, with runs= models too; all: by the default, every figure shown
+    classifier
+        for Top-1 and Top-5 figures of maps, the classes by another network: the scoring classifier, which reads the
+        images, or a stage that holds classes, as predictions
+    noise
+        what noise in boxes or masks does to the choice, level by level
+    """
+
+    tau = Key(kinds.number(0, 1))
+    tau_from = Key(kinds.file("STAGE, STAGE:KEY, localization.txt or folder of masks"))
+    tau_split = Key(kinds.name("name of a split", source="split"), "val")
+    tau_maps = Key(kinds.file("folder"))
+    metric = Key(kinds.choice("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP", "all"), otherwise="MaxBoxAcc, PxAP of masks")
+    classifier = Key(
         kinds.text("classifier, STAGE or either with :KEY"),
-        "for Top-1 and Top-5 figures of maps, the classes by another network: the scoring classifier, which reads the "
-        "images, or a stage that holds classes, as predictions",
         otherwise="those of the network that made the maps, where it has any",
-    ),
-    Key("noise", kinds.choice("boxes", "masks"), "what noise in boxes or masks does to the choice, level by level"),
-)
-MORE = (
-    Key(
-        "figures",
-        kinds.list_of(kinds.choice(*FIGURES.names())),
-        "figures of maps beside MaxBoxAcc, IoU and PxAP",
-        None,
-        otherwise="all",
-    ),
-    Key(
-        "corloc",
-        kinds.choice("pooled", "class"),
-        "CorLoc of maps, pooled and by class: at one threshold, or (an oracle) at each class's own best",
-    ),
-    Key("interval", kinds.flag(), "bootstrap intervals", False),
-    Key(
-        "beside",
-        kinds.file("beginning of a key, STAGE, STAGE:KEY, or folder of maps"),
-        "result to compare with, in a paired test",
-    ),
-    Key("csv", kinds.file(), "file to write the curves to"),
-    Key(
-        "plots",
-        kinds.file("folder"),
-        "folder to write charts to: SVG, PDF and PNG of accuracy, IoU, precision",
-    ),
-    Key("details", kinds.flag(), "every figure, not only the first ones beside a centred box", False),
-    Key("glossary", kinds.flag(), "instead of all this: what each figure means", False),
-    Key(
-        "runs",
-        kinds.list_of(kinds.file("folder")),
-        "instead of all this: the protocol tables of these runs, one folder a method, with metric= and annotators=",
-    ),
-    Key("annotators", kinds.list_of(kinds.text("name")), "with runs=: annotators to show", (), otherwise="all"),
-    Key(
-        "rule",
-        kinds.choice("thesis", "single"),
-        "with runs=: thesis: each BT cell takes its own best run, and IoU-30, 50 and 70 are of the "
-        "largest contour, each at a threshold of its own; single: one run, one threshold, all contours",
-        "thesis",
-    ),
-)
+    )
+    noise = Key(kinds.choice("boxes", "masks"))
+
+
+THRESHOLD = keys_of_class(_ThresholdKeys)
+
+
+class _MoreKeys:
+    """Keys of ``wsolpipe eval`` that say what is shown and written.
+
+    Attributes
+    ----------
+    figures
+        figures of maps beside MaxBoxAcc, IoU and PxAP
+    corloc
+        CorLoc of maps, pooled and by class: at one threshold, or (an oracle) at each class's own best
+    interval
+        bootstrap intervals
+    beside
+        result to compare with, in a paired test
+    csv
+        file to write the curves to
+    plots
+        folder to write charts to: SVG, PDF and PNG of accuracy, IoU, precision
+    details
+        every figure, not only the first ones beside a centred box
+    glossary
+        instead of all this: what each figure means
+    runs
+        instead of all this: the protocol tables of these runs, one folder a method, with metric= and annotators=
+    annotators
+        with runs=: annotators to show
+    rule
+        with runs=: thesis: each BT cell takes its own best run, and IoU-30, 50 and 70 are of the largest contour, each
+        at a threshold of its own; single: one run, one threshold, all contours
+    """
+
+    figures = Key(kinds.list_of(kinds.choice(*FIGURES.names())), otherwise="all")
+    corloc = Key(kinds.choice("pooled", "class"))
+    interval = Key(kinds.flag(), False)
+    beside = Key(kinds.file("beginning of a key, STAGE, STAGE:KEY, or folder of maps"))
+    csv = Key(kinds.file())
+    plots = Key(kinds.file("folder"))
+    details = Key(kinds.flag(), False)
+    glossary = Key(kinds.flag(), False)
+    runs = Key(kinds.list_of(kinds.file("folder")))
+    annotators = Key(kinds.list_of(kinds.text("name")), (), otherwise="all")
+    rule = Key(kinds.choice("thesis", "single"), "thesis")
+
+
+MORE = keys_of_class(_MoreKeys)
 KEYS = (*SUBJECT, *THRESHOLD, *MORE)
 
 

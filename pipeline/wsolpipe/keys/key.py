@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -41,30 +41,30 @@ MEANT = {
 
 @dataclass(frozen=True)
 class Key:
-    """One line of the table of keys.
+    """One key of a command: an attribute of a class that `keys_of_class` reads, or with its name and meaning.
 
     Attributes
     ----------
-    name : str
-        The text before the ``=``.
     kind : Kind
-        What the text after it may be.
-    meaning : str
-        One line in plain words.
+        What the text after the ``=`` may be.
     default : object
         Value where the key is not given.
     unit : str
         Unit of the value, such as ``pixels``; empty where it has none.
     otherwise : str
         What happens where the key is not given, if the default does not say it: ``all splits``.
+    name : str
+        The text before the ``=``.
+    meaning : str
+        One line in plain words.
     """
 
-    name: str
     kind: Kind
-    meaning: str
     default: Any = None
     unit: str = ""
     otherwise: str = ""
+    name: str = ""
+    meaning: str = ""
 
     def read(self, text: str) -> Any:
         """Value of a text.
@@ -133,15 +133,28 @@ def keys_of_fields(declared: type) -> tuple[Key, ...]:
     types, meanings = get_type_hints(declared), describe_fields(declared)
     return tuple(
         Key(
-            item.name,
             item.metadata["kind"] or kind_of_type(types[item.name], *item.metadata["bounds"]),
-            meanings[item.name],
             None if item.default == "" else item.default,
             item.metadata["unit"],
             item.metadata["otherwise"],
+            item.name,
+            meanings[item.name],
         )
         for item in fields(declared)
         if item.metadata
+    )
+
+
+def keys_of_class(declared: type) -> tuple[Key, ...]:
+    """Keys that are attributes of a class, in their order, each named by its attribute and described by the docstring.
+
+    A key that has a name already is shared with other commands, and stays as it is. ``in_`` is the key ``in=``.
+    """
+    meanings = describe_fields(declared)
+    return tuple(
+        each if each.name else replace(each, name=name.rstrip("_"), meaning=meanings[name])
+        for name, each in vars(declared).items()
+        if isinstance(each, Key)
     )
 
 
@@ -156,7 +169,9 @@ def describe_fields(declared: type) -> dict[str, str]:
     return found
 
 
-CONFIG = Key("config", file("YAML file"), "file of words of this command; those of the command line go over it")
+CONFIG = Key(
+    file("YAML file"), name="config", meaning="file of words of this command; those of the command line go over it"
+)
 
 
 def show_value(value: Any) -> str:

@@ -51,7 +51,8 @@ def keys_of(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, *
             continue
         unit = next((item.name for item in info.metadata if isinstance(item, Unit)), "")
         kind = kind_of(info.annotation, info.metadata)
-        keys.append(Key(f"{prefix}{name}", kind, info.description or meanings.get(name, ""), default, unit))
+        meaning = info.description or meanings.get(name, "")
+        keys.append(Key(kind, default, unit, name=f"{prefix}{name}", meaning=meaning))
     return tuple(keys)
 
 

@@ -74,7 +74,7 @@ def recipe_keys(name: str | None) -> tuple[Key, ...]:
         return keys
     without = f"; without it: {file.default}" if file.default else ""
     meaning = f"values that the recipe keeps beside its own{without}"
-    profile = Key("profile", kinds.choice(*file.profiles), meaning, None)
+    profile = Key(kinds.choice(*file.profiles), name="profile", meaning=meaning)
     return (profile, *keys)
 
 

@@ -7,21 +7,31 @@ from pathlib import Path
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key, read_keys, require
+from wsolpipe.keys.key import Key, keys_of_class, read_keys, require
 from wsoltrain.cli.command import make_command, show
 from wsoltrain.runs.keys import CHECKPOINT
 
-KEYS = (
-    CHECKPOINT,
-    Key("out", kinds.file("folder"), "folder to write", otherwise="export/ beside the checkpoint"),
-    Key(
-        "formats",
-        kinds.list_of(kinds.text("torch or onnx", offers=("torch", "onnx"))),
-        "torch (torch.export, .pt2) and onnx",
-        ("torch", "onnx"),
-    ),
-    Key("seed", kinds.integer(0), "seed of the random images on which the files are compared with the network", 0),
-)  # fmt: skip
+
+class _Keys:
+    """Keys of ``wsoltrain export``.
+
+    Attributes
+    ----------
+    out
+        folder to write
+    formats
+        torch (torch.export, .pt2) and onnx
+    seed
+        seed of the random images on which the files are compared with the network
+    """
+
+    checkpoint = CHECKPOINT
+    out = Key(kinds.file("folder"), otherwise="export/ beside the checkpoint")
+    formats = Key(kinds.list_of(kinds.text("torch or onnx", offers=("torch", "onnx"))), ("torch", "onnx"))
+    seed = Key(kinds.integer(0), 0)
+
+
+KEYS = keys_of_class(_Keys)
 
 
 @make_command(

@@ -5,17 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key, read_keys, require
+from wsolpipe.keys.key import Key, keys_of_class, read_keys, require
 from wsoltrain.cli.command import make_command, show
 from wsoltrain.runs import choice
 
-KEYS = (
-    *choice.CHOICE,
-    Key(
-        "plots", kinds.or_null(kinds.file("folder")),
-        "folder for plots of the chosen run by epoch and threshold: SVG, and PDF and PNG for papers", None,
-    ),
-)  # fmt: skip
+
+class _Keys:
+    """Keys that only ``wsoltrain select`` has.
+
+    Attributes
+    ----------
+    plots
+        folder for plots of the chosen run by epoch and threshold: SVG, and PDF and PNG for papers
+    """
+
+    plots = Key(kinds.or_null(kinds.file("folder")))
+
+
+KEYS = (*choice.CHOICE, *keys_of_class(_Keys))
 
 
 @make_command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, STORE, store_of
 from wsoltrain.papers.table import WEIGHTS
 from wsoltrain.runs.evaluate import align
@@ -25,27 +25,43 @@ if TYPE_CHECKING:
     from wsoltrain.papers.work import Reproduction, Request
 
 TRAINED = ("workers", "device", "save_every")
-KEYS = (
-    Key("table", TABLE, "table: 2.1, 4.2, I-3, II-1, molt-2, demo …"),
-    Key("row", kinds.list_of(kinds.text("name of a row")), "only these rows", (), otherwise="all"),
-    Key(
-        "dataset", kinds.list_of(DATASET.kind), "only these data sets of the table; a YAML file of yours stands for "
-        "the one that it names", (), otherwise="all",
-    ),
-    STORE,
-    Key("out", kinds.file("folder"), "folder of runs and of the table", otherwise="reproduce/<table>"),
-    Key("plan", kinds.flag(), "say what would be made, what is missing and how long it would take", False),
-    Key("by", kinds.text("annotator"), "what chooses epochs and thresholds, as in fit", otherwise="that of the table"),
-    Key(
-        "threshold", kinds.choice("best", "validation"),
-        "best: the best one of the scored images, as most papers; validation: the one that by= chose",
-        otherwise="that of the table",
-    ),
-    Key("configurations", kinds.integer(1), "drawn for each search", otherwise="those of the table"),
-    *(key for key in TRAINING if key.name in TRAINED),
-    *WEIGHTS,
-    *SITE_KEYS,
-)  # fmt: skip
+
+
+class _Keys:
+    """Keys of ``wsoltrain reproduce``.
+
+    Attributes
+    ----------
+    table
+        table: 2.1, 4.2, I-3, II-1, molt-2, demo …
+    row
+        only these rows
+    dataset
+        only these data sets of the table; a YAML file of yours stands for the one that it names
+    out
+        folder of runs and of the table
+    plan
+        say what would be made, what is missing and how long it would take
+    by
+        what chooses epochs and thresholds, as in fit
+    threshold
+        best: the best one of the scored images, as most papers; validation: the one that by= chose
+    configurations
+        drawn for each search
+    """
+
+    table = Key(TABLE)
+    row = Key(kinds.list_of(kinds.text("name of a row")), (), otherwise="all")
+    dataset = Key(kinds.list_of(DATASET.kind), (), otherwise="all")
+    store = STORE
+    out = Key(kinds.file("folder"), otherwise="reproduce/<table>")
+    plan = Key(kinds.flag(), False)
+    by = Key(kinds.text("annotator"), otherwise="that of the table")
+    threshold = Key(kinds.choice("best", "validation"), otherwise="that of the table")
+    configurations = Key(kinds.integer(1), otherwise="those of the table")
+
+
+KEYS = (*keys_of_class(_Keys), *(key for key in TRAINING if key.name in TRAINED), *WEIGHTS, *SITE_KEYS)
 
 
 def reproduce(words: Iterable[str]) -> tuple[dict[str, Any], list[str]]:

@@ -45,10 +45,13 @@ FIGURES: dict[str, tuple[str, float]] = {
 """Name of a figure -> where results hold it, and the factor to the published unit; other names are such places."""
 BY_CLASS = "CorLoc"
 """Beginning of the figures that need a curve a class."""
-WEIGHTS = (
-    Key("weights.esvit", kinds.file(), "weights of EsViT, Swin-T (github.com/microsoft/esvit)"),
-    Key("weights.mocov3", kinds.file(), "weights of MoCo v3, ViT-B (github.com/facebookresearch/moco-v3)"),
-    Key("weights.simmim", kinds.file(), "weights of SimMIM, ViT-B (github.com/microsoft/SimMIM)"),
+WEIGHTS = tuple(
+    Key(kinds.file(), name=f"weights.{name}", meaning=f"weights of {about}")
+    for name, about in {
+        "esvit": "EsViT, Swin-T (github.com/microsoft/esvit)",
+        "mocov3": "MoCo v3, ViT-B (github.com/facebookresearch/moco-v3)",
+        "simmim": "SimMIM, ViT-B (github.com/microsoft/SimMIM)",
+    }.items()
 )
 """Files that no one but the user can put there, for rows that name them."""
 

@@ -7,28 +7,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
-from wsoltrain.runs.keys import DEVICE, RECIPE, STAGE, split
+from wsoltrain.runs.keys import A_SPLIT, DEVICE, RECIPE, STAGE
 from wsoltrain.runs.settle import loader_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-KEYS = (
-    Key("recipe", RECIPE, "recipe: a shipped one, or a YAML file", "dips"),
-    DATASET,
-    STORE,
-    ROOT,
-    split("split", "split whose ground truth is trained on", "train"),
-    split("val", "split whose ground truth chooses the ceiling's threshold", "val"),
-    split("test", "split that is scored", "test"),
-    Key("by", STAGE, "stage whose boxes of val choose the threshold of the labels' maps", "proposals"),
-    Key("checkpoint", kinds.or_null(kinds.file()), "best-….safetensors of a student to be shown beside", None),
-    Key("out", kinds.file("folder"), "folder of ceiling.json", otherwise="ceilings/<recipe>-<dataset>"),
-    Key("workers", kinds.integer(0), "loader processes", otherwise="one a core"),
-    DEVICE,
-)
+
+class _Keys:
+    """Keys of ``wsoltrain ceiling``.
+
+    Attributes
+    ----------
+    recipe
+        recipe: a shipped one, or a YAML file
+    split
+        split whose ground truth is trained on
+    val
+        split whose ground truth chooses the ceiling's threshold
+    test
+        split that is scored
+    by
+        stage whose boxes of val choose the threshold of the labels' maps
+    checkpoint
+        best-….safetensors of a student to be shown beside
+    out
+        folder of ceiling.json
+    workers
+        loader processes
+    """
+
+    recipe = Key(RECIPE, "dips")
+    dataset = DATASET
+    store = STORE
+    root = ROOT
+    split = Key(A_SPLIT, "train")
+    val = Key(A_SPLIT, "val")
+    test = Key(A_SPLIT, "test")
+    by = Key(STAGE, "proposals")
+    checkpoint = Key(kinds.or_null(kinds.file()))
+    out = Key(kinds.file("folder"), otherwise="ceilings/<recipe>-<dataset>")
+    workers = Key(kinds.integer(0), otherwise="one a core")
+    device = DEVICE
+
+
+KEYS = keys_of_class(_Keys)
 
 
 def measure(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.evaluate.glossary import format_figure, shown_name
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsoltrain.runs.keys import DEVICE, METRIC, PLOTS, STAGE
 
 if TYPE_CHECKING:
@@ -18,11 +18,26 @@ if TYPE_CHECKING:
     from wsolpipe.metrics.protocol import Choice, Metric, Run
     from wsolpipe.pages.gallery import Gallery
 
-CHOICE = (
-    Key("runs", kinds.file("folder"), "folder of runs, searched with its sub-folders"),
-    Key("by", STAGE, "annotator that chooses: stage of pseudo-boxes, cls or gt; by default the one of the training"),
-    Key("metric", METRIC, "figure that chooses; auto: PxAP where the truth was masks, else MaxBoxAcc", "auto"),
-)
+
+class _ChoiceKeys:
+    """Keys that ``wsoltrain select`` and ``report`` share.
+
+    Attributes
+    ----------
+    runs
+        folder of runs, searched with its sub-folders
+    by
+        annotator that chooses: stage of pseudo-boxes, cls or gt; by default the one of the training
+    metric
+        figure that chooses; auto: PxAP where the truth was masks, else MaxBoxAcc
+    """
+
+    runs = Key(kinds.file("folder"))
+    by = Key(STAGE)
+    metric = Key(METRIC, "auto")
+
+
+CHOICE = keys_of_class(_ChoiceKeys)
 SHOWN = ("MaxBoxAcc", "MaxBoxAccV2", "PxAP", "iou")
 
 
@@ -101,17 +116,27 @@ def _number(name: str, value: float | None) -> str:
     return "none" if value is None else str(format_figure(name, float(value)))
 
 
-REPORT = (
-    *CHOICE,
-    Key("shown", kinds.integer(0), "rows of validation, and as many of training, on the page; 0 for none", 24),
-    Key(
-        "root", kinds.file("folder"), "folder of the image files, if they are no longer where they were",
-        otherwise="that of the training",
-    ),
-    DEVICE,
-    Key("out", kinds.file("file that ends in .html", ending=".html"), "file to write", otherwise="<runs>/report.html"),
-    PLOTS,
-)  # fmt: skip
+class _ReportKeys:
+    """Keys that only ``wsoltrain report`` has.
+
+    Attributes
+    ----------
+    shown
+        rows of validation, and as many of training, on the page; 0 for none
+    root
+        folder of the image files, if they are no longer where they were
+    out
+        file to write
+    """
+
+    shown = Key(kinds.integer(0), 24)
+    root = Key(kinds.file("folder"), otherwise="that of the training")
+    device = DEVICE
+    out = Key(kinds.file("file that ends in .html", ending=".html"), otherwise="<runs>/report.html")
+    plots = PLOTS
+
+
+REPORT = (*CHOICE, *keys_of_class(_ReportKeys))
 
 
 def report(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsoltrain.runs.evaluate import align
-from wsoltrain.runs.keys import PLOTS, RECIPE, SITE_KEYS, TRAINING, split
+from wsoltrain.runs.keys import A_SPLIT, PLOTS, RECIPE, SITE_KEYS, TRAINING
 from wsoltrain.runs.many import Site, Training, refuse_failed, run_trainings
 from wsoltrain.runs.settle import settle_words
 
@@ -24,15 +24,31 @@ SHARED = (
     "dataset", "store", "root", "images", "split", "val", "val_rows_per_class", "by", "metric", "workers", "device",
     "save_every",
 )  # fmt: skip
-KEYS = (
-    Key("recipes", kinds.list_of(RECIPE), "recipes, the first one is what others are tested against"),
-    *(key for key in TRAINING if key.name in SHARED),
-    split("test", "split on which all are scored, against its ground truth", "test"),
-    Key("out", kinds.file("folder"), "folder of all runs and of the page", otherwise="compare/<dataset>"),
-    Key("shown", kinds.integer(1), "images on the page", 24),
-    PLOTS,
-    *SITE_KEYS,
-)
+
+
+class _OwnKeys:
+    """Keys that only ``wsoltrain compare`` has.
+
+    Attributes
+    ----------
+    recipes
+        recipes, the first one is what others are tested against
+    test
+        split on which all are scored, against its ground truth
+    out
+        folder of all runs and of the page
+    shown
+        images on the page
+    """
+
+    recipes = Key(kinds.list_of(RECIPE))
+    test = Key(A_SPLIT, "test")
+    out = Key(kinds.file("folder"), otherwise="compare/<dataset>")
+    shown = Key(kinds.integer(1), 24)
+
+
+RECIPES, *OWN = keys_of_class(_OwnKeys)
+KEYS = (RECIPES, *(key for key in TRAINING if key.name in SHARED), *OWN, PLOTS, *SITE_KEYS)
 NAMED = 4
 """Recipes that the page's title names; of more it gives the number."""
 FIGURES = ("MaxBoxAcc", "iou", "PxAP", "pixel_iou")

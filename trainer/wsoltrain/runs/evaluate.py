@@ -8,56 +8,66 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import RunFailed
 from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
-from wsoltrain.runs.keys import CHECKPOINT, DEVICE, STAGE, split
+from wsoltrain.runs.keys import A_SPLIT, CHECKPOINT, DEVICE, STAGE
 from wsoltrain.runs.settle import loader_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-KEYS = (
-    CHECKPOINT,
-    DATASET,
-    STORE,
-    ROOT,
-    split("split", "split to score", "test"),
-    Key(
-        "against",
-        kinds.file("gt, name of a stage, file or folder", offers=("gt",), source="stored stage"),
-        "what counts as true: gt; first boxes or masks of a stage; a localization.txt; a folder of masks",
-        "gt",
-    ),
-    Key("beside", kinds.or_null(STAGE), "stage whose first boxes are scored beside; auto: proposals if made", "auto"),
-    Key(
-        "maps",
-        kinds.or_null(STAGE),
-        "stage whose maps are scored beside, at the threshold chosen on val and at their best",
-    ),
-    split("val", "split on which the threshold of these maps is chosen, by the annotator of the run", "val"),
-    Key("must_beat", kinds.flag(), "exit with 1 unless the localizer beats all that is beside it", False),
-    Key(
-        "classifier",
-        kinds.text("classifier, STAGE or either with :KEY"),
-        "for Top-1 and Top-5 figures, the classes by another network: the scoring classifier of the store, which reads "
-        "the images, or a stage that holds classes, as predictions",
-        otherwise="the localizer's own, where it classifies",
-    ),
-    Key(
-        "corloc",
-        kinds.choice("pooled", "class"),
-        "CorLoc, pooled and by class: at one threshold, or (an oracle) at each class's own best",
-    ),
-    Key("tau", kinds.number(0, 1), "threshold", otherwise="chosen on validation, from the checkpoint"),
-    Key(
-        "otsu",
-        kinds.flag(),
-        "score boxes at each map's own Otsu threshold as well, which no split chooses; always of a run chosen by cls",
-        False,
-    ),
-    Key("workers", kinds.integer(0), "loader processes", otherwise="one a core"),
-    DEVICE,
-)
+
+class _Keys:
+    """Keys of ``wsoltrain eval``.
+
+    Attributes
+    ----------
+    split
+        split to score
+    against
+        what counts as true: gt; first boxes or masks of a stage; a localization.txt; a folder of masks
+    beside
+        stage whose first boxes are scored beside; auto: proposals if made
+    maps
+        stage whose maps are scored beside, at the threshold chosen on val and at their best
+    val
+        split on which the threshold of these maps is chosen, by the annotator of the run
+    must_beat
+        exit with 1 unless the localizer beats all that is beside it
+    classifier
+        for Top-1 and Top-5 figures, the classes by another network: the scoring classifier of the store, which reads
+        the images, or a stage that holds classes, as predictions
+    corloc
+        CorLoc, pooled and by class: at one threshold, or (an oracle) at each class's own best
+    tau
+        threshold
+    otsu
+        score boxes at each map's own Otsu threshold as well, which no split chooses; always of a run chosen by cls
+    workers
+        loader processes
+    """
+
+    checkpoint = CHECKPOINT
+    dataset = DATASET
+    store = STORE
+    root = ROOT
+    split = Key(A_SPLIT, "test")
+    against = Key(kinds.file("gt, name of a stage, file or folder", offers=("gt",), source="stored stage"), "gt")
+    beside = Key(kinds.or_null(STAGE), "auto")
+    maps = Key(kinds.or_null(STAGE))
+    val = Key(A_SPLIT, "val")
+    must_beat = Key(kinds.flag(), False)
+    classifier = Key(
+        kinds.text("classifier, STAGE or either with :KEY"), otherwise="the localizer's own, where it classifies"
+    )
+    corloc = Key(kinds.choice("pooled", "class"))
+    tau = Key(kinds.number(0, 1), otherwise="chosen on validation, from the checkpoint")
+    otsu = Key(kinds.flag(), False)
+    workers = Key(kinds.integer(0), otherwise="one a core")
+    device = DEVICE
+
+
+KEYS = keys_of_class(_Keys)
 COLUMNS = {
     "accuracy": "MaxBoxAcc", "v2": "MaxBoxAccV2", "pxap": "PxAP", "top1": "top1_loc", "top5": "top5_loc",
     "accuracy_top1": "CL", "iou": "iou", "rows": "rows",

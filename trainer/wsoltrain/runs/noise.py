@@ -17,7 +17,7 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.glossary import format_figure
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, STORE, store_of
 from wsolpipe.metrics.kept_maps import SUFFIX, CutBoxes, KeptMaps
 from wsolpipe.metrics.pixels import PixelEvaluation
@@ -34,7 +34,7 @@ from wsolpipe.metrics.protocol import (
 from wsolpipe.metrics.protocol_tables import figures_at
 from wsolpipe.pages.charts import Curve, Plot
 from wsoltrain.runs.evaluate import align
-from wsoltrain.runs.keys import split
+from wsoltrain.runs.keys import A_SPLIT
 from wsoltrain.training.scoreboard import OUTCOMES
 
 if TYPE_CHECKING:
@@ -46,22 +46,37 @@ if TYPE_CHECKING:
     Level = tuple[int, int]
     """Noise in per cent, and the number of its draw."""
 
-KEYS = (
-    Key("runs", kinds.file("folder"), "folder of runs that were trained with outcomes=true test=test"),
-    DATASET,
-    STORE,
-    split("val", "split that the runs were chosen by", "val"),
-    Key(
-        "levels", kinds.list_of(kinds.integer(1)), "noise of the ground-truth boxes or masks, per cent",
-        tuple(range(5, 51, 5)), unit="per cent",
-    ),
-    Key("draws", kinds.integer(1), "draws of each level", 3),
-    Key(
-        "metric", kinds.choice("auto", "MaxBoxAcc", "iou", "PxAP"),
-        "figure that chooses; PxAP: of masks; auto: MaxBoxAcc where there are boxes, else PxAP", "auto",
-    ),
-    Key("plots", kinds.or_null(kinds.file("folder")), "folder for plots: SVG, and PDF and PNG for papers", None),
-)  # fmt: skip
+
+class _Keys:
+    """Keys of ``wsoltrain noise``.
+
+    Attributes
+    ----------
+    runs
+        folder of runs that were trained with outcomes=true test=test
+    val
+        split that the runs were chosen by
+    levels
+        noise of the ground-truth boxes or masks, per cent
+    draws
+        draws of each level
+    metric
+        figure that chooses; PxAP: of masks; auto: MaxBoxAcc where there are boxes, else PxAP
+    plots
+        folder for plots: SVG, and PDF and PNG for papers
+    """
+
+    runs = Key(kinds.file("folder"))
+    dataset = DATASET
+    store = STORE
+    val = Key(A_SPLIT, "val")
+    levels = Key(kinds.list_of(kinds.integer(1)), tuple(range(5, 51, 5)), unit="per cent")
+    draws = Key(kinds.integer(1), 3)
+    metric = Key(kinds.choice("auto", "MaxBoxAcc", "iou", "PxAP"), "auto")
+    plots = Key(kinds.or_null(kinds.file("folder")))
+
+
+KEYS = keys_of_class(_Keys)
 TRUTH: Level = (0, 0)
 """Undisturbed ground truth, which the others are compared with."""
 APART = (0, 1, 2, 5, 10)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key, require, show_value
+from wsolpipe.keys.key import Key, keys_of_class, require, show_value
 from wsolpipe.keys.run_keys import RUN_KEYS
 from wsoltrain.runs.keys import CHECKPOINT, DEVICE
 
@@ -32,52 +32,74 @@ OF_RUNS = (
     "force", "lease", "wall_time", "profile", "profiles",
 )  # fmt: skip
 """Keys of ``wsolpipe run`` that are passed on as they are."""
-OF_DATASET = (
-    *(key for key in RUN_KEYS if key.name in OF_RUNS),
-    Key(
-        "target", kinds.choice("true", "predicted"),
-        "with dataset=: class of a class map, the row's label as figures have it or the likeliest", "true",
-    ),
-    Key(
-        "exact", kinds.flag(),
-        "with dataset=: keep maps in float32 too, so that figures of the stage are the network's to the digit", True,
-    ),
-)  # fmt: skip
+
+
+class _OfDatasetKeys:
+    """Keys of predictions as a stage of a store.
+
+    Attributes
+    ----------
+    target
+        with dataset=: class of a class map, the row's label as figures have it or the likeliest
+    exact
+        with dataset=: keep maps in float32 too, so that figures of the stage are the network's to the digit
+    """
+
+    target = Key(kinds.choice("true", "predicted"), "true")
+    exact = Key(kinds.flag(), True)
+
+
+OF_DATASET = (*(key for key in RUN_KEYS if key.name in OF_RUNS), *keys_of_class(_OfDatasetKeys))
 OWN = frozenset(key.name for key in OF_DATASET)
 """Keys that make no sense of pictures."""
 
 
 BATCH = 16
 COLUMNS = ("path", "width", "height", "x0", "y0", "x1", "y1", "label", "class", "probability")
-KEYS = (
-    CHECKPOINT,
-    Key(
-        "source", kinds.file("path, pattern or URL"),
-        "folder, image, video, a quoted pattern such as 'photos/**/*.jpg', a camera (/dev/video0) or a stream's URL",
-    ),
-    Key("out", kinds.file("folder"), "folder to write", "predictions"),
-    Key(
-        "tau", kinds.number(0, 1), "threshold of the map",
+
+
+class _Keys:
+    """Keys of ``wsoltrain predict``.
+
+    Attributes
+    ----------
+    source
+        folder, image, video, a quoted pattern such as 'photos/**/*.jpg', a camera (/dev/video0) or a stream's URL
+    out
+        folder to write
+    tau
+        threshold of the map
+    anchors
+        anchors.safetensors of a stage text_anchors of other classes, to name these without training (tedloc)
+    every
+        read each n-th frame of a video
+    frames
+        stop after as many frames of a film, camera or stream
+    maps
+        write maps/<path less ending>.npy, float32 [S, S], as wsolpipe eval maps= reads
+    overlays
+        write overlays/<path>.jpg, the picture with its map and box; of a film overlay.mp4
+    batch
+        pictures in one forward pass
+    """
+
+    checkpoint = CHECKPOINT
+    source = Key(kinds.file("path, pattern or URL"))
+    out = Key(kinds.file("folder"), "predictions")
+    tau = Key(
+        kinds.number(0, 1),
         otherwise="chosen on validation, from the checkpoint; each map's own, by Otsu, where it has none",
-    ),
-    Key(
-        "anchors", kinds.file(),
-        "anchors.safetensors of a stage text_anchors of other classes, to name these without training (tedloc)", None,
-    ),
-    Key("every", kinds.integer(1), "read each n-th frame of a video", 1, unit="frames"),
-    Key("frames", kinds.integer(1), "stop after as many frames of a film, camera or stream", unit="frames"),
-    Key(
-        "maps", kinds.flag(), "write maps/<path less ending>.npy, float32 [S, S], as wsolpipe eval maps= reads",
-        otherwise="true; of a film false",
-    ),
-    Key(
-        "overlays", kinds.flag(), "write overlays/<path>.jpg, the picture with its map and box; of a film overlay.mp4",
-        True,
-    ),
-    Key("batch", kinds.integer(1), "pictures in one forward pass", otherwise="16; of a data set the recipe's"),
-    DEVICE,
-    *OF_DATASET,
-)  # fmt: skip
+    )
+    anchors = Key(kinds.file())
+    every = Key(kinds.integer(1), 1, unit="frames")
+    frames = Key(kinds.integer(1), unit="frames")
+    maps = Key(kinds.flag(), otherwise="true; of a film false")
+    overlays = Key(kinds.flag(), True)
+    batch = Key(kinds.integer(1), otherwise="16; of a data set the recipe's")
+    device = DEVICE
+
+
+KEYS = (*keys_of_class(_Keys), *OF_DATASET)
 PICTURES = frozenset({"source", "out", "anchors", "every", "frames", "maps", "overlays"})
 """Keys that make no sense of a data set."""
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.machine import reason
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key
+from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
-from wsoltrain.runs.keys import STAGE, split
+from wsoltrain.runs.keys import A_SPLIT, STAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,30 +19,59 @@ if TYPE_CHECKING:
     from wsoltrain.data.items import Item
     from wsoltrain.data.stream import Stream
 
-KEYS = (
-    STORE,
-    DATASET,
-    split("split", "split of the data set", "train"),
-    ROOT,
-    Key("n", kinds.integer(1), "items to draw", 16),
-    Key("out", kinds.file("image file"), "file to write", "preview.png"),
-    Key("seed", kinds.integer(0), "seed of order, crops and flips", 0),
-    Key("epoch", kinds.integer(0), "epoch whose first items are drawn", 0),
-    Key("S", kinds.integer(1), "side of the crop", 224, unit="pixels"),
-    Key(
-        "resize",
-        kinds.integer(1),
-        "side to which the whole image is squashed before the crop",
-        unit="pixels",
-        otherwise="8/7 of S",
-    ),
-    Key("K", kinds.integer(0), "boxes an item", otherwise="all that are stored"),
-    Key("M", kinds.integer(1), "maps an item", otherwise="all that are stored"),
-    Key("maps", kinds.or_null(STAGE), "stage of the maps", "cls_maps"),
-    Key("boxes", kinds.or_null(STAGE), "stage of the boxes", "proposals"),
-    Key("view", kinds.choice("train", "eval"), "train: random crop and flip; eval: the whole image", "train"),
-    Key("one_per_group", kinds.flag(), "draw one frame of each video or patient", False),
-)  # fmt: skip
+
+class _Keys:
+    """Keys of ``wsoltrain preview``.
+
+    Attributes
+    ----------
+    split
+        split of the data set
+    n
+        items to draw
+    out
+        file to write
+    seed
+        seed of order, crops and flips
+    epoch
+        epoch whose first items are drawn
+    S
+        side of the crop
+    resize
+        side to which the whole image is squashed before the crop
+    K
+        boxes an item
+    M
+        maps an item
+    maps
+        stage of the maps
+    boxes
+        stage of the boxes
+    view
+        train: random crop and flip; eval: the whole image
+    one_per_group
+        draw one frame of each video or patient
+    """
+
+    store = STORE
+    dataset = DATASET
+    split = Key(A_SPLIT, "train")
+    root = ROOT
+    n = Key(kinds.integer(1), 16)
+    out = Key(kinds.file("image file"), "preview.png")
+    seed = Key(kinds.integer(0), 0)
+    epoch = Key(kinds.integer(0), 0)
+    S = Key(kinds.integer(1), 224, unit="pixels")
+    resize = Key(kinds.integer(1), unit="pixels", otherwise="8/7 of S")
+    K = Key(kinds.integer(0), otherwise="all that are stored")
+    M = Key(kinds.integer(1), otherwise="all that are stored")
+    maps = Key(kinds.or_null(STAGE), "cls_maps")
+    boxes = Key(kinds.or_null(STAGE), "proposals")
+    view = Key(kinds.choice("train", "eval"), "train")
+    one_per_group = Key(kinds.flag(), False)
+
+
+KEYS = keys_of_class(_Keys)
 
 
 def preview(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key, show_value
+from wsolpipe.keys.key import Key, keys_of_class, show_value
 from wsoltrain.runs.keys import TRAINING
 from wsoltrain.runs.many import Training
 from wsoltrain.runs.settle import settle
@@ -34,27 +34,45 @@ SHARED = (
     "recipe", "dataset", "store", "root", "split", "val", "val_rows_per_class", "by", "metric", "gt", "test", "workers",
     "device", "save_every", "outcomes", "cluster",
 )  # fmt: skip
-KEYS = (
-    *(key for key in TRAINING if key.name in SHARED),
-    Key("out", kinds.file("folder"), "folder of study and trials", otherwise="searches/<recipe>-<dataset>"),
-    Key(
-        "trials", kinds.integer(1), "trials of the study in all; a larger number later continues it", 20, unit="trials"
-    ),
-    Key("parallel", kinds.integer(1), "processes that search", 1),
-    Key("worker", kinds.integer(0), "number of this process, another in each shell that shares a folder", 0),
-    Key("search_seed", kinds.integer(0), "seed of the draws", 0),
-    Key(
-        "configurations", kinds.or_null(kinds.integer(1)),
-        "train this many drawn configurations instead, no two alike; keys that all recipes have get equal draws",
-        None, unit="configurations",
-    ),
-    Key(
-        "shared", kinds.or_null(kinds.integer(1)),
-        "as configurations=, and each with each= draws of the method's own keys", None, unit="configurations",
-    ),
-    Key("each", kinds.integer(1), "draws of the method's own keys with each shared configuration", 1, unit="draws"),
-    Key("prune", kinds.flag(), "stop trials that are worse than the median of the others at the same epoch", True),
-)  # fmt: skip
+
+
+class _Keys:
+    """Keys that only ``wsoltrain search`` has.
+
+    Attributes
+    ----------
+    out
+        folder of study and trials
+    trials
+        trials of the study in all; a larger number later continues it
+    parallel
+        processes that search
+    worker
+        number of this process, another in each shell that shares a folder
+    search_seed
+        seed of the draws
+    configurations
+        train this many drawn configurations instead, no two alike; keys that all recipes have get equal draws
+    shared
+        as configurations=, and each with each= draws of the method's own keys
+    each
+        draws of the method's own keys with each shared configuration
+    prune
+        stop trials that are worse than the median of the others at the same epoch
+    """
+
+    out = Key(kinds.file("folder"), otherwise="searches/<recipe>-<dataset>")
+    trials = Key(kinds.integer(1), 20, unit="trials")
+    parallel = Key(kinds.integer(1), 1)
+    worker = Key(kinds.integer(0), 0)
+    search_seed = Key(kinds.integer(0), 0)
+    configurations = Key(kinds.or_null(kinds.integer(1)), unit="configurations")
+    shared = Key(kinds.or_null(kinds.integer(1)), unit="configurations")
+    each = Key(kinds.integer(1), 1, unit="draws")
+    prune = Key(kinds.flag(), True)
+
+
+KEYS = (*(key for key in TRAINING if key.name in SHARED), *keys_of_class(_Keys))
 
 
 class TrialTracker:
