@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.keys import shell
-from wsolpipe.keys.run_keys import RUN_KEYS
-from wsolpipe.keys.shell import Section, known_values
+from wsolpipe.keys.run_keys import RUN_KEYS, RunConfig
+from wsolpipe.keys.shell import Body, Given, Section, known_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.keys.key import Key
     from wsolpipe.keys.kinds import Kind
-    from wsolpipe.keys.run_keys import RunConfig
-    from wsolpipe.keys.shell import Body, Given
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, keys_of_class, require
 from wsolpipe.keys.run_keys import SPLIT, STAGE
-from wsolpipe.share.formats.base import FORMATS, WRITTEN_ONLY
+from wsolpipe.share.formats.base import FORMATS, WRITTEN_ONLY, Format, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.share.exporting import Chosen
-    from wsolpipe.share.formats.base import Format, Subject
 
 
 class _Keys:

@@ -13,8 +13,8 @@ from wsolpipe.evaluate.glossary import UNITS, format_figure, print_scale, read_g
 from wsolpipe.evaluate.map_sources import map_names
 from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.metrics.localization import NAMED
-from wsolpipe.metrics.protocol import metric_of, read_runs
-from wsolpipe.metrics.protocol_tables import CELLS, annotators_of, full_table, lacking, protocol_table
+from wsolpipe.metrics.protocol import Metric, metric_of, read_runs
+from wsolpipe.metrics.protocol_tables import CELLS, Rule, annotators_of, full_table, lacking, protocol_table
 from wsolpipe.stages.alarm import alarm_of
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.engine.session import Session
     from wsolpipe.evaluate.evaluation import Evaluated
-    from wsolpipe.metrics.protocol import Metric
-    from wsolpipe.metrics.protocol_tables import Rule
     from wsolpipe.stages.registry import StageRegistry
 
 

@@ -11,10 +11,9 @@ from wsolpipe.cli.command import configure, make_command
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, shown
 from wsolpipe.keys.key import Key, keys_of_class
-from wsolpipe.keys.run_keys import SPLIT
+from wsolpipe.keys.run_keys import SPLIT, RunConfig
 
 if TYPE_CHECKING:
-    from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.report.material import Material
     from wsolpipe.report.served import Corrections, ServedReport
 

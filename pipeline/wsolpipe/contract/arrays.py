@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -13,17 +13,15 @@ from wsolpipe.contract.budget import most_bytes
 from wsolpipe.contract.errors import AccessError, NotFoundError, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.making import run_command
-from wsolpipe.contract.schema import STATUS_SPEC
+from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
 from wsolpipe.contract.shards import ShardDecoder
 from wsolpipe.contract.subscript import Rows, split_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import NoReturn
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
-    from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.contract.verified import Verified
 
 #: Shards read at a time from a store behind a URL.

@@ -6,12 +6,10 @@ import hashlib
 import json
 import math
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from wsolpipe.contract.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEY_LENGTH = 16
 

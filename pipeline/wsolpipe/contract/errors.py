@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import ClassVar
 
 _NO_MEMORY = re.compile(
     r"out of memory|out_of_memory|alloc(ation)?_failed|(cannot|can't|unable to) allocate|insufficient memory"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import KEY_LENGTH
 from wsolpipe.contract.errors import ConfigError, StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 DEFAULT_SHARD_ROWS = 4096
 _STEPS = frozenset({"", ".", ".."})

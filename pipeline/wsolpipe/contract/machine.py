@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from wsolpipe.contract.errors import AccessError, ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 def cores() -> int:

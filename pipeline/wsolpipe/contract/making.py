@@ -6,16 +6,13 @@ import importlib.metadata
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import wsolpipe
 from wsolpipe.contract.errors import ConfigError, NotFoundError
 from wsolpipe.contract.nearest import guess, shorten
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 ENTRY_POINT_GROUP = "wsolpipe.stages"
 DATASET = "dataset=…"

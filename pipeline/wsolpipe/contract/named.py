@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 EXTRAS = {
     "pipeline": ("torch", "torchvision", "timm", "safetensors", "numba", "cv2", "onnxruntime", "huggingface_hub",

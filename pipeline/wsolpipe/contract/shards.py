@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.schema import INNER_CHUNK_ROWS
+from wsolpipe.contract.schema import INNER_CHUNK_ROWS, ArraySpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from wsolpipe.contract.schema import ArraySpec
 
     #: Bytes `start` … `stop` − 1 of a shard object.
     Read = Callable[[int, int], bytes]

@@ -12,13 +12,12 @@ from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.layout import commit_name, shard_object
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject, read_record, standing_record
 from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
-from wsolpipe.engine.leases import fault_point
+from wsolpipe.engine.leases import Lease, fault_point
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.engine.leases import Lease
 
 
 def now() -> str:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.named import Registry
 from wsolpipe.contract.nearest import shorten, unknown
-from wsolpipe.keys.key import unknown_key
+from wsolpipe.keys.key import Key, unknown_key
 from wsolpipe.keys.run_keys import RUN_KEYS, SIGN, RunConfig, names_list, read_row_list, store_of
 from wsolpipe.keys.words import nest, parse_value, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from wsolpipe.keys.key import Key
     from wsolpipe.stages.registry import StageRegistry
 
 

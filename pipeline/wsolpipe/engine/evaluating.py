@@ -9,14 +9,13 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.figures import FIGURES
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
-from wsolpipe.keys.run_keys import SPLIT
+from wsolpipe.keys.run_keys import SPLIT, RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
     from wsolpipe.engine.session import Session
     from wsolpipe.evaluate.evaluation import Evaluated, Options
-    from wsolpipe.keys.run_keys import RunConfig
 
 PREFERRED_SPLITS = ("test", "val")
 SCORED_SPLIT = replace(SPLIT, meaning="splits to score", otherwise="test, else val, else the first")

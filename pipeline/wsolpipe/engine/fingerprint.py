@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolpipe.contract.canonical import digest, short_key
 from wsolpipe.contract.schema import IMAGE_COLUMNS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 
 def expand_columns(columns: Iterable[str]) -> tuple[str, ...]:

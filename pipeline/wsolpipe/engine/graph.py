@@ -12,7 +12,7 @@ from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import ConfigError, TornShardError
 from wsolpipe.contract.layout import Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest, read_record
-from wsolpipe.contract.reader import Artifact, StageView
+from wsolpipe.contract.reader import Artifact, Index, StageView
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
 from wsolpipe.engine.named_stages import check_apart, check_kinds
@@ -21,7 +21,6 @@ from wsolpipe.images.index import beside
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsolpipe.contract.reader import Index
     from wsolpipe.engine.session import Session
     from wsolpipe.networks.sources import Weights
     from wsolpipe.stages.base import ArtifactStage, StageParams

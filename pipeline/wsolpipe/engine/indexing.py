@@ -21,15 +21,15 @@ import numpy as np
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import Shards, commit_name
-from wsolpipe.contract.manifest import IndexManifest, StoredObject, standing_record
+from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject, standing_record
 from wsolpipe.contract.parquet import read_parquet
 from wsolpipe.contract.reader import Index
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.commit import commit, new_record, now
 from wsolpipe.engine.image_files import ImageFiles
-from wsolpipe.engine.session import last_seen
+from wsolpipe.engine.session import Session, last_seen
 from wsolpipe.engine.stored_listing import StoredListing
-from wsolpipe.images.listing import Annotation
+from wsolpipe.images.listing import Annotation, ListedRow
 from wsolpipe.images.video import file_of
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
@@ -40,10 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.engine.leases import Lease
-    from wsolpipe.engine.session import Session
-    from wsolpipe.images.listing import ListedRow
     from wsolpipe.images.scan import Scan
 
 SCAN_ROWS = 4096

@@ -13,12 +13,12 @@ import numpy as np
 from wsolpipe.contract.canonical import digest, short_key
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import split_folder
-from wsolpipe.contract.reader import Split
+from wsolpipe.contract.reader import Index, Split
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.commit import now
 from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.indexing import GAPS, IndexWork, is_damaged
-from wsolpipe.engine.session import last_seen
+from wsolpipe.engine.session import Session, last_seen
 from wsolpipe.images.index import list_split, source_stamp
 from wsolpipe.keys.run_keys import names_list, read_row_list
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsolpipe.contract.reader import Index
-    from wsolpipe.engine.session import Session
     from wsolpipe.images.listing import Annotation, ListedRow, Listing
 
 VERSION = 1

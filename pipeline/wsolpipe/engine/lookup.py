@@ -9,18 +9,16 @@ from wsolpipe.contract.backends.opening import guess_store
 from wsolpipe.contract.errors import ConfigError, NotFoundError
 from wsolpipe.contract.making import NAME_A_KEY, run_command
 from wsolpipe.contract.nearest import shorten
-from wsolpipe.contract.reader import open_store
+from wsolpipe.contract.reader import Artifact, Index, StageView, open_store
 from wsolpipe.engine.graph import resolve
 from wsolpipe.evaluate.results import newest_index
-from wsolpipe.evaluate.rows import list_rows, rows_of_index
+from wsolpipe.evaluate.rows import RowTable, list_rows, rows_of_index
 from wsolpipe.keys.key import show_value
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsolpipe.contract.reader import Artifact, Index, StageView
     from wsolpipe.engine.session import Session
-    from wsolpipe.evaluate.rows import RowTable
 
 
 def find_view(session: Session, stage: str, split: str, *, key: str | None = None) -> StageView:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import TornShardError
 from wsolpipe.contract.layout import commit_name, file_of, lease_name
-from wsolpipe.contract.manifest import CommitRecord
-from wsolpipe.contract.reader import Artifact, StageView
+from wsolpipe.contract.manifest import CommitRecord, StageManifest
+from wsolpipe.contract.reader import Artifact, Index, StageView
 from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.checkpoint import scratch_path
 from wsolpipe.engine.folders import GC, is_marked
-from wsolpipe.engine.graph import existing_manifest, node_manifest
+from wsolpipe.engine.graph import Node, existing_manifest, node_manifest
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
 from wsolpipe.engine.shard import ArtifactJob, Memory, ShardJob, Unit, older_views
 from wsolpipe.networks.saved_state import Unfinished
@@ -23,9 +23,6 @@ from wsolpipe.stages.base import ArtifactStage, Context, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wsolpipe.contract.manifest import StageManifest
-    from wsolpipe.contract.reader import Index
-    from wsolpipe.engine.graph import Node
     from wsolpipe.engine.indexing import IndexWork
     from wsolpipe.engine.leases import Lease, Leases
     from wsolpipe.engine.session import Session

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.layout import Shards, file_of
-from wsolpipe.contract.manifest import read_record, total_seconds
+from wsolpipe.contract.manifest import CommitRecord, StageManifest, read_record, total_seconds
 from wsolpipe.contract.reader import StageView
 from wsolpipe.engine.commit import judge
 from wsolpipe.engine.cost import price
 from wsolpipe.engine.fingerprint import differences
 from wsolpipe.engine.graph import Graph, Node, existing_manifest, resolve, stage_order, wanted_splits
-from wsolpipe.engine.listed import look
+from wsolpipe.engine.listed import Listed, NotLookedAt, look
 from wsolpipe.engine.zarr_metadata import all_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from wsolpipe.contract.manifest import CommitRecord, StageManifest
-    from wsolpipe.engine.listed import Listed, NotLookedAt
     from wsolpipe.engine.session import Session
 
 

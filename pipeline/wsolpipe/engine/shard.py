@@ -11,32 +11,28 @@ import numpy as np
 from wsolpipe.contract.canonical import digest, sha256_bytes
 from wsolpipe.contract.errors import TornShardError
 from wsolpipe.contract.layout import Shards
-from wsolpipe.contract.manifest import Quarantined
-from wsolpipe.contract.reader import StageView
+from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
+from wsolpipe.contract.reader import Index, StageView
 from wsolpipe.contract.schema import RETIRED, Status
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.checkpoint import Checkpoint
 from wsolpipe.engine.image_files import LOST
 from wsolpipe.engine.isolation import Pace, Streak, process_guarded
-from wsolpipe.engine.leases import fault_point
+from wsolpipe.engine.leases import Lease, fault_point
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.engine.zarr_metadata import encode_shard
 from wsolpipe.images.index_tables import rows_digest
-from wsolpipe.stages.base import Rows, Stage, Upstream
+from wsolpipe.stages.base import ArtifactStage, Rows, Stage, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pyarrow as pa
 
-    from wsolpipe.contract.manifest import CommitRecord, StageManifest
     from wsolpipe.contract.parquet import ParquetRows
-    from wsolpipe.contract.reader import Index
     from wsolpipe.engine.graph import Node
-    from wsolpipe.engine.leases import Lease
     from wsolpipe.engine.session import Session
     from wsolpipe.networks.saved_state import Parts
-    from wsolpipe.stages.base import ArtifactStage
 
 Array = np.ndarray[Any, Any]
 READ_ALWAYS = ("row", "image_id", "path", "labels", "width", "height", "orientation", "sha256", "reason")

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
 from wsolpipe.contract.layout import Shards, shard_of
-from wsolpipe.contract.manifest import IndexManifest, StageManifest, standing_record, total_seconds
-from wsolpipe.contract.reader import Artifact, Index, StageView
+from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest, standing_record, total_seconds
+from wsolpipe.contract.reader import Artifact, Index, StageView, Store
 from wsolpipe.engine.folders import Folder, list_folders
 from wsolpipe.engine.leases import Owner
 
 if TYPE_CHECKING:
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.contract.manifest import CommitRecord
-    from wsolpipe.contract.reader import Store
 
 
 def survey(

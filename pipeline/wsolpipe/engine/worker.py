@@ -25,16 +25,13 @@ from wsolpipe.engine.indexing import IndexWork
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.maker import Abandoned, Maker, failure_name
 from wsolpipe.engine.plan import State, Units, examine
-from wsolpipe.engine.session import name_keys
+from wsolpipe.engine.session import Session, name_keys
 from wsolpipe.networks.devices import device_error, is_device_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsolpipe.contract.manifest import CommitRecord
-    from wsolpipe.engine.graph import Node
-    from wsolpipe.engine.plan import Units
-    from wsolpipe.engine.session import Session
     from wsolpipe.keys.run_keys import RunConfig
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, StoreError
-from wsolpipe.contract.manifest import MAX_JSON_BYTES
+from wsolpipe.contract.manifest import MAX_JSON_BYTES, StageManifest
 from wsolpipe.contract.schema import CHECKSUM, ROW, STATUS_SPEC, ArraySpec, axis_names
 from wsolpipe.contract.shards import inner_rows
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.layout import Shards
-    from wsolpipe.contract.manifest import StageManifest
-    from wsolpipe.contract.schema import ArraySpec
 
 
 #: Bytes of a shard that are read back at once; all of them beside what was written would take three times the memory.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.evaluate.map_sources import TOP
-from wsolpipe.evaluate.rows import check_rows
+from wsolpipe.evaluate.map_sources import TOP, MapBatch, MapSource
+from wsolpipe.evaluate.rows import RowTable, check_rows
 from wsolpipe.images.ahead import prepare_ahead
 from wsolpipe.images.geometry import resize
 from wsolpipe.images.video import read_picture
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.contract.reader import Artifact
-    from wsolpipe.evaluate.map_sources import MapBatch, MapSource
     from wsolpipe.evaluate.results import Results
-    from wsolpipe.evaluate.rows import RowTable
     from wsolpipe.networks.classifier import ImageClassifier
 
 Array = np.ndarray[Any, Any]

@@ -10,11 +10,11 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.box_scores import over_time
 from wsolpipe.evaluate.frame import Frame
-from wsolpipe.evaluate.map_sources import FolderMaps, StageMaps
-from wsolpipe.evaluate.results import counterpart, read_beside
-from wsolpipe.evaluate.rows import check_rows, rows_of_index
+from wsolpipe.evaluate.map_sources import FolderMaps, StageMaps, StoredSource
+from wsolpipe.evaluate.results import Results, counterpart, read_beside
+from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
 from wsolpipe.evaluate.scored import BEST, Chooser, Scored, Threshold, score
-from wsolpipe.evaluate.truth import TRUTH, find_truth
+from wsolpipe.evaluate.truth import TRUTH, Truth, find_truth
 from wsolpipe.metrics.maxbox import CONVENTIONS
 from wsolpipe.metrics.noise import LEVELS, LOSSES
 from wsolpipe.metrics.scoremaps import ScoreMaps
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.class_ranks import Ranks
     from wsolpipe.evaluate.map_scores import MapScores
-    from wsolpipe.evaluate.map_sources import StoredSource
-    from wsolpipe.evaluate.results import Results
-    from wsolpipe.evaluate.rows import RowTable
-    from wsolpipe.evaluate.truth import Truth
     from wsolpipe.keys.run_keys import RowList
     from wsolpipe.metrics.protocol import Metric
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.metrics.maxbox import CONVENTIONS, Convention
 from wsolpipe.metrics.scaling import SIDE, scaled_boxes, standard_boxes, standard_maps
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 Array = np.ndarray[Any, Any]
 

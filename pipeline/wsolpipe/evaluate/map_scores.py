@@ -9,26 +9,22 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.evaluate.figures import FIGURES
-from wsolpipe.evaluate.frame import FramedBatch
+from wsolpipe.evaluate.figures import FIGURES, MapFigure
+from wsolpipe.evaluate.frame import Frame, FramedBatch
 from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation, Swept
 from wsolpipe.metrics.boxes import LEVELS
-from wsolpipe.metrics.maxbox import iou_curves_of
+from wsolpipe.metrics.maxbox import Contours, iou_curves_of
 from wsolpipe.metrics.pixels import PixelEvaluation, nearest_threshold, pixel_histograms
-from wsolpipe.metrics.protocol import estimate_tau, figures
+from wsolpipe.metrics.protocol import Metric, estimate_tau, figures
 from wsolpipe.metrics.scaling import unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from wsolpipe.evaluate.figures import MapFigure
-    from wsolpipe.evaluate.frame import Frame
     from wsolpipe.evaluate.map_sources import MapBatch, MapSource
     from wsolpipe.evaluate.truth import Truth
     from wsolpipe.metrics.confidence import Values
-    from wsolpipe.metrics.maxbox import Contours
-    from wsolpipe.metrics.protocol import Metric
 
 Array = np.ndarray[Any, Any]
 BINS = 20

@@ -5,19 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from wsolpipe.contract.errors import NotFoundError
 from wsolpipe.contract.making import known_stages, run_command
 from wsolpipe.contract.nearest import guess, shorten
-from wsolpipe.contract.reader import Split, open_store
-from wsolpipe.evaluate.rows import rows_of_index
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wsolpipe.contract.reader import Artifact, Index, StageView
-    from wsolpipe.evaluate.rows import RowTable
+from wsolpipe.contract.reader import Artifact, Index, Split, StageView, open_store
+from wsolpipe.evaluate.rows import RowTable, rows_of_index
 
 
 class Results(Protocol):

@@ -16,7 +16,7 @@ import numpy as np
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.schema import RETIRED
-from wsolpipe.images.dataset import SPLITS
+from wsolpipe.images.dataset import SPLITS, DatasetConfig
 from wsolpipe.images.importers.folder import class_folders
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
 from wsolpipe.images.listing import describe_ignored
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.manifest import IndexManifest
     from wsolpipe.contract.reader import Index
-    from wsolpipe.images.dataset import DatasetConfig
 
 PART_ROWS = 16_384
 EXAMPLES = 5

@@ -7,10 +7,13 @@ import os
 import random
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
 from wsolpipe.images.ahead import map_ahead
@@ -20,13 +23,6 @@ from wsolpipe.images.importers.folder import class_folders, walk
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, read_json
 from wsolpipe.images.video import is_video
 from wsolpipe.keys.safe_yaml import read_yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),

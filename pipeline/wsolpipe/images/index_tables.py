@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,6 @@ import pyarrow.parquet as pq
 from wsolpipe.contract.schema import INDEX_COLUMNS
 from wsolpipe.images.listing import Annotation, ListedRow
 from wsolpipe.images.scan import Scan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 PARQUET_GROUP_ROWS = 4096
 PART_ROWS = 256

@@ -5,23 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.machine import reason
 from wsolpipe.images.importers.lines import parse_box
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 
 IGNORED = 255
 """Value of the pixels of a mask that count neither as object nor as background."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from wsolpipe.contract.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 AnnotationKind: TypeAlias = Literal["box", "mask", "ignore"]
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolpipe.contract.errors import BadImageError, first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MARKS = (".tar#", ".parquet#")
 _OPEN = 256

@@ -6,14 +6,11 @@ Functions for completion take the words given so far and return nothing if they 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.images.dataset import known_datasets, load_dataset
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 
 def offered_datasets(given: Mapping[str, str]) -> Iterable[str]:  # noqa: ARG001

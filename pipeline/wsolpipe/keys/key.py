@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import LONGEST, guess, shorten, unknown
-from wsolpipe.keys.kinds import FLAG, NULL, file, kind_of_type
+from wsolpipe.keys.kinds import FLAG, NULL, Kind, file, kind_of_type
 from wsolpipe.keys.words import split_words
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from wsolpipe.keys.kinds import Kind
-
 
 MEANT = {
     "backbone": "network net arch architecture encoder model_name",

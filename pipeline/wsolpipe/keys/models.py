@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -11,9 +12,6 @@ from pydantic.fields import FieldInfo
 from wsolpipe.keys.key import Key, describe_fields
 from wsolpipe.keys.kinds import Kind, Named, NamesFile, Unit
 from wsolpipe.keys.words import parse_value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any value"}

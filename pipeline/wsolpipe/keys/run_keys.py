@@ -9,19 +9,16 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolpipe.contract.canonical import digest, read_json, short_key
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.nearest import shorten
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import key, keys_of_fields
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 SIGN = "@"
 """First character of a word that names a list."""

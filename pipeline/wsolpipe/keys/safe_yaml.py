@@ -9,17 +9,15 @@ would spare two things: the check for keys that are given twice, and the pattern
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import shorten
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 MOST_DEPTH = 40
 """Collections inside one another; recipes and data sets nest five deep."""

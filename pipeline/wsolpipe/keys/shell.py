@@ -15,15 +15,13 @@ import click
 
 from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.contract.nearest import shorten
-from wsolpipe.keys.key import CONFIG
-from wsolpipe.keys.kinds import FLAG, STORE
+from wsolpipe.keys.key import CONFIG, Key
+from wsolpipe.keys.kinds import FLAG, STORE, Kind
 from wsolpipe.keys.words import expand_words
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from wsolpipe.keys.key import Key
-    from wsolpipe.keys.kinds import Kind
 
 Given = Mapping[str, str]
 Body = Callable[[tuple[str, ...], bool], "int | None"]

@@ -5,30 +5,24 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import threading
 from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolpipe.contract.errors import ClusterError
 from wsolpipe.engine.config import for_worker
 from wsolpipe.engine.graph import resolve
 from wsolpipe.engine.leases import Leases
-from wsolpipe.engine.session import software_versions
+from wsolpipe.engine.session import Session, software_versions
 from wsolpipe.engine.worker import Worker
 from wsolpipe.launch.ending import EXIT_AGAIN, EXIT_DONE, EXIT_FAILED
-from wsolpipe.launch.launcher import Command, Order, find_launcher
+from wsolpipe.launch.launcher import Command, Ending, Launcher, Order, Place, find_launcher
 from wsolpipe.launch.process import WorkOrder
 from wsolpipe.launch.profiles import load_profile
-from wsolpipe.launch.progress import StoreWatch
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Collection, Iterator
-
-    from wsolpipe.engine.session import Session
-    from wsolpipe.launch.launcher import Ending, Launcher, Place
-    from wsolpipe.launch.progress import Emit
+from wsolpipe.launch.progress import Emit, StoreWatch
 
 FALSE_STARTS = 2
 """Times that a worker may end before it begins: such an error does not go away by itself."""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from wsolpipe.contract.errors import ClusterError, ConfigError
 from wsolpipe.engine.session import software_versions
-from wsolpipe.launch.launcher import Command, Ending, Launcher
+from wsolpipe.launch.launcher import Command, Ending, Launcher, Order, Place
 from wsolpipe.launch.local import Child, ending_of, find_gpus, threads_each
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
-    from wsolpipe.launch.launcher import Order, Place
     from wsolpipe.launch.progress import Emit
 
 HOME = "127.0.0.1"

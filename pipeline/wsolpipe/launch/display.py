@@ -6,7 +6,8 @@ import sys
 import threading
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from types import TracebackType
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -20,12 +21,7 @@ from rich.progress import (
 )
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.launch.progress import LogLines, RunProgress, describe_event
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from wsolpipe.launch.progress import StageProgress
+from wsolpipe.launch.progress import LogLines, RunProgress, StageProgress, describe_event
 
 STYLES = {"note": "dim", "late": "dim", "warning": "yellow", "failure": "red"}
 

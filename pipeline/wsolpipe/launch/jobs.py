@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ClusterError
 from wsolpipe.launch import slurm
-from wsolpipe.launch.launcher import Ending, Launcher
+from wsolpipe.launch.launcher import Command, Ending, Launcher, Order, Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from wsolpipe.launch.launcher import Command, Order, Place
     from wsolpipe.launch.progress import Emit
     from wsolpipe.launch.slurm import Job, Task
 

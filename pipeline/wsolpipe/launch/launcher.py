@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,14 +13,13 @@ from wsolpipe.engine.config import LAUNCHERS, launcher_name
 from wsolpipe.launch.profiles import Profile, load_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Mapping
     from pathlib import Path
 
     from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.launch.progress import Emit
 
-    Place = Hashable
-    """Where one command runs at a time: a slot of this machine, a Dask worker, a task of a job array."""
+Place = Hashable
+"""Where one command runs at a time: a slot of this machine, a Dask worker, a task of a job array."""
 
 
 @dataclass(frozen=True)

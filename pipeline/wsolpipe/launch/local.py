@@ -13,12 +13,11 @@ import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsolpipe.contract.errors import ClusterError
-from wsolpipe.launch.launcher import Ending, Launcher
+from wsolpipe.launch.launcher import Command, Ending, Launcher, Order, Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from wsolpipe.launch.launcher import Command, Order, Place
     from wsolpipe.launch.progress import Emit
 
 END_SECONDS = 30.0

@@ -14,10 +14,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolpipe.contract.errors import ClusterError, WsolError
 from wsolpipe.engine.leases import Leases
@@ -27,9 +28,6 @@ from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.launch import slurm
 from wsolpipe.launch.ending import EXIT_AGAIN, EXIT_DONE, EXIT_INTERRUPTED, Received, settle_end, stop_on_signals
 from wsolpipe.launch.progress import LogLines
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 EARLY_SECONDS = 60.0
 """SLURM may send its signal that much earlier than requested (manual of sbatch)."""

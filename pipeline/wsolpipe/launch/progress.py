@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import read_json
-from wsolpipe.engine.graph import resolve
+from wsolpipe.engine.graph import Node, resolve
 from wsolpipe.engine.indexing import IndexWork
 from wsolpipe.engine.plan import State, Units, examine
 from wsolpipe.engine.worker import is_ready
 from wsolpipe.keys.console import LINE_SECONDS, duration
 
 if TYPE_CHECKING:
-    from wsolpipe.engine.graph import Node
     from wsolpipe.engine.session import Session
 
 Emit = Callable[[dict[str, Any]], None]

@@ -7,14 +7,11 @@ compiled function of another module, and constants stand beside the loops that r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.dispatcher import Dispatcher
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 F = TypeVar("F", bound="Callable[..., Any]")
 

@@ -13,19 +13,15 @@ half-open, in pixels of the mask: a single pixel at row 2, column 5 has the box 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.maps.compilation import compiled
 from wsolpipe.maps.levels import minmax, to_uint8
 from wsolpipe.maps.resize import upsample
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from numpy.typing import NDArray
 
 
 @compiled

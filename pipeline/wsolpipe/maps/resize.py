@@ -9,7 +9,7 @@ map itself does.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from wsolpipe.maps.compilation import compiled
 from wsolpipe.maps.levels import bicubic_taps
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import NDArray
 
     Floats = NDArray[np.floating[Any]]

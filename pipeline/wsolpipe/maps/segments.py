@@ -6,7 +6,7 @@ place; a constant map stays constant.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from wsolpipe.maps.compilation import compiled
 from wsolpipe.maps.resize import upsample
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import NDArray
 
     Labels = NDArray[np.integer[Any]]

@@ -11,7 +11,7 @@ import numpy as np
 from wsolpipe.contract.errors import DataError
 from wsolpipe.metrics.boxes import FIXED_POINT, LEVELS, as_boxes
 from wsolpipe.metrics.localization import corloc_of
-from wsolpipe.metrics.maxbox import STANDARD, Convention, iou_curves, taus
+from wsolpipe.metrics.maxbox import STANDARD, Contours, Convention, iou_curves, taus
 from wsolpipe.metrics.pixels import nearest_threshold
 from wsolpipe.metrics.scaling import unusable
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
-
-    from wsolpipe.metrics.maxbox import Contours
 
     Flags = NDArray[np.bool_]
     Counts = NDArray[np.int64]

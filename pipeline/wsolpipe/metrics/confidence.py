@@ -9,22 +9,19 @@ bootstrap", 1993, percentile interval). The paired test swaps the two runs' resu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.metrics.pixels import nearest_threshold, pxap_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
-    Figure = Callable[[Floats, int], Floats]
-    Values = dict[str, tuple[NDArray[Any], NDArray[Any]]]
+Floats = NDArray[np.float64]
+Figure = Callable[[Floats, int], Floats]
+Values = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 
 
 _AT_ONCE = 100

@@ -9,25 +9,22 @@ included (MaxBoxAccV2). A map without any pixel above zero gives the box (0, 0, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.machine import cores
 from wsolpipe.metrics.boxes import as_boxes
 from wsolpipe.metrics.rings import GAIN, Main, Truth, steps
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
-    Contours = Literal["largest", "all"]
+Floats = NDArray[np.float64]
+Contours = Literal["largest", "all"]
 
 
 @dataclass(frozen=True)

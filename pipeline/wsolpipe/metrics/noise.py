@@ -19,15 +19,11 @@ Every row has a generator of its own, ``default_rng((seed, row, level))``: resul
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.metrics.boxes import as_boxes
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
 
 LEVELS = tuple(level / 100 for level in range(5, 51, 5))
 """The ten levels of box noise."""

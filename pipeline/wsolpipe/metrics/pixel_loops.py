@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numba import uintp
+from numpy.typing import NDArray
 
 from wsolpipe.maps.compilation import compiled
 from wsolpipe.metrics.flood import MARGIN
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from numpy.typing import NDArray
 
 
 def framed(values: NDArray[np.uint8]) -> NDArray[np.uint8]:

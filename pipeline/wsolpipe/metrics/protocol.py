@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.metrics.accumulate import MaxBoxEvaluation
 
-    Metric = Literal["MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP"]
+Metric = Literal["MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP"]
 
 RUN_FILE = "run.json"
 """Name of what a training says about itself: where it ran, what of the store it read, its hours."""

@@ -13,9 +13,10 @@ Torch-free, so that keys can be made from it before work starts.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -23,9 +24,6 @@ from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import explain, unknown
 from wsolpipe.keys.safe_yaml import read_yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 #: Where a template takes its word.
 SLOT = "{}"

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import normalize
 
 from wsolpipe.models.clip_texts import ClipTexts, load_network
-from wsolpipe.models.clip_tower import open_tower
+from wsolpipe.models.clip_tower import Block, Tower, open_tower
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wsolpipe.models.clip_config import ClipConfig
-    from wsolpipe.models.clip_tower import Block, Tower
     from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.preprocessing import Triple
     from wsolpipe.networks.sources import Weights

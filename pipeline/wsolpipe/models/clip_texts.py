@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import normalize
 
 from wsolpipe.contract.errors import ConfigError, WeightsError, first_line
-from wsolpipe.models.class_names import fill_templates, require_templates
-from wsolpipe.models.clip_config import read_config
+from wsolpipe.models.class_names import ClassNames, fill_templates, require_templates
+from wsolpipe.models.clip_config import ClipConfig, read_config
 from wsolpipe.models.clip_files import build_clip, decide_gelu, fill_clip, infer_config, read_clip
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from wsolpipe.models.class_names import ClassNames
-    from wsolpipe.models.clip_config import ClipConfig
     from wsolpipe.networks.sources import Weights
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from wsolpipe.contract.errors import ConfigError, WeightsError, first_line
 from wsolpipe.images.geometry import resize
 from wsolpipe.networks.digests import file_sha256, words_sha256
-from wsolpipe.networks.preprocessing import IMAGENET
+from wsolpipe.networks.preprocessing import IMAGENET, Triple
 from wsolpipe.networks.pretrained import fetching, hub_cached, hub_fetched
 from wsolpipe.networks.sources import Weights
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from wsolpipe.networks.preprocessing import Triple
 
 
 CONFIG, TENSORS, OLD_TENSORS = "config.json", "model.safetensors", "pytorch_model.bin"

@@ -14,13 +14,12 @@ from torch.nn import functional
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.geometry import resize
-from wsolpipe.networks.saved_state import part, read_newest, write_state
+from wsolpipe.networks.saved_state import Unfinished, part, read_newest, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from wsolpipe.networks.classifier import ImageClassifier
-    from wsolpipe.networks.saved_state import Unfinished
 
 
 @dataclass(frozen=True)

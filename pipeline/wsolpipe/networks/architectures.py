@@ -7,23 +7,17 @@ passed on: ``timm.create_model`` also takes ones that read files or fetch them.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
 
 from wsolpipe.contract.errors import ConfigError, first_line
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.networks.pretrained import similar_models
-from wsolpipe.networks.sources import resolve
+from wsolpipe.networks.sources import Weights, resolve
 from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import nn
-
-    from wsolpipe.networks.sources import Weights
-
 
 #: Arguments of vision transformers that only describe the architecture.
 _TRANSFORMERS = """

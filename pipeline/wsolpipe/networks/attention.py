@@ -7,19 +7,14 @@ relative positions), ``AttentionRope``, ``EvaAttention`` and ``WindowAttention``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from wsolpipe.contract.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
 
 Heads = tuple["Tensor", "Tensor", "Tensor"]
 

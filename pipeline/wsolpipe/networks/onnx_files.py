@@ -8,13 +8,10 @@ tensors are walked; the field numbers are those of ``onnx.proto``.
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from wsolpipe.contract.errors import WeightsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 #: Fields of each message type that lead to tensors: field number -> type of what it holds.
 FIELDS = {

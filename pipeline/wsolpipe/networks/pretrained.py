@@ -10,17 +10,15 @@ import re
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import Literal, overload
 
 from wsolpipe.contract.errors import WeightsError, first_line
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.networks.digests import cache_folder, remember, words_sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 

@@ -14,15 +14,13 @@ imported here, so that planning a run stays quick.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from wsolpipe.contract.errors import WeightsError
 from wsolpipe.networks.digests import file_sha256, words_sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".onnx")
 FORMS = "write weights=FILE (.safetensors, .pth, .pth.tar, .pt, .bin), weights=timm:NAME or weights=random:SEED"

@@ -12,17 +12,14 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from wsolpipe.contract.errors import WeightsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from torch import Tensor
 
 #: Storage types that the pickle may name, and what they hold.
 STORAGES = {

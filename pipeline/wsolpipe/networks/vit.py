@@ -7,10 +7,11 @@ computed, and nothing after the last wanted row: in that block neither v, nor th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import create
@@ -22,11 +23,6 @@ from wsolpipe.networks.attention import (
     joint_projection,
     require_windows,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
 
 #: Attention layers of timm whose weights are softmax(scale · q·kᵀ) with nothing added.
 ATTENTIONS = ("Attention", "AttentionRope", "EvaAttention")

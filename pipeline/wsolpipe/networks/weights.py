@@ -13,19 +13,17 @@ import re
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import WeightsError, first_line
-from wsolpipe.networks.positions import stretch
+from wsolpipe.networks.positions import Positions, stretch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
-    from wsolpipe.networks.positions import Positions
     from wsolpipe.networks.sources import Weights
 
 #: Keys under which training scripts nest the tensors; of a self-distilled pair the teacher is taken.

@@ -7,16 +7,14 @@ half-open, in pixels of the image, in the order in which their proposer gave the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsolpipe.contract.schema import Fallback, Step
 from wsolpipe.maps.levels import peak
 from wsolpipe.maps.resize import upsample
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Order = Literal["filter-first", "pointing-first"]
 

@@ -7,16 +7,13 @@ stretched nor normalised. Where a method divides by nothing the quotient is 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
 
 Combination = Literal["quadratic", "linear"]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsolpipe.maps.foreground import largest_region_box, otsu_thresholds, tight_boxes
 from wsolpipe.maps.resize import upsample
 from wsolpipe.metrics.boxes import iou_matrix
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Fallback = Literal["none", "largest", "whole"]
 Agreement = Literal["agreement", "margin"]

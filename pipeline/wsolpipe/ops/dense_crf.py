@@ -7,12 +7,8 @@ pixels have 10 million pairs, 40 MB a kernel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 #: Lowest probability of which a logarithm is taken.
 LEAST = 1e-5

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsolpipe.maps.levels import minmax
 from wsolpipe.maps.resize import upsample
 from wsolpipe.maps.segments import mix_segments
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 By = Literal["segments", "guided", "crf"]
 

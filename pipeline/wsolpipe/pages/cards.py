@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +15,6 @@ from wsolpipe.metrics.boxes import best_iou, centred_box
 from wsolpipe.metrics.maxbox import Convention, largest_boxes
 from wsolpipe.metrics.scaling import SIDE
 from wsolpipe.pages.pictures import Photo, photo
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 Array = np.ndarray[Any, Any]
 THRESHOLDS = 1000

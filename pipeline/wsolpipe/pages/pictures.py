@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -16,10 +18,6 @@ from wsolpipe.contract.errors import BadImageError
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, resize
 from wsolpipe.images.video import open_film, split_frame
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 Array = np.ndarray[Any, Any]
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, WsolError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 HOST = "127.0.0.1"
 TOKEN = "X-Wsolpipe-Token"  # noqa: S105 - the name of a header

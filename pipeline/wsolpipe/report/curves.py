@@ -9,7 +9,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.machine import reason
-from wsolpipe.evaluate.map_scores import BINS
+from wsolpipe.evaluate.map_scores import BINS, MapScores
 from wsolpipe.pages.charts import Curve, Plot, histogram, reached, save_plots
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.evaluate.evaluation import Evaluated
-    from wsolpipe.evaluate.map_scores import MapScores
 
 Array = np.ndarray[Any, Any]
 

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.schema import Status
-from wsolpipe.evaluate.box_scores import score_boxes, score_centred
+from wsolpipe.evaluate.box_scores import BoxScores, score_boxes, score_centred
 from wsolpipe.evaluate.evaluation import Options
-from wsolpipe.evaluate.map_scores import KeptIous
+from wsolpipe.evaluate.map_scores import KeptIous, MapScores
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.scored import OTSU, score
-from wsolpipe.evaluate.truth import truth_of_index
+from wsolpipe.evaluate.truth import Truth, truth_of_index
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import Index, StageView
-    from wsolpipe.evaluate.box_scores import BoxScores
-    from wsolpipe.evaluate.map_scores import MapScores
-    from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
 

@@ -17,14 +17,13 @@ from wsolpipe.pages.cards import COLUMNS, Box, Card, Layer, Map, encode_cuts, ma
 from wsolpipe.pages.document import compose_page
 from wsolpipe.pages.gallery import Gallery, facts_of, page_name, render_gallery
 from wsolpipe.pages.pictures import Photo, edges_picture, heat, mask_picture
-from wsolpipe.report.quality import RANKED, Group, Pick
+from wsolpipe.report.quality import RANKED, Group, Pick, Quality
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.report.material import Material
-    from wsolpipe.report.quality import Quality
 
 Array = np.ndarray[Any, Any]
 

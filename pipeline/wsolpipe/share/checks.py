@@ -14,17 +14,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.contract.named import command_for
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LEAST_FREE = 2**30
 CLOCK_TOLERANCE = 5.0

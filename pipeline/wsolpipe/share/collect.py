@@ -17,14 +17,13 @@ from wsolpipe.contract.layout import shard_of
 from wsolpipe.contract.manifest import read_record
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.engine.folders import GC, is_held, list_folders, marked
-from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.leases import Lease, Leases
 from wsolpipe.share.selection import References, Selected, StoredResult, is_whole, keys_of_runs, read_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.engine.leases import Lease
 
 #: Days within which nothing is removed.
 DAYS = 7.0

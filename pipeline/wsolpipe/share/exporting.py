@@ -18,7 +18,7 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.box_scores import score_boxes
 from wsolpipe.evaluate.doubt import doubtful_rows
 from wsolpipe.evaluate.map_sources import StageMaps
-from wsolpipe.evaluate.rows import rows_of_index
+from wsolpipe.evaluate.rows import RowTable, rows_of_index
 from wsolpipe.images.geometry import resize_mask
 from wsolpipe.images.importers.lines import path_fault
 from wsolpipe.images.label_lines import LabelBox, LabelledImage
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.evaluate.rows import RowTable
     from wsolpipe.evaluate.truth import Truth
 
 

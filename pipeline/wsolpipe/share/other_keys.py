@@ -10,22 +10,20 @@ from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.layout import lease_name
 from wsolpipe.contract.making import run_command
-from wsolpipe.contract.manifest import StageManifest, read_record
+from wsolpipe.contract.manifest import CommitRecord, StageManifest, read_record
 from wsolpipe.contract.reader import StageView
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.graph import Node, existing_manifest, node_manifest, resolve
 from wsolpipe.engine.leases import Leases
 from wsolpipe.engine.plan import upstream_contents
 from wsolpipe.engine.shard import digest_of_rows
-from wsolpipe.share.selection import Selection, select
+from wsolpipe.share.selection import Selection, StoredResult, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.contract.manifest import CommitRecord
     from wsolpipe.engine.session import Session
-    from wsolpipe.share.selection import StoredResult
 
 
 NOTHING = "nothing that results depend on"

@@ -22,18 +22,15 @@ from wsolpipe.contract.making import run_command
 from wsolpipe.contract.manifest import IndexManifest, read_record
 from wsolpipe.contract.reader import StageView, Store
 from wsolpipe.engine import commit, zarr_metadata
-from wsolpipe.share.card import Figures, card, croissant, stage_figures
-from wsolpipe.share.selection import Selection, select
-from wsolpipe.share.transfer import push
+from wsolpipe.share.card import About, Figures, card, croissant, stage_figures
+from wsolpipe.share.selection import Selection, StoredResult, select
+from wsolpipe.share.transfer import Result, push
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.share.card import About
-    from wsolpipe.share.selection import Selection, StoredResult
-    from wsolpipe.share.transfer import Result
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from wsolpipe.contract.backends.base import ASIDE
+from wsolpipe.contract.backends.base import ASIDE, Backend
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
@@ -24,7 +24,6 @@ from wsolpipe.share.verify_index import LISTING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wsolpipe.contract.backends.base import Backend
     from wsolpipe.contract.reader import Store
 
 LEFTOVER_AGE = 3600.0

@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from wsolpipe.contract.budget import check_parquet
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, TornShardError
-from wsolpipe.contract.layout import commit_name, lease_name, shard_of
-from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, parse
+from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
+from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
 from wsolpipe.engine import commit
-from wsolpipe.engine.leases import fault_point
+from wsolpipe.engine.leases import Leases, fault_point
 from wsolpipe.share import inspection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.contract.layout import Shards
-    from wsolpipe.contract.manifest import StageManifest
-    from wsolpipe.engine.leases import Leases
     from wsolpipe.share.inspection import Trust
 
 

@@ -12,14 +12,13 @@ from wsolpipe.contract.schema import Status
 from wsolpipe.images.label_lines import LabelBox, LabelledImage
 from wsolpipe.images.listing import Problems
 from wsolpipe.share.exporting import Chosen, labelled
-from wsolpipe.share.formats.base import class_name, flat_name, stem_of
+from wsolpipe.share.formats.base import Found, class_name, flat_name, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.rows import RowTable
-    from wsolpipe.share.formats.base import Found
 
 
 ROUNDING = 0.51

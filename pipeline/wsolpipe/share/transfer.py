@@ -26,14 +26,13 @@ from wsolpipe.engine.folders import GC, REPAIR, TRANSFER, is_marked, marked
 from wsolpipe.engine.leases import Leases
 from wsolpipe.share import inspection
 from wsolpipe.share.inspection import Trust
-from wsolpipe.share.selection import Selection, select
+from wsolpipe.share.selection import Selection, StoredResult, select
 from wsolpipe.share.shard_transfer import Moved, ShardTransfer, move_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.share.selection import StoredResult
 
 REPAIR_PATIENCE = 60.0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import digest, read_json, sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError
-from wsolpipe.contract.reader import Index
+from wsolpipe.contract.reader import Index, Store
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.index_tables import column_digests
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsolpipe.contract.manifest import IndexManifest
-    from wsolpipe.contract.reader import Store
     from wsolpipe.engine.folders import Folder
 
 LISTING = "listing.json"

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.ops.cam_methods import METHODS
-from wsolpipe.stages.base import StageParams
+from wsolpipe.stages.base import Advice, Array, Rows, StageParams
 from wsolpipe.stages.map_stage import MapStage, map_arrays
 from wsolpipe.stages.marks import AsBefore, ExecutionOnly
 from wsolpipe.stages.param_types import Distinct, OneOrMore, TargetWord
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.networks.features import FeatureMaps
-    from wsolpipe.stages.base import Advice, Array, Rows
 
 if TYPE_CHECKING:
     Method = str

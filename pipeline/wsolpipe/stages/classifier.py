@@ -11,7 +11,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.networks.sources import named
-from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.base import Advice, Array, ArtifactStage, Made, Rows, StageParams
 from wsolpipe.stages.classifier_params import ClassifierParams
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.models.training import Recipe
     from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier
-    from wsolpipe.stages.base import Advice, Array, Rows
 
 #: Images that go through the network at once where it is not trained.
 BATCH = 32

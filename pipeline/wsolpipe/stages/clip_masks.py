@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -10,12 +11,7 @@ from pydantic import Field
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import Stage, StageParams
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from wsolpipe.stages.base import Array, Rows, Upstream
+from wsolpipe.stages.base import Array, Rows, Stage, StageParams, Upstream
 
 #: Level of pixels that are left out.
 IGNORED = 255

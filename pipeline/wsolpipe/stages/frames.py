@@ -10,7 +10,7 @@ from pydantic import Field
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.metrics.boxes import iou_matrix
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import Array, Rows, Stage, StageParams, Upstream
 from wsolpipe.stages.map_stage import range_spec
 from wsolpipe.stages.marks import NamesStage, require_array
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.stages.base import Array, Rows, Upstream
 
 WAYS: dict[str, Callable[..., Array]] = {"mean": np.mean, "median": np.median, "max": np.max}
 

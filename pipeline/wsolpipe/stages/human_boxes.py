@@ -10,13 +10,12 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.keys.kinds import NamesFile
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import Advice, Array, Rows, Stage, StageParams, Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.images.label_lines import LabelledImage
-    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 HINT = "wsolpipe import format=… in=FILE dataset=… writes the file and makes the stage"
 

@@ -13,15 +13,13 @@ from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.maps.foreground import largest_otsu_box
 from wsolpipe.metrics.boxes import iou_matrix
-from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.base import Array, ArtifactStage, Made, Rows, StageParams
 from wsolpipe.stages.cls_maps import CHOICE, ClsMaps, ClsMapsParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    from wsolpipe.stages.base import Array, Rows
 
     Floats = NDArray[np.float64]
 

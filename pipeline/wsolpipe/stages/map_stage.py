@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
-from wsolpipe.stages.base import Stage, StageParams
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
+from wsolpipe.stages.base import Array, Batch, Rows, Stage, StageParams, Upstream
 
 P = TypeVar("P", bound=StageParams)
 

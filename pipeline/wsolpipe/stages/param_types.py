@@ -8,17 +8,15 @@ from pydantic import AfterValidator, BeforeValidator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import NamesFile
-from wsolpipe.models.class_names import choose_class_names, read_class_names, require_templates
+from wsolpipe.models.class_names import ClassNames, choose_class_names, read_class_names, require_templates
 from wsolpipe.models.clip_config import clip_weights, in_key
-from wsolpipe.stages.base import StageParams
+from wsolpipe.stages.base import Advice, Context, StageParams
 from wsolpipe.stages.marks import WeightsSource
 
 if TYPE_CHECKING:
-    from wsolpipe.models.class_names import ClassNames
     from wsolpipe.models.clip import Clip
     from wsolpipe.models.clip_texts import ClipTexts
     from wsolpipe.networks.positions import Positions
-    from wsolpipe.stages.base import Advice, Context
 
 T = TypeVar("T")
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import Stage, StageParams
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from wsolpipe.stages.base import Array, Rows, Upstream
+from wsolpipe.stages.base import Array, Rows, Stage, StageParams, Upstream
 
 _LEVEL = -1  # photographs hardly shrink: a fifth more room than at zstd's default, in a third of the time to read
 _BATCH = 32  # images decoded side by side; results do not depend on it

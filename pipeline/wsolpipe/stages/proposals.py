@@ -12,14 +12,13 @@ from pydantic import Field, field_validator, model_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import Advice, Array, Rows, Stage, StageParams, Upstream
 from wsolpipe.stages.marks import AsBefore, ExecutionOnly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.ops.candidates import Candidates
-    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 
 class ProposalsParams(StageParams):

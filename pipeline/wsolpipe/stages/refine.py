@@ -12,7 +12,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.ops.refinement import Refinement
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import Advice, Array, Rows, Stage, StageParams, Upstream
 from wsolpipe.stages.map_stage import level_arrays
 from wsolpipe.stages.marks import AsBefore, NamesStage, require_array
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.contract.schema import ArraySpec
-    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 _BATCH = 16  # images decoded side by side; results do not depend on it
 WEIGHT = "weight.json"

@@ -12,7 +12,7 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.geometry import resize
 from wsolpipe.metrics.boxes import LEVELS
-from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.base import Array, ArtifactStage, Made, Rows, StageParams
 from wsolpipe.stages.marks import NamesStage
 from wsolpipe.stages.refine import WEIGHT, RefinementParams, require_maps, require_slot
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.evaluate.map_sources import MapBatch
-    from wsolpipe.stages.base import Array, Rows
 
 BATCH = 128
 

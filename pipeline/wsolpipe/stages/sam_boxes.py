@@ -8,14 +8,13 @@ import numpy as np
 from pydantic import Field
 
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import Array, Rows, Stage, StageParams, Upstream
 from wsolpipe.stages.marks import NamesStage, WeightsSource, require_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.models.saved_models import Sam
-    from wsolpipe.stages.base import Array, Rows, Upstream
 
 _IMAGES = 4  # decoded ahead; the network sees one at a time
 #: What is said of a box and holds of the tight one too.

@@ -11,7 +11,7 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import Array, Batch, Rows, Stage, StageParams, Upstream
 from wsolpipe.stages.marks import ExecutionOnly
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsolpipe.ops.deep_clusters import Clustering
-    from wsolpipe.stages.base import Array, Batch, Rows, Upstream
 
 
 def felzenszwalb(image: NDArray[np.uint8], *, scale: float, sigma: float, min_size: int) -> NDArray[np.uint16]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from wsolpipe.contract.errors import WeightsError
-from wsolpipe.stages.base import ArtifactStage, Made, StageParams
+from wsolpipe.stages.base import ArtifactStage, Made, Rows, StageParams
 from wsolpipe.stages.param_types import AsksClip, ClipParams
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from wsolpipe.stages.base import Rows
 
 TENSORS, ABOUT = "anchors.safetensors", "anchors.json"
 

@@ -9,14 +9,13 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Fallback, Status, boxes_spec
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import Advice, Array, Rows, Stage, StageParams, Upstream
 from wsolpipe.stages.val_boxes_params import METHODS, ValBoxesParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from wsolpipe.ops.box_choice import Shortlist
-    from wsolpipe.stages.base import Advice, Array, Rows, Upstream
 
 
 class ValBoxes(Stage[ValBoxesParams]):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,12 +11,7 @@ from pydantic import Field
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Status
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import Stage, StageParams
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from wsolpipe.stages.base import Array, Rows, Upstream
+from wsolpipe.stages.base import Array, Rows, Stage, StageParams, Upstream
 
 
 class ValMasksParams(StageParams):

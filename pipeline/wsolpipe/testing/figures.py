@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,9 +21,6 @@ from wsolpipe.evaluate.frame import Frame, FramedBatch
 from wsolpipe.evaluate.glossary import PRINTED, find_entry
 from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import Truth
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 Array = np.ndarray[Any, Any]
 SIDE, ROWS = 64, 12

@@ -8,16 +8,13 @@ A format is tested by a subclass that names its class::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wsolpipe.images.label_lines import LabelBox, LabelledImage
 from wsolpipe.share.formats.base import Format, Subject
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class FormatTests:

@@ -9,13 +9,12 @@ import click
 from wsolpipe.keys import kinds, shell
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key
-from wsolpipe.keys.shell import Section
+from wsolpipe.keys.shell import Body, Given, Section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from wsolpipe.keys.shell import Body, Given
     from wsoltrain.runs.many import Site, Training
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from wsolpipe.keys.models import spell_none
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LARGEST, SMALLEST = 3.4028234e38, 1.1754944e-38
 """Of the numbers that float32 holds at full precision."""

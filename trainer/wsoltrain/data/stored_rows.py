@@ -11,7 +11,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, NotFoundError, TornShardError
 from wsolpipe.contract.layout import shard_object
-from wsolpipe.contract.reader import open_store
+from wsolpipe.contract.reader import Index, Split, StageView, open_store
 from wsolpipe.contract.schema import RETIRED, Status
 from wsolpipe.keys.run_keys import read_row_list
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.arrays import ArrayView
     from wsolpipe.contract.manifest import CommitRecord
-    from wsolpipe.contract.reader import Index, Split, StageView
     from wsoltrain.data.config import Labelling
 
     Array = NDArray[Any]

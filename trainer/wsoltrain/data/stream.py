@@ -15,8 +15,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,13 +27,8 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, get_w
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, WsolError
 from wsoltrain.data.config import ItemConfig, Labelling
-from wsoltrain.data.items import Item, Items
+from wsoltrain.data.items import Item, Items, Made
 from wsoltrain.data.order import BatchOrder, Shuffle, Uneven, draw_frames, epoch_order, rank_share
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from wsoltrain.data.items import Made
 
 __all__ = ["ItemConfig", "Labelling", "Shuffle", "Stream"]
 

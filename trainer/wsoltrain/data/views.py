@@ -7,17 +7,12 @@ centres lie at half-integers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
+from torch import Tensor
 
 LEFT, TOP, SIDE, FLIP = range(4)
 MIRRORED, UPSIDE_DOWN = 1, 2

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.evaluate.otsu_scores import OtsuScores, otsu_box
 from wsolpipe.pages.pictures import HEAT_ANCHORS
-from wsoltrain.data.items import Items
+from wsoltrain.data.items import Item, Items
 from wsoltrain.data.order import Pick
 from wsoltrain.data.views import maps_to_view
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsolpipe.evaluate.truth import Truth
-    from wsoltrain.data.items import Item
     from wsoltrain.training.loop import Trainer
     from wsoltrain.training.tracker import PictureTracker
 

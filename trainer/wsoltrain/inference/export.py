@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError, DataError, RunFailed, WsolError
-from wsoltrain.methods.base import Prediction
+from wsoltrain.methods.base import Method, Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wsoltrain.inference.model import Trained
-    from wsoltrain.methods.base import Method
 
 FILES = {"torch": "localizer.pt2", "onnx": "localizer.onnx"}
 """Formats, and the file of each."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from wsolpipe.contract.errors import ConfigError, DataError, WsolError
@@ -21,17 +23,9 @@ from wsolpipe.networks.devices import choose_device
 from wsoltrain.data.views import normalise
 from wsoltrain.inference.drawing import draw_found
 from wsoltrain.inference.export import CARD, FILES, open_program
-from wsoltrain.inference.model import load_trained
+from wsoltrain.inference.model import Trained, load_trained
 from wsoltrain.inference.pictures import Picture
-from wsoltrain.methods.base import checked
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from wsoltrain.inference.model import Trained
-    from wsoltrain.methods.base import Prediction
+from wsoltrain.methods.base import Prediction, checked
 
 ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8] | torch.Tensor"
 """A path, a PIL image, an array [H, W, 3], or a tensor [3, H, W] of uint8 or of float in 0..1; RGB."""

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import guess_path, shorten
-from wsoltrain.methods.base import Task
+from wsoltrain.methods.base import Method, Task
 from wsoltrain.methods.registry import METHODS
 from wsoltrain.training import checkpoint
-from wsoltrain.training.recipe import read_saved
-
-if TYPE_CHECKING:
-    from collections.abc import Container
-
-    from torch import Tensor
-
-    from wsoltrain.methods.base import Method
-    from wsoltrain.training.recipe import Recipe
+from wsoltrain.training.recipe import Recipe, read_saved
 
 
 @dataclass(frozen=True)

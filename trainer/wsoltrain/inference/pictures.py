@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
 from wsolpipe.images.video import VIDEO_ENDINGS, frame_path, is_video, need_av
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 THREADS = 4
 """That decode images ahead."""

@@ -15,13 +15,12 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.images.geometry import View
 from wsolpipe.keys.kinds import Unit
-from wsolpipe.stages.base import Stage, StageParams
+from wsolpipe.stages.base import Advice, Array, Batch, Rows, Stage, StageParams, Upstream
 from wsolpipe.stages.marks import ExecutionOnly, WeightsSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wsolpipe.stages.base import Advice, Array, Batch, Rows, Upstream
     from wsoltrain.inference.model import Trained
 
 STAGE = "predictions"

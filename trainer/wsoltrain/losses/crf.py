@@ -14,9 +14,10 @@ W is symmetric here as well, to rounding, so one filtering gives both the value 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -25,9 +26,6 @@ from torch.nn.functional import interpolate, pad
 
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.data.keys import Keys
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 REFERENCE_SCALE = 0.55
 """Strength of the filter with which λ = 2e-9 was tuned, as a share of the exact kernel.

@@ -7,10 +7,12 @@ video. Every one is a mean over rows, or over the labelled pixels of the whole b
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
@@ -19,14 +21,7 @@ from wsolpipe.keys.kinds import Named
 from wsoltrain.data.keys import Keys
 from wsoltrain.data.order import Neighbours
 from wsoltrain.losses.crf import crf_loss
-from wsoltrain.pseudo.samplers import IGNORE, SAMPLERS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
-
-    from wsoltrain.pseudo.samplers import Sampler
+from wsoltrain.pseudo.samplers import IGNORE, SAMPLERS, Sampler
 
 
 class PixelKeys(Keys):

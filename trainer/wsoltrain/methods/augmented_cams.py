@@ -25,14 +25,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.base import Losses
+from wsoltrain.methods.base import Batch, Losses, Task
 from wsoltrain.methods.cam import Cam, CamKeys
 from wsoltrain.networks.backbone import find_part, hooked
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsoltrain.methods.base import Batch, Task
     from wsoltrain.pseudo.draws import RowDraws
 
 QUANTILES = 2**14 + 1

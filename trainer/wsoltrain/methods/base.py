@@ -7,7 +7,8 @@ A method is a subclass of `Method`, a line in `wsoltrain.methods.registry` (or a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -21,13 +22,10 @@ from wsoltrain.data.order import Neighbours
 from wsoltrain.data.views import scaled_to_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
-
     from wsoltrain.data.config import Labelling
     from wsoltrain.pseudo.draws import RowDraws
 
-    Batch = Mapping[str, Tensor]  # one of `wsoltrain.data.stream.Stream`, on the training device
+Batch = Mapping[str, Tensor]  # one of `wsoltrain.data.stream.Stream`, on the training device
 
 K = TypeVar("K", bound=BaseKeys)
 

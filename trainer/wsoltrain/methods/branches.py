@@ -12,8 +12,6 @@ the label's class map; the branches are for training only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,13 +19,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.data.views import scaled_to_unit
-from wsoltrain.methods.base import Losses, Prediction, Task, class_of, map_of_class
+from wsoltrain.methods.base import Batch, Losses, Prediction, Processes, Task, class_of, map_of_class
 from wsoltrain.methods.cam import CnnKeys, CnnTrained
 from wsoltrain.networks.backbone import find_part, hooked
 from wsoltrain.networks.localization_cnns import Drawn, LinearCnn, draw_weights
-
-if TYPE_CHECKING:
-    from wsoltrain.methods.base import Batch, Processes
 
 
 class AcolKeys(CnnKeys):

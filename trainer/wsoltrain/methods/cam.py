@@ -11,7 +11,7 @@ whatever the label: classes come in the order of their scores, as in the release
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -21,14 +21,9 @@ from torch.nn.functional import cross_entropy, max_pool2d
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import build_backbone
 from wsoltrain.data.keys import Keys
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, class_of
+from wsoltrain.methods.base import Batch, Losses, Method, Phase, Prediction, Task, Weighted, class_of
 from wsoltrain.networks import localization_cnns
 from wsoltrain.networks.backbone import BackboneKeys, load_classifier, load_published, remove_last_strides
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsoltrain.methods.base import Batch
 
 
 class CnnKeys(BackboneKeys):

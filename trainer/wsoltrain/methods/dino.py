@@ -20,11 +20,10 @@ from torch.nn import functional as F
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import build_backbone
 from wsolpipe.networks.vit import ClassTokenAttention, require_tiling
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Reads, Task, Weighted
+from wsoltrain.methods.base import Batch, Losses, Method, Phase, Prediction, Reads, Task, Weighted
 from wsoltrain.networks.backbone import BackboneKeys
 
 if TYPE_CHECKING:
-    from wsoltrain.methods.base import Batch
     from wsoltrain.pseudo.draws import RowDraws
 
 _DRAWS = 6  # of a view: area, aspect, two of its place, flip, contrast

@@ -20,16 +20,13 @@ from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import build_backbone
-from wsoltrain.methods.base import Losses, Phase, Prediction, Task, Weighted
+from wsoltrain.methods.base import Batch, Losses, Phase, Prediction, Task, Weighted
 from wsoltrain.methods.pixel_trained import PixelTrained, PixelTrainedKeys
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.encoders import LAST, FrozenVit, TokenDecoder, UNetDecoder
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from wsolpipe.networks.vit import Tokens
-    from wsoltrain.methods.base import Batch
 
 
 class DipsKeys(BackboneKeys, PixelTrainedKeys):

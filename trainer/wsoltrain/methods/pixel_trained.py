@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from wsoltrain.data.keys import Keys
 from wsoltrain.data.views import maps_to_view, normalise, places_of, scaled_to_unit
@@ -24,15 +25,9 @@ from wsoltrain.losses.terms import (
     masked_classification,
     partial_cross_entropy,
 )
-from wsoltrain.methods.base import Losses, Method, Prediction, Reads, Task
+from wsoltrain.methods.base import Batch, Losses, Method, Prediction, Reads, Task
 from wsoltrain.networks.encoders import load_judge
-from wsoltrain.pseudo.samplers import IGNORE, Pseudo, draw_in_boxes
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsoltrain.methods.base import Batch
-    from wsoltrain.pseudo.samplers import Drawn
+from wsoltrain.pseudo.samplers import IGNORE, Drawn, Pseudo, draw_in_boxes
 
 
 class PixelTrainedKeys(PixelKeys, CrfKeys, SizeKeys, MaskedClassificationKeys, WindowKeys, Keys):

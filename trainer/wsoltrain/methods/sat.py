@@ -8,7 +8,7 @@ The released evaluator scales each map between its own lowest and highest value 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task
+from wsoltrain.methods.base import Batch, Losses, Method, Phase, Prediction, Task
 from wsoltrain.methods.ts_cam import decayed
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, masked_block, patch_grid
-
-if TYPE_CHECKING:
-    from wsoltrain.methods.base import Batch
 
 SPREAD = 6.0
 """Half the width of the normal distribution, in standard deviations, that the 3 x 3 kernel divides (released code)."""

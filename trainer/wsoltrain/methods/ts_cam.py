@@ -20,7 +20,8 @@ own lowest and highest value, and combined.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -30,18 +31,9 @@ from torch.nn.functional import cross_entropy, interpolate, normalize, tanhshrin
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.vit import block_numbers, require_tiling
 from wsoltrain.data.views import scaled_to_unit
-from wsoltrain.methods.base import Losses, Method, Phase, Prediction, Task, Weighted, map_of_class
+from wsoltrain.methods.base import Batch, Losses, Method, Phase, Prediction, Task, Weighted, map_of_class
 from wsoltrain.networks.backbone import BackboneKeys
-from wsoltrain.networks.token_maps import build_token_network, read_token_maps
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
-
-    from wsoltrain.methods.base import Batch
-    from wsoltrain.networks.token_maps import TokenMaps
-
+from wsoltrain.networks.token_maps import TokenMaps, build_token_network, read_token_maps
 
 K = TypeVar("K", bound=BackboneKeys)
 SPARED = ("pos_embed", "cls_token")

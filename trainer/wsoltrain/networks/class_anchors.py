@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.networks.anchors import orthogonalise
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
 
 STAGE, TENSORS, ABOUT = "text_anchors", "anchors.safetensors", "anchors.json"
 NEW = "new_classes"

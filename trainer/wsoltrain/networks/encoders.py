@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.networks.architectures import build_backbone, build_timm
-from wsolpipe.networks.classifier import WEIGHTS_FILE, parse_classifier
+from wsolpipe.networks.classifier import WEIGHTS_FILE, ClassifierRecord, parse_classifier
 from wsolpipe.networks.digests import words_sha256
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.vit import Tokens, read_tokens, require_tokens
@@ -21,7 +21,6 @@ from wsolpipe.networks.weights import load_into
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from wsolpipe.networks.classifier import ClassifierRecord
     from wsoltrain.data.config import Labelling
 
 LAST = 4

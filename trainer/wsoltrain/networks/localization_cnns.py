@@ -15,8 +15,9 @@ arguments, ``output_stride`` is 16 (14 x 14 of 224 pixels) or 8 (28 x 28), ``wid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from timm.models import register_model
@@ -25,9 +26,6 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 from wsolpipe.contract.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """Width (times that of the first) and number of convolutions of each block of VGG16."""

@@ -8,11 +8,12 @@ the names of the published checkpoints: ``cls_token``, ``pos_embed``, ``blocks.â
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from wsolpipe.contract.errors import ConfigError
@@ -21,14 +22,7 @@ from wsolpipe.networks.attention import class_token_row_of, heads_of
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.vit import block_numbers, require_tiling, require_tokens
 from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state
-from wsoltrain.networks.backbone import hooked, is_convolutional, require_layout, require_tensors
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from torch import Tensor
-
-    from wsoltrain.networks.backbone import BackboneKeys
+from wsoltrain.networks.backbone import BackboneKeys, hooked, is_convolutional, require_layout, require_tensors
 
 HEAD = "head.weight"
 _log = logging.getLogger(__name__)

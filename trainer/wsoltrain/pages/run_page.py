@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.evaluate.glossary import format_figure, shown_name
-from wsolpipe.metrics.protocol import curve_of, doubts, score_of
+from wsolpipe.metrics.protocol import Choice, Metric, Run, curve_of, doubts, score_of
 from wsolpipe.metrics.protocol_tables import protocol_table
 from wsolpipe.pages.charts import Curve, Plot, draw_figure
 from wsolpipe.pages.document import Part, compose_page, render, share, write_page
-from wsolpipe.pages.gallery import render_gallery
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from wsolpipe.metrics.protocol import Choice, Metric, Run
-    from wsolpipe.pages.gallery import Gallery
+from wsolpipe.pages.gallery import Gallery, render_gallery
 
 NOT_LOSSES = {"kind", "step", "epoch", "phase"}
 LISTED = 60

@@ -14,12 +14,12 @@ from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.metrics.protocol import RUN_FILE
-from wsolpipe.pages.cards import Box, Layer, Map
+from wsolpipe.pages.cards import Box, Card, Layer, Map
 from wsolpipe.pages.pictures import drawn_picture, heat
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
 from wsoltrain.data.views import maps_to_view
-from wsoltrain.inference.shown import pick_rows, show
+from wsoltrain.inference.shown import Shown, pick_rows, show
 from wsoltrain.pages.method_cards import HEAT, in_image, make_cards, method_gallery
 from wsoltrain.pseudo.samplers import BACKGROUND, FOREGROUND, DrawsPixels
 from wsoltrain.training.annotators import read_annotators
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.reader import Index
     from wsolpipe.evaluate.truth import Truth
-    from wsolpipe.pages.cards import Card
     from wsolpipe.pages.gallery import Gallery
-    from wsoltrain.inference.shown import Shown
     from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolpipe.evaluate.scored import OTSU, Threshold
 from wsolpipe.metrics.protocol_tables import wilson
 from wsoltrain.papers.table import BY_CLASS, FIGURES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 INTERVALS = {"IoU-30": "MaxBoxAccV2_30", "IoU-50": "MaxBoxAccV2_50", "IoU-70": "MaxBoxAccV2_70", "IoU": "iou"}
 """Figure -> its bootstrap interval, where the two are not named alike."""

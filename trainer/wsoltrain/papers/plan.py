@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from wsolpipe.contract.errors import WsolError
 from wsoltrain.papers.bare import STEP, training_rate
 from wsoltrain.papers.stages import plan_stage
-from wsoltrain.papers.table import facts_of
-from wsoltrain.papers.work import STORED
+from wsoltrain.papers.table import Cell, facts_of
+from wsoltrain.papers.work import STORED, Reproduction
 from wsoltrain.training import checkpoint
 from wsoltrain.training.recipe_file import load_recipe
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wsoltrain.papers.table import Cell
-    from wsoltrain.papers.work import Reproduction
 
 
 @dataclass(frozen=True)

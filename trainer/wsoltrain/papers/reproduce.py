@@ -11,7 +11,7 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, STORE, store_of
-from wsoltrain.papers.table import WEIGHTS
+from wsoltrain.papers.table import WEIGHTS, PaperTable
 from wsoltrain.runs.evaluate import align
 from wsoltrain.runs.keys import SITE_KEYS, TABLE, TRAINING
 from wsoltrain.runs.many import Site, split_site
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from wsoltrain.papers.found import Found
-    from wsoltrain.papers.table import PaperTable
     from wsoltrain.papers.work import Reproduction, Request
 
 TRAINED = ("workers", "device", "save_every")

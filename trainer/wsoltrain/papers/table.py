@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,9 +16,6 @@ from wsolpipe.keys.key import Key
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.runs.draws import load_ranges
 from wsoltrain.training.recipe_file import load_recipe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 FOLDER = Path(__file__).parent / "tables"
 DATASETS = "datasets"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from wsolpipe.contract.errors import WsolError
 from wsolpipe.evaluate.mask_scores import compare_masks
@@ -18,21 +20,14 @@ from wsolpipe.metrics.protocol_tables import full_table
 from wsoltrain.papers.bare import measure_network
 from wsoltrain.papers.found import Found, figure_of_cell, find_figure
 from wsoltrain.papers.stages import run_stage, score_stage
-from wsoltrain.papers.table import BY_CLASS, CLS_AT_TRUTH, WEIGHTS, facts_of
+from wsoltrain.papers.table import BY_CLASS, CLS_AT_TRUTH, WEIGHTS, Cell, PaperTable, facts_of
 from wsoltrain.runs.draws import describe_range, load_ranges, shared_configurations
-from wsoltrain.runs.many import Training, run_trainings
+from wsoltrain.runs.many import Site, Training, run_trainings
 from wsoltrain.runs.predict import stage_words
 from wsoltrain.runs.score import kept_figures
 from wsoltrain.runs.settle import settle_words
 from wsoltrain.training.annotators import CLS, read_annotators
 from wsoltrain.training.recipe_file import load_recipe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from wsoltrain.papers.table import Cell, PaperTable
-    from wsoltrain.runs.many import Site
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")

@@ -6,7 +6,8 @@ needs no generator's state, and several processes draw for a row what one proces
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,6 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from wsolpipe.maps.compilation import compiled
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 AUGMENTATION = 1000
 """Purposes from here on belong to `RowDraws`; samplers use those below."""

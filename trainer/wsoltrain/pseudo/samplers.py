@@ -9,8 +9,9 @@ background never grows into what it must keep out of.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import AfterValidator, Field
@@ -21,9 +22,6 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.named import Registry
 from wsoltrain.data.keys import Keys
 from wsoltrain.pseudo.draws import chosen_region, erode, extreme, otsu, race, uniform
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 IGNORE, BACKGROUND, FOREGROUND = -255, 0, 1
 _BOX, _FG, _BG = 1, 2, 3  # purposes of draws

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
 from wsoltrain.runs.keys import A_SPLIT, DEVICE, RECIPE, STAGE
 from wsoltrain.runs.settle import loader_count
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class _Keys:

@@ -6,10 +6,11 @@ Keys that recipes share get the same draws, as a shared grid would.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,9 +20,6 @@ from wsolpipe.contract.nearest import explain_all, unknown
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.training.recipe import Recipe
 from wsoltrain.training.recipe_file import check_recipe, keys_for, lay_over, read_recipe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 PATIENCE = 1000
 """Draws in a row that were there already, after which no other is expected."""

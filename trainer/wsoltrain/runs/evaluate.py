@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolpipe.contract.errors import RunFailed
 from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
@@ -12,9 +13,6 @@ from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
 from wsoltrain.runs.keys import A_SPLIT, CHECKPOINT, DEVICE, STAGE
 from wsoltrain.runs.settle import loader_count
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 
 class _Keys:

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import ClusterError, ConfigError, RunFailed, WsolError
 from wsolpipe.keys.words import split_sweep
-from wsoltrain.runs.settle import settle_words
+from wsoltrain.runs.settle import Settled, settle_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from wsoltrain.runs.settle import Settled
     from wsoltrain.training.loop import Trainer
     from wsoltrain.training.recipe import Recipe
     from wsoltrain.training.settings import Settings

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.evaluate.scored import BEST, OTSU, Chooser, Scored, Threshold, score
-from wsoltrain.inference.model import load_trained
+from wsoltrain.inference.model import Trained, load_trained
 from wsoltrain.inference.shown import Compared, pick_rows, show
 from wsoltrain.training.annotators import CLS
 from wsoltrain.training.scoreboard import Evaluator, NetworkMaps
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.results import StoreResults
     from wsolpipe.evaluate.truth import Truth
     from wsoltrain.data.config import Labelling
-    from wsoltrain.inference.model import Trained
     from wsoltrain.training.settings import Settings
 
 

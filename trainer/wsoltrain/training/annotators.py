@@ -8,14 +8,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.evaluate.truth import TRUTH, find_truth
+from wsolpipe.evaluate.truth import TRUTH, Truth, find_truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.evaluate.results import Results
     from wsolpipe.evaluate.rows import RowTable
-    from wsolpipe.evaluate.truth import Truth
 
 CLS = "cls"
 """Classification accuracy: no boxes, no masks, and no threshold."""

@@ -16,10 +16,10 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.data.config import ItemConfig
+from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
 from wsoltrain.data.views import maps_to_view
-from wsoltrain.methods.base import Task
+from wsoltrain.methods.base import Method, Task
 from wsoltrain.training.optimisation import Moment, plan_phases
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsolpipe.evaluate.truth import Truth
-    from wsoltrain.data.config import Labelling
-    from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)

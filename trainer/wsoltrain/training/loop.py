@@ -14,14 +14,14 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
-from wsoltrain.methods.base import Task, checked
+from wsoltrain.methods.base import Batch, Method, Task, checked
 from wsoltrain.pseudo.draws import RowDraws, describe_missing
 from wsoltrain.training import checkpoint
 from wsoltrain.training.annotators import CLS
-from wsoltrain.training.optimisation import Moment, averaged, plan_phases
+from wsoltrain.training.optimisation import Moment, Running, averaged, plan_phases
 from wsoltrain.training.parallel import Group, shares, synchronised
 from wsoltrain.training.scoreboard import Scoreboard
-from wsoltrain.training.settings import open_stream, read_artifacts
+from wsoltrain.training.settings import Settings, open_stream, read_artifacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from wsoltrain.methods.base import Batch, Method
-    from wsoltrain.training.optimisation import Running
     from wsoltrain.training.recipe import Recipe
-    from wsoltrain.training.settings import Settings
     from wsoltrain.training.tracker import Tracker
 
 _log = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ below are what would remain of them.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,9 +20,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from wsolpipe.contract.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 PATIENCE = timedelta(hours=12)
 """How long a process waits for another, such as for the first one's evaluation. torchrun notices a dead one."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,9 +17,6 @@ from wsoltrain.methods.registry import METHODS
 from wsoltrain.recipes import RECIPES
 from wsoltrain.training.annotators import read_annotators
 from wsoltrain.training.recipe import Recipe, recipe_type, renamed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 BY = "by"
 """Annotator that chooses epoch and threshold unless by= is given; no key of the recipe, as no weight depends on it."""

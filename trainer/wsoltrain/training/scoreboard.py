@@ -15,18 +15,18 @@ import torch
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.machine import writing
-from wsolpipe.evaluate.frame import Frame
-from wsolpipe.evaluate.map_scores import score_against
+from wsolpipe.evaluate.frame import Frame, FramedBatch
+from wsolpipe.evaluate.map_scores import MapScores, score_against
 from wsolpipe.evaluate.map_sources import TOP, MapBatch
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.metrics.kept_maps import SUFFIX, CutBoxes, KeptMaps
-from wsolpipe.metrics.protocol import Run, rank, write_run
+from wsolpipe.metrics.protocol import Metric, Run, rank, write_run
 from wsolpipe.networks.saved_state import previous
-from wsoltrain.data.config import ItemConfig
+from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
-from wsoltrain.methods.base import checked
+from wsoltrain.methods.base import Method, checked
 from wsoltrain.training import checkpoint
 from wsoltrain.training.annotators import CLS, read_annotators
 
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from wsolpipe.evaluate.frame import FramedBatch
-    from wsolpipe.evaluate.map_scores import MapScores
-    from wsolpipe.metrics.protocol import Metric
-    from wsoltrain.data.config import Labelling
-    from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
     from wsoltrain.training.settings import Settings
 

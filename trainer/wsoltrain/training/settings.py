@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
-from wsoltrain.data.config import ItemConfig
+from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
-from wsoltrain.training.annotators import read_annotators
+from wsoltrain.training.annotators import Annotator, read_annotators
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wsoltrain.data.config import Labelling
     from wsoltrain.methods.base import ArtifactFile
-    from wsoltrain.training.annotators import Annotator
     from wsoltrain.training.parallel import Group
     from wsoltrain.training.recipe import Recipe
 

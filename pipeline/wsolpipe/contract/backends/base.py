@@ -5,16 +5,13 @@ from __future__ import annotations
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from wsolpipe.contract.errors import AccessError, ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
 
 ASIDE = ".damaged"
 """Ending of the names of what was set aside."""

@@ -8,15 +8,12 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wsolpipe.contract.backends.base import ASIDE, Backend, Head
 from wsolpipe.contract.errors import AccessError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 GUARD_PATIENCE = 10.0
 GUARD_POLL = 0.02

@@ -14,21 +14,16 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
 from wsolpipe.contract.backends.base import Backend, Head
-from wsolpipe.contract.backends.cache import cacheable
+from wsolpipe.contract.backends.cache import Cache, cacheable
 from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
 from wsolpipe.contract.layout import check_object_name, check_object_size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from wsolpipe.contract.backends.cache import Cache
-
 
 _SECRETS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY",

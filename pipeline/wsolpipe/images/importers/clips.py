@@ -21,13 +21,14 @@ from wsolpipe.images.importers.folder import class_folders, split_root, walk
 from wsolpipe.images.importers.ground_truth import frame_masks, mask_annotations, read_localization
 from wsolpipe.images.importers.lines import (
     IMAGE_ENDINGS,
+    Stamp,
     read_lines,
     settle_classes,
     stamp,
     stamp_folders,
 )
 from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import ListedRow, Listing
+from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
 from wsolpipe.images.video import frame_path, is_video, open_film
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.importers.lines import Stamp
-    from wsolpipe.images.listing import Annotation, Problems
 
 TREE = """\
   {root}/

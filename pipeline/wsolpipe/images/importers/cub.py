@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 
 from wsolpipe.images.importers import metadata
 from wsolpipe.images.importers.ground_truth import mask_annotations, mirrored_masks
-from wsolpipe.images.importers.lines import TextFile, parse_box, path_fault, read_lines, stamp, stamp_folders
+from wsolpipe.images.importers.lines import Stamp, TextFile, parse_box, path_fault, read_lines, stamp, stamp_folders
 from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.importers.lines import Stamp
-    from wsolpipe.images.listing import Problems
 
 TREE = """\
   {root}/                       CUB_200_2011 as published

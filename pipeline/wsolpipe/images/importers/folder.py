@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.importers.ground_truth import mask_annotations
-from wsolpipe.images.importers.lines import IMAGE_ENDINGS, settle_classes, stamp_folders
+from wsolpipe.images.importers.lines import IMAGE_ENDINGS, Stamp, settle_classes, stamp_folders
 from wsolpipe.images.layouts import Layout
-from wsolpipe.images.listing import ListedRow, Listing
+from wsolpipe.images.listing import ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.importers.lines import Stamp
-    from wsolpipe.images.listing import Problems
 
 TREE = """\
   {root}/

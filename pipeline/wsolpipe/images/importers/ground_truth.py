@@ -11,7 +11,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, TextFile, box_fault, parse_box, path_fault
-from wsolpipe.images.listing import Annotation
+from wsolpipe.images.listing import Annotation, ListedRow, Problems
 from wsolpipe.images.video import split_frame
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.listing import ListedRow, Problems
 
 
 def read_localization(

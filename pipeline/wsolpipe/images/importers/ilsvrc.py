@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.importers import metadata
 from wsolpipe.images.importers.folder import class_folders, walk
-from wsolpipe.images.importers.lines import read_lines, stamp, stamp_folders
+from wsolpipe.images.importers.lines import Stamp, read_lines, stamp, stamp_folders
 from wsolpipe.images.importers.voc import read_voc
 from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.importers.lines import Stamp
-    from wsolpipe.images.listing import Problems
 
 TREE = """\
   {root}/

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.importers.ground_truth import mask_annotations, read_localization
 from wsolpipe.images.importers.lines import (
+    Stamp,
     TextFile,
     path_fault,
     read_classes,
@@ -21,15 +22,13 @@ from wsolpipe.images.importers.lines import (
     stamp,
 )
 from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import ListedRow, Listing
+from wsolpipe.images.listing import ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.importers.lines import Stamp
-    from wsolpipe.images.listing import Problems
 
 TREE = """\
   {root}/                       image files, at the paths that image_ids.txt names

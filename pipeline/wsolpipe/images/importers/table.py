@@ -20,17 +20,15 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.images.importers.ground_truth import mask_annotations
-from wsolpipe.images.importers.lines import label_of, metadata_file, parse_box, path_fault, settle_classes, stamp
+from wsolpipe.images.importers.lines import Stamp, label_of, metadata_file, parse_box, path_fault, settle_classes, stamp
 from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.importers.lines import Stamp
-    from wsolpipe.images.listing import Problems
 
 TREE = """\
   {root}/                       image files, at the paths that the table names

@@ -10,6 +10,7 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.importers.folder import walk
 from wsolpipe.images.importers.ground_truth import mask_annotations
 from wsolpipe.images.importers.lines import (
+    Stamp,
     labels_by_area,
     parse_box,
     read_lines,
@@ -20,15 +21,13 @@ from wsolpipe.images.importers.lines import (
     text_of,
 )
 from wsolpipe.images.layouts import Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from wsolpipe.images.dataset import DatasetConfig
-    from wsolpipe.images.importers.lines import Stamp
-    from wsolpipe.images.listing import Problems
 
 TREE = """\
   {root}/

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.schema import Status
-from wsolpipe.evaluate.box_scores import is_val_boxes, score_val_boxes
-from wsolpipe.evaluate.truth import truth_of_index
+from wsolpipe.evaluate.box_scores import BoxScores, is_val_boxes, score_val_boxes
+from wsolpipe.evaluate.truth import Truth, truth_of_index
 from wsolpipe.pages.charts import Curve, Plot, draw_figure, histogram
 from wsolpipe.pages.pictures import Photo
-from wsolpipe.report.material import shards_note
+from wsolpipe.report.material import Material, shards_note
 from wsolpipe.report.page import Section
 from wsolpipe.report.row_cards import still_of
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.evaluate.box_scores import BoxScores
-    from wsolpipe.evaluate.truth import Truth
-    from wsolpipe.report.material import Material
 
 Array = np.ndarray[Any, Any]
 #: Rows of the table: figure, what it is, its estimator.

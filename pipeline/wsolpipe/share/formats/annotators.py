@@ -10,15 +10,12 @@ from xml.etree import ElementTree
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.images.importers.lines import read_json, read_xml_tree
-from wsolpipe.images.label_lines import LabelBox, entry_of, read_box
-from wsolpipe.share.formats.base import Format, Found, class_list, find_file, placed_name
+from wsolpipe.images.label_lines import LabelBox, LabelledImage, entry_of, read_box
+from wsolpipe.share.formats.base import Format, Found, Subject, class_list, find_file, placed_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-    from wsolpipe.images.label_lines import LabelBox, LabelledImage
-    from wsolpipe.share.formats.base import Subject
 
     Element = ElementTree.Element
 

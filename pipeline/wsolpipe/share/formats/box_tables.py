@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.machine import reason
 from wsolpipe.images.label_lines import (
     LabelBox,
+    LabelledImage,
     box_lines,
     entry_of,
     label_line,
@@ -19,14 +22,7 @@ from wsolpipe.images.label_lines import (
     read_boxes,
     read_label_lines,
 )
-from wsolpipe.share.formats.base import Format, Found, find_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from wsolpipe.images.label_lines import LabelledImage
-    from wsolpipe.share.formats.base import Subject
+from wsolpipe.share.formats.base import Format, Found, Subject, find_file
 
 EDGES = ("x0", "y0", "x1", "y1")
 COLUMNS = ("image_id", "path", "label", "name", *EDGES, "score", "rank", "source", "row", "split", "width", "height")

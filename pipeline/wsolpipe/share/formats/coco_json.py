@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsolpipe.images.importers.coco import read_coco
-from wsolpipe.images.label_lines import IGNORED, LabelBox
-from wsolpipe.share.formats.base import Format, Found, class_name, find_file, placed_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-    from typing import TextIO
-
-    from numpy.typing import NDArray
-
-    from wsolpipe.images.label_lines import LabelledImage
-    from wsolpipe.share.formats.base import Subject
+from wsolpipe.images.label_lines import IGNORED, LabelBox, LabelledImage
+from wsolpipe.share.formats.base import Format, Found, Subject, class_name, find_file, placed_name
 
 
 class Coco(Format):

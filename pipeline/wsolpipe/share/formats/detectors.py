@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from xml.etree import ElementTree
 
 import yaml
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.images.importers.voc import EDGES, read_voc
-from wsolpipe.images.label_lines import LabelBox, entry_of, read_box
+from wsolpipe.images.label_lines import LabelBox, LabelledImage, entry_of, read_box
 from wsolpipe.keys.safe_yaml import read_yaml
-from wsolpipe.share.formats.base import Format, Found, class_list, flat_name, stem_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from wsolpipe.images.label_lines import LabelledImage
-    from wsolpipe.share.formats.base import Subject
-
+from wsolpipe.share.formats.base import Format, Found, Subject, class_list, flat_name, stem_of
 
 LISTS = frozenset({"classes.txt", "images.txt", "train.txt", "val.txt", "test.txt"})
 

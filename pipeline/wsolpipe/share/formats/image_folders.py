@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 from wsolpipe.contract.errors import DataError
 from wsolpipe.images.importers.lines import read_json
-from wsolpipe.images.label_lines import entry_of, read_box
-from wsolpipe.share.formats.base import Format, Found, find_file, placed_name, stem_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from wsolpipe.images.label_lines import LabelBox, LabelledImage
-    from wsolpipe.share.formats.base import Subject
+from wsolpipe.images.label_lines import LabelBox, LabelledImage, entry_of, read_box
+from wsolpipe.share.formats.base import Format, Found, Subject, find_file, placed_name, stem_of
 
 
 class HfFolder(Format):

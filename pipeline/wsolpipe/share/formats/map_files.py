@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from wsolpipe.images.label_lines import IGNORED
+from wsolpipe.images.label_lines import IGNORED, LabelledImage
 from wsolpipe.maps.resize import upsample
-from wsolpipe.share.formats.base import Format, class_list, placed_name, stem_of
+from wsolpipe.share.formats.base import Format, Subject, class_list, placed_name, stem_of
 from wsolpipe.share.formats.detectors import voc_palette
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from wsolpipe.images.label_lines import LabelledImage
-    from wsolpipe.share.formats.base import Subject
 
 #: Class index from which a mask needs 16 bits; 255 is ignored.
 MOST_CLASSES = 254
