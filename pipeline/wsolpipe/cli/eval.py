@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsolpipe.cli.command import configure, make_command
-from wsolpipe.engine.evaluating import KEYS, SCORED_SPLIT
+from wsolpipe.engine.evaluating import KEYS, SCORED_SPLIT, evaluate_splits, open_evaluation, read_options
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import read_keys
+from wsolpipe.keys.words import split_words
 
 
 @make_command("eval", keys=KEYS, listed=("stage", "dataset", "store", SCORED_SPLIT))
@@ -18,8 +19,6 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     figure takes its own best, as the field does. stage=classifier shows the accuracy measured when it was made.
     """
     from wsolpipe.cli.figure_tables import print_alarms, show_artifact, show_evaluated, show_glossary, show_runs
-    from wsolpipe.engine.evaluating import evaluate_splits, open_evaluation, read_options
-    from wsolpipe.keys.words import split_words
     from wsolpipe.report.curves import write_csv, write_plots
 
     given = split_words(words)

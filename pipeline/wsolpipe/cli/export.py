@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.cli.command import configure, make_command
+from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, keys_of_class, require
@@ -80,7 +81,6 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     wsolpipe export stage=proposals dataset=D format=coco out=FOLDER
     wsolpipe export stage=val_boxes dataset=D format=labelstudio out=FOLDER rows=worst:200
     """
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.lookup import SessionResults
     from wsolpipe.engine.session import Session
     from wsolpipe.share.exporting import kind_of_stage
@@ -116,7 +116,6 @@ def _export(
     results: SessionResults, views: list[StageView], chosen: Format, given: dict[str, Any], out: Path
 ) -> list[Path]:
     """Write all splits; return the files to name, relative to `out`."""
-    from wsolpipe.contract.errors import ConfigError, WsolError
     from wsolpipe.evaluate.rows import rows_of_index
     from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.share.exporting import Chosen, labelled, note_of, sent_rows, whole_folder
@@ -153,8 +152,6 @@ def _subject(
     results: SessionResults, view: StageView, chosen: Format, given: dict[str, Any], top: int | None
 ) -> Subject:
     """Return the subject of the files; with images, their folder must exist."""
-    from wsolpipe.share.formats.base import Subject
-
     session, index = results.session, results.index_of(view)
     images = given["images"] or ("link" if chosen.with_images else "none")
     names = {int(label): name for label, name in index.manifest.class_names.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 from wsolpipe.cli.command import configure, make_command
+from wsolpipe.contract.errors import ConfigError, NotFoundError, StoreError
+from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_skipped, print_table, shown
 from wsolpipe.keys.key import Key, keys_of_class
@@ -75,8 +77,6 @@ VERIFY_KEYS = keys_of_class(_VerifyKeys)
 def verify_command(words: tuple[str, ...], as_json: bool) -> int:
     """Read every object of a store again: digests, shapes, NaN, box bounds. Exit code 4 if anything is wrong."""
     from wsolpipe import open_store
-    from wsolpipe.contract.errors import NotFoundError, StoreError
-    from wsolpipe.contract.nearest import unknown
     from wsolpipe.engine.folders import list_folders
     from wsolpipe.images.offers import stored_name
     from wsolpipe.share.verify import verify
@@ -151,8 +151,6 @@ def quarantine_command(words: tuple[str, ...], as_json: bool) -> int:
     wsolpipe quarantine drop  stage=proposals dataset=D [ids=a.jpg,b.jpg]   no longer counted against max_failed
     """
     from wsolpipe import open_store
-    from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.contract.nearest import unknown
     from wsolpipe.engine.quarantine import drop, quarantined_rows, retry
     from wsolpipe.engine.session import Session
 

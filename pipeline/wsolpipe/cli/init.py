@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import make_command
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, keys_of_class, read_keys
@@ -65,7 +66,6 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     wsolpipe init photos
     wsolpipe init photos out=birds.yaml seed=1
     """
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.images.describing import describe_folder
     from wsolpipe.images.index import list_split
@@ -129,7 +129,6 @@ def _draw(found: Described, path: Path, seed: int) -> Path:
     ConfigError
         If it is there already, or the folder cannot be listed.
     """
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.images.describing import draw_splits, near_groups
     from wsolpipe.images.importers.folder import class_folders, walk
     from wsolpipe.images.importers.table import read_rows
@@ -248,7 +247,6 @@ def demo_command(words: tuple[str, ...], as_json: bool) -> int:  # noqa: ARG001
     wsolpipe demo
     wsolpipe demo FOLDER
     """
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.images.dataset import data_folder
 
     if len(words) > 1 or any("=" in word for word in words):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsolpipe.cli.command import configure, make_command
+from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, shown
 from wsolpipe.keys.key import Key, keys_of_class
@@ -48,9 +49,6 @@ KEYS = keys_of_class(_Keys)
 @make_command("report", keys=KEYS, listed=("dataset", "store", SHOWN_SPLIT, "stage", "seed"))
 def command(words: tuple[str, ...], as_json: bool) -> int:
     """Write one HTML page about a split: figures, charts, rows with maps and boxes, quarantined rows."""
-    from pathlib import Path
-
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.pages.charts import save_plots
     from wsolpipe.report.material import gather
     from wsolpipe.report.page import page_plots, write_report
@@ -103,7 +101,6 @@ def serve_command(words: tuple[str, ...], as_json: bool) -> int:
 
     Nobody else can reach it: it answers on 127.0.0.1 alone, to the token of the printed address. Control-C ends it.
     """
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.pages.server import PageServer
     from wsolpipe.report.material import gather
     from wsolpipe.report.served import Corrections, ServedReport
@@ -151,7 +148,6 @@ def _keep_up(config: RunConfig, material: Material, corrections: Corrections, re
 
 def _take_in(config: RunConfig, material: Material, corrections: Corrections, report: ServedReport) -> None:
     """Make human_boxes of all corrections; what goes wrong is shown on the page, and the file keeps them."""
-    from wsolpipe.contract.errors import WsolError
     from wsolpipe.share.drawn_boxes import take_file
 
     over = None if material.over is None else f"{material.over.stage}:{material.over.key}"

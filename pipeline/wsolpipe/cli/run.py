@@ -7,10 +7,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from wsolpipe.cli.command import configure, make_command
+from wsolpipe.contract.errors import ConfigError, WsolError
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.keys.key import Key, keys_of_class, read_keys
 from wsolpipe.keys.run_keys import RUN_KEYS
+from wsolpipe.keys.words import split_sweep
 
 if TYPE_CHECKING:
     from wsolpipe.keys.words import Sweep
@@ -29,8 +31,6 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
 
 def run_words(words: tuple[str, ...], as_json: bool, *, resume: str) -> int:
     """Run stages, print the outcome and return the exit code; `resume` is the command line that resumes."""
-    from wsolpipe.contract.errors import ConfigError, WsolError
-    from wsolpipe.keys.words import split_sweep
     from wsolpipe.launch.display import Display
     from wsolpipe.launch.run import name_a_stage, remember_command, run, script
     from wsolpipe.launch.terminal import show_ended
@@ -110,13 +110,11 @@ def plan_command(words: tuple[str, ...], as_json: bool) -> int:
 
     Hours of one worker, files and bytes are estimated from the shards that were measured; – where none was.
     """
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.cost import estimate
     from wsolpipe.engine.graph import resolve, stage_order, wanted_splits
     from wsolpipe.engine.listed import look
     from wsolpipe.engine.plan import plan_all, seconds_left
     from wsolpipe.engine.session import Session
-    from wsolpipe.keys.words import split_sweep
     from wsolpipe.launch.run import name_a_stage
     from wsolpipe.launch.terminal import show_costs, show_plan
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.cli.transfer import SELECTION_KEYS, STORED_DATASET, selection_of, words_of
+from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_table, shown
 from wsolpipe.keys.key import Key, keys_of_class
@@ -45,8 +47,6 @@ _, _, _, RUNS, _ = LS_KEYS
 def ls_command(words: tuple[str, ...], as_json: bool) -> int:
     """List what a store holds: rows, size, age, who refers to it, and what newer results have replaced."""
     from wsolpipe import open_store
-    from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.contract.nearest import unknown
     from wsolpipe.share.collect import Rule, survey, total
 
     given = words_of(words, LS_KEYS)
@@ -147,7 +147,6 @@ def explain_command(words: tuple[str, ...], as_json: bool) -> int:
     A, B           first digits of a key, stage/key, or STORE/dataset/split/stage/key
     """
     from wsolpipe import open_store
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.share.other_keys import NOTHING, explain, locate
 
     named = [word for word in words if "=" not in word]
@@ -195,7 +194,6 @@ ADOPT_KEYS = keys_of_class(_AdoptKeys)
 @make_command("adopt", keys=ADOPT_KEYS, listed=("stage", "dataset", "store", "split"))
 def adopt_command(words: tuple[str, ...], as_json: bool) -> int:
     """Accept shards of an older key as those of the present one, on purpose; the reason is kept in every record."""
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.session import Session
     from wsolpipe.share.other_keys import adopt
 

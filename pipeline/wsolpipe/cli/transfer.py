@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import AccessError, ConfigError, StoreError, WsolE
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_skipped, print_table, shown
 from wsolpipe.keys.key import Key, keys_of_class, read_keys, require
-from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT, STORE
+from wsolpipe.keys.run_keys import DEFAULT_STORE, ROWS, SPLIT, STORE, RunConfig, names_list
 from wsolpipe.launch.ending import EXIT_INTERRUPTED, stop_on_signals
 
 if TYPE_CHECKING:
@@ -94,9 +94,6 @@ def words_of(words: Iterable[str], keys: tuple[Key, ...]) -> dict[str, Any]:
 
 
 def _span(word: str | None) -> tuple[int, int | None]:
-    from wsolpipe.contract.errors import ConfigError
-    from wsolpipe.keys.run_keys import RunConfig, names_list
-
     if names_list(word):
         msg = f"rows={word}: whole shards are moved, not the images of a list"
         raise ConfigError(msg, hint="rows=start:stop moves the shards that hold any of these rows")

@@ -9,7 +9,8 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.figures import FIGURES
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
-from wsolpipe.keys.run_keys import SPLIT, RunConfig
+from wsolpipe.keys.run_keys import SPLIT, RunConfig, read_row_list
+from wsolpipe.keys.words import split_words
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -159,7 +160,6 @@ def read_options(own: dict[str, Any], given: Container[str]) -> Options:
         For words that contradict each other.
     """
     from wsolpipe.evaluate.evaluation import Options
-    from wsolpipe.keys.run_keys import read_row_list
 
     if own["metric"] == "all":
         msg = "metric=all shows the figures of runs, and there are none"
@@ -232,7 +232,6 @@ def evaluate_splits(session: Session, options: Options, own: Mapping[str, Any]) 
 def evaluate_words(words: Iterable[str]) -> list[Evaluated]:
     """Score what the words of ``wsolpipe eval`` name; raises as `open_evaluation` and `evaluate_splits`."""
     from wsolpipe.engine.config import build_config
-    from wsolpipe.keys.words import split_words
     from wsolpipe.stages.registry import load_registry
 
     words = tuple(words)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.canonical import digest, read_json
-from wsolpipe.contract.errors import ConfigError, TornShardError
+from wsolpipe.contract.errors import ConfigError, FingerprintMismatch, TornShardError
 from wsolpipe.contract.layout import Shards, stage_folder
 from wsolpipe.contract.manifest import StageManifest, read_record
 from wsolpipe.contract.reader import Artifact, Index, StageView
 from wsolpipe.contract.schema import RETIRED
+from wsolpipe.contract.schema import Weights as WeightsEntry
 from wsolpipe.engine.fingerprint import Ingredients, expand_columns
 from wsolpipe.engine.named_stages import check_apart, check_kinds
 from wsolpipe.images.index import beside
@@ -303,8 +304,6 @@ def existing_manifest(session: Session, node: Node) -> StageManifest | None:
     FingerprintMismatch
         If the folder holds another fingerprint than its name.
     """
-    from wsolpipe.contract.errors import FingerprintMismatch
-
     if node.made_of is None or session.backend.size(f"{node.folder}/manifest.json") is None:
         return None
     if node.split is None:
@@ -325,7 +324,6 @@ def artifact_content(session: Session, node: Node) -> str | None:
 
 def node_manifest(session: Session, node: Node, **made: Any) -> StageManifest:
     """Manifest of a node whose key is known."""
-    from wsolpipe.contract.schema import Weights as WeightsEntry
     from wsolpipe.engine.commit import now
     from wsolpipe.engine.session import software_versions
 

@@ -19,7 +19,7 @@ from wsolpipe.engine.commit import now
 from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.indexing import GAPS, IndexWork, is_damaged
 from wsolpipe.engine.session import Session, last_seen
-from wsolpipe.images.index import list_split, source_stamp
+from wsolpipe.images.index import list_split, order_rows, source_stamp
 from wsolpipe.keys.run_keys import names_list, read_row_list
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
@@ -172,8 +172,6 @@ def list_rows(session: Session, split: str, present: Index | None, generation: i
     DataError, ConfigError
         If the metadata contradicts itself or has no row, or the root is missing.
     """
-    from wsolpipe.images.index import order_rows
-
     dataset = session.dataset
     listing = list_split(dataset, split)
     stamp = stamp_of(session, split, generation)  # before the listing: a change during it is seen by the next run

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.errors import ConfigError, NotFoundError, RunFailed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -41,7 +43,6 @@ def take_file(config: RunConfig, given: Mapping[str, Any]) -> tuple[dict[str, An
     WsolError
         If the file does not fit the split, or nothing can be made of it.
     """
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.engine.session import Session
     from wsolpipe.images.label_lines import label_line
     from wsolpipe.launch.display import Display
@@ -80,7 +81,6 @@ def take_file(config: RunConfig, given: Mapping[str, Any]) -> tuple[dict[str, An
 
 def _settled(config: RunConfig) -> RunConfig:
     """The configuration with stage and split; work happens in this process."""
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.images.dataset import load_dataset
 
     if len(config.stage) > 1:
@@ -99,7 +99,6 @@ def _settled(config: RunConfig) -> RunConfig:
 
 
 def _check_stage(session: Session) -> None:
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.stages.human_boxes import HumanBoxes
 
     (stage,) = session.config.stage
@@ -112,7 +111,6 @@ def _check_stage(session: Session) -> None:
 
 def _with_index(session: Session, config: RunConfig) -> RunConfig:
     """Make the index of the split, so that names of images are known."""
-    from wsolpipe.contract.errors import RunFailed
     from wsolpipe.contract.making import run_command
     from wsolpipe.launch.display import Display
     from wsolpipe.launch.run import run
@@ -125,7 +123,6 @@ def _with_index(session: Session, config: RunConfig) -> RunConfig:
 
 
 def _reader(name: str) -> Format:
-    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.share.formats.base import FORMATS
 
     found = FORMATS.find(name)
@@ -156,7 +153,6 @@ def _take_in(session: Session, found: Iterable[Found], source: Path, given: Mapp
 
 def _reference(session: Session, source: Path, over: StageView | None) -> Reference | None:
     """The labels that the file was exported from, by the note beside it, else those that stand for other rows."""
-    from wsolpipe.contract.errors import NotFoundError
     from wsolpipe.share.exporting import read_note
     from wsolpipe.share.taking_in import Reference
 

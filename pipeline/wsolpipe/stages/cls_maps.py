@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.networks.positions import is_released, own_positions, released_positions, released_side, trained_size
-from wsolpipe.networks.preprocessing import IMAGENET
+from wsolpipe.networks.preprocessing import IMAGENET, choose_preprocessing
 from wsolpipe.networks.sources import named
 from wsolpipe.stages.base import StageParams
 from wsolpipe.stages.map_stage import MapStage, level_arrays
@@ -231,7 +231,6 @@ class ClsMaps(MapStage[ClsMapsParams]):
         """
         import torch
 
-        from wsolpipe.networks.preprocessing import choose_preprocessing
         from wsolpipe.networks.vit import build_vit, unread_keys
         from wsolpipe.networks.weights import HEAD_KEYS, is_sincos, load_into, load_state, stretches
 

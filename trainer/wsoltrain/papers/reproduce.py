@@ -11,7 +11,7 @@ from wsolpipe.contract.nearest import unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, STORE, store_of
-from wsoltrain.papers.table import WEIGHTS, PaperTable
+from wsoltrain.papers.table import WEIGHTS, PaperTable, check_recipes, load_table
 from wsoltrain.runs.evaluate import align
 from wsoltrain.runs.keys import SITE_KEYS, TABLE, TRAINING
 from wsoltrain.runs.many import Site, split_site
@@ -90,7 +90,6 @@ def _request(
 ) -> Request:
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.networks.devices import choose_device
-    from wsoltrain.papers.table import check_recipes, load_table
     from wsoltrain.papers.work import Request
 
     table = load_table(values["table"])

@@ -82,8 +82,6 @@ class Request:
 
     def cells(self) -> Iterator[tuple[int, int, Cell]]:
         """Chosen cells with their row and column."""
-        from wsoltrain.papers.table import Cell
-
         for row in self.rows:
             for column in self.columns:
                 yield row, column, Cell.over(self.table.rows[row], self.table.columns[column])

@@ -32,7 +32,7 @@ from wsolpipe.metrics.protocol import (
     select,
 )
 from wsolpipe.metrics.protocol_tables import figures_at
-from wsolpipe.pages.charts import Curve, Plot
+from wsolpipe.pages.charts import Curve, Plot, save_plots
 from wsoltrain.runs.evaluate import align
 from wsoltrain.runs.keys import A_SPLIT
 from wsoltrain.training.scoreboard import OUTCOMES
@@ -288,7 +288,6 @@ def study(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     from wsolpipe.evaluate.results import StoreResults
     from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.images.dataset import load_dataset
-    from wsolpipe.pages.charts import save_plots
 
     wrong = [level for level in values["levels"] if level > 100]
     if wrong:

@@ -15,7 +15,7 @@ from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class, show_value
 from wsoltrain.runs.keys import TRAINING
-from wsoltrain.runs.many import Training
+from wsoltrain.runs.many import Training, open_trainer
 from wsoltrain.runs.settle import settle
 
 if TYPE_CHECKING:
@@ -179,8 +179,6 @@ def run(
 
 def _train(recipe: Recipe, settings: Settings, trial: optuna.Trial) -> float:
     """Train a trial's recipe in its folder; the best score on validation."""
-    from wsoltrain.runs.many import open_trainer
-
     with open_trainer(recipe, settings, ("jsonl",)) as trainer:
         trainer.trackers.append(TrialTracker(trial, trainer))
         trainer.fit()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.keys.key import Key, read_keys, require
-from wsolpipe.keys.run_keys import store_of
+from wsolpipe.keys.run_keys import read_row_list, store_of
 from wsolpipe.keys.words import parse_value, split_words
 from wsoltrain.runs.keys import TRAINING
 
@@ -76,7 +76,6 @@ def settle(values: Mapping[str, Any], changes: Mapping[str, Any], *, kind: str =
     """
     from wsolpipe.contract.reader import open_store
     from wsolpipe.images.dataset import load_dataset
-    from wsolpipe.keys.run_keys import read_row_list
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
     from wsoltrain.training.annotators import read_annotators

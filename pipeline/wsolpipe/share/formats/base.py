@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.named import Registry
-from wsolpipe.images.video import split_frame
+from wsolpipe.images.video import open_film, split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -68,7 +68,6 @@ class Subject:
         from PIL import Image
 
         from wsolpipe.images.decode import read_file
-        from wsolpipe.images.video import open_film
 
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
