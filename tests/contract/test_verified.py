@@ -15,6 +15,7 @@ import pytest
 
 from stores import INDEX_KEY, MAPS_KEY, build_store, write_stage, write_table
 from wsolpipe import open_store
+from wsolpipe.contract import views
 from wsolpipe.contract.backends import filesystem
 from wsolpipe.contract.errors import NotFoundError, StoreError, TornShardError
 from wsolpipe.contract.manifest import StageManifest
@@ -176,6 +177,21 @@ def test_a_table_that_would_unpack_to_far_more_than_its_size_is_refused_before_i
     assert (folder / "annotations.parquet").stat().st_size < 1_100_000
     with pytest.raises(StoreError, match="would unpack to .* and more; at most .* are read"):
         split_of(tiny).index().annotations()
+
+
+def test_columns_are_judged_when_they_are_read_once_for_each_content(tiny, monkeypatch):
+    age(monkeypatch)
+    folder = Path(tiny.url) / "tiny" / "train" / "index" / INDEX_KEY
+    write_table(folder, "annotations.parquet", pa.table(BOMBS["a long cell in many rows"]()))
+    judged = []
+    check = views.check_parquet
+    monkeypatch.setattr(views, "check_parquet", lambda *given: judged.append(given[-1]) or check(*given))
+    for _ in range(2):  # the second as another process, which finds the notes of the first
+        index = split_of(tiny).index()
+        assert index.annotations(["row"]).num_rows == 300
+        with pytest.raises(StoreError, match="would unpack to"):
+            index.annotations(["row", "path"])
+    assert judged == [["row"], ["row", "path"], ["row", "path"]]
 
 
 @pytest.mark.parametrize(

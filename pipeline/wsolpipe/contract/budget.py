@@ -16,6 +16,8 @@ from wsolpipe.contract.errors import StoreError
 from wsolpipe.contract.shards import ENTRY_BYTES, inner_rows, row_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wsolpipe.contract.manifest import StageManifest
     from wsolpipe.contract.schema import ArraySpec
 
@@ -81,7 +83,7 @@ def most_bytes(spec: ArraySpec, shard_rows: int) -> int:
     return size + size // 100 + 8 * ENTRY_BYTES * (shard_rows // inner_rows(shard_rows)) + 1024
 
 
-def check_parquet(source: Any, size: int, said: str) -> None:
+def check_parquet(source: Any, size: int, said: str, columns: Sequence[str] | None = None) -> None:
     """Refuse a Parquet file that unpacks to far more than its own size, by its footer and then by its longest cells.
 
     Text is read in batches, each distinct cell once, so that a long cell that many rows share is never multiplied.
@@ -93,6 +95,8 @@ def check_parquet(source: Any, size: int, said: str) -> None:
         Bytes of the file.
     said : str
         Name of the file in messages.
+    columns : sequence of str, optional
+        Whose cells are looked at; all without it.
 
     Raises
     ------
@@ -104,15 +108,17 @@ def check_parquet(source: Any, size: int, said: str) -> None:
 
     most = FREE_BYTES + TIMES * size
     try:
-        names = pq.read_schema(source)
-        texts = [field.name for field in names if pa.types.is_large_binary(field.type) or _is_text(field.type)]
-        file = pq.ParquetFile(source, read_dictionary=texts)
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        file = pq.ParquetFile(source)
+        names, footer = file.schema_arrow, file.metadata
+        read = [field for field in names if columns is None or field.name in columns]
+        texts = [field.name for field in read if pa.types.is_large_binary(field.type) or _is_text(field.type)]
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         columns = [group.column(number) for group in groups for number in range(group.num_columns)]
         claimed = sum(max(part.total_uncompressed_size, VALUE_BYTES * part.num_values) for part in columns)
         needed = max(claimed, sum(group.num_rows for group in groups) * VALUE_BYTES * len(names))
-        if needed <= most:
-            for batch in file.iter_batches(BATCH_ROWS, columns=texts, use_threads=False) if texts else ():
+        if needed <= most and texts:
+            file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts)
+            for batch in file.iter_batches(BATCH_ROWS, columns=texts, use_threads=False):
                 needed += sum(_unpacked(column) for column in batch.columns)
                 if needed > most:
                     break

@@ -24,6 +24,8 @@ class ParquetRows:
     ----------
     find : callable, optional
         Gives the file on this machine, after it was held against a record; without it the file is read as it is.
+    judge : callable, optional
+        Raises where columns (None: all of them) of this file may not be read.
 
     Raises
     ------
@@ -33,12 +35,20 @@ class ParquetRows:
         If it is missing, or its bytes are not Parquet.
     """
 
-    def __init__(self, backend: Backend, name: str, find: Callable[[], Path] | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        name: str,
+        find: Callable[[], Path] | None = None,
+        judge: Callable[[Path, list[str] | None], None] | None = None,
+    ) -> None:
         import pyarrow.parquet as pq
 
         self._where, self._hint = f"{backend.url}/{name}", f"wsolpipe verify store={backend.url}"
         with self._explain():
-            self._file = pq.ParquetFile(find() if find else backend.local_file(name))
+            self._path = find() if find else backend.local_file(name)
+            self._file = pq.ParquetFile(self._path)
+        self._judge = judge
         metadata = self._file.metadata
         self._sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._kept: tuple[tuple[list[str] | None, list[int]], pa.Table] | None = None
@@ -56,6 +66,8 @@ class ParquetRows:
         wanted = list(columns) if columns is not None else None
         if self._kept is None or self._kept[0] != (wanted, groups):
             with self._explain():
+                if self._judge is not None:
+                    self._judge(self._path, wanted)
                 table = self._file.read_row_groups(groups, columns=wanted, use_threads=len(groups) > 1)
             self._kept = (wanted, groups), table
         return self._kept[1].slice(start - first, last - start)

@@ -68,30 +68,24 @@ class Verified:
         data = self.data(name, stored)
         return self.backend.get(name, limit=stored.bytes) if data is None else data
 
-    def file(self, name: str, stored: StoredObject, judge: Callable[[Path], None] | None = None) -> Path:
-        """A file of this machine with the bytes of an object, verified, to be read only.
-
-        Parameters
-        ----------
-        judge : callable, optional
-            Raises where the file may not be read; called once for each content.
-
-        Raises
-        ------
-        TornShardError, AccessError
-            As `data`.
-        """
+    def file(self, name: str, stored: StoredObject) -> Path:
+        """A file of this machine with the bytes of an object, verified, to be read only; raises as `data`."""
         found: list[Path] = []
 
         def hashed() -> str:
             found.append(self.backend.local_file(name))
-            sha256 = sha256_file(found[0])
-            if sha256 == stored.sha256 and judge is not None:
-                judge(found[0])
-            return sha256
+            return sha256_file(found[0])
 
         self._verify(name, stored, hashed)
         return found[0] if found else self.backend.local_file(name)
+
+    def judge(self, name: str, stored: StoredObject, part: str, judge: Callable[[], None]) -> None:
+        """Call `judge`, which raises where a part of a verified object may not be read, once for each content."""
+        head = self._known[name]
+        note, entry = f"{stored.sha256} {head.size} {head.stamp}", f"judged:{part}:{name}"
+        if self._note_of(entry) != note:
+            judge()
+            self._add_note(entry, note, head)
 
     def _verify(self, name: str, stored: StoredObject, hashed: Callable[[], str]) -> None:
         head, wrong = self.backend.head(name), ""

@@ -147,9 +147,9 @@ class Index(Named):
         """``index.parquet``, to read many spans one after the other."""
         return self._open("index.parquet")
 
-    def annotations(self) -> pa.Table:
+    def annotations(self, columns: Sequence[str] | None = None) -> pa.Table:
         """``annotations.parquet``: row, kind (box, mask, ignore), x0, y0, x1, y1 in pixels of the image, path."""
-        return self._open("annotations.parquet").table()
+        return self._open("annotations.parquet").table(columns)
 
     def _open(self, table: str) -> ParquetRows:
         """One of the two tables, held against the manifest and within the bounds of what is read."""
@@ -157,8 +157,13 @@ class Index(Named):
         where, backend = f"{self.store.url}/{self.folder}/{table}", self.store.backend
         if stored is None:  # a store made before manifests named their tables
             return ParquetRows(backend, name)
-        judge = lambda path: check_parquet(path, stored.bytes, where)  # noqa: E731
-        return ParquetRows(backend, name, lambda: self.store.verified.file(name, stored, judge))
+        verified = self.store.verified
+
+        def judge(path: Path, columns: list[str] | None) -> None:
+            part = ",".join(columns or ())
+            verified.judge(name, stored, part, lambda: check_parquet(path, stored.bytes, where, columns))
+
+        return ParquetRows(backend, name, lambda: verified.file(name, stored), judge)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from wsolpipe.contract.machine import reason
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
 from wsolpipe.images.decode import decode_mask
+from wsolpipe.images.index_tables import EDGES
 from wsolpipe.images.label_lines import read_boxes
 from wsolpipe.metrics.noise import eroded_mask, noisy_boxes
 
@@ -279,10 +280,11 @@ def _truth_masks(index: Index, mask_root: Callable[[], Path | None]) -> dict[int
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = index.annotations()
-    table = table.filter(pc.is_in(table.column("kind"), pa.array(["mask", "ignore"])))
-    if not table.num_rows:
+    drawn = pa.array(["mask", "ignore"])
+    if not pc.any(pc.is_in(index.annotations(["kind"]).column("kind"), drawn)).as_py():
         return {}
+    table = index.annotations(["row", "kind", "path"])
+    table = table.filter(pc.is_in(table.column("kind"), drawn))
     columns = [table.column(name).to_pylist() for name in ("row", "kind", "path")]
     return _mask_files(list(zip(*columns, strict=True)), mask_root)
 
@@ -327,10 +329,10 @@ def truth_boxes(index: Index) -> tuple[Array, Array]:
     """Ground-truth boxes of a split in the order of their rows: rows int64 [A] and boxes float64 [A, 4]."""
     import pyarrow.compute as pc
 
-    table = index.annotations()
+    table = index.annotations(["row", "kind", *EDGES])
     table = table.filter(pc.equal(table.column("kind"), "box"))
     rows = table.column("row").to_numpy().astype(np.int64)
-    boxes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in ("x0", "y0", "x1", "y1")], axis=1)
+    boxes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in EDGES], axis=1)
     order = np.argsort(rows, kind="stable")
     return rows[order], boxes[order]
 
