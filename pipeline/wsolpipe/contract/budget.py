@@ -109,13 +109,13 @@ def check_parquet(source: Any, size: int, said: str, columns: Sequence[str] | No
     most = FREE_BYTES + TIMES * size
     try:
         file = pq.ParquetFile(source)
-        names, footer = file.schema_arrow, file.metadata
-        read = [field for field in names if columns is None or field.name in columns]
+        schema, footer = file.schema_arrow, file.metadata
+        read = [field for field in schema if columns is None or field.name in columns]
         texts = [field.name for field in read if pa.types.is_large_binary(field.type) or _is_text(field.type)]
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-        claimed = sum(max(part.total_uncompressed_size, VALUE_BYTES * part.num_values) for part in columns)
-        needed = max(claimed, sum(group.num_rows for group in groups) * VALUE_BYTES * len(names))
+        parts = [group.column(number) for group in groups for number in range(group.num_columns)]
+        claimed = sum(max(part.total_uncompressed_size, VALUE_BYTES * part.num_values) for part in parts)
+        needed = max(claimed, sum(group.num_rows for group in groups) * VALUE_BYTES * len(schema))
         if needed <= most and texts:
             file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts)
             for batch in file.iter_batches(BATCH_ROWS, columns=texts, use_threads=False):
