@@ -356,7 +356,7 @@ def test_files_that_do_not_fit_name_the_tensor(tmp_path, state, model_args, word
 @pytest.mark.parametrize(("model", "size"), [("vit_tiny_patch16_224", 16), ("swin_tiny_patch4_window7_224", 32)])
 def test_maps_of_a_single_cell_are_refused(model, size):
     made = load_registry().params("cls_maps", {"model": model, "size": size})
-    with pytest.raises(ConfigError, match=f"size={size} gives {model} a single cell"):
+    with pytest.raises(ConfigError, match=f"size={size} leaves {model} a single cell"):
         ClsMaps(made, Context(dataset="d", weights={"model": resolve("random:0")})).setup()
 
 

@@ -151,7 +151,7 @@ def test_drawn_boxes_come_with_their_rows_and_take_the_place_of_pseudo_labels(ti
         assert not (labels == BACKGROUND)[narrow].any()
         assert (labels == BACKGROUND).sum() == 60
         assert (labels == FOREGROUND).sum() == (40 if inside.any() else 0)
-    with pytest.raises(ConfigError, match="which rows somebody looked at"):
+    with pytest.raises(ConfigError, match="which rows were reviewed"):
         Stream(ItemConfig(replace(labelling, drawn="proposals"), root=tiny.root))
 
 

@@ -152,7 +152,7 @@ def test_two_tabs_lose_nothing_and_a_file_that_is_there_is_kept(tmp_path):
     for bad in ({"image_id": "x.png", "line": None}, {"image_id": "1.png", "line": line("2.png", [0, 0, 1, 1])}):
         with pytest.raises(DataError):
             kept.take([bad])
-    with pytest.raises(ConfigError, match="no image of this split"):
+    with pytest.raises(ConfigError, match="not an image of this split"):
         Corrections(path, frozenset(names[:3]))
 
 

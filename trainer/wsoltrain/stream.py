@@ -1,4 +1,4 @@
-"""Public names of the stream: what it reads, what an item is made of, and the batches themselves."""
+"""Public names of the stream: its source, its items, and its batches."""
 
 from __future__ import annotations
 

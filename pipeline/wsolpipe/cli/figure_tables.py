@@ -165,7 +165,7 @@ def _show_curve(found: dict[str, Any], as_json: bool) -> int:
 
 
 def show_glossary(*, as_json: bool) -> int:
-    """Print every figure: its name in tables and in JSON, how JSON holds it, and what it means."""
+    """Print every figure: its name in tables and in JSON, its JSON form, and its meaning."""
     entries = read_glossary().values()
     if as_json:
         print_json([asdict(entry) for entry in entries])

@@ -99,7 +99,8 @@ QUIET = 2.0
 def serve_command(words: tuple[str, ...], as_json: bool) -> int:
     """Show the report at an address of this machine, and take into the store what is corrected in it.
 
-    Nobody else can reach it: it answers on 127.0.0.1 alone, to the token of the printed address. Control-C ends it.
+    Nobody else can reach it: it listens on 127.0.0.1 only, and needs the token of the printed address. Control-C ends
+    it.
     """
     from wsolpipe.pages.server import PageServer
     from wsolpipe.report.material import gather

@@ -178,7 +178,7 @@ PUSH_KEYS = (TO, STORE, *SELECTION_KEYS, CHECK)
 
 @make_command("push", keys=PUSH_KEYS, as_run=False)
 def push_command(words: tuple[str, ...], as_json: bool) -> int:
-    """Copy finished shards to another store: only what it lacks, checked, resumable."""
+    """Copy finished shards to another store: only those it lacks, checked, resumable."""
     from wsolpipe.share.transfer import push
 
     given = words_of(words, PUSH_KEYS)

@@ -70,7 +70,7 @@ class RowsStage(Protocol):
 
 
 class IndexedStage(RowsStage, Protocol):
-    """Facts of a stage that its tables and pictures need besides."""
+    """Facts of a stage that its tables and pictures need too."""
 
     @property
     def dataset(self) -> str:

@@ -41,7 +41,7 @@ def is_key(name: str) -> bool:
 
 
 def subfolders(names: Iterable[str]) -> list[str]:
-    """Folders of a listing that can be parts of a store; others, such as a copy that somebody left, are skipped."""
+    """Folders of a listing that can be parts of a store; others, such as a stray copy, are skipped."""
     return [name[:-1] for name in names if name.endswith("/") and is_name(name[:-1])]
 
 

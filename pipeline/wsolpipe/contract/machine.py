@@ -19,7 +19,7 @@ def cores() -> int:
 
 
 def user() -> str:
-    """A word for the user, for names of private folders: the user's number, or name where there are no numbers."""
+    """Identifies the user in names of private folders: the user's number, or name where there are no numbers."""
     return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
 
 

@@ -1,4 +1,4 @@
-"""Did you mean …, and why a value is refused: one wording for every unknown name and wrong value."""
+"""Messages for unknown names (with the nearest known one) and for wrong values, worded in one place."""
 
 from __future__ import annotations
 

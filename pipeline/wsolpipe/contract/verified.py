@@ -1,7 +1,7 @@
 """Objects of a store that were held against their records: once a process, and noted for the next one.
 
 The notes lie in this user's cache folder, a file a store: a line ``sha256 size stamp name`` says which bytes an object
-had when its size and stamp (of a file: inode and times) were these. They are no part of the store, nothing that is
+had when its size and stamp (of a file: inode and times) were these. They are not part of the store, nothing that is
 pulled brings them along, and losing them costs only that objects are hashed again.
 """
 
@@ -118,7 +118,7 @@ class Verified:
         return cache_folder() / "verified" / digest(self.backend.place)[:32]
 
     def _note_of(self, name: str) -> str:
-        """Return what was noted last of an object; empty for nothing."""
+        """Return the last note of an object; empty without one."""
         with contextlib.suppress(OSError):
             size = os.stat(self._path).st_size  # noqa: PTH116 - asked for every object
             self._read = 0 if size < self._read else self._read  # begun anew by another process

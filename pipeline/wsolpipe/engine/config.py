@@ -109,7 +109,7 @@ def build_config(
 
 
 def _unknown(name: str, known: Iterable[str], registry: StageRegistry, asked: str) -> ConfigError:
-    """The error for an unknown key; of a parameter it tells how it is written, for the stages asked for if they fit."""
+    """The error for an unknown key; for a parameter it shows how to write it, preferably for the stages asked for."""
     if name in registry.entries:
         return unknown_key(name, (), hint=f"stage={name} runs that stage; {name}.PARAMETER= sets a parameter of it")
     homes = [stage for stage, entry in registry.entries.items() if name in entry.params]

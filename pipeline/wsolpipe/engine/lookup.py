@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def find_view(session: Session, stage: str, split: str, *, key: str | None = None) -> StageView:
-    """A rows stage of a split as it stands in the store.
+    """A rows stage of a split in the store.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
 
 
 def find_artifact(session: Session, stage: str, *, key: str | None = None) -> Artifact:
-    """A finished artifact as it stands in the store, chosen as `find_view` chooses.
+    """A finished artifact in the store, chosen as `find_view` chooses.
 
     Raises
     ------

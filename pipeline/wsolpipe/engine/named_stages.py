@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_kinds(session: Session, stage: str) -> None:
-    """Refuse a parameter of `stage` that names a stage without what it is read for.
+    """Refuse a parameter of `stage` that names a stage without the arrays that it reads.
 
     A stage that declares no outputs is asked when it is set up.
 
@@ -83,7 +83,7 @@ def _named(session: Session, stage: str) -> Iterator[tuple[str, str, NamesStage]
 
 
 def _made_of(session: Session, stage: str) -> list[str]:
-    """A stage and all that what it holds is made of, nearest first; not what only ranks it."""
+    """A stage and all stages that its result is made of, nearest first; those that only rank it are left out."""
     found = [stage]
     for name in found:
         ranks = session.registry[name].ranked_by

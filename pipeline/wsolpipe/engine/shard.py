@@ -136,7 +136,7 @@ class ShardJob:
         contents = self.unit.upstream()
         upstream = self._read_upstream(start, stop)
         if self.unit.upstream() != contents:
-            msg = f"what shard {self.shard} of {self.node.stage} reads was remade meanwhile"
+            msg = f"what shard {self.shard} of {self.node.stage} reads was remade while it was read"
             raise TornShardError(msg)
         made_of = (found_rows, contents, self.unit.generation, self.stage.grain())
         checkpoint = Checkpoint.of(self.session.config, self.node, self.shard, *made_of)

@@ -226,8 +226,8 @@ class Worker:
     def _work_through(self, node: Node, units: Units, known: dict[tuple[str, str | None], Units]) -> tuple[int, bool]:
         """Make what is pending of one node and ready.
 
-        A worker goes on in order until it meets another one's work. Then it reads what is left and goes on from a
-        random place: so workers spread over the shards instead of following each other.
+        A worker goes on in order until it meets another one's work. Then it reads the remaining units and goes on from
+        a random place: so workers spread over the shards instead of following each other.
         """
         left = [unit for unit in units.pending() if not self._has_failed(node, unit) and is_ready(node, unit, known)]
         place, made, waiting = 0, 0, False

@@ -48,7 +48,7 @@ class Ranks:
 class RankedMaps:
     """Maps of a source, with the classes of another network. A `MapSource`.
 
-    The class of the maps stays what it is. Top-5 figures take the map of a row's own label where the source has one,
+    The class of the maps does not change. Top-5 figures take the map of a row's own label where the source has one,
     else the one at hand, as for a localizer that knows no class.
     """
 

@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """Choice of what to score, against what, and how; beyond which stage of which split.
+    """Options of an evaluation besides the stage and its split: ground truth, thresholds, metrics.
 
     Attributes
     ----------

@@ -106,7 +106,7 @@ class ErrorDissection(MapFigure):
 
 
 class ValueHistograms(MapFigure):
-    """Shares of pixels by value of the framed map, inside and outside of the boxes (masks where there is no box)."""
+    """Shares of pixels by value of the framed map, inside and outside of the boxes (or masks, without a box)."""
 
     def __init__(self) -> None:
         self.counts = np.zeros((2, BINS), np.int64)  # outside, inside

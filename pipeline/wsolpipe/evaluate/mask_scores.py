@@ -122,7 +122,7 @@ def score_masks(view: StageView, truth: Truth) -> tuple[dict[str, Any], MaskEval
 def compare_masks(found: Truth, truth: Truth, side: int = 224) -> dict[str, Any]:
     """Figures of the masks of an annotator, such as noisy ground truth, in a frame of `side`² pixels.
 
-    Rows of which either has no mask are left out.
+    Rows without a mask in either are left out.
 
     Raises
     ------

@@ -168,7 +168,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scored:
-    """Figures of what was scored, and what each row adds to them.
+    """Figures of the scored rows, and the contribution of each row.
 
     Attributes
     ----------

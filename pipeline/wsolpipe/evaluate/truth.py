@@ -218,7 +218,7 @@ def truth_of_file(path: Path, rows: RowTable) -> Truth:
 
 
 def truth_of_stage(view: StageView, rows: RowTable) -> Truth:
-    """First box of each row of a stage of boxes, all of those that somebody drew, or the masks of a stage of masks.
+    """First box of each row of a stage of boxes, all boxes of a hand-drawn row, or the masks of a stage of masks.
 
     Raises
     ------

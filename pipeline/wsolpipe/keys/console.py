@@ -113,7 +113,7 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
 
 
 def _as_known(error: Exception) -> WsolError | None:
-    """The error in words for a user; None for a fault of the program."""
+    """The error as a user reads it; None for a fault of the program."""
     from wsolpipe.contract.named import missing_package
 
     if isinstance(error, WsolError):

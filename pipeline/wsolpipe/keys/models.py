@@ -95,7 +95,7 @@ def kind_of(annotation: Any, metadata: Iterable[Any] = ()) -> Kind:
 
 
 def _bounds(marks: Iterable[Any]) -> str:
-    """Bounds that annotations give, in words."""
+    """Bounds that annotations give, as text."""
     bounds = [
         f"{words} {getattr(mark, bound):g}"
         for mark in marks

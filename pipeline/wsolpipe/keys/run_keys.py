@@ -26,7 +26,7 @@ SIGN = "@"
 
 @dataclass(frozen=True)
 class RowList:
-    """Images of a split that somebody chose.
+    """Chosen images of a split.
 
     Attributes
     ----------

@@ -190,8 +190,8 @@ def make_command(
 def _fill_hints(given: Given) -> Iterator[None]:
     """Put the user's own words in the place of ``dataset=…`` and ``store=…`` in the hint of an error.
 
-    What raises an error knows a store, and not what was typed. A data set goes with its ``root=``. One that is named as
-    a store names it stays open: ``run`` may not know it.
+    Code that raises an error knows the store but not the typed arguments. A data set goes with its ``root=``. One that
+    is named as a store names it stays open: ``run`` may not know it.
     """
     try:
         yield

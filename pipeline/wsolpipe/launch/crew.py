@@ -147,7 +147,7 @@ class Crew:
         self.losses: defaultdict[str, _Losses] = defaultdict(_Losses)
 
     def hear(self, event: dict[str, Any]) -> None:
-        """Pass an event on, and count what was made."""
+        """Pass an event on, and count finished rows."""
         self.made += event["event"] == "shard"
         self.emit(event)
 

@@ -1,4 +1,4 @@
-"""Commands on Dask workers, one each as one long task: on this machine, or on a cluster that somebody started.
+"""Commands on Dask workers, one each as one long task: on this machine, or on a running cluster.
 
 A task runs its command as a process of the worker's machine. Dask carries the words of commands and the events of
 workers, never arrays, and it decides nothing: which shard a worker makes is settled by leases alone.
@@ -50,7 +50,7 @@ UNDER_WAY = frozenset(["rows", "progress"])
 def call(
     words: tuple[str, ...], stdin: str, log: str | None, environment: dict[str, str], folder: str | None, topic: str
 ) -> tuple[int, dict[str, Any]]:
-    """Run a command on a Dask worker until it ends, or until nobody wants this task any more.
+    """Run a command on a Dask worker until it ends, or until its task is cancelled.
 
     Returns
     -------
@@ -190,7 +190,7 @@ class DaskLauncher(Launcher):
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
-        """Where the client is closed meanwhile, whatever it raises for that means a lost scheduler."""
+        """Turn any error of a client that was closed in between into that of a lost scheduler."""
         try:
             yield
         except ClusterError:
@@ -261,7 +261,7 @@ class GpusByDask(HereByDask):
 
 
 class StandingDask(DaskLauncher):
-    """A Dask cluster that somebody started; its machines need to share only a store, for trainings also the folder.
+    """A running Dask cluster; its machines need to share only a store, for trainings also the folder.
 
     The scheduler and its workers must have this package and the same versions of the packages that labels depend on.
     """

@@ -1,6 +1,6 @@
 """Commands as SLURM jobs: ``cluster=slurm-array`` and ``cluster=slurm``.
 
-All are tasks of job arrays of one script. ``slurm-array`` submits all at once and needs nobody to wait; ``slurm``
+All are tasks of job arrays of one script. ``slurm-array`` submits all at once and needs no waiting process; ``slurm``
 submits as many as there is work for. Workers share nothing but the store, so no job listens to the network.
 """
 
@@ -34,7 +34,7 @@ FINAL_LOOKS = 3
 
 
 class JobArray(Launcher):
-    """A job array, submitted at once, whose tasks need neither a scheduler nor somebody to wait."""
+    """A job array, submitted at once, whose tasks need neither a scheduler nor a waiting process."""
 
     detached: ClassVar = True
     scripted: ClassVar = True
@@ -171,7 +171,7 @@ class JobArray(Launcher):
     # -- the end -------------------------------------------------------------------------------------------------
 
     def close(self, *, done: bool) -> None:
-        """Cancel what is left, and wait until it has ended and released its leases."""
+        """Cancel the remaining tasks, and wait until they have ended and released their leases."""
         if done and self.tasks:
             slurm.cancel(["--state=PENDING", *{task[0] for task in self.tasks.values()}])
             for _ in range(FINAL_LOOKS):

@@ -67,7 +67,7 @@ class Ending:
 
     @classmethod
     def told(cls, how: str, code: int, fatal: Mapping[str, Any] | None) -> Ending:
-        """An ending with its own word of what was wrong: `kind`, `message` and `hint`."""
+        """An ending with its own account of the fault: `kind`, `message` and `hint`."""
         if fatal is None or "kind" not in fatal:
             return cls(how, code)
         kind: type[WsolError] = getattr(errors, fatal["kind"], WsolError)
@@ -188,7 +188,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def close(self, *, done: bool) -> None:
-        """End what still runs, after a moment to end by itself if all is `done`, and let go of the cluster."""
+        """End what still runs, after a short wait for it to end if all is `done`, and release the cluster."""
 
     def log_of(self, place: Place) -> Path | None:  # noqa: ARG002
         """Log file of the worker at a place; None without one."""

@@ -130,7 +130,7 @@ class Processes(Launcher):
 
 
 def threads_each(processes: int) -> dict[str, str]:
-    """Variables that share the cores of this machine out among processes, unless somebody did."""
+    """Variables that share the cores of this machine out among processes, unless they are set."""
     share = max(1, (os.cpu_count() or 1) // processes)
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(share))}
 

@@ -38,7 +38,7 @@ TOKEN_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class WorkOrder:
-    """Everything that a worker process is to know.
+    """Everything that a worker process needs to know.
 
     Attributes
     ----------

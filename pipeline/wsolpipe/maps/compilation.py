@@ -20,7 +20,7 @@ def compiled(function: F) -> F:
     """Compile a loop over arrays with numba.
 
     Compilation happens at the first call with each set of dtypes, never at import; the machine code is cached beside
-    the module or in numba's user folder. The lock is released, so that decoding threads go on meanwhile.
+    the module or in numba's user folder. The lock is released, so that decoding threads can run at the same time.
 
     Raises
     ------

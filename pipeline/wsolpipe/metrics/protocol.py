@@ -73,7 +73,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Run and epoch in words, for messages."""
+        """Run and epoch as text, for messages."""
         return f"run {self.run}, epoch {self.epoch}"
 
 

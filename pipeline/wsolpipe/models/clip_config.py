@@ -110,12 +110,12 @@ def read_file(path: Path) -> dict[str, Any]:
             msg, hint="name a model of open_clip, such as ViT-B-16, or give the path of its JSON"
         ) from error
     except ValueError as error:
-        msg = f"{path} is no JSON: {error}"
+        msg = f"{path} is not JSON: {error}"
         raise ConfigError(msg) from error
     parts = raw.get("model_cfg", raw) if isinstance(raw, dict) else None
     missing = [name for name in PARTS if name not in parts] if isinstance(parts, dict) else list(PARTS)
     if missing:
-        msg = f"{path} is no CLIP configuration: it has no {', '.join(missing)}"
+        msg = f"{path} is not a CLIP configuration: it lacks {', '.join(missing)}"
         raise ConfigError(msg, hint="write it as open_clip does: embed_dim, vision_cfg, text_cfg")
     return dict(raw)
 

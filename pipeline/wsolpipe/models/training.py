@@ -195,7 +195,7 @@ def fine_tune(
 
 
 def _save(classifier: ImageClassifier, optimiser: torch.optim.SGD, keep: Unfinished, step: int) -> None:
-    """Write weights, momentum and the state of random draws; scratch out of space costs nothing but safety."""
+    """Write weights, momentum and the state of random draws; a full scratch disk only costs the chance to resume."""
     assert keep.path is not None
     tensors = {f"model.{name}": value for name, value in classifier.state_dict().items()}
     for number, slots in optimiser.state_dict()["state"].items():

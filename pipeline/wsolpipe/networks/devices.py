@@ -64,7 +64,7 @@ def choose_device(asked: str | None) -> str:
 
 
 def is_device_fault(error: BaseException) -> bool:
-    """Whether an error says that a GPU, its driver or the link between GPUs failed; lack of memory is no fault.
+    """Whether an error says that a GPU, its driver or the link between GPUs failed; lack of memory does not count.
 
     After such an error nothing works on that device in this process any more, whatever the row.
     """

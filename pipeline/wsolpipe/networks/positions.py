@@ -117,7 +117,7 @@ class Layout(NamedTuple):
 
 
 def read_layout(spec: str) -> Layout | None:
-    """Read names and shapes of the weights file that a specification names; None where it is no such file.
+    """Read names and shapes of the weights file that a specification names; None where there is no such file.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def is_released(spec: str) -> bool:
 
 
 def released_positions(spec: str) -> Positions | None:
-    """How the code that a weights file was released with stretches position embeddings; None where no name tells.
+    """How the code that a weights file was released with stretches position embeddings; None where no name matches.
 
     Files of backbones alone, such as DINO's and iBOT's, have the names that timm gives to any plain transformer.
 

@@ -166,7 +166,7 @@ class Parts:
         """The part `name` as an earlier attempt at the same block kept it."""
 
     def due(self) -> bool:
-        """Whether it is time to keep what was made since the last time."""
+        """Whether enough time has passed to save progress again."""
         return False
 
     def keep(self, parts: Mapping[str, NDArray[Any]]) -> None:

@@ -143,7 +143,7 @@ class BoxScorer:
         return self._added - (0 if self._images is None or not self._index else len(self._images) - min(self._index))
 
     def finish(self) -> NDArray[np.float32]:
-        """Score what is left and give the scores of all boxes added, in their order; then reset."""
+        """Score the remaining boxes and return the scores of all boxes added, in their order; then reset."""
         while self._index:
             self._score()
         # Fetched only now, so that the device never waits for the host between batches.

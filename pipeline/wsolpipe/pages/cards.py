@@ -212,7 +212,7 @@ def make_card(
 
 
 def encode_cuts(framed: Array) -> str:
-    """Boxes of the largest contour at the thresholds 0, 0.001 … of a map: what the slider draws is what was measured.
+    """Boxes of the largest contour at the thresholds 0, 0.001 … of a map: the slider draws the measured boxes.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ class Section:
     plots: Callable[[Material], Mapping[str, Plot]] | None = None
 
     def render(self, material: Material, environment: Environment) -> list[Part]:
-        """Its parts of the page; nothing where there is nothing to show."""
+        """Its parts of the page; empty where there is nothing to show."""
         if self.draw is not None:
             return self.draw(material)
         facts = self.facts(material) if self.facts else {}

@@ -25,7 +25,7 @@ ROW_PAGE = re.compile(r"/report-rows/\d{4}\.html")
 
 @dataclass
 class Corrections:
-    """Lines of the rows that somebody corrected, by image id, in a file that is whole at any moment.
+    """Lines of corrected rows, by image id, in a file that is always whole.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Corrections:
                 if line.strip():
                     self.lines[json.loads(line)["image_id"]] = line
         if stray := sorted(set(self.lines) - self.ids):
-            msg = f"{self.path} holds corrections of {stray[0]!r}, which is no image of this split"
+            msg = f"{self.path} holds corrections of {stray[0]!r}, which is not an image of this split"
             raise ConfigError(msg, hint="out=FILE names another file for the corrections")
 
     def take(self, sent: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Corrections:
         for item in sent:
             name, line = item["image_id"], item["line"]
             if name not in self.ids or (line is not None and line["image_id"] != name):
-                msg = f"{name!r} is no image of this split"
+                msg = f"{name!r} is not an image of this split"
                 raise DataError(msg)
             made[name] = None if line is None else self._checked(line)
         with self.lock:
@@ -115,7 +115,7 @@ class ServedReport:
         return (folder / path[1:]).read_text(encoding="utf-8")
 
     def progress(self, corrections: Corrections) -> dict[str, Any]:
-        """How far each stage of the split is, and what was corrected."""
+        """Progress of each stage of the split, and the corrected rows."""
         material = self.gather()
         views = {view.stage: view for view in (*material.others, *material.views)}
         stages = {

@@ -1,7 +1,7 @@
 """Find who refers to each result of a store, and remove those to which nothing refers.
 
 A result is kept if no newer one replaces it, if it is young, held by a worker or a transfer, or named by a training run
-or by the user; and so is everything that a kept result was made of. Removal may be killed at any moment and repeated:
+or by the user; and so is everything that a kept result was made of. Removal may be killed at any time and repeated:
 results are removed before what they were made of, the record of each shard before its bytes, and the manifest last.
 """
 
@@ -31,7 +31,7 @@ DAYS = 7.0
 
 @dataclass(frozen=True)
 class Rule:
-    """Choice of what is kept besides the newest results.
+    """Which results are kept in addition to the newest.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Collected:
-    """Outcome of a removal: what was removed, and what was left though nothing refers to it, with the reason."""
+    """Outcome of a removal: removed results, and unreferenced ones that were kept, with the reason."""
 
     removed: list[StoredResult] = field(default_factory=list)
     left: list[tuple[StoredResult, str]] = field(default_factory=list)

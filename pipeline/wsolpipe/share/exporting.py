@@ -208,7 +208,7 @@ def whole_folder(out: Path, about: dict[str, Any]) -> Iterator[Path]:
         raise ConfigError(msg, hint="out= names a new folder, or one that export wrote")
     changed = _changed_since(out)
     if changed:
-        msg = f"{out} holds an earlier export, of which {changed} was changed since"
+        msg = f"{out} holds an earlier export, and {changed} in it was changed since"
         raise ConfigError(msg, hint="import takes changed labels in; name another folder with out=, or remove this one")
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden, old = (out.parent / f".{out.name}.{word}-{os.getpid()}" for word in ("new", "old"))

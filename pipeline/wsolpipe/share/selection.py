@@ -182,7 +182,7 @@ class References:
         return newer
 
     def words(self, item: StoredResult) -> str:
-        """Digest of what was asked for: the same for two results that the same words gave."""
+        """Digest of what was asked for: the same for two results of the same request."""
         manifest = item.manifest
         place = [item.dataset, item.split, item.stage]
         if isinstance(manifest, IndexManifest):

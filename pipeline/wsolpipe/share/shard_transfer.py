@@ -166,7 +166,7 @@ class ShardTransfer:
         return self._left_as_it_is(self._standing(record.shard, None), record) or "kept"
 
     def _put_under_lease(self, record: CommitRecord, objects: Objects) -> str:
-        """Replace what is there, unless somebody else holds its lease."""
+        """Replace the shard that is there, unless another process holds its lease."""
         lease = self.leases.acquire(lease_name(self.folder, record.shard))
         if lease is None:
             return "busy"

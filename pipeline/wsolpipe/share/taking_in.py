@@ -107,7 +107,7 @@ class Reference:
 
 
 def is_untouched(own: Sequence[LabelBox], before: Sequence[LabelBox], top: int | None) -> bool:
-    """Whether boxes are those that were exported, as far as a format's rounding tells: all of them or the first `top`.
+    """Whether boxes are those that were exported, within the rounding of a format: all of them or the first `top`.
 
     Examples
     --------

@@ -234,7 +234,7 @@ class ArtifactStage(_Configured[P]):
 
     @classmethod
     def rows_read(cls, params: P, rows: int) -> int:  # noqa: ARG003
-        """How many of `rows` in the splits needed are worked on: what its time grows with."""
+        """How many of `rows` in the splits needed are processed, to which its time is proportional."""
         return rows
 
     @classmethod

@@ -96,7 +96,7 @@ class ClsMapsParams(StageParams):
     def in_key(self) -> dict[str, Any]:
         """Return what changes the maps: ``positions`` where embeddings are stretched, ``weights_part`` where given.
 
-        ``mean`` and ``std`` are those that are used where the layout of a released checkpoint tells them.
+        ``mean`` and ``std`` are those used unless the layout of a released checkpoint determines them.
         """
         values = super().in_key()
         values |= {name: value for name, value in self.statistics().items() if values[name] is None}
@@ -108,7 +108,7 @@ class ClsMapsParams(StageParams):
         return values
 
     def _trained_side(self) -> int | None:
-        """Side of the images of training, where the weights tell it; of a file only where it tells the way too."""
+        """Side of the training images, where the weights determine it; a file must also determine the stretching."""
         if self.timm_name():
             return trained_size(self.timm_name())
         return released_side(self._source()) if self.positions is None else None
@@ -244,7 +244,7 @@ class ClsMaps(MapStage[ClsMapsParams]):
         )
         self.reader = self._reader_of(vit)
         if self.reader.grid((self.side, self.side)) == (1, 1):
-            msg = f"cls_maps.size={params.size} gives {params.model} a single cell, of which no map can be made"
+            msg = f"cls_maps.size={params.size} leaves {params.model} a single cell, too few for a map"
             raise ConfigError(msg, hint="give a larger cls_maps.size, such as 224")
         self.heads = params.chosen_heads(self.reader.heads)
         if not hasattr(self.reader.vit, "blocks"):

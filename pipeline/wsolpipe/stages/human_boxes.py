@@ -85,7 +85,7 @@ class HumanBoxes(Stage[HumanBoxesParams]):
             raise ConfigError(msg, hint=HINT)
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """All boxes of a row, and whether somebody looked at it."""
+        """All boxes of a row, and whether a person reviewed it."""
         slots = max([1, *(len(image.boxes) for image in self._images.values())])
         return {
             "boxes": boxes_spec(slots, "drawn boxes"),
@@ -113,6 +113,6 @@ class HumanBoxes(Stage[HumanBoxesParams]):
         return made
 
     def summary(self, arrays: Mapping[str, Array], rows: Rows) -> dict[str, Any]:  # noqa: ARG002
-        """Rows that somebody looked at, and boxes that are theirs."""
+        """Reviewed rows, and their boxes."""
         drawn = arrays["drawn"] == 1
         return {"rows_drawn": int(drawn.sum()), "boxes_drawn": int(arrays["count"][drawn].sum())}

@@ -76,7 +76,7 @@ class MapChoice(ArtifactStage[MapChoiceParams]):
 
     @classmethod
     def without_split(cls, params: MapChoiceParams, split: str) -> str | None:  # noqa: ARG003
-        """Another split, or a choice of one's own."""
+        """Another split, or a choice of your own."""
         return "draw from another split, map_choice.split=NAME, or give cls_maps.blocks, cls_maps.scale, cls_maps.size"
 
     def produce(self, splits: Mapping[str, Rows]) -> Made:
@@ -142,7 +142,7 @@ class MapChoice(ArtifactStage[MapChoiceParams]):
         return found
 
     def _ways(self, reader: ClsMaps) -> list[Way]:
-        """Size, blocks and scale of each way that a reader serves."""
+        """Size, blocks and scale of each setting that a reader serves."""
         from wsolpipe.networks.vit import block_numbers
 
         params, depth = self.params, len(reader.reader.vit.blocks)
@@ -168,7 +168,7 @@ class MapChoice(ArtifactStage[MapChoiceParams]):
             yield images
 
     def _boxes(self, reader: ClsMaps, ways: list[Way], pixels: Array) -> list[list[Array]]:
-        """Otsu boxes of some images [B, S, S, 3], as shares of what was seen: a list of B for each way."""
+        """Otsu boxes of some images [B, S, S, 3], as shares of the input image: a list of B for each reading."""
         import torch
 
         from wsolpipe.networks.attention import mean_and_heads
@@ -211,7 +211,7 @@ def otsu_box_of(score: NDArray[Any]) -> Floats:
 
 
 def stability(plain: Floats, mirrored: Floats, cut: Floats) -> float:
-    """The smaller of two overlaps: with the box of the mirrored image and with that of the cropped one.
+    """The smaller of two IoUs: with the box of the mirrored image and with that of the cropped one.
 
     Parameters
     ----------

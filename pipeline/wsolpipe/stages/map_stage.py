@@ -16,7 +16,7 @@ P = TypeVar("P", bound=StageParams)
 
 
 class MapStage(Stage[P]):
-    """A stage whose result is maps; a subclass says what the network sees and which maps it gives.
+    """A stage whose result is maps; a subclass defines the network's input and its maps.
 
     `side` is the side of the squashed image in pixels, set by `setup`; `stage` is its name in ``stages.yaml``,
     `maps_are` names the maps in messages, and `no_target` is the target of a slot of a batch without an image.
@@ -52,7 +52,7 @@ class MapStage(Stage[P]):
         """
 
     def fit(self, image: Array, position: int) -> Array:  # noqa: ARG002
-        """Return what the network sees of one image: all of it, squashed to uint8 [side, side, 3]."""
+        """Return the network's input of one image: the whole image, squashed to uint8 [side, side, 3]."""
         return resize(image, (self.side, self.side))
 
     def batch_size(self) -> int:

@@ -63,7 +63,7 @@ class NamedParams(StageParams):
     classes: Annotated[str | None, NamesFile()]
 
     def in_key(self) -> dict[str, Any]:
-        """The class list by what it says."""
+        """The class list by its contents."""
         values = super().in_key()
         values["classes"] = None if self.classes is None else read_class_names(self.classes).in_key()
         return values
@@ -101,7 +101,7 @@ class ClipParams(NamedParams):
     prompts: Templates
 
     def in_key(self) -> dict[str, Any]:
-        """The model's configuration by what it says."""
+        """The model's configuration by its contents."""
         return {**super().in_key(), "model": in_key(self.model)}
 
     def load_clip(self, context: Context, *, positions: Positions = "bilinear") -> Clip:

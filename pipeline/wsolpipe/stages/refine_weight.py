@@ -165,7 +165,7 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
 
 
 def finite_rows(source: StageView, slot: int, rows: Array) -> Array:
-    """Which rows' maps can be scored, bool [n]; only maps of floats, of a stage of one's own, may hold others."""
+    """Which rows' maps can be scored, bool [n]; only maps of floats, of your own stage, may hold others."""
     if source.manifest.arrays["maps"].dtype == "uint8":
         return np.ones(len(rows), np.bool_)
     parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))

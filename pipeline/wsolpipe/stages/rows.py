@@ -106,7 +106,7 @@ class Rows:
                 self.status[position] = Status.NO_OBJECT
 
     def need(self, upstream: Upstream, reason: str) -> None:
-        """Quarantine the usable rows of which another stage holds no result."""
+        """Quarantine the usable rows without a result in another stage."""
         for position in np.flatnonzero(upstream.status != Status.OK).tolist():
             if self.usable(position):
                 self.quarantine(position, reason)

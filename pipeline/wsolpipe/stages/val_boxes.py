@@ -152,7 +152,7 @@ class ValBoxes(Stage[ValBoxesParams]):
                 made["count"][position], made["scores"][position] = 1, drawn.arrays["scores"][position, :1]
 
     def _prefer_drawn(self, rows: Rows, made: dict[str, Array], drawn: Upstream) -> None:
-        """Put the drawn box, or none, in the place of the annotator's; what its steps saw stays."""
+        """Put the drawn box, or none, in the place of the annotator's; the record of its steps stays."""
         for position in np.flatnonzero(drawn.arrays["drawn"] == 1).tolist():
             if rows.usable(position):
                 made["boxes"][position] = drawn.arrays["boxes"][position, :1]

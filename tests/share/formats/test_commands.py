@@ -322,7 +322,7 @@ def test_an_export_appears_whole_or_not_at_all(desk, tmp_path, monkeypatch):
     assert (out / "val" / "boxes.csv").read_text() != first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     (out / "val" / "mine.txt").write_text("corrected")
-    assert "mine.txt was changed since" in desk.refused("export", *words).message
+    assert "mine.txt in it was changed since" in desk.refused("export", *words).message
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("")

@@ -17,7 +17,7 @@ from wsoltrain.runs.settle import read_recipe_words
     json_help="Print the table as JSON.",
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """Train a recipe's network on ground truth and show what it reaches, beside its labels and a student.
+    """Train a recipe's network on ground truth and show its accuracy, beside its labels and a student.
 
     A student far below its ceiling has bad labels; a ceiling near the labels means a backbone that cannot see objects.
     The network is not kept, and the file that is written cannot be selected from: it has seen ground truth.

@@ -14,7 +14,7 @@ from wsoltrain.runs.preview import KEYS, preview
     json_help="Print what was drawn as JSON.",
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """Draw what a training step would see into one picture."""
+    """Draw the inputs and labels of a training step into one picture."""
     values = read_keys(words, KEYS)
     require(values, "wsoltrain preview", dataset="demo")
     show(*preview(values), as_json=as_json)

@@ -15,7 +15,7 @@ from wsoltrain.runs.choice import report
     json_help="Print the choice and the path of the page as JSON.",
 )
 def command(words: tuple[str, ...], as_json: bool) -> None:
-    """Write one HTML page about runs: what was chosen, curves, losses, epochs, what choosing cost, and rows.
+    """Write one HTML page about runs: the choice, curves, losses, epochs, the cost of choosing, and rows.
 
     Rows are those of the chosen run: its map and box on validation beside ground truth and pseudo-boxes, and on
     training images the pixels that its sampler draws.

@@ -164,7 +164,7 @@ def rank_share(order: NDArray[Any], *, rank: int, world: int, unit: int, uneven:
     """Part of an epoch's order that one rank visits; equally many for each rank.
 
     Ranks take turns by `unit`, the batch of one of them, so that a step of all ranks covers what a single process with
-    the same global batch covers in that step. What is left over is cut evenly.
+    the same global batch covers in that step. The remainder is cut evenly.
 
     Parameters
     ----------

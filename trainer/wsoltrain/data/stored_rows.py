@@ -56,7 +56,7 @@ class StoredRows:
         drawn, _, key = (labelling.drawn or "").partition(":")
         self.drawn = self._stage(split, drawn or None, key or None)
         if self.drawn is not None and "drawn" not in self.drawn.manifest.arrays:
-            msg = f"drawn={labelling.drawn}: that stage does not say which rows somebody looked at"
+            msg = f"drawn={labelling.drawn}: that stage does not record which rows were reviewed"
             raise ConfigError(msg, hint="drawn=human_boxes, which wsolpipe import makes")
         views = [view for view in (self.boxes, self.maps, self.images, self.drawn) if view is not None]
         self.index: Index = views[0].index() if views else split.index()
@@ -273,7 +273,7 @@ def _listed(numbers: list[int]) -> str:
 class ChunkCache:
     """Arrays of single rows, read a run of rows at a time, the runs used last kept in memory.
 
-    A store that fits into `budget` is thereby read once and then held.
+    A store that fits into `budget` is read once and then held.
 
     Parameters
     ----------

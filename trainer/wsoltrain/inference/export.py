@@ -58,7 +58,7 @@ class Exported(nn.Module):
 
 
 def export(trained: Trained, out: Path, *, formats: tuple[str, ...] = FORMATS, seed: int = 0) -> dict[str, Any]:
-    """Write a localizer and what is needed to use it, and compare what was written with the network.
+    """Write a localizer with all that its use needs, and compare its output with the network's.
 
     Parameters
     ----------

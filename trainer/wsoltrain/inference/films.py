@@ -220,7 +220,7 @@ def _stream_frames(job: Job, source: str) -> tuple[Iterator[Frame], Fraction]:
 
 
 def _make_parts(job: Job, frames: Iterable[Frame], rate: Fraction, parts: Path, pace: Pace, *, number: int) -> None:
-    """Make one part after the other until the frames end; of a film they are those of one part."""
+    """Make one part after the other until the frames end."""
     source = iter(frames)
     while True:
         left = islice(source, PART)

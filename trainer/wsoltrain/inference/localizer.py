@@ -209,7 +209,7 @@ class Localizer:
             )
 
     def read_out(self, found: Forwarded, pictures: Sequence[Picture], *, tau: float | None) -> Iterator[Localization]:
-        """Boxes and classes of what the network said; without `tau` at each map's own Otsu threshold."""
+        """Boxes and classes of the network's output; without `tau` at each map's own Otsu threshold."""
         framed = standard_maps(found.maps, side=self.side, normalise=not found.unit)
         for number, picture in enumerate(pictures):
             assert picture.pixels is not None  # noqa: S101 - only such are predicted on

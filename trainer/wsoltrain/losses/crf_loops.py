@@ -27,7 +27,7 @@ The only definition: the compiled code is cached by the text of this file and wo
 def _add_lanes(_context: Any, target: Any, at: Any, weight: Any, source: Any, start: Any) -> Any:
     """``target[at + k] += weight * source[start + k]`` for the lanes k, of float32 arrays [n], as one vector.
 
-    Left to itself the compiler unrolls the lanes and computes them one by one.
+    By default the compiler unrolls the lanes and computes them one by one.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:

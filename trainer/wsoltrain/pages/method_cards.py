@@ -144,7 +144,7 @@ def method_gallery(
 
 
 def _outlines(truth: Truth | None, row: int, boxes: Array, size: tuple[int, int]) -> Array:
-    """The true boxes [M, 4] of a row; of a row that has a mask alone, the box around it."""
+    """The true boxes [M, 4] of a row; of a row with only a mask, the box around it."""
     mask = None if truth is None or len(boxes) else truth.mask(row, SIDE)
     if mask is None or not mask[0].any():
         return boxes

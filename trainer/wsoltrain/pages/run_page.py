@@ -1,4 +1,4 @@
-"""The page of training runs: what was chosen and why, accuracy by epoch and threshold, losses, cost of choosing."""
+"""The page of training runs: the choice and its reason, accuracy by epoch and threshold, losses, cost of choosing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a finished run to look at: what it finds on validation, and the pixels on which it was trained."""
+"""Rows of a finished run: its boxes on validation, and the pixels on which it was trained."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ STEP = 3.0
 
 
 def build_bare(recipe: Recipe, classes: int, device_name: str, *, classifier: str = "resnet50") -> Any:
-    """Build the network of a recipe with drawn weights, in evaluation mode; what it reads of a store is drawn too.
+    """Build the network of a recipe with drawn weights, in evaluation mode; inputs from a store are drawn too.
 
     Parameters
     ----------

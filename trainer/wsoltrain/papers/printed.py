@@ -1,4 +1,4 @@
-"""A table with what was published, what was found here and the difference: as text, CSV and LaTeX."""
+"""A table of published figures, those found here and the difference: as text, CSV and LaTeX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the papers: what was published, where, and how each cell is made here; one YAML a table."""
+"""Tables of the papers: published figures, their source, and how each cell is made here; one YAML a table."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Cell(BaseModel):
         return self.fit or self.search
 
     def over(self, below: Cell) -> Cell:
-        """This over another: what is said here counts; mappings are laid key by key."""
+        """Settings over others: these take precedence; mappings are merged key by key."""
         own = {name: getattr(self, name) for name in Cell.model_fields if name in self.model_fields_set}
         merged = {name: getattr(below, name) for name in Cell.model_fields if name in below.model_fields_set}
         if any(own.get(kind) for kind in KINDS):
@@ -158,7 +158,7 @@ KINDS = ("absent", "fit", "stage", "search", "range", "complexity", "labels")
 
 
 class Column(Cell):
-    """A column: its title, and what its cells have in common."""
+    """A column: its title, and the settings that its cells share."""
 
     title: str
 

@@ -1,4 +1,4 @@
-"""Makes the cells of a paper's table: stages, trainings, scores; what is missing is said cell by cell."""
+"""Makes the cells of a paper's table: stages, trainings, scores; each missing cell has its reason."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Reproduction:
         return ""
 
     def run(self) -> dict[tuple[int, int], Found]:
-        """Make every cell, and return what was found by row and column."""
+        """Make every cell, and return the figures by row and column."""
         chosen = list(self.request.cells())
         reasons = {(row, column): self.missing(cell) for row, column, cell in chosen}
         wanted = [cell for row, column, cell in chosen if not reasons[row, column]]

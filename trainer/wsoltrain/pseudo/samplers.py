@@ -3,7 +3,7 @@
 All images of a batch at once, on the device of the maps. Common to all: as many pixels are drawn of either side; where
 one side has fewer candidates than wanted the other is cut to the same number (``balanced``), and a side without any
 leaves the image without labels. Drawn pixels may then be dilated; a pixel that both sides reach becomes unknown, and
-background never grows into what it must keep out of.
+background never grows into protected pixels.
 """
 
 from __future__ import annotations
@@ -334,7 +334,7 @@ class _Candidates:
 def draw_in_boxes(pseudo: Pseudo, rule: Sampler, *, seed: int, epoch: int) -> Drawn:
     """Draw foreground inside of a row's boxes by activation, and background anywhere outside of them all.
 
-    For boxes that somebody drew, which are true where pseudo-labels only may be: as many pixels as `rule` draws. A row
+    For hand-drawn boxes, which are certain where pseudo-labels are not: as many pixels as `rule` draws. A row
     without a box has background alone.
     """
     assert pseudo.boxes is not None  # noqa: S101 - the caller's

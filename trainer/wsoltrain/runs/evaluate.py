@@ -74,7 +74,7 @@ COLUMNS = {
 
 
 def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Score a localizer as `KEYS` say; its figures, the table with what is beside it, and what it beats.
+    """Score a localizer as `KEYS` say; its figures, the table that compares it, and whether it beats the others.
 
     Raises
     ------

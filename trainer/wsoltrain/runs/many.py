@@ -179,7 +179,7 @@ def best_epochs(trainings: Iterable[Training]) -> list[dict[str, Any]]:
 
 
 def table_of(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the table of `best_epochs`: what was swept, the score on validation, and on test where it was measured."""
+    """Return the table of `best_epochs`: the swept keys, the score on validation, and on test where it was measured."""
     first = lines[0]
     swept = [name for name in first if name not in ("out", "by", "metric", "epoch", "tau", "validation", "test")]
     head = [*swept, f"{first['metric']} by {first['by']}", "epoch", "tau"]
@@ -218,7 +218,7 @@ def _launch(trainings: Sequence[Training], site: Site, folder: Path) -> dict[str
 
 
 def _why(log: Path, code: int) -> str:
-    """Return the error that a training's log ends with."""
+    """Return the error at the end of a training's log."""
     lines = log.read_text(errors="replace")[-LOG_BYTES:].splitlines() if log.exists() else []
     last = max((place for place, line in enumerate(lines) if line.startswith("error: ")), default=None)
     told = f"ended with {code}" if last is None else " ".join(lines[last:]).removeprefix("error: ")
@@ -250,7 +250,7 @@ def open_trainer(recipe: Recipe, settings: Settings, track: Iterable[str], **mor
 
 
 def train(settled: Settled) -> Trainer:
-    """Carry out a training, or what is left of it, without a word on standard output; returns it ended.
+    """Carry out a training, or the rest of it, silently; return it when it has ended.
 
     Raises
     ------

@@ -75,7 +75,7 @@ KEYS = keys_of_class(_Keys)
 
 
 def preview(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Draw one sheet as `KEYS` say; what was drawn, and a line of text.
+    """Draw one sheet as `KEYS` say; return what it shows and a line of text.
 
     Raises
     ------

@@ -132,7 +132,7 @@ class Trainer:
         return {"best": self.best, "steps": self.step, "counts": self.stream.counts}
 
     def _train_epoch(self, running: Running, last: Path) -> None:
-        """Train on what is left of the stream's current epoch."""
+        """Train on the rest of the stream's current epoch."""
         stream, accumulate = self.stream, self.recipe.accumulate
         epoch, phase = stream.epoch, running.phase.name
         taken = stream.position // self.group.share(self.recipe.batch)

@@ -1,6 +1,6 @@
 """The movement of the weights: the phases of a run with their optimisers, learning rates at each step, and an average.
 
-Rates are functions of the moment, where torch's schedulers keep counters: a resumed run needs no state of them.
+Rates are functions of the step, where torch's schedulers keep counters: a resumed run needs no state of them.
 """
 
 from __future__ import annotations

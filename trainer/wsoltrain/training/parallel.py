@@ -173,7 +173,7 @@ def synchronised(model: M, group: Group, device: torch.device) -> M:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GroupBatchNorm
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            msg = f"{name} is a {type(module).__name__}, of which several processes on a CPU cannot share statistics"
+            msg = f"{name} is a {type(module).__name__}, whose statistics several processes on a CPU cannot share"
             raise ConfigError(msg, hint="device=cuda, or one process")
     return model
 

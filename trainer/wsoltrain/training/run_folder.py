@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, and ``run.json``, which says what was run where and how long it took.
+"""The folder of a run: its lock, and ``run.json``, which records what was run, where, and for how long.
 
 One training at a time writes into a folder, and what a dead one held is taken over.
 """

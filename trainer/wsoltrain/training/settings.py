@@ -109,7 +109,7 @@ def open_stream(recipe: Recipe, settings: Settings, group: Group) -> Stream:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """Content of each file by ``stage/file``, and the key of its artifact, or the digest of a file of one's own."""
+    """Content of each file by ``stage/file``, and the key of its artifact, or the digest of your own file."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)

@@ -83,7 +83,7 @@ class Backend(ABC):
 
     @property
     def place(self) -> str:
-        """Where the store is, the same for every way to write it."""
+        """Where the store is, in one form for every spelling."""
         return self.url.rstrip("/")
 
     @abstractmethod

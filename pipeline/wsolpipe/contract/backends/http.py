@@ -62,7 +62,7 @@ class HttpBackend(ObjectBackend):
         try:
             data = self.get(CHECKSUMS, limit=MAX_LIST_BYTES)
         except FileNotFoundError as error:
-            msg = f"{self.url} has no {CHECKSUMS}, so what it holds cannot be known"
+            msg = f"{self.url} has no {CHECKSUMS}, so its contents are unknown"
             hint = "its owner publishes it with wsolpipe publish, or gives an s3:// address"
             raise StoreError(msg, hint=hint) from error
         return parse_checksums(data, self.url)

@@ -42,7 +42,7 @@ _PASSING = {408, 409, 425, 429}
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed in a moment: a broken connection, a busy or failing server."""
+    """Whether the same request may succeed when repeated: a broken connection, a busy or failing server."""
     kind = type(error).__name__
     if kind in {"PermissionDeniedError", "UnauthenticatedError", "NotSupportedError", "InvalidPathError"}:
         return False

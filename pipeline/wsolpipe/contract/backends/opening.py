@@ -98,7 +98,7 @@ def open_remote(url: str) -> ObjectBackend:
 
 
 def holds_results(backend: Backend) -> bool:
-    """Whether there is a folder of any stage, finished or under way: what tells a store from another folder."""
+    """Whether there is a folder of any stage, finished or under way, which only a store has."""
     return any(
         any(map(is_key, subfolders(backend.names(f"{dataset}/{part}/{stage}"))))
         for dataset in subfolders(backend.names(""))
