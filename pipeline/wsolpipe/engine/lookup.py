@@ -130,7 +130,7 @@ class SessionResults:
         return self.session.dataset.mask_root()
 
     def command(self, stage: str, split: str | None = None) -> str:
-        """The command that makes a stage of a split, with the words that chose it."""
+        """The command that makes a stage of a split, with the arguments that chose it."""
         config = self.session.config
         words = [f"stages={config.stages}"] if config.stages else []
         for name, params in config.params.items():

@@ -68,7 +68,7 @@ def check_apart(session: Session, stage: str) -> None:
             source = both[0] if judge != both[0] else f"its own {held}"
             msg = (
                 f"{key}={judge}: its {mark.holds} are made of {source}, and are to judge {other}={judged}{through}; "
-                f"they fit those {held} as they are, so that a change for the better would look like a loss"
+                f"they fit those {held} as they are, so that an improvement would look like a loss"
             )
             raise ConfigError(msg, hint=mark.instead)
 

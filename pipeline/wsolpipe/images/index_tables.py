@@ -143,7 +143,7 @@ def rows_digest(table: pa.Table, columns: Sequence[str]) -> str:
 
 
 def write_parquet(table: pa.Table) -> bytes:
-    """Parquet bytes that are the same for the same table: no metadata of ours, row groups of 4,096 rows."""
+    """Parquet bytes that are the same for the same table: no custom metadata, row groups of 4,096 rows."""
     return write_parts([table], table.schema)
 
 

@@ -199,7 +199,7 @@ def _without_empty_columns(
 
 
 def print_skipped(folders: Iterable[str]) -> None:
-    """A line on standard error for each folder of a store that is none of its own."""
+    """A line on standard error for each foreign folder of a store."""
     for name in folders:
         print(f"skipped: folder {shown(name)}: its name cannot belong to a store", file=sys.stderr)
 

@@ -306,7 +306,7 @@ def _is_key(table: Table, word: str) -> bool:
 
 
 def offers(table: Table, word: str, given: Given) -> Iterator[tuple[str, str]]:
-    """List what a word may become beside the words before it: texts and their meanings."""
+    """List completions of a word after the words before it: texts and their meanings."""
     name, separator, start = word.partition("=")
     if separator:
         for key in table.keys_beside(given, name):

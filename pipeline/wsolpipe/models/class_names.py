@@ -168,7 +168,7 @@ def choose_class_names(path: str | Path | None, names: Mapping[int, str], *, dat
     """
     if path is None:
         if not names:
-            msg = f"data set {dataset} names no classes, and prompts need words"
+            msg = f"data set {dataset} names no classes, which prompts need"
             raise ConfigError(msg, hint="give a class list: classes=FILE.yaml")
         own = dict(sorted(names.items()))
         return ClassNames(own, own, source=f"data set {dataset}")

@@ -42,7 +42,7 @@ class Regions:
 
 
 class Proposer(Protocol):
-    """Anything that finds regions; `concurrent` says whether several threads may call it at once."""
+    """Interface of region finders; `concurrent` is whether several threads may call one at once."""
 
     concurrent: bool
 

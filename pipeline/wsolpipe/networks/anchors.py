@@ -1,7 +1,7 @@
 """Class anchors: text vectors made orthogonal, so that no class is close to another.
 
 TeD-Loc (Murtaza et al., thesis chapter 3) pulls patches to anchors made by QR from CLIP's text vectors. K orthonormal
-vectors need K dimensions; where there are fewer, the closest thing is a tight frame, whose vectors are spread as evenly
+vectors need K dimensions; with fewer, the nearest equivalent is a tight frame, whose vectors are spread as evenly
 as the dimensions allow.
 """
 

@@ -232,7 +232,7 @@ def _read_overlays(material: Material, seen: Mapping[int, _Seen]) -> None:
 
 
 def _read_boxes(material: Material, view: StageView, seen: Mapping[int, _Seen]) -> None:
-    """Boxes of a stage, best first, with their IoU where there is ground truth; of other stages the first one."""
+    """Boxes of a stage, best first, with their IoU with ground truth; for other stages the first box."""
     wanted, arrays = _of_view(view, seen), view.manifest.arrays
     boxes = view["boxes"][wanted].astype(np.float64).reshape(len(wanted), -1, 4)
     scores = view["scores"][wanted] if "scores" in arrays else np.full(boxes.shape[:2], np.nan)

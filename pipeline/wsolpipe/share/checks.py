@@ -117,7 +117,7 @@ def _one_cv2(store: str) -> _Outcome:  # noqa: ARG001
 
 
 def _weights(store: str) -> _Outcome:  # noqa: ARG001
-    """Files that pretrained weights were loaded from before: a torn one opens as nothing."""
+    """Files that pretrained weights were loaded from before; a torn one cannot be opened."""
     folder = _weights_folder()
     if not folder.is_dir():
         return True, f"no pretrained weights in {folder} yet", ""

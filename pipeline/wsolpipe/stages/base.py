@@ -159,7 +159,7 @@ class _Configured(ABC, Generic[P]):
 
     @classmethod
     def advice(cls, params: P) -> tuple[Advice, ...]:  # noqa: ARG003
-        """Return what to try where results are below a centred box, the likeliest first.
+        """Return what to try if results are below a centred box, the most promising first.
 
         That of the stages that were read follows by itself. `params` are as the store keeps them, not validated.
         """

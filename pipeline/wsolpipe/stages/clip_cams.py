@@ -121,7 +121,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
 
     @classmethod
     def needs(cls, params: ClipCamsParams, declared: tuple[str, ...]) -> tuple[str, ...]:
-        """The classifier where it says which classes."""
+        """The classifier, where it chooses the classes."""
         return declared if params.target == "classifier" else ()
 
     def setup(self) -> None:

@@ -111,7 +111,7 @@ class StageRegistry:
     def stored_params(self, name: str, stored: Mapping[str, Any]) -> StageParams:
         """Parameters with which a result was made, as its manifest has them: JSON, not validated.
 
-        What a manifest leaves out, since it changes no result, is as in the entry.
+        Parameters that a manifest leaves out, since they change no result, are as in the entry.
         """
         return self.load(name).Params.model_construct(**{**self[name].params, **stored})
 

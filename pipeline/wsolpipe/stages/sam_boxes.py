@@ -83,7 +83,7 @@ class SamBoxes(Stage[SamBoxesParams]):
         self.sam = load_sam(weights.path, name=weights.source, device=self.context.device)
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """Boxes, how well the network expects their masks to fit, and what the stage says of them."""
+        """Boxes, the network's predicted IoU of their masks, and the fields of the stage."""
         slots = self.source["boxes"].shape[0]
         made = {
             "boxes": boxes_spec(slots, f"{self.source['boxes'].meaning}; made tight by Segment Anything"),

@@ -1,4 +1,4 @@
-"""From what a store holds to what the trainer sees: maps through crop and flip, pixels to network input.
+"""Inputs of the trainer from the contents of a store: maps through crop and flip, pixels to network input.
 
 A window is int64 (left, top, side, flip): the whole image squashed to side × side, cut at (left, top), then mirrored if
 flip has the bit 1 and turned upside down if it has the bit 2. Points count from the outer corner of a pixel, so pixel

@@ -46,7 +46,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Job:
-    """Work that is asked of a film.
+    """Work to do on a film.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class Frame:
 
 
 def is_stream(source: str) -> bool:
-    """Whether a source is a URL or a camera, which PyAV opens and nothing can enter again."""
+    """Whether a source is a URL or a camera, which PyAV opens and which cannot be read again."""
     return "://" in source or source.startswith("/dev/video")
 
 

@@ -266,7 +266,7 @@ def is_convolutional(state: Mapping[str, Tensor]) -> bool:
 
 
 def layout(state: Mapping[str, Tensor]) -> tuple[str, str]:
-    """Tell what the names and shapes of a checkpoint say it is, such as ``ACoL on VGG16, 5 classes``, and what to type.
+    """Describe a checkpoint by its names and shapes, such as ``ACoL on VGG16, 5 classes``, and what to type.
 
     Parameters
     ----------

@@ -318,7 +318,7 @@ class InceptionSpg(Inception):
 
 
 def register() -> None:
-    """Put the networks into timm's registry; nothing where they are in it."""
+    """Put the networks into timm's registry, unless they are there."""
     from timm import is_model
 
     for make in (vgg16_gap, vgg16_acol, vgg16_spg, vgg16_nonlocal, inception_v3_spg, inception_v3_acol):

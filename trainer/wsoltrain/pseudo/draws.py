@@ -119,7 +119,7 @@ def extreme(values: Tensor, among: Tensor, count: Tensor, *, largest: bool) -> T
 def race(noise: Tensor, among: Tensor, weight: Tensor | None, count: Tensor, most: int) -> Tensor:
     """Draw without replacement: pixels whose exponential clock rings first.
 
-    The same law as drawing one by one with probabilities proportional to what is left of the weights.
+    The same distribution as drawing one by one with probabilities proportional to the remaining weights.
 
     Parameters
     ----------

@@ -146,7 +146,7 @@ def sweep_trainings(words: Sequence[str]) -> tuple[list[Training], Path]:
     sweep = split_sweep(words)
     swept = [name for name in sweep.axes if name in PLACES]
     if swept:
-        msg = f"sweep.{swept[0]}= cannot be: it says where trainings go, not what they learn"
+        msg = f"sweep.{swept[0]}= is not possible: it sets where trainings are written, not how they train"
         raise ConfigError(msg)
     points = sweep.points()
     first, *_ = [settle_words(sweep.words_of(point)) for point in points]

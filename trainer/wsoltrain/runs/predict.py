@@ -254,7 +254,7 @@ def _readable(pictures: Iterable[Picture], broken: list[dict[str, str]]) -> Iter
 
 
 def _map_name(name: str, taken: set[str]) -> str:
-    """Name of a picture without its ending, as `wsolpipe eval maps=` reads it; with it for frames and on a clash."""
+    """Name of a picture without its suffix, as `wsolpipe eval maps=` reads it; with it for frames and on a clash."""
     stem = str(PurePosixPath(name).with_suffix("")) if "#" not in name else name
     stem = name if stem in taken else stem
     taken.add(stem)
