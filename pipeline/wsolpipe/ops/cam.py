@@ -129,7 +129,7 @@ def fused_layercam(maps: Sequence[Tensor]) -> Tensor:
 
 
 def score_cam(features: Tensor, masked: Tensor) -> Tensor:
-    """Score-CAM (Wang et al., CVPR workshops 2020, algorithm 1): features weighted by the score of the image masked by each.
+    """Score-CAM (Wang et al., CVPR workshops 2020, algorithm 1): features weighted by scores of masked images.
 
     Weights are the softmax over features of the target's logit for the masked input. The logit of the baseline, which
     the paper subtracts from each, is common to all and drops out.

@@ -3,9 +3,9 @@
 The kernel is ``W_ij = exp(-|xy_i - xy_j|² / 2σ_xy² - |rgb_i - rgb_j|² / 2σ_rgb²)``, self term included, not
 normalised. Its spatial factor is so wide that a few products of eigenvectors of both axes' 1-D Gaussians hold it. Each
 product times the values is splatted into a 3-D colour grid with trilinear weights, blurred along the axes, sliced, and
-weighted by the product again. The grid lies along the principal axes of the picture's own colours: a Gaussian is
-the same in any orientation, and the box around a photograph's colours is several times smaller there than in RGB. How wide a
-splat spreads depends on where in its cell a colour lies, so both ends are scaled to give each colour the weight one
+weighted by the product again. The grid lies along the principal axes of the picture's own colours: a Gaussian is the
+same in any orientation, and the box around a photograph's colours is several times smaller there than in RGB. How wide
+a splat spreads depends on where in its cell a colour lies, so both ends are scaled to give each colour the weight one
 with itself.
 
 W is symmetric here as well, to rounding, so one filtering gives both the value and the gradient of the loss.
