@@ -91,8 +91,8 @@ class _ServeKeys:
 
 
 SERVE_KEYS = (*(key for key in KEYS if key.name in {"n", "beside"}), *keys_of_class(_ServeKeys))
+#: Seconds without a correction after which those before are taken into the store.
 QUIET = 2.0
-"""Seconds without a correction after which those before are taken into the store."""
 
 
 @make_command("serve", keys=SERVE_KEYS, listed=("dataset", "store", SHOWN_SPLIT, "stage", "root", "seed"))

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
+#: How libraries say that memory is full: Python, Arrow, torch, cuBLAS, cuDNN (which then finds no algorithm), NVRTC.
 _NO_MEMORY = re.compile(
     r"out of memory|out_of_memory|alloc(ation)?_failed|(cannot|can't|unable to) allocate|insufficient memory"
     r"|can't start new thread|valid cudnn algorithm",
     re.IGNORECASE,
 )
-"""How libraries say that memory is full: Python, Arrow, torch, cuBLAS, cuDNN (which then finds no algorithm), NVRTC."""
 
 
 class WsolError(Exception):

@@ -15,11 +15,11 @@ from wsolpipe.contract.errors import ConfigError, NotFoundError
 from wsolpipe.contract.nearest import guess, shorten
 
 ENTRY_POINT_GROUP = "wsolpipe.stages"
+#: The word of a command in a hint that names the data set; `wsolpipe.keys.shell` fills it in.
 DATASET = "dataset=…"
-"""The word of a command in a hint that names the data set; `wsolpipe.keys.shell` fills it in."""
 
+#: Advice about a key that a stage does not have, where its keys are listed.
 NAME_A_KEY = "write how one of these keys begins"
-"""Advice about a key that a stage does not have, where its keys are listed."""
 
 
 def run_command(stage: str, *, store: str | None, split: str | None = None, words: Iterable[str] = ()) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import unknown
 
+#: Extra of wsolpipe -> names under which its packages are imported.
 EXTRAS = {
     "pipeline": ("torch", "torchvision", "timm", "safetensors", "numba", "cv2", "onnxruntime", "huggingface_hub",
                  "distributed", "dask", "open_clip", "transformers"),
@@ -21,7 +22,6 @@ EXTRAS = {
     "report": ("jinja2", "markupsafe"),
     "s3": ("obstore",),
 }  # fmt: skip
-"""Extra of wsolpipe -> names under which its packages are imported."""
 
 
 def command_for(package: str) -> str | None:

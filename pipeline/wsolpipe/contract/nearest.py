@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+#: Characters of a user's word that an error message repeats.
 LONGEST = 80
-"""Characters of a user's word that an error message repeats."""
 
+#: Likeness from which on a name may have been meant.
 CUTOFF = 0.5
-"""Likeness from which on a name may have been meant."""
+#: Name of a split -> how else it is called.
 _LONGER = {"train": ("training",), "val": ("valid", "validation", "dev"), "test": ("testing",)}
-"""Name of a split -> how else it is called."""
+#: Names that an error message lists; of more, only those that are near.
 MOST_LISTED = 60
-"""Names that an error message lists; of more, only those that are near."""
 
 
 def shorten(text: str) -> str:
@@ -96,12 +96,12 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> str:
     return f"unknown {kind} {shorten(given)!r}{guess(given, names) or '.'} {listed}"
 
 
+#: First word of a pydantic error type -> the kind of value that was expected.
 _EXPECTED = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list",
     "tuple": "a list", "dict": "a mapping such as {name: value}", "model": "a mapping such as {name: value}",
     "none": "null", "path": "a path", "finite_number": "a finite number", "decimal": "a number",
 }  # fmt: skip
-"""First word of a pydantic error type -> the kind of value that was expected."""
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"), "greater_than": ("above", "gt"), "less_than_equal": ("at most", "le"),
     "less_than": ("below", "lt"),

@@ -28,8 +28,8 @@ INDEX_COLUMNS = (
     "frame",
     "reason",
 )
+#: ``reason`` of a row whose image left the split: it keeps its place and its other columns, and is no row to count.
 RETIRED = "no longer listed"
-"""``reason`` of a row whose image left the split: it keeps its place and its other columns, and is no row to count."""
 IMAGE_COLUMNS = ("sha256", "width", "height", "orientation")
 
 

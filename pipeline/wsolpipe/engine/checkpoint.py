@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from wsolpipe.keys.run_keys import RunConfig
 
 Array = np.ndarray[Any, Any]
+#: Errors that reading a missing or damaged file of arrays raises.
 UNUSABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
-"""Errors that reading a missing or damaged file of arrays raises."""
 
 
 def scratch_path(config: RunConfig, node: Node, unit: int | None, *inputs: Any) -> Path:

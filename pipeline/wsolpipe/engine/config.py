@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from wsolpipe.stages.registry import StageRegistry
 
 
+#: How the name of a launcher ends that takes an address, such as ``tcp://`` of ``cluster=tcp://host:port``.
 ADDRESS = "://"
-"""How the name of a launcher ends that takes an address, such as ``tcp://`` of ``cluster=tcp://host:port``."""
 LAUNCHERS: Registry[Any] = Registry(
     "cluster",
     "wsolpipe.launchers",

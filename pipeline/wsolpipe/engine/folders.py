@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 ARTIFACTS = "artifacts"
+#: How folders beside the stages begin that hold requests and not results.
 NOTES = "index-"
-"""How folders beside the stages begin that hold requests and not results."""
 
 
 @dataclass(frozen=True)

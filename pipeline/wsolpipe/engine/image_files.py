@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+#: How the reason of a row begins whose file could not be opened; such rows are tried again once the file is back.
 LOST = "cannot be read: "
-"""How the reason of a row begins whose file could not be opened; such rows are tried again once the file is back."""
+#: Unreadable files in a row after which the folder counts as unreachable, and no more rows are quarantined.
 IN_A_ROW = 16
-"""Unreadable files in a row after which the folder counts as unreachable, and no more rows are quarantined."""
 
 
 class ImageFiles:

@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from wsolpipe.images.scan import Scan
 
 SCAN_ROWS = 4096
+#: Shards whose files are looked for before all files of a shard count as lost.
 LOOKED_AT = 16
-"""Shards whose files are looked for before all files of a shard count as lost."""
+#: Notes of a listing that its manifest repeats.
 NOTED = ("fingerprint", "classes", "class_names", "objectless", "ignored", "selection", "params")
-"""Notes of a listing that its manifest repeats."""
+#: Note in ``seen.json`` of an index that ``force=true`` asked for: many of its files may be lost.
 GAPS = "gaps"
-"""Note in ``seen.json`` of an index that ``force=true`` asked for: many of its files may be lost."""
 
 
 @dataclass

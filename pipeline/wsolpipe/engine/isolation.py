@@ -161,8 +161,8 @@ def _checked(made: dict[str, Array], rows: Rows, specs: Mapping[str, ArraySpec])
     return made
 
 
+#: Work between two places at which a shard can be left and taken up again, where the stage's grain allows it.
 SECONDS = 10.0
-"""Work between two places at which a shard can be left and taken up again, where the stage's grain allows it."""
 
 
 @dataclass

@@ -39,8 +39,8 @@ def fault_point(phase: str) -> None:
 
 
 DEFAULT_TTL = 60.0
+#: Longest time to live that may be requested, in seconds.
 LONGEST_TTL = 3600.0
-"""Longest time to live that may be requested, in seconds."""
 
 
 @dataclass(frozen=True)

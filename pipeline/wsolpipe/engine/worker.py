@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from wsolpipe.keys.run_keys import RunConfig
 
 
+#: Time allowed for a unit, relative to the slowest similar unit.
 MARGIN = 1.25
-"""Time allowed for a unit, relative to the slowest similar unit."""
+#: Time reserved to abandon the running unit, keep its finished blocks on scratch, and release its lease; at most a
+#: tenth of the whole.
 LAST_SECONDS = 5.0
-"""Time reserved to abandon the running unit, keep its finished blocks on scratch, and release its lease; at most a
-tenth of the whole."""
 
 
 @dataclass

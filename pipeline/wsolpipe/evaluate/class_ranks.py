@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 CLASSIFIER = "classifier"
+#: Images classified together.
 IMAGES = 16
-"""Images classified together."""
 
 
 @dataclass(frozen=True)

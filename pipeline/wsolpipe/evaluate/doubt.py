@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
+#: IoU from which a box counts, as MaxBoxAcc has it.
 HIT = 0.5
-"""IoU from which a box counts, as MaxBoxAcc has it."""
 
 
 def doubtful_rows(views: Iterable[StageView], rows: RowTable, truth: Truth | None = None) -> Array:

@@ -50,6 +50,7 @@ class MapFigure(ABC):
         """
 
 
+#: Every figure by its name; a package of its own declares one in the entry-point group ``wsolpipe.figures``.
 FIGURES: Registry[type[MapFigure]] = Registry(
     "figure",
     "wsolpipe.figures",
@@ -60,7 +61,6 @@ FIGURES: Registry[type[MapFigure]] = Registry(
     },
     "wsolpipe.evaluate.figures:MapFigure",
 )
-"""Every figure by its name; a package of its own declares one in the entry-point group ``wsolpipe.figures``."""
 
 
 Array = np.ndarray[Any, Any]

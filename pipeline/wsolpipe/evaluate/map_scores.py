@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 BINS = 20
+#: PxAP depends on their number, so it is the same everywhere.
 PIXEL_THRESHOLDS = 1000
-"""PxAP depends on their number, so it is the same everywhere."""
 BOX_CURVES = {"largest": (0.5,), "all": (0.3, 0.5, 0.7)}
 
 

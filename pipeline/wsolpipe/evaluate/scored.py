@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 CENTRED = "centred box"
 AT_OTSU = "Otsu of each map"
+#: Figures of maps that do not depend on a threshold.
 WITHOUT = ("accuracy_top1", "accuracy_top5", "CL", "PxAP")
-"""Figures of maps that do not depend on a threshold."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Threshold:
         return {"tau_from": self.by, "oracle": self.oracle, **chosen}
 
 
+#: Each figure at its own best threshold of the scored images, as the field's evaluator.
 BEST = Threshold(by="these images", oracle=True)
-"""Each figure at its own best threshold of the scored images, as the field's evaluator."""
 OTSU = Threshold(by=AT_OTSU)
 
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 NO_BOX = np.zeros((0, 4))
+#: Masks kept in memory, a bit a pixel (6 kB of 224 x 224), so that each epoch need not decode them again.
 KEPT = 20_000
-"""Masks kept in memory, a bit a pixel (6 kB of 224 x 224), so that each epoch need not decode them again."""
+#: Words that mean ground truth.
 TRUTH = ("truth", "gt")
-"""Words that mean ground truth."""
 MASK_SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff")
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Exif = Literal["apply", "ignore"]
 
+#: Usual names of splits, and of their folders.
 SPLITS = ("train", "val", "test")
-"""Usual names of splits, and of their folders."""
 MetadataFile = Literal["image_ids", "class_labels", "classes", "image_sizes", "localization", "groups"]
 
 

@@ -24,12 +24,13 @@ from wsolpipe.images.importers.lines import IMAGE_ENDINGS, read_json
 from wsolpipe.images.video import is_video
 from wsolpipe.keys.safe_yaml import read_yaml
 
+#: Split -> how folders and files call it.
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
-"""Split -> how folders and files call it."""
+#: Column of layout csv -> what tables call it.
 ALIASES = {
     "path": "path filename file_name file image image_path img filepath image_name name",
     "label": "label labels class classname class_name category target y",
@@ -37,9 +38,8 @@ ALIASES = {
     "x0": "x0 xmin x_min left", "y0": "y0 ymin y_min top", "x1": "x1 xmax x_max right", "y1": "y1 ymax y_max bottom",
     "image_id": "image_id id", "width": "width", "height": "height", "mask": "mask",
 }  # fmt: skip
-"""Column of layout csv -> what tables call it."""
+#: Bytes of a JSON file that is opened to see whether it is COCO's where its name does not say so.
 MOST_JSON = 2**26
-"""Bytes of a JSON file that is opened to see whether it is COCO's where its name does not say so."""
 
 
 @dataclass(frozen=True)
@@ -273,8 +273,8 @@ def _holds_image(folder: Path) -> bool:
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 SIDE = 8
+#: Bits of 64 by which the difference hashes of near-duplicates differ at most.
 NEAR = 3
-"""Bits of 64 by which the difference hashes of near-duplicates differ at most."""
 
 
 def draw_splits(labels: Sequence[str], groups: Sequence[int], seed: int) -> list[str]:

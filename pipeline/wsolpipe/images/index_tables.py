@@ -23,8 +23,8 @@ from wsolpipe.images.listing import Annotation, ListedRow
 from wsolpipe.images.scan import Scan
 
 PARQUET_GROUP_ROWS = 4096
+#: Rows that are Python objects at once.
 PART_ROWS = 256
-"""Rows that are Python objects at once."""
 
 TEXT, LABELS, INT32, INT64, REAL = pa.string(), pa.list_(pa.int32()), pa.int32(), pa.int64(), pa.float64()
 INDEX_SCHEMA = pa.schema(

@@ -19,8 +19,8 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.machine import reason
 from wsolpipe.images.importers.lines import parse_box
 
+#: Value of the pixels of a mask that count neither as object nor as background.
 IGNORED = 255
-"""Value of the pixels of a mask that count neither as object nor as background."""
 
 
 @dataclass(frozen=True)

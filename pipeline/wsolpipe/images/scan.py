@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from wsolpipe.images.listing import ListedRow
 
 
+#: Prefixes of the reason of a row whose file could not be opened; it is scanned again once the file is back.
 MISSING, UNREADABLE = "missing file", "unreadable file: "
-"""Prefixes of the reason of a row whose file could not be opened; it is scanned again once the file is back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
+#: Endings of files that may be videos; compared in lower case.
 VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
-"""Endings of files that may be videos; compared in lower case."""
 _FRAME = re.compile(rf"(.+(?:{'|'.join(map(re.escape, VIDEO_ENDINGS))}))#(\d{{6,}})", re.IGNORECASE)
+#: Files that a process keeps open.
 OPEN_FILMS = 4
-"""Files that a process keeps open."""
+#: Decoded frames that stay at hand for threads which ask out of order.
 KEPT = 16
-"""Decoded frames that stay at hand for threads which ask out of order."""
+#: Frames that are decoded rather than skipped by a seek.
 WORTH_A_SEEK = 16
-"""Frames that are decoded rather than skipped by a seek."""
 
 
 def frame_path(video: str, number: int) -> str:

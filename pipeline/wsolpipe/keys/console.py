@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+#: Of what ``--json`` prints; it grows when a field changes its meaning or goes, not when one is added.
 JSON_VERSION = 1
-"""Of what ``--json`` prints; it grows when a field changes its meaning or goes, not when one is added."""
 
+#: Time between two lines about work under way in a log, which is never silent for longer.
 LINE_SECONDS = 60.0
-"""Time between two lines about work under way in a log, which is never silent for longer."""
 _KEY = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8}\b")
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
+#: Characters that a column of text keeps beside columns of single words.
 LEAST_TEXT = 14
-"""Characters that a column of text keeps beside columns of single words."""
+#: Commands that go on where they stopped when they are typed again.
 RESUMES = frozenset({"run", "push", "pull", "publish", "fit", "search", "compare", "reproduce", "predict"})
-"""Commands that go on where they stopped when they are typed again."""
 _NOTHING = ("–", "", "0", "0.000", "0 s")
 _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
 _NAMED_WRONGLY = (errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, *_NO_FOLDER)

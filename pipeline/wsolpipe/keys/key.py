@@ -14,6 +14,7 @@ from wsolpipe.contract.nearest import LONGEST, guess, shorten, unknown
 from wsolpipe.keys.kinds import FLAG, NULL, Kind, file, kind_of_type
 from wsolpipe.keys.words import split_words
 
+#: Key -> names that other tools have for it, for the suggestion beside an unknown key.
 MEANT = {
     "backbone": "network net arch architecture encoder model_name",
     "batch": "batch_size batchsize bs batch-size",
@@ -31,7 +32,6 @@ MEANT = {
     "store": "output output_dir out labels results",
     "workers": "num_workers jobs processes n_jobs threads",
 }
-"""Key -> names that other tools have for it, for the suggestion beside an unknown key."""
 
 
 @dataclass(frozen=True)

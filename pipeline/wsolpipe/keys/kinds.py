@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.named import Registry
 
+#: Texts that mean no value.
 NULL = frozenset({"", "null", "none", "~"})
-"""Texts that mean no value."""
 FLAG = ("true", "false")
+#: Name of the kind of keys that take a store.
 STORE = "folder or URL"
-"""Name of the kind of keys that take a store."""
+#: Bytes of a name of a file, or of anything that names a folder of a store.
 MOST_BYTES = 255
-"""Bytes of a name of a file, or of anything that names a folder of a store."""
 _DIGITS = 18
 
 

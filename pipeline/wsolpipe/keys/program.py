@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from wsolpipe.keys.shell import KeyCommand
 
+#: From which on a command is a slip of another, as ``fti`` of ``fit``; ``show`` is none of ``push``.
 LIKENESS = 0.65
-"""From which on a command is a slip of another, as ``fti`` of ``fit``; ``show`` is none of ``push``."""
+#: Words that somebody may type -> the command that does it; commands of both programs by the same name come first.
 MEANT = {
     "run": "wsolpipe run",
     "make start resume continue execute build label process": "wsolpipe run",
@@ -52,7 +53,6 @@ MEANT = {
     "ceiling": "wsoltrain ceiling",
     "noise": "wsoltrain noise",
 }
-"""Words that somebody may type -> the command that does it; commands of both programs by the same name come first."""
 _OPTIONS = {"help": "--help", "version": "--version", "usage": "--help", "?": "--help", "commands": "--help"}
 _END = "    return 0\n"
 _NO_BLANK = "    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=/.] ]] && compopt -o nospace\n"

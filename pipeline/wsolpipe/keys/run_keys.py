@@ -20,8 +20,8 @@ from wsolpipe.contract.nearest import shorten
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import key, keys_of_fields
 
+#: First character of a word that names a list.
 SIGN = "@"
-"""First character of a word that names a list."""
 
 
 @dataclass(frozen=True)
@@ -275,8 +275,8 @@ class RunConfig:
         return {key: value for key, value in chosen.items() if value is not None}
 
 
+#: Keys of ``wsolpipe run``; `plan`, `status` and the other commands of the pipeline know them too.
 RUN_KEYS = keys_of_fields(RunConfig)
-"""Keys of ``wsolpipe run``; `plan`, `status` and the other commands of the pipeline know them too."""
 _BY_NAME = {each.name: each for each in RUN_KEYS}
 DATASET, STORE, ROOT, ROWS, WIDE = (_BY_NAME[name] for name in ("dataset", "store", "root", "rows", "wide"))
 STAGE, SPLIT = _BY_NAME["stage"], _BY_NAME["split"]

@@ -19,10 +19,10 @@ import yaml
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import shorten
 
+#: Collections inside one another; recipes and data sets nest five deep.
 MOST_DEPTH = 40
-"""Collections inside one another; recipes and data sets nest five deep."""
+#: Values of a file with its aliases written out; the largest class lists hold 50,000.
 MOST_VALUES = 1_000_000
-"""Values of a file with its aliases written out; the largest class lists hold 50,000."""
 MOST_BYTES = 64 * 2**20
 
 _TEXT = "tag:yaml.org,2002:str"

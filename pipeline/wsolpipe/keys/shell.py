@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 Given = Mapping[str, str]
 Body = Callable[[tuple[str, ...], bool], "int | None"]
 _WORDS = "wsolpipe.words"
+#: Keys that an error offers for a file or folder without a key.
 MOST_MEANT = 4
-"""Keys that an error offers for a file or folder without a key."""
+#: Short names of `Kind.source`: ``package.module:attribute``, values or a function of the arguments given so far.
 SOURCES = {
     "dataset": "wsolpipe.images.offers:offered_datasets",
     "split": "wsolpipe.images.offers:offered_splits",
@@ -36,7 +37,6 @@ SOURCES = {
     "stage": "wsolpipe.cli.command:offered_stages",
     "cluster": "wsolpipe.engine.config:offered_clusters",
 }
-"""Short names of `Kind.source`: ``package.module:attribute``, values or a function of the arguments given so far."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from wsolpipe.contract.nearest import shorten
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _CONSTANTS = {"": None, "true": True, "false": False, "null": None, "none": None, "~": None}
+#: Digits of a number; longer ones are refused instead of rounded.
 MOST_DIGITS = 300
-"""Digits of a number; longer ones are refused instead of rounded."""
 
 
 def parse_value(text: str) -> Any:
@@ -92,8 +92,8 @@ def nest(target: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 PREFIX = "sweep."
+#: Combinations of one sweep; more are refused, as they are more likely a slip.
 MOST_POINTS = 1000
-"""Combinations of one sweep; more are refused, as they are more likely a slip."""
 
 
 @dataclass(frozen=True)

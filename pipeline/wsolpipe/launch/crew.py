@@ -24,12 +24,12 @@ from wsolpipe.launch.process import WorkOrder
 from wsolpipe.launch.profiles import load_profile
 from wsolpipe.launch.progress import Emit, StoreWatch
 
+#: Times that a worker may end before it begins: such an error does not go away by itself.
 FALSE_STARTS = 2
-"""Times that a worker may end before it begins: such an error does not go away by itself."""
+#: Times in a row that a worker may be lost without any progress, as where memory is too small.
 FRUITLESS = 3
-"""Times in a row that a worker may be lost without any progress, as where memory is too small."""
+#: Time without anything to do after which a worker ends that is started again once there is work.
 IDLE_SECONDS = 30.0
-"""Time without anything to do after which a worker ends that is started again once there is work."""
 LOG_LINES = 12
 TOKEN = "launch-"
 

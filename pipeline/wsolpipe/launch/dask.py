@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from wsolpipe.launch.progress import Emit
 
 HOME = "127.0.0.1"
+#: Seconds that a connection may be silent before either end closes it.
 LINK_SECONDS = 60
-"""Seconds that a connection may be silent before either end closes it."""
 SETTINGS: dict[str, Any] = {
     "distributed.comm.timeouts.tcp": f"{LINK_SECONDS}s",
     "distributed.worker.daemon": False,
@@ -41,8 +41,8 @@ REPORT_SECONDS = 1.0
 WATCH_SECONDS = 2.0
 FETCH_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
+#: Seconds to wait for an unreachable scheduler, after its connection was closed.
 RETURN_SECONDS = 15.0
-"""Seconds to wait for an unreachable scheduler, after its connection was closed."""
 START_SECONDS = 60.0
 UNDER_WAY = frozenset(["rows", "progress"])
 

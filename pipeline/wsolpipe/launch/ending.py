@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from wsolpipe.keys.run_keys import RunConfig
 
+#: `EXIT_AGAIN` is EX_TEMPFAIL of sysexits.h: time was up, the same command resumes. Sites name it in RequeueExit.
 EXIT_DONE, EXIT_FAILED, EXIT_PENDING, EXIT_AGAIN, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
-"""`EXIT_AGAIN` is EX_TEMPFAIL of sysexits.h: time was up, the same command resumes. Sites name it in RequeueExit."""
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )  # Windows has no SIGUSR1

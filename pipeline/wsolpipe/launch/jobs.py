@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from wsolpipe.launch.progress import Emit
     from wsolpipe.launch.slurm import Job, Task
 
+#: Time for which workers of ``cluster=slurm`` may all wait in the queue; ``profile.start_seconds=`` overrides it.
 START_SECONDS = 6 * 3600.0
-"""Time for which workers of ``cluster=slurm`` may all wait in the queue; ``profile.start_seconds=`` overrides it."""
+#: Time between submissions of workers that were refused while others run.
 ASK_SECONDS = 60.0
-"""Time between submissions of workers that were refused while others run."""
+#: Looks at the queue after which a task without an ending counts as lost: shared folders show files late.
 LOST_LOOKS = 3
-"""Looks at the queue after which a task without an ending counts as lost: shared folders show files late."""
 END_SECONDS = 90.0
 FINAL_LOOKS = 3
 

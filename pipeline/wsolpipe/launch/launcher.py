@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from wsolpipe.keys.run_keys import RunConfig
     from wsolpipe.launch.progress import Emit
 
+#: Where one command runs at a time: a slot of this machine, a Dask worker, a task of a job array.
 Place = Hashable
-"""Where one command runs at a time: a slot of this machine, a Dask worker, a task of a job array."""
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ from wsolpipe.launch import slurm
 from wsolpipe.launch.ending import EXIT_AGAIN, EXIT_DONE, EXIT_INTERRUPTED, Received, settle_end, stop_on_signals
 from wsolpipe.launch.progress import LogLines
 
+#: SLURM may send its signal that much earlier than requested (manual of sbatch).
 EARLY_SECONDS = 60.0
-"""SLURM may send its signal that much earlier than requested (manual of sbatch)."""
 TOKEN_PATIENCE = 5.0
+#: Time between looks whether the run that waits is still there.
 TOKEN_SECONDS = 5.0
-"""Time between looks whether the run that waits is still there."""
 
 
 @dataclass(frozen=True)

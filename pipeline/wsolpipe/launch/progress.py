@@ -17,8 +17,8 @@ from wsolpipe.keys.console import LINE_SECONDS, duration
 if TYPE_CHECKING:
     from wsolpipe.engine.session import Session
 
+#: Receives every event of a run: a plain dictionary with a field ``event``.
 Emit = Callable[[dict[str, Any]], None]
-"""Receives every event of a run: a plain dictionary with a field ``event``."""
 
 
 def describe_event(event: dict[str, Any]) -> str | None:

@@ -224,8 +224,8 @@ def remember_command(session: Session, command: str) -> None:
     session.backend.replace(f"{session.dataset.name}/last-run.json", note)
 
 
+#: Figures of `wsolpipe.evaluate.evaluation` that are kept, where a stage has them.
 FIGURES = ("iou_top1", "recall50_top1", "box_maxboxacc_v2", "MaxBoxAcc", "MaxBoxAccV2", "PxAP", "mask_iou")
-"""Figures of `wsolpipe.evaluate.evaluation` that are kept, where a stage has them."""
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from wsolpipe.launch.profiles import Profile
     from wsolpipe.launch.progress import Emit
 
+    #: A task of an array: the array's job number, and the task's number in it.
     Task = tuple[str, int]
-    """A task of an array: the array's job number, and the task's number in it."""
 
 T = TypeVar("T")
 ALIVE = frozenset(
     ["PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT",
      "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "RESV_DEL_HOLD", "SPECIAL_EXIT"]
 )  # fmt: skip
+#: Time that one of SLURM's programs may take.
 SECONDS = 60
-"""Time that one of SLURM's programs may take."""
+#: Time for which SLURM may not answer, as while its controller restarts; ``profile.start_seconds=`` overrides it.
 UNANSWERED_SECONDS = 300.0
-"""Time for which SLURM may not answer, as while its controller restarts; ``profile.start_seconds=`` overrides it."""
 
 
 @dataclass(frozen=True)

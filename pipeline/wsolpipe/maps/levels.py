@@ -148,8 +148,8 @@ def _require_finite(low: NDArray[Any], high: NDArray[Any]) -> None:
         raise DataError(msg)
 
 
+#: Parameter a of OpenCV's bicubic kernel.
 SHARPNESS = -0.75
-"""Parameter a of OpenCV's bicubic kernel."""
 
 
 @lru_cache(maxsize=64)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+#: IoU levels of MaxBoxAccV2.
 LEVELS = (0.3, 0.5, 0.7)
-"""IoU levels of MaxBoxAccV2."""
 
 # Sums of shares are kept as whole multiples of 2**-40, so that they do not depend on the order of addition:
 # one worker equals many to the last bit. Eight million rows fit in 64 bits; the error of a mean is below 5e-13.

@@ -198,10 +198,10 @@ def _interval_of(value: float, draws: Floats, level: float, rows: int) -> Interv
     return Interval(value, float(low), float(high), level, rows, len(draws))
 
 
+#: Share of all thresholds from which on a plateau is reported as flat.
 WIDE = 0.25
-"""Share of all thresholds from which on a plateau is reported as flat."""
+#: Per cent from which on a score is reported as saturated.
 FULL = 99.0
-"""Per cent from which on a score is reported as saturated."""
 
 
 def plateau(curve: ArrayLike, *, tolerance: float = 0.0) -> tuple[int, int]:

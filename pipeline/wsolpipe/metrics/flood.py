@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     Indices = NDArray[np.int32]
     Ints = NDArray[np.int64]
 
+#: Rows, and columns, of the frame around a map: one before it and the others behind it; see `pixel_loops`.
 MARGIN = 8
-"""Rows, and columns, of the frame around a map: one before it and the others behind it; see `pixel_loops`."""
 
 
 def main_level(values: Bytes) -> Bytes:

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+#: Ending of the file of an epoch's maps, beside that of its boxes.
 SUFFIX = "-maps.npz"
-"""Ending of the file of an epoch's maps, beside that of its boxes."""
 DAMAGED = "train again with outcomes=true, or remove the file to leave its epoch out"
+#: Of a file of boxes; steps are from one box to the next, which compress to a quarter.
 FIELDS = ("rows", "side", "peaks", "starts", "cut_steps", "box_steps")
-"""Of a file of boxes; steps are from one box to the next, which compress to a quarter."""
 
 
 def _write(path: Path, **arrays: Any) -> None:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     CorLocThreshold = Literal["pooled", "class-oracle"]
 
 OUTCOMES = ("right", "wrong class", "multi-instance", "part", "more", "wrong")
+#: Outcomes that papers know by a name.
 NAMED = {"LPE": "part", "LME": "more", "MIE": "multi-instance"}
-"""Outcomes that papers know by a name."""
 
 
 def dissect(

@@ -51,10 +51,10 @@ class Convention:
     holes: bool
 
 
+#: The field's evaluator, to the last count.
 STANDARD = Convention("standard", eight_bit=True, inclusive=True, clip=True, holes=True)
-"""The field's evaluator, to the last count."""
+#: Half-open boxes of regions, no quantisation, any resolution.
 CLEAN = Convention("clean", eight_bit=False, inclusive=False, clip=False, holes=False)
-"""Half-open boxes of regions, no quantisation, any resolution."""
 CONVENTIONS = {convention.name: convention for convention in (STANDARD, CLEAN)}
 
 

@@ -25,10 +25,10 @@ from numpy.typing import ArrayLike, NDArray
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.metrics.boxes import as_boxes
 
+#: The ten levels of box noise.
 LEVELS = tuple(level / 100 for level in range(5, 51, 5))
-"""The ten levels of box noise."""
+#: The ten area losses of masks.
 LOSSES = (0.05, *(loss / 100 for loss in range(10, 91, 10)))
-"""The ten area losses of masks."""
 
 
 def generator(seed: int, row: int, level: float) -> np.random.Generator:

@@ -47,17 +47,17 @@ if TYPE_CHECKING:
 
 Metric = Literal["MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP"]
 
+#: Name of what a training says about itself: where it ran, what of the store it read, its hours.
 RUN_FILE = "run.json"
-"""Name of what a training says about itself: where it ran, what of the store it read, its hours."""
+#: How the file of an epoch is named.
 _EPOCH = re.compile(r"-\d{4,}\.json$")
-"""How the file of an epoch is named."""
 FORMAT = "wsolpipe-run/1"
 ANNOTATORS = ("cls", "gt", "rpn", "clip", "ss")
+#: Format of figures of a network that was trained on ground truth: shown beside others, never selected from.
 CEILING = "wsolpipe-ceiling/1"
-"""Format of figures of a network that was trained on ground truth: shown beside others, never selected from."""
 METRICS = ("MaxBoxAcc", "MaxBoxAccV2", "iou", "PxAP")
+#: Names of the levels of IoU, and the levels.
 IOU_LEVELS = {"30": 0.3, "50": 0.5, "70": 0.7}
-"""Names of the levels of IoU, and the levels."""
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Rule = Literal["thesis", "single"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 CELLS = tuple((model, threshold) for model in ("BT", "BV") for threshold in ("TT", "VT"))
+#: Line of models that ``cls`` chose, at the threshold that suits the test split best: what Otsu costs.
 CLS_AT_TRUTH = "cls, tau of gt"
-"""Line of models that ``cls`` chose, at the threshold that suits the test split best: what Otsu costs."""
 BY_LEVEL = tuple(f"IoU-{level}" for level in IOU_LEVELS)
 
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     Indices = NDArray[np.int32]
     Ints = NDArray[np.int64]
 
+#: (dy, dx) of bit 0 to bit 7: clockwise from north-west.
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
-"""(dy, dx) of bit 0 to bit 7: clockwise from north-west."""
 
+#: The neighbours that come before a pixel in raster order.
 BEFORE = 0b10000111
-"""The neighbours that come before a pixel in raster order."""
 
 # Which member of a group gives the group's label: best one that entered with a higher value (east to
 # south-west), last the one that entered just before (west), so that a row of labels is not a chain of waits.
@@ -136,12 +136,12 @@ def _gain(mask: int) -> int:
     return sum(sum(mask >> bit & 1 for bit in corner) >= 2 for corner in corners)
 
 
+#: Regions of a superlevel set, 8-connected: pixels enter in falling order.
 REGION = _tables(background=False)
-"""Regions of a superlevel set, 8-connected: pixels enter in falling order."""
+#: Regions of its complement, 4-connected: pixels enter in the reverse order, so present is what the mask lacks.
 HOLE = _tables(background=True)
-"""Regions of its complement, 4-connected: pixels enter in the reverse order, so present is what the mask lacks."""
+#: Twice the polygon area gained: each 2 x 2 block counts one half from its third pixel and one half from its fourth.
 GAIN = np.array([_gain(mask) for mask in range(256)], dtype=np.uint8)
-"""Twice the polygon area gained: each 2 x 2 block counts one half from its third pixel and one half from its fourth."""
 
 
 class Steps(NamedTuple):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
 
+#: Side of the evaluator's frame in pixels.
 SIDE = 224
-"""Side of the evaluator's frame in pixels."""
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ import re
 from wsolpipe.contract.errors import ConfigError, DeviceError, error_chain, first_line, is_out_of_memory
 from wsolpipe.contract.nearest import shorten
 
+#: How torch and the libraries below it say that a GPU, its driver or the link between GPUs failed.
 _FAULT = re.compile(
     r"\b(cuda|hip|cudnn|cublas|nccl|nvrtc|nvml)( driver| runtime)? error|device-side assert"
     r"|\bcuda(error|fail|get|set|launch|stream|memcpy)\w*"
@@ -17,7 +18,6 @@ _FAULT = re.compile(
     r"|collective operation timeout|nvidia driver|no cuda gpus|cuda-capable device|\bcuda initialization",
     re.IGNORECASE,
 )
-"""How torch and the libraries below it say that a GPU, its driver or the link between GPUs failed."""
 _FAULT_TYPES = frozenset(["AcceleratorError", "DistBackendError", "DeferredCudaCallError"])
 
 

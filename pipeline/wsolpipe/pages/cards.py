@@ -18,8 +18,8 @@ from wsolpipe.pages.pictures import Photo, photo
 
 Array = np.ndarray[Any, Any]
 THRESHOLDS = 1000
+#: Thresholds as the evaluator cuts, boxes half-open; its own box is this one with the far edges clipped to 223.
 HALF_OPEN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
-"""Thresholds as the evaluator cuts, boxes half-open; its own box is this one with the far edges clipped to 223."""
 
 
 @dataclass(frozen=True)

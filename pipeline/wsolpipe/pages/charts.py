@@ -29,13 +29,13 @@ COLOURS = {
     "sixth": "#c99700", "seventh": "#56b4e9", "ink": "#15181d", "best5": "#f0a184", "cut": "#0072b2",
 }  # fmt: skip
 SOFT, RULE = "#5a6370", "#dfe3e8"
+#: Colours of curves that name none.
 ORDER = tuple(COLOURS)[:8]
-"""Colours of curves that name none."""
 DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 CSS_DASHES = ("none", "9 4", "2.5 3.5", "9 3 2.5 3")
 ON_PAGE, IN_PRINT = (5.6, 2.6), (3.5, 2.4)  # inches; one column of a two-column paper
+#: Curves up to which a legend fits into the axes.
 CROWDED = 6
-"""Curves up to which a legend fits into the axes."""
 LONGEST_NAME = 24
 
 

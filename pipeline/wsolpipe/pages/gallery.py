@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from wsolpipe.pages.cards import Card, Layer
 
 LISTED_BOXES = 5
+#: Figures of a row by the field of `Card`: title, and what 1 is shown as.
 FIGURES = {
     "iou": ("IoU", 100), "score": ("score", 1), "size": ("size of the object", 100),
     "centre": ("IoU of a centred box", 100), "difference": ("difference", 100),
     "agreement": ("agreement of boxes", 100), "spread": ("spread of the map", 100),
 }  # fmt: skip
-"""Figures of a row by the field of `Card`: title, and what 1 is shown as."""
+#: Facts that are stored as numbers of their values.
 CODED = ("part", "group", "status", "stage", "reason")
-"""Facts that are stored as numbers of their values."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from wsolpipe.contract.errors import ConfigError, WsolError
 
 HOST = "127.0.0.1"
 TOKEN = "X-Wsolpipe-Token"  # noqa: S105 - the name of a header
+#: Bytes of a body that a page may send.
 LIMIT = 2**20
-"""Bytes of a body that a page may send."""
+#: Seconds after which a silent connection is closed.
 IDLE = 10.0
-"""Seconds after which a silent connection is closed."""
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a fault

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from wsolpipe.report.material import Material
 
 TEMPLATES = Path(__file__).parent / "templates"
+#: Characters of a page that hold what it is about.
 HEAD = 4096
-"""Characters of a page that hold what it is about."""
 
 
 @dataclass(frozen=True)

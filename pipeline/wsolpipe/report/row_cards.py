@@ -38,12 +38,12 @@ STATUSES = {
     Status.QUARANTINED: "quarantined",
     Status.ABSENT: "not made",
 }
+#: Rows up to which a report is one file.
 ONE_PAGE = 500
-"""Rows up to which a report is one file."""
+#: Rows of a page beside it.
 ROWS = 250
-"""Rows of a page beside it."""
+#: Arrays of label images, and how they are drawn: masks in colours, segments by their borders.
 OVERLAYS = {"masks": mask_picture, "labels": edges_picture}
-"""Arrays of label images, and how they are drawn: masks in colours, segments by their borders."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 AT_ONCE = 1024
 KINDS = ("boxes", "masks", "maps")
+#: File of an exported folder that says which labels it holds.
 NOTE = "export.json"
-"""File of an exported folder that says which labels it holds."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import Store
 
 LEFTOVER_AGE = 3600.0
+#: Shards that are read to decide whether a manifest or the metadata of an array is damaged.
 VOTERS = 8
-"""Shards that are read to decide whether a manifest or the metadata of an array is damaged."""
 #: Objects of a key that a run writes before its first shard.
 BEGUN = ("/leases/", "/failures/", "/retries/", "/zarr.json", "/manifest.json")
 LEFT_ALONE = {

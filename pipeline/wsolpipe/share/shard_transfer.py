@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 FETCHES = 3
 
+#: Array or file name -> (name in the store, bytes).
 Objects = dict[str, tuple[str, bytes]]
-"""Array or file name -> (name in the store, bytes)."""
 
 
 class Moved(NamedTuple):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.rows import RowTable
 
 
+#: Pixels by which an edge may differ after a format rounded it.
 ROUNDING = 0.51
-"""Pixels by which an edge may differ after a format rounded it."""
 
 
 class Names:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from wsolpipe.contract.reader import Store
 
 BOX_TOLERANCE = 1e-3
+#: Folders of a key in which no name of an object may be a folder.
 HOLDERS = ("commits/", "data.zarr/", "failures/", "files/", "leases/", "retries/", "scan/")
-"""Folders of a key in which no name of an object may be a folder."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound="StageParams")
 __all__ = ["Advice", "Array", "ArtifactStage", "Batch", "Context", "Made", "Rows", "Stage", "StageParams", "Upstream"]
+#: Words to type or a place to look, and why it may help.
 Advice = tuple[str, str]
-"""Words to type or a place to look, and why it may help."""
 
 
 class StageParams(BaseModel):

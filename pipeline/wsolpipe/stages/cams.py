@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 else:
     Method = Literal[tuple(METHODS)]
 TOP = 5
+#: Masked copies of an image in one pass: not ``batch``, so that a result does not depend on it.
 MASKED = 32
-"""Masked copies of an image in one pass: not ``batch``, so that a result does not depend on it."""
 
 
 class CamsParams(StageParams):

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from wsolpipe.stages.base import Advice, Array, Rows
 
 
+#: File in which map_choice keeps what it chose.
 CHOICE = "choice.json"
-"""File in which map_choice keeps what it chose."""
 
 
 class ClsMapsParams(StageParams):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 _STREAM = 41  # of random draws
+#: Size, blocks and scale.
 Way = tuple[int, tuple[int, ...], str]
-"""Size, blocks and scale."""
 
 
 class MapChoiceParams(ClsMapsParams):
@@ -193,8 +193,8 @@ def _views(images: list[Array], side: int) -> Iterator[Array]:
     yield np.stack([resize(np.ascontiguousarray(cropped(image)), (side, side)) for image in images])
 
 
+#: Share of each side that the cropped image lacks at each end.
 CROP = 0.08
-"""Share of each side that the cropped image lacks at each end."""
 
 
 def cropped(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

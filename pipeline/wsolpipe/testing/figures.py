@@ -24,8 +24,8 @@ from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]
 SIDE, ROWS = 64, 12
+#: Rows that a figure must live with: one without ground truth, one of a class without an object, one without a map.
 NOT_COUNTED = {3: "no box", 5: "no object", 7: "no map"}
-"""Rows that a figure must live with: one without ground truth, one of a class without an object, one without a map."""
 
 
 def example_truth() -> Truth:

@@ -11,6 +11,7 @@ import click
 from wsolpipe.keys.console import call
 from wsolpipe.keys.program import Program, register_bash
 
+#: Sub-command -> one line; the module ``wsoltrain.cli.<name>`` holds it as `command`.
 COMMANDS = {
     "ceiling": "Train a recipe's network on ground truth: what its tokens could reach.",
     "compare": "Train several recipes and score all on the same images.",
@@ -25,7 +26,6 @@ COMMANDS = {
     "search": "Search a recipe's ranges for the settings that score best on validation pseudo-boxes.",
     "select": "Choose epoch and threshold by pseudo-boxes, and show what that costs.",
 }
-"""Sub-command -> one line; the module ``wsoltrain.cli.<name>`` holds it as `command`."""
 
 
 @click.group(

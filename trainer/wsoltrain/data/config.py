@@ -11,8 +11,8 @@ from wsoltrain.data.order import Neighbours, Shuffle
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: Whole images are a thousand times as large as maps: 1,024 rows are open at once, 200 MB of them at 256².
 STORED_IMAGES = Shuffle(lane_runs=4)
-"""Whole images are a thousand times as large as maps: 1,024 rows are open at once, 200 MB of them at 256²."""
 
 
 @dataclass(frozen=True)

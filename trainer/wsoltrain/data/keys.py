@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from wsolpipe.keys.models import spell_none
 
+#: Of the numbers that float32 holds at full precision.
 LARGEST, SMALLEST = 3.4028234e38, 1.1754944e-38
-"""Of the numbers that float32 holds at full precision."""
 
 
 class Keys(BaseModel):

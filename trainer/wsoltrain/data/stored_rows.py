@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+#: Rows or shards that a message lists.
 SHOWN = 8
-"""Rows or shards that a message lists."""
 
 
 class StoredRows:

@@ -32,9 +32,9 @@ from wsoltrain.data.order import BatchOrder, Shuffle, Uneven, draw_frames, epoch
 
 __all__ = ["ItemConfig", "Labelling", "Shuffle", "Stream"]
 
+#: Imported once by the server that loader processes are forked from. The only thread they start is that of OpenBLAS,
+#: which stops it before a fork; pyarrow starts one that it does not stop, so each process imports that itself.
 PRELOADED = ("wsoltrain.data.items", "zarr")
-"""Imported once by the server that loader processes are forked from. The only thread they start is that of OpenBLAS,
-which stops it before a fork; pyarrow starts one that it does not stop, so each process imports that itself."""
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 LEFT, TOP, SIDE, FLIP = range(4)
+#: Bits of flip.
 MIRRORED, UPSIDE_DOWN = 1, 2
-"""Bits of flip."""
 
 
 def maps_to_view(maps: Tensor, window: Tensor, size: int, *, grid_hw: Tensor | None = None) -> Tensor:

@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from wsoltrain.training.loop import Trainer
     from wsoltrain.training.tracker import PictureTracker
 
+#: Pixels of a picture's side on the sheet.
 PANEL = 224
-"""Pixels of a picture's side on the sheet."""
 GAP, CAPTION, MARGIN = 6, 34, 14
 SHOWN_MAPS = 8
 INK, PAPER, FAINT = (28, 30, 34), (250, 250, 248), (120, 124, 130)
+#: One a map, bright enough on photographs.
 COLOURS = (
     (255, 214, 10), (64, 224, 255), (255, 92, 205), (124, 255, 92), (255, 128, 48), (150, 140, 255), (255, 70, 70),
     (80, 255, 190),
 )  # fmt: skip
-"""One a map, bright enough on photographs."""
+#: Of a box over a map; no map has it. With a dark rim it is seen on anything.
 BOX = (255, 90, 46)
-"""Of a box over a map; no map has it. With a dark rim it is seen on anything."""
 _RAMP = np.array(HEAT_ANCHORS, np.float32)
 
 
@@ -193,10 +193,10 @@ def _fit(words: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: 
     return words + "…"
 
 
+#: Rows of the sheet of what steps see, evenly over the split.
 STEP_ROWS = 8
-"""Rows of the sheet of what steps see, evenly over the split."""
+#: Best rows of a validation, and as many worst ones.
 RANKED_ROWS = 4
-"""Best rows of a validation, and as many worst ones."""
 
 
 class Panels:

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     from wsoltrain.inference.model import Trained
 
+#: Formats, and the file of each.
 FILES = {"torch": "localizer.pt2", "onnx": "localizer.onnx"}
-"""Formats, and the file of each."""
 FORMATS = tuple(FILES)
 CARD = "localizer.json"
+#: A copy of `wsoltrain.inference.standalone`, which runs the ONNX file without this package and without torch.
 PROGRAM = "localizer.py"
-"""A copy of `wsoltrain.inference.standalone`, which runs the ONNX file without this package and without torch."""
 INPUT, MAP, CLASSES = "image", "map", "classes"
+#: Largest difference of maps and probabilities, both in 0..1, that is taken for rounding.
 TOLERANCE = 1e-3
-"""Largest difference of maps and probabilities, both in 0..1, that is taken for rounding."""
 CHECKED_BATCHES = (1, 3)
+#: Loggers of the exporters.
 LOUD = ("torch.onnx", "onnx_ir", "onnxscript")
-"""Loggers of the exporters."""
 
 
 class Exported(nn.Module):

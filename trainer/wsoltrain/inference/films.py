@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from wsoltrain.inference.localizer import Forwarded, Localization, Localizer
 
+#: Frames of a part.
 PART = 240
-"""Frames of a part."""
+#: That decode and squash ahead of the network.
 THREADS = 3
-"""That decode and squash ahead of the network."""
 COLUMNS = (
     "path", "frame", "seconds", "width", "height", "x0", "y0", "x1", "y1", "label", "class", "probability", "broken",
 )  # fmt: skip

@@ -27,10 +27,10 @@ from wsoltrain.inference.model import Trained, load_trained
 from wsoltrain.inference.pictures import Picture
 from wsoltrain.methods.base import Prediction, checked
 
+#: A path, a PIL image, an array [H, W, 3], or a tensor [3, H, W] of uint8 or of float in 0..1; RGB.
 ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8] | torch.Tensor"
-"""A path, a PIL image, an array [H, W, 3], or a tensor [3, H, W] of uint8 or of float in 0..1; RGB."""
+#: Thresholds as the evaluation that chose τ cuts, boxes half-open.
 HALF_OPEN = Convention("half-open", eight_bit=True, inclusive=False, clip=False, holes=False)
-"""Thresholds as the evaluation that chose τ cuts, boxes half-open."""
 BATCH = 16
 
 

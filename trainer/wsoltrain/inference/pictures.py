@@ -17,8 +17,8 @@ from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
 from wsolpipe.images.video import VIDEO_ENDINGS, frame_path, is_video, need_av
 
+#: That decode images ahead.
 THREADS = 4
-"""That decode images ahead."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+#: Side in pixels to which a map is stretched before Otsu's threshold is taken.
 OTSU_SIDE = 224
-"""Side in pixels to which a map is stretched before Otsu's threshold is taken."""
 
 
 class Localizer:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from wsoltrain.inference.model import Trained
 
 STAGE = "predictions"
+#: Classes that are stored a row: as many as Top-5 figures read.
 TOP = 5
-"""Classes that are stored a row: as many as Top-5 figures read."""
 
 
 class PredictionsParams(StageParams):

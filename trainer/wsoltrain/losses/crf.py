@@ -27,20 +27,18 @@ from torch.nn.functional import interpolate, pad
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.data.keys import Keys
 
+#: Strength of the filter with which λ = 2e-9 was tuned, as a share of the exact kernel.
+#: The permutohedral filter that the papers' code shares gives 0.48 to 0.62 of the true magnitude, by size and picture.
+#: This module filters exactly; ``normalisation="reference"`` multiplies the energy by this factor, and a weight of 2e-9
+#: then pulls as hard as theirs does on average.
 REFERENCE_SCALE = 0.55
-"""Strength of the filter with which λ = 2e-9 was tuned, as a share of the exact kernel.
 
-The permutohedral filter that the papers' code shares gives 0.48 to 0.62 of the true magnitude, by size and picture.
-This module filters exactly; ``normalisation="reference"`` multiplies the energy by this factor, and a weight of 2e-9
-then pulls as hard as theirs does on average.
-"""
-
+#: Cells of the colour grid, in σ_rgb.
 STEP = 0.5
-"""Cells of the colour grid, in σ_rgb."""
+#: Spatial products below this share of the strongest one are left out.
 TOLERANCE = 1e-2
-"""Spatial products below this share of the strongest one are left out."""
+#: Cells of a colour grid; more means a σ_rgb of less than about two levels.
 MAX_CELLS = 2**22
-"""Cells of a colour grid; more means a σ_rgb of less than about two levels."""
 
 
 class CrfKeys(Keys):

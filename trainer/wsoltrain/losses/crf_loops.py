@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+#: Spatial products that are in the grid at once: one vector register.
+#: The only definition: the compiled code is cached by the text of this file and would keep a number from another one.
 LANES = 8
-"""Spatial products that are in the grid at once: one vector register.
-
-The only definition: the compiled code is cached by the text of this file and would keep a number from another one.
-"""
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -32,8 +32,8 @@ from wsoltrain.networks.backbone import find_part, hooked
 if TYPE_CHECKING:
     from wsoltrain.pseudo.draws import RowDraws
 
+#: Of the Beta distribution, between which shares are interpolated: drawn on the device, without waiting for it.
 QUANTILES = 2**14 + 1
-"""Of the Beta distribution, between which shares are interpolated: drawn on the device, without waiting for it."""
 
 
 class CutMixKeys(CamKeys):

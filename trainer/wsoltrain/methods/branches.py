@@ -97,8 +97,8 @@ def erase(features: Tensor, maps: Tensor, threshold: float) -> Tensor:
 
 
 IGNORED = 255.0
+#: With fewer sure foreground pixels than that, those above this share of the highest value are taken instead.
 FEWEST, SHARE = 30, 0.7
-"""With fewer sure foreground pixels than that, those above this share of the highest value are taken instead."""
 Pair = tuple[float, float]
 
 

@@ -21,8 +21,8 @@ from wsoltrain.methods.ts_cam import decayed
 from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import build_token_network, masked_block, patch_grid
 
+#: Half the width of the normal distribution, in standard deviations, that the 3 x 3 kernel divides (released code).
 SPREAD = 6.0
-"""Half the width of the normal distribution, in standard deviations, that the 3 x 3 kernel divides (released code)."""
 
 
 class SatKeys(BackboneKeys):

@@ -36,8 +36,8 @@ from wsoltrain.networks.backbone import BackboneKeys
 from wsoltrain.networks.token_maps import TokenMaps, build_token_network, read_token_maps
 
 K = TypeVar("K", bound=BackboneKeys)
+#: Parameters without weight decay beside biases and vectors (``no_weight_decay`` of the released networks).
 SPARED = ("pos_embed", "cls_token")
-"""Parameters without weight decay beside biases and vectors (``no_weight_decay`` of the released networks)."""
 
 
 def decayed(*nets: nn.Module, spared: Sequence[str] = ()) -> list[Weighted]:
@@ -110,8 +110,8 @@ class TsCam(TokenMethod[TsCamKeys]):
         return Prediction(map_of_class(maps.classes, labels, scores) * maps.attention, False, scores)
 
 
+#: Factor of the transposed matrix, where the iteration begins.
 FIRST_STEP = 0.002
-"""Factor of the transposed matrix, where the iteration begins."""
 
 
 def grid_laplacian(rows: int, columns: int) -> Tensor:
@@ -248,12 +248,12 @@ def unit_attention(maps: TokenMaps) -> Tensor:
     return scaled_to_unit(maps.attention)
 
 
+#: ``combine`` -> what makes one map [B, h, w] of those of all levels, [L, B, h, w] in 0..1.
 COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda maps: maps.mean(0),
     "max": lambda maps: maps.amax(0),
     "product": lambda maps: maps.prod(0),
 }
-"""``combine`` -> what makes one map [B, h, w] of those of all levels, [L, B, h, w] in 0..1."""
 
 
 class MoltKeys(BackboneKeys):

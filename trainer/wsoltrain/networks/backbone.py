@@ -164,18 +164,19 @@ RENAMED = (
     (r"^conv\.", "features."),
     (r"^SPG_A_4\.", "SPG_A4."),  # SPG on VGG16
 )
+#: Beginning of a tensor's name -> how a method is called, and its recipe; others are told by their class layer.
 METHODS = (
     ("classifier_A.", "ACoL", "acol"),
     ("SPG_B", "SPG", "spg"),
     ("loc_token", "SAT", "sat"),
     ("layers.0.thred", "SCM", "scm"),
 )
-"""Beginning of a tensor's name -> how a method is called, and its recipe; others are told by their class layer."""
 BACKBONES = (
     ("Mixed_", "InceptionV3", " profile=inception"), ("query_conv", "VGG16 with non-local blocks", ""),
     ("features.", "VGG16", " profile=vgg16"), ("conv.", "VGG16", " profile=vgg16"), ("layer4.", "a ResNet", ""),
     ("pos_embed", "a vision transformer", ""), ("", "a CNN", ""),
 )  # fmt: skip
+#: Tensors with a row a class.
 CLASSES = (
     "classifier_A.4.weight",
     "SPG_A_4.weight",
@@ -184,13 +185,12 @@ CLASSES = (
     "fc.weight",
     "head.weight",
 )
-"""Tensors with a row a class."""
 BLOCK = re.compile(r"^(layer\d|SPG_A[12])\.\d+\.conv1\.weight$")
 RESNETS = (18, 34, 50, 101, 152)
+#: Width of a DeiT of 12 blocks and patches of 16 -> its size in timm's name.
 DEITS = {192: "tiny", 384: "small", 768: "base"}
-"""Width of a DeiT of 12 blocks and patches of 16 -> its size in timm's name."""
+#: Layers that hooks or others without tensors may stand between in a checkpoint, so that their numbers differ.
 NUMBERED = re.compile(r"^(layer\d|features)\.(\d+)\.")
-"""Layers that hooks or others without tensors may stand between in a checkpoint, so that their numbers differ."""
 
 
 def load_published(module: nn.Module, file: str, *, net: str = "net.") -> None:

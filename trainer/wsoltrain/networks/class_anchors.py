@@ -17,8 +17,8 @@ from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.networks.anchors import orthogonalise
 
 STAGE, TENSORS, ABOUT = "text_anchors", "anchors.safetensors", "anchors.json"
+#: Under this name a method finds the anchors of classes that it was not trained on, beside its own.
 NEW = "new_classes"
-"""Under this name a method finds the anchors of classes that it was not trained on, beside its own."""
 Orthogonal = Literal["auto", "qr", "polar", "none"]
 
 

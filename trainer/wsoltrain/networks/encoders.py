@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from wsoltrain.data.config import Labelling
 
+#: Blocks whose class tokens the class head reads.
 LAST = 4
-"""Blocks whose class tokens the class head reads."""
 
 
 class Frozen(nn.Module):

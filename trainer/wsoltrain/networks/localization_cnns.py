@@ -27,8 +27,8 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 from wsolpipe.contract.errors import ConfigError
 
+#: Width (times that of the first) and number of convolutions of each block of VGG16.
 BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
-"""Width (times that of the first) and number of convolutions of each block of VGG16."""
 _CONVOLUTION = partial(ConvNormAct, padding=0, norm_kwargs={"eps": 0.001})
 Drawn = Literal["he", "xavier"]
 

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 PHOTO, HEAT = Photo(360, 72, "WEBP"), 48
+#: Told apart by colour-blind eyes on photographs (Okabe and Ito).
 COLOURS = ("#f0e442", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#ffffff")
-"""Told apart by colour-blind eyes on photographs (Okabe and Ito)."""
 DASHES = ("none", "9 3", "3 3", "9 3 2 3")
+#: Methods whose boxes are drawn before anything is switched; more hide the image.
 AT_FIRST = 3
-"""Methods whose boxes are drawn before anything is switched; more hide the image."""
 
 
 def make_cards(

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 NAME = "localizer"
 DRAWN = "drawn"
+#: Before the rows of training in addresses of the page.
 PART = "t"
-"""Before the rows of training in addresses of the page."""
 
 
 @dataclass(frozen=True)

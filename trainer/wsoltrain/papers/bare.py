@@ -11,14 +11,14 @@ from wsolpipe.contract.errors import ConfigError, WsolError
 if TYPE_CHECKING:
     from wsoltrain.training.recipe import Recipe
 
+#: Length of CLIP's text vectors (ViT-B).
 TEXT_WIDTH = 512
-"""Length of CLIP's text vectors (ViT-B)."""
+#: Images before the clock runs, and those that are timed.
 WARM, TIMES = 3, {"cuda": 1000, "cpu": 20}
-"""Images before the clock runs, and those that are timed."""
+#: Images of a measurement of a training.
 IMAGES = {"cuda": 32, "cpu": 2}
-"""Images of a measurement of a training."""
+#: A step of training in forward passes: the backward pass costs about two.
 STEP = 3.0
-"""A step of training in forward passes: the backward pass costs about two."""
 
 
 def build_bare(recipe: Recipe, classes: int, device_name: str, *, classifier: str = "resnet50") -> Any:

@@ -10,14 +10,14 @@ from wsolpipe.evaluate.scored import OTSU, Threshold
 from wsolpipe.metrics.protocol_tables import wilson
 from wsoltrain.papers.table import BY_CLASS, FIGURES
 
+#: Figure -> its bootstrap interval, where the two are not named alike.
 INTERVALS = {"IoU-30": "MaxBoxAccV2_30", "IoU-50": "MaxBoxAccV2_50", "IoU-70": "MaxBoxAccV2_70", "IoU": "iou"}
-"""Figure -> its bootstrap interval, where the two are not named alike."""
+#: Figures that depend on a threshold.
 AT_THRESHOLD = (
     "MaxBoxAcc", "MaxBoxAccV2", "IoU-30", "IoU-50", "IoU-70", "IoU", "Top-1", "Top-5", "LPE", "LME", "MIns",
 )  # fmt: skip
-"""Figures that depend on a threshold."""
+#: Figures that are shares of images, whose interval follows from their number (Wilson's).
 SHARES = ("MaxBoxAcc", "Top-1", "Top-5", "CL", "LPE", "LME", "MIns")
-"""Figures that are shares of images, whose interval follows from their number (Wilson's)."""
 
 
 @dataclass(frozen=True)

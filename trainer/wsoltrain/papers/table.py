@@ -18,8 +18,9 @@ from wsoltrain.runs.draws import load_ranges
 from wsoltrain.training.recipe_file import load_recipe
 
 FOLDER = Path(__file__).parent / "tables"
+#: File beside the tables: sizes of the data sets, and what to put where.
 DATASETS = "datasets"
-"""File beside the tables: sizes of the data sets, and what to put where."""
+#: Name of a figure -> where results hold it, and the factor to the published unit; other names are such places.
 FIGURES: dict[str, tuple[str, float]] = {
     "MaxBoxAcc": ("MaxBoxAcc", 1.0),
     "MaxBoxAccV2": ("MaxBoxAccV2.mean", 1.0),
@@ -40,9 +41,9 @@ FIGURES: dict[str, tuple[str, float]] = {
     "parameters": ("parameters", 1e-6),
     "milliseconds": ("milliseconds", 1.0),
 }
-"""Name of a figure -> where results hold it, and the factor to the published unit; other names are such places."""
+#: Beginning of the figures that need a curve a class.
 BY_CLASS = "CorLoc"
-"""Beginning of the figures that need a curve a class."""
+#: Files that no one but the user can put there, for rows that name them.
 WEIGHTS = tuple(
     Key(kinds.file(), name=f"weights.{name}", meaning=f"weights of {about}")
     for name, about in {
@@ -51,7 +52,6 @@ WEIGHTS = tuple(
         "simmim": "SimMIM, ViT-B (github.com/microsoft/SimMIM)",
     }.items()
 )
-"""Files that no one but the user can put there, for rows that name them."""
 
 
 class Cell(BaseModel):
@@ -152,8 +152,8 @@ class Cell(BaseModel):
 
 
 OTHER = "a method of another paper, for which there is no recipe here; the published figures are for comparison"
+#: Choice by accuracy, at the threshold that suits the scored images best.
 CLS_AT_TRUTH = "cls, tau of gt"
-"""Choice by accuracy, at the threshold that suits the scored images best."""
 KINDS = ("absent", "fit", "stage", "search", "range", "complexity", "labels")
 
 

@@ -32,8 +32,8 @@ from wsoltrain.training.recipe_file import load_recipe
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 GROUND_TRUTH = "gt"
+#: Kinds of cells that need stages.
 STORED = ("fit", "search", "stage", "labels")
-"""Kinds of cells that need stages."""
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from torch.nn.functional import max_pool2d
 
 from wsolpipe.maps.compilation import compiled
 
+#: Purposes from here on belong to `RowDraws`; samplers use those below.
 AUGMENTATION = 1000
-"""Purposes from here on belong to `RowDraws`; samplers use those below."""
+#: Share of images without any label from which on an epoch is reported.
 MOST = 0.05
-"""Share of images without any label from which on an epoch is reported."""
+#: Count of a sampler -> reason and what to change.
 REMEDIES = {
     "no_region": "no box within the crop, or a constant map: look at the labels with wsoltrain preview",
     "no_foreground": "no foreground candidate: pixels.erosion=1, or larger boxes",
     "no_background": "no background candidate: pixels.background=anywhere or a smaller pixels.top_n for dips, "
     "pixels.keep_out=false for trcam",
 }
-"""Count of a sampler -> reason and what to change."""
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 

@@ -305,6 +305,7 @@ class OnPatches(Sampler):
         return Drawn(spread, drawn.counts)
 
 
+#: A recipe's `sampler` -> the class of which `pixels` are the keys.
 SAMPLERS: Registry[type[Sampler]] = Registry(
     "sampler",
     "wsoltrain.samplers",
@@ -317,7 +318,6 @@ SAMPLERS: Registry[type[Sampler]] = Registry(
     },
     base=f"{__name__}:Sampler",
 )
-"""A recipe's `sampler` -> the class of which `pixels` are the keys."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 from wsolpipe.contract.named import Registry
 
 FOLDER = Path(__file__).parent
+#: Name -> file. The entry point of another package names an attribute that is the path of its YAML file.
 RECIPES: Registry[Path] = Registry(
     "recipe", "wsoltrain.recipes", {path.stem: f"{__name__}:{path.stem}" for path in sorted(FOLDER.glob("*.yaml"))}
 )
-"""Name -> file. The entry point of another package names an attribute that is the path of its YAML file."""
 
 
 def __getattr__(name: str) -> Path:

@@ -49,8 +49,8 @@ class _OwnKeys:
 
 RECIPES, *OWN = keys_of_class(_OwnKeys)
 KEYS = (RECIPES, *(key for key in TRAINING if key.name in SHARED), *OWN, PLOTS, *SITE_KEYS)
+#: Recipes that the page's title names; of more it gives the number.
 NAMED = 4
-"""Recipes that the page's title names; of more it gives the number."""
 FIGURES = ("MaxBoxAcc", "iou", "PxAP", "pixel_iou")
 BOX_FIGURES = ("MaxBoxAcc", "MaxBoxAccV2", "iou")
 MASK_FIGURES = ("PxAP", "pixel_iou")

@@ -21,8 +21,8 @@ from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.training.recipe import Recipe
 from wsoltrain.training.recipe_file import check_recipe, keys_for, lay_over, read_recipe
 
+#: Draws in a row that were there already, after which no other is expected.
 PATIENCE = 1000
-"""Draws in a row that were there already, after which no other is expected."""
 
 
 def draw(ranges: Mapping[str, Range], number: int, *, seed: int = 0) -> dict[str, Any]:
@@ -130,8 +130,8 @@ def describe_range(each: Range) -> str:
     return f"{'log-uniform' if each.log else 'uniform'} {each.low:g} to {each.high:g}"
 
 
+#: Ranges that recipes share, by name.
 SPACES = Path(__file__).with_name("spaces.yaml")
-"""Ranges that recipes share, by name."""
 
 
 class Range(BaseModel):

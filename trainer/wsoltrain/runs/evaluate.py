@@ -66,11 +66,11 @@ class _Keys:
 
 
 KEYS = keys_of_class(_Keys)
+#: Fields of `wsolpipe.evaluate.scored.Line`, and what the glossary calls them.
 COLUMNS = {
     "accuracy": "MaxBoxAcc", "v2": "MaxBoxAccV2", "pxap": "PxAP", "top1": "top1_loc", "top5": "top5_loc",
     "accuracy_top1": "CL", "iou": "iou", "rows": "rows",
 }  # fmt: skip
-"""Fields of `wsolpipe.evaluate.scored.Line`, and what the glossary calls them."""
 
 
 def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,5 +117,5 @@ class _TrainingKeys:
     track = Key(kinds.list_of(kinds.text("tracker", offers=("jsonl", "tensorboard", "wandb", "mlflow"))), ("jsonl",))
 
 
+#: Of ``wsoltrain fit``; commands that train several take most of them too.
 TRAINING = (*keys_of_class(_TrainingKeys), *SITE_KEYS)
-"""Of ``wsoltrain fit``; commands that train several take most of them too."""

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.truth import Truth
     from wsolpipe.metrics.protocol import Metric
 
+    #: Noise in per cent, and the number of its draw.
     Level = tuple[int, int]
-    """Noise in per cent, and the number of its draw."""
 
 
 class _Keys:
@@ -77,10 +77,10 @@ class _Keys:
 
 
 KEYS = keys_of_class(_Keys)
+#: Undisturbed ground truth, which the others are compared with.
 TRUTH: Level = (0, 0)
-"""Undisturbed ground truth, which the others are compared with."""
+#: Where bins of the distance between epochs begin.
 APART = (0, 1, 2, 5, 10)
-"""Where bins of the distance between epochs begin."""
 RULES = ("VT", "TT")
 
 

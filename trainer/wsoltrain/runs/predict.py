@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from wsoltrain.inference.pictures import Picture
 
 _log = logging.getLogger(__name__)
+#: Keys of ``wsolpipe run`` that are passed on as they are.
 OF_RUNS = (
     "dataset", "store", "split", "root", "limit", "rows", "cluster", "workers", "threads", "shard_rows", "max_failed",
     "force", "lease", "wall_time", "profile", "profiles",
 )  # fmt: skip
-"""Keys of ``wsolpipe run`` that are passed on as they are."""
 
 
 class _OfDatasetKeys:
@@ -50,8 +50,8 @@ class _OfDatasetKeys:
 
 
 OF_DATASET = (*(key for key in RUN_KEYS if key.name in OF_RUNS), *keys_of_class(_OfDatasetKeys))
+#: Keys that make no sense of pictures.
 OWN = frozenset(key.name for key in OF_DATASET)
-"""Keys that make no sense of pictures."""
 
 
 BATCH = 16
@@ -100,8 +100,8 @@ class _Keys:
 
 
 KEYS = (*keys_of_class(_Keys), *OF_DATASET)
+#: Keys that make no sense of a data set.
 PICTURES = frozenset({"source", "out", "anchors", "every", "frames", "maps", "overlays"})
-"""Keys that make no sense of a data set."""
 
 
 def predict_dataset(values: Mapping[str, Any], given: Mapping[str, str], *, as_json: bool) -> int:

@@ -265,10 +265,10 @@ def result_of(study: optuna.Study, out: Path) -> dict[str, Any]:
 
 _log = logging.getLogger(__name__)
 STUDY, JOURNAL = "wsoltrain", "study.journal"
+#: Trials drawn at random before the sampler learns from them, and finished ones before any is cut short.
 STARTUP = 8
-"""Trials drawn at random before the sampler learns from them, and finished ones before any is cut short."""
+#: Attributes of a trial: its folder's name, and the number of the ended trial that it resumes.
 FOLDER, GOES_ON = "folder", "goes_on"
-"""Attributes of a trial: its folder's name, and the number of the ended trial that it resumes."""
 
 
 def open_study(folder: Path, asked: Mapping[str, Any], *, prune: bool, take_up: bool) -> optuna.Study:

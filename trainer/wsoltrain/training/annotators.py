@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from wsolpipe.evaluate.results import Results
     from wsolpipe.evaluate.rows import RowTable
 
+#: Classification accuracy: no boxes, no masks, and no threshold.
 CLS = "cls"
-"""Classification accuracy: no boxes, no masks, and no threshold."""
 WORDS = "NAME:STAGE@KEY, STAGE, gt, noisy:PERCENT, cls, a localization.txt or a folder of masks"
 _NOISY = re.compile(r"noisy:(\d+(?:\.\d+)?)")
 _KEY = re.compile(r"[0-9a-f]+")

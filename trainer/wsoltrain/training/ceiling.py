@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from wsoltrain.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
+#: Shares of the recipe's learning rate, which was chosen for other losses and may be too high for exact masks.
 LOWER = (0.3, 0.1, 0.03)
-"""Shares of the recipe's learning rate, which was chosen for other losses and may be too high for exact masks."""
 
 
 def train_ceiling(

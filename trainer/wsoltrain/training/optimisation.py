@@ -44,6 +44,7 @@ class Moment:
         return self.epoch if unit == "epoch" else self.epoch + self.step / self.steps
 
 
+#: ``schedule`` -> share of `lr` after a number of epochs, of so many in all.
 SCHEDULES: dict[str, Callable[[Recipe, float, int], float]] = {
     "step": lambda recipe, done, _: float(recipe.lr_gamma ** ((done + recipe.count_from) // recipe.lr_step)),
     "multi_step": lambda recipe, done, _: float(
@@ -53,7 +54,6 @@ SCHEDULES: dict[str, Callable[[Recipe, float, int], float]] = {
     "polynomial": lambda recipe, done, epochs: max(0.0, 1 - done / epochs) ** recipe.lr_power,
     "constant": lambda *_: 1.0,
 }
-"""``schedule`` -> share of `lr` after a number of epochs, of so many in all."""
 
 
 def rate(recipe: Recipe, moment: Moment, epochs: int) -> float:

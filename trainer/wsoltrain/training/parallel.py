@@ -21,8 +21,8 @@ from torch.distributed.nn.functional import all_reduce
 
 from wsolpipe.contract.errors import ConfigError
 
+#: How long a process waits for another, such as for the first one's evaluation. torchrun notices a dead one.
 PATIENCE = timedelta(hours=12)
-"""How long a process waits for another, such as for the first one's evaluation. torchrun notices a dead one."""
 
 
 @dataclass(frozen=True)

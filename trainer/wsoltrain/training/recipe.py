@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from wsoltrain.methods.base import Method, Reads, Task
 
+#: Keys of older recipes and checkpoints -> today's.
 RENAMED = {"model": "method"}
-"""Keys of older recipes and checkpoints -> today's."""
+#: Keys that may change when a run is resumed: more or fewer epochs, and the precision of a GPU.
 IRRELEVANT = ("epochs", "amp")
-"""Keys that may change when a run is resumed: more or fewer epochs, and the precision of a GPU."""
 
 
+#: Bounds of counts, such as epochs, and of factors, such as learning rates: their products stay finite in float32.
 MANY, STRONG = 10**6, 1e30
-"""Bounds of counts, such as epochs, and of factors, such as learning rates: their products stay finite in float32."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, le=100)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]

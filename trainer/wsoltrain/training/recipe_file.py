@@ -18,10 +18,10 @@ from wsoltrain.recipes import RECIPES
 from wsoltrain.training.annotators import read_annotators
 from wsoltrain.training.recipe import Recipe, recipe_type, renamed
 
+#: Annotator that chooses epoch and threshold unless by= is given; no key of the recipe, as no weight depends on it.
 BY = "by"
-"""Annotator that chooses epoch and threshold unless by= is given; no key of the recipe, as no weight depends on it."""
+#: Keys by which labels made during training might be asked for.
 CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
-"""Keys by which labels made during training might be asked for."""
 
 
 @dataclass(frozen=True)

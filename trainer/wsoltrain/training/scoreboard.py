@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from wsoltrain.training.settings import Settings
 
 _log = logging.getLogger(__name__)
+#: Folder of a run with `CutBoxes` of the validation split, `KeptMaps` where its truth is masks, a file an epoch.
 OUTCOMES = "outcomes"
-"""Folder of a run with `CutBoxes` of the validation split, `KeptMaps` where its truth is masks, a file an epoch."""
 
 
 class Scoreboard:

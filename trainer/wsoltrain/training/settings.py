@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from wsoltrain.training.parallel import Group
     from wsoltrain.training.recipe import Recipe
 
+#: Of the evaluations of boxes after each epoch, as many as the authors of the realistic protocol take.
 VALIDATION_THRESHOLDS, TEST_THRESHOLDS = 250, 1000
-"""Of the evaluations of boxes after each epoch, as many as the authors of the realistic protocol take."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+#: Hyper-parameters that MLflow takes at once.
 MLFLOW_BATCH = 100
-"""Hyper-parameters that MLflow takes at once."""
 
 
 class Tracker(Protocol):
@@ -231,6 +231,7 @@ def _missing(name: str, track: str | None = None) -> ConfigError:
     return ConfigError(f"track={track or name} needs the package {name}", hint=f"pip install {name}, or track=jsonl")
 
 
+#: Name -> what opens a tracker of a run's folder and its recipe's values.
 TRACKERS: Registry[Callable[[Path, Mapping[str, Any]], Tracker]] = Registry(
     "tracker",
     "wsoltrain.trackers",
@@ -241,7 +242,6 @@ TRACKERS: Registry[Callable[[Path, Mapping[str, Any]], Tracker]] = Registry(
         "mlflow": f"{__name__}:MLflow",
     },
 )
-"""Name -> what opens a tracker of a run's folder and its recipe's values."""
 
 
 def open_lines(folder: Path, recipe: Mapping[str, Any]) -> JsonLines:

@@ -13,8 +13,8 @@ from typing import ClassVar, NamedTuple
 
 from wsolpipe.contract.errors import AccessError, ConfigError
 
+#: Ending of the names of what was set aside.
 ASIDE = ".damaged"
-"""Ending of the names of what was set aside."""
 
 
 class Head(NamedTuple):

@@ -51,8 +51,8 @@ YTOV_TREE = """\
     localization.txt            path of a frame,x0,y0,x1,y1           (optional)
     image_sizes.txt             path of a frame,width,height          (optional)
   <metadata>/classes.txt        label,name                            (optional)"""
+#: Reason of the one row of a clip that has no frame.
 EMPTY = "no frame in this folder"
-"""Reason of the one row of a clip that has no frame."""
 
 
 def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
