@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -38,8 +38,6 @@ class SlowParams(StageParams):
 
 class Slow(Stage[SlowParams]):
     """The row's own number."""
-
-    Params: ClassVar = SlowParams
 
     def arrays(self) -> dict[str, ArraySpec]:
         return {"value": ArraySpec(dtype="int64", fill=-1)}

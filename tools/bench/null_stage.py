@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from figures import Figure, report
@@ -53,8 +53,6 @@ class NullParams(StageParams):
 
 class Null(Stage[NullParams]):
     """The row's own number, so that no shard is like another, and a note of who made it."""
-
-    Params: ClassVar = NullParams
 
     def setup(self) -> None:
         """Say that this process is ready, and wait until all are."""

@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 MAX_JSON_BYTES = 64 * 2**20
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Record(BaseModel, extra="forbid", frozen=True):
     schema_version: int = SCHEMA_VERSION
 
     def to_bytes(self) -> bytes:
@@ -34,10 +32,8 @@ class _Record(BaseModel):
 R = TypeVar("R", bound=_Record)
 
 
-class StoredObject(BaseModel):
+class StoredObject(BaseModel, extra="forbid", frozen=True):
     """One object of a commit: digest and size of the bytes as stored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     sha256: str
     bytes: int
@@ -125,10 +121,8 @@ class StageManifest(_Record):
     created: str = ""
 
 
-class Quarantined(BaseModel):
+class Quarantined(BaseModel, extra="forbid", frozen=True):
     """A row without a result, and why."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     row: int
     image_id: str

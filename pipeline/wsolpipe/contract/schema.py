@@ -7,7 +7,7 @@ from enum import IntEnum, IntFlag
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 SCHEMA_VERSION = 2  # 2: manifests name the checksum of chunks; what was written before has none and stays readable
 INNER_CHUNK_ROWS = 32
@@ -60,7 +60,7 @@ class Fallback(IntFlag):
     BELOW_FLOOR = 16
 
 
-class ArraySpec(BaseModel):
+class ArraySpec(BaseModel, extra="forbid", frozen=True):
     """One named array of a rows stage; axis 0 is the row.
 
     Attributes
@@ -76,8 +76,6 @@ class ArraySpec(BaseModel):
     unit, meaning : str
         For people and dataset cards.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dtype: str
     shape: tuple[int, ...] = ()
@@ -105,7 +103,7 @@ def boxes_spec(slots: int, meaning: str) -> ArraySpec:
     return ArraySpec(dtype="float32", shape=(slots, 4), fill="nan", unit="pixel of the original image", meaning=meaning)
 
 
-class Weights(BaseModel):
+class Weights(BaseModel, extra="forbid", frozen=True):
     """A weights file that went into a result: named by content, with where it came from.
 
     Attributes
@@ -113,8 +111,6 @@ class Weights(BaseModel):
     source
         file name, or loader:name; never a path of a machine
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     sha256: str

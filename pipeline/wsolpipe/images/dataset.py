@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 import wsolpipe
 from wsolpipe.contract.errors import ConfigError
@@ -26,7 +26,7 @@ SPLITS = ("train", "val", "test")
 MetadataFile = Literal["image_ids", "class_labels", "classes", "image_sizes", "localization", "groups"]
 
 
-class DatasetConfig(BaseModel):
+class DatasetConfig(BaseModel, extra="forbid", frozen=True):
     """One data set: the keys of its YAML, each with its meaning.
 
     Attributes
@@ -72,8 +72,6 @@ class DatasetConfig(BaseModel):
     stages
         Defaults of parameters, stage: {parameter: value}; files are looked for beside the YAML
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     layout: str

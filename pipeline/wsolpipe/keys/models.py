@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -14,7 +14,14 @@ from wsolpipe.keys.kinds import Kind, Named, NamesFile, Unit
 from wsolpipe.keys.words import parse_value
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+M = TypeVar("M", bound=BaseModel)
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any value"}
+
+
+def argument_of(declared: type, bound: type[M]) -> type[M] | None:
+    """Class that `declared` gives its generic base, such as the parameters of a stage in ``Stage[MyParams]``."""
+    given = (each for base in vars(declared).get("__orig_bases__", ()) for each in get_args(base))
+    return next((each for each in given if isinstance(each, type) and issubclass(each, bound)), None)
 
 
 def spell_none(model: type[BaseModel], given: Any) -> Any:

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import explain_all, unknown
@@ -45,7 +45,7 @@ _Lines = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 _Word = Annotated[str, BeforeValidator(_worded)]
 
 
-class Profile(BaseModel):
+class Profile(BaseModel, extra="forbid", frozen=True):
     """Options of each worker's job. Every field has a default, so a site may need no file at all.
 
     Attributes
@@ -92,8 +92,6 @@ class Profile(BaseModel):
     devices
         devices of this machine that cluster=dask-cuda uses; empty: all that are visible
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     partition: _Word | None = None
     account: _Word | None = None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from wsolpipe.contract.canonical import digest
 from wsolpipe.contract.errors import ConfigError
@@ -92,10 +92,8 @@ class ClassNames:
         return digest({"prompts": prompts, "background": list(self.background)})
 
 
-class _File(BaseModel):
+class _File(BaseModel, extra="forbid", frozen=True):
     """Layout of a class list."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     names: list[Word | Annotated[dict[Word, Word], Field(min_length=1, max_length=1)]] = Field(min_length=1)
     background: list[Word] = Field(default_factory=list)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from wsolpipe.contract.errors import ConfigError, WeightsError, first_line
 from wsolpipe.images.geometry import resize
@@ -219,7 +219,7 @@ def build_detector(model: str, *, top_n: int, nms: float) -> Any:
     return net
 
 
-class OnnxLayout(BaseModel):
+class OnnxLayout(BaseModel, extra="forbid", frozen=True):
     """Inputs and outputs of an ONNX detector; the defaults are those of YOLOX.
 
     Attributes
@@ -254,8 +254,6 @@ class OnnxLayout(BaseModel):
     score
         Score of a box: objectness, or the product with its best class score
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: Literal["rgb", "bgr"] = "bgr"
     scale: float = 1.0

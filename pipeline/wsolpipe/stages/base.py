@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, model_validator
 
-from wsolpipe.keys.models import spell_none
+from wsolpipe.keys.models import argument_of, spell_none
 from wsolpipe.networks.saved_state import Unfinished
 from wsolpipe.stages.marks import AsBefore, ExecutionOnly, WeightsSource
 from wsolpipe.stages.rows import Array, Batch, Rows, Upstream
@@ -29,10 +29,8 @@ __all__ = ["Advice", "Array", "ArtifactStage", "Batch", "Context", "Made", "Rows
 Advice = tuple[str, str]
 
 
-class StageParams(BaseModel):
+class StageParams(BaseModel, extra="forbid", frozen=True):
     """Parameters of a stage; unknown keys are refused. Defaults stand in ``stages.yaml``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -138,6 +136,11 @@ class _Configured(ABC, Generic[P]):
 
     Params: ClassVar[type[StageParams]]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if given := argument_of(cls, StageParams):
+            cls.Params = given
+
     def __init__(self, params: P, context: Context) -> None:
         self.params = params
         self.context = context
@@ -169,8 +172,8 @@ class _Configured(ABC, Generic[P]):
 class Stage(_Configured[P]):
     """A stage that turns blocks of rows into arrays.
 
-    A subclass names its parameter model as `Params` and implements `arrays` and `process`. It is made once a process;
-    blocks come in any order. It must not remember anything of one block that changes the result of another.
+    A subclass names its parameter model, ``Stage[MyParams]``, and implements `arrays` and `process`. It is made once a
+    process; blocks come in any order. It must not remember anything of one block that changes the result of another.
     """
 
     def setup(self) -> None:

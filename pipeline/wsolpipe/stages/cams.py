@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -101,7 +101,6 @@ class Cams(MapStage[CamsParams]):
     NL-CCAM: Yang et al., WACV 2020, section 3.2.
     """
 
-    Params: ClassVar[type[StageParams]] = CamsParams
     stage = "cams"
     maps_are = "activation maps"
     no_target = 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.networks.sources import named
-from wsolpipe.stages.base import Advice, Array, ArtifactStage, Made, Rows, StageParams
+from wsolpipe.stages.base import Advice, Array, ArtifactStage, Made, Rows
 from wsolpipe.stages.classifier_params import ClassifierParams
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ class Classifier(ArtifactStage[ClassifierParams]):
     ----------
     The classifier f_r of DiPS: Murtaza et al., Image and Vision Computing 2023; thesis, chapter 2.
     """
-
-    Params: ClassVar[type[StageParams]] = ClassifierParams
 
     @classmethod
     def weights_needed(cls, params: ClassifierParams) -> dict[str, str]:

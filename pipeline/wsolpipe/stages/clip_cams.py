@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wsolpipe.models.clip_cam import ClipCam
     from wsolpipe.models.clip_texts import NameVectors
     from wsolpipe.networks.classifier import ImageClassifier
-    from wsolpipe.stages.base import Array, Batch, Rows, StageParams
+    from wsolpipe.stages.base import Array, Batch, Rows
 
 #: Longest side of images that keep their aspect where none is given; all of PASCAL VOC fits.
 LONGEST = 512
@@ -109,7 +109,6 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
     CLIP-ES: Lin et al., "CLIP is also an efficient segmenter", CVPR 2023, sections 3.1 (maps) and 3.3 (affinity).
     """
 
-    Params: ClassVar[type[StageParams]] = ClipCamsParams
     stage = "clip_cams"
     maps_are = "CLIP maps"
     no_target = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -59,8 +59,6 @@ class ClipMasks(Stage[ClipMasksParams]):
     ----------
     CLIP-ES: Lin et al., "CLIP is also an efficient segmenter", CVPR 2023; its CRF: Krähenbühl and Koltun, NeurIPS 2011.
     """
-
-    Params: ClassVar[type[StageParams]] = ClipMasksParams
 
     def arrays(self) -> dict[str, ArraySpec]:
         """The mask and how much of it is ignored."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.models.saved_models import ClipSeg
-    from wsolpipe.stages.base import Advice, Array, Rows, StageParams
+    from wsolpipe.stages.base import Advice, Array, Rows
 
 
 class ClipsegCamsParams(NamedParams):
@@ -70,7 +70,6 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
     Lüddecke and Ecker, "Image segmentation using text and image prompts", CVPR 2022.
     """
 
-    Params: ClassVar[type[StageParams]] = ClipsegCamsParams
     stage = "clipseg_cams"
     maps_are = "CLIPSeg maps"
     no_target = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from math import isqrt
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -187,7 +187,6 @@ class ClsMaps(MapStage[ClsMapsParams]):
     chapter 2, algorithm 2.1.
     """
 
-    Params: ClassVar[type[StageParams]] = ClsMapsParams
     stage = "cls_maps"
     maps_are = "attention maps"
 

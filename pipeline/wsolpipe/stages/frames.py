@@ -126,7 +126,6 @@ class Smooth(FrameStage[SmoothParams]):
     slot that is empty stays empty, an image without group as it is.
     """
 
-    Params: ClassVar[type[StageParams]] = SmoothParams
     source: ClassVar[str] = "maps"
 
     def setup(self) -> None:
@@ -212,7 +211,6 @@ class Propagate(FrameStage[PropagateParams]):
     Boxes keep their pixels from frame to frame, and are clipped to the image. A quarantined row stays so.
     """
 
-    Params: ClassVar[type[StageParams]] = PropagateParams
     source: ClassVar[str] = "boxes"
 
     def setup(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -53,8 +53,6 @@ class HumanBoxesParams(StageParams):
 
 class HumanBoxes(Stage[HumanBoxesParams]):
     """Holds every box of a file, in its order, by image id; a row that the file does not list has none."""
-
-    Params: ClassVar[type[StageParams]] = HumanBoxesParams
 
     @classmethod
     def advice(cls, params: HumanBoxesParams) -> tuple[Advice, ...]:  # noqa: ARG003

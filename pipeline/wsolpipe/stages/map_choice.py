@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,7 +13,7 @@ from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.maps.foreground import largest_otsu_box
 from wsolpipe.metrics.boxes import iou_matrix
-from wsolpipe.stages.base import Array, ArtifactStage, Made, Rows, StageParams
+from wsolpipe.stages.base import Array, ArtifactStage, Made, Rows
 from wsolpipe.stages.cls_maps import CHOICE, ClsMaps, ClsMapsParams
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ class MapChoice(ArtifactStage[MapChoiceParams]):
     Stability compares ways of reading one network and says nothing of the network's worth: that of random weights may
     be as high.
     """
-
-    Params: ClassVar[type[StageParams]] = MapChoiceParams
 
     @classmethod
     def weights_needed(cls, params: MapChoiceParams) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -35,8 +35,6 @@ class Pixels(Stage[PixelsParams]):
     the images. A row takes 3·size² bytes, 192 KiB at 256, so a shard of 4,096 rows fills 768 MiB of memory while it is
     made; ``shard_rows=`` makes smaller ones.
     """
-
-    Params: ClassVar[type[StageParams]] = PixelsParams
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Declare the array ``rgb``."""

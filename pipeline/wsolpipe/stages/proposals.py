@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -137,8 +137,6 @@ class Proposals(Stage[ProposalsParams]):
     ----------
     DiPS: Murtaza et al., Image and Vision Computing 2023; thesis, chapter 2, algorithm 2.1.
     """
-
-    Params: ClassVar[type[StageParams]] = ProposalsParams
 
     @classmethod
     def needs(cls, params: ProposalsParams, declared: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -159,8 +159,6 @@ class Refine(Stage[RefineParams]):
     Means of segments: as MOLT refines its maps. Guided filter: He et al., PAMI 2013. Dense CRF: Krähenbühl and Koltun,
     NeurIPS 2011.
     """
-
-    Params: ClassVar[type[StageParams]] = RefineParams
 
     w: float
     slots: slice

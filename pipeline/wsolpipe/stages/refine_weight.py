@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -12,7 +12,7 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.contract.schema import Status
 from wsolpipe.images.geometry import resize
 from wsolpipe.metrics.boxes import LEVELS
-from wsolpipe.stages.base import Array, ArtifactStage, Made, Rows, StageParams
+from wsolpipe.stages.base import Array, ArtifactStage, Made, Rows
 from wsolpipe.stages.marks import NamesStage
 from wsolpipe.stages.refine import WEIGHT, RefinementParams, require_maps, require_slot
 
@@ -77,8 +77,6 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
     ----------
     The rule of one standard error: Breiman et al., "Classification and regression trees", 1984, section 3.4.3.
     """
-
-    Params: ClassVar[type[StageParams]] = RefineWeightParams
 
     @classmethod
     def needs(cls, params: RefineWeightParams, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003

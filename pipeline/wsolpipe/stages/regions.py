@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -83,8 +83,6 @@ class RegionsStage(Stage[RegionsParams]):
     ----------
     Selective search: Uijlings et al., IJCV 2013. Region proposal network: Ren et al., NeurIPS 2015.
     """
-
-    Params: ClassVar[type[StageParams]] = RegionsParams
 
     proposer: Proposer
 

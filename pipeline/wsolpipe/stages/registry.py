@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FILE_HINT = "stages=FILE.yaml describes stages of your own, dataset=FILE.yaml a data set"
 
 
-class StageEntry(BaseModel):
+class StageEntry(BaseModel, extra="forbid", frozen=True, populate_by_name=True):
     """One stage of ``stages.yaml``.
 
     Attributes
@@ -56,8 +56,6 @@ class StageEntry(BaseModel):
     block : int
         Rows handed to the stage at once; also the grain of checkpoints inside a shard.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     about: str = ""
     class_: str = Field(alias="class")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
@@ -49,8 +49,6 @@ class SamBoxes(Stage[SamBoxesParams]):
     ----------
     Kirillov et al., "Segment anything", ICCV 2023.
     """
-
-    Params: ClassVar[type[StageParams]] = SamBoxesParams
 
     sam: Sam
 

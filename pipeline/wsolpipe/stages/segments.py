@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -183,8 +183,6 @@ class Segments(Stage[SegmentsParams]):
     Felzenszwalb and Huttenlocher, IJCV 2004. SLIC: Achanta et al., PAMI 2012. Deep image clustering: as MOLT refines
     its maps, with the module of Li et al., ICCV 2019.
     """
-
-    Params: ClassVar[type[StageParams]] = SegmentsParams
 
     def arrays(self) -> dict[str, ArraySpec]:
         """Declare the arrays that the class describes: labels and their number."""

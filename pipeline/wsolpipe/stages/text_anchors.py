@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from wsolpipe.contract.errors import WeightsError
-from wsolpipe.stages.base import ArtifactStage, Made, Rows, StageParams
+from wsolpipe.stages.base import ArtifactStage, Made, Rows
 from wsolpipe.stages.param_types import AsksClip, ClipParams
 
 TENSORS, ABOUT = "anchors.safetensors", "anchors.json"
@@ -38,7 +38,6 @@ class TextAnchors(AsksClip, ArtifactStage[TextAnchorsParams]):
     TeD-Loc: Murtaza et al., 2025; thesis, chapter 3.
     """
 
-    Params: ClassVar[type[StageParams]] = TextAnchorsParams
     stage = "text_anchors"
 
     def produce(self, splits: Mapping[str, Rows]) -> Made:  # noqa: ARG002

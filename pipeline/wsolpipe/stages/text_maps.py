@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from wsolpipe.contract.schema import ArraySpec
     from wsolpipe.models.clip import Clip, Reached
     from wsolpipe.models.clip_texts import NameVectors
-    from wsolpipe.stages.base import Array, Rows, StageParams
+    from wsolpipe.stages.base import Array, Rows
 
 Method = Literal["vanilla", "sclip", "naclip"]
 TOP = 5
@@ -87,7 +87,6 @@ class TextMaps(AsksClip, MapStage[TextMapsParams]):
     Dolz, WACV 2025.
     """
 
-    Params: ClassVar[type[StageParams]] = TextMapsParams
     stage = "text_maps"
     maps_are = "patch and text maps"
 

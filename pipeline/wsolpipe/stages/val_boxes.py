@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Fallback, Status, boxes_spec
-from wsolpipe.stages.base import Advice, Array, Rows, Stage, StageParams, Upstream
+from wsolpipe.stages.base import Advice, Array, Rows, Stage, Upstream
 from wsolpipe.stages.val_boxes_params import METHODS, ValBoxesParams
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ class ValBoxes(Stage[ValBoxesParams]):
     ----------
     The protocol of the thesis, chapter 4; its pointing game: Zhang et al., IJCV 2018, section 4.1.
     """
-
-    Params: ClassVar[type[StageParams]] = ValBoxesParams
 
     @classmethod
     def needs(cls, params: ValBoxesParams, declared: tuple[str, ...]) -> tuple[str, ...]:

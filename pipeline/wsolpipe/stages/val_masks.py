@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -43,8 +43,6 @@ class ValMasks(Stage[ValMasksParams]):
     The protocol of the thesis, chapter 4, with masks; the threshold: Otsu, IEEE Transactions on Systems, Man, and
     Cybernetics 1979.
     """
-
-    Params: ClassVar[type[StageParams]] = ValMasksParams
 
     def arrays(self) -> dict[str, ArraySpec]:
         """The mask and how much of the image it covers."""

@@ -1,7 +1,5 @@
 """A method as another package would declare it: class maps of a small CNN, one random cell hidden in training."""
 
-from typing import ClassVar
-
 from pydantic import Field
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -19,8 +17,6 @@ class HidingKeys(Keys):
 
 class Hiding(Method[HidingKeys]):
     """Three strided convolutions and one map a class."""
-
-    Keys: ClassVar = HidingKeys
 
     def __init__(self, keys, task):
         super().__init__(keys, task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, field_validator, model_validator
 
 from wsolpipe.keys.models import spell_none
 
@@ -13,16 +13,14 @@ from wsolpipe.keys.models import spell_none
 LARGEST, SMALLEST = 3.4028234e38, 1.1754944e-38
 
 
-class Keys(BaseModel):
+class Keys(BaseModel, extra="forbid", frozen=True, protected_namespaces=()):
     """Base of every group of recipe keys: unknown keys are refused, values do not change.
 
     Numbers, also those within lists and mappings, are finite, fit into float32 or int64, and are 0 or large enough not
     to become 0 there.
 
-    Each field has a ``description`` with its meaning, unit and source; help and reference pages are made of these.
+    The docstring of each describes its fields, with unit and source; help and reference pages are made of these.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ says; whoever runs the stage by ``wsolpipe run`` gives it himself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -70,8 +70,6 @@ class _Found(NamedTuple):
 
 class Predictions(Stage[PredictionsParams]):
     """Score maps, boxes and classes by a trained localizer, of whole images squashed to its side."""
-
-    Params: ClassVar[type[StageParams]] = PredictionsParams
 
     @classmethod
     def advice(cls, params: PredictionsParams) -> tuple[Advice, ...]:  # noqa: ARG003

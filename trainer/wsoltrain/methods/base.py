@@ -10,12 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.keys.models import argument_of
 from wsolpipe.metrics.scaling import SIDE
 from wsoltrain.data.keys import Keys as BaseKeys
 from wsoltrain.data.order import Neighbours
@@ -225,7 +226,7 @@ class Method(nn.Module, ABC, Generic[K]):
     Attributes
     ----------
     Keys : type of Keys
-        The method's own keys; they stand beside the common ones in a recipe.
+        The method's own keys, as in ``Method[MyKeys]``; they stand beside the common ones in a recipe.
     fixed : tuple of str
         Beginnings of the names of tensors that training does not change and that can be made again from the recipe
         and `Reads.artifacts`; checkpoints leave them out.
@@ -238,6 +239,11 @@ class Method(nn.Module, ABC, Generic[K]):
 
     Keys: ClassVar[type[BaseKeys]]
     fixed: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if given := argument_of(cls, BaseKeys):
+            cls.Keys = given
 
     def __init__(self, keys: K, task: Task) -> None:
         super().__init__()

@@ -47,8 +47,6 @@ class AcolKeys(CnnKeys):
 class Acol(CnnTrained[AcolKeys]):
     """A CNN with two branches."""
 
-    Keys = AcolKeys
-
     def __init__(self, keys: AcolKeys, task: Task) -> None:
         super().__init__(keys, task)
         self.classifier_A, self.classifier_B = (
@@ -137,8 +135,6 @@ class SpgKeys(CnnKeys):
 
 class Spg(CnnTrained[SpgKeys]):
     """A CNN with one class map a class, and three branches for training."""
-
-    Keys = SpgKeys
 
     def __init__(self, keys: SpgKeys, task: Task) -> None:
         super().__init__(keys, task)

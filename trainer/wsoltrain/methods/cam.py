@@ -157,8 +157,6 @@ class CamKeys(CnnKeys, PoolKeys):
 class Cam(CnnTrained[CamKeys]):
     """A CNN that pools its last features and classifies them by one linear layer."""
 
-    Keys = CamKeys
-
     def __init__(self, keys: CamKeys, task: Task) -> None:
         super().__init__(keys, task)
         self.net.reset_classifier(task.classes * keys.maps_of_class)

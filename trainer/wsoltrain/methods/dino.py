@@ -105,8 +105,6 @@ class Head(nn.Module):
 class Dino(Method[DinoKeys]):
     """Self-distillation of a vision transformer with a class token."""
 
-    Keys = DinoKeys
-
     teacher: Any
     reader: list[ClassTokenAttention]
     centre: Tensor

@@ -50,7 +50,6 @@ class Dips(PixelTrained[DipsKeys]):
     Patches have a side of a power of two, and the decoder one block for each doubling up to the image's size.
     """
 
-    Keys = DipsKeys
     fixed: ClassVar = ("encoder.vit.",)
     wants_attention: ClassVar[bool] = False
 
@@ -125,8 +124,6 @@ class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
     ``model_args.out_indices=[0, 1]`` keeps the first two levels: such a network sees less around a pixel, and so learns
     less of what is wrong around objects in pseudo-labels.
     """
-
-    Keys = DipsWorkshopKeys
 
     def __init__(self, keys: DipsWorkshopKeys, task: Task) -> None:
         super().__init__(keys, task)

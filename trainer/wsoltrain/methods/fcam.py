@@ -26,7 +26,6 @@ class FCamKeys(PixelTrainedKeys):
 class FCam(PixelTrained[FCamKeys]):
     """The decoder reads every level of the classifier's features, whatever their sizes."""
 
-    Keys = FCamKeys
     fixed: ClassVar = ("encoder.",)
     gain: Tensor
     shift: Tensor

@@ -67,8 +67,6 @@ def blur_kernel() -> Tensor:
 class Sat(Method[SatKeys]):
     """A vision transformer with a spatial token; the map is what that token lets pass."""
 
-    Keys = SatKeys
-
     def __init__(self, keys: SatKeys, task: Task) -> None:
         super().__init__(keys, task)
         self.net = build_token_network(keys, size=task.size, classes=task.classes, add=self._add_token)

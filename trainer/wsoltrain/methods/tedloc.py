@@ -103,7 +103,6 @@ class TedLocKeys(BackboneKeys):
 class TedLoc(Method[TedLocKeys]):
     """Frozen encoder E, decoder D, patch classifier g and frozen anchors t."""
 
-    Keys = TedLocKeys
     fixed: ClassVar = ("encoder.", "anchors")
     anchors: Tensor
     encoder_sha256: Tensor

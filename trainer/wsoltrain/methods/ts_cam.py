@@ -95,8 +95,6 @@ class TsCamKeys(BackboneKeys):
 class TsCam(TokenMethod[TsCamKeys]):
     """TS-CAM, by default as published."""
 
-    Keys = TsCamKeys
-
     def __init__(self, keys: TsCamKeys, task: Task) -> None:
         super().__init__(keys, task)
         if keys.blocks is not None:
@@ -216,8 +214,6 @@ class ScmKeys(BackboneKeys):
 class Scm(TokenMethod[ScmKeys]):
     """TS-CAM that is trained through calibration blocks."""
 
-    Keys = ScmKeys
-
     def add_parts(self, net: Any) -> None:
         """Add the blocks, by the names of published checkpoints."""
         rows, columns = net.patch_embed.grid_size
@@ -284,8 +280,6 @@ class MoltKeys(BackboneKeys):
 
 class Molt(Method[MoltKeys]):
     """A TS-CAM transformer for each size of the image, or one for all."""
-
-    Keys = MoltKeys
 
     def __init__(self, keys: MoltKeys, task: Task) -> None:
         super().__init__(keys, task)

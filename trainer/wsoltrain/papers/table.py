@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import explain_all, unknown
@@ -54,7 +54,7 @@ WEIGHTS = tuple(
 )
 
 
-class Cell(BaseModel):
+class Cell(BaseModel, extra="forbid", frozen=True):
     """How cells are made: what a row says goes over what their column says.
 
     Exactly one of `fit`, `stage`, `search`, `range`, `complexity`, `labels` and `absent` makes a cell.
@@ -94,8 +94,6 @@ class Cell(BaseModel):
     store : str
         Suffix of the store: rows whose stages have other parameters keep apart.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str = ""
     figure: str = ""
@@ -171,7 +169,7 @@ class Row(Cell):
     published: list[float | str | None]
 
 
-class PaperTable(BaseModel):
+class PaperTable(BaseModel, extra="forbid", frozen=True):
     """A table of a paper.
 
     Attributes
@@ -189,8 +187,6 @@ class PaperTable(BaseModel):
     annotators : dict of str to dict
         Name in the table -> parameters of stages with which ``val_boxes`` makes its boxes; none for ``cls`` and ``GT``.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     source: str
@@ -244,10 +240,8 @@ class PaperTable(BaseModel):
         return list(dict.fromkeys(cell.dataset for _, _, cell in self.cells() if cell.dataset))
 
 
-class Facts(BaseModel):
+class Facts(BaseModel, extra="forbid", frozen=True):
     """Facts of a data set before it is there: images a split, and how to get it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: dict[str, int] = Field(default_factory=dict)
     get: str = Field(min_length=10)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.nearest import explain_all, unknown
@@ -134,7 +134,7 @@ def describe_range(each: Range) -> str:
 SPACES = Path(__file__).with_name("spaces.yaml")
 
 
-class Range(BaseModel):
+class Range(BaseModel, extra="forbid", frozen=True):
     """Values that a search may try for one key: numbers between two bounds, or some values.
 
     Attributes
@@ -148,8 +148,6 @@ class Range(BaseModel):
     choices : list, optional
         Instead of bounds.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     low: int | float | None = None
     high: int | float | None = None

@@ -1,6 +1,6 @@
 """A stage of another package: how bright each part of an image is, and a box around its brightest part."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -22,8 +22,6 @@ class LuminanceParams(StageParams):
 
 class Luminance(Stage[LuminanceParams]):
     """A map of mean grey levels and the box of its brightest cells."""
-
-    Params: ClassVar = LuminanceParams
 
     def arrays(self):
         grid = self.params.grid
