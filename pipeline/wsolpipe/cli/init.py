@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.cli.command import make_command
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, raise_as
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key, keys_of_class, read_keys
@@ -88,11 +88,8 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     table = _draw(found, path, own["seed"]) if found.drawn else None
     stand_in = not _published()
     text = _description(folder, path, name, found, table, own["seed"], stand_in=stand_in)
-    try:
+    with raise_as(ConfigError, f"{path} cannot be written", OSError, hint="name another file with out="):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        msg = f"{path} cannot be written: {error.strerror}"
-        raise ConfigError(msg, hint="name another file with out=") from error
     config = load_dataset(str(path))
     counts = {split: _count(list_split(config, split)) for split in config.splits}
     if as_json:
@@ -256,14 +253,13 @@ def demo_command(words: tuple[str, ...], as_json: bool) -> int:  # noqa: ARG001
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         msg = f"{target} exists already"
         raise ConfigError(msg, hint="wsolpipe demo OTHER copies it elsewhere")
-    try:
+    with raise_as(
+        ConfigError, f"{target} cannot be written", OSError, hint="name another folder: wsolpipe demo FOLDER"
+    ):
         target.mkdir(parents=True, exist_ok=True)
         for name in NAMES:
             source = data_folder() / name
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target / name)
-    except OSError as error:
-        msg = f"{target} cannot be written: {error.strerror}"
-        raise ConfigError(msg, hint="name another folder: wsolpipe demo FOLDER") from error
     print(f"copied the demo to {target}: eight classes of rendered scenes with boxes and masks. Next:\n")
     print(f"  cd {target}")
     print("  wsolpipe run stage=proposals dataset=demo.yaml store=labels     # half a minute on two cores")

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, raise_as
 
 KEY_LENGTH = 16
 
@@ -22,11 +22,8 @@ def canonical(value: Any) -> bytes:
     ConfigError
         If it holds anything that JSON cannot express exactly (NaN, infinities, objects).
     """
-    try:
+    with raise_as(ConfigError, "not expressible as canonical JSON", TypeError, ValueError, say=str):
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        msg = f"not expressible as canonical JSON: {error}"
-        raise ConfigError(msg) from error
     return text.encode()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 #: How libraries say that memory is full: Python, Arrow, torch, cuBLAS, cuDNN (which then finds no algorithm), NVRTC.
@@ -136,3 +137,39 @@ def error_chain(error: BaseException) -> Iterator[BaseException]:
 def first_line(error: BaseException) -> str:
     """First line of an error's text, or its class where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def because(error: BaseException) -> str:
+    """Say why a file could not be read or written, without its number and path; of other errors their text."""
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return str(getattr(error, "strerror", None) or error)
+
+
+@contextmanager
+def raise_as(
+    kind: type[WsolError],
+    message: str,
+    *caught: type[Exception],
+    hint: str | None = None,
+    say: Callable[[Exception], str] | None = because,
+) -> Iterator[None]:
+    """Turn errors of the types `caught` into one of `kind`: the message, a colon and why.
+
+    Parameters
+    ----------
+    kind : type of WsolError
+        What is raised instead.
+    message : str
+        What went wrong and where.
+    *caught : types of exceptions
+        Others pass.
+    hint : str, optional
+        As that of `WsolError`.
+    say : callable, optional
+        Words for the error; None where the message says all.
+    """
+    try:
+        yield
+    except caught as error:
+        raise kind(f"{message}: {say(error)}" if say else message, hint=hint) from error

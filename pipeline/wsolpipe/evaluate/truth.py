@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.errors import ConfigError, DataError, raise_as
 from wsolpipe.contract.machine import reason
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
@@ -151,11 +151,8 @@ class Truth:
     def _union(self, paths: tuple[Path, ...], row: int, side: int) -> Array:
         union = np.zeros((side, side), np.bool_)
         for path in paths:
-            try:
+            with raise_as(DataError, f"mask {path} of {self.rows.ids[row]} cannot be read", OSError, say=reason):
                 data = path.read_bytes()
-            except OSError as error:
-                msg = f"mask {path} of {self.rows.ids[row]} cannot be read: {reason(error)}"
-                raise DataError(msg) from error
             union |= _stretched(decode_mask(data, orientation=int(self.rows.orientations[row])), side)
         return union
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from wsolpipe.contract.errors import BadImageError, first_line
+from wsolpipe.contract.errors import BadImageError, first_line, raise_as
 
 MARKS = (".tar#", ".parquet#")
 _OPEN = 256
@@ -44,11 +44,8 @@ def read_member(archive: str, member: str) -> bytes:
     stamp = os.stat(archive).st_mtime_ns
     if archive.endswith(".parquet"):
         return _read_cell(archive, member, stamp)
-    try:
+    with raise_as(BadImageError, f"broken archive {os.path.basename(archive)}", tarfile.TarError, EOFError, say=str):
         places = _places(archive, stamp)
-    except (tarfile.TarError, EOFError) as error:
-        msg = f"broken archive {os.path.basename(archive)}: {error}"
-        raise BadImageError(msg) from error
     if member not in places:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{archive}#{member}")
     start, size = places[member]

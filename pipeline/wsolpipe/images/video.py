@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.contract.errors import BadImageError, ConfigError, raise_as
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.members import split_member
 
@@ -73,13 +73,10 @@ def read_picture(path: str, *, orientation: int | None = None, draft: tuple[int,
         If it cannot be read or decoded.
     """
     frame = split_frame(path)
-    try:
+    with raise_as(BadImageError, "cannot be read", OSError):
         if frame is not None:
             return open_film(frame[0]).read(frame[1])
         return decode(read_file(path), orientation=orientation, draft=draft)
-    except OSError as error:
-        msg = f"cannot be read: {error.strerror}"
-        raise BadImageError(msg) from error
 
 
 def is_video(name: str) -> bool:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, overload
 
-from wsolpipe.contract.errors import WeightsError, first_line
+from wsolpipe.contract.errors import WeightsError, first_line, raise_as
 from wsolpipe.contract.nearest import unknown
 from wsolpipe.networks.digests import cache_folder, remember, words_sha256
 
@@ -262,8 +262,5 @@ def require_host(address: str) -> None:
     parts = urllib.parse.urlparse(address)
     if parts.scheme in urllib.request.getproxies() or "all" in urllib.request.getproxies():
         return  # names are resolved by the proxy
-    try:
+    with raise_as(WeightsError, f"no network: the host {parts.hostname} cannot be found", OSError, say=None):
         socket.getaddrinfo(parts.hostname, parts.port or 443)
-    except OSError as error:
-        msg = f"no network: the host {parts.hostname} cannot be found"
-        raise WeightsError(msg) from error

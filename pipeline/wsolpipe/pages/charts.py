@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, raise_as
 from wsolpipe.contract.machine import reason
 from wsolpipe.pages.document import open_environment
 
@@ -130,7 +130,9 @@ def save_plots(folder: Path, plots: Mapping[str, Plot]) -> list[Path]:
         If the folder cannot be written, or matplotlib is not installed.
     """
     paths: list[Path] = []
-    try:
+    with raise_as(
+        ConfigError, f"plots={folder} cannot be written", OSError, hint="name a folder, such as plots=plots", say=reason
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         for name, plot in plots.items():
             figure = _figure(plot, IN_PRINT)
@@ -140,9 +142,6 @@ def save_plots(folder: Path, plots: Mapping[str, Plot]) -> list[Path]:
             paths.append(folder / f"{name}.csv")
             with paths[-1].open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows([("curve", plot.axis, "per cent"), *_values(plot)])
-    except OSError as error:
-        msg = f"plots={folder} cannot be written: {reason(error)}"
-        raise ConfigError(msg, hint="name a folder, such as plots=plots") from error
     return paths
 
 
@@ -175,11 +174,8 @@ def _save(figure: Any, sink: Any, ending: str, salt: str) -> None:
 
 
 def _figure(plot: Plot, size: tuple[float, float], *, bare: bool = False) -> Any:
-    try:
+    with raise_as(ConfigError, "charts need matplotlib", ImportError, hint="pip install 'wsolpipe[report]'", say=str):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        msg = f"charts need matplotlib: {error}"
-        raise ConfigError(msg, hint="pip install 'wsolpipe[report]'") from error
     from matplotlib import rc_context
 
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every step of embedding a font

@@ -14,7 +14,7 @@ from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, raise_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,11 +135,8 @@ def open_environment(*folders: Path) -> Environment:
     ConfigError
         If jinja2 is not installed.
     """
-    try:
+    with raise_as(ConfigError, "pages need jinja2", ImportError, hint="pip install 'wsolpipe[report]'", say=str):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        msg = f"pages need jinja2: {error}"
-        raise ConfigError(msg, hint="pip install 'wsolpipe[report]'") from error
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from wsolpipe.contract.canonical import read_json
-from wsolpipe.contract.errors import ConfigError, WsolError
+from wsolpipe.contract.errors import ConfigError, WsolError, raise_as
 
 HOST = "127.0.0.1"
 TOKEN = "X-Wsolpipe-Token"  # noqa: S105 - the name of a header
@@ -57,11 +57,10 @@ class PageServer:
 
     def __post_init__(self) -> None:
         handler = type("Handler", (_Handler,), {"pages": self})
-        try:
+        with raise_as(
+            ConfigError, f"port={self.port} cannot be opened", OSError, hint="leave port= out for any free one"
+        ):
             self._server = ThreadingHTTPServer((HOST, self.port), handler)
-        except OSError as error:
-            msg = f"port={self.port} cannot be opened: {error.strerror}"
-            raise ConfigError(msg, hint="leave port= out for any free one") from error
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)

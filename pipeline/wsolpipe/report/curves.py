@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, raise_as
 from wsolpipe.contract.machine import reason
 from wsolpipe.evaluate.map_scores import BINS, MapScores
 from wsolpipe.pages.charts import Curve, Plot, histogram, reached, save_plots
@@ -50,15 +50,14 @@ def write_csv(path: Path, found: Sequence[Evaluated]) -> None:
     """
     rows = [{"split": item.figures["split"], **row} for item in found for row in curve_rows(item)]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    try:
+    with raise_as(
+        ConfigError, f"csv={path} cannot be written", OSError, hint="name a file, such as csv=curves.csv", say=reason
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-    except OSError as error:
-        msg = f"csv={path} cannot be written: {reason(error)}"
-        raise ConfigError(msg, hint="name a file, such as csv=curves.csv") from error
 
 
 def write_plots(folder: Path, evaluated: Evaluated) -> list[Path]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError, NotFoundError, RunFailed
+from wsolpipe.contract.errors import ConfigError, NotFoundError, RunFailed, raise_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,11 +60,8 @@ def take_file(config: RunConfig, given: Mapping[str, Any]) -> tuple[dict[str, An
     taken = _take_in(session, _reader(given["format"]).read(source, config.split[0]), source, given)
     with tempfile.TemporaryDirectory(prefix="wsolpipe-") as scratch:
         path = Path(given["out"]).expanduser() if given["out"] else Path(scratch) / "boxes.jsonl"
-        try:
+        with raise_as(ConfigError, f"cannot write {path}", OSError, hint="out=FILE names another place"):
             path.write_text("".join(map(label_line, taken.images)), encoding="utf-8")
-        except OSError as error:
-            msg = f"cannot write {path}: {error.strerror}"
-            raise ConfigError(msg, hint="out=FILE names another place") from error
         stage = config.stage[0]
         made = replace(config, params={**config.params, stage: {"file": str(path.absolute())}})
         with Display() as display:

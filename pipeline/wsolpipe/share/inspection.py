@@ -16,7 +16,7 @@ from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums
 from wsolpipe.contract.budget import check_arrays, most_bytes
 from wsolpipe.contract.canonical import KEY_LENGTH, sha256_bytes
-from wsolpipe.contract.errors import ConfigError, StoreError, TornShardError, WsolError
+from wsolpipe.contract.errors import ConfigError, StoreError, TornShardError, WsolError, raise_as
 from wsolpipe.contract.layout import Shards, check_name, check_object_name
 from wsolpipe.contract.schema import INDEX_COLUMNS
 from wsolpipe.contract.shards import ShardDecoder
@@ -134,11 +134,8 @@ def check_shard_bytes(data: bytes, manifest: StageManifest, array: str, shard: i
     shards = Shards(manifest.rows, manifest.shard_rows)
     decoder = ShardDecoder.of(all_arrays(manifest.arrays)[array], shards.shard_rows, manifest.checksum)
     start, stop = shards.span(shard)
-    try:
+    with raise_as(TornShardError, f"{said}", ValueError, say=str):
         decoder.check_frames(data, -(-(stop - start) // decoder.rows))
-    except ValueError as error:
-        msg = f"{said}: {error}"
-        raise TornShardError(msg) from error
 
 
 def check_digest(data: bytes, sha256: str, size: int, said: str) -> None:

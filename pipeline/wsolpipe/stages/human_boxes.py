@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.errors import ConfigError, DataError, raise_as
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.keys.kinds import NamesFile
 from wsolpipe.stages.base import Advice, Array, Rows, Stage, StageParams, Upstream
@@ -44,11 +44,8 @@ class HumanBoxesParams(StageParams):
         if self.file is None:
             msg = "human_boxes has no file of boxes"
             raise ConfigError(msg, hint=HINT)
-        try:
+        with raise_as(ConfigError, f"cannot read the box file {self.file}", OSError, hint=HINT):
             return {"file": file_sha256(Path(self.file).expanduser())}
-        except OSError as error:
-            msg = f"cannot read the box file {self.file}: {error.strerror}"
-            raise ConfigError(msg, hint=HINT) from error
 
 
 class HumanBoxes(Stage[HumanBoxesParams]):

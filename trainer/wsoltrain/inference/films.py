@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import BadImageError, ConfigError
+from wsolpipe.contract.errors import BadImageError, ConfigError, raise_as
 from wsolpipe.contract.machine import reason
 from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.video import frame_path, is_video, need_av, open_film
@@ -141,11 +141,10 @@ def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], Pace]:
         frames, rate = _stream_frames(job, source)
         _make_parts(job, frames, rate, parts, pace, number=0)
     else:
-        try:
+        with raise_as(
+            ConfigError, f"source={source}", BadImageError, OSError, hint="a video that PyAV opens", say=reason
+        ):
             film = open_film(source)
-        except (BadImageError, OSError) as error:
-            msg = f"source={source}: {reason(error)}"
-            raise ConfigError(msg, hint="a video that PyAV opens") from error
         _claim(job, parts, f"{film.size} {len(film)} {film.sha256}")
         numbers = range(0, min(len(film), job.frames or len(film)), job.every)
         for number, start in enumerate(range(0, len(numbers), PART)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.errors import DataError, raise_as
 from wsolpipe.evaluate.glossary import format_figure, shown_name
 from wsolpipe.metrics.protocol import Choice, Metric, Run, curve_of, doubts, score_of
 from wsolpipe.metrics.protocol_tables import protocol_table
@@ -173,11 +173,8 @@ def _losses(folder: Path, name: str) -> dict[str, Plot]:
     if found is None:
         return {}
     path = found / LOG
-    try:
+    with raise_as(DataError, f"cannot read {path}", OSError, ValueError, say=str):
         logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        msg = f"cannot read {path}: {error}"
-        raise DataError(msg) from error
     steps = [line for line in logged if line.get("kind") == "step"]
     losses = [
         key for key in dict.fromkeys(key for line in steps for key in line)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError, WsolError
+from wsolpipe.contract.errors import ConfigError, WsolError, raise_as
 from wsolpipe.evaluate.glossary import format_figure, shown_name
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
@@ -156,11 +156,8 @@ def report(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     out = Path(values["out"] or folder / "report.html")
     rows = _rows(folder, chosen.run.run, found.by, values) if values["shown"] else ""
     plots = page_plots(folder, found.runs, chosen, by=found.by, metric=found.metric)
-    try:
+    with raise_as(ConfigError, f"cannot write {out}", OSError, hint="choose another place with out=FILE.html"):
         write_run_page(out, plots, found.runs, chosen, by=found.by, metric=found.metric, rows=rows)
-    except OSError as error:
-        msg = f"cannot write {out}: {error.strerror}"
-        raise ConfigError(msg, hint="choose another place with out=FILE.html") from error
     files = [str(path) for path in save_plots(Path(values["plots"]), plots)] if values["plots"] else []
     told = {"page": str(out), "by": found.by, "run": chosen.run.run, "epoch": chosen.run.epoch, "tau": chosen.tau}
     notes = [f"  note: rows are not shown: {rows}"] if isinstance(rows, str) and rows else []

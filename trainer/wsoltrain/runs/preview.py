@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, raise_as
 from wsolpipe.contract.machine import reason
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
@@ -156,9 +156,6 @@ def _draw(items: list[Item], described: list[dict[str, Any]], out: Path) -> None
         captions.append((f"{item['class'] or 'no label'} · row {item['row']}", f"{boxes}; {where}; {item['path']}"))
     title = "Boxes have the colour of the map that they came from; the thick one is the first."
     sheet = draw_sheet(items, captions, title=title if "boxes" in items[0] else "")
-    try:
+    with raise_as(ConfigError, f"out={out} cannot be written", OSError, ValueError, hint="out=preview.png", say=reason):
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out)
-    except (OSError, ValueError) as error:
-        msg = f"out={out} cannot be written: {reason(error)}"
-        raise ConfigError(msg, hint="out=preview.png") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from wsolpipe.contract.errors import ConfigError, RunFailed
+from wsolpipe.contract.errors import ConfigError, RunFailed, raise_as
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class, show_value
 from wsoltrain.runs.keys import TRAINING
@@ -290,13 +290,12 @@ def open_study(folder: Path, asked: Mapping[str, Any], *, prune: bool, take_up: 
     ConfigError
         If Optuna is missing, or the folder holds another study.
     """
-    try:
+    with raise_as(
+        ConfigError, "wsoltrain search needs the package optuna", ImportError, hint="pip install optuna", say=None
+    ):
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        msg = "wsoltrain search needs the package optuna"
-        raise ConfigError(msg, hint="pip install optuna") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "study.lock"):

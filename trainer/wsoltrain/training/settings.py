@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, raise_as
 from wsolpipe.contract.reader import open_store
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
@@ -129,11 +129,8 @@ def read_artifacts(labelling: Labelling, wanted: Iterable[ArtifactFile]) -> Arti
     for stage, file, path in wanted:
         name = f"{stage}/{file}"
         if path is not None:
-            try:
+            with raise_as(ConfigError, f"{path} cannot be read", OSError, hint=f"a file {file} of the stage {stage}"):
                 found.files[name] = Path(path).read_bytes()
-            except OSError as error:
-                msg = f"{path} cannot be read: {error.strerror}"
-                raise ConfigError(msg, hint=f"a file {file} of the stage {stage}") from error
             found.keys[name] = sha256_bytes(found.files[name])[:16]
             continue
         artifact = open_store(labelling.store)[labelling.dataset].artifact(stage)

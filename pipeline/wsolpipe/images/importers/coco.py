@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.errors import DataError, raise_as
 from wsolpipe.images.importers.ground_truth import mask_annotations
 from wsolpipe.images.importers.lines import labels_by_area, metadata_file, parse_box, path_fault, read_json, stamp
 from wsolpipe.images.layouts import Layout
@@ -104,11 +104,8 @@ def read_coco(path: Path, *, results_of: Path | None = None) -> CocoFile:
 def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
     """Names of the categories by id."""
     names: dict[int, str] = {}
-    try:
+    with raise_as(DataError, f"{path}: a category has no id and name", KeyError, TypeError, ValueError, say=None):
         pairs = [(int(item["id"]), str(item["name"])) for item in content.get("categories") or ()]
-    except (KeyError, TypeError, ValueError) as error:
-        msg = f"{path}: a category has no id and name"
-        raise DataError(msg) from error
     for number, name in pairs:
         if names.setdefault(number, name) != name:
             msg = f"{path}: the categories {names[number]} and {name} have one id, {number}"

@@ -10,7 +10,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.errors import ConfigError, DataError, raise_as
 from wsolpipe.contract.nearest import unknown
 
 if TYPE_CHECKING:
@@ -276,11 +276,8 @@ def read_xml_tree(path: Path) -> Element:
 
 
 def _bytes_of(path: Path) -> bytes:
-    try:
+    with raise_as(DataError, f"cannot read {path}", OSError):
         return path.read_bytes()
-    except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
-        raise DataError(msg) from error
 
 
 def text_of(element: Element, name: str) -> str:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import yaml
 
-from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.errors import DataError, raise_as
 from wsolpipe.images.importers.voc import EDGES, read_voc
 from wsolpipe.images.label_lines import LabelBox, LabelledImage, entry_of, read_box
 from wsolpipe.keys.safe_yaml import read_yaml
@@ -70,11 +70,8 @@ class Yolo(Format):
         )
         for file in sorted(file for file in top.rglob("*.txt") if file.name not in LISTS):
             inside = os.path.relpath(file, top).removesuffix(".txt").replace(os.sep, "/")
-            try:
+            with raise_as(DataError, f"cannot read {file}", OSError, UnicodeDecodeError):
                 lines = file.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                msg = f"cannot read {file}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
-                raise DataError(msg) from error
             boxes = [
                 _read_line(line, f"{file}:{number}", names) for number, line in enumerate(lines, 1) if line.strip()
             ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.errors import DataError, raise_as
 from wsolpipe.images.importers.lines import read_json
 from wsolpipe.images.label_lines import LabelBox, LabelledImage, entry_of, read_box
 from wsolpipe.share.formats.base import Format, Found, Subject, find_file, placed_name, stem_of
@@ -41,11 +41,8 @@ class HfFolder(Format):
     def read(self, path: Path, split: str) -> Iterator[Found]:
         """Boxes by image id, or by file name where another tool wrote the file."""
         file = find_file(path, "metadata.jsonl", f"{split}/metadata.jsonl")
-        try:
+        with raise_as(DataError, f"cannot read {file}", OSError, UnicodeDecodeError):
             lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            msg = f"cannot read {file}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
-            raise DataError(msg) from error
         for number, line in enumerate(lines, 1):
             where = f"{file}:{number}"
             with entry_of(where, "an object with file_name and objects of equal lists bbox, category and score"):
