@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from wsolpipe.cli import run
 from wsolpipe.contract.reader import open_store
 from wsolpipe.report.material import Material
-from wsolpipe.report.sections.anchors import SECTION, _cosines
+from wsolpipe.report.sections.stages import ANCHORS, _cosines
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def store(tmp_path_factory):
 
 
 def test_anchors_before_and_after_are_shown(store):
-    facts = SECTION.facts(Material(store, "demo", "val", index=None))
+    facts = ANCHORS.facts(Material(store, "demo", "val", index=None))
     before, after = facts["shown"]
     assert (facts["count"], facts["how"]) == (8, "qr")
     assert before["largest"] == pytest.approx(0.593, abs=0.001)  # as the artifact itself records
@@ -40,7 +40,7 @@ def test_the_classes_most_alike_come_first():
 
 
 def test_a_data_set_without_anchors_has_no_such_section(trainable_store):
-    assert SECTION.facts(Material(trainable_store, "tiny", "train", index=None)) is None
+    assert ANCHORS.facts(Material(trainable_store, "tiny", "train", index=None)) is None
 
 
 @pytest.fixture

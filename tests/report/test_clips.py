@@ -15,14 +15,14 @@ from wsolpipe.images.video import open_film
 from wsolpipe.pages.pictures import photo
 from wsolpipe.report.material import gather
 from wsolpipe.report.page import compose
-from wsolpipe.report.sections.clips import SECTION
+from wsolpipe.report.sections.rows import CLIPS
 
 
 def test_clips_are_shown_frame_by_frame_with_their_boxes(make_example, evil):
     example = make_example(rows=12)
     example.change_index(group=[evil] * 10 + ["second"] * 2)
     material = gather(example.config)
-    facts = SECTION.facts(material)
+    facts = CLIPS.facts(material)
     assert facts is not None
     assert [name for name, _ in facts["strips"]] == sorted([evil, "second"])
     long = dict(facts["strips"])[evil]
@@ -38,7 +38,7 @@ def test_clips_are_shown_frame_by_frame_with_their_boxes(make_example, evil):
 
 
 def test_plain_images_have_no_strips(example):
-    assert SECTION.facts(gather(example.config)) is None
+    assert CLIPS.facts(gather(example.config)) is None
 
 
 def test_frames_of_a_video_are_pictures_too(tmp_path):

@@ -2,101 +2,55 @@
 
 from __future__ import annotations
 
-from wsolpipe.maps.levels import peak
-from wsolpipe.metrics.accumulate import MaxBoxEvaluation
-from wsolpipe.metrics.boxes import (
-    LEVELS,
-    BoxEvaluation,
-    as_boxes,
-    best_iou,
-    box_areas,
-    box_recall,
-    centred_box,
-    intersections,
-    iou_matrix,
-    iou_per_box,
-    iou_shares,
-)
-from wsolpipe.metrics.confidence import Comparison, Interval, compare, interval
-from wsolpipe.metrics.localization import (
-    classification_accuracy,
-    corloc,
-    dissect,
-    dissection,
-    otsu_box,
-    pointing_hit,
-    points_in_boxes,
-    true_negatives,
-)
-from wsolpipe.metrics.maxbox import (
-    CLEAN,
-    CONVENTIONS,
-    STANDARD,
-    Convention,
-    iou_curves,
-    largest_box,
-    largest_boxes,
-    maxbox_counts,
-    taus,
-)
-from wsolpipe.metrics.noise import eroded_mask, noisy_boxes
-from wsolpipe.metrics.pixels import PixelEvaluation, pixel_histograms, pxap, pxap_of
-from wsolpipe.metrics.protocol import estimate_tau, read_runs, select, write_run
-from wsolpipe.metrics.protocol_tables import protocol_table
-from wsolpipe.metrics.scaling import minmax, resize_maps, scaled_boxes, standard_boxes, standard_maps, unusable
-from wsolpipe.metrics.scoremaps import ScoreMaps
-
-__all__ = [
-    "CLEAN",
-    "CONVENTIONS",
-    "LEVELS",
-    "STANDARD",
-    "BoxEvaluation",
-    "Comparison",
-    "Convention",
-    "Interval",
-    "MaxBoxEvaluation",
-    "PixelEvaluation",
-    "ScoreMaps",
-    "as_boxes",
-    "best_iou",
-    "box_areas",
-    "box_recall",
-    "centred_box",
-    "classification_accuracy",
-    "compare",
-    "corloc",
-    "dissect",
-    "dissection",
-    "eroded_mask",
-    "estimate_tau",
-    "intersections",
-    "interval",
-    "iou_curves",
-    "iou_matrix",
-    "iou_per_box",
-    "iou_shares",
-    "largest_box",
-    "largest_boxes",
-    "maxbox_counts",
-    "minmax",
-    "noisy_boxes",
-    "otsu_box",
-    "peak",
-    "pixel_histograms",
-    "pointing_hit",
-    "points_in_boxes",
-    "protocol_table",
-    "pxap",
-    "pxap_of",
-    "read_runs",
-    "resize_maps",
-    "scaled_boxes",
-    "select",
-    "standard_boxes",
-    "standard_maps",
-    "taus",
-    "true_negatives",
-    "unusable",
-    "write_run",
-]
+from wsolpipe.maps.levels import peak as peak
+from wsolpipe.metrics.accumulate import MaxBoxEvaluation as MaxBoxEvaluation
+from wsolpipe.metrics.boxes import LEVELS as LEVELS
+from wsolpipe.metrics.boxes import BoxEvaluation as BoxEvaluation
+from wsolpipe.metrics.boxes import as_boxes as as_boxes
+from wsolpipe.metrics.boxes import best_iou as best_iou
+from wsolpipe.metrics.boxes import box_areas as box_areas
+from wsolpipe.metrics.boxes import box_recall as box_recall
+from wsolpipe.metrics.boxes import centred_box as centred_box
+from wsolpipe.metrics.boxes import intersections as intersections
+from wsolpipe.metrics.boxes import iou_matrix as iou_matrix
+from wsolpipe.metrics.boxes import iou_per_box as iou_per_box
+from wsolpipe.metrics.boxes import iou_shares as iou_shares
+from wsolpipe.metrics.confidence import Comparison as Comparison
+from wsolpipe.metrics.confidence import Interval as Interval
+from wsolpipe.metrics.confidence import compare as compare
+from wsolpipe.metrics.confidence import interval as interval
+from wsolpipe.metrics.localization import classification_accuracy as classification_accuracy
+from wsolpipe.metrics.localization import corloc as corloc
+from wsolpipe.metrics.localization import dissect as dissect
+from wsolpipe.metrics.localization import dissection as dissection
+from wsolpipe.metrics.localization import otsu_box as otsu_box
+from wsolpipe.metrics.localization import pointing_hit as pointing_hit
+from wsolpipe.metrics.localization import points_in_boxes as points_in_boxes
+from wsolpipe.metrics.localization import true_negatives as true_negatives
+from wsolpipe.metrics.maxbox import CLEAN as CLEAN
+from wsolpipe.metrics.maxbox import CONVENTIONS as CONVENTIONS
+from wsolpipe.metrics.maxbox import STANDARD as STANDARD
+from wsolpipe.metrics.maxbox import Convention as Convention
+from wsolpipe.metrics.maxbox import iou_curves as iou_curves
+from wsolpipe.metrics.maxbox import largest_box as largest_box
+from wsolpipe.metrics.maxbox import largest_boxes as largest_boxes
+from wsolpipe.metrics.maxbox import maxbox_counts as maxbox_counts
+from wsolpipe.metrics.maxbox import taus as taus
+from wsolpipe.metrics.noise import eroded_mask as eroded_mask
+from wsolpipe.metrics.noise import noisy_boxes as noisy_boxes
+from wsolpipe.metrics.pixels import PixelEvaluation as PixelEvaluation
+from wsolpipe.metrics.pixels import pixel_histograms as pixel_histograms
+from wsolpipe.metrics.pixels import pxap as pxap
+from wsolpipe.metrics.pixels import pxap_of as pxap_of
+from wsolpipe.metrics.protocol import estimate_tau as estimate_tau
+from wsolpipe.metrics.protocol import read_runs as read_runs
+from wsolpipe.metrics.protocol import select as select
+from wsolpipe.metrics.protocol import write_run as write_run
+from wsolpipe.metrics.protocol_tables import protocol_table as protocol_table
+from wsolpipe.metrics.scaling import minmax as minmax
+from wsolpipe.metrics.scaling import resize_maps as resize_maps
+from wsolpipe.metrics.scaling import scaled_boxes as scaled_boxes
+from wsolpipe.metrics.scaling import standard_boxes as standard_boxes
+from wsolpipe.metrics.scaling import standard_maps as standard_maps
+from wsolpipe.metrics.scaling import unusable as unusable
+from wsolpipe.metrics.scoremaps import ScoreMaps as ScoreMaps

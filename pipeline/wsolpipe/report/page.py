@@ -106,12 +106,12 @@ class Written:
 
 
 def all_sections() -> list[Section]:
-    """Every module of `wsolpipe.report.sections` that defines ``SECTION``, in page order."""
+    """Every `Section` that a module of `wsolpipe.report.sections` defines, in page order."""
     package = importlib.import_module("wsolpipe.report.sections")
     modules = [
         importlib.import_module(f"{package.__name__}.{each.name}") for each in pkgutil.iter_modules(package.__path__)
     ]
-    found: list[Section] = [module.SECTION for module in modules if hasattr(module, "SECTION")]
+    found = [item for module in modules for item in vars(module).values() if isinstance(item, Section)]
     return sorted(found, key=lambda section: (section.order, section.name))
 
 

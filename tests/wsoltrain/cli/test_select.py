@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.metrics.protocol import Run, write_run
-from wsoltrain.cli.select import command
+from wsoltrain.cli.figures import select_command
 
 
 def entry(height, *, best=(4,), v2=0):
@@ -19,7 +19,7 @@ def entry(height, *, best=(4,), v2=0):
 
 
 def choose(*words):
-    result = CliRunner().invoke(command, [*words, "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(select_command, [*words, "--json"], catch_exceptions=False)
     return json.loads(result.output)
 
 
@@ -45,5 +45,5 @@ def test_ties_and_flat_curves_are_reported_beside_the_choice(tmp_path):
     chosen = choose(f"runs={tmp_path}")
     assert (chosen["epoch"], chosen["tau"]) == (1, 0.4)
     assert [text.split(":")[0] for text in chosen["doubts"]] == ["3 of 3 epochs tie at 80.00", "flat curve"]
-    shown = CliRunner().invoke(command, [f"runs={tmp_path}"]).output
+    shown = CliRunner().invoke(select_command, [f"runs={tmp_path}"]).output
     assert "note: 3 of 3 epochs tie" in shown

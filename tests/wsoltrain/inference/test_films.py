@@ -11,10 +11,11 @@ from click.testing import CliRunner
 
 from videos import write_video
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.cli import predict as predicting
+from wsoltrain.cli import use as predicting
 from wsoltrain.inference import films
 from wsoltrain.inference.localizer import Localizer, load
 from wsoltrain.runs import predict as running
+from wsoltrain.runs.predict import KEYS
 
 av = pytest.importorskip("av", reason="needs av")
 
@@ -25,7 +26,7 @@ def film(tmp_path_factory):
 
 
 def ask(*words: str):
-    done = CliRunner().invoke(predicting.command, [*words, "device=cpu", "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(predicting.predict_command, [*words, "device=cpu", "--json"], catch_exceptions=False)
     return json.loads(done.stdout)
 
 
@@ -89,7 +90,7 @@ def _pixels(path):
 def _values(words):
     from wsolpipe.keys.key import read_keys
 
-    return read_keys([*words, "device=cpu"], predicting.KEYS)
+    return read_keys([*words, "device=cpu"], KEYS)
 
 
 def test_a_broken_stretch_is_listed_and_the_rest_predicted(trained, film, tmp_path):

@@ -19,8 +19,8 @@ from wsolpipe.cli.eval import command as pipeline_eval
 from wsolpipe.cli.run import command as pipeline_run
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
-from wsoltrain.cli import eval as scoring
-from wsoltrain.cli import predict as predicting
+from wsoltrain.cli import figures as scoring
+from wsoltrain.cli import use as predicting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ class Predicted:
 
     def predict(self, *more: str, store: Path | None = None):
         words = [f"checkpoint={self.run}", *self.words(store=store), "shard_rows=16", "device=cpu", *more, "--json"]
-        return CliRunner().invoke(predicting.command, words, catch_exceptions=False)
+        return CliRunner().invoke(predicting.predict_command, words, catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def figures(command, *words: str):
 
 def test_the_stage_scores_as_the_network_does_to_the_digit(predicted):
     stage = figures(pipeline_eval, "stage=predictions", *predicted.words("threads=1"))
-    network = figures(scoring.command, f"checkpoint={predicted.run}", *predicted.words("workers=0", "device=cpu"))
+    network = figures(scoring.eval_command, f"checkpoint={predicted.run}", *predicted.words("workers=0", "device=cpu"))
     assert stage["tau_from"] == "the stage predictions"
     assert stage["rows_scored"] == 40
     mine = network["localizer"]
@@ -141,7 +141,7 @@ def test_wrong_words_are_refused(predicted, tmp_path):
     with pytest.raises(ConfigError, match="source= is of pictures"):
         predicted.predict("source=photos")
     with pytest.raises(ConfigError, match="store= is of a data set, and none is named"):
-        CliRunner().invoke(predicting.command, ["store=x", "source=y"], catch_exceptions=False)
+        CliRunner().invoke(predicting.predict_command, ["store=x", "source=y"], catch_exceptions=False)
     with pytest.raises(ConfigError, match="tau=1 is not"):
         predicted.predict("tau=1")
     with pytest.raises(ConfigError, match="names no trained localizer"):

@@ -15,8 +15,8 @@ from safetensors.torch import save
 
 from trained import VIT, lines, settings, tensors
 from wsolpipe.contract.errors import ConfigError
-from wsoltrain.cli import export as exporting
-from wsoltrain.cli import predict as predicting
+from wsoltrain.cli import use as exporting
+from wsoltrain.cli import use as predicting
 from wsoltrain.inference.model import load_trained
 from wsoltrain.training import checkpoint
 from wsoltrain.training.loop import Trainer
@@ -161,7 +161,7 @@ def test_two_processes_equal_one(trainable, anchors, tmp_path):
 
 
 def test_exported_programs_carry_the_anchors_and_no_text(run, tmp_path):
-    written = ask(exporting.command, f"checkpoint={run}", f"out={tmp_path}")
+    written = ask(exporting.export_command, f"checkpoint={run}", f"out={tmp_path}")
     assert max(written["differences"].values()) < 1e-4
     card = json.loads((tmp_path / "localizer.json").read_text())
     assert card["outputs"] == {"map": ["batch", 16, 16], "classes": ["batch", 5]}
@@ -180,11 +180,11 @@ def test_exported_programs_carry_the_anchors_and_no_text(run, tmp_path):
 
 def test_a_file_of_anchors_gives_other_names_and_the_same_maps(run, anchors, trainable, tmp_path):
     words = [f"checkpoint={run}", f"source={trainable.root}", "device=cpu", "overlays=false"]
-    own = ask(predicting.command, *words, f"out={tmp_path / 'own'}")["rows"]
+    own = ask(predicting.predict_command, *words, f"out={tmp_path / 'own'}")["rows"]
     trained = load_trained(str(run), device=torch.device("cpu"))
     plain = tensors_of(anchors)["plain"]
     swapped = write_anchors(tmp_path / "swapped.safetensors", plain[[4, 3, 2, 1, 0, 0]] + 0.0, [*"edcba", "a again"])
-    other = ask(predicting.command, *words, f"out={tmp_path / 'other'}", f"anchors={swapped}")["rows"]
+    other = ask(predicting.predict_command, *words, f"out={tmp_path / 'other'}", f"anchors={swapped}")["rows"]
     assert {row["class"] for row in other} <= set("edcba") | {"a again"}
     renamed = dict(zip(NAMES, "abcde", strict=True))
     assert [renamed[row["class"]] for row in own] == [row["class"][0] for row in other]

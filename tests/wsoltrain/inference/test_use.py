@@ -22,8 +22,8 @@ from wsolpipe.contract.errors import BadImageError, ConfigError, DataError, RunF
 from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics import ScoreMaps, iou_matrix, standard_maps
 from wsolpipe.pages.pictures import HEAT_ANCHORS
-from wsoltrain.cli import export as exporting
-from wsoltrain.cli import predict as predicting
+from wsoltrain.cli import use as exporting
+from wsoltrain.cli import use as predicting
 from wsoltrain.inference.drawing import BOX
 from wsoltrain.inference.localizer import Localization, find_region
 from wsoltrain.inference.pictures import Picture, read_pictures
@@ -56,7 +56,9 @@ def photos(tmp_path):
 
 def test_predictions_are_boxes_in_pixels_of_the_upright_picture(trained, photos, tmp_path):
     out = tmp_path / "found"
-    told = ask(predicting.command, f"checkpoint={trained}", f"source={photos}", f"out={out}", "device=cpu", "batch=1")
+    told = ask(
+        predicting.predict_command, f"checkpoint={trained}", f"source={photos}", f"out={out}", "device=cpu", "batch=1"
+    )
     written = json.loads((out / "boxes.json").read_text())
     assert told == {"schema_version": 1, **written}
     turned, plain = told["rows"]
@@ -77,13 +79,18 @@ def test_predictions_are_boxes_in_pixels_of_the_upright_picture(trained, photos,
 
 
 def test_box_of_the_evaluation_is_the_box_of_the_prediction(trained, trainable, tmp_path):
-    from wsoltrain.cli import eval as scoring
+    from wsoltrain.cli import figures as scoring
 
     words = [f"checkpoint={trained}", "device=cpu"]
     data = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "split=val", "workers=0"]
-    score = ask(scoring.command, *words, *data)["localizer"]
+    score = ask(scoring.eval_command, *words, *data)["localizer"]
     told = ask(
-        predicting.command, *words, f"source={trainable.root}", f"out={tmp_path}", "maps=false", "overlays=false"
+        predicting.predict_command,
+        *words,
+        f"source={trainable.root}",
+        f"out={tmp_path}",
+        "maps=false",
+        "overlays=false",
     )
     assert not (tmp_path / "maps").exists()
     truth = dict(zip(trainable.paths, trainable.objects, strict=True))
@@ -102,7 +109,7 @@ def test_patterns_name_files_from_where_they_begin_to_match(photos):
 def test_nothing_but_broken_pictures_is_a_failure(trained, photos, tmp_path):
     words = [f"checkpoint={trained}", f"source={photos}/torn.png", f"out={tmp_path}", "device=cpu"]
     with pytest.raises(RunFailed, match=r"none of 1 pictures can be read; torn\.png"):
-        CliRunner().invoke(predicting.command, words, catch_exceptions=False)
+        CliRunner().invoke(predicting.predict_command, words, catch_exceptions=False)
 
 
 def test_frames_of_a_video_are_predicted_on(trained, tmp_path):
@@ -116,7 +123,12 @@ def test_frames_of_a_video_are_predicted_on(trained, tmp_path):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     told = ask(
-        predicting.command, f"checkpoint={trained}", f"source={path}", f"out={tmp_path}", "device=cpu", "every=3"
+        predicting.predict_command,
+        f"checkpoint={trained}",
+        f"source={path}",
+        f"out={tmp_path}",
+        "device=cpu",
+        "every=3",
     )
     assert [row["path"] for row in told["rows"]] == ["clip.mp4#000000", "clip.mp4#000003", "clip.mp4#000006"]
     assert {(row["width"], row["height"]) for row in told["rows"]} == {(96, 64)}
@@ -138,13 +150,13 @@ def test_wrong_checkpoints_are_named(trained, tmp_path):
     from wsoltrain.inference.model import load_trained
 
     with pytest.raises(ConfigError, match="best-"):
-        ask(predicting.command, f"checkpoint={tmp_path}", "source=x")
+        ask(predicting.predict_command, f"checkpoint={tmp_path}", "source=x")
     with pytest.raises(ConfigError, match="for resuming training"):
         load_trained(str(trained / "last.safetensors"), device="cpu")
     with pytest.raises(ConfigError, match="no checkpoint at"):
         load_trained(str(tmp_path / "none.safetensors"), device="cpu")
     with pytest.raises(ConfigError, match="tau=2"):
-        ask(predicting.command, f"checkpoint={trained}", "source=x", "tau=2")
+        ask(predicting.predict_command, f"checkpoint={trained}", "source=x", "tau=2")
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +167,7 @@ def exported(trained, tmp_path_factory):
     root.addHandler(logged)
     root.setLevel(logging.INFO)
     try:
-        return folder, ask(exporting.command, f"checkpoint={trained}", f"out={folder}"), logged.buffer
+        return folder, ask(exporting.export_command, f"checkpoint={trained}", f"out={folder}"), logged.buffer
     finally:
         root.setLevel(before)
         root.removeHandler(logged)
@@ -249,7 +261,7 @@ def test_a_damaged_export_is_one_line(exported, tmp_path):
 
 def test_unknown_format_is_named(trained):
     with pytest.raises(ConfigError, match="did you mean 'onnx'"):
-        ask(exporting.command, f"checkpoint={trained}", "formats=onxx")
+        ask(exporting.export_command, f"checkpoint={trained}", "formats=onxx")
 
 
 def test_a_checkpoint_without_a_threshold_cuts_each_map_at_its_own_otsu_threshold():

@@ -17,7 +17,7 @@ from trained import settings
 from wsolpipe.cli import eval as scoring
 from wsolpipe.contract.schema import ArraySpec, boxes_spec
 from wsolpipe.images.dataset import known_datasets
-from wsoltrain.cli import eval as trained_scoring
+from wsoltrain.cli import figures as trained_scoring
 from wsoltrain.inference.model import load_trained
 from wsoltrain.papers import bare, work
 from wsoltrain.papers.bare import build_bare
@@ -144,7 +144,7 @@ def test_every_figure_of_a_training_is_that_of_eval_at_the_threshold_that_its_ce
     monkeypatch.setattr(work, "settle_words", lambda _: SimpleNamespace(settings=own))
     place = [f"dataset={trainable.root}/../tiny.yaml", f"store={trainable.url}", "workers=0", "device=cpu"]
     given = [f"checkpoint={trained}", "split=val", "beside=none", "corloc=pooled", *place]
-    chosen = scores_of(trained_scoring.command, given)["localizer"]
+    chosen = scores_of(trained_scoring.eval_command, given)["localizer"]
     loaded = load_trained(str(trained), device="cpu")
     evaluator = Evaluator(loaded.recipe, replace(own.labelling, split="val"), own.root, ["gt"], 0)
     best = evaluator.run(loaded.model, torch.device("cpu"), thresholds=1000)["gt"].result()

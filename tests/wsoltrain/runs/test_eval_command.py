@@ -13,7 +13,7 @@ from stores import build_store, write_masks, write_stage
 from wsolpipe.cli.eval import command as pipeline_eval
 from wsolpipe.contract.errors import ConfigError, RunFailed, StoreError
 from wsolpipe.contract.schema import ArraySpec
-from wsoltrain.cli import eval as scoring
+from wsoltrain.cli import figures as scoring
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
 from wsoltrain.training.scoreboard import Evaluator, NetworkMaps
@@ -27,7 +27,7 @@ def words_of(checkpoint, store, *more):
 
 
 def figures(words):
-    return json.loads(CliRunner().invoke(scoring.command, [*words, "--json"], catch_exceptions=False).output)
+    return json.loads(CliRunner().invoke(scoring.eval_command, [*words, "--json"], catch_exceptions=False).output)
 
 
 def test_quarantined_rows_count_in_both_commands_alike(trained, tmp_path):
@@ -108,7 +108,7 @@ def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(t
         assert theirs["top1_loc"] < theirs["top5_loc"] <= theirs["MaxBoxAcc"]
         assert theirs["CorLoc"]["oracle"]
         assert theirs["CorLoc"]["pooled"] >= theirs["MaxBoxAcc"]
-        shown = CliRunner().invoke(scoring.command, words_of(trained, store, "split=val", *asked)).output
+        shown = CliRunner().invoke(scoring.eval_command, words_of(trained, store, "split=val", *asked)).output
         for told in ("Top-1", "Top-5", "each class's own best threshold, an oracle", "class 0: ", "LPE "):
             assert told in shown
 
@@ -135,10 +135,10 @@ def test_command_shows_all_methods_and_fails_where_it_must_beat_what_it_cannot(t
     assert found["table"][-1]["v2"] == found["localizer"]["MaxBoxAccV2"]["mean"]
     assert found["beats"]["centred box"]
     assert not found["beats"]["proposals"]  # the tiny store's first boxes are the objects themselves
-    shown = CliRunner().invoke(scoring.command, words, catch_exceptions=False).output
+    shown = CliRunner().invoke(scoring.eval_command, words, catch_exceptions=False).output
     assert "does NOT beat proposals" in shown
     with pytest.raises(RunFailed, match="does not beat proposals"):
-        CliRunner().invoke(scoring.command, [*words, "must_beat=true"], catch_exceptions=False)
+        CliRunner().invoke(scoring.eval_command, [*words, "must_beat=true"], catch_exceptions=False)
 
 
 def test_boxes_of_each_maps_own_otsu_threshold_stand_beside_and_need_no_validation(trainable, trained):

@@ -16,7 +16,7 @@ from wsolpipe.contract.errors import ConfigError, DataError, WsolError
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.metrics.protocol import Run, read_runs, write_run
-from wsoltrain.cli import noise, select
+from wsoltrain.cli import figures, noise
 from wsoltrain.runs.draws import Range, draw, shared_configurations
 from wsoltrain.runs.noise import study_noise
 
@@ -129,7 +129,7 @@ def test_runs_are_chosen_again_by_noisy_masks_as_the_training_would_have(tmp_pat
 
 
 def test_select_draws_each_annotator_by_epoch_and_by_threshold(kept, tmp_path):
-    shown = ask(select.command, f"runs={kept[0]}/a", "by=gt", f"plots={tmp_path}").output
+    shown = ask(figures.select_command, f"runs={kept[0]}/a", "by=gt", f"plots={tmp_path}").output
     names = {f"{name}-a.{end}" for name in ("epochs", "thresholds") for end in ("svg", "pdf", "png", "csv")}
     assert {path.name for path in tmp_path.iterdir()} == names
     assert "epochs-a.pdf" in shown

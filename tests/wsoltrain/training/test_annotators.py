@@ -14,9 +14,9 @@ from trained import trainer
 from wsolpipe.cli.eval import command as pipeline_eval
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.metrics.protocol import annotator_of, read_runs
-from wsoltrain.cli import eval as scoring
-from wsoltrain.cli import predict as predicting
-from wsoltrain.cli import select as selecting
+from wsoltrain.cli import figures as scoring
+from wsoltrain.cli import figures as selecting
+from wsoltrain.cli import use as predicting
 from wsoltrain.data.config import Labelling
 from wsoltrain.inference.model import load_trained
 from wsoltrain.methods.pixel_trained import PixelTrained
@@ -116,7 +116,7 @@ def test_masks_choose_epochs_and_pxap_equals_that_of_the_pipeline_to_the_last_di
     folder, store = masked
     runs = read_runs(folder / "run" / "runs")
     words = [f"checkpoint={folder}/run/best-gt.safetensors", f"source={store.root}", f"out={tmp_path}", "device=cpu"]
-    CliRunner().invoke(predicting.command, [*words, "overlays=false"], catch_exceptions=False)
+    CliRunner().invoke(predicting.predict_command, [*words, "overlays=false"], catch_exceptions=False)
     assert sorted(path.suffixes for path in (tmp_path / "maps").rglob("*.npy")) == [[".npy"]] * 24  # no x.jpg.npy
     told = json.loads((tmp_path / "boxes.json").read_text())
     words = [
@@ -124,14 +124,18 @@ def test_masks_choose_epochs_and_pxap_equals_that_of_the_pipeline_to_the_last_di
         "normalise=false", f"tau={told['tau']}", "--json",
     ]  # fmt: skip
     theirs = json.loads(CliRunner().invoke(pipeline_eval, words, catch_exceptions=False).stdout)
-    chosen = json.loads(CliRunner().invoke(selecting.command, [f"runs={folder}/run", "--json"]).output)
+    chosen = json.loads(CliRunner().invoke(selecting.select_command, [f"runs={folder}/run", "--json"]).output)
     mine = next(run for run in runs if run.epoch == chosen["epoch"])
     assert (chosen["metric"], chosen["by"]) == ("PxAP", "gt")
     assert theirs["PxAP"] == mine.validation["gt"]["PxAP"] == chosen["score"]
     assert len({run.validation["gt"]["PxAP"] for run in runs}) == len(runs) > 1
     assert theirs["pixel_iou"] == pytest.approx(mine.validation["gt"]["iou"][round(1000 * told["tau"])], abs=1e-6)
     assert theirs["rows_without_mask"] == 5
-    shown = CliRunner().invoke(selecting.command, [f"runs={folder}/run", "by=noisy:90"], catch_exceptions=False).output
+    shown = (
+        CliRunner()
+        .invoke(selecting.select_command, [f"runs={folder}/run", "by=noisy:90"], catch_exceptions=False)
+        .output
+    )
     assert "PxAP" in shown
 
 
@@ -180,7 +184,7 @@ def test_accuracy_chooses_beside_others_and_its_boxes_are_scored_at_otsus_thresh
     assert annotator_of(runs) == "proposals"
     words = [f"checkpoint={tmp_path}/best-cls.safetensors", f"store={trainable.url}", "split=val", "workers=0"]
     words += [f"dataset={trainable.root}/../tiny.yaml", "device=cpu", "--json"]
-    table = json.loads(CliRunner().invoke(scoring.command, words, catch_exceptions=False).stdout)["table"]
+    table = json.loads(CliRunner().invoke(scoring.eval_command, words, catch_exceptions=False).stdout)["table"]
     assert table[-1]["threshold"] == "Otsu of each map"
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.truth import find_truth
-from wsoltrain.cli import ceiling, select
+from wsoltrain.cli import figures
 from wsoltrain.training import ceiling as training
 from wsoltrain.training.ceiling import true_mask
 
@@ -26,7 +26,7 @@ def measure(store, out, *more):
     given = {word.split("=")[0] for word in more}
     small = [word for word in SMALL if word.split("=")[0] not in given]
     words = ["recipe=dips", *words, f"out={out}", *small, *more, "--json"]
-    return json.loads(CliRunner().invoke(ceiling.command, words, catch_exceptions=False).output)
+    return json.loads(CliRunner().invoke(figures.ceiling_command, words, catch_exceptions=False).output)
 
 
 def test_ceiling_rises_with_training_and_stands_beside_labels(trainable, tmp_path):
@@ -51,14 +51,14 @@ def test_nothing_is_selected_by_a_ceiling_and_no_weights_are_kept(trainable, tmp
     measure(trainable, tmp_path, "epochs=1")
     assert [path.name for path in tmp_path.rglob("*")] == ["ceiling.json"]
     with pytest.raises(DataError, match="trained on ground truth"):
-        CliRunner().invoke(select.command, [f"runs={tmp_path}"], catch_exceptions=False)
+        CliRunner().invoke(figures.select_command, [f"runs={tmp_path}"], catch_exceptions=False)
 
 
 def test_a_method_whose_maps_are_no_probabilities_is_refused(trainable, tmp_path):
     words = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "test=val", "workers=0", "device=cpu"]
     words += ["recipe=cam", "backbone=test_resnet.r160_in1k", "weights=null", "size=64", "batch=8", "epochs=1"]
     with pytest.raises(ConfigError, match="not probabilities"):
-        CliRunner().invoke(ceiling.command, [*words, f"out={tmp_path}"], catch_exceptions=False)
+        CliRunner().invoke(figures.ceiling_command, [*words, f"out={tmp_path}"], catch_exceptions=False)
 
 
 def test_boxes_are_filled_where_there_are_no_masks(trainable):

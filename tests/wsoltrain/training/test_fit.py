@@ -66,11 +66,11 @@ def test_training_learns_the_objects_of_its_pseudo_boxes_and_keeps_the_best(stor
 def test_selected_epoch_is_scored_beside_the_boxes_it_learned_from(store, tmp_path):
     from click.testing import CliRunner
 
-    from wsoltrain.cli import eval as scoring
-    from wsoltrain.cli import select as selecting
+    from wsoltrain.cli import figures as scoring
+    from wsoltrain.cli import figures as selecting
 
     trainer(store, tmp_path, more={"annotators": ["proposals", "gt"], "test": "val"}).fit()
-    chosen = json.loads(CliRunner().invoke(selecting.command, [f"runs={tmp_path}", "--json"]).output)
+    chosen = json.loads(CliRunner().invoke(selecting.select_command, [f"runs={tmp_path}", "--json"]).output)
     assert {(cell["annotator"], cell["model"], cell["threshold"]) for cell in chosen["table"]} == {
         (annotator, model, threshold)
         for annotator in ("proposals", "gt")
@@ -81,17 +81,17 @@ def test_selected_epoch_is_scored_beside_the_boxes_it_learned_from(store, tmp_pa
         f"checkpoint={tmp_path / 'best-proposals.safetensors'}", f"store={store.url}", "split=val", "workers=0",
         f"dataset={store.root}/../tiny.yaml",
     ]  # fmt: skip
-    done = CliRunner().invoke(scoring.command, [*words, "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(scoring.eval_command, [*words, "--json"], catch_exceptions=False)
     result = json.loads(done.output)
     assert result["localizer"]["tau"] == pytest.approx(chosen["tau"])
     assert result["tau_from"] == "validation"
     cell = next(c for c in chosen["table"] if (c["annotator"], c["model"], c["threshold"]) == ("proposals", "BV", "VT"))
     assert result["localizer"]["MaxBoxAcc"] == pytest.approx(cell["MaxBoxAcc"])
     assert result["boxes"]["iou_top1"] == pytest.approx(1.0)  # slot 0 of the tiny store is the object itself
-    plain = CliRunner().invoke(scoring.command, words, catch_exceptions=False).output
+    plain = CliRunner().invoke(scoring.eval_command, words, catch_exceptions=False).output
     assert "localizer" in plain
     assert "proposals" in plain
-    assert "BV-VT" in CliRunner().invoke(selecting.command, [f"runs={tmp_path}"], catch_exceptions=False).output
+    assert "BV-VT" in CliRunner().invoke(selecting.select_command, [f"runs={tmp_path}"], catch_exceptions=False).output
 
 
 @pytest.mark.parametrize("step", [5, 8])  # every step: test_kills.py
@@ -354,7 +354,7 @@ def test_judge_of_masked_images_moves_the_maps_and_does_not_run_where_nothing_is
 def test_importing_the_trainer_pulls_in_nothing_of_the_pipeline():
     code = (
         "import sys, wsoltrain, wsoltrain.training.loop, wsoltrain.cli.main, wsoltrain.cli.fit, "
-        "wsoltrain.cli.search, wsoltrain.cli.predict, wsoltrain.cli.export, wsoltrain.runs.search, "
+        "wsoltrain.cli.search, wsoltrain.cli.use, wsoltrain.cli.figures, wsoltrain.runs.search, "
         "wsoltrain.inference.localizer; "
         "bad = {'dask', 'distributed', 'open_clip', 'cv2', 'skimage', 'optuna', 'wandb', 'tensorboard', 'onnx', "
         "'onnxruntime', 'av'} & set(sys.modules); "

@@ -28,10 +28,18 @@ COMMANDS = {
 }
 
 
+#: Commands that share a module, whose name is not theirs.
+HOMES = {
+    **dict.fromkeys(("eval", "compare", "ceiling", "select", "report"), "figures"),
+    **dict.fromkeys(("predict", "export", "preview"), "use"),
+}
+
+
 @click.group(
     cls=Program,
     listed=COMMANDS,
     package="wsoltrain.cli",
+    homes=HOMES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="wsolpipe")

@@ -86,9 +86,4 @@ def _line(name: str, meaning: str, ious: Any) -> Line:
     return Line(name, 100 * shares["50"], 100 * shares["mean"], float(ious.mean()), meaning, rows=len(ious))
 
 
-SECTION = Section(
-    name="overview",
-    title="",
-    order=0,
-    facts=_facts,
-)
+SECTION = Section(name="overview", title="", order=0, facts=_facts)

@@ -116,10 +116,4 @@ def _by_source(material: Material) -> dict[str, Plot]:
     return {"sources": Plot(title, "map", curves, "bars", names=names, counts=counts.tolist())}
 
 
-SECTION = Section(
-    name="quality",
-    title="Quality",
-    order=10,
-    facts=_facts,
-    plots=_plots,
-)
+SECTION = Section(name="quality", title="Quality", order=10, facts=_facts, plots=_plots)
