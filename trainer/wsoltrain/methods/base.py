@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -75,21 +75,19 @@ class Reads:
     whole: bool = False
 
 
-class Processes(Protocol):
-    """Training processes that share one batch."""
+class Processes:
+    """Training processes that share one batch; here one alone.
 
-    @property
-    def world(self) -> int:
-        """Number of processes."""
+    Attributes
+    ----------
+    world : int
+        Number of processes.
+    """
+
+    world: int = 1
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor over all of them."""
-
-
-class _Alone:
-    world = 1
-
-    def sum(self, tensor: Tensor) -> Tensor:
         return tensor
 
 
@@ -132,7 +130,7 @@ class Task:
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
     class_names: Sequence[str] = ()
     device: torch.device = torch.device("cpu")
-    processes: Processes = field(default_factory=_Alone)
+    processes: Processes = field(default_factory=Processes)
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     lap: Callable[[str], None] = lambda _: None
 

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from wsolpipe.contract.errors import ConfigError
+from wsoltrain.methods.base import Processes
 
 #: How long a process waits for another, such as for the first one's evaluation. torchrun notices a dead one.
 PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Processes):
     """Training processes that work on one batch; without arguments, one process on its own.
 
     Attributes
