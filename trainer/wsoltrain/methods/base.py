@@ -76,14 +76,9 @@ class Reads:
 
 
 class Processes:
-    """Training processes that share one batch; here one alone.
+    """Training processes that share one batch; here one alone."""
 
-    Attributes
-    ----------
-    world : int
-        Number of processes.
-    """
-
+    #: Number of processes.
     world: int = 1
 
     def sum(self, tensor: Tensor) -> Tensor:
