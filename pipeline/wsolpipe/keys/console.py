@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import errno
 import re
-import shlex
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from wsolpipe.contract.errors import AccessError, ConfigError, RunFailed, WsolError, is_out_of_memory
-from wsolpipe.contract.nearest import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.table import Table
+
+    from wsolpipe.contract.errors import WsolError
 
 #: Of what ``--json`` prints; it grows when a field changes its meaning or goes, not when one is added.
 JSON_VERSION = 1
@@ -35,11 +32,10 @@ _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
 _NAMED_WRONGLY = (errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, *_NO_FOLDER)
 
 
-@dataclass
 class Answer:
     """Whether the command of a call has printed its result."""
 
-    printed: bool = False
+    printed = False
 
 
 def print_json(value: Any) -> None:
@@ -89,10 +85,14 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
+        from wsolpipe.contract.errors import ConfigError
+
         place = getattr(error, "ctx", None)
         hint = f"{place.command_path if place else name} --help lists what it takes; arguments are key=value"
         known = ConfigError(error.format_message(), hint=hint)
     except (click.Abort, KeyboardInterrupt):
+        import shlex
+
         resume = f"\n  -> resume with: {shlex.join([name, *words])}" if words and words[0] in RESUMES else ""
         print(f"interrupted{resume}", file=sys.stderr)
         return 130
@@ -114,7 +114,9 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
 
 def _as_known(error: Exception) -> WsolError | None:
     """The error as a user reads it; None for a fault of the program."""
+    from wsolpipe.contract.errors import AccessError, ConfigError, RunFailed, WsolError, is_out_of_memory
     from wsolpipe.contract.named import missing_package
+    from wsolpipe.contract.nearest import shorten
 
     if isinstance(error, WsolError):
         return error

@@ -6,14 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any, cast
 
 import click
-from click.shell_completion import BashComplete, add_completion_class
-
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import guess, nearest, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from wsolpipe.contract.errors import ConfigError
     from wsolpipe.keys.shell import KeyCommand
 
 #: From which on a command is a slip of another, as ``fti`` of ``fit``; ``show`` is none of ``push``.
@@ -121,6 +118,9 @@ class Program(click.Group):
         return super().resolve_command(ctx, args)
 
     def _unknown(self, program: str, words: list[str]) -> ConfigError:
+        from wsolpipe.contract.errors import ConfigError
+        from wsolpipe.contract.nearest import guess, nearest, shorten
+
         word = words[0]
         hint = f"{program} --help lists the commands"
         msg = f"unknown command {shorten(word)!r}"
@@ -137,12 +137,11 @@ class Program(click.Group):
         return ConfigError(f"{msg}{near or '.'} Valid: {', '.join(sorted(self.listed))}", hint=hint)
 
 
-class KeyBash(BashComplete):
-    """Completion in bash, without click's blank after ``key=``, a folder or an item of a list, so that one types on."""
-
-    source_template = BashComplete.source_template.replace(_END, _NO_BLANK + _END, 1)
-
-
 def register_bash() -> None:
-    """Use it for ``bash_source`` and ``bash_complete``."""
+    """Complete in bash without click's blank after ``key=``, a folder or an item of a list, so that one types on."""
+    from click.shell_completion import BashComplete, add_completion_class
+
+    class KeyBash(BashComplete):
+        source_template = BashComplete.source_template.replace(_END, _NO_BLANK + _END, 1)
+
     add_completion_class(KeyBash)
