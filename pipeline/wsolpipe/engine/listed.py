@@ -103,7 +103,7 @@ def look(session: Session, splits: Iterable[str]) -> tuple[Session, dict[str, Li
     Raises
     ------
     DataError, ConfigError
-        As `list_rows`.
+        As `_list_rows`.
     """
     root = session.dataset.root
     keys, listed, skipped = dict(session.config.index), dict[str, Listed](), list[NotLookedAt]()
@@ -118,7 +118,7 @@ def look(session: Session, splits: Iterable[str]) -> tuple[Session, dict[str, Li
             generation += 1
         elif present is not None and _is_current(session, present, generation):
             continue
-        found = list_rows(session, split, present, generation)
+        found = _list_rows(session, split, present, generation)
         keys[split] = found.key
         if session.finished_index(split, found.key) is None:
             listed[split] = found
@@ -154,7 +154,7 @@ def list_index(session: Session, split: str) -> tuple[IndexWork | Index, str]:
     generation = _generation(session, split)
     if present is not None and not rescan and _is_current(session, present, generation):
         return present, ""
-    listed = list_rows(session, split, present, generation)
+    listed = _list_rows(session, split, present, generation)
     change = listed.change() if present is not None and listed.key != present.key else ""
     work = _write(session, split, listed, asked=asked)
     finished = session.finished_index(split, work.key)
@@ -164,7 +164,7 @@ def list_index(session: Session, split: str) -> tuple[IndexWork | Index, str]:
     return finished or work, change
 
 
-def list_rows(session: Session, split: str, present: Index | None, generation: int) -> Listed:
+def _list_rows(session: Session, split: str, present: Index | None, generation: int) -> Listed:
     """List a split by its metadata, in the order of the index that is `present`; writes nothing.
 
     Raises

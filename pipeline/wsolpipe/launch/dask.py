@@ -47,7 +47,7 @@ START_SECONDS = 60.0
 UNDER_WAY = frozenset(["rows", "progress"])
 
 
-def call(
+def _call(
     words: tuple[str, ...], stdin: str, log: str | None, environment: dict[str, str], folder: str | None, topic: str
 ) -> tuple[int, dict[str, Any]]:
     """Run a command on a Dask worker until it ends, or until its task is cancelled.
@@ -133,7 +133,7 @@ class DaskLauncher(Launcher):
         with self._connected():
             for place, (name, command) in commands.items():
                 future = self.client.submit(
-                    call, command.words, command.stdin, str(command.log.absolute()) if command.log else None,
+                    _call, command.words, command.stdin, str(command.log.absolute()) if command.log else None,
                     self.environment(str(place)), self.folder, self.order.name,
                     workers=[str(place)], pure=False, key=f"{name.replace(' ', '-')}-{time.monotonic_ns()}",
                 )  # fmt: skip

@@ -31,7 +31,7 @@ LEVELS = tuple(level / 100 for level in range(5, 51, 5))
 LOSSES = (0.05, *(loss / 100 for loss in range(10, 91, 10)))
 
 
-def generator(seed: int, row: int, level: float) -> np.random.Generator:
+def _generator(seed: int, row: int, level: float) -> np.random.Generator:
     """Return the random generator of one row at one level."""
     return np.random.default_rng((seed, row, round(level * 1000)))
 
@@ -57,7 +57,7 @@ def noisy_boxes(
         If ``level`` is not in 0..1.
     """
     _check_share(level, "level")
-    rng = generator(seed, row, level)
+    rng = _generator(seed, row, level)
     width, height = size
     noisy = []
     for x0, y0, x1, y1 in as_boxes(boxes):
@@ -104,7 +104,7 @@ def eroded_mask(mask: ArrayLike, loss: float, *, seed: int, row: int) -> NDArray
             left = inner
             continue
         ring = np.flatnonzero(left & ~inner)
-        gone = generator(seed, row, loss).permutation(ring)[: count - keep]
+        gone = _generator(seed, row, loss).permutation(ring)[: count - keep]
         left.flat[gone] = False
     return left
 

@@ -90,7 +90,7 @@ def class_maps(features: Tensor, weights: Tensor) -> Tensor:
     return (weights @ features.double().mT).relu()
 
 
-def stretch(maps: Tensor, *, times: int = 2) -> Tensor:
+def _stretch(maps: Tensor, *, times: int = 2) -> Tensor:
     """Min-max over the last axis, as the authors have it: with 1e-7 in the denominator; flat maps become 0.
 
     Parameters
@@ -114,7 +114,7 @@ def stretch(maps: Tensor, *, times: int = 2) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Opened:
+class _Opened:
     """One batch of images, with the graph from the last block's attention on.
 
     Attributes
@@ -172,7 +172,7 @@ class ClipCam:
         self.scale = clip.logit_scale / temperature
         self.attention_blocks, self.threshold = attention_blocks, threshold
 
-    def open(self, images: Tensor) -> Opened:
+    def open(self, images: Tensor) -> _Opened:
         """Run the network, with a graph in the last block only.
 
         Parameters
@@ -195,9 +195,9 @@ class ClipCam:
             attention = attention[:, clip.tower.prefix :, clip.tower.prefix :]
         with torch.no_grad():
             image = clip.embed(tokens[:, :1].detach())[:, 0]
-        return Opened(normed, joint, pooled, image, attention, reached.grid)
+        return _Opened(normed, joint, pooled, image, attention, reached.grid)
 
-    def maps(self, opened: Opened, names: Tensor, present: Tensor, targets: int) -> Tensor:
+    def maps(self, opened: _Opened, names: Tensor, present: Tensor, targets: int) -> Tensor:
         """Maps of the first `targets` of the present classes, min-max, not refined.
 
         A map is weighted by the mean over patches of the gradient at the layer norm. All that comes of that norm is one
@@ -226,15 +226,15 @@ class ClipCam:
         with torch.no_grad():
             behind = gradients[:, :, self.clip.tower.prefix :].mean(dim=2, dtype=torch.float64)
             weights = behind @ self.clip.last.weight.double()
-            return stretch(class_maps(self.clip.patches(opened.normed), weights))
+            return _stretch(class_maps(self.clip.patches(opened.normed), weights))
 
     @torch.no_grad()
-    def refined(self, opened: Opened, maps: Tensor) -> Tensor:
+    def refined(self, opened: _Opened, maps: Tensor) -> Tensor:
         """Maps [B, T, hw] spread by the attention between patches, min-max once more."""
         assert opened.attention is not None
         on_grid = maps.reshape(*maps.shape[:2], *opened.grid)
         masks = torch.from_numpy(box_masks(on_grid.cpu().numpy(), self.threshold)).to(maps.device)
-        return stretch(refine(maps, opened.attention, masks.reshape(maps.shape)), times=1)
+        return _stretch(refine(maps, opened.attention, masks.reshape(maps.shape)), times=1)
 
 
 def _gradients(scores: Tensor, at: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def in_key(model: str | None) -> Any:
     """Return what of a model goes into a key: its name, or the content of its JSON file."""
     if model is None:
         return None
-    return read_file(Path(model)) if is_file(model) else plain_name(model)
+    return _read_file(Path(model)) if is_file(model) else plain_name(model)
 
 
 def plain_name(model: str) -> str:
@@ -89,7 +89,7 @@ def clip_weights(model: str | None, weights: str | None, *, stage: str) -> str:
     return f"open_clip:{plain_name(model)}/{(weights or '').removeprefix('open_clip:')}"
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     """Read a JSON configuration.
 
     Parameters
@@ -134,7 +134,7 @@ def read_config(model: str) -> ClipConfig:
         If open_clip knows no such name, or the file is not a configuration.
     """
     if is_file(model):
-        raw = read_file(Path(model))
+        raw = _read_file(Path(model))
         seen = raw.get("preprocess_cfg", {}) if "model_cfg" in raw else {}
         return ClipConfig(
             name=Path(model).name,

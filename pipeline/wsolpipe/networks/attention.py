@@ -95,11 +95,11 @@ def heads_of(layer: Any, joint: Tensor, *, prefix: int, rope: Tensor | None = No
     query, key, value = split_heads(joint, layer.num_heads)
     query, key = layer.q_norm(query), layer.k_norm(key)
     if rope is not None:
-        query, key = (turn(layer, part, rope, prefix=prefix) for part in (query, key))
+        query, key = (_turn(layer, part, rope, prefix=prefix) for part in (query, key))
     return query, key, value
 
 
-def turn(layer: Any, heads: Tensor, rope: Tensor, *, prefix: int) -> Tensor:
+def _turn(layer: Any, heads: Tensor, rope: Tensor, *, prefix: int) -> Tensor:
     """Apply a rotary embedding to the patches of [B, H, N, d]."""
     from timm.layers import apply_rot_embed_cat
 
@@ -129,7 +129,7 @@ def class_token_row(attention: Any, tokens: Tensor, *, rope: Tensor | None = Non
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm(query), attention.k_norm(key)
     if rope is not None:
-        key = turn(attention, key, rope, prefix=attention.num_prefix_tokens)
+        key = _turn(attention, key, rope, prefix=attention.num_prefix_tokens)
     if key.shape[1] != query.shape[1]:  # grouped-query attention: head h uses key head h // group
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     places = relative_positions(attention)

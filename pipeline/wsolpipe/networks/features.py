@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Layout:
+class MapLayout:
     """How a layer's output lies in memory.
 
     Attributes
@@ -57,7 +57,7 @@ class Pass:
 
     output: Tensor
     logits: Tensor
-    layout: Layout
+    layout: MapLayout
 
     @property
     def features(self) -> Tensor:
@@ -180,18 +180,18 @@ class FeatureMaps:
             raise ConfigError(msg, hint="cams.layer=null takes the last features")
         return seen[0], logits
 
-    def _layout(self, output: Tensor) -> Layout:
+    def _layout(self, output: Tensor) -> MapLayout:
         shape = tuple(output.shape)
         if len(shape) == 4:
             last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
             if shape[2] != shape[3] or (last and shape[1] == shape[2]):
-                return Layout("NHWC", (shape[1], shape[2]))
-            return Layout("NCHW", (shape[2], shape[3]))
+                return MapLayout("NHWC", (shape[1], shape[2]))
+            return MapLayout("NCHW", (shape[2], shape[3]))
         prefix = int(getattr(self.net, "num_prefix_tokens", 0))
         if len(shape) == 3:
             side = round((shape[1] - prefix) ** 0.5)
             if side > 0 and side * side == shape[1] - prefix:
-                return Layout("tokens", (side, side), prefix)
+                return MapLayout("tokens", (side, side), prefix)
         where = f"layer {self.layer or 'forward_features'} of {self.classifier.record.model}"
         msg = f"{where} returns {list(shape)}, which is not a grid"
         raise ConfigError(msg, hint="cams.layer=NAME, of a layer whose output is [N, C, h, w] or tokens of a square")

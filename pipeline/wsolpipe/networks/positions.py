@@ -104,7 +104,7 @@ _WAYS: tuple[tuple[str, Positions], ...] = (
 _STORAGE = re.compile(r"storage|\d+|(cpu|cuda|mps|meta|xla)(:\d+)?")
 
 
-class Layout(NamedTuple):
+class TokenLayout(NamedTuple):
     """Names of a weights file: the bytes of its table of tensors, the names in it, and the shapes that stand there."""
 
     table: bytes
@@ -116,7 +116,7 @@ class Layout(NamedTuple):
         return next((s for key, s in self.shapes.items() if key == name or key.endswith(f".{name}")), None)
 
 
-def read_layout(spec: str) -> Layout | None:
+def read_layout(spec: str) -> TokenLayout | None:
     """Read names and shapes of the weights file that a specification names; None where there is no such file.
 
     Parameters
@@ -137,14 +137,14 @@ def read_layout(spec: str) -> Layout | None:
 
 
 @lru_cache(maxsize=16)
-def _read(path: Path, changed: int, size: int) -> Layout | None:  # noqa: ARG001 - in the cache's key
+def _read(path: Path, changed: int, size: int) -> TokenLayout | None:  # noqa: ARG001 - in the cache's key
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             parts = [item for item in archive.infolist() if item.filename.endswith("/data.pkl")]
             if sum(item.file_size for item in parts) > MOST_BYTES:
                 return None
             table = b"".join(archive.read(item) for item in parts)
-        return Layout(table, *_pickled(table))
+        return TokenLayout(table, *_pickled(table))
     if path.suffix.lower() != ".safetensors":
         return None
     with path.open("rb") as file:
@@ -155,7 +155,7 @@ def _read(path: Path, changed: int, size: int) -> Layout | None:  # noqa: ARG001
     header = json.loads(table)
     notes = header.pop("__metadata__", {})
     shapes = {name: tuple(of["shape"]) for name, of in header.items()}
-    return Layout(table, frozenset([*shapes, *(f"__metadata__.{name}" for name in notes)]), shapes)
+    return TokenLayout(table, frozenset([*shapes, *(f"__metadata__.{name}" for name in notes)]), shapes)
 
 
 def _pickled(pickled: bytes) -> tuple[frozenset[str], dict[str, tuple[int, ...]]]:

@@ -76,7 +76,7 @@ class Fineness:
 def make_gallery(material: Material, picks: Sequence[Pick], *, fineness: Fineness) -> Gallery:
     """Cards of some rows and their layers."""
     quality = material.quality
-    cards = make_cards(material, picks, fineness)
+    cards = _make_cards(material, picks, fineness)
     slots = material.map_slots
     lead = material.boxes or material.maps
     return Gallery(
@@ -148,7 +148,7 @@ class _Seen:
         return float(iou_matrix(np.array(self.opinions), np.array(self.opinions))[pairs].mean())
 
 
-def make_cards(material: Material, picks: Sequence[Pick], fineness: Fineness) -> list[Card]:
+def _make_cards(material: Material, picks: Sequence[Pick], fineness: Fineness) -> list[Card]:
     """One card for each row, in the order of `picks`."""
     rows = np.array([pick.row for pick in picks], np.int64)
     if not len(rows):

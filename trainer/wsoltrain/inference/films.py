@@ -78,7 +78,7 @@ class Job:
 
 
 @dataclass
-class Pace:
+class _Pace:
     """Frames of this run, and seconds of all of it and of the network's forward passes alone."""
 
     frames: int = 0
@@ -96,7 +96,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Frame:
+class _Frame:
     """A frame on its way to the network: number, seconds from the beginning, picture and its pixels squashed."""
 
     number: int
@@ -115,7 +115,7 @@ def is_film(source: str) -> bool:
     return is_stream(source) or (is_video(source) and Path(source).is_file())
 
 
-def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], Pace]:
+def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], _Pace]:
     """Predict on a film or stream; see the module.
 
     Returns
@@ -133,7 +133,7 @@ def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], Pace]:
     """
     need_av()
     parts = job.out / "parts"
-    pace = Pace()
+    pace = _Pace()
     began = time.perf_counter()
     if is_stream(source):
         shutil.rmtree(parts, ignore_errors=True)
@@ -175,17 +175,17 @@ def _claim(job: Job, parts: Path, film: str) -> None:
     note.write_text(json.dumps(own))
 
 
-def _film_frame(job: Job, source: str, number: int) -> Frame:
+def _film_frame(job: Job, source: str, number: int) -> _Frame:
     film = open_film(source)
     name = frame_path(Path(source).name, number)
     try:
         pixels = film.read(number)
     except BadImageError as error:
-        return Frame(number, film.seconds(number), Picture(name, None, error.message))
-    return Frame(number, film.seconds(number), Picture(name, pixels), job.localizer.squash(pixels))
+        return _Frame(number, film.seconds(number), Picture(name, None, error.message))
+    return _Frame(number, film.seconds(number), Picture(name, pixels), job.localizer.squash(pixels))
 
 
-def _stream_frames(job: Job, source: str) -> tuple[Iterator[Frame], Fraction]:
+def _stream_frames(job: Job, source: str) -> tuple[Iterator[_Frame], Fraction]:
     """Frames as they come, and their rate."""
     import av
 
@@ -198,7 +198,7 @@ def _stream_frames(job: Job, source: str) -> tuple[Iterator[Frame], Fraction]:
         raise ConfigError(msg, hint="a URL or camera that PyAV opens") from error
     name = Path(source).name
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[_Frame]:
         first = None
         decoded = islice(container.decode(video), 0, job.frames, job.every)
         try:
@@ -207,7 +207,7 @@ def _stream_frames(job: Job, source: str) -> tuple[Iterator[Frame], Fraction]:
                 first = frame.time if first is None else first
                 picture = Picture(frame_path(name, count * job.every), pixels)
                 seconds = float((frame.time or 0) - (first or 0))
-                yield Frame(count * job.every, seconds, picture, job.localizer.squash(pixels))
+                yield _Frame(count * job.every, seconds, picture, job.localizer.squash(pixels))
         except KeyboardInterrupt:
             return
         except av.FFmpegError:
@@ -218,7 +218,7 @@ def _stream_frames(job: Job, source: str) -> tuple[Iterator[Frame], Fraction]:
     ) / job.every
 
 
-def _make_parts(job: Job, frames: Iterable[Frame], rate: Fraction, parts: Path, pace: Pace, *, number: int) -> None:
+def _make_parts(job: Job, frames: Iterable[_Frame], rate: Fraction, parts: Path, pace: _Pace, *, number: int) -> None:
     """Make one part after the other until the frames end."""
     source = iter(frames)
     while True:
@@ -242,7 +242,7 @@ def _make_parts(job: Job, frames: Iterable[Frame], rate: Fraction, parts: Path, 
         number += 1
 
 
-def _batches(first: Frame, left: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+def _batches(first: _Frame, left: Iterator[_Frame], size: int) -> Iterator[list[_Frame]]:
     batch = [first, *islice(left, size - 1)]
     while batch:
         yield batch
@@ -274,7 +274,7 @@ class _Part:
                 self.film.with_suffix(".new.mp4").replace(self.film)
             self.rows.with_suffix(".new").replace(self.rows)  # last: it says that the part is whole
 
-    def write(self, batch: Sequence[Frame], good: Sequence[Frame], found: Forwarded | None) -> None:
+    def write(self, batch: Sequence[_Frame], good: Sequence[_Frame], found: Forwarded | None) -> None:
         """Write the rows of a batch, and its frames with maps and boxes drawn."""
         job = self.job
         pictures = [frame.picture for frame in good]

@@ -83,7 +83,7 @@ class DinoKeys(BackboneKeys):
         return self
 
 
-class Head(nn.Module):
+class _Head(nn.Module):
     """Two hidden layers, a bottleneck of unit length, and a last layer whose rows have unit length."""
 
     def __init__(self, width: int, keys: DinoKeys) -> None:
@@ -119,7 +119,7 @@ class Dino(Method[DinoKeys]):
         require_tiling(self.student, what, task.size)
         if keys.local_views:
             require_tiling(self.student, what, keys.local_size, key="local_size")
-        self.student_head = Head(self.student.embed_dim, keys)
+        self.student_head = _Head(self.student.embed_dim, keys)
         self.teacher, self.teacher_head = (
             deepcopy(part).requires_grad_(requires_grad=False) for part in (self.student, self.student_head)
         )

@@ -42,7 +42,7 @@ SHOWN = ("MaxBoxAcc", "MaxBoxAccV2", "PxAP", "iou")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenRun:
     """Choice of an annotator among runs."""
 
     runs: Sequence[Run]
@@ -79,7 +79,7 @@ class Chosen:
         return f"{choice.run.name}{tau}: {score} by {self.by}, of {count} epochs"
 
 
-def choose_run(folder: str | Path, by: str | None = None, metric: str = "auto") -> Chosen:
+def choose_run(folder: str | Path, by: str | None = None, metric: str = "auto") -> ChosenRun:
     """Choose among the runs of a folder.
 
     Parameters
@@ -99,7 +99,7 @@ def choose_run(folder: str | Path, by: str | None = None, metric: str = "auto") 
     runs = read_runs(folder)
     by = by or annotator_of(runs)
     used = metric_of(runs, by) if metric == "auto" else metric
-    return Chosen(runs, by, used, select(runs, by, metric=used))  # type: ignore[arg-type]
+    return ChosenRun(runs, by, used, select(runs, by, metric=used))  # type: ignore[arg-type]
 
 
 def describe_cell(cell: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ YTOV_TREE = """\
 EMPTY = "no frame in this folder"
 
 
-def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+def _list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """List frames; a label is the position of the class folder's name among those of all splits, sorted.
 
     With `every: n` of the YAML only each n-th frame of a clip is listed, and those that have boxes or masks.
@@ -81,7 +81,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     return Listing(rows=kept, annotations=annotations, classes=count, class_names=names)
 
 
-def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+def _sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     """Folders of every split, video files and the boxes."""
     root = config.image_root()
     for other in config.splits:
@@ -219,5 +219,5 @@ def _expand(config: DatasetConfig, ids: list[str], labels: dict[str, tuple[int, 
     return rows
 
 
-LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS | {"every"}, upright=True)
+LAYOUT = Layout(_list_rows, _sources, TREE, keys=TEXTS | {"every"}, upright=True)
 YTOV = Layout(list_shots, shot_sources, YTOV_TREE, keys=TEXTS | {"every"})

@@ -140,7 +140,7 @@ def _boxes(items: Any, images: dict[int, CocoImage], path: Path) -> dict[int, li
     return boxes
 
 
-def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+def _list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """List images with the classes and boxes of their annotations.
 
     Labels number the categories in the order of their ids, from 0. The label of an image is the category with the
@@ -173,7 +173,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     return Listing(rows=rows, annotations=annotations, classes=len(names) or None, class_names=names)
 
 
-def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+def _sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     """The annotations file."""
     yield stamp(_annotations_path(config, split))
 
@@ -194,4 +194,4 @@ def image_folder(root: Path, path: Path, names: Sequence[str]) -> str:
     return next((folder for folder in folders for name in first if (root / f"{folder}{name}").is_file()), "")
 
 
-LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"metadata", "masks"}))
+LAYOUT = Layout(_list_rows, _sources, TREE, keys=frozenset({"metadata", "masks"}))

@@ -31,7 +31,7 @@ OFFICIAL = {"train": "1", "test": "0"}
 IMAGES = "images/"
 
 
-def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+def _list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """Read the published files; labels count from 0, boxes are x, y, x + width, y + height."""
     part = config.split_folder(split) or split
     if part not in OFFICIAL:
@@ -68,7 +68,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     return Listing(rows=rows, annotations=annotations, classes=len(names) or None, class_names=names)
 
 
-def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+def _sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     """The published files, or the metadata files of another split."""
     part = config.split_folder(split) or split
     if part in OFFICIAL:
@@ -141,4 +141,4 @@ def _segmentations(config: DatasetConfig, rows: list[ListedRow], problems: Probl
     ]
 
 
-LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS)
+LAYOUT = Layout(_list_rows, _sources, TREE, keys=TEXTS)

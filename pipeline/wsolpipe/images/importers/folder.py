@@ -25,7 +25,7 @@ TREE = """\
 MAX_DEPTH = 16
 
 
-def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+def _list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """List image files; a label is the position of the class folder's name among those of all splits, sorted.
 
     With `classes: FILE` the ``label,name`` lines of the file assign labels to folders. Images directly in the
@@ -130,4 +130,4 @@ def walk(folder: Path | str, prefix: str, *, deep: bool, depth: int = 0) -> tupl
     return paths, ignored
 
 
-LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"masks"}), upright=True)
+LAYOUT = Layout(_list_rows, sources, TREE, keys=frozenset({"masks"}), upright=True)

@@ -37,7 +37,7 @@ SYNSET_LISTS = ("LOC_synset_mapping.txt", "devkit/data/map_clsloc.txt", "synset_
 SOLUTION = "LOC_val_solution.csv"
 
 
-def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+def _list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """List one of the published parts; a label is the position of its synset among all synsets, sorted."""
     part = _part(config, split)
     root = config.image_root()
@@ -52,7 +52,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     return Listing(rows=rows, annotations=annotations, classes=len(names), class_names=names)
 
 
-def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+def _sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     """Folders of images and annotations, synset lists, and the metadata of the V2 split."""
     part = _part(config, split)
     root = config.image_root()
@@ -227,4 +227,4 @@ def _list_v2(config: DatasetConfig, split: str, root: Path, base: str, problems:
     return Listing(rows)
 
 
-LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS - {"masks"} | {"train_boxes"})
+LAYOUT = Layout(_list_rows, _sources, TREE, keys=TEXTS - {"masks"} | {"train_boxes"})

@@ -94,7 +94,7 @@ def read_texts(
     files = metadata_files(config, folder, split)
     classes, names = read_classes(config, files.get("classes"), problems)
     texts = {
-        key: read_lines(path, shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
+        key: read_lines(path, _shown(path, folder, split), problems) for key, path in files.items() if key != "classes"
     }
     return texts, classes, names
 
@@ -309,7 +309,7 @@ def _parse_labels(field: str, count: int | None) -> Labels | str:
     return labels if len(set(labels)) == len(labels) else f"label list {field!r} names one twice"
 
 
-def shown(path: Path, folder: Path, split: str) -> str:
+def _shown(path: Path, folder: Path, split: str) -> str:
     """Name of a file in messages: with the split's folder where splits have folders of their own."""
     return f"{folder.name}/{path.name}" if folder.name == split and path.parent == folder else path.name
 

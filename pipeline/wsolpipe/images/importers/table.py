@@ -69,7 +69,7 @@ class _Image:
         return ListedRow(image_id, self.path, labels, width, height, self.size_where, self.group, self.frame)
 
 
-def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+def _list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """Read the lines of `split`: all of the table, or those whose ``split`` column names it."""
     wanted = config.split_folder(split) or split
     path = table_path(config, split)
@@ -130,7 +130,7 @@ def _is_number(cell: str) -> bool:
     return cell.partition(";")[0].strip().lstrip("-").isdecimal()
 
 
-def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+def _sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     """The tables; those of all splits where their labels make the classes."""
     splits = [split] if isinstance(config.classes, str) else config.splits
     yield from (stamp(path) for path in sorted({table_path(config, each) for each in splits}))
@@ -282,4 +282,4 @@ def _annotations(image_id: str, line: Mapping[str, str], where: str, config: Dat
             yield Annotation(image_id, "mask" if kind == "mask" else "ignore", path=path, where=where)
 
 
-LAYOUT = Layout(list_rows, sources, TREE, keys=TEXTS - {"files"} | {"columns"}, upright=True)
+LAYOUT = Layout(_list_rows, _sources, TREE, keys=TEXTS - {"files"} | {"columns"}, upright=True)

@@ -93,7 +93,7 @@ def read_voc(path: Path) -> VocFile:
     return VocFile(text_of(root, "filename"), text_of(root, "folder"), width, height, tuple(objects))
 
 
-def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+def _list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """List images with the classes and boxes of their annotations.
 
     With `classes: FILE` the list numbers the classes; else the class names of all annotations in sorted order. The
@@ -137,7 +137,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     )
 
 
-def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:  # noqa: ARG001 - classes are those of all splits
+def _sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:  # noqa: ARG001 - classes are those of all splits
     """Folders of images and annotations, and lists of splits."""
     root = config.image_root()
     for name in (IMAGES, ANNOTATIONS, SETS):
@@ -174,4 +174,4 @@ def _stems(config: DatasetConfig, root: Path, split: str, files: dict[str, str],
     return stems
 
 
-LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"masks"}))
+LAYOUT = Layout(_list_rows, _sources, TREE, keys=frozenset({"masks"}))

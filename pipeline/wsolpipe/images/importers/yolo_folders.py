@@ -29,7 +29,7 @@ TREE = """\
     labels/train/ 0001.txt …    "class x y width height" a line, as shares of the image, or the corners of a polygon"""
 
 
-def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
+def _list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     """List images with the boxes and classes of their text files; an image without one has neither.
 
     Headers of images that have boxes are read, since the boxes are shares of their sides. The label of an image is the
@@ -55,7 +55,7 @@ def list_rows(config: DatasetConfig, split: str, problems: Problems) -> Listing:
     return Listing(rows=rows, annotations=annotations, classes=count, class_names=names, ignored=dict(ignored))
 
 
-def sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
+def _sources(config: DatasetConfig, split: str) -> Iterator[Stamp]:
     """The description, folders of images, and every text file, which is often corrected in its place."""
     root = config.image_root()
     yield stamp(root / "data.yaml")
@@ -179,4 +179,4 @@ def _size(path: Path, config: DatasetConfig) -> tuple[int, int] | None:
     return found.width, found.height
 
 
-LAYOUT = Layout(list_rows, sources, TREE, keys=frozenset({"masks"}), upright=True)
+LAYOUT = Layout(_list_rows, _sources, TREE, keys=frozenset({"masks"}), upright=True)
