@@ -67,7 +67,7 @@ def test_again_as_processes_of_their_own_nothing_is_trained_twice(swept, capsys)
     [
         (["sweep.lr=0.1,x"], "lr: expected a number"),
         (["sweep.epochs=1,2"], "epochs= is given both by itself"),
-        (["sweep.out=a,b"], "sweep.out= cannot be"),
+        (["sweep.out=a,b"], "sweep.out= is not possible"),
         (["sweep.lrr=1,2"], "unknown key 'lrr'; did you mean 'lr'"),
         (["cluster=slrm"], "unknown cluster 'slrm'; did you mean 'slurm'"),
         (["cluster=slurm", "cluster.memry=3"], "unknown field 'memry'; did you mean 'memory'"),
