@@ -19,6 +19,7 @@ from wsolpipe.images.dataset import DatasetConfig, known_datasets
 from wsolpipe.images.layouts import LAYOUTS
 from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.safe_yaml import read_yaml
+from wsolpipe.keys.shell import under_headings
 from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.keys.key import Key
     from wsolpipe.keys.program import Program
-    from wsolpipe.keys.shell import KeyCommand
+    from wsolpipe.keys.shell import KeyCommand, Section
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 SETTINGS = Path(__file__).with_name("published_settings.yaml")
@@ -59,9 +60,19 @@ def _commands(program: str, cli: Program) -> str:
     for name in cli.listed:
         command: KeyCommand = cli.load(name)
         parts.append(f"## {program} {name}\n\n{_prose(command.help or '')}\n")
-        for section in command.table.sections({}):
-            parts.append("\n".join(text for text in (section.note, _table(section.keys)) if text) + "\n")
+        parts += _sections(command.table.sections({}))
     return "\n".join(parts)
+
+
+def _sections(sections: Iterable[Section]) -> list[str]:
+    """Tables of keys, each below its heading where there are several."""
+    found = list(sections)
+    titled = sum(bool(section.keys) for section in found) > 1
+    return [
+        "\n\n".join(text for text in (f"**{section.title}**" * titled, section.note, _table(section.keys)) if text)
+        + "\n"
+        for section in found
+    ]
 
 
 def _profiles() -> str:
@@ -127,7 +138,7 @@ def _recipes() -> str:
         f"Keys of `wsoltrain fit recipe=NAME`. {THESIS}\n",
         "## Keys of every recipe\n",
         "With the default that holds where a recipe below does not list another value.\n",
-        f"{_table(common.values())}\n",
+        *_sections(under_headings("Method", tuple(common.values()))),
     ]  # fmt: skip
     parts.append(_published_settings())
     for name in known_recipes():
@@ -141,7 +152,7 @@ def _recipes() -> str:
         lines += f"\nwsoltrain fit recipe={name} dataset=birds.yaml store=labels"
         parts.append(f"## {name}\n\n{first}\n\nMethod `{recipe.method}`. {_prose(method)}\n\n```sh\n{lines}\n```\n")
         own = [key for key in recipe_keys(name) if key.name not in common or key.default != common[key.name].default]
-        parts.append(f"{_table(own)}\n")
+        parts += _sections(under_headings("Method", tuple(own)))
     return "\n".join(parts)
 
 

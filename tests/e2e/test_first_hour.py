@@ -1,10 +1,16 @@
-"""What a new user mistypes in the first hour: each is one message with what, where and the next step, no traceback."""
+"""What a new user mistypes in the first hour: each is one message with what, where and the next step, no traceback.
+
+``answers.txt`` holds every line, its whole answer and the judgement of a reader. After a change of messages, write it
+again in one process with ``WSOLPIPE_WRITE_ANSWERS=1`` and judge what changed.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +72,57 @@ HERE = Path(__file__).parent
 WRONG = yaml.safe_load((HERE / "wrong_lines.yaml").read_text())
 FAULTS = yaml.safe_load((HERE / "data_faults.yaml").read_text())
 LEAST_CLEAR = 0.97
+ANSWERS = HERE / "answers.txt"
+SAID = ("wsolpipe:", "error:", "warning:", "accepted:", "  ")
 PHOTOS = [
     f"{split}/{name}/{number}.png" for split in ("train", "val") for name in ("mug", "pan") for number in range(3)
 ]
 
 
+def typed_of(case):
+    """The command of a line, or the fault of a data set and what is typed then."""
+    if isinstance(case, list):
+        return case[0].format(mine=MINE, made=MADE, tiny=TINY)
+    return f"({case['case']}) wsolpipe {FAULTED[case.get('type', 'run')]} dataset=d.yaml store=store"
+
+
+FAULTED = {"run": "run stage=pixels pixels.size=8", "check": "check"}
+#: What is typed -> exit code, a part of the answer, and the judgement of the whole answer.
+JUDGED = {typed_of(case): (*case[1:3], f"unclear: {case[3]}" if case[3:] else "clear") for case in WRONG} | {
+    typed_of(case): (case["exit"], case["told"], f"unclear: {case['judged']}" if "judged" in case else "clear")
+    for case in FAULTS
+}
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """What was answered to each line, for the file that a reader judges."""
+    found = {}
+    yield found
+    if os.environ.get("WSOLPIPE_WRITE_ANSWERS"):
+        assert list(found) == list(JUDGED)
+        ANSWERS.write_text("".join(
+            f"$ {typed}\nexit {JUDGED[typed][0]}, {JUDGED[typed][2]}\n{textwrap.indent(text, '    ')}\n"
+            for typed, text in found.items()
+        ))  # fmt: skip
+
+
+def test_every_answer_stands_in_the_file_with_its_judgement_none_is_silent_and_nearly_all_are_clear():
+    recorded = dict(block.split("\n", 1) for block in f"\n{ANSWERS.read_text()}".split("\n$ ")[1:])
+    assert list(recorded) == list(JUDGED)
+    assert len(JUDGED) == len(WRONG) + len(FAULTS)
+    for typed, (code, told, judged) in JUDGED.items():
+        first, answer = recorded[typed].split("\n", 1)
+        assert first == f"exit {code}, {judged}"
+        assert told
+        assert " ".join(told.split()) in " ".join(answer.split()), typed
+        assert code != 0 or "warning: " in answer
+    unclear = [judged for *_, judged in JUDGED.values() if judged != "clear"]
+    assert len(unclear) <= (1 - LEAST_CLEAR) * len(JUDGED)
+
+
 @pytest.mark.parametrize(("line", "code", "told"), [case[:3] for case in WRONG], ids=[case[0] for case in WRONG])
-def test_a_slip_of_the_first_hour_is_answered_in_one_message(at_home, capsys, line, code, told):
+def test_a_slip_of_the_first_hour_is_answered_in_one_message(at_home, capsys, answered, line, code, told):
     line = line.format(mine=MINE, made=MADE, tiny=TINY)
     found, printed = end_of(line), capsys.readouterr()
     assert found == code, printed.err
@@ -81,14 +131,7 @@ def test_a_slip_of_the_first_hour_is_answered_in_one_message(at_home, capsys, li
     assert "Usage:" not in printed.err
     assert printed.out == ""
     assert "resume with" not in printed.err
-
-
-def test_nothing_wrong_is_silent_and_nearly_all_answers_are_clear():
-    assert all(code != 0 and told for _, code, told, *_ in WRONG)
-    assert all(case["told"] for case in FAULTS)
-    assert len({case[0] for case in WRONG}) == len(WRONG)
-    unclear = [case for case in WRONG if len(case) > 3] + [case for case in FAULTS if "judged" in case]
-    assert len(unclear) <= (1 - LEAST_CLEAR) * (len(WRONG) + len(FAULTS))
+    answered[line] = printed.err.replace(str(at_home), "HOME")
 
 
 class Album:
@@ -156,15 +199,16 @@ class Album:
 
 
 @pytest.mark.parametrize("case", FAULTS, ids=lambda case: case["case"])
-def test_a_fault_of_a_data_set_is_never_silent(tmp_path, monkeypatch, capsys, case):
+def test_a_fault_of_a_data_set_is_never_silent(tmp_path, monkeypatch, capsys, answered, case):
     Album(tmp_path, case)
     monkeypatch.chdir(tmp_path)
-    command = {"run": "run stage=pixels pixels.size=8", "check": "check"}[case.get("type", "run")]
-    found, printed = end_of(f"wsolpipe {command} dataset=d.yaml store=store"), capsys.readouterr()
+    found, printed = end_of(typed_of(case).rpartition(") ")[2]), capsys.readouterr()
     said = printed.out + printed.err
     assert found == case["exit"], said
     assert case["told"] in " ".join(said.split()), said
     assert not list(tmp_path.glob("store/d/*/pixels")) or found == 0
+    lines = said.replace(str(tmp_path), "HOME").splitlines(keepends=True)
+    answered[typed_of(case)] = "".join(line for line in lines if line.startswith(SAID) and line.strip())
 
 
 @pytest.mark.parametrize(("store", "told"), [("lables", "did you mean 'labels'?"), ("photos", "holds other things")])

@@ -6,7 +6,11 @@ import json
 import tracemalloc
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from wsolpipe.contract.backends.filesystem import LocalBackend
+from wsolpipe.contract.budget import check_parquet
 from wsolpipe.engine.indexing import SCAN_ROWS, IndexWork
 from wsolpipe.images.index_tables import annotation_table, scan_table, write_listing, write_parquet
 from wsolpipe.images.listing import ListedRow
@@ -51,3 +55,16 @@ def test_memory_of_an_index_does_not_grow_with_its_rows(tmp_path):
     few, many = assemble(tmp_path / "few", SCAN_ROWS // 2), assemble(tmp_path / "many", 3 * SCAN_ROWS + 100)
     assert many[0] < 1.1 * few[0] + 100_000
     assert many[1] < 1.1 * few[1] + 200_000  # objects of 12,000 rows would take six million bytes
+
+
+def test_bounding_the_text_of_a_table_takes_the_memory_of_one_row_group(tmp_path):
+    table = pa.table({"text": [f"{number:0200d}" for number in range(50_000)]})
+    pq.write_table(table, tmp_path / "table.parquet", row_group_size=2_000)
+    ordinary = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(ordinary)
+    pa.set_memory_pool(counted)
+    try:
+        check_parquet(tmp_path / "table.parquet", 50_000_000, "table")
+    finally:
+        pa.set_memory_pool(ordinary)
+    assert counted.max_memory() < table.nbytes / 2

@@ -218,3 +218,15 @@ def test_two_categories_of_one_id_are_refused(home):
 
 def test_only_the_beginning_of_a_split_is_not_missed_classes(home):
     assert home.run("limit=2")[0] == 0
+
+
+def test_the_report_shows_what_the_check_found_in_the_indexes_of_its_stage(home):
+    shutil.copy(home.folder / "photos" / PHOTOS[0], home.folder / "photos" / "train" / "mug" / "copy.png")
+    assert home.run()[0] == 0
+    code, said = home.call("report", "split=train")
+    assert code == 0, said
+    section = (home.folder / "store" / "d" / "report.html").read_text().partition('<section id="check"')[2]
+    section = section.partition("</section>")[0]
+    assert "<code>repeated_images</code>" in section
+    assert "train/mug/0.png" in section
+    assert section.index("<td>train</td>") < section.index("<td>val</td>")

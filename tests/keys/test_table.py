@@ -237,6 +237,18 @@ def test_a_key_that_is_needed_is_named_with_an_example():
     assert "from=s3://bucket/labels" in str(caught.value)
 
 
+def test_help_groups_many_keys_by_what_the_class_that_declares_them_says():
+    fit = wsoltrain.load("fit").table
+    found = {section.title: {key.name for key in section.keys} for section in fit.sections({"recipe": "dips"})}
+    assert {"recipe", "dataset", "store", "config"} <= found["Recipe, data and labels"]
+    assert {"val", "by", "metric"} <= found["Evaluation, and what chooses the epoch"]
+    assert {"lr", "schedule", "warmup"} <= found["Recipe dips: learning rate and schedule"]
+    assert {"crf_weight", "size_weight"} <= found["Recipe dips: losses"]
+    assert {"backbone", "weights"} <= found["Recipe dips: network and its first weights"]
+    assert {"method", "head_epochs", "head_lr", "temperature"} == found["Recipe dips: method"]
+    assert [section.title for section in wsolpipe.load("ls").table.sections({})] == ["Keys"]
+
+
 def test_modules_of_the_table_import_nothing_heavy():
     heavy = ("numpy", "pydantic", "yaml", "torch", "zarr")
     code = (

@@ -36,7 +36,7 @@ from wsolpipe.images.listing import Annotation, ListedRow
 from wsolpipe.images.scan import Scan, scan_rows
 
 ROWS, CLASSES, SIDE = 1_281_167, 1000, 224
-LIMIT_RATIO, LIMIT_MIB = 1.2, 600.0
+LIMIT_RATIO, LIMIT_MIB = 1.2, 400.0
 KEY = "1" * 16
 
 

@@ -57,7 +57,7 @@ class _Keys:
 
     format = Key(kinds.choice(*FORMATS.names()), "localization")
     out = Key(kinds.file("folder"))
-    key = Key(kinds.text("beginning of a key"), otherwise="that of the words given, else the newest")
+    key = Key(kinds.text("beginning of a key"), otherwise="that of the arguments given, else the newest")
     rows = Key(kinds.text("start:stop, @FILE, worst:n, disputed:n or doubtful:n"))
     against = Key(kinds.file("truth, STAGE, STAGE:KEY, localization.txt", offers=("truth",)))
     top = Key(

@@ -71,10 +71,11 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     from wsolpipe.images.index import list_split
 
     folders = [word for word in words if "=" not in word]
-    own = read_keys([word for word in words if "=" in word], KEYS)
+    hint = "wsolpipe init FOLDER, where FOLDER holds the images; its other arguments: wsolpipe init --help"
+    own = read_keys([word for word in words if "=" in word], KEYS, hint=hint)
     if len(folders) != 1:
         msg = "init looks at one folder"
-        raise ConfigError(msg, hint="wsolpipe init FOLDER, where FOLDER holds the images")
+        raise ConfigError(msg, hint=hint)
     folder = Path(folders[0]).expanduser()
     found = describe_folder(folder)
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.resolve().name).lstrip("._-") or "mine"

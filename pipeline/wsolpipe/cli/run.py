@@ -102,7 +102,7 @@ PLAN_LISTED = ("stage", "dataset", "store", "split", "limit", "rows", "root", "s
 
 @make_command("plan", keys=PLAN_KEYS, listed=PLAN_LISTED)
 def plan_command(words: tuple[str, ...], as_json: bool) -> int:
-    """Say what `run` with the same words would make, and why; opens no image.
+    """Say what `run` with the same arguments would make, and why; opens no image.
 
     The files are listed where a list or a folder changed since they were indexed.
 

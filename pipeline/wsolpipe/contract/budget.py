@@ -118,7 +118,12 @@ def check_parquet(source: Any, size: int, said: str, columns: Sequence[str] | No
         needed = max(claimed, sum(group.num_rows for group in groups) * VALUE_BYTES * len(schema))
         if needed <= most and texts:
             file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts)
-            for batch in file.iter_batches(BATCH_ROWS, columns=texts, use_threads=False):
+            batches = (  # group by group: a reader of several keeps the cells of all of them
+                batch
+                for number in range(len(groups))
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[number], columns=texts, use_threads=False)
+            )
+            for batch in batches:
                 needed += sum(_unpacked(column) for column in batch.columns)
                 if needed > most:
                     break

@@ -174,12 +174,15 @@ class Split(Named, Keyed):
 
     def index(self, key: str | None = None) -> Index:
         """The index: the newest, or the one that starts with `key`."""
+        return choose(self.indexes(), "index", key, self.folder, self.store.url, self.name)[-1]
+
+    def indexes(self) -> list[Index]:
+        """Finished indexes of the split, oldest first."""
         backend = self.store.backend
         keys = subfolders(backend.names(f"{self.folder}/index"))
         views = [Index(self.store, self.dataset, self.name, name) for name in keys]
         done = [view for view in views if backend.size(f"{view.folder}/manifest.json") is not None]
-        done.sort(key=lambda view: view.manifest.created)
-        return choose(done, "index", key, self.folder, self.store.url, self.name)[-1]
+        return sorted(done, key=lambda view: view.manifest.created)
 
 
 def _unlisted(

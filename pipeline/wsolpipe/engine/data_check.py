@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.canonical import digest, read_json, short_key
@@ -11,12 +12,15 @@ from wsolpipe.contract.errors import DataError
 from wsolpipe.images.check import Finding, find_faults, read_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from wsolpipe.contract.reader import Index
+    from wsolpipe.contract.backends.base import Backend
+    from wsolpipe.contract.reader import Dataset, Index
     from wsolpipe.engine.session import Session
 
 VERSION = 1
+#: Sets of indexes among which a check is looked for.
+MOST_SETS = 1000
 
 
 def check_before_stages(session: Session, emit: Callable[[dict[str, Any]], None]) -> None:
@@ -30,9 +34,8 @@ def check_before_stages(session: Session, emit: Callable[[dict[str, Any]], None]
     indexes = ready_indexes(session)
     if any(split not in indexes for split in session.config.index):
         return
-    made_of = digest([VERSION, {split: item.key for split, item in indexes.items()}])
-    name = f"{session.dataset.name}/check-{short_key(made_of)}.json"
-    findings, new = _kept(session, name), False
+    name = _name_of(session.dataset.name, indexes)
+    findings, new = _kept(session.backend, name), False
     if findings is None:
         findings = find_faults(session.dataset, [read_facts(index) for index in indexes.values()])
         new = session.backend.create(name, json.dumps([asdict(item) for item in findings]).encode())
@@ -69,8 +72,27 @@ def refusal(session: Session, refused: Sequence[Finding]) -> DataError:
     return DataError(msg, hint=hint)
 
 
-def _kept(session: Session, name: str) -> list[Finding] | None:
+def kept_check(dataset: Dataset, index: Index) -> tuple[dict[str, Index], list[Finding]] | None:
+    """The newest check of an index beside those of other splits, and its findings; None where the store holds none."""
+    backend = dataset.store.backend
+    names = set(backend.names(dataset.name))
+    others = [split for split in dataset.splits() if split != index.split]
+    newest: list[list[Index | None]] = [[*reversed(dataset[split].indexes()), None] for split in others]
+    for chosen in islice(product(*newest), MOST_SETS):
+        indexes = {item.split: item for item in (index, *chosen) if item is not None}
+        name = _name_of(dataset.name, indexes)
+        if name.partition("/")[2] in names and (findings := _kept(backend, name)) is not None:
+            return indexes, findings
+    return None
+
+
+def _name_of(dataset: str, indexes: Mapping[str, Index]) -> str:
+    made_of = digest([VERSION, {split: item.key for split, item in indexes.items()}])
+    return f"{dataset}/check-{short_key(made_of)}.json"
+
+
+def _kept(backend: Backend, name: str) -> list[Finding] | None:
     try:
-        return [Finding(**item) for item in read_json(session.backend.get(name))]
+        return [Finding(**item) for item in read_json(backend.get(name))]
     except (FileNotFoundError, ValueError, TypeError):
         return None

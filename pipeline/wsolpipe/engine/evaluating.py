@@ -27,6 +27,7 @@ class _SubjectKeys:
 
     Attributes
     ----------
+    **What is scored, against what**
     maps
         score maps <image_id>.npy or .npz, instead of a stage
     map
@@ -53,7 +54,7 @@ class _SubjectKeys:
     maps = Key(kinds.file("folder"))
     map = Key(kinds.integer(0), 0)
     select = Key(kinds.text("classifier or classifier:KEY"))
-    key = Key(kinds.text("beginning of a key"), otherwise="that of the words given, else the newest")
+    key = Key(kinds.text("beginning of a key"), otherwise="that of the arguments given, else the newest")
     against = Key(
         kinds.file("truth, STAGE, STAGE:KEY, localization.txt or folder of masks", offers=("truth",)), "truth"
     )
@@ -72,6 +73,7 @@ class _ThresholdKeys:
 
     Attributes
     ----------
+    **The threshold**
     tau
         this threshold
     tau_from
@@ -109,6 +111,7 @@ class _MoreKeys:
 
     Attributes
     ----------
+    **What is shown and written**
     figures
         figures of maps beside MaxBoxAcc, IoU and PxAP
     corloc

@@ -41,6 +41,8 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
         open_store(session.config.store)  # raises: the store beside it was meant
     if name not in session.store.datasets() or split not in session.store[name].splits():
         msg = f"store {session.config.store} holds no {split} split of {name}"
+        if not session.store.holds_results():
+            msg, command = f"no store at {session.config.store}: the folder is missing or empty", f"{command} makes one"
         raise NotFoundError(msg, hint=command)
     here = session.store[name][split]
     present = here.keys(stage)

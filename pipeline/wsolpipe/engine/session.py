@@ -64,7 +64,8 @@ class Session:
         dataset = load_dataset(config.dataset, root=config.root, need_root=need_root)
         for split in config.split:
             if split not in dataset.splits:
-                raise ConfigError(unknown(f"split of {dataset.name}", split, dataset.splits))
+                msg = unknown(f"split of {dataset.name}", split, dataset.splits)
+                raise ConfigError(msg, hint="split=A,B takes several; without split= all are worked on")
         for stage in dataset.stages:
             registry[stage]
         return cls(config, registry, open_backend(config.store), dataset)

@@ -211,7 +211,7 @@ def _evaluate_plain(
     kind = "boxes" if "boxes" in view.manifest.arrays else "masks"
     if given and kind in view.manifest.arrays:
         msg = f"{', '.join(sorted(given))}: {view.stage} holds {kind}, which have no threshold"
-        raise ConfigError(msg, hint="these words are for maps")
+        raise ConfigError(msg, hint="these arguments are for maps")
     truth = _truth(results, rows, options)
     scored = score(view, truth)
     result = {**head, "against": truth.name, **scored.figures()}

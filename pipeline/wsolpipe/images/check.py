@@ -9,12 +9,13 @@ import contextlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import chain, combinations
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from wsolpipe.contract.canonical import read_json
+from wsolpipe.contract.parquet import ParquetRows
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.dataset import SPLITS, DatasetConfig
 from wsolpipe.images.importers.folder import class_folders
@@ -23,15 +24,18 @@ from wsolpipe.images.listing import describe_ignored
 from wsolpipe.images.scan import MISSING, near_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from wsolpipe.contract.manifest import IndexManifest
     from wsolpipe.contract.reader import Index
 
 PART_ROWS = 16_384
+#: Of a sha256, by which images are compared.
+HASH_BYTES = 8
 EXAMPLES = 5
 #: Share of the images or boxes above which a fault is an error; up to it, it is a warning.
 SERIOUS = 0.01
@@ -146,22 +150,23 @@ def read_facts(index: Index, check: Callable[[], None] = lambda: None) -> SplitF
     check : callable
         Called after every part; may raise to stop.
     """
+    import pyarrow.compute as pc
+
     facts = SplitFacts(index)
     hashes, sides = [facts.hashes], [facts.sides]
     for part in _parts(index, ["labels", "width", "height", "orientation", "sha256", "path", "reason"]):
-        listed = [row for row in part if row["reason"] != RETIRED]
-        good = [row for row in listed if not row["reason"]]
-        for row in listed:
-            if row["reason"]:
-                count, first = facts.reasons.get(row["reason"], (0, []))
-                facts.reasons[row["reason"]] = count + 1, [*first, row["path"]] if count < EXAMPLES else first
+        listed = part.filter(pc.not_equal(part["reason"], RETIRED))
+        good = listed.filter(pc.equal(listed["reason"], ""))
+        for row in listed.filter(pc.not_equal(listed["reason"], "")).select(["reason", "path"]).to_pylist():
+            count, first = facts.reasons.get(row["reason"], (0, []))
+            facts.reasons[row["reason"]] = count + 1, [*first, row["path"]] if count < EXAMPLES else first
         facts.rows += len(listed)
-        facts.unlabelled += sum(not row["labels"] for row in listed)
-        facts.labels.update(chain.from_iterable(row["labels"] or () for row in listed))
-        facts.orientations.update(row["orientation"] for row in good)
-        facts.formats.update(_ending(row["path"]) for row in good)
-        hashes.append(_first_bits(good))
-        sides.append(np.array([(row["width"], row["height"]) for row in good], np.int32).reshape(-1, 2))
+        facts.unlabelled += sum(not count for count in pc.list_value_length(listed["labels"]).to_pylist())
+        facts.labels.update(pc.list_flatten(listed["labels"]).to_pylist())
+        facts.orientations.update(good["orientation"].to_pylist())
+        facts.formats.update(map(_ending, good["path"].to_pylist()))
+        hashes.append(_first_bits(good["sha256"].to_pylist()))
+        sides.append(np.stack([good[side].to_numpy().astype(np.int32) for side in ("width", "height")], axis=1))
         check()
     facts.hashes, facts.sides = np.sort(np.concatenate(hashes)), np.concatenate(sides)
     _read_boxes(facts)
@@ -170,15 +175,24 @@ def read_facts(index: Index, check: Callable[[], None] = lambda: None) -> SplitF
     return facts
 
 
-def _parts(index: Index, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
+def _parts(index: Index, columns: list[str]) -> Iterator[pa.Table]:
     """Rows of an index, some at a time."""
     spans = index.spans()
     for start in range(0, index.rows, PART_ROWS):
-        yield spans.table(columns, start=start, stop=min(start + PART_ROWS, index.rows)).to_pylist()
+        yield spans.table(columns, start=start, stop=min(start + PART_ROWS, index.rows))
 
 
-def _first_bits(rows: Sequence[dict[str, Any]]) -> NDArray[np.uint64]:
-    return np.fromiter((int(row["sha256"][:16], 16) for row in rows), np.uint64, len(rows))
+def _annotation_parts(index: Index, columns: list[str]) -> Iterator[pa.Table]:
+    """Annotations of an index, some at a time."""
+    rows, start = ParquetRows(index.store.backend, f"{index.folder}/annotations.parquet"), 0
+    while len(part := rows.table(columns, start=start, stop=start + PART_ROWS)):
+        yield part
+        start += len(part)
+
+
+def _first_bits(digests: Iterable[str]) -> NDArray[np.uint64]:
+    bits = bytes.fromhex("".join(text[: 2 * HASH_BYTES] for text in digests))
+    return np.frombuffer(bits, f">u{HASH_BYTES}").astype(np.uint64)
 
 
 def _ending(path: str) -> str:
@@ -188,15 +202,8 @@ def _ending(path: str) -> str:
 
 def _read_boxes(facts: SplitFacts) -> None:
     """Count the boxes of a split, which stand in row order."""
-    from wsolpipe.contract.parquet import ParquetRows
-
-    rows, total = ParquetRows(facts.index.store.backend, f"{facts.index.folder}/annotations.parquet"), 0
     kept: NDArray[np.float64] = np.empty((0, 5))
-    while True:
-        part = rows.table(["row", "kind", *EDGES], start=total, stop=total + PART_ROWS)
-        if not len(part):
-            return
-        total += len(part)
+    for part in _annotation_parts(facts.index, ["row", "kind", *EDGES]):
         boxes = np.stack([part.column(name).to_numpy().astype(np.float64) for name in ("row", *EDGES)], axis=1)
         boxes = boxes[np.array(part.column("kind").to_pylist()) == "box"]
         sides, edges = boxes[:, 3:] - boxes[:, 1:3], boxes[:, 1:]
@@ -250,9 +257,9 @@ def _shared_images(splits: Sequence[SplitFacts]) -> Iterator[Finding]:
 def _path_of(facts: SplitFacts, wanted: int) -> str:
     """Path of the first image whose sha256 begins with these bits."""
     for part in _parts(facts.index, ["sha256", "path"]):
-        for row in part:
-            if row["sha256"] and int(row["sha256"][:16], 16) == wanted:
-                return str(row["path"])
+        for digest, path in zip(part["sha256"].to_pylist(), part["path"].to_pylist(), strict=True):
+            if digest.startswith(f"{wanted:0{2 * HASH_BYTES}x}"):
+                return str(path)
     return "?"
 
 
@@ -375,5 +382,6 @@ def find_unlisted(config: DatasetConfig, indexes: Sequence[Index]) -> list[Findi
 def _names(index: Index) -> Iterator[str]:
     """Paths of the rows of an index, and of the mask files of its annotations."""
     for part in _parts(index, ["path"]):
-        yield from (row["path"] for row in part)
-    yield from filter(None, index.annotations().column("path").to_pylist())
+        yield from part["path"].to_pylist()
+    for part in _annotation_parts(index, ["path"]):
+        yield from filter(None, part["path"].to_pylist())

@@ -88,7 +88,9 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
         from wsolpipe.contract.errors import ConfigError
 
         place = getattr(error, "ctx", None)
-        hint = f"{place.command_path if place else name} --help lists what it takes; arguments are key=value"
+        option = getattr(error, "option_name", "").lstrip("-")
+        like = f", as in {option}=…" if len(option) > 1 else ""
+        hint = f"{place.command_path if place else name} --help lists what it takes; arguments are key=value{like}"
         known = ConfigError(error.format_message(), hint=hint)
     except (click.Abort, KeyboardInterrupt):
         import shlex

@@ -52,6 +52,8 @@ class Key:
         The text before the ``=``.
     meaning : str
         One line in plain words.
+    heading : str
+        Heading of ``--help`` and of the reference under which it stands.
     """
 
     kind: Kind
@@ -60,6 +62,7 @@ class Key:
     otherwise: str = ""
     name: str = ""
     meaning: str = ""
+    heading: str = ""
 
     def read(self, text: str) -> Any:
         """Value of a text.
@@ -70,10 +73,9 @@ class Key:
             If the text is not of this key's kind; names the nearest of the choices.
         """
         if not text.strip() and (self.kind.filled or self.kind.files):
-            instead = f" for {self.otherwise}" if self.otherwise else ""
-            article = "an" if self.kind.name[0] in "aeiou" else "a"
+            instead = f" for {usual}" if (usual := self.shown_default()) else ""
             msg = f"{self.name}= is empty"
-            raise ConfigError(msg, hint=f"name {article} {self.kind.name}, or leave {self.name}= out{instead}")
+            raise ConfigError(msg, hint=f"write {self.name}=VALUE ({self.kind.name}), or leave it out{instead}")
         if text.lower() in NULL and (self.kind.null or self.default is None):
             return None
         try:
@@ -133,7 +135,7 @@ def keys_of_fields(declared: type) -> tuple[Key, ...]:
             item.metadata["unit"],
             item.metadata["otherwise"],
             item.name,
-            meanings[item.name],
+            *meanings[item.name],
         )
         for item in fields(declared)
         if item.metadata
@@ -143,29 +145,38 @@ def keys_of_fields(declared: type) -> tuple[Key, ...]:
 def keys_of_class(declared: type) -> tuple[Key, ...]:
     """Keys that are attributes of a class, in their order, each named by its attribute and described by the docstring.
 
-    A key that has a name already is shared with other commands, and stays as it is. ``in_`` is the key ``in=``.
+    A key that has a name already is shared with other commands: this class may say its heading. ``in_`` is ``in=``.
     """
-    meanings = describe_fields(declared)
-    return tuple(
-        each if each.name else replace(each, name=name.rstrip("_"), meaning=meanings[name])
-        for name, each in vars(declared).items()
-        if isinstance(each, Key)
-    )
+    found, keys = describe_fields(declared), []
+    for name, each in vars(declared).items():
+        if isinstance(each, Key):
+            meaning, heading = found.get(name, ("", ""))
+            named = each if each.name else replace(each, name=name.rstrip("_"), meaning=meaning)
+            keys.append(replace(named, heading=heading or each.heading))
+    return tuple(keys)
 
 
-def describe_fields(declared: type) -> dict[str, str]:
-    """Read what the fields of a class and of its bases mean from the section Attributes that ends their docstrings."""
-    found: dict[str, str] = {}
+def describe_fields(declared: type) -> dict[str, tuple[str, str]]:
+    """Read the section Attributes that ends the docstrings of a class and of its bases: meaning and heading of each.
+
+    A line ``**heading**`` holds for the attributes below it.
+    """
+    found: dict[str, tuple[str, str]] = {}
     for each in reversed(declared.__mro__):
         _, _, section = cleandoc(each.__doc__ or "").partition("\nAttributes\n----------\n")
+        heading = ""
         for entry in re.split(r"\n(?=\S)", section):
             names, _, meaning = entry.partition("\n")
-            found[names.partition(" : ")[0]] = " ".join(meaning.split())
+            if names.startswith("**"):
+                heading = names.strip("* ")
+                continue
+            for name in names.partition(" : ")[0].split(", "):
+                found[name] = " ".join(meaning.split()), heading or found.get(name, ("", ""))[1]
     return found
 
 
 CONFIG = Key(
-    file("YAML file"), name="config", meaning="file of words of this command; those of the command line go over it"
+    file("YAML file"), name="config", meaning="file of arguments of this command; those of the command line go over it"
 )
 
 

@@ -56,8 +56,8 @@ def keys_of(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, *
             continue
         unit = next((item.name for item in info.metadata if isinstance(item, Unit)), "")
         kind = kind_of(info.annotation, info.metadata)
-        meaning = info.description or meanings.get(name, "")
-        keys.append(Key(kind, default, unit, name=f"{prefix}{name}", meaning=meaning))
+        meaning, heading = meanings.get(name, ("", ""))
+        keys.append(Key(kind, default, unit, "", f"{prefix}{name}", info.description or meaning, heading))
     return tuple(keys)
 
 

@@ -149,6 +149,7 @@ class RunConfig:
 
     Attributes
     ----------
+    **What is made, of which images**
     stage
         stages to make or to look at
     dataset
@@ -163,6 +164,13 @@ class RunConfig:
         only the first rows of each split
     rows
         only these rows of each split: from 0, stop left out, or the images of a list that a report saved
+    stages
+        file of your own stages
+    force
+        make again what is already done
+    seed
+        seed of random draws that stages leave to the run
+    **Machines and jobs**
     cluster
         where work runs
     workers
@@ -175,36 +183,32 @@ class RunConfig:
         threads that decode images ahead of a network; 0: as many as the cores allow
     shard_rows
         rows a shard, fixed by the first run
+    wall_time
+        time after which workers begin no further shard
+    print
+        show what would be submitted, and submit nothing
+    wait
+        stay until submitted jobs end
+    profile
+        cluster profile to use
+    profiles
+        file of cluster profiles
+    **Faults, tries and leases**
     max_failed
         quarantined rows that a stage may have: up to 1 a share of its rows (at least 20), above 1 a number
     accept
         findings of the check of the data set that stop no run, because all is as it should be
-    force
-        make again what is already done
-    seed
-        seed of random draws that stages leave to the run
-    stages
-        file of your own stages
     retries
         further tries of a shard that failed
     lease
         time after which a silent worker's shard is taken over
     checkpoint
         time between checkpoints inside a shard
-    wall_time
-        time after which workers begin no further shard
-    profile
-        cluster profile to use
-    profiles
-        file of cluster profiles
-    print
-        show what would be submitted, and submit nothing
+    **What is shown**
     log
         append lines about the run to this file, with the time
     wide
         show tables whole, also on a narrow terminal
-    wait
-        stay until submitted jobs end
     """
 
     stage: tuple[str, ...] = key((), kind=STAGE_NAMES)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Given = Mapping[str, str]
 Body = Callable[[tuple[str, ...], bool], "int | None"]
 _WORDS = "wsolpipe.words"
+#: Keys that help lists under one heading.
+FEW = 12
 #: Keys that an error offers for a file or folder without a key.
 MOST_MEANT = 4
 #: Short names of `Kind.source`: ``package.module:attribute``, values or a function of the arguments given so far.
@@ -46,6 +48,14 @@ class Section:
     title: str
     keys: tuple[Key, ...]
     note: str = ""
+
+
+def under_headings(title: str, keys: tuple[Key, ...], *, prefix: str = "") -> Iterator[Section]:
+    """Sections of keys by their headings, in the order of the keys; those without one are below `title`."""
+    found: dict[str, list[Key]] = {}
+    for key in keys:
+        found.setdefault(prefix + key.heading if key.heading and len(keys) > FEW else title, []).append(key)
+    return (Section(name, tuple(held)) for name, held in found.items())
 
 
 class More(Protocol):
@@ -84,7 +94,9 @@ class Table:
 
     def sections(self, given: Given) -> Iterator[Section]:
         """Keys to show in ``--help`` beside these words."""
-        yield Section("Keys", (*(self.more.listed() if self.more else ()), *self.keys, CONFIG))
+        keys = (*(self.more.listed() if self.more else ()), *self.keys)
+        config = replace(CONFIG, heading=keys[0].heading if keys else "")
+        yield from under_headings("Keys", (*keys, config))
         if self.more:
             yield from self.more.sections(given)
 
@@ -217,7 +229,8 @@ def without_key(word: str, table: Table, given: Given) -> ConfigError:
     meant = [f"{word}={'true' if key.kind.choices == FLAG else '…'}" for key in keys if key.name == word]
     meant = meant or [f"{key.name}={word}" for key in keys if _takes(key, word, given)]
     if not meant and os.path.lexists(word):
-        meant = [f"{key.name}={word}" for key in keys if key.kind.files][:MOST_MEANT]
+        keys = [key for key in keys if key.kind.files and not (key.name == "config" and os.path.isdir(word))]
+        meant = [f"{key.name}={word}" for key in keys][:MOST_MEANT]
     if ":" in word and any(key.name == word.partition(":")[0] for key in keys):
         meant = [word.replace(":", "=", 1)]
     spaced = "without blanks around =, " if "=" in given or "" in given else ""

@@ -215,14 +215,14 @@ def expand_words(words: Iterable[str], listed: Callable[[str], bool] = lambda na
 
     given = split_words(word for word in words if "=" in word)
     path = Path(given["config"]).expanduser()
-    content = read_yaml(path, as_text=True, hint="config=FILE.yaml holds words of the command line, one key a line")
+    content = read_yaml(path, as_text=True, hint="config=FILE.yaml holds arguments of the command line, one key a line")
     if not isinstance(content, dict):
         msg = f"{path} is not a mapping of keys to values"
         raise ConfigError(msg, hint="write a key a line, such as stage: proposals")
     found: dict[str, str] = {}
     for name, text in _flatten(content, "", listed):
         if name == "config":
-            msg = f"{path}: config: a file of words names no other"
+            msg = f"{path}: config: a file of arguments names no other"
             raise ConfigError(msg)
         if name in found:
             msg = f"{path}: {shorten(name)} is given twice, once below its stage and once with a dot"

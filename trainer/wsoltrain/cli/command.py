@@ -9,7 +9,7 @@ import click
 from wsolpipe.keys import kinds, shell
 from wsolpipe.keys.console import print_json
 from wsolpipe.keys.key import Key
-from wsolpipe.keys.shell import Body, Given, Section
+from wsolpipe.keys.shell import Body, Given, Section, under_headings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,8 @@ class OfRecipe:
     def sections(self, given: Given) -> Iterator[Section]:
         """List the keys of the recipe."""
         if "recipe" in given:
-            yield Section(f"Keys of the recipe {given['recipe']}", recipe_keys(given["recipe"]))
+            name = given["recipe"]
+            yield from under_headings(f"Recipe {name}: method", recipe_keys(name), prefix=f"Recipe {name}: ")
             return
         names = ", ".join(offered_recipes(given))
         note = f"Any other key is one of the recipe. recipe=NAME --help lists them; recipes: {names}."

@@ -169,7 +169,9 @@ def _claim(job: Job, parts: Path, film: str) -> None:
         changed = [name for name, value in own.items() if before.get(name) != value]
         if changed:
             msg = f"{parts} holds an unfinished run with another {', '.join(changed)}"
-            raise ConfigError(msg, hint=f"the same words resume it; remove {parts} or give another out= to begin anew")
+            raise ConfigError(
+                msg, hint=f"the same command resumes it; remove {parts} or give another out= to begin anew"
+            )
         return
     parts.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(own))

@@ -46,6 +46,7 @@ class CrfKeys(Keys):
 
     Attributes
     ----------
+    **losses**
     crf_weight
         Weight of the CRF loss (DiPS: lambda_2, lambda_CRF); 0: off
     crf_sigma_rgb

@@ -29,6 +29,7 @@ class PixelKeys(Keys):
 
     Attributes
     ----------
+    **pseudo-labels and drawn pixels**
     maps
         Stage whose maps are the pseudo-labels
     boxes
@@ -118,6 +119,7 @@ class SizeKeys(Keys):
 
     Attributes
     ----------
+    **losses**
     size_weight
         Weight of the absolute size loss of both sides (TrCAM-V: lambda_ASL, 0.01 to 0.05); 0: off
     larger_weight
@@ -170,6 +172,7 @@ class MaskedClassificationKeys(Keys):
 
     Attributes
     ----------
+    **losses**
     cls_weight
         Weight of the frozen classifier's loss on the masked image (DiPS workshop: lambda_CLS); 0: off
     cls_detached
@@ -205,6 +208,7 @@ class WindowKeys(Keys):
 
     Attributes
     ----------
+    **frames of video**
     window
         Frames of the shot whose maps are taken with a frame's own, at each place the greatest (TCAM)
     window_frames

@@ -31,6 +31,7 @@ class CnnKeys(BackboneKeys):
 
     Attributes
     ----------
+    **network and its first weights**
     unstrided
         Last downsamplings that are removed: 1 gives ResNet-50 maps of 14 x 14 at 224 pixels (standard evaluation), 2 of
         28 x 28
@@ -95,6 +96,7 @@ class PoolKeys(Keys):
 
     Attributes
     ----------
+    **pooling**
     pool
         How class maps are pooled to class logits: gap (mean, Zhou et al. 2016), max (Oquab et al. 2015), peaks (mean of
         the local maxima of 3 x 3 places, Zhou et al. 2018), lse (log of the mean of exponentials, Pinheiro and

@@ -27,6 +27,7 @@ class BackboneKeys(Keys):
 
     Attributes
     ----------
+    **network and its first weights**
     backbone
         timm name of the network
     model_args

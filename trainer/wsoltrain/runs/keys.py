@@ -41,6 +41,7 @@ class _SiteKeys:
 
     Attributes
     ----------
+    **Machines and jobs**
     cluster
         where trainings run, each as one process or job; cluster.profile=, cluster.profiles= and cluster.FIELD= choose
         and change the profile of the site
@@ -60,16 +61,17 @@ class _TrainingKeys:
 
     Attributes
     ----------
+    **Recipe, data and labels**
     recipe
         recipe: a shipped one, or a YAML file
+    dataset, store, root
     where
         only the images of split= on this list, which a report saved
     images
         pixels: read images from that stage of the store, not from files
-    out
-        folder of the run
     split
         split that is trained on
+    **Evaluation, and what chooses the epoch**
     val
         split that chooses epoch and threshold
     val_rows_per_class
@@ -85,12 +87,17 @@ class _TrainingKeys:
         split scored against its ground truth after each epoch, for the table of select
     outcomes
         keep the boxes of all validation maps, some 15 kB an epoch for 100 images, for wsoltrain noise
-    workers
-        loader processes of each training process
+    **Folder and figures of the run**
+    out
+        folder of the run
     save_every
         steps between checkpoints
     track
         where figures go: jsonl, tensorboard, wandb, mlflow; all but jsonl show pictures and the recipe too
+    **Machines and jobs**
+    workers
+        loader processes of each training process
+    device
     """
 
     recipe = Key(RECIPE, "dips")

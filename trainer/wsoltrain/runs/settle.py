@@ -83,7 +83,7 @@ def settle(values: Mapping[str, Any], changes: Mapping[str, Any], *, kind: str =
     from wsoltrain.training.settings import Settings
 
     values = {**{key.name: key.default for key in TRAINING}, **values}
-    require(values, "wsoltrain fit", dataset="demo")
+    require(values, f"wsoltrain {'fit' if kind == 'runs' else 'search'}", dataset="demo")
     dataset = load_dataset(values["dataset"], root=values["root"])
     recipe = load_recipe(values["recipe"], dataset=dataset.name, changes=changes)
     store = store_of(values["store"])

@@ -37,6 +37,7 @@ class Recipe(Keys):
     ----------
     method
         What is trained: name of a method
+    **images and augmentation**
     size
         Side of the square that the network sees, pixels
     resize
@@ -55,6 +56,7 @@ class Recipe(Keys):
         Draw one random frame of each group (video shot) an epoch
     frames_per_group
         Draw as many random frames of each group an epoch; null: all, or one with one_per_group
+    **epochs, batches and optimiser**
     epochs
         Epochs of the method's main phase; 0 scores the network as it is loaded
     batch
@@ -63,6 +65,25 @@ class Recipe(Keys):
         Batches whose gradients are averaged before each update
     optimiser
         sgd (momentum, nesterov), adamw or adam (both: betas)
+    momentum
+        Momentum of sgd
+    nesterov
+        Nesterov's momentum, for sgd
+    betas
+        Decay of both running means of adamw and adam
+    weight_decay
+        Weight decay: L2 for sgd and adam, decoupled for adamw
+    frozen_bn
+        Normalise by the stored statistics in training too; weights of the layers are still trained
+    clip
+        Norm to which gradients are clipped; null: not at all
+    amp
+        Run the network in bfloat16, which is faster on a GPU; the authors train in float32
+    ema
+        Decay of a running average of the weights, which is evaluated and kept; null: none
+    seed
+        Of every random draw
+    **learning rate and schedule**
     lr
         Learning rate
     lr_min
@@ -84,24 +105,6 @@ class Recipe(Keys):
         Exponent of schedule=polynomial
     warmup
         Epochs in which lr rises linearly to its schedule; 0: none
-    momentum
-        Momentum of sgd
-    nesterov
-        Nesterov's momentum, for sgd
-    betas
-        Decay of both running means of adamw and adam
-    weight_decay
-        Weight decay: L2 for sgd and adam, decoupled for adamw
-    frozen_bn
-        Normalise by the stored statistics in training too; weights of the layers are still trained
-    clip
-        Norm to which gradients are clipped; null: not at all
-    amp
-        Run the network in bfloat16, which is faster on a GPU; the authors train in float32
-    ema
-        Decay of a running average of the weights, which is evaluated and kept; null: none
-    seed
-        Of every random draw
     """
 
     method: str

@@ -136,7 +136,7 @@ def read_classes(config: DatasetConfig, default: Path | None, problems: Problems
         elif int(label) in names:
             problems.add(text.at(number), f"label {int(label)} is named twice")
         elif count is not None and int(label) >= count:
-            problems.add(text.at(number), f"label {int(label)} is outside the {count} classes")
+            problems.add(text.at(number), f"label {int(label)} is outside the {count} classes, 0 to {count - 1}")
         else:
             names[int(label)] = name.strip()
     return (max(names) + 1 if names and count is None else count), names
@@ -169,7 +169,9 @@ def label_of(given: Any, labels: Mapping[str, int], count: int | None) -> int:
         known = unknown("class", str(given), labels) if labels else f"label {given!r} is not an integer"
         raise ValueError(known) from None
     if label < 0 or (count is not None and label >= count):
-        msg = f"label {label} is " + (f"outside the {count} classes" if count is not None else "negative")
+        msg = f"label {label} is " + (
+            f"outside the {count} classes, 0 to {count - 1}" if count is not None else "negative"
+        )
         raise ValueError(msg)
     return label
 

@@ -1,4 +1,4 @@
-"""Top of the page: what was labelled, its accuracy beside a centred box, and what to try where it is below one."""
+"""Top of the page: what was labelled, its accuracy beside a centred box, and advice; the check of the data set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine.commit import now
+from wsolpipe.engine.data_check import kept_check
 from wsolpipe.evaluate.box_scores import is_val_boxes
 from wsolpipe.evaluate.scored import BEST, Line, Scored, Threshold
 from wsolpipe.metrics.boxes import iou_shares
@@ -87,3 +88,14 @@ def _line(name: str, meaning: str, ious: Any) -> Line:
 
 
 SECTION = Section(name="overview", title="", order=0, facts=_facts)
+
+
+def _check_facts(material: Material) -> Mapping[str, Any] | None:
+    kept = kept_check(material.store[material.dataset], material.index)
+    if kept is None:
+        return None
+    indexes, findings = kept
+    return {"splits": [(split, item.manifest) for split, item in sorted(indexes.items())], "findings": findings}
+
+
+CHECK = Section(name="check", title="Check of the data set", order=28, facts=_check_facts)
