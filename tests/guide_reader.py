@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DEMO = ROOT / "data" / "demo"
-ROWS = range(0, 32, 8)
+ROWS = range(0, 32, 16)
 """Number of the first image of each round of the demo's classes; three of each round are birds.yaml."""
 RECIPES = [name for name in known_recipes() if "demo" in read_recipe(name).datasets]
 STAND_INS: dict[str, str | Callable[[re.Match[str]], str]] = {
@@ -102,9 +102,9 @@ def write_yaml(path: Path, content: dict[str, Any]) -> None:
 
 
 def fill_demo(folder: Path, stages: dict[str, Any]) -> None:
-    """demo.yaml: two scenes of each class a split; glas.yaml: the same with masks alone."""
+    """demo.yaml: a scene of each class a split; glas.yaml: the same with masks alone."""
     for split in ("train", "val", "test"):
-        keep_lines(DEMO / "metadata" / split, folder / "scenes" / split, set(range(16)))
+        keep_lines(DEMO / "metadata" / split, folder / "scenes" / split, set(range(8)))
     shipped = yaml.safe_load((ROOT / "data" / "demo.yaml").read_text())
     places = {"root": str(DEMO / "images"), "masks": str(DEMO / "masks"), "metadata": "scenes", "stages": stages}
     write_yaml(folder / "demo.yaml", {**shipped, **places})

@@ -156,9 +156,9 @@ def test_a_store_of_a_newer_schema_is_refused_with_the_versions(toy):
 def test_weights_of_another_architecture_name_the_first_keys(toy):
     path = toy.folder / "other.safetensors"
     save_file({"layers.0.kernel": np.zeros(3, np.float32)}, path)
-    done = toy.run(
-        "cls_maps.model=vit_tiny_patch16_224", f"cls_maps.weights={path}", "cls_maps.mean=0.5", "cls_maps.std=0.5",
-        "limit=2", stage="cls_maps",
+    done = toy.refuse(
+        "run", "cls_maps.model=vit_tiny_patch16_224", f"cls_maps.weights={path}", "cls_maps.mean=0.5",
+        "cls_maps.std=0.5", "limit=2", stage="cls_maps",
     )  # fmt: skip
     refused(done, 3, "layers.0.kernel", "cls_token")
 

@@ -48,7 +48,7 @@ def test_a_training_on_an_absent_device_writes_nothing(tmp_path, capsys):
 
 @pytest.mark.parametrize("model", ["swinv2_cr_tiny_224", "resnet18"])
 def test_a_network_without_a_class_token_is_not_tried_again(toy, model):
-    done = toy.run(f"cls_maps.model={model}", "cls_maps.weights=random:0", stage="cls_maps")
+    done = toy.refuse("run", f"cls_maps.model={model}", "cls_maps.weights=random:0", stage="cls_maps")
     assert done.code == 3, done.err
     assert model in done.err
     assert "tries" not in done.err
@@ -74,9 +74,8 @@ def test_a_fault_of_the_device_ends_the_run_and_blames_no_row(toy, undisturbed, 
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)
 
 
-@pytest.mark.parametrize("where", ["shade", "palette"])
-def test_a_worker_whose_device_failed_is_replaced_and_another_goes_on(toy, undisturbed, where):
-    done = toy.run(f"{where}.dies={toy.folder / 'dead'}", "workers=2")
+def test_a_worker_whose_device_failed_is_replaced_and_another_goes_on(toy, undisturbed):
+    done = toy.run(f"shade.dies={toy.folder / 'dead'}", "workers=2")
     assert done.code == 0, done.err
     assert "CUDA error: an illegal memory access was encountered; it is started again" in done.err
     assert object_bytes(toy.store) == object_bytes(undisturbed.store)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,9 +15,9 @@ from s3 import BUCKET, KEYS
 
 pytestmark = pytest.mark.netns
 
-CUT_SECONDS = 20
-SHARDS = 14
-DEMO = ("stage=cls_maps", "dataset=demo", "split=train", f"limit={8 * SHARDS}", "shard_rows=8", "threads=1")
+CUT_SECONDS = 8
+SHARDS = 10
+WORK = ("shard_rows=4", "shade.pause=0.4")
 
 
 @pytest.fixture
@@ -32,10 +30,6 @@ def cable():
         yield cable
 
 
-def wsolpipe(*words):
-    return [sys.executable, "-m", "wsolpipe.cli.main", *words]
-
-
 def wait_for(process, file, text, seconds=90):
     deadline = time.monotonic() + seconds
     while text not in file.read_text():
@@ -44,55 +38,49 @@ def wait_for(process, file, text, seconds=90):
         time.sleep(0.05)
 
 
-def test_a_cable_cut_for_twenty_seconds_costs_nothing_but_time(cable, tmp_path):
-    """The demo's maps, by two workers across the cable. A folder as a store is refused there before any work."""
+def test_a_cable_cut_for_seconds_costs_nothing_but_time(cable, toy):
+    """Shades of a toy data set, by two workers across the cable. A folder as a store is refused there before any work.
+
+    The bytes are those of a run of this machine into a folder.
+    """
     near, far = cable.first, cable.second
-    folder = tmp_path / "store"
+    folder, whole, pulled = (toy.folder / name for name in ("elsewhere", "whole", "pulled"))
     folder.mkdir()
-    whole = subprocess.Popen(
-        wsolpipe("run", *DEMO, f"store={tmp_path / 'whole'}"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
     with (
         serve_s3_on(near) as endpoint,
-        start_dask(tmp_path / "dask", host=near.address, prefix=near.enter) as dask,
+        start_dask(toy.folder / "dask", host=near.address, prefix=near.enter) as dask,
     ):
-        environment = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": endpoint, "OMP_NUM_THREADS": "1"}
-        environment["WSOLPIPE_CACHE"] = str(tmp_path / "cache")
+        environment = toy.env(**KEYS, AWS_ENDPOINT_URL=endpoint, WSOLPIPE_CACHE=str(toy.folder / "cache"))
         for _ in range(2):
             dask.add_worker(environment, prefix=far.without(folder))
-        cluster, store = f"cluster={dask.address}", f"store=s3://{BUCKET}/labels"
+        assert toy.run(*WORK, stage="shade", store=whole).code == 0
 
-        refused = subprocess.run(
-            [*near.enter, *wsolpipe("run", *DEMO, cluster, f"store={folder}")],
-            env=environment, capture_output=True, text=True, check=False, timeout=90,
-        )  # fmt: skip
+        def command(name, *words, store):
+            given = toy.command(name, *WORK, *words, stage="shade", store=store)
+            return {"args": [*near.enter, *given], "env": environment, "cwd": toy.folder, "text": True}
+
+        cluster, store = f"cluster={dask.address}", f"s3://{BUCKET}/labels"
+        refused = subprocess.run(**command("run", cluster, store=folder), capture_output=True, check=False, timeout=90)
         assert refused.returncode == 1, refused.stderr
         assert f"sees another store at {folder} than the machine of the run" in refused.stderr
         assert "s3://bucket/folder" in refused.stderr
         assert not list(folder.rglob("commits/*.json"))
 
-        told = tmp_path / "told.txt"
+        told = toy.folder / "told.txt"
         with told.open("w") as file:
-            process = subprocess.Popen(
-                [*near.enter, *wsolpipe("run", *DEMO, cluster, store)], env=environment, stderr=file, stdout=file
-            )
-        wait_for(process, told, "cls_maps train shard")
+            process = subprocess.Popen(**command("run", cluster, store=store), stderr=file, stdout=file)
+        wait_for(process, told, "shade train shard")
         cable.cut()
-        made = told.read_text().count("cls_maps train shard")
+        made = told.read_text().count("shade train shard")
         time.sleep(CUT_SECONDS)
-        meanwhile = told.read_text().count("cls_maps train shard")
+        meanwhile = told.read_text().count("shade train shard")
         assert made < SHARDS / 2
         assert meanwhile - made <= 2, "the cut cut nothing"
         cable.mend()
         assert process.wait(timeout=120) == 0, told.read_text()
         assert f"Dask dashboard: http://{near.address}:" in told.read_text()
 
-        pulled = tmp_path / "pulled"
-        subprocess.run(
-            [*near.enter, *wsolpipe("pull", f"from=s3://{BUCKET}/labels", f"store={pulled}", "dataset=demo")],
-            env=environment, check=True, capture_output=True, timeout=90,
-        )  # fmt: skip
-    assert whole.wait(timeout=90) == 0
-    assert object_bytes(pulled) == object_bytes(tmp_path / "whole")
-    assert len(list(pulled.glob("**/cls_maps/*/commits/*.json"))) == SHARDS
-    shutil.rmtree(pulled)
+        pull = [sys.executable, "-m", "wsolpipe.cli.main", "pull", f"from={store}", f"store={pulled}"]
+        subprocess.run([*near.enter, *pull], env=environment, check=True, capture_output=True, timeout=90)
+    assert object_bytes(pulled) == object_bytes(whole)
+    assert len(list(pulled.glob("**/shade/*/commits/*.json"))) == SHARDS

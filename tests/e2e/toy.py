@@ -126,7 +126,7 @@ class Toy:
         kill_after : float, optional
             Seconds after which the process and its children are killed, if they have not ended.
         program : str
-            ``wsolpipe`` or ``wsoltrain``.
+            ``wsolpipe``, ``wsolpipe with networks`` where it is to build some, or ``wsoltrain``.
         """
         out, err = self.folder / "stdout.txt", self.folder / "stderr.txt"
         order = {

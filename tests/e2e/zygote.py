@@ -44,6 +44,7 @@ import wsolpipe.share.verify  # noqa: F401
 SECONDS = 900
 PROGRAMS = {
     "wsolpipe": ["wsolpipe.cli.main"],
+    "wsolpipe with networks": ["wsolpipe.cli.main", "timm"],
     "wsoltrain": [
         "wsoltrain.cli.main", "wsoltrain.cli.fit", "wsoltrain.training.loop", "wsoltrain.inference.model",
         "wsoltrain.methods.dips", "timm",
@@ -65,7 +66,7 @@ def become(order: dict[str, Any]) -> None:
         os.dup2(target, stream)
     sys.stdin.close()
     program = order["program"]
-    sys.argv = [program, *order["argv"]]
+    sys.argv = [program.split()[0], *order["argv"]]
     code: object = 1
     try:
         importlib.import_module(PROGRAMS[program][0]).main()

@@ -259,7 +259,7 @@ def test_parameters_that_contradict_each_other_are_refused(params, message):
 def test_imagenet_accuracy_depends_on_the_preprocessing(shared):
     # shared/weights/README.md: top-1 78.6 %, top-5 94.4 % over all 780 images with mean = std = 0.5.
     folder = shared / "data" / "ilsvrc_val_acuity"
-    lines = (folder / "class_labels.txt").read_text().split("\n")[:195]
+    lines = (folder / "class_labels.txt").read_text().split("\n")[:130:2]
     ids, labels = zip(*(line.split(",") for line in lines), strict=True)
     images = [decode((folder / "images" / name).read_bytes(), orientation=1) for name in ids]
     rows = Rows(np.arange(len(ids)), {"labels": [[int(label)] for label in labels]}, images.__getitem__)

@@ -24,9 +24,10 @@ def small(dtype=torch.float32, size=(9, 7), batch=2, seed=0):
     return values, image
 
 
-@pytest.mark.parametrize("size", [96, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [96, 128])
 def test_gradient_direction_and_strength_on_photographs(shared, size):
-    cosines, errors = accuracy(shared, PHOTOGRAPHS, size, dense_filter)
+    """At every 23rd pixel, a number that no side is a multiple of."""
+    cosines, errors = accuracy(shared, PHOTOGRAPHS, size, dense_filter, every=23)
     print(f"{size}²: cosine median {np.median(cosines):.5f} worst {cosines.min():.5f}", end=" ")
     print(f"sum within {100 * np.abs(errors).max():.2f} %")
     assert np.median(cosines) >= 0.9995
@@ -134,15 +135,18 @@ def test_filter_is_its_own_transpose():
 
 def test_filter_gradcheck():
     values, image = small(torch.float64, size=(5, 4))
-    assert torch.autograd.gradcheck(lambda v: dense_filter(v, image), values.requires_grad_())
+    assert torch.autograd.gradcheck(lambda v: dense_filter(v, image), values.requires_grad_(), fast_mode=True)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_loss_gradcheck_through_softmax_and_straight(scale):
     values, image = small(torch.float64, size=(6, 4))
     logits = values.requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: crf_loss(v.softmax(1), image, scale=scale), logits)
-    assert torch.autograd.gradcheck(lambda v: crf_loss(v, image, scale=scale, sums_to_one=False), logits)
+    for loss in (
+        lambda v: crf_loss(v.softmax(1), image, scale=scale),
+        lambda v: crf_loss(v, image, scale=scale, sums_to_one=False),
+    ):
+        assert torch.autograd.gradcheck(loss, logits, fast_mode=True)  # in a direction of all values at once
 
 
 def test_loss_is_the_energy_of_its_docstring_and_its_gradient():
