@@ -101,3 +101,9 @@ def test_yaml_is_loaded_in_one_place_only():
         if re.search(r"yaml\.\w*load\(|construct_document", path.read_text())
     ]
     assert loaders == ["safe_yaml.py"]
+
+
+def test_a_value_that_was_changed_by_its_user_is_not_what_the_next_one_reads():
+    first = load_yaml("a: [1, {b: 2}]", where="x.yaml")
+    first["a"][1]["b"] = 3
+    assert load_yaml("a: [1, {b: 2}]", where="x.yaml") == {"a": [1, {"b": 2}]}

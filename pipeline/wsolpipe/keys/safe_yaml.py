@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ MOST_DEPTH = 40
 #: Values of a file with its aliases written out; the largest class lists hold 50,000.
 MOST_VALUES = 1_000_000
 MOST_BYTES = 64 * 2**20
+#: Texts up to this size are read once a process: recipes and data sets are asked for again and again.
+KEPT_BYTES = 64 * 2**10
 
 _TEXT = "tag:yaml.org,2002:str"
 _FLOAT = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$")
@@ -71,6 +74,13 @@ def load_yaml(text: str, *, where: str, as_text: bool = False) -> Any:
         If the text is not YAML, holds a key twice in one mapping, nests deeper than `MOST_DEPTH`, or has more than
         `MOST_VALUES` values once its aliases are written out.
     """
+    if len(text) > KEPT_BYTES:
+        return _load(text, _loader(as_text), where)
+    return deepcopy(_load_once(text, as_text, where))
+
+
+@lru_cache(maxsize=256)
+def _load_once(text: str, as_text: bool, where: str) -> Any:  # noqa: FBT001
     return _load(text, _loader(as_text), where)
 
 
