@@ -269,3 +269,13 @@ def test_the_inventory_names_what_a_later_list_lacks(tmp_path, monkeypatch, caps
         monkeypatch.setattr(sys, "argv", ["inventory.py", "--compare", str(before)])
         assert inventory.main() == code
         assert capsys.readouterr().out.strip() == shown
+
+
+@pytest.mark.parametrize(
+    "words", [["wsolpipe", "push"], ["wsoltrain", "fit", "recipe=dips"]], ids=lambda words: words[0]
+)
+def test_commands_answer_where_python_drops_docstrings(words):
+    program, *rest = words
+    done = subprocess.run([sys.executable, "-OO", "-m", program, *rest, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-400:]
+    assert "store=" in done.stdout

@@ -135,7 +135,7 @@ def keys_of_fields(declared: type) -> tuple[Key, ...]:
             item.metadata["unit"],
             item.metadata["otherwise"],
             item.name,
-            *meanings[item.name],
+            *meanings.get(item.name, ("", "")),
         )
         for item in fields(declared)
         if item.metadata
