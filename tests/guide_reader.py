@@ -31,9 +31,7 @@ RECIPES = [name for name in known_recipes() if "demo" in read_recipe(name).datas
 STAND_INS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"dataset=(demo|demo_video|cub|glas)(?= |$)": r"dataset=\1.yaml",
     r" root=/data/CUB_200_2011": "",
-    r"init birds( out=shared.yaml)?$": lambda word: (
-        f"init {DEMO / 'images' / 'val'} out={'shared' if word[1] else 'again'}.yaml"
-    ),
+    r"init birds( out=shared.yaml)?$": lambda word: f"init few out={'shared' if word[1] else 'again'}.yaml",
     r"store=(stores/demo|wsol-store)": "store=labels",
     r"anchors=\S+": lambda _: (
         f"anchors={next(Path('labels').glob('cub/artifacts/text_anchors/*/files/*.safetensors'))}"
@@ -82,7 +80,10 @@ def fill(folder: Path) -> None:
     }
     for name in ("birds", "cub"):
         write_yaml(folder / f"{name}.yaml", {**printed, "name": name, **boxes})
-    shutil.copytree(DEMO / "images" / "test" / "car", folder / "photos")
+    for target, kind in {"photos": "car", "few/car": "car", "few/fish": "fish"}.items():
+        (folder / target).mkdir(parents=True)
+        for path in sorted((DEMO / "images" / "test" / kind).iterdir())[:7]:
+            shutil.copy(path, folder / target)
     fill_demo(folder, {**stages, **small})
     fill_clips(folder, {**stages, **small})
     write_video(folder / "film.mp4", 6)

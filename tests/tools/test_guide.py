@@ -150,6 +150,7 @@ def test_blocks_that_are_indented_are_seen_and_lines_of_lists_are_not(tmp_path, 
     assert commands("page.md") == ["wsolpipe ls", "wsolpipe gc", "wsolpipe run stage=a"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("group", ORDER)
 def test_the_commands_run_as_they_are_written(group, at_home, capsys):

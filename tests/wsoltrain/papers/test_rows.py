@@ -99,7 +99,8 @@ def test_every_figure_of_a_stage_is_that_of_eval_with_the_threshold_that_its_cel
     monkeypatch.setattr(work, "score_stage", lambda words: made_once(*words))
     store, folder = scored
     place = [f"dataset={folder}/tiny.yaml", f"store={store.url}", "threads=1"]
-    walked, made = {}, {}
+    eval_once = functools.cache(lambda *words: scores_of(scoring.command, [*words, *place]))
+    walked = {}
     for name in known_tables():
         table = load_table(name)
         own = reproduction(table, folder, store, threshold)
@@ -114,7 +115,7 @@ def test_every_figure_of_a_stage_is_that_of_eval_with_the_threshold_that_its_cel
                 words += ["tau_from=val_boxes"] if threshold == "validation" and maps else []
                 by_class = cell.figure.startswith("CorLoc")
                 words += [f"corloc={'class' if threshold == 'best' else 'pooled'}"] if by_class else []
-                expected = made.setdefault(tuple(words), scores_of(scoring.command, [*words, *place]))
+                expected = eval_once(*words)
                 assert found.value == figure_in(expected, cell.figure), (name, row.name, column.title)
                 if maps and found.value is not None and cell.figure not in ("PxAP", "CL"):
                     assert found.threshold.oracle == (threshold == "best") == expected["oracle"]

@@ -152,6 +152,7 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_losses_thresholds_and_checkpoints_are_those_that_were_recorded(name, folder):
     golden = json.loads(FILE.read_text())
