@@ -22,10 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(INDEX),--extra-index-url $(INDEX)) -c constraints.txt -e ".[all,dev]"
 	@touch $(STAMP)
 
-# A command of the demo: what it makes is shown, its progress goes to a file that is shown where it fails. One thread, as the README's figures.
+# A command of the demo: its main figures are shown, or what run ends with; all else goes to a file, which is shown where
+# it fails. One thread, as the README's figures.
 LOG = $(DEMO_STORE).log
-SHOW = @mkdir -p $(dir $(DEMO_STORE)); show() { echo; echo "\$$ $$*"; program=$$1; shift; \
-	OMP_NUM_THREADS=1 $(BIN)/$$program "$$@" 2>>$(LOG) || { tail -n 20 $(LOG); exit 1; }; }; show
+SHOW = @mkdir -p $(dir $(DEMO_STORE)); show() { echo "\$$ $$*"; program=$$1; shift; lines=40; [ $$1 != run ] || lines=1; \
+	OMP_NUM_THREADS=1 $(BIN)/$$program "$$@" >$(LOG).last 2>>$(LOG) || { tail -n 20 $(LOG) $(LOG).last; exit 1; }; \
+	cat $(LOG).last >>$(LOG); sed '/^ *$$/d; /^ ─/d; /^details=true/d' $(LOG).last | tail -n $$lines; }; show
 ON_DEMO = dataset=demo store=$(DEMO_STORE)
 
 demo: $(STAMP)
@@ -40,8 +42,8 @@ demo: $(STAMP)
 	$(SHOW) wsoltrain fit workers=1 recipe=dips_workshop $(ON_DEMO) out=$(DEMO_RUN)
 	$(SHOW) wsoltrain select runs=$(DEMO_RUN)
 	$(SHOW) wsoltrain eval workers=1 checkpoint=$(DEMO_RUN) $(ON_DEMO) maps=cams must_beat=true
-	@echo
-	@echo "Next:"
+	@rm -f $(LOG).last
+	@echo "Next: (all that was said is in $(LOG); details=true after any eval shows every figure)"
 	@echo "  1. open $(DEMO_STORE)/demo/report.html in a browser: sort rows by IoU, move the threshold, choose a layer"
 	@echo "  2. open $(DEMO_STORE)/preview.png: what a training step sees"
 	@echo "  3. your own images: docs/guide/first-hour.md, after . $(BIN)/activate"

@@ -38,3 +38,13 @@ def test_details_show_every_figure(capsys):
 def test_rows_that_are_missing_are_counted_below_the_figures(capsys):
     show_evaluated([Evaluated(BOXES)], details=False)
     assert "val: 7 rows scored, 2 quarantined, against ground truth" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_scored_the_first_screen_says_so_and_what_can(capsys):
+    show_evaluated(
+        [Evaluated({**dict.fromkeys(("stage", "key", "split"), "x"), "rows": 4, "rows_scored": 0})], details=False
+    )
+    printed = capsys.readouterr().out
+    assert "none of 4 rows can be scored against ground truth" in printed
+    assert "against=val_boxes" in printed
+    assert len(printed.splitlines()) == 2

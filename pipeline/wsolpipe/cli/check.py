@@ -94,8 +94,8 @@ def _show(facts: list[SplitFacts], *, wide: bool) -> None:
         "boxes",
         "masks",
         "formats",
-        "least median largest",
-        "turned",
+        "pixels: least, median, largest",
+        "turned by EXIF",
     ]
     print_table(columns, rows, wide=wide)
     names = list(dict.fromkeys(name for item in described for name in item["labels"]))

@@ -45,6 +45,12 @@ def show_evaluated(found: Sequence[Evaluated], *, details: bool = True) -> None:
     if not details and any(flat[0].get(name) is not None for name in FIRST):
         _show_first(subject, [str(item.figures["split"]) for item in found], flat)
         return
+    if not details and all(figures.get("rows_scored") == 0 for figures in flat):
+        for item in found:
+            rows, against = item.figures.get("rows", 0), item.figures.get("against", "ground truth")
+            print(f"{subject}, {item.figures['split']}: none of {rows:,} rows can be scored against {against}")
+        print("against=STAGE scores against pseudo-boxes, such as against=val_boxes; details=true counts rows")
+        return
     names = list(dict.fromkeys(name for figures in flat for name, value in figures.items() if value is not None))
     print_table(
         [subject, *(item.figures["split"] for item in found)],

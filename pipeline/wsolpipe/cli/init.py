@@ -99,7 +99,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
         return 0
     print(f"{folder}: {found.text}; layout {config.layout}")
     for split, (images, classes, boxes) in counts.items():
-        print(f"  {split}: {images:,} images of {classes:,} classes, {boxes:,} boxes")
+        print(f"  {split}: {images:,} images of {classes:,} class{'es' * (classes != 1)}, {boxes:,} boxes")
     print(f"wrote {path}" + (f" and {table}, its splits" if table else ""))
     _show_next(config, path, stand_in=stand_in)
     return 0
@@ -223,9 +223,7 @@ def _show_next(config: DatasetConfig, path: Path, *, stand_in: bool) -> None:
     """Say what the labels will be worth, and which commands come next."""
     if stand_in:
         print("published weights are not within reach: the demo's tiny ones stand in, for trying commands alone")
-        print(
-            "  cls_maps.weights=FILE, written into the YAML, gives labels of worth; wsolpipe doctor says what is here"
-        )
+        print("  cls_maps.weights=FILE in the YAML gives labels worth training on; wsolpipe doctor says what is here")
     first = "val" if "val" in config.splits else config.splits[0]
     print("\nNext:")
     print(f"  wsolpipe check dataset={path}")
