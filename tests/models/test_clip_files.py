@@ -300,7 +300,7 @@ def test_a_configuration_says_how_its_images_are_normalised_and_enters_keys_by_c
     twin.write_text(path.read_text())
     assert clip_config.in_key(str(path)) == clip_config.in_key(str(twin)) != clip_config.in_key("ViT-B-16")
     path.write_text(json.dumps({"embed_dim": 3}))
-    with pytest.raises(ConfigError, match="has no vision_cfg, text_cfg"):
+    with pytest.raises(ConfigError, match="lacks vision_cfg, text_cfg"):
         clip_config.in_key(str(path))
 
 
