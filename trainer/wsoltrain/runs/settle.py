@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.key import Key, read_keys, require
 from wsolpipe.keys.run_keys import read_row_list, store_of
 from wsolpipe.keys.words import parse_value, split_words
@@ -105,7 +106,18 @@ def settle(values: Mapping[str, Any], changes: Mapping[str, Any], *, kind: str =
         device=choose_device(values["device"]),
         **{name: values[name] for name in ("val", "metric", "val_rows_per_class", "test", "outcomes", "save_every")},
     )
+    _refuse_place(settings.out, Path(settings.root))
     return Settled(values, recipe, settings)
+
+
+def _refuse_place(out: Path, images: Path) -> None:
+    """Refuse to write a run among the images or into a store."""
+    from wsolpipe.contract.backends.opening import holds_results, open_backend
+
+    if out.is_dir() and (out.resolve() == images.resolve() or holds_results(open_backend(str(out)))):
+        held = "the folder of the images" if out.resolve() == images.resolve() else "a store of labels"
+        msg = f"out={out} is {held}: a run would lie among them"
+        raise ConfigError(msg, hint="name a new folder with out=, such as out=runs/dips-birds")
 
 
 def loader_count(given: int | None) -> int:
