@@ -34,8 +34,8 @@ import json, os, signal, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numcodecs, optuna, pandas, timm, torch, wsoltrain.methods.dips  # what each child would import again
 import numpy as np
-import optuna, timm, torch
 from trained import settings
 from wsolpipe.metrics import iou_curves
 from wsoltrain.runs.search import run

@@ -31,7 +31,7 @@ FILE = Path(__file__).with_name("golden_traces.json")
 STEPS = 20
 RUN = """
 import json, os, sys
-import timm, torch
+import numcodecs, pandas, timm, torch
 from wsoltrain.cli.main import main
 from wsoltrain.training import loop, settings
 settings.VALIDATION_THRESHOLDS = 200

@@ -22,13 +22,15 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numcodecs, pandas, timm, torch, wsoltrain.methods.dips  # what each child would import again
 import numpy as np
-import timm, torch
+import PIL.Image
 from trained import trainer
 from wsolpipe.metrics import iou_curves
 from wsoltrain.losses.crf import crf_loss
 
 given = json.loads(sys.argv[1])
+PIL.Image.init()
 torch.set_num_threads(1)
 for contours in ("largest", "all"):  # what is compiled is loaded once, and not by each child
     iou_curves(np.eye(9)[None], [np.array([[0, 0, 4, 4.0]])], contours=contours, threads=1)
