@@ -8,11 +8,12 @@ from importlib import import_module
 
 def main(program: str = "wsolpipe.cli.main") -> None:
     """Load the module of a program and call its `main`, which handles an interrupt itself."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if own:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     loaded = import_module(program)
-    signal.signal(signal.SIGINT, handler)
+    if own:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     loaded.main()
 
 

@@ -195,6 +195,19 @@ def test_columns_are_judged_when_they_are_read_once_for_each_content(tiny, monke
     assert judged == [["row"], ["row", "kind"], ["row", "kind"]]
 
 
+def test_a_young_table_is_judged_once_by_a_reader_though_no_note_of_it_is_kept(tiny, monkeypatch):
+    judged = []
+    monkeypatch.setattr(views, "check_parquet", lambda *given: judged.append(given[-1]))
+    index = split_of(tiny).index()
+    spans = index.spans()
+    for start in (0, 10, 20):
+        spans._kept = None  # as where each span lies in a row group of its own
+        spans.table(["row"], start=start, stop=start + 10)
+    index.store.verified._known.clear()  # as after an object was found torn
+    spans.table(["row", "path"], start=0, stop=10)
+    assert judged == [["row"], ["row", "path"]]
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

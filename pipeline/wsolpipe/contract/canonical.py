@@ -64,7 +64,7 @@ def read_json(data: bytes | str) -> Any:
 
 
 def jsonable(value: Any) -> Any:
-    """`value` with NaN as None and dataclasses as mappings, so that any JSON reader accepts the result."""
+    """`value` with NaN and infinities as None and dataclasses as mappings, which any JSON reader accepts."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if is_dataclass(value) and not isinstance(value, type):

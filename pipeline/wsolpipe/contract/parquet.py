@@ -48,7 +48,7 @@ class ParquetRows:
         with self._explain():
             self._path = find() if find else backend.local_file(name)
             self._file = pq.ParquetFile(self._path)
-        self._judge = judge
+        self._judge, self._judged = judge, set[tuple[str, ...] | None]()
         metadata = self._file.metadata
         self._sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._kept: tuple[tuple[list[str] | None, list[int]], pa.Table] | None = None
@@ -66,8 +66,10 @@ class ParquetRows:
         wanted = list(columns) if columns is not None else None
         if self._kept is None or self._kept[0] != (wanted, groups):
             with self._explain():
-                if self._judge is not None:
+                asked = None if wanted is None else tuple(wanted)
+                if self._judge is not None and asked not in self._judged:
                     self._judge(self._path, wanted)
+                    self._judged.add(asked)
                 table = self._file.read_row_groups(groups, columns=wanted, use_threads=len(groups) > 1)
             self._kept = (wanted, groups), table
         return self._kept[1].slice(start - first, last - start)

@@ -81,11 +81,12 @@ class Verified:
 
     def judge(self, name: str, stored: StoredObject, part: str, judge: Callable[[], None]) -> None:
         """Call `judge`, which raises where a part of a verified object may not be read, once for each content."""
-        head = self._known[name]
-        note, entry = f"{stored.sha256} {head.size} {head.stamp}", f"judged:{part}:{name}"
-        if self._note_of(entry) != note:
+        head, entry = self._known.get(name), f"judged:{part}:{name}"
+        note = f"{stored.sha256} {head.size} {head.stamp}" if head else ""
+        if not note or self._note_of(entry) != note:
             judge()
-            self._add_note(entry, note, head)
+            if head:
+                self._add_note(entry, note, head)
 
     def _verify(self, name: str, stored: StoredObject, hashed: Callable[[], str]) -> None:
         head, wrong = self.backend.head(name), ""

@@ -149,7 +149,11 @@ class Index(Named):
 
     def annotations(self, columns: Sequence[str] | None = None) -> pa.Table:
         """``annotations.parquet``: row, kind (box, mask, ignore), x0, y0, x1, y1 in pixels of the image, path."""
-        return self._open("annotations.parquet").table(columns)
+        return self.annotation_spans().table(columns)
+
+    def annotation_spans(self) -> ParquetRows:
+        """``annotations.parquet``, to read many spans one after the other."""
+        return self._open("annotations.parquet")
 
     def _open(self, table: str) -> ParquetRows:
         """One of the two tables, held against the manifest and within the bounds of what is read."""

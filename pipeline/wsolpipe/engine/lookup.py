@@ -1,4 +1,4 @@
-"""x"""
+"""Finding results in the store for commands that only read: by the configuration's keys, or else the newest."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.canonical import read_json
-from wsolpipe.contract.parquet import ParquetRows
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.dataset import SPLITS, DatasetConfig
 from wsolpipe.images.importers.folder import class_folders
@@ -155,6 +154,7 @@ def read_facts(index: Index, check: Callable[[], None] = lambda: None) -> SplitF
     facts = SplitFacts(index)
     hashes, sides = [facts.hashes], [facts.sides]
     for part in _parts(index, ["labels", "width", "height", "orientation", "sha256", "path", "reason"]):
+        part = part.set_column(part.column_names.index("reason"), "reason", pc.fill_null(part["reason"], ""))
         listed = part.filter(pc.not_equal(part["reason"], RETIRED))
         good = listed.filter(pc.equal(listed["reason"], ""))
         for row in listed.filter(pc.not_equal(listed["reason"], "")).select(["reason", "path"]).to_pylist():
@@ -184,7 +184,7 @@ def _parts(index: Index, columns: list[str]) -> Iterator[pa.Table]:
 
 def _annotation_parts(index: Index, columns: list[str]) -> Iterator[pa.Table]:
     """Annotations of an index, some at a time."""
-    rows, start = ParquetRows(index.store.backend, f"{index.folder}/annotations.parquet"), 0
+    rows, start = index.annotation_spans(), 0
     while len(part := rows.table(columns, start=start, stop=start + PART_ROWS)):
         yield part
         start += len(part)

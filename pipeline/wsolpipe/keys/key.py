@@ -82,8 +82,8 @@ class Key:
             return self.kind.read(text)
         except ValueError as error:
             if self.kind.choices not in ((), FLAG):
-                given = [part.strip() for part in text.split(",")] if self.kind.listed else [text]
-                wrong = next(part for part in given if part not in self.kind.choices)
+                given = [part.strip() for part in text.split(",") if part.strip()] if self.kind.listed else [text]
+                wrong = next((part for part in given if part not in self.kind.choices), text)
                 raise ConfigError(unknown(self.name, wrong, self.kind.choices)) from error
             unit = f" ({self.unit})" if self.unit else ""
             named = (

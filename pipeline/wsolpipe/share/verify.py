@@ -88,15 +88,20 @@ def verify(
     folders, _ = list_folders(store.backend, datasets=(dataset,) if dataset else ())
     verifier = Verifier(store, deep=deep)
     for name in (dataset,) if dataset else sorted({folder.dataset for folder in folders}):
-        for note in store.backend.strays(name):
-            if note.count("/") == 1 and note.endswith(".json"):
-                yield Problem("misplaced", note, None, "not a file, where a note belongs")
-        for item in store.backend.names(name):
-            if item.endswith(".json/"):
-                yield Problem("misplaced", f"{name}/{item[:-1]}", None, "a folder, where a note belongs")
+        if store.backend.is_local:  # a service has neither links nor folders in the place of objects
+            yield from _misplaced_notes(store.backend, name)
     for folder in sorted(folders, key=lambda item: item.split is not None):  # artifacts first: others read them
         if not stages or folder.stage in stages:
             yield from verifier.folder(folder)
+
+
+def _misplaced_notes(backend: Backend, name: str) -> Iterator[Problem]:
+    for note in backend.strays(name):
+        if note.count("/") == 1 and note.endswith(".json"):
+            yield Problem("misplaced", note, None, "not a file, where a note belongs")
+    for item in backend.names(name):
+        if item.endswith(".json/"):
+            yield Problem("misplaced", f"{name}/{item[:-1]}", None, "a folder, where a note belongs")
 
 
 @dataclass

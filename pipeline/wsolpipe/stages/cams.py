@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from wsolpipe.contract.schema import ArraySpec
-    from wsolpipe.networks.features import FeatureMaps
+    from wsolpipe.networks.features import FeatureMaps, Pass
 
 if TYPE_CHECKING:
     Method = str
@@ -183,7 +183,7 @@ class Cams(MapStage[CamsParams]):
         run = self.maker(images)
         classes = self._classes(run.logits.detach(), targets)
         if self.params.fuse:
-            return self._fused(images, classes)
+            return self._fused(images, classes, run)
         seen = Seen(
             features=run.features,
             gradients=run.gradients(classes) if "gradients" in needed else None,
@@ -200,10 +200,10 @@ class Cams(MapStage[CamsParams]):
         ids = classes.repeat(1, len(methods))
         return np.asarray(maps.cpu().numpy()), np.asarray(ids.cpu().numpy()).astype(np.int32)
 
-    def _fused(self, images: torch.Tensor, classes: torch.Tensor) -> tuple[Array, Array]:
+    def _fused(self, images: torch.Tensor, classes: torch.Tensor, own: Pass) -> tuple[Array, Array]:
         from wsolpipe.ops.cam import fused_layercam, layercam
 
-        runs = [maker(images) for maker in self.makers]
+        runs = [own if maker is self.maker else maker(images) for maker in self.makers]
         maps = fused_layercam([layercam(run.features, run.gradients(classes)) for run in runs])
         return np.asarray(maps.cpu().numpy()), np.asarray(classes.cpu().numpy()).astype(np.int32)
 
@@ -216,8 +216,8 @@ class Cams(MapStage[CamsParams]):
         found = []
         with torch.no_grad():
             for image, own, chosen in zip(images, features, classes, strict=True):
-                masks = masks_of(own, (image.shape[-2], image.shape[-1]))
-                parts = (masks[first : first + MASKED, None] for first in range(0, len(masks), MASKED))
+                size = (image.shape[-2], image.shape[-1])
+                parts = (masks_of(some, size)[:, None] for some in own.split(MASKED))
                 found.append(torch.cat([self.classifier(image * part).float() for part in parts])[:, chosen].T)
         return torch.stack(found)
 
