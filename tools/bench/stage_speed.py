@@ -57,6 +57,8 @@ class Case:
         What the network does.
     limit, goal : float
         Of the stage's throughput as a share of the network's.
+    items : int
+        Images of both; 0: all.
     """
 
     bare: Callable[[], object]
@@ -64,6 +66,7 @@ class Case:
     limit: float
     goal: float | None = None
     network: str = "bare forward"
+    items: int = 0
 
 
 def cams(options: argparse.Namespace, paths: list[Path], folder: Path) -> Case:
@@ -102,7 +105,7 @@ def cls_maps(options: argparse.Namespace, paths: list[Path], _: Path) -> Case:
             for images in batches:
                 made.reader.vit(images)
 
-    return Case(bare, lambda: made.process(rows_of(paths, threads=options.decoders), {}), 0.9, 0.97)
+    return Case(bare, lambda: made.process(rows_of(paths, threads=options.decoders), {}), 0.9, 0.97, items=len(paths))
 
 
 def proposals(options: argparse.Namespace, paths: list[Path], folder: Path) -> Case:
@@ -135,7 +138,7 @@ def proposals(options: argparse.Namespace, paths: list[Path], folder: Path) -> C
             for batch in crops:
                 made.classifier(batch)
 
-    return Case(bare, lambda: made.process(rows(), upstream), 0.85)
+    return Case(bare, lambda: made.process(rows(), upstream), 0.85, items=len(paths))
 
 
 CASES = {"cams": cams, "cls_maps": cls_maps, "proposals": proposals}
@@ -169,8 +172,7 @@ def measure(name: str, options: argparse.Namespace, paths: list[Path]) -> list[F
     with tempfile.TemporaryDirectory() as folder:
         case = CASES[name](options, paths, Path(folder))
     found = compare(case.bare, case.staged, repetitions=options.repetitions, device=options.device)
-    items = len(paths) // 2 if name == "proposals" else len(paths)
-    sides: dict[str, Any] = {"a": f"{case.network} of {name}", "b": name, "items": items}
+    sides: dict[str, Any] = {"a": f"{case.network} of {name}", "b": name, "items": case.items or len(paths)}
     found.show(**sides)
     speed = found.figure(f"{name} / {case.network}", "wall", "cpu", limit=case.limit, goal=case.goal)
     return [speed, *found.rates(**sides)]

@@ -30,6 +30,8 @@ INDEX_COLUMNS = (
 )
 #: ``reason`` of a row whose image left the split: it keeps its place and its other columns, and is no row to count.
 RETIRED = "no longer listed"
+#: Columns of a box in ``annotations.parquet``, pixels.
+EDGES = ("x0", "y0", "x1", "y1")
 IMAGE_COLUMNS = ("sha256", "width", "height", "orientation")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wsolpipe.contract.canonical import read_json
-from wsolpipe.contract.schema import RETIRED
+from wsolpipe.contract.schema import EDGES, RETIRED
 from wsolpipe.images.dataset import SPLITS, DatasetConfig
 from wsolpipe.images.importers.folder import class_folders
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
@@ -44,7 +44,6 @@ SERIOUS_UNLABELLED = 0.05
 LEAST_SIDE = 2.0
 #: Names of folders that hold splits or images, and are no classes.
 FOLDERS = frozenset({*SPLITS, "training", "validation", "valid", "testing", "images", "imgs", "data", "jpegimages"})
-EDGES = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class _Configured(ABC, Generic[P]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if given := argument_of(cls, StageParams):
+        if "Params" not in vars(cls) and (given := argument_of(cls, StageParams)):
             cls.Params = given
 
     def __init__(self, params: P, context: Context) -> None:

@@ -15,6 +15,7 @@ from wsolpipe.cli import run
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.engine.config import build_config
+from wsolpipe.keys.words import as_words
 from wsolpipe.metrics.protocol_tables import CLS_AT_TRUTH
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.papers import table as paper_tables
@@ -28,7 +29,7 @@ from wsoltrain.papers.table import (
     known_tables,
     load_table,
 )
-from wsoltrain.papers.work import Reproduction, Request, words_of
+from wsoltrain.papers.work import Reproduction, Request
 from wsoltrain.runs.draws import Range, draw, load_ranges, shared_configurations
 from wsoltrain.runs.many import Site
 from wsoltrain.training.recipe_file import known_recipes, load_recipe
@@ -62,11 +63,11 @@ def test_recipes_keys_stages_and_figures_of_a_table_exist_and_it_has_a_source(na
         assert cell.dataset in known_facts()
         assert cell.figure in (*FIGURES, *STEPS, *CLASSES) or cell.kind == "range"
         named = [f"stage={cell.stage}"] if cell.stage else []
-        config, _ = build_config([*named, *words_of(cell.stages), *words_of(cell.words)], registry, also=scoring.KEYS)
+        config, _ = build_config([*named, *as_words(cell.stages), *as_words(cell.words)], registry, also=scoring.KEYS)
         for stage, params in config.params.items():
             registry.params(stage, params)
     for own in table.annotators.values():
-        config, _ = build_config(words_of(own), registry)
+        config, _ = build_config(as_words(own), registry)
         for stage, params in config.params.items():
             registry.params(stage, params)
 

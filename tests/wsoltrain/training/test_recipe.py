@@ -243,3 +243,8 @@ def test_no_key_takes_a_number_beyond_what_tensors_hold(name):
 def test_numbers_that_would_fail_hours_later_are_refused_by_name(changes, told):
     with pytest.raises(ConfigError, match=told):
         load_recipe("dips", dataset="demo", changes=changes)
+
+
+def test_a_list_of_texts_is_read_as_help_shows_it():
+    assert load_recipe("cam", dataset="", changes={"fast": "layer3,layer4"}).fast == ("layer3", "layer4")
+    assert load_recipe("cam", dataset="", changes={"fast": ["layer4"]}).fast == ("layer4",)

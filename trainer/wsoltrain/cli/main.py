@@ -11,7 +11,7 @@ import click
 from wsolpipe.keys.console import call
 from wsolpipe.keys.program import Program, register_bash
 
-#: Sub-command -> one line; the module ``wsoltrain.cli.<name>`` holds it as `command`.
+#: Sub-command -> one line; in the module ``wsoltrain.cli.<name>``, or the one in `HOMES`.
 COMMANDS = {
     "ceiling": "Train a recipe's network on ground truth: what its tokens could reach.",
     "compare": "Train several recipes and score all on the same images.",

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, field_validator, model_validator
 
 from wsolpipe.keys.models import spell_none
 
 #: Of the numbers that float32 holds at full precision.
 LARGEST, SMALLEST = 3.4028234e38, 1.1754944e-38
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+#: Texts that may be written with commas and without brackets, as help shows them.
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class Keys(BaseModel, extra="forbid", frozen=True, protected_namespaces=()):

@@ -123,13 +123,13 @@ def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], _Pace]:
     rows : list of dict
         As of `Localization.row`, with ``frame`` and ``seconds``; ``broken`` says why a frame has no box. In the order
         of the frames.
-    pace : Pace
+    pace : _Pace
         Of this run.
 
     Raises
     ------
     ConfigError
-        If the source cannot be opened, or parts of another film or of other words are in the folder.
+        If the source cannot be opened, or parts of another film or of other arguments are in the folder.
     """
     need_av()
     parts = job.out / "parts"
@@ -158,7 +158,7 @@ def predict_film(job: Job, source: str) -> tuple[list[dict[str, Any]], _Pace]:
 
 
 def _claim(job: Job, parts: Path, film: str) -> None:
-    """Make the folder of parts, or refuse one of another film or other words."""
+    """Make the folder of parts, or refuse one of another film or other arguments."""
     own = {
         "film": film, "checkpoint": str(job.localizer.path.absolute()), "tau": job.tau, "every": job.every,
         "frames": job.frames, "overlay": job.overlay, "batch": job.batch,

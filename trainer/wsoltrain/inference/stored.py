@@ -60,7 +60,7 @@ class PredictionsParams(StageParams):
 
 
 class _Found(NamedTuple):
-    """Return the network's answer to a batch: maps [B, h, w], whether they are in 0..1, likeliest classes [B, TOP]."""
+    """The network's answer to a batch: maps [B, h, w], whether they are in 0..1, likeliest classes [B, TOP]."""
 
     maps: Array
     unit: bool

@@ -42,7 +42,7 @@ class PixelKeys(Keys):
         (in the eroded Otsu region), tedloc (on the grid of patches)
     pixels
         Keys of the sampler, such as pixels.n_fg and pixels.n_bg (pixels drawn), pixels.fg_share and pixels.bg_share
-        (shares that are candidates, 0..1)
+        (shares that are candidates, 0..1); pixels.draw=once draws the labels of an image once for all epochs
     drawn
         Stage of boxes that people drew, STAGE or STAGE:KEY, such as human_boxes: rows that somebody looked at are
         learned from those, all others from maps and boxes; null: from these alone

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wsolpipe.contract.errors import ConfigError
+from wsoltrain.data.keys import Texts  # noqa: TC001 - pydantic reads it
 from wsoltrain.methods.base import Batch, Losses, Task
 from wsoltrain.methods.cam import Cam, CamKeys
 from wsoltrain.networks.backbone import find_part, hooked
@@ -198,7 +199,7 @@ class AdlKeys(CamKeys):
         Share of the highest attention from which places are dropped (section 3.2)
     """
 
-    drop_parts: tuple[str, ...] = Field(("layer3.0", "layer4.0", "layer4.2"), min_length=1)
+    drop_parts: Texts = Field(("layer3.0", "layer4.0", "layer4.2"), min_length=1)
     drop_rate: float = Field(0.75, ge=0, le=1)
     drop_threshold: float = Field(0.9, ge=0, le=1)
 

@@ -235,7 +235,7 @@ class Method(nn.Module, ABC, Generic[K]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if given := argument_of(cls, BaseKeys):
+        if "Keys" not in vars(cls) and (given := argument_of(cls, BaseKeys)):
             cls.Keys = given
 
     def __init__(self, keys: K, task: Task) -> None:

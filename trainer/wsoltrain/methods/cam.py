@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, max_pool2d
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import build_backbone
-from wsoltrain.data.keys import Keys
+from wsoltrain.data.keys import Keys, Texts
 from wsoltrain.methods.base import Batch, Losses, Method, Phase, Prediction, Task, Weighted, class_of
 from wsoltrain.networks import localization_cnns
 from wsoltrain.networks.backbone import BackboneKeys, load_classifier, load_published, remove_last_strides
@@ -46,7 +46,7 @@ class CnnKeys(BackboneKeys):
 
     unstrided: int = Field(1, ge=0)
     fast_lr: float = Field(10.0, gt=0, le=1e6)
-    fast: tuple[str, ...] = ()
+    fast: Texts = ()
     published: str | None = None
 
 

@@ -52,7 +52,8 @@ def make_plan(work: Reproduction) -> list[Planned]:
         if reason:
             own = cell.weights_of if reason.startswith("weights.") else ""
             what = f"weights.{own}" if own else f"data set {cell.dataset}"
-            found.setdefault(f"{what}: {reason}", Planned(what, "missing", note=reason.removeprefix(f"{what}: ")))
+            note = reason.removeprefix(f"{what}=FILE ").removeprefix(f"{what}: ").removeprefix(f"{what} ")
+            found.setdefault(f"{what}: {reason}", Planned(what, "missing", note=note))
         for name, words in work.stage_runs(cell):
             if name not in found:
                 found[name] = Planned(_told(words), "missing") if reason else _stage(words)

@@ -15,6 +15,7 @@ from wsolpipe.evaluate.mask_scores import compare_masks
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import known_datasets, load_dataset
+from wsolpipe.keys.words import as_words
 from wsolpipe.metrics.protocol import read_runs
 from wsolpipe.metrics.protocol_tables import full_table
 from wsoltrain.papers.bare import measure_network
@@ -93,7 +94,7 @@ class Request:
     def stages_of(self, cell: Cell) -> list[str]:
         """Words of the parameters of a cell's stages."""
         named = {f"{cell.stage}.weights": self.weights[cell.weights_of]} if cell.weights_of in self.weights else {}
-        return words_of({**cell.stages, **named})
+        return as_words({**cell.stages, **named})
 
     def store_of(self, cell: Cell) -> str:
         """Store of a cell's stages."""
@@ -197,7 +198,7 @@ class Reproduction:
 
     def _training(self, name: str, cell: Cell, by: Sequence[str], **changes: Any) -> Training:
         request = self.request
-        keys = words_of({**cell.changes(), **changes, **request.changes})
+        keys = as_words({**cell.changes(), **changes, **request.changes})
         tested = ["test=test"] if cell.kind == "search" else []
         words = [*request.place(cell), *request.words, *keys, f"by={','.join(by)}", *tested]
         return Training.at(request.out / name, [f"recipe={cell.recipe}", *words], name=name.replace("/", "-"))
@@ -259,7 +260,7 @@ class Reproduction:
         if cell.kind == "search":
             for name, own in request.table.annotators.items():
                 if own:
-                    yield f"{base}{name}", ["stage=val_boxes", "split=val", *place, *words_of(own)]
+                    yield f"{base}{name}", ["stage=val_boxes", "split=val", *place, *as_words(own)]
 
     def _make_stages(self, cell: Cell) -> None:
         for name, words in self.stage_runs(cell):
@@ -311,7 +312,7 @@ class Reproduction:
 
     def _stage(self, cell: Cell, params: Sequence[str] | None = None) -> Found:
         request = self.request
-        words = [*request.place(cell), *(request.stages_of(cell) if params is None else params), *words_of(cell.words)]
+        words = [*request.place(cell), *(request.stages_of(cell) if params is None else params), *as_words(cell.words)]
         if cell.figure.startswith(BY_CLASS):
             words.append(f"corloc={'class' if request.threshold == 'best' else 'pooled'}")
         if request.threshold == "validation" and self._needs_threshold(cell):
@@ -363,11 +364,6 @@ def _stages_of(by: Sequence[str]) -> list[str]:
     """Stages that annotators are."""
     words = [each.word for each in read_annotators(by) if not each.noise]
     return [word.partition(":")[0] for word in words if word not in (CLS, GROUND_TRUTH) and not set("/.") & set(word)]
-
-
-def words_of(values: Mapping[str, Any]) -> list[str]:
-    """Keys and their values as one would type them."""
-    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
 
 
 def _one_line(error: WsolError) -> str:

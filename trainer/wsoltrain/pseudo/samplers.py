@@ -322,7 +322,7 @@ SAMPLERS: Registry[type[Sampler]] = Registry(
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Return what may be drawn, bool [B, P] each, weights of the foreground, and images with any."""
+    """Pixels that may be drawn, bool [B, P] each, weights of the foreground, and images with any."""
 
     fg: Tensor
     bg: Tensor

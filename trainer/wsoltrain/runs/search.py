@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 
 from wsolpipe.contract.errors import ConfigError, RunFailed, raise_as
 from wsolpipe.keys import kinds
-from wsolpipe.keys.key import Key, keys_of_class, show_value
+from wsolpipe.keys.key import Key, keys_of_class
+from wsolpipe.keys.words import as_words
 from wsoltrain.runs.keys import TRAINING
 from wsoltrain.runs.many import Training, open_trainer
 from wsoltrain.runs.settle import settle
@@ -243,7 +244,7 @@ def shared_trainings(
     found = []
     number, each = (values["configurations"], 1) if values["configurations"] else (values["shared"], values["each"])
     for name, drawn in shared_configurations(ranges, number, each, seed=values["search_seed"]):
-        given = [f"{key}={show_value(value)}" for key, value in drawn.items()]
+        given = as_words(drawn)
         shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in drawn.items()}
         found.append(Training.at(settings.out / name, (*kept, *given), {"configuration": name, **shown}))
     return found, settings.out
@@ -312,7 +313,7 @@ def open_study(folder: Path, asked: Mapping[str, Any], *, prune: bool, take_up: 
         elif known != asked:
             changed = " and ".join(name for name in asked if known.get(name) != asked[name])
             msg = f"{folder} holds a search of another {changed}"
-            raise ConfigError(msg, hint="out=FOLDER for a new search, or the words of the first one")
+            raise ConfigError(msg, hint="out=FOLDER for a new search, or the arguments of the first one")
         if take_up:
             _take_up(study, folder)
     return study
