@@ -186,7 +186,9 @@ def test_columns_are_judged_when_they_are_read_once_for_each_content(tiny, monke
     write_table(folder, "annotations.parquet", pa.table({"row": range(1000), "kind": long}))
     judged = []
     check = views.check_parquet
-    monkeypatch.setattr(views, "check_parquet", lambda *given: judged.append(given[-1]) or check(*given))
+    monkeypatch.setattr(
+        views, "check_parquet", lambda *given, **more: judged.append(given[-1]) or check(*given, **more)
+    )
     for _ in range(2):  # the second as another process, which finds the notes of the first
         index = split_of(tiny).index()
         assert index.annotations(["row"]).num_rows == 1000
@@ -197,7 +199,7 @@ def test_columns_are_judged_when_they_are_read_once_for_each_content(tiny, monke
 
 def test_a_young_table_is_judged_once_by_a_reader_though_no_note_of_it_is_kept(tiny, monkeypatch):
     judged = []
-    monkeypatch.setattr(views, "check_parquet", lambda *given: judged.append(given[-1]))
+    monkeypatch.setattr(views, "check_parquet", lambda *given, **_: judged.append(given[-1]))
     index = split_of(tiny).index()
     spans = index.spans()
     for start in (0, 10, 20):

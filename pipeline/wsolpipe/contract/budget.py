@@ -18,6 +18,8 @@ from wsolpipe.contract.shards import ENTRY_BYTES, inner_rows, row_bytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow.parquet as pq
+
     from wsolpipe.contract.manifest import StageManifest
     from wsolpipe.contract.schema import ArraySpec
 
@@ -83,7 +85,9 @@ def most_bytes(spec: ArraySpec, shard_rows: int) -> int:
     return size + size // 100 + 8 * ENTRY_BYTES * (shard_rows // inner_rows(shard_rows)) + 1024
 
 
-def check_parquet(source: Any, size: int, said: str, columns: Sequence[str] | None = None) -> None:
+def check_parquet(
+    source: Any, size: int, said: str, columns: Sequence[str] | None = None, *, opened: pq.ParquetFile | None = None
+) -> None:
     """Refuse a Parquet file that unpacks to far more than its own size, by its footer and then by its longest cells.
 
     Text is read in batches, each distinct cell once, so that a long cell that many rows share is never multiplied.
@@ -97,6 +101,8 @@ def check_parquet(source: Any, size: int, said: str, columns: Sequence[str] | No
         Name of the file in messages.
     columns : sequence of str, optional
         Whose cells are looked at; all without it.
+    opened : ParquetFile, optional
+        The same file, open.
 
     Raises
     ------
@@ -108,7 +114,7 @@ def check_parquet(source: Any, size: int, said: str, columns: Sequence[str] | No
 
     most = FREE_BYTES + TIMES * size
     try:
-        file = pq.ParquetFile(source)
+        file = opened or pq.ParquetFile(source)
         schema, footer = file.schema_arrow, file.metadata
         read = [field for field in schema if columns is None or field.name in columns]
         texts = [field.name for field in read if pa.types.is_large_binary(field.type) or _is_text(field.type)]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from wsolpipe.contract.backends.base import Backend
 
@@ -40,7 +41,7 @@ class ParquetRows:
         backend: Backend,
         name: str,
         find: Callable[[], Path] | None = None,
-        judge: Callable[[Path, list[str] | None], None] | None = None,
+        judge: Callable[[Path, pq.ParquetFile, list[str] | None], None] | None = None,
     ) -> None:
         import pyarrow.parquet as pq
 
@@ -68,7 +69,7 @@ class ParquetRows:
             with self._explain():
                 asked = None if wanted is None else tuple(wanted)
                 if self._judge is not None and asked not in self._judged:
-                    self._judge(self._path, wanted)
+                    self._judge(self._path, self._file, wanted)
                     self._judged.add(asked)
                 table = self._file.read_row_groups(groups, columns=wanted, use_threads=len(groups) > 1)
             self._kept = (wanted, groups), table

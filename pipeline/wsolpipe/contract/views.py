@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from PIL.Image import Image
 
     from wsolpipe.contract.backends.base import Backend
@@ -163,9 +164,9 @@ class Index(Named):
             return ParquetRows(backend, name)
         verified = self.store.verified
 
-        def judge(path: Path, columns: list[str] | None) -> None:
-            part = ",".join(columns or ())
-            verified.judge(name, stored, part, lambda: check_parquet(path, stored.bytes, where, columns))
+        def judge(path: Path, opened: pq.ParquetFile, columns: list[str] | None) -> None:
+            check = partial(check_parquet, path, stored.bytes, where, columns, opened=opened)
+            verified.judge(name, stored, ",".join(columns or ()), check)
 
         return ParquetRows(backend, name, lambda: verified.file(name, stored), judge)
 

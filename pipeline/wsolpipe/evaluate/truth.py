@@ -29,6 +29,8 @@ NO_BOX = np.zeros((0, 4))
 KEPT = 20_000
 #: Words that mean ground truth.
 TRUTH = ("truth", "gt")
+#: Columns of the annotations that hold boxes.
+BOXES = ("row", "kind", *EDGES)
 MASK_SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -277,7 +279,7 @@ def _truth_masks(index: Index, mask_root: Callable[[], Path | None]) -> dict[int
     import pyarrow.compute as pc
 
     drawn = pa.array(["mask", "ignore"])
-    if not pc.any(pc.is_in(index.annotations(["kind"]).column("kind"), drawn)).as_py():
+    if not pc.any(pc.is_in(index.annotations(BOXES).column("kind"), drawn)).as_py():
         return {}
     table = index.annotations(["row", "kind", "path"])
     table = table.filter(pc.is_in(table.column("kind"), drawn))
@@ -325,7 +327,7 @@ def truth_boxes(index: Index) -> tuple[Array, Array]:
     """Ground-truth boxes of a split in the order of their rows: rows int64 [A] and boxes float64 [A, 4]."""
     import pyarrow.compute as pc
 
-    table = index.annotations(["row", "kind", *EDGES])
+    table = index.annotations(BOXES)
     table = table.filter(pc.equal(table.column("kind"), "box"))
     rows = table.column("row").to_numpy().astype(np.int64)
     boxes = np.stack([table.column(name).to_numpy().astype(np.float64) for name in EDGES], axis=1)
