@@ -97,16 +97,17 @@ def test_a_missing_root_says_what_was_looked_for_and_how_the_folder_should_look(
 def test_weights_beside_the_description_become_absolute(tmp_path):
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "a.safetensors").write_bytes(b"x")
-    (tmp_path / "vit").mkdir()  # a folder of a model's name is not meant
+    (tmp_path / "vit").mkdir()  # neither a folder of a model's name is meant nor a file of a word's
+    (tmp_path / "log").write_text("x")
     path = tmp_path / "a.yaml"
     path.write_text(
         "name: a\nlayout: folder\nroot: .\n"
-        "stages: {cls_maps: {weights: w/a.safetensors, model: vit, size: 96, nested: {weights: w/a.safetensors}},"
+        "stages: {cls_maps: {weights: w/a.safetensors, model: vit, scale: log, nested: {weights: w/a.safetensors}},"
         " classifier: {weights: timm}, clipseg_cams: {weights: w}}"
     )
     stages = load_dataset(str(path)).stages
     there = str(tmp_path / "w" / "a.safetensors")
-    assert stages["cls_maps"] == {"weights": there, "model": "vit", "size": 96, "nested": {"weights": there}}
+    assert stages["cls_maps"] == {"weights": there, "model": "vit", "scale": "log", "nested": {"weights": there}}
     assert stages["classifier"] == {"weights": "timm"}
     assert stages["clipseg_cams"] == {"weights": str(tmp_path / "w")}
 

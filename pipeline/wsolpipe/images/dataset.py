@@ -343,11 +343,14 @@ def _explain(items: list[ErrorDetails]) -> str:
 
 
 def _resolve_files(params: dict[str, Any], folder: Path) -> None:
-    """Make file names absolute where such a file lies beside the YAML; weights may be a folder."""
+    """Make file names absolute where such a file lies beside the YAML; weights may be a folder.
+
+    A word such as ``log`` is none, whatever lies there: file names have an ending or a slash, but for weights.
+    """
     for key, value in params.items():
         if isinstance(value, dict):
             _resolve_files(value, folder)
-        elif isinstance(value, str) and value:
+        elif isinstance(value, str) and value and (key == "weights" or Path(value).suffix or "/" in value):
             path = folder / value
             if path.is_file() or (key == "weights" and path.is_dir()):
                 params[key] = str(path.absolute())
