@@ -48,3 +48,10 @@ def test_where_nothing_can_be_scored_the_first_screen_says_so_and_what_can(capsy
     assert "none of 4 rows can be scored against ground truth" in printed
     assert "against=val_boxes" in printed
     assert len(printed.splitlines()) == 2
+
+
+def test_a_threshold_that_saw_the_scored_images_is_called_an_oracle(capsys):
+    show_evaluated([Evaluated({**MAPS, "oracle": True})], details=False)
+    assert "the threshold is the best on these images (oracle)" in capsys.readouterr().out
+    show_evaluated([Evaluated({**MAPS, "oracle": False})], details=False)
+    assert "oracle" not in capsys.readouterr().out

@@ -76,7 +76,8 @@ def _show_first(subject: str, splits: list[str], flat: list[dict[str, Any]]) -> 
     print_table([subject, *columns], cells)
     for split, figures in zip(splits, flat, strict=True):
         counts = [f"{figures[name]:,} {word}" for name, word in COUNTS.items() if figures.get(name)]
-        print(f"{split}: {', '.join(counts)}, against {figures.get('against', 'ground truth')}")
+        chosen = "; the threshold is the best on these images (oracle)" if figures.get("oracle") else ""
+        print(f"{split}: {', '.join(counts)}, against {figures.get('against', 'ground truth')}{chosen}")
     hidden = len({name for figures in flat for name, value in figures.items() if value is not None} - {*names, *COUNTS})
     print(f"details=true shows {hidden} more figures; {UNITS}")
 
