@@ -185,7 +185,7 @@ def _figure(plot: Plot, size: tuple[float, float], *, bare: bool = False) -> Any
     }  # fmt: skip
     with rc_context(settings):
         figure = Figure(figsize=size, layout=None if bare else "constrained")
-        axes = figure.add_axes((0.09, 0.17, 0.88, 0.78)) if bare else figure.add_subplot()
+        axes = figure.add_axes((0.11, 0.17, 0.86, 0.78)) if bare else figure.add_subplot()
         if plot.kind == "bars":
             figure.set_figheight(0.8 + 0.11 * len(plot.names) * (len(plot.curves) + 1))
             _draw_bars(axes, plot)
