@@ -9,7 +9,7 @@ import torch
 from small_cnns import CLASSES, batch, made, train_and_load
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.ops import cam as stage_maps
-from wsoltrain.methods.base import _Alone
+from wsoltrain.methods.base import Processes
 from wsoltrain.methods.branches import IGNORED, erase, sure_mask, taught_loss
 from wsoltrain.methods.cam import PoolKeys, class_shares, pool_maps, rank_weights
 
@@ -119,7 +119,7 @@ def _stretch(maps, size):
 
 def test_spg_loss_without_a_sure_pixel_is_zero():
     logits = torch.randn(2, 4, 4, requires_grad=True)
-    loss = taught_loss(logits, torch.full((2, 4, 4), IGNORED), _Alone())
+    loss = taught_loss(logits, torch.full((2, 4, 4), IGNORED), Processes())
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()
