@@ -243,7 +243,7 @@ class LocalBackend(Backend):
             path.parent.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
             msg = f"store {self.url}: folder {path.parent} cannot be made: {error.strerror}"
-            raise AccessError(msg, hint="choose a writable folder with store=…") from error
+            raise AccessError(msg, hint="choose a writable folder with store=FOLDER") from error
         aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
             with aside.open("xb") as file:
@@ -271,7 +271,7 @@ class LocalBackend(Backend):
         hints = {
             errno.ENOSPC: "free some space and run the same command again: finished shards are kept",
             errno.EDQUOT: "raise the quota and run the same command again: finished shards are kept",
-            errno.EROFS: "choose a writable folder with store=…",
+            errno.EROFS: "choose a writable folder with store=FOLDER",
             errno.EACCES: "choose a folder that you may use with store=…, or ask its owner for access",
         }
         msg = f"cannot {verb} {name} in store {self.url}: {error.strerror}"
