@@ -141,7 +141,7 @@ class _Seen:
 
     @property
     def agreement(self) -> float | None:
-        """Mean IoU of each pair of opinions; None of fewer than two."""
+        """Mean IoU of every pair of first boxes of different stages; None with fewer than two."""
         if len(self.opinions) < 2:
             return None
         pairs = np.triu_indices(len(self.opinions), 1)

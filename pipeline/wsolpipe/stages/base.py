@@ -164,7 +164,7 @@ class _Configured(ABC, Generic[P]):
     def advice(cls, params: P) -> tuple[Advice, ...]:  # noqa: ARG003
         """Return what to try if results are below a centred box, the most promising first.
 
-        That of the stages that were read follows by itself. `params` are as the store keeps them, not validated.
+        The advice of the stages that were read is added to it. `params` are as the store keeps them, not validated.
         """
         return ()
 

@@ -131,7 +131,7 @@ class ReadsNames:
 
     @classmethod
     def reads_class_names(cls, params: NamedParams) -> bool:
-        """Where no class list is given."""
+        """Whether the data set names the classes: no class list is given."""
         return params.classes is None
 
 

@@ -195,7 +195,7 @@ def rank_share(order: NDArray[Any], *, rank: int, world: int, unit: int, uneven:
 
 
 class Pick(NamedTuple):
-    """Order to a loader process for an item: the row, and the epoch of its random draws."""
+    """Request to a loader process for an item: the row, and the epoch of its random draws."""
 
     epoch: int
     row: int

@@ -361,7 +361,7 @@ class Reproduction:
 
 
 def _stages_of(by: Sequence[str]) -> list[str]:
-    """Stages that annotators are."""
+    """Stages of the annotators."""
     words = [each.word for each in read_annotators(by) if not each.noise]
     return [word.partition(":")[0] for word in words if word not in (CLS, GROUND_TRUTH) and not set("/.") & set(word)]
 
