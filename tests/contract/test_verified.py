@@ -195,6 +195,9 @@ def test_columns_are_judged_when_they_are_read_once_for_each_content(tiny, monke
         with pytest.raises(StoreError, match="would unpack to"):
             index.annotations(["row", "kind"])
     assert judged == [["row"], ["row", "kind"], ["row", "kind"]]
+    assert split_of(tiny).index().annotations([]).num_columns == 0
+    with pytest.raises(StoreError, match="would unpack to"):  # no column is not every column
+        split_of(tiny).index().annotations()
 
 
 def test_a_young_table_is_judged_once_by_a_reader_though_no_note_of_it_is_kept(tiny, monkeypatch):

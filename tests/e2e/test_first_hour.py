@@ -112,11 +112,11 @@ def test_every_answer_stands_in_the_file_with_its_judgement_none_is_silent_and_n
     recorded = dict(block.split("\n", 1) for block in f"\n{ANSWERS.read_text()}".split("\n$ ")[1:])
     assert list(recorded) == list(JUDGED)
     assert len(JUDGED) == len(WRONG) + len(FAULTS)
-    for typed, (code, told, judged) in JUDGED.items():
+    for typed, (code, expected, judged) in JUDGED.items():
         first, answer = recorded[typed].split("\n", 1)
         assert first == f"exit {code}, {judged}"
-        assert told
-        assert " ".join(told.split()) in " ".join(answer.split()), typed
+        assert expected
+        assert " ".join(expected.split()) in " ".join(answer.split()), typed
         assert code != 0 or "warning: " in answer
     unclear = [judged for *_, judged in JUDGED.values() if judged != "clear"]
     assert len(unclear) <= (1 - LEAST_CLEAR) * len(JUDGED)

@@ -34,12 +34,13 @@ from wsolpipe.contract.verified import Verified  # noqa: E402
 from wsoltrain.stream import ItemConfig, Labelling, Stream  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FIRST, SECOND = 0.9, 0.97
 SHARD_ROWS = 4096
-SHORT, SHORT_REPEAT = {"eval of boxes", "plan"}, 6
-BOX_ROWS = 8  # times --rows for the eval of boxes, of which 8,192 rows take a tenth of a second
+# factors on --rows and --repeat where a row takes a hundred times as long, or as short
+ROWS = {"eval of maps": 1 / 32, "eval of boxes": 4}
+REPEAT = {"eval of maps": 5, "eval of boxes": 6, "plan": 6}
 ARRAYS = {"cls_maps": ("maps", "range"), "proposals": ("boxes", "scores", "count")}
 
 
@@ -100,30 +101,29 @@ def main() -> int:
     """Print the figures and return 1 if one is below its limit."""
     options = read_options(__doc__, rows=8192, repeat=5)
     with tempfile.TemporaryDirectory(prefix="checked-") as folder, mock.patch.object(filesystem, "SETTLED", -1):
-        notes = Path(folder) / "cache"
-        os.environ["WSOLPIPE_CACHE"] = str(notes)
-        store = build_store(Path(folder), rows=options.rows, shard_rows=SHARD_ROWS, n_maps=7, n_boxes=10, images=False)
-        wide = build_store(
-            Path(folder) / "wide",
-            rows=BOX_ROWS * options.rows,
-            shard_rows=SHARD_ROWS,
-            n_maps=1,
-            n_boxes=10,
-            images=False,
-        )
-        for place in (folder, f"{folder}/wide"):
-            Path(place, "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nsplit: train\n")
-        figures = []
-        for name, work in {**WORK, "whole shards": read}.items():
-            repeat = options.repeat * (SHORT_REPEAT if name in SHORT else 1)
-            of = wide if name == "eval of boxes" else store
-            figures += measured(name, partial(work, of), notes, repeat, judged=name in WORK)
-        by_zarr = ab.compare(lambda: read_by_zarr(store), lambda: read(store), repetitions=options.repeat)
-        figures.append(by_zarr.figure("whole shards, verified before / by zarr, unverified", "cpu"))
-    return report(figures)
+        return report(figures(Path(folder), options.rows, options.repeat))
 
 
-def measured(name: str, work: Callable[[], None], notes: Path, repeat: int, *, judged: bool) -> list[Figure]:
+def figures(folder: Path, rows: int, repeat: int) -> Iterator[Figure]:
+    """Every kind of work in a store of as many rows as it needs, then whole shards beside zarr."""
+    notes = folder / "cache"
+    os.environ["WSOLPIPE_CACHE"] = str(notes)
+    for name, work in {**WORK, "whole shards": read}.items():
+        store = prepare(folder / name.replace(" ", "_"), int(rows * ROWS.get(name, 1)))
+        yield from measured(name, partial(work, store), notes, repeat * REPEAT.get(name, 1), judged=name in WORK)
+    by_zarr = ab.compare(lambda: read_by_zarr(store), lambda: read(store), repetitions=repeat)
+    yield by_zarr.figure("whole shards, verified before / by zarr, unverified", "cpu")
+
+
+def prepare(folder: Path, rows: int) -> TinyStore:
+    """Build the store and its data set's file."""
+    folder.mkdir()
+    store = build_store(folder, rows=rows, shard_rows=min(SHARD_ROWS, rows // 2), n_maps=7, n_boxes=10, images=False)
+    (folder / "tiny.yaml").write_text("name: tiny\nlayout: folder\nroot: images\nsplit: train\n")
+    return store
+
+
+def measured(name: str, work: Callable[[], None], notes: Path, repeat: int, *, judged: bool) -> Iterator[Figure]:
     """Throughput of `work` in a first and a second process, as a share of that of a process that verifies nothing."""
 
     def unverified() -> None:
@@ -136,11 +136,9 @@ def measured(name: str, work: Callable[[], None], notes: Path, repeat: int, *, j
 
     unverified()
     one = ab.compare(unverified, first, repetitions=repeat)
+    yield one.figure(f"{name}, first call / unverified", "cpu", limit=FIRST if judged else None)
     other = ab.compare(unverified, work, repetitions=repeat)
-    return [
-        one.figure(f"{name}, first call / unverified", "cpu", limit=FIRST if judged else None),
-        other.figure(f"{name}, second call / unverified", "cpu", limit=SECOND if judged else None),
-    ]
+    yield other.figure(f"{name}, second call / unverified", "cpu", limit=SECOND if judged else None)
 
 
 if __name__ == "__main__":

@@ -101,11 +101,12 @@ def shown(value: float) -> str:
 
 
 def report(figures: Iterable[Figure]) -> int:
-    """Print the figures; the exit code of the bench: 1 if a limit is missed."""
-    kept = list(figures)
-    for figure in kept:
+    """Print each figure as soon as it is measured; the exit code of the bench: 1 if a limit is missed."""
+    missed = False
+    for figure in figures:
         print(figure, flush=True)
-    return int(any(figure.verdict == "FAIL" for figure in kept))
+        missed |= figure.verdict == "FAIL"
+    return int(missed)
 
 
 def skip(reason: str) -> NoReturn:

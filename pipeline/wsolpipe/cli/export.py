@@ -200,7 +200,7 @@ class _ImportKeys:
     over
         stage whose first box stands for each row that the file does not list
     drawn
-        rows that somebody drew: those whose boxes are no longer as export wrote them, or all that the file lists
+        which rows count as drawn: those whose boxes differ from the exported ones, or all rows of the file
     out
         file to keep the boxes in, as human_boxes.file= takes it
     """
@@ -232,22 +232,23 @@ def import_command(words: tuple[str, ...], as_json: bool) -> int:
 
     config, given = configure(words, IMPORT_KEYS)
     require(given, "wsolpipe import", format="coco", **{"in": "corrected.json"})
-    told, outcome = take_file(config, given)
+    taken, outcome = take_file(config, given)
     if as_json:
-        print_json(told)
+        print_json(taken)
     else:
-        _show_taken(told)
+        _show_taken(taken)
     if outcome.code:
         print(outcome.verdict, file=sys.stderr)
     return outcome.code
 
 
-def _show_taken(told: dict[str, Any]) -> None:
+def _show_taken(taken: dict[str, Any]) -> None:
     print(
-        f"{told['stage']} of {told['split']}, key {told['key']}: {told['boxes']} boxes of {told['rows_drawn']} of "
-        f"{told['rows']} rows" + (f", {told['rows_kept']} rows keep a box that was there" if told["rows_kept"] else "")
+        f"{taken['stage']} of {taken['split']}, key {taken['key']}: {taken['boxes']} boxes of {taken['rows_drawn']} of "
+        f"{taken['rows']} rows"
+        + (f", {taken['rows_kept']} rows keep a box that was there" if taken["rows_kept"] else "")
     )
-    if told["clipped"]:
-        print(f"{told['clipped']} boxes reached over the edge of their image and were clipped", file=sys.stderr)
-    if told["elsewhere"]:
-        print(f"{told['elsewhere']} images of the file are not of {told['split']} and were left out", file=sys.stderr)
+    if taken["clipped"]:
+        print(f"{taken['clipped']} boxes reached over the edge of their image and were clipped", file=sys.stderr)
+    if taken["elsewhere"]:
+        print(f"{taken['elsewhere']} images of the file are not of {taken['split']} and were left out", file=sys.stderr)

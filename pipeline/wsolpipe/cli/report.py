@@ -155,8 +155,10 @@ def _take_in(config: RunConfig, material: Material, corrections: Corrections, re
     given = {"format": "jsonl", "in": str(corrections.path), "drawn": "listed", "out": None, "over": over}
     plain = replace(config, stage=(), params={}, limit=None, rows=None)
     try:
-        told, outcome = take_file(plain, given)
-        report.note = outcome.verdict if outcome.code else f"human_boxes {told['key']} holds {told['rows_drawn']} rows"
+        taken, outcome = take_file(plain, given)
+        report.note = (
+            outcome.verdict if outcome.code else f"human_boxes {taken['key']} holds {taken['rows_drawn']} rows"
+        )
     except WsolError as error:
         report.note = f"not in the store yet: {error.message}"
     print(shown(report.note), flush=True)

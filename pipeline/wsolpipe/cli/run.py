@@ -144,8 +144,8 @@ def plan_command(words: tuple[str, ...], as_json: bool) -> int:
     pending, left = any(line.reason != "done" for line in lines), seconds_left(lines)
     if as_json:
         sums = {"files": sum(line.files for line in lines), "bytes": sum(line.bytes for line in lines)}
-        told = {"stages": lines, "store": config.store, "pending": pending}
-        print_json({**told, **sums, "remaining_seconds": left, "not_looked_at": skipped})
+        planned = {"stages": lines, "store": config.store, "pending": pending}
+        print_json({**planned, **sums, "remaining_seconds": left, "not_looked_at": skipped})
     else:
         show_plan(lines, skipped, left, wide=config.wide)
     return 2 if pending and own["check"] else 0

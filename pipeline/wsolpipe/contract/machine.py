@@ -19,7 +19,7 @@ def cores() -> int:
 
 
 def user() -> str:
-    """Identifies the user in names of private folders: the user's number, or name where there are no numbers."""
+    """The user in names of private folders: the numeric id, or the login name on systems without one."""
     return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
 
 

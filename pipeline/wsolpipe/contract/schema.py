@@ -28,7 +28,7 @@ INDEX_COLUMNS = (
     "frame",
     "reason",
 )
-#: ``reason`` of a row whose image left the split: it keeps its place and its other columns, and is no row to count.
+#: ``reason`` of a row whose image left the split: it keeps its place and its other columns, and is not counted.
 RETIRED = "no longer listed"
 #: Columns of a box in ``annotations.parquet``, pixels.
 EDGES = ("x0", "y0", "x1", "y1")

@@ -166,7 +166,7 @@ class Index(Named):
 
         def judge(path: Path, opened: pq.ParquetFile, columns: list[str] | None) -> None:
             check = partial(check_parquet, path, stored.bytes, where, columns, opened=opened)
-            verified.judge(name, stored, ",".join(columns or ()), check)
+            verified.judge(name, stored, "*" if columns is None else ",".join(columns), check)
 
         return ParquetRows(backend, name, lambda: verified.file(name, stored), judge)
 

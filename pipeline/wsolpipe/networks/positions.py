@@ -117,7 +117,7 @@ class TokenLayout(NamedTuple):
 
 
 def read_layout(spec: str) -> TokenLayout | None:
-    """Read names and shapes of the weights file that a specification names; None where there is no such file.
+    """Read names and shapes of the tensors in a weights file; None if the specification names no file.
 
     Parameters
     ----------

@@ -112,7 +112,7 @@ class DipsWorkshopKeys(BackboneKeys, PixelTrainedKeys):
     Attributes
     ----------
     head_epochs
-        Always 0: there is no class head
+        Always 0, since this method has no class head
     """
 
     head_epochs: Literal[0] = 0
