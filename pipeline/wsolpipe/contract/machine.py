@@ -31,8 +31,8 @@ def reason(error: Exception) -> str:
     >>> reason(FileExistsError(17, "File exists", "plots"))
     'file exists'
     """
-    told = error.strerror if isinstance(error, OSError) else None
-    return told.lower() if told else str(error)
+    text = error.strerror if isinstance(error, OSError) else None
+    return text.lower() if text else str(error)
 
 
 @contextmanager

@@ -291,8 +291,8 @@ class Worker:
         text = f"{type(error).__name__}: {error}"
         note = {"error": text, "traceback": traceback.format_exc(), "tries": self._tries[name], "time": now()}
         self.session.backend.replace(name, json.dumps(note).encode())
-        told = {"error": text, "tries": self._tries[name], "traceback": note["traceback"]}
-        self.maker.report("failure", node, shard=unit, **told)
+        details = {"error": text, "tries": self._tries[name], "traceback": note["traceback"]}
+        self.maker.report("failure", node, shard=unit, **details)
 
 
 def is_ready(node: Node, unit: int | None, known: dict[tuple[str, str | None], Units]) -> bool:

@@ -121,8 +121,8 @@ def key(
     unit, otherwise : str
         As those of `Key`.
     """
-    told = {"kind": kind, "bounds": (least, most), "unit": unit, "otherwise": otherwise}
-    return field(default=default, metadata=told)
+    metadata = {"kind": kind, "bounds": (least, most), "unit": unit, "otherwise": otherwise}
+    return field(default=default, metadata=metadata)
 
 
 def keys_of_fields(declared: type) -> tuple[Key, ...]:

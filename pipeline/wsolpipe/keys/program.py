@@ -125,8 +125,8 @@ class Program(click.Group):
         hint = f"{program} --help lists the commands"
         msg = f"unknown command {shorten(word)!r}"
         if option := _OPTIONS.get(word.lower()):
-            told = [program, *(name for name in words[1:2] if name in self.listed), option]
-            return ConfigError(f"{msg}; write {' '.join(told)}", hint=hint)
+            call = [program, *(name for name in words[1:2] if name in self.listed), option]
+            return ConfigError(f"{msg}; write {' '.join(call)}", hint=hint)
         own = [command.split()[1] for words, command in MEANT.items() if word.lower() in words.split()]
         meant = next((f"{program} {name}" for name in own if name in self.listed), None)
         meant = meant or next((command for words, command in MEANT.items() if word.lower() in words.split()), None)

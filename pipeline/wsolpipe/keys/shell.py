@@ -256,8 +256,10 @@ def _takes(key: Key, word: str, given: Given) -> bool:
 def describe_key(key: Key) -> str:
     """Meaning, kind, unit and default of a key in one line."""
     listed = (*key.kind.choices, *key.kind.offers)
-    told = key.kind.name.removesuffix(" or null") == "text" or (listed and all(text in key.meaning for text in listed))
-    details = "; ".join(text for text in ("" if told else key.kind.name, key.unit) if text)
+    complete = key.kind.name.removesuffix(" or null") == "text" or (
+        listed and all(text in key.meaning for text in listed)
+    )
+    details = "; ".join(text for text in ("" if complete else key.kind.name, key.unit) if text)
     default = key.shown_default()
     return f"{key.meaning}{f' ({details})' if details else ''}{f' [{default}]' if default else ''}"
 

@@ -124,7 +124,7 @@ class JobArray(Launcher):
         """How a task ended, None while it may still be at work."""
         name, note = f"task {task[1]} of job {task[0]}", self._note(task)
         if "code" in note:
-            return Ending.told(f"{name} ended with code {note['code']}", note["code"], note)
+            return Ending.reported(f"{name} ended with code {note['code']}", note["code"], note)
         job = jobs.get(task) if jobs is not None else None
         if jobs is None or (job is not None and job.alive):
             self.missed[place] = 0

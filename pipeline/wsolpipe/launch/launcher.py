@@ -66,8 +66,8 @@ class Ending:
     cancelled: bool = False
 
     @classmethod
-    def told(cls, how: str, code: int, fatal: Mapping[str, Any] | None) -> Ending:
-        """An ending with its own account of the fault: `kind`, `message` and `hint`."""
+    def reported(cls, how: str, code: int, fatal: Mapping[str, Any] | None) -> Ending:
+        """Ending of a process that left a note of its fault with `kind`, `message` and `hint`."""
         if fatal is None or "kind" not in fatal:
             return cls(how, code)
         kind: type[WsolError] = getattr(errors, fatal["kind"], WsolError)

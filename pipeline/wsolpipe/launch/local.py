@@ -85,7 +85,7 @@ def ending_of(name: str, code: int, fatal: Mapping[str, Any]) -> Ending:
     """How a process ended: lost, if by a signal."""
     if code < 0:
         return Ending(f"{name} was killed by {signal.Signals(-code).name}")
-    return Ending.told(f"{name} ended with code {code}", code, fatal)
+    return Ending.reported(f"{name} ended with code {code}", code, fatal)
 
 
 class Processes(Launcher):

@@ -33,7 +33,7 @@ def take_file(config: RunConfig, given: Mapping[str, Any]) -> tuple[dict[str, An
 
     Returns
     -------
-    told : dict
+    summary : dict
         Key of the stage, and counts.
     outcome : Ended
         Of the run that made it.
@@ -68,12 +68,12 @@ def take_file(config: RunConfig, given: Mapping[str, Any]) -> tuple[dict[str, An
             outcome = run(made, display, threading.Event())
     line = next(item for item in outcome.lines if item.stage == stage)
     drawn = sum(image.drawn for image in taken.images)
-    told = {
+    summary = {
         "stage": stage, "split": config.split[0], "key": line.key, "rows": line.rows, "rows_drawn": drawn,
         "rows_kept": len(taken.images) - drawn, "boxes": taken.boxes, "clipped": taken.clipped,
         "elsewhere": taken.elsewhere, "file": given["out"],
     }  # fmt: skip
-    return told, outcome
+    return summary, outcome
 
 
 def _settled(config: RunConfig) -> RunConfig:

@@ -280,13 +280,13 @@ class _Part:
         """Write the rows of a batch, and its frames with maps and boxes drawn."""
         job = self.job
         pictures = [frame.picture for frame in good]
-        told = iter(job.localizer.read_out(found, pictures, tau=job.tau) if found is not None else ())
+        answers = iter(job.localizer.read_out(found, pictures, tau=job.tau) if found is not None else ())
         for frame in batch:
             row = {"path": frame.picture.name, "frame": frame.number, "seconds": round(frame.seconds, 4)}
             if frame.squashed is None:
                 self.file.write(json.dumps({**row, "broken": frame.picture.reason}) + "\n")
                 continue
-            one = next(told)
+            one = next(answers)
             self.file.write(json.dumps({**row, **one.row()}) + "\n")
             if job.maps:
                 path = job.out / "maps" / f"{frame.picture.name}.npy"
