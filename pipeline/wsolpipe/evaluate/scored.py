@@ -237,9 +237,15 @@ class Scored:
         """Return the bootstrap interval of each figure; empty where no row was scored."""
         return intervals_of({name: found for name, found in self.values().items() if len(found[0])})
 
-    def tests(self, other: Scored) -> dict[str, Any]:
-        """Return the paired test of each figure that both have, on the rows that both have."""
-        return paired_tests(self.values(), other.values())
+    def tests(self, other: Scored, *figures: str) -> dict[str, Any]:
+        """Return the paired test of figures, by default of all that both have, on the rows that both have.
+
+        Boxes are compared with maps by the figures of maps; maps need to have been scored with ``keep``.
+        """
+        mine, its = self.values(), other.values()
+        if (self.maps is None) != (other.maps is None):
+            mine, its = (each.values() if each.single is None else each.single.map_values() for each in (self, other))
+        return paired_tests({name: mine[name] for name in figures or mine if name in mine}, its)
 
     @property
     def rows(self) -> int:
@@ -347,11 +353,16 @@ def score(
 
 
 def score_beside(
-    truth: Truth, *, boxes: Sequence[StageView] = (), maps: StageView | None = None, rules: Collection[Rule] = (BEST,)
+    truth: Truth,
+    *,
+    boxes: Sequence[StageView] = (),
+    maps: StageView | None = None,
+    rules: Collection[Rule] = (BEST,),
+    keep: bool = False,
 ) -> list[Scored]:
     """Score what a localizer is held against: a centred box, the first map of a stage by each rule, stages of boxes.
 
-    Where the truth holds masks alone, boxes are left out.
+    Where the truth holds masks alone, boxes are left out. `keep` keeps what each row adds, for paired tests.
 
     Raises
     ------
@@ -362,7 +373,7 @@ def score_beside(
         check_rows(view, truth.rows)
     found = [score(None, truth)] if truth.found else []
     if maps is not None:
-        own = score(StageMaps(maps, 0, truth.rows), truth, name=maps.stage, details=False, more=("otsu",))
+        own = score(StageMaps(maps, 0, truth.rows), truth, name=maps.stage, details=False, more=("otsu",), keep=keep)
         known = [rule.threshold(truth) if isinstance(rule, Chooser) else rule for rule in rules]
         found += [own.at(rule) for rule in known if truth.found or rule.by != AT_OTSU]
     return [*found, *(score(view, truth) for view in boxes if truth.found)]

@@ -77,6 +77,10 @@ class Run:
         return f"run {self.run}, epoch {self.epoch}"
 
 
+#: A threshold this near to 0 or 1 is doubted.
+EDGE = 0.02
+
+
 @dataclass(frozen=True)
 class Choice:
     """A chosen model, its threshold where the annotator gives one, and the ``score`` that chose it."""
@@ -248,7 +252,10 @@ def rank(entry: Mapping[str, Any], metric: Metric, epoch: int) -> tuple[float, .
 
 
 def doubts(runs: Sequence[Run], annotator: str, choice: Choice, *, metric: Metric = "MaxBoxAcc") -> list[str]:
-    """Return what makes a choice less certain than it looks, a sentence each: ties, saturation, a flat curve."""
+    """Return what makes a choice less certain than it looks, a sentence each.
+
+    Ties, saturation, a flat curve, a threshold at an end of its range, and a first epoch that no later one surpassed.
+    """
     if annotator == "cls":
         return []
     scores = [score_of(entry_of(run.validation, annotator, run, "validation"), metric) for run in runs]
@@ -259,7 +266,17 @@ def doubts(runs: Sequence[Run], annotator: str, choice: Choice, *, metric: Metri
     if metric != "iou" and choice.score >= FULL:
         found.append(f"saturated: {annotator} scores {choice.score:.2f}; metric=iou or metric=MaxBoxAccV2 tells more")
     flat = describe_plateau(curve_of(entry_of(choice.run.validation, annotator, choice.run, "validation"), metric))
-    return [*found, *([flat] if flat else [])]
+    epochs = sorted(run.epoch for run in runs if run.run == choice.run.run)
+    if len(epochs) > 2 and choice.run.epoch == epochs[0]:
+        found.append(f"the first of {len(epochs)} epochs scores best: by {annotator}, training made the maps worse")
+    return [*found, *([flat] if flat else []), *doubt_threshold(choice.tau)]
+
+
+def doubt_threshold(tau: float | None) -> list[str]:
+    """Return a sentence where boxes at a threshold say little of their maps: almost all of the image, or its peak."""
+    if tau is None or EDGE < tau < 1 - EDGE:
+        return []
+    return [f"threshold {tau:.3f}: boxes enclose {'nearly the whole image' if tau <= EDGE else 'the peak alone'}"]
 
 
 def annotator_of(runs: Sequence[Run]) -> str:

@@ -101,7 +101,11 @@ def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(t
     if masks:
         assert theirs["MaxBoxAcc"] is None
         assert own["pxap"] == theirs["PxAP"] > 30
-        assert (own["rows"], mine["boxes"], [line["name"] for line in mine["table"]]) == (16, None, ["localizer"])
+        assert (own["rows"], mine["boxes"], [line["name"] for line in mine["table"]]) == (
+            16,
+            None,
+            ["cls_maps", "cls_maps", "localizer"],
+        )
     else:
         assert (own["accuracy"], own["pxap"], own["rows"]) == (theirs["MaxBoxAcc"], None, 23)
         assert (own["top1"], own["accuracy_top1"]) == (theirs["top1_loc"], theirs["accuracy_top1"])
@@ -128,15 +132,21 @@ def test_stages_that_are_not_there_are_refused_by_their_nearest_name(trained, tr
 
 
 def test_command_shows_all_methods_and_fails_where_it_must_beat_what_it_cannot(trainable, trained):
-    words = words_of(trained, trainable, "split=val", "maps=cls_maps")
+    words = words_of(trained, trainable, "split=val")  # maps and boxes that it learned from are beside by themselves
     found = figures(words)
     names = [line["name"] for line in found["table"]]
     assert names == ["centred box", "cls_maps", "cls_maps", "proposals", "localizer"]
     assert found["table"][-1]["v2"] == found["localizer"]["MaxBoxAccV2"]["mean"]
     assert found["beats"]["centred box"]
     assert not found["beats"]["proposals"]  # the tiny store's first boxes are the objects themselves
+    assert list(found["paired"]) == ["centred box", "cls_maps", "proposals"]
+    for name, line in zip(found["paired"], (0, 1, 3), strict=True):
+        test = found["paired"][name]
+        gap = found["table"][-1]["accuracy"] - found["table"][line]["accuracy"]
+        assert test["difference"] == pytest.approx(gap, abs=1e-4)
+        assert (test["low"] <= gap <= test["high"], test["rows"]) == (True, 40)
     shown = CliRunner().invoke(scoring.eval_command, words, catch_exceptions=False).output
-    assert "does NOT beat proposals" in shown
+    assert "does NOT beat proposals: MaxBoxAcc " in shown
     with pytest.raises(RunFailed, match="does not beat proposals"):
         CliRunner().invoke(scoring.eval_command, [*words, "must_beat=true"], catch_exceptions=False)
 

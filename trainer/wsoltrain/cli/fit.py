@@ -15,6 +15,7 @@ from wsoltrain.cli.command import make_command, show, show_trainings
 from wsoltrain.runs.keys import TRAINING as KEYS
 from wsoltrain.runs.many import Site, split_site, sweep_trainings, train_as_one_of_many
 from wsoltrain.runs.settle import read_recipe_words, settle
+from wsoltrain.runs.verdict import doubts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,7 +48,9 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         return
     trainer, result = ended
     best = ", ".join(f"{score:.1f} by {name}" for name, score in trainer.best.items())
-    show(result, [f"{result['out']}: {trainer.step} steps; best validation score {best}"], as_json=as_json)
+    reasons = doubts_of(trainer)
+    head = f"{result['out']}: {trainer.step} steps; best validation score {best}"
+    show({**result, "doubts": reasons}, [head, *(f"  note: {reason}" for reason in reasons)], as_json=as_json)
 
 
 def _watch(trainer: Trainer) -> FitProgress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.errors import RunFailed
 from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
@@ -13,6 +13,9 @@ from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
 from wsoltrain.runs.keys import A_SPLIT, CHECKPOINT, DEVICE, STAGE
 from wsoltrain.runs.settle import loader_count
+
+if TYPE_CHECKING:
+    from wsolpipe.evaluate.scored import Rule, Scored
 
 
 class _Keys:
@@ -25,9 +28,10 @@ class _Keys:
     against
         what counts as true: gt; first boxes or masks of a stage; a localization.txt; a folder of masks
     beside
-        stage whose first boxes are scored beside; auto: proposals if made
+        stage whose first boxes are scored beside; auto: those that the localizer learned from, else proposals if made
     maps
-        stage whose maps are scored beside, at the threshold chosen on val and at their best
+        stage whose maps are scored beside, at the threshold chosen on val and at their best; auto: those that the
+        localizer learned from
     val
         split on which the threshold of these maps is chosen, by the annotator of the run
     must_beat
@@ -52,7 +56,7 @@ class _Keys:
     split = Key(A_SPLIT, "test")
     against = Key(kinds.file("gt, name of a stage, file or folder", offers=("gt",), source="stored stage"), "gt")
     beside = Key(kinds.or_null(STAGE), "auto")
-    maps = Key(kinds.or_null(STAGE))
+    maps = Key(kinds.or_null(STAGE), "auto")
     val = Key(A_SPLIT, "val")
     must_beat = Key(kinds.flag(), False)
     classifier = Key(
@@ -66,6 +70,8 @@ class _Keys:
 
 
 KEYS = keys_of_class(_Keys)
+#: Paired tests are made up to this many rows, since each keeps 10 kB for them.
+PAIRED_ROWS = 20_000
 #: Fields of `wsolpipe.evaluate.scored.Line`, and what the glossary calls them.
 COLUMNS = {
     "accuracy": "MaxBoxAcc", "v2": "MaxBoxAccV2", "pxap": "PxAP", "top1": "top1_loc", "top5": "top5_loc",
@@ -102,16 +108,24 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
         device=device, workers=loader_count(values["workers"]), masks=dataset.mask_root(), against=against,
     )  # fmt: skip
     truth, by = opened.truth, opened.trained.annotator or "proposals"
-    boxes, maps = values["beside"], values["maps"]
-    if boxes == "auto":
-        boxes = "proposals" if "proposals" in results.split(name).stages() else None
+    reads, made = opened.trained.recipe.reads(), results.split(name).stages()
+
+    def beside_of(word: str | None, *learned: str | None) -> str | None:
+        """Return the stage that a key names; of ``auto``, the first one that is there of those learned from."""
+        if word != "auto":
+            return word
+        return next((each for each in learned if each and each.partition(":")[0] in made), None)
+
+    boxes, maps = beside_of(values["beside"], reads.boxes, "proposals"), beside_of(values["maps"], reads.maps)
     views = [results.view(boxes, name)] if boxes else []
     shown = results.view(maps, name) if maps else None
     tau = values["tau"] if values["tau"] is not None else opened.trained.tau
     unchosen = by == CLS and tau is None  # boxes are those of each map's own Otsu threshold
     at_otsu = (values["otsu"] or unchosen) and bool(truth.found)
+    keep = len(truth.rows) <= PAIRED_ROWS
     choosers = [choose_by(results, shown, by, values["val"])] if shown is not None and by != CLS else []
-    beside = score_beside(truth, boxes=views, maps=shown, rules=(*choosers, BEST, *([OTSU] if at_otsu else [])))
+    rules: tuple[Rule, ...] = (*choosers, BEST, *([OTSU] if at_otsu else []))
+    beside = score_beside(truth, boxes=views, maps=shown, rules=rules, keep=keep)
     ranks = None
     if values["classifier"]:
         ranks = find_ranks(
@@ -119,7 +133,7 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
         )
     rule = BEST if unchosen else opened.rule(values["tau"])
     scored = opened.score(
-        rule, name="localizer", beside=beside, ranks=ranks, details=False, classes=bool(values["corloc"]),
+        rule, name="localizer", beside=beside, ranks=ranks, details=False, classes=bool(values["corloc"]), keep=keep,
         more=("errors", "values", *(["otsu"] if at_otsu else [])),
     ).scored  # fmt: skip
     figures = scored.figures()
@@ -128,6 +142,7 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
     otsu = scored.at(OTSU) if at_otsu else None
     table = [*beside, scored, *([otsu] if otsu else [])]
     single = otsu.single if otsu else None
+    judged = otsu if otsu and unchosen else scored
     return {
         "checkpoint": str(opened.trained.path),
         "split": name,
@@ -140,8 +155,19 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
         "beside": boxes,
         "boxes": beside[-1].figures() if views and truth.found else None,
         "table": [asdict(each.line()) for each in table],
-        "beats": (otsu if otsu and unchosen else scored).beats(),
+        "beats": judged.beats(),
+        "paired": paired(judged) if keep else {},
     }
+
+
+def paired(judged: Scored) -> dict[str, dict[str, Any]]:
+    """Return the paired test of MaxBoxAcc (PxAP) against each that is beside, by name; none with oracle thresholds."""
+    found: dict[str, dict[str, Any]] = {}
+    for other in judged.beside:
+        if not judged.threshold.oracle and not other.threshold.oracle and other.name not in found:
+            for figure, test in judged.tests(other, "MaxBoxAcc", "PxAP").items():
+                found[other.name] = {"figure": figure, **test}
+    return found
 
 
 def describe(result: Mapping[str, Any]) -> Iterator[str]:
@@ -157,8 +183,18 @@ def describe(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"  CorLoc {corloc['pooled']:.1f}, mean of classes {corloc['mean']:.1f}, at {at}"
         yield from (f"    class {label}: {value:.1f}" for label, value in corloc["per_class"].items())
     yield UNITS
+    if result["beats"]:
+        figures = "PxAP and pixel IoU" if result["localizer"].get("MaxBoxAcc") is None else "MaxBoxAccV2 and mean IoU"
+        yield f"by {figures} at every threshold above{', and the paired difference' if result['paired'] else ''}:"
     for name, better in result["beats"].items():
-        yield f"the localizer {'beats' if better else 'does NOT beat'} {name}"
+        yield f"the localizer {'beats' if better else 'does NOT beat'} {name}{_difference(result['paired'].get(name))}"
+
+
+def _difference(test: Mapping[str, Any] | None) -> str:
+    if test is None:
+        return ""
+    interval = f"[{test['low']:.1f}, {test['high']:.1f}]"
+    return f": {test['figure']} {test['difference']:+.1f} {interval}, p {test['p']:.3f}"
 
 
 def refuse_worse(result: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.machine import writing
+from wsolpipe.evaluate.box_scores import score_centred
 from wsolpipe.evaluate.frame import Frame, FramedBatch
 from wsolpipe.evaluate.map_scores import MapScores, score_against
 from wsolpipe.evaluate.map_sources import TOP, MapBatch
@@ -22,7 +23,7 @@ from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.metrics.kept_maps import SUFFIX, CutBoxes, KeptMaps
-from wsolpipe.metrics.protocol import Metric, Run, rank, write_run
+from wsolpipe.metrics.protocol import Metric, Run, doubt_threshold, rank, write_run
 from wsolpipe.networks.saved_state import previous
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Folder of a run with `CutBoxes` of the validation split, `KeptMaps` where its truth is masks, a file an epoch.
 OUTCOMES = "outcomes"
+#: An accuracy below this many times that of chance is warned of.
+NEAR_CHANCE = 1.5
 
 
 class Scoreboard:
@@ -91,6 +94,8 @@ class Scoreboard:
             for kind, (split, names) in splits.items()
         }  # fmt: skip
         self.ranks: dict[str, list[float]] = {}
+        first = self.evaluators["val"].truths.get(settings.first.name)
+        self._centred = score_centred(first).as_maps()["MaxBoxAcc"] if first is not None and first.found else None
         self.latest: dict[str, MapScores] = {}
 
     @property
@@ -177,13 +182,37 @@ class Scoreboard:
             chosen = {"epoch": epoch, "tau": line.get("tau"), "score": height[0], "annotator": name}
             lines.append({"annotator": name, "epoch": epoch, **line})
             at = "" if chosen["tau"] is None else f" at tau {chosen['tau']:.3f}"
+            if name != CLS and "accuracy" in entries:
+                at += f", accuracy {entries['accuracy']:.1f}"
             _log.info("epoch %d: %s %.2f against %s%s", epoch, next(iter(line)), height[0], name, at)
             if height > self.ranks.get(name, [-1.0]):
                 self.ranks[name] = height
                 state = {**chosen, "recipe": parameters, "classes": len(self.class_names)}
                 state["class_names"] = self.class_names
                 checkpoint.save(self._weights(name), model, state, {}, artifacts=self.artifacts)
+        weak = doubt_threshold(lines[0].get("tau")) + self.weaknesses(
+            lines[0].get("MaxBoxAcc"), entries.get("accuracy")
+        )
+        if weak:
+            _log.warning("epoch %d: %s", epoch, "; ".join(weak))
         return lines
+
+    def weaknesses(self, score: float | None, accuracy: float | None) -> list[str]:
+        """Return what an epoch does worse than no training at all, a clause each.
+
+        Parameters
+        ----------
+        score : float or None
+            Its MaxBoxAcc on validation by the annotator that chooses, per cent.
+        accuracy : float or None
+            Its accuracy there, per cent.
+        """
+        found, classes = [], len(self.class_names)
+        if score is not None and self._centred is not None and score < self._centred:
+            found.append(f"MaxBoxAcc {score:.1f} is below a centred box ({self._centred:.1f})")
+        if accuracy is not None and classes > 1 and accuracy < NEAR_CHANCE * 100 / classes:
+            found.append(f"accuracy {accuracy:.1f} is near chance ({100 / classes:.1f}): another lr, or more epochs")
+        return found
 
     def _entries(self, kind: str, scores: Mapping[str, MapScores]) -> dict[str, Any]:
         """Figures of a split by annotator, and the accuracy of a method that classifies."""

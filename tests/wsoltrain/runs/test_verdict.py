@@ -1,0 +1,73 @@
+"""Doubts about a training that has ended: chance, a centred box, and what it learned from."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from trained import trainer
+from wsolpipe.evaluate.results import StoreResults
+from wsolpipe.evaluate.scored import score_beside
+from wsolpipe.metrics.protocol import Choice, Run, doubts, read_runs, select
+from wsoltrain.runs.verdict import doubts_of
+
+
+def test_an_untrained_network_is_said_to_be_below_the_maps_that_it_learned_from_with_what_to_use(trainable, tmp_path):
+    ended = trainer(trainable, tmp_path, epochs=1, lr=1e-8)
+    ended.fit()
+    (run,) = read_runs(tmp_path / "runs")
+    own = select([run], "proposals").score
+    results = StoreResults(trainable.url, "tiny", None)
+    truth = ended.scoreboard.evaluators["val"].truths["proposals"]
+    maps = score_beside(truth, maps=results.view("cls_maps", "val"))[1].line().accuracy
+    assert own < maps
+    last = doubts_of(ended)[-1]
+    assert last.startswith(
+        f"below cls_maps, from which it learned: MaxBoxAcc {own:.1f} against {maps:.1f} by proposals of val"
+    )
+    assert "wsolpipe export stage=cls_maps" in last
+
+
+def test_an_epoch_below_a_centred_box_is_named_while_the_training_runs_and_at_its_end(trainable, tmp_path, caplog):
+    sizes = StoreResults(trainable.url, "tiny", None).rows("val").sizes.astype(float)
+    # boxes that a centred one meets and a whole image does not
+    boxes = np.tile(sizes * 0.175, 2) + np.stack([0 * sizes, sizes * 0.65], 1).reshape(
+        -1, 4
+    )
+    listed = (f"{path},{','.join(map(str, box))}" for path, box in zip(trainable.paths, boxes.tolist(), strict=True))
+    (tmp_path / "localization.txt").write_text("\n".join(listed) + "\n")
+    ended = trainer(trainable, tmp_path / "run", epochs=1, more={"annotators": [str(tmp_path / "localization.txt")]})
+    with caplog.at_level(logging.WARNING):
+        ended.fit()
+    below = f"MaxBoxAcc {ended.best['localization']:.1f} is below a centred box (100.0)"
+    assert f"epoch 0: {below}" in caplog.text
+    assert below in doubts_of(ended)
+
+
+def test_what_chooses_is_not_held_against_itself_and_a_good_student_is_not_doubted(trainable, tmp_path):
+    ended = trainer(trainable, tmp_path, epochs=6, lr=0.05)
+    ended.fit()
+    assert not [text for text in doubts_of(ended) if text.startswith("below") or "centred" in text]
+
+
+def test_accuracy_near_chance_is_named_beside_chance(trainable, tmp_path):
+    board = trainer(trainable, tmp_path, epochs=1).scoreboard
+    assert board.weaknesses(None, 29.9) == ["accuracy 29.9 is near chance (20.0): another lr, or more epochs"]
+    assert board.weaknesses(100.0, 30.1) == []
+
+
+@pytest.mark.parametrize(("tau", "words"), [(0.01, "nearly the whole image"), (0.99, "the peak alone"), (0.5, "")])
+def test_a_threshold_at_an_end_and_a_first_epoch_that_stays_the_best_are_doubted(tau, words):
+    levels = {name: [9, 10, 9] for name in ("30", "50", "70")}
+    worse = {name: [5, 6, 5] for name in ("30", "50", "70")}
+    runs = [
+        Run("a", epoch, {"rpn": {"rows": 10, "largest": each, "all": each, "iou": [0.5] * 3}})
+        for epoch, each in enumerate((levels, worse, worse))
+    ]
+    found = doubts(runs, "rpn", Choice(runs[0], tau, 100.0))
+    assert "the first of 3 epochs scores best: by rpn, training made the maps worse" in found
+    assert [text for text in found if text.startswith("threshold")] == (
+        [f"threshold {tau:.3f}: boxes enclose {words}"] if words else []
+    )
