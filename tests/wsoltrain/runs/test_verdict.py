@@ -33,9 +33,7 @@ def test_an_untrained_network_is_said_to_be_below_the_maps_that_it_learned_from_
 def test_an_epoch_below_a_centred_box_is_named_while_the_training_runs_and_at_its_end(trainable, tmp_path, caplog):
     sizes = StoreResults(trainable.url, "tiny", None).rows("val").sizes.astype(float)
     # boxes that a centred one meets and a whole image does not
-    boxes = np.tile(sizes * 0.175, 2) + np.stack([0 * sizes, sizes * 0.65], 1).reshape(
-        -1, 4
-    )
+    boxes = np.hstack([sizes * 0.175, sizes * 0.825])
     listed = (f"{path},{','.join(map(str, box))}" for path, box in zip(trainable.paths, boxes.tolist(), strict=True))
     (tmp_path / "localization.txt").write_text("\n".join(listed) + "\n")
     ended = trainer(trainable, tmp_path / "run", epochs=1, more={"annotators": [str(tmp_path / "localization.txt")]})
