@@ -198,15 +198,7 @@ class Scoreboard:
         return lines
 
     def weaknesses(self, score: float | None, accuracy: float | None) -> list[str]:
-        """Return what an epoch does worse than no training at all, a clause each.
-
-        Parameters
-        ----------
-        score : float or None
-            Its MaxBoxAcc on validation by the annotator that chooses, per cent.
-        accuracy : float or None
-            Its accuracy there, per cent.
-        """
+        """Return what an epoch does worse than no training, by its MaxBoxAcc and accuracy on validation, per cent."""
         found, classes = [], len(self.class_names)
         if score is not None and self._centred is not None and score < self._centred:
             found.append(f"MaxBoxAcc {score:.1f} is below a centred box ({self._centred:.1f})")
