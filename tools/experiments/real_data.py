@@ -1,10 +1,12 @@
 """Make data sets of photographs that lie in one folder with the field's metadata: fixed splits, and a YAML for each.
 
-    python tools/experiments/real_data.py packs=FOLDER weights=FOLDER out=work [sets=fewclass5,cub10]
+    python tools/experiments/real_data.py packs=FOLDER weights=FOLDER out=work [sets=fewclass5,cub10,ilsvrc_val_acuity]
 
 A pack holds `images/` and image_ids.txt, class_labels.txt, classes.txt, image_sizes.txt and localization.txt. Its files
 are split within each class in the order of the sha256 of their names, so that a split depends on nothing but the names.
 The YAML says how pseudo-labels are made: a supervised ViT-Ti's class-token maps, and a linear probe of MobileNetV2.
+A pack of fewer images than classes is for scores alone: a third of it is `val`, the rest `test`, and the classifier is
+MobileNetV2 as it is. Where localization_stored227.txt is there, its boxes fit the stored files, of 227 pixels a side.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from typing import Any
 import yaml
 
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
+SCORED = {"val": 1 / 3, "test": 2 / 3}
 KINDS = ("image_ids", "class_labels", "image_sizes", "localization")
+STORED = "localization_stored227.txt"
 
 
 def split_ids(labels: dict[str, str], shares: dict[str, float] = SHARES) -> dict[str, set[str]]:
@@ -42,7 +46,12 @@ def write_set(pack: Path, weights: Path, out: Path, shares: dict[str, float] = S
     """Write the metadata of the splits of one pack below `out`, and its YAML; returns that."""
     folder = out / pack.name
     lines = {kind: (pack / f"{kind}.txt").read_text(encoding="utf-8").splitlines() for kind in KINDS}
+    if (pack / STORED).exists():
+        lines["localization"] = (pack / STORED).read_text(encoding="utf-8").splitlines()
+        lines["image_sizes"] = [f"{name},227,227" for name in lines["image_ids"]]
     labels = dict(line.rsplit(",", 1) for line in lines["class_labels"] if line)
+    if len(labels) < _classes(pack):
+        labels, shares = dict.fromkeys(labels, "any"), SCORED
     for split, names in split_ids(labels, shares).items():
         target = folder / split
         target.mkdir(parents=True, exist_ok=True)
@@ -51,20 +60,26 @@ def write_set(pack: Path, weights: Path, out: Path, shares: dict[str, float] = S
             (target / f"{kind}.txt").write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         (target / "classes.txt").write_text((pack / "classes.txt").read_text(encoding="utf-8"), encoding="utf-8")
     path = out / f"{pack.name}.yaml"
-    path.write_text(yaml.safe_dump(description(pack, weights, folder), sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump(description(pack, weights, folder, shares), sort_keys=False), encoding="utf-8")
     return path
 
 
-def description(pack: Path, weights: Path, folder: Path) -> dict[str, Any]:
+def _classes(pack: Path) -> int:
+    return sum(1 for line in (pack / "classes.txt").read_text(encoding="utf-8").splitlines() if line)
+
+
+def description(pack: Path, weights: Path, folder: Path, shares: dict[str, float] = SHARES) -> dict[str, Any]:
     """Return what the YAML of a pack says."""
     half = 0.5  # both networks take colours in -1..1
+    weights_file = str((weights / "mobilenetv2_100_tf_in1k.safetensors").resolve())
+    how = {"mode": "probe", "start": weights_file} if "train" in shares else {"mode": "import", "weights": weights_file}
     return {
         "name": pack.name,
         "layout": "metadata",
         "root": str((pack / "images").resolve()),
         "metadata": str(folder.resolve()),
-        "split": {name: name for name in SHARES},
-        "classes": sum(1 for line in (pack / "classes.txt").read_text(encoding="utf-8").splitlines() if line),
+        "split": {name: name for name in shares},
+        "classes": _classes(pack),
         "stages": {
             "cls_maps": {
                 "model": "vit_tiny_patch16_224",
@@ -77,8 +92,7 @@ def description(pack: Path, weights: Path, folder: Path) -> dict[str, Any]:
             "classifier": {
                 "model": "mobilenetv2_100",
                 "model_args": {"pad_type": "same"},
-                "mode": "probe",
-                "start": str((weights / "mobilenetv2_100_tf_in1k.safetensors").resolve()),
+                **how,
                 "mean": half,
                 "std": half,
             },

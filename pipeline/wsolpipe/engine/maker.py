@@ -248,7 +248,19 @@ class Maker:
             progress=lambda done, total: self._progress(node, done, total),
             check=self.check,
             lists_any=lambda names: index is None or not set(names).isdisjoint(_image_ids(index)),
+            open_stage=lambda name: self._open(node, name),
         )
+
+    def _open(self, node: Node, name: str) -> Stage[Any] | None:
+        """A rows stage that `node` reads, set up; None where it reads rows of other stages itself."""
+        need = next(each for each in node.upstream if each.stage == name and each.split is not None)
+        if any(each.split is not None for each in need.upstream):
+            return None
+        kind = self.session.stage_class(name)
+        assert issubclass(kind, Stage)
+        stage = kind(need.params, replace(self._context(need), progress=lambda done, total: self.check()))  # noqa: ARG005
+        stage.setup()
+        return stage
 
     def _progress(self, node: Node, done: int, total: int) -> None:
         """Progress of an artifact, or within a block of rows."""

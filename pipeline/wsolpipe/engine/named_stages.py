@@ -55,12 +55,14 @@ def check_apart(session: Session, stage: str) -> None:
     ConfigError
         Names the stage that both come from.
     """
-    named = {key: (name, mark) for key, name, mark in _named(session, stage)}
-    for key, (judge, mark) in named.items():
-        if mark.apart_from is None:
-            continue
-        other = f"{stage}.{mark.apart_from}"
-        judged, held = named[other][0], named[other][1].holds
+    named = list(_named(session, stage))
+    pairs = [
+        (key, judge, mark, other, judged, its.holds)
+        for key, judge, mark in named
+        for other, judged, its in named
+        if other == f"{stage}.{mark.apart_from}" and judge in session.needs(stage)
+    ]
+    for key, judge, mark, other, judged, held in pairs:
         own = [name for name in _made_of(session, judged) if name == judged or _holds(session, name, held)]
         both = [name for name in own if name in _made_of(session, judge)]
         if both:
@@ -74,12 +76,14 @@ def check_apart(session: Session, stage: str) -> None:
 
 
 def _named(session: Session, stage: str) -> Iterator[tuple[str, str, NamesStage]]:
-    """Each parameter that names a stage: ``stage.parameter``, that stage, and its mark."""
+    """Each stage that a parameter names: ``stage.parameter``, that stage, and the mark."""
     params = session.params(stage)
     for name, info in type(params).model_fields.items():
         for mark in info.metadata:
             if isinstance(mark, NamesStage):
-                yield f"{stage}.{name}", getattr(params, name), mark
+                given = getattr(params, name)
+                for each in given if isinstance(given, tuple) else (given,):
+                    yield f"{stage}.{name}", each, mark
 
 
 def _made_of(session: Session, stage: str) -> list[str]:

@@ -86,6 +86,9 @@ class Context:
         Raises where the process was asked to stop; called between steps of work too small to report.
     lists_any : callable
         Whether the split has an image of one of these image_ids.
+    open_stage : callable
+        Sets up a rows stage that an artifact reads, by name, to be run on other pixels; None where it reads rows of
+        other stages.
     unfinished : Unfinished
         Where an artifact stage keeps what it has so far.
     """
@@ -104,6 +107,7 @@ class Context:
     progress: Callable[[int, int], None] = lambda done, total: None
     check: Callable[[], None] = lambda: None
     lists_any: Callable[[Collection[str]], bool] = lambda names: True
+    open_stage: Callable[[str], Stage[Any] | None] = lambda name: None
     unfinished: Unfinished = field(default_factory=Unfinished)
 
     @cached_property

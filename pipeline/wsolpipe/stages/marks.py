@@ -29,7 +29,7 @@ class AsBefore:
 
 @dataclass(frozen=True)
 class NamesStage:
-    """Marks a parameter that names a rows stage that is read: ``Annotated[str, NamesStage("maps")]``.
+    """Marks a parameter that names a rows stage that is read, or several: ``Annotated[str, NamesStage("maps")]``.
 
     Attributes
     ----------

@@ -17,11 +17,12 @@ from wsolpipe.stages.marks import NamesStage
 from wsolpipe.stages.refine import WEIGHT, RefinementParams, require_maps, require_slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.map_scores import MapScores
-    from wsolpipe.evaluate.map_sources import MapBatch
+    from wsolpipe.evaluate.map_sources import MapBatch, MapSource
+    from wsolpipe.evaluate.truth import Truth
 
 BATCH = 128
 
@@ -108,19 +109,11 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         DataError
             If no row has a map and a pseudo-box.
         """
-        from wsolpipe.evaluate.rows import rows_of_index
-        from wsolpipe.evaluate.scored import score
-        from wsolpipe.evaluate.truth import truth_of_stage
-
         params, upstream = self.params, self.context.upstream
         source, boxes = upstream[params.maps], upstream[params.against]
         require_maps(source, params, upstream.get("segments"))
         require_slot(source, params.map, key="refine_weight.map")
-        truth = truth_of_stage(boxes, rows_of_index(source.index()))
-        usable = np.flatnonzero(source.status() == Status.OK)
-        usable = usable[np.isin(usable, list(truth.found))]
-        chosen = usable[np.linspace(0, len(usable) - 1, min(params.rows, len(usable))).round().astype(np.int64)]
-        chosen = chosen[finite_rows(source, params.map, chosen)]
+        truth, chosen = rows_to_judge([(source, params.map)], boxes, params.rows)
         if not len(chosen):
             msg = f"no row of {params.split} has both a map of {source.stage} and a box of {boxes.stage}"
             raise DataError(msg, hint="give the weight: refine.w=0.7")
@@ -128,13 +121,9 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         curve, values = [], []
         for w in params.weights:
             self.context.check()
-            mixed = _Mixed(chosen, maps, ends, w)
-            scores = score(mixed, truth, threads=self.context.threads, details=False, keep=True).maps
-            assert scores is not None
-            found = scores.result()
-            v2 = found["MaxBoxAccV2"]["mean"]
-            curve.append({"w": w, "MaxBoxAcc": found["MaxBoxAcc"], "MaxBoxAccV2": v2, "iou": found["iou"]})
-            values.append(_by_row(scores, params.metric))
+            figures, by_row = judge(_Mixed(chosen, maps, ends, w), truth, params.metric, self.context.threads)
+            curve.append({"w": w, **figures})
+            values.append(by_row)
         w = params.weights[lowest_equal(np.array(values))]
         summary = {"w": w, "metric": params.metric, "against": truth.name, "rows": len(chosen), "curve": curve}
         text = json.dumps({"maps": params.maps, "by": params.by, "split": params.split, **summary}, indent=1)
@@ -160,6 +149,31 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
                     ends[w, start + at] = plan.refine(one[None], seen, float(w), self.context.device)[0]
             self.context.progress(start + len(numbers), len(chosen))
         return maps, ends
+
+
+def rows_to_judge(maps: Sequence[tuple[StageView, int]], boxes: StageView, most: int) -> tuple[Truth, Array]:
+    """Boxes of a stage as truth, and at most so many rows, evenly spread, with such a box and each slot's map."""
+    from wsolpipe.evaluate.rows import rows_of_index
+    from wsolpipe.evaluate.truth import truth_of_stage
+
+    truth = truth_of_stage(boxes, rows_of_index(boxes.index()))
+    usable = np.flatnonzero(np.all([view.status() == Status.OK for view, _ in maps], axis=0))
+    usable = usable[np.isin(usable, list(truth.found))]
+    chosen = usable[np.linspace(0, len(usable) - 1, min(most, len(usable))).round().astype(np.int64)]
+    for view, slot in maps:
+        chosen = chosen[finite_rows(view, slot, chosen)]
+    return truth, chosen
+
+
+def judge(source: MapSource, truth: Truth, metric: str, threads: int) -> tuple[dict[str, float], Array]:
+    """Figures of maps, each at its best threshold, and what each row adds to one of them, float64 [n]."""
+    from wsolpipe.evaluate.scored import score
+
+    scores = score(source, truth, threads=threads, details=False, keep=True).maps
+    assert scores is not None
+    found = scores.result()
+    figures = {"MaxBoxAcc": found["MaxBoxAcc"], "MaxBoxAccV2": found["MaxBoxAccV2"]["mean"], "iou": found["iou"]}
+    return figures, _by_row(scores, metric)
 
 
 def finite_rows(source: StageView, slot: int, rows: Array) -> Array:
