@@ -22,8 +22,8 @@ from wsolpipe.images.geometry import resize
 from wsolpipe.maps.levels import dequantise, quantise
 from wsolpipe.share.verify import verify
 from wsolpipe.stages.base import Context, Stage, StageParams, Upstream
-from wsolpipe.stages.fuse import Fuse, FuseChoice, search
-from wsolpipe.stages.map_choice import cropped, otsu_box_of, stability
+from wsolpipe.stages.fuse import Fuse, FuseChoice
+from wsolpipe.stages.map_choice import cropped, mirrored, otsu_box_of, search, stability
 from wsolpipe.stages.map_stage import level_arrays
 from wsolpipe.stages.registry import load_registry
 
@@ -203,7 +203,7 @@ def test_stability_gives_a_harmful_map_the_weight_0_and_records_all_that_was_tri
     assert choose(drawn, maps=["cams", "cls_maps"])["w"] == [0.0, 1.0]
     own = Shown(ShownParams(), Context(dataset="drawn"))
     boxes = []
-    for change in (lambda image: image, lambda image: np.ascontiguousarray(image[:, ::-1]), cropped):
+    for change in (lambda image: image, mirrored, cropped):
         seen = type(drawn)([change(image) for image in drawn.images], drawn.labels, drawn.boxes)
         boxes.append([otsu_box_of(one[0]) for one in own.process(seen.rows(), {})["maps"]])
     wanted = np.mean([stability(*three) for at, three in enumerate(zip(*boxes, strict=True)) if at != 3])

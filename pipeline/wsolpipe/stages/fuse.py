@@ -15,21 +15,19 @@ from wsolpipe.keys.kinds import Unit
 from wsolpipe.maps.levels import minmax, quantise
 from wsolpipe.maps.resize import upsample
 from wsolpipe.stages.base import Advice, Array, ArtifactStage, Made, Rows, Stage, StageParams, Upstream
-from wsolpipe.stages.map_choice import cropped, otsu_box_of, stability
+from wsolpipe.stages.map_choice import cropped, mirrored, otsu_box_of, rows_seen, search, stability
 from wsolpipe.stages.map_stage import level_arrays
 from wsolpipe.stages.marks import NamesStage, require_array
 from wsolpipe.stages.param_types import OneOrMore
-from wsolpipe.stages.refine_weight import BATCH, judge, rows_to_judge
+from wsolpipe.stages.refine_weight import BATCH, MadeMaps, judge, rows_to_judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from wsolpipe.contract.schema import ArraySpec
-    from wsolpipe.evaluate.map_sources import MapBatch
 
 CHOICE = "weights.json"
 _STREAM = 43  # of random draws
-_GRAIN = 16
 #: Arrays that a map is read from.
 READ = ("maps", "range", "grid_hw", "values")
 Weights = tuple[float, ...]
@@ -172,9 +170,7 @@ class Fuse(Stage[FuseParams]):
         """Return the choice and another rule for it, where it was made."""
         if params.weights != "auto":
             return (("fuse.weights=auto", "weights that fuse_choice finds, which leave a harmful map out"),)
-        return (
-            ("wsolpipe eval stage=fuse_choice", "the score of each map alone, and of every mixture that was tried"),
-        )
+        return (("wsolpipe eval stage=fuse_choice", "the score of each map alone, and of every mixture"),)
 
     def setup(self) -> None:
         """Read the weights.
@@ -185,12 +181,13 @@ class Fuse(Stage[FuseParams]):
             If a stage holds no such map, or their maps are of different classes.
         """
         _require_sources(self, self.params.sources)
-        if self.params.weights == "auto":
-            found = json.loads((self.context.artifacts["fuse_choice"] / CHOICE).read_text(encoding="utf-8"))
-            self.weights = tuple(found["w"])
-        else:
-            self.weights = self.params.weights
+        given = self.params.weights
+        if given == "auto":
+            given = tuple(json.loads((self.context.artifacts["fuse_choice"] / CHOICE).read_text(encoding="utf-8"))["w"])
+        self.weights = given
+        views = self.context.upstream
         self.read = [source for source, w in zip(self.params.sources, self.weights, strict=True) if w]
+        self.classed = [each for each in self.read if "class_ids" in views[each[0]].manifest.arrays][:1]
 
     def arrays(self) -> dict[str, ArraySpec]:
         """One map, its range, and its class where a map that is read has one."""
@@ -198,16 +195,10 @@ class Fuse(Stage[FuseParams]):
         parts = ", ".join(f"{name} {slot}: {w:g}" for (name, slot), w in zip(params.sources, self.weights, strict=True))
         meaning = f"{params.by} mean of maps ({params.norm}) with weights {parts}; min-max per map"
         found = level_arrays(1, (size, size), meaning, optional=True)
-        classed = self._classed()
-        if classed is not None:
-            spec = self.context.upstream[classed[0]].manifest.arrays["class_ids"]
+        for name, _ in self.classed:
+            spec = self.context.upstream[name].manifest.arrays["class_ids"]
             found["class_ids"] = spec.model_copy(update={"shape": (1,)})
         return found
-
-    def _classed(self) -> tuple[str, int] | None:
-        """The first map that is read and has a class."""
-        views = self.context.upstream
-        return next((each for each in self.read if "class_ids" in views[each[0]].manifest.arrays), None)
 
     def process(self, rows: Rows, inputs: Mapping[str, Upstream]) -> dict[str, Array]:
         """Join the maps of these rows."""
@@ -220,10 +211,9 @@ class Fuse(Stage[FuseParams]):
             self.context.check()
             maps = [read_map(inputs[name].arrays, position, slot) for name, slot in self.read]
             present = [one for one in maps if one is not None]
-            for one, (name, _) in zip(maps, self.read, strict=True):
-                if one is not None and not np.isfinite(one).all() and rows.usable(position):
-                    rows.quarantine(position, f"maps of {name} hold NaN or infinite values")
-            if not rows.usable(position):
+            found = zip(maps, self.read, strict=True)
+            if bad := [name for one, (name, _) in found if one is not None and not np.isfinite(one).all()]:
+                rows.quarantine(position, f"maps of {bad[0]} hold NaN or infinite values")
                 continue
             if len(present) < len(maps):
                 counts["rows_without_map"] += 1
@@ -232,15 +222,14 @@ class Fuse(Stage[FuseParams]):
             counts["maps_without_contrast"] += sum(one is None for one in scaled)
             fused = self.params.join(scaled, weights).astype(np.float32)
             made["maps"][position], made["range"][position] = quantise(fused[None])
-            if (classed := self._classed()) is not None:
-                name, slot = classed
+            for name, slot in self.classed:
                 made["class_ids"][position, 0] = inputs[name].arrays["class_ids"][position, slot]
         rows.counts = counts
         return made
 
     def grain(self) -> int:
         """Some rows, so that a stop is obeyed; every row stands alone."""
-        return _GRAIN
+        return 16
 
 
 class FuseChoiceParams(FusionParams):
@@ -260,7 +249,7 @@ class FuseChoiceParams(FusionParams):
     metric
         boxes: figure that decides, at the threshold that is best for each mixture
     rows
-        boxes: rows of the split that take part, evenly spread; they are kept in memory, 2 bytes a pixel of each map
+        boxes: rows of the split that take part, evenly spread; they are kept in memory, 4 bytes a pixel of each map
     shares
         Shares of a further map that are tried, the best map alone first, then one more at a time while it gains
     """
@@ -339,9 +328,7 @@ class FuseChoice(ArtifactStage[FuseChoiceParams]):
         best = search(len(params.maps), params.shares, values)
         metric = "stability" if params.rule == "stability" else params.metric
         summary = {"w": list(best), "metric": metric, "against": against, "rows": count, "curve": curve}
-        text = json.dumps(
-            {"maps": params.maps, "slots": params.in_key()["slots"], "split": params.split, **summary}, indent=1
-        )
+        text = json.dumps({"maps": params.sources, "split": params.split, **summary}, indent=1)
         return Made(files={CHOICE: f"{text}\n".encode()}, summary=summary)
 
     def _arrays(self, name: str, numbers: Array) -> dict[str, Array]:
@@ -368,7 +355,7 @@ class FuseChoice(ArtifactStage[FuseChoiceParams]):
                 hint = "fuse_choice.rule=boxes, which chooses on pseudo-boxes, or give fuse.weights=[1,0.5]"
                 raise ConfigError(msg, hint=hint)
             for place, change in ((1, mirrored), (2, cropped)):
-                seen = _seen(rows, drawn, change)
+                seen = rows_seen(rows, drawn, change)
                 found[place][name] = stage.process(seen, {})
                 good &= seen.status == Status.OK
             self.context.progress(names.index(name) + 1, len(names))
@@ -391,8 +378,7 @@ class FuseChoice(ArtifactStage[FuseChoiceParams]):
         params, upstream = self.params, self.context.upstream
         sources = [(upstream[name], slot) for name, slot in params.sources]
         truth, chosen = rows_to_judge(sources, upstream[params.against], params.rows)
-        kept: list[int] = []
-        maps: list[list[Array | None]] = []
+        kept, maps = list[int](), list[list[Array | None]]()
         for start in range(0, len(chosen), BATCH):
             numbers = chosen[start : start + BATCH]
             arrays = {name: self._arrays(name, numbers) for name in dict.fromkeys(params.maps)}
@@ -400,79 +386,15 @@ class FuseChoice(ArtifactStage[FuseChoiceParams]):
                 found = [read_map(arrays[name], at, slot) for name, slot in params.sources]
                 if all(one is not None for one in found):
                     kept.append(number)
-                    maps.append([_small(params.scale(one)) for one in found])  # type: ignore[arg-type]
+                    maps.append([params.scale(one) for one in found])  # type: ignore[arg-type]
             self.context.progress(start + len(numbers), len(chosen))
         if not kept:
             raise self._nothing()
 
         def score(weights: Weights) -> tuple[dict[str, float], Array]:
-            joined = _Joined(params, np.array(kept), maps, weights)
-            return judge(joined, truth, params.metric, self.context.threads)
+            def join(part: slice) -> list[Array]:
+                return [params.join(scaled, weights).astype(np.float32) for scaled in maps[part]]
+
+            return judge(MadeMaps(np.array(kept), join), truth, params.metric, self.context.threads)
 
         return score, len(kept), truth.name
-
-
-def _small(scaled: Array | None) -> Array | None:
-    return None if scaled is None else scaled.astype(np.float16)
-
-
-def mirrored(image: Array) -> Array:
-    """The image [H, W, 3] with left and right exchanged."""
-    return np.ascontiguousarray(image[:, ::-1])
-
-
-def _seen(rows: Rows, drawn: Array, change: Callable[[Array], Array]) -> Rows:
-    """Some rows of a split, their images changed before anything sees them."""
-    columns = {name: [values[at] for at in drawn.tolist()] for name, values in rows.columns.items()}
-    return Rows(rows.numbers[drawn], columns, lambda at: change(rows.load(int(drawn[at]))), threads=rows.threads)
-
-
-def search(count: int, shares: Sequence[float], values: Callable[[Weights], Array]) -> Weights:
-    """Weights of sum 1 with a high mean value: the best of `count` maps alone, then one more at a time.
-
-    Parameters
-    ----------
-    count : int
-        Maps.
-    shares : sequence of float
-        What a further map is tried with; the weights of the others shrink by that.
-    values : callable
-        Value of each row under some weights, float64 [n].
-
-    Returns
-    -------
-    tuple of float
-        0 for each map that no mixture with the best so far gains by.
-    """
-    alone = [tuple(float(at == place) for at in range(count)) for place in range(count)]
-    found = {weights: float(values(weights).mean()) for weights in alone}
-    best = max(alone, key=found.__getitem__)
-    while not all(best):
-        more = [_mixed(best, at, share) for at in range(count) if not best[at] for share in shares]
-        found |= {weights: float(values(weights).mean()) for weights in more}
-        leader = max(more, key=found.__getitem__)
-        if found[leader] <= found[best]:
-            break
-        best = leader
-    return best
-
-
-def _mixed(weights: Weights, at: int, share: float) -> Weights:
-    return tuple(round(share if place == at else w * (1 - share), 4) for place, w in enumerate(weights))
-
-
-class _Joined:
-    """Fused maps of some rows, as the evaluator reads them."""
-
-    labels, quarantined = "true", 0
-
-    def __init__(self, how: FusionParams, rows: Array, maps: list[list[Array | None]], weights: Weights) -> None:
-        self.how, self.rows, self.maps, self.weights = how, rows, maps, weights
-
-    def batches(self) -> Iterator[MapBatch]:
-        from wsolpipe.evaluate.map_sources import MapBatch
-
-        for start in range(0, len(self.rows), BATCH):
-            part = slice(start, start + BATCH)
-            maps = [self.how.join(scaled, self.weights).astype(np.float32) for scaled in self.maps[part]]
-            yield MapBatch(self.rows[part], list(maps))

@@ -17,7 +17,7 @@ from wsolpipe.stages.base import Array, ArtifactStage, Made, Rows
 from wsolpipe.stages.cls_maps import CHOICE, ClsMaps, ClsMapsParams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -187,7 +187,7 @@ def _views(images: list[Array], side: int) -> Iterator[Array]:
 
     plain = np.stack([resize(image, (side, side)) for image in images])
     yield plain
-    yield np.ascontiguousarray(plain[:, :, ::-1])
+    yield np.stack([mirrored(image) for image in plain])
     yield np.stack([resize(np.ascontiguousarray(cropped(image)), (side, side)) for image in images])
 
 
@@ -247,3 +247,48 @@ def block_sets(depth: int) -> list[tuple[int, ...]]:
 def most_stable(scores: Sequence[float]) -> int:
     """Place of the greatest score, the first of equals."""
     return int(np.argmax(np.asarray(scores, np.float64)))
+
+
+def mirrored(image: Array) -> Array:
+    """The image [H, W, 3] with left and right exchanged."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def rows_seen(rows: Rows, drawn: Array, change: Callable[[Array], Array]) -> Rows:
+    """Some rows of a split, their images changed before anything sees them."""
+    columns = {name: [values[at] for at in drawn.tolist()] for name, values in rows.columns.items()}
+    return Rows(rows.numbers[drawn], columns, lambda at: change(rows.load(int(drawn[at]))), threads=rows.threads)
+
+
+def search(count: int, shares: Sequence[float], values: Callable[[tuple[float, ...]], Array]) -> tuple[float, ...]:
+    """tuple[float, ...] of sum 1 with a high mean value: the best of `count` maps alone, then one more at a time.
+
+    Parameters
+    ----------
+    count : int
+        Maps.
+    shares : sequence of float
+        What a further map is tried with; the weights of the others shrink by that.
+    values : callable
+        Value of each row under some weights, float64 [n].
+
+    Returns
+    -------
+    tuple of float
+        0 for each map that no mixture with the best so far gains by.
+    """
+    alone = [tuple(float(at == place) for at in range(count)) for place in range(count)]
+    found = {weights: float(values(weights).mean()) for weights in alone}
+    best = max(alone, key=found.__getitem__)
+    while not all(best):
+        more = [_mixed(best, at, share) for at in range(count) if not best[at] for share in shares]
+        found |= {weights: float(values(weights).mean()) for weights in more}
+        leader = max(more, key=found.__getitem__)
+        if found[leader] <= found[best]:
+            break
+        best = leader
+    return best
+
+
+def _mixed(weights: tuple[float, ...], at: int, share: float) -> tuple[float, ...]:
+    return tuple(round(share if place == at else w * (1 - share), 4) for place, w in enumerate(weights))

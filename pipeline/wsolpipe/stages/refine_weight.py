@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from wsolpipe.stages.marks import NamesStage
 from wsolpipe.stages.refine import WEIGHT, RefinementParams, require_maps, require_slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from wsolpipe.contract.reader import StageView
     from wsolpipe.evaluate.map_scores import MapScores
@@ -121,7 +122,8 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
         curve, values = [], []
         for w in params.weights:
             self.context.check()
-            figures, by_row = judge(_Mixed(chosen, maps, ends, w), truth, params.metric, self.context.threads)
+            source_at = MadeMaps(chosen, partial(_mixed, maps, ends, w))
+            figures, by_row = judge(source_at, truth, params.metric, self.context.threads)
             curve.append({"w": w, **figures})
             values.append(by_row)
         w = params.weights[lowest_equal(np.array(values))]
@@ -206,21 +208,23 @@ def _by_row(scores: MapScores, metric: str) -> Array:
     return np.asarray(np.mean([curve[:, int(curve.mean(axis=0).argmax())] for curve in curves], axis=0))
 
 
-class _Mixed:
-    """Maps of some rows at one weight, as the evaluator reads them."""
+class MadeMaps:
+    """Maps of some rows as the evaluator reads them, made as they are asked for: of a slice of the rows at once."""
 
     labels, quarantined = "true", 0
 
-    def __init__(self, rows: Array, maps: list[Array], ends: Array, w: float) -> None:
-        self.rows, self.maps, self.ends, self.w = rows, maps, ends, np.float32(w)
+    def __init__(self, rows: Array, make: Callable[[slice], list[Any]]) -> None:
+        self.rows, self.make = rows, make
 
     def batches(self) -> Iterator[MapBatch]:
         from wsolpipe.evaluate.map_sources import MapBatch
 
         for start in range(0, len(self.rows), BATCH):
             part = slice(start, start + BATCH)
-            maps: list[Any] = self.maps[part]
-            if self.w:
-                plain, made = self.ends[:, part].astype(np.float32)
-                maps = list((1 - self.w) * plain + self.w * made)
-            yield MapBatch(self.rows[part], maps)
+            yield MapBatch(self.rows[part], self.make(part))
+
+
+def _mixed(maps: list[Array], ends: Array, w: float, part: slice) -> list[Any]:
+    """Maps between weight 0, where they are as they are stored, and 1."""
+    plain, made = ends[:, part].astype(np.float32)
+    return list((1 - np.float32(w)) * plain + np.float32(w) * made) if w else maps[part]
