@@ -144,7 +144,7 @@ def _recipes() -> str:
     for name in known_recipes():
         recipe = load_recipe(name, dataset="", changes={})
         first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        method = _said(sys.modules[METHODS.find(recipe.method).__module__])[0]
+        method = _said(METHODS.find(recipe.method))[0]
         reads = recipe.reads()
         artifacts = [artifact.stage for artifact in reads.artifacts]
         makes = ",".join(dict.fromkeys(stage for stage in (reads.maps, reads.boxes, "proposals", *artifacts) if stage))

@@ -1,17 +1,4 @@
-"""CAM trained on changed images or features: CutMix, HaS and ADL. Nothing is changed outside of training.
-
-CutMix (Yun et al., ICCV 2019) trains on images with a box of another image, and on both labels by area. The paper draws
-one share, one box and one order for a whole batch. Here each row has its own share and box, so that they do not depend
-on the batch; its partner is the next row of the batch in a random order.
-
-HaS, hide-and-seek (Singh and Lee, ICCV 2017), hides a random part of the cells of each image: they are 0 after
-normalisation, the mean colour.
-
-ADL, attention-based dropout layer (Choe and Shim, CVPR 2019), takes the strongest places from features. After each
-named part of the network, the mean of the channels is a map of attention. Either the places above a threshold are
-dropped, or all are weighted by the sigmoid of the map; one draw for a batch and part. The layers have no parameters and
-are hooks, so names of tensors stay those of the network.
-"""
+"""CAM trained on changed images or features: CutMix, HaS and ADL. Nothing is changed outside of training."""
 
 from __future__ import annotations
 
@@ -53,7 +40,11 @@ class CutMixKeys(CamKeys):
 
 
 class CutMix(Cam):
-    """CAM on mixed images."""
+    """CutMix (Yun et al., ICCV 2019): CAM trained on images with a box of another image, and on both labels by area.
+
+    The paper draws one share, one box and one order for a whole batch. Here each row has its own share and box, so that
+    they do not depend on the batch; its partner is the next row of the batch in a random order.
+    """
 
     Keys = CutMixKeys
     keys: CutMixKeys
@@ -151,7 +142,10 @@ class HasKeys(CamKeys):
 
 
 class Has(Cam):
-    """CAM whose training images have hidden cells."""
+    """HaS, hide-and-seek (Singh and Lee, ICCV 2017): CAM trained on images with random cells hidden.
+
+    Hidden cells are 0 after normalisation, the mean colour.
+    """
 
     Keys = HasKeys
     keys: HasKeys
@@ -205,7 +199,12 @@ class AdlKeys(CamKeys):
 
 
 class Adl(Cam):
-    """CAM with dropped places."""
+    """ADL, attention-based dropout (Choe and Shim, CVPR 2019): CAM whose features lose their strongest places.
+
+    After each named part of the network, the mean of the channels is a map of attention. Either the places above a
+    threshold are dropped, or all are weighted by the sigmoid of the map; one draw for a batch and part. The layers have
+    no parameters and are hooks, so names of tensors stay those of the network.
+    """
 
     Keys = AdlKeys
     keys: AdlKeys

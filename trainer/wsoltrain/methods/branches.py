@@ -1,14 +1,4 @@
-"""CNNs with further branches for training: ACoL and SPG.
-
-ACoL, adversarial complementary learning (Zhang et al., CVPR 2018): a second branch is blind where the first one looks.
-Both branches are convolutions that end in one map a class, and classify by its mean. Features are erased for the second
-one where the first one's map of the label is high. The map is the larger of both branches' maps, each in 0..1.
-
-SPG, self-produced guidance (Zhang et al., ECCV 2018): sure places of one map teach the maps of earlier layers. Two
-branches B read features of earlier parts of the network and share their last layers; branch C reads the last features.
-Each is taught sure foreground and background: B2 by the map of the label, B1 by B2, C by the mean of both. The map is
-the label's class map; the branches are for training only.
-"""
+"""CNNs with further branches for training: ACoL and SPG."""
 
 from __future__ import annotations
 
@@ -45,7 +35,12 @@ class AcolKeys(CnnKeys):
 
 
 class Acol(CnnTrained[AcolKeys]):
-    """A CNN with two branches."""
+    """ACoL (Zhang et al., CVPR 2018): of two branches, the second is blind where the first one looks.
+
+    Adversarial complementary learning. Both branches are convolutions that end in one map a class, and classify by its
+    mean. Features are erased for the second one where the first one's map of the label is high. The map is the larger
+    of both branches' maps, each in 0..1.
+    """
 
     def __init__(self, keys: AcolKeys, task: Task) -> None:
         super().__init__(keys, task)
@@ -134,7 +129,12 @@ class SpgKeys(CnnKeys):
 
 
 class Spg(CnnTrained[SpgKeys]):
-    """A CNN with one class map a class, and three branches for training."""
+    """SPG, self-produced guidance (Zhang et al., ECCV 2018): sure places of one map teach the maps of earlier layers.
+
+    Two branches B read features of earlier parts of the network and share their last layers; branch C reads the last
+    features. Each is taught sure foreground and background: B2 by the map of the label, B1 by B2, C by the mean of
+    both. The map is the label's class map; the branches are for training only.
+    """
 
     def __init__(self, keys: SpgKeys, task: Task) -> None:
         super().__init__(keys, task)

@@ -1,13 +1,4 @@
-"""CAM (Zhou et al. 2016): a CNN trained to classify; the map of a class is the sum of its last features times weights.
-
-``pool`` chooses how class maps become logits. The epoch is chosen by localization on validation, as of any method.
-`CnnTrained` is what the other methods on a CNN trained by labels share with it: finer features, faster last parts, and
-published weights.
-
-NL-CCAM (Yang et al., WACV 2020) combines the maps of all classes and subtracts those of unlikely ones. The paper's
-network has non-local blocks: ``backbone: vgg16_nonlocal``. It is trained as CAM is. Its map is that of an image,
-whatever the label: classes come in the order of their scores, as in the released code.
-"""
+"""CAM, NL-CCAM, and the common part of methods on a CNN that is trained by labels."""
 
 from __future__ import annotations
 
@@ -54,7 +45,10 @@ K = TypeVar("K", bound=CnnKeys)
 
 
 class CnnTrained(Method[K]):
-    """A method on a timm CNN, `net`, whose parts learn at two rates."""
+    """A method on a timm CNN, `net`, whose parts learn at two rates.
+
+    Its subclasses share finer features, faster last parts, and published weights.
+    """
 
     def __init__(self, keys: K, task: Task) -> None:
         super().__init__(keys, task)
@@ -157,7 +151,10 @@ class CamKeys(CnnKeys, PoolKeys):
 
 
 class Cam(CnnTrained[CamKeys]):
-    """A CNN that pools its last features and classifies them by one linear layer."""
+    """CAM (Zhou et al., CVPR 2016): a CNN that classifies; a map is the weighted sum of its last features.
+
+    ``pool`` chooses how class maps become logits. The epoch is chosen by localization on validation, as of any method.
+    """
 
     def __init__(self, keys: CamKeys, task: Task) -> None:
         super().__init__(keys, task)
@@ -236,7 +233,11 @@ class NlCcamKeys(CamKeys):
 
 
 class NlCcam(Cam):
-    """NL-CCAM: a CAM whose map combines all classes."""
+    """NL-CCAM (Yang et al., WACV 2020): CAM whose map adds likely classes and subtracts unlikely ones.
+
+    The paper's network has non-local blocks: ``backbone: vgg16_nonlocal``. It is trained as CAM is. Its map is that of
+    an image, whatever the label: classes come in the order of their scores, as in the released code.
+    """
 
     Keys = NlCcamKeys
     keys: NlCcamKeys

@@ -1,11 +1,4 @@
-"""DINO (Caron et al., ICCV 2021): a vision transformer adapts to a data set by teaching itself, without labels.
-
-A student sees all views of an image, a teacher its two global ones. Each answers with a distribution over many outputs,
-and the student learns to give the teacher's answer to another view. The teacher is a moving average of the student; its
-answers are centred and sharpened, so that they do not all become one. Temperatures and momenta stay constant, since a
-trained transformer is what training starts from. The map of an image is the teacher's class-token attention;
-``cls_maps.weights=FOLDER/last.safetensors`` reads a checkpoint as it is.
-"""
+"""DINO: self-distillation of a vision transformer on a data set, without labels."""
 
 from __future__ import annotations
 
@@ -103,7 +96,14 @@ class _Head(nn.Module):
 
 
 class Dino(Method[DinoKeys]):
-    """Self-distillation of a vision transformer with a class token."""
+    """DINO (Caron et al., ICCV 2021): a vision transformer adapts to a data set by teaching itself, without labels.
+
+    A student sees all views of an image, a teacher its two global ones. Each answers with a distribution over many
+    outputs, and the student learns to give the teacher's answer to another view. The teacher is a moving average of the
+    student; its answers are centred and sharpened, so that they do not all become one. Temperatures and momenta stay
+    constant, since a trained transformer is what training starts from. The map of an image is the teacher's class-token
+    attention; ``cls_maps.weights=FOLDER/last.safetensors`` reads a checkpoint as it is.
+    """
 
     teacher: Any
     reader: list[ClassTokenAttention]

@@ -1,12 +1,4 @@
-"""DiPS in both versions, and TrCAM-V: a decoder trained on pixels that are drawn from pseudo-labels.
-
-The journal's DiPS has a frozen transformer, a class head, and a decoder of its patch tokens (Murtaza et al., "DiPS:
-discriminative pseudo-label sampling with self-supervised transformers", Image and Vision Computing 2023; thesis,
-chapter 2). The workshop's is a U-Net on the image, all of it trained, which does not classify ("Discriminative sampling
-of proposals in self-supervised transformers", WACV workshops 2023; thesis, appendix I). TrCAM-V is DiPS's network on
-other tokens, with foreground and background from one map and a loss of map sizes ("Leveraging transformers for weakly
-supervised object localization in unconstrained videos", ANNPR 2024; thesis, appendix II).
-"""
+"""DiPS in both versions, and TrCAM-V: decoders trained on pixels that are drawn from pseudo-labels."""
 
 from __future__ import annotations
 
@@ -45,9 +37,11 @@ class DipsKeys(BackboneKeys, PixelTrainedKeys):
 
 
 class Dips(PixelTrained[DipsKeys]):
-    """DiPS: the decoder reads patch tokens; the class head reads the class tokens of the last four blocks.
+    """DiPS: a frozen transformer, a decoder of its patch tokens, and a class head on its last four class tokens.
 
-    Patches have a side of a power of two, and the decoder one block for each doubling up to the image's size.
+    Murtaza et al., "DiPS: discriminative pseudo-label sampling with self-supervised transformers", Image and Vision
+    Computing 2023; thesis, chapter 2. The decoder is trained on pixels drawn from pseudo-labels. Patches have a side of
+    a power of two, and the decoder one block for each doubling up to the image's size.
     """
 
     fixed: ClassVar = ("encoder.vit.",)
@@ -119,10 +113,12 @@ class DipsWorkshopKeys(BackboneKeys, PixelTrainedKeys):
 
 
 class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
-    """A U-Net on a timm network of levels at strides 1 or 2, 4, 8, …
+    """DiPS, workshop version: a U-Net on the image, all of it trained, which does not classify.
 
-    ``model_args.out_indices=[0, 1]`` keeps the first two levels: such a network sees less around a pixel, and so learns
-    less of what is wrong around objects in pseudo-labels.
+    Murtaza et al., "Discriminative sampling of proposals in self-supervised transformers", WACV workshops 2023; thesis,
+    appendix I. Its encoder is a timm network of levels at strides 1 or 2, 4, 8, … ``model_args.out_indices=[0, 1]``
+    keeps the first two: such a network sees less around a pixel, and so learns less of what is wrong around objects in
+    pseudo-labels.
     """
 
     def __init__(self, keys: DipsWorkshopKeys, task: Task) -> None:
@@ -152,7 +148,11 @@ class DipsWorkshop(PixelTrained[DipsWorkshopKeys]):
 
 
 class TrCam(Dips):
-    """TrCAM-V as written: the decoder reads each patch token beside the class token."""
+    """TrCAM-V as written: DiPS's network, whose decoder reads each patch token beside the class token.
+
+    "Leveraging transformers for weakly supervised object localization in unconstrained videos", ANNPR 2024; thesis,
+    appendix II. Foreground and background are drawn from one map, and a loss of map sizes is added.
+    """
 
     def channels(self) -> int:
         """Patch token and class token."""

@@ -1,7 +1,4 @@
-"""F-CAM (Belharbi et al. 2022): a frozen CAM classifier with a U-Net decoder of its features, trained on any CAM maps.
-
-Class scores are the classifier's. Its file is kept in checkpoints, so that prediction needs no store.
-"""
+"""F-CAM: a decoder on a frozen CAM classifier."""
 
 from __future__ import annotations
 
@@ -24,7 +21,11 @@ class FCamKeys(PixelTrainedKeys):
 
 
 class FCam(PixelTrained[FCamKeys]):
-    """The decoder reads every level of the classifier's features, whatever their sizes."""
+    """F-CAM (Belharbi et al., WACV 2022): a U-Net decoder on a frozen CAM classifier, trained on any CAM maps.
+
+    The decoder reads every level of the features, whatever their sizes. Class scores are the classifier's. Its file is
+    kept in checkpoints, so that prediction needs no store.
+    """
 
     fixed: ClassVar = ("encoder.",)
     gain: Tensor

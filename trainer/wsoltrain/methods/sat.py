@@ -1,9 +1,4 @@
-"""SAT (Wu et al., "Spatial-aware token for weakly supervised object localization", ICCV 2023).
-
-A spatial token beside the class token masks what the last blocks attend to; the mean of these masks is the map, of the
-foreground of any class and in 0..1. Two losses keep it from being all or nothing: its mean area, and its contrast.
-The released evaluator scales each map between its own lowest and highest value before it applies a threshold.
-"""
+"""SAT: a vision transformer with a spatial token."""
 
 from __future__ import annotations
 
@@ -65,7 +60,12 @@ def blur_kernel() -> Tensor:
 
 
 class Sat(Method[SatKeys]):
-    """A vision transformer with a spatial token; the map is what that token lets pass."""
+    """SAT (Wu et al., ICCV 2023): a spatial token beside the class token masks what the last blocks attend to.
+
+    "Spatial-aware token for weakly supervised object localization". The mean of the masks is the map, of the foreground
+    of any class and in 0..1. Two losses keep it from being all or nothing: its mean area, and its contrast. The
+    released evaluator scales each map between its own lowest and highest value before it applies a threshold.
+    """
 
     def __init__(self, keys: SatKeys, task: Task) -> None:
         super().__init__(keys, task)

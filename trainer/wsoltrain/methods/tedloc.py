@@ -1,11 +1,4 @@
-"""TeD-Loc: text vectors of classes distilled into patches, which localize and classify.
-
-Murtaza et al., "TeD-Loc: text distillation for weakly supervised object localization", 2025; thesis, chapter 3.
-
-A frozen encoder and a trained decoder D give embeddings z_p of fine patches p. A patch classifier g tells foreground
-from background. A class scores an embedding v by its product with the class's anchor, f(v, t_k) = <v, t_k>. Anchors are
-made of text vectors before training, so no text tower runs in training or after it.
-"""
+"""TeD-Loc: text vectors of classes distilled into patches, which localize and classify."""
 
 from __future__ import annotations
 
@@ -101,7 +94,14 @@ class TedLocKeys(BackboneKeys):
 
 
 class TedLoc(Method[TedLocKeys]):
-    """Frozen encoder E, decoder D, patch classifier g and frozen anchors t."""
+    """TeD-Loc: text vectors of classes distilled into patches, which localize and classify.
+
+    Murtaza et al., "TeD-Loc: text distillation for weakly supervised object localization", 2025; thesis, chapter 3.
+
+    A frozen encoder E and a trained decoder D give embeddings z_p of fine patches p. A patch classifier g tells
+    foreground from background. A class scores an embedding v by its product with the class's anchor, f(v, t_k) = <v,
+    t_k>. Anchors are made of text vectors before training, so no text tower runs in training or after it.
+    """
 
     fixed: ClassVar = ("encoder.", "anchors")
     anchors: Tensor

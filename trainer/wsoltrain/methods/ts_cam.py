@@ -1,22 +1,4 @@
-"""TS-CAM, SCM and MOLT: vision transformers trained by the mean class scores of their patches.
-
-TS-CAM (Gao et al., "Token semantic coupled attention map", ICCV 2021) classifies patch tokens by a convolution, and
-trains their mean scores. The map of a class is its score map times the class token's attention to each patch, averaged
-over heads and summed over all blocks.
-
-SCM (Bai et al., "… via transformer with implicit spatial calibration", ECCV 2022) has blocks after TS-CAM in training,
-which spread class maps and attention over regions of like cells; the network learns what they would do, and prediction
-goes without them. A block spreads maps along the grid where neighbouring cells agree on their classes. The similarity
-of cells and the graph of neighbours make a matrix X; a few steps of Newton-Schulz towards its inverse filter the map.
-They are not replaced by an exact solve: X may be singular, and n steps are the filter
-s -> (1 - (1 - 0.002 s^2)^(2^n)) / s of its singular values, which is what was published.
-
-MOLT ("Multiscale vision transformer with deep clustering-guided refinement for weakly supervised object localization",
-without its refinement) is TS-CAM at several sizes of the image. The image is decoded once, at the recipe's size, and
-each level sees it resized to its own; with patches of one size, a larger level has a finer grid. Losses are averaged
-over levels, and so are class probabilities; maps are those of TS-CAM, brought to the finest grid, scaled between their
-own lowest and highest value, and combined.
-"""
+"""TS-CAM, SCM and MOLT: vision transformers trained by the mean class scores of their patches."""
 
 from __future__ import annotations
 
@@ -93,7 +75,12 @@ class TsCamKeys(BackboneKeys):
 
 
 class TsCam(TokenMethod[TsCamKeys]):
-    """TS-CAM, by default as published."""
+    """TS-CAM (Gao et al., ICCV 2021): a transformer trained by mean class scores of patches; its maps add attention.
+
+    "Token semantic coupled attention map". A convolution classifies patch tokens, and their mean scores are trained.
+    The map of a class is its score map times the class token's attention to each patch, averaged over heads and summed
+    over all blocks.
+    """
 
     def __init__(self, keys: TsCamKeys, task: Task) -> None:
         super().__init__(keys, task)
@@ -212,7 +199,14 @@ class ScmKeys(BackboneKeys):
 
 
 class Scm(TokenMethod[ScmKeys]):
-    """TS-CAM that is trained through calibration blocks."""
+    """SCM (Bai et al., ECCV 2022): TS-CAM trained through blocks that spread its maps over regions of like cells.
+
+    "… via transformer with implicit spatial calibration". The blocks spread class maps and attention; the network
+    learns what they would do, and prediction goes without them. A block spreads maps along the grid where neighbouring
+    cells agree on their classes. The similarity of cells and the graph of neighbours make a matrix X; a few steps of
+    Newton-Schulz towards its inverse filter the map. They are not replaced by an exact solve: X may be singular, and n
+    steps are the filter s -> (1 - (1 - 0.002 s^2)^(2^n)) / s of its singular values, which is what was published.
+    """
 
     def add_parts(self, net: Any) -> None:
         """Add the blocks, by the names of published checkpoints."""
@@ -279,7 +273,14 @@ class MoltKeys(BackboneKeys):
 
 
 class Molt(Method[MoltKeys]):
-    """A TS-CAM transformer for each size of the image, or one for all."""
+    """MOLT: TS-CAM at several sizes of the image, with a transformer for each or one for all.
+
+    "Multiscale vision transformer with deep clustering-guided refinement for weakly supervised object localization",
+    without its refinement. The image is decoded once, at the recipe's size, and each level sees it resized to its own;
+    with patches of one size, a larger level has a finer grid. Losses are averaged over levels, and so are class
+    probabilities; maps are those of TS-CAM, brought to the finest grid, scaled between their own lowest and highest
+    value, and combined.
+    """
 
     def __init__(self, keys: MoltKeys, task: Task) -> None:
         super().__init__(keys, task)
