@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from wsolpipe.contract.machine import reason
 from wsolpipe.pages.document import open_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from markupsafe import Markup
@@ -37,6 +38,10 @@ ON_PAGE, IN_PRINT = (5.6, 2.6), (3.5, 2.4)  # inches; one column of a two-column
 #: Curves up to which a legend fits into the axes.
 CROWDED = 6
 LONGEST_NAME = 24
+_LATEX = {
+    "\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "*": r"\textsuperscript{*}",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,7 @@ def save_plots(folder: Path, plots: Mapping[str, Plot]) -> list[Path]:
         If the folder cannot be written, or matplotlib is not installed.
     """
     paths: list[Path] = []
-    with raise_as(
-        ConfigError, f"plots={folder} cannot be written", OSError, hint="name a folder, such as plots=plots", say=reason
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
+    with _into(folder):
         for name, plot in plots.items():
             figure = _figure(plot, IN_PRINT)
             for ending in ("svg", "pdf", "png"):
@@ -143,6 +145,54 @@ def save_plots(folder: Path, plots: Mapping[str, Plot]) -> list[Path]:
             with paths[-1].open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows([("curve", plot.axis, "per cent"), *_values(plot)])
     return paths
+
+
+def escaped(text: str) -> str:
+    """Return a text as LaTeX prints it."""
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text)
+
+
+def latex_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, columns: str, notes: Iterable[str] = ()
+) -> str:
+    """Return a table of texts as LaTeX with booktabs.
+
+    Parameters
+    ----------
+    head : sequence of str
+        Lines above the rule, LaTeX already.
+    rows : iterable of sequence of str
+        Cells, plain text.
+    columns : str
+        Their alignment, such as ``lrr``.
+    notes : iterable of str
+        Lines below the table, plain text.
+    """
+    lines = [r"\begin{table}", rf"\caption{{{escaped(caption)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines += [rf"{line} \\" for line in head]
+    lines += [r"\midrule", *(" & ".join(map(escaped, cells)) + r" \\" for cells in rows)]
+    lines += [r"\bottomrule", r"\end{tabular}", *(rf"\par {escaped(note)}" for note in notes)]
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def save_table(folder: Path, table: Sequence[Sequence[str]], *, caption: str) -> list[Path]:
+    """Write a table of texts, titles first, as ``table.csv`` and ``table.tex``; raises as `save_plots`."""
+    with _into(folder):
+        with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(table)
+        columns = f"l{'r' * (len(table[0]) - 1)}"
+        text = latex_table([" & ".join(map(escaped, table[0]))], table[1:], caption=caption, columns=columns)
+        (folder / "table.tex").write_text(text, encoding="utf-8")
+    return [folder / "table.csv", folder / "table.tex"]
+
+
+@contextmanager
+def _into(folder: Path) -> Iterator[None]:
+    """Make a folder of plots, in which files are written."""
+    hint = "name a folder, such as plots=plots"
+    with raise_as(ConfigError, f"plots={folder} cannot be written", OSError, hint=hint, say=reason):
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
 
 
 def _values(plot: Plot) -> Iterator[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -135,10 +136,16 @@ def test_charts_of_every_method_are_on_the_page_and_in_files(trainable, finished
     )
     assert code == 0
     stems = {Path(path).stem for path in json.loads(text)["plots"]}
-    assert stems == {"compare-maxboxacc", "compare-iou"}
+    assert stems == {"compare-maxboxacc", "compare-iou", "table"}
     page = (finished / "compare.html").read_text()
     charts = re.findall(r"<figure><figcaption>.*?</figure>", page, re.S)
-    assert len(charts) == len(stems)
+    assert len(charts) == len(stems) - 1
+    titles, centred, *methods = csv.reader((tmp_path / "table.csv").open())
+    assert (titles[1], centred[0], [line[0] for line in methods]) == ("MaxBoxAcc", "centred box", ["cam", "has"])
+    printed = (tmp_path / "table.tex").read_text()
+    assert printed.count(r" \\") == 4
+    assert rf"cam & {methods[0][1]} & " in printed
+    assert r"95 \%" in printed
     assert all(f">{name}</li>" in chart for chart in charts for name in ("cam", "has"))
 
 

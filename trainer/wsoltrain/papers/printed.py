@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from typing import TYPE_CHECKING
+
+from wsolpipe.pages.charts import escaped, latex_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 NONE = "–"
 ORACLE = "*"
 ORACLES = f"{ORACLE} oracle: the truth of the scored images chose the threshold, or the run"
-_LATEX = {"\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
-          "*": r"\textsuperscript{*}"}  # fmt: skip
 
 
 def text_of(table: PaperTable, cells: Cells) -> list[list[str]]:
@@ -83,26 +81,21 @@ def csv_of(table: PaperTable, cells: Cells) -> str:
 def latex_of(table: PaperTable, cells: Cells, *, caption: str) -> str:
     """The table as LaTeX, with booktabs; for each column published, here and difference."""
     columns = sorted({column for _, column in cells})
-    heads = [_escaped(table.columns[column].title) for column in columns]
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{_escaped(caption)}}}",
-        rf"\begin{{tabular}}{{l{'rrr' * len(columns)}}}",
-        r"\toprule",
-        " & ".join(["", *(rf"\multicolumn{{3}}{{c}}{{{head}}}" for head in heads)]) + r" \\",
-        " & ".join(["", *(["published", "here", "difference"] * len(columns))]) + r" \\",
-        r"\midrule",
+    head = [
+        " & ".join(["", *(rf"\multicolumn{{3}}{{c}}{{{escaped(table.columns[column].title)}}}" for column in columns)]),
+        " & ".join(["", *(["published", "here", "difference"] * len(columns))]),
     ]
+    rows = []
     for row in sorted({row for row, _ in cells}):
-        shown = [_escaped(_named(table.rows[row]))]
+        shown = [_named(table.rows[row])]
         for column in columns:
             found = cells.get((row, column))
             published = table.rows[row].published[column]
-            told = ["", "", ""] if found is None else _three(published, found)
-            shown += [_escaped(text) for text in told]
-        lines.append(" & ".join(shown) + r" \\")
-    notes = [rf"\par {_escaped(line)}" for line in thresholds_of(table, cells)]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
+            shown += ["", "", ""] if found is None else _three(published, found)
+        rows.append(shown)
+    return latex_table(
+        head, rows, caption=caption, columns=f"l{'rrr' * len(columns)}", notes=thresholds_of(table, cells)
+    )
 
 
 def _named(row: Row) -> str:
@@ -140,7 +133,3 @@ def _difference(published: float | str | None, found: Found) -> str:
 
 def _numbers(*values: object) -> bool:
     return all(isinstance(value, (int, float)) for value in values)
-
-
-def _escaped(text: str) -> str:
-    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text)

@@ -83,7 +83,7 @@ def compare(
     RunFailed
         If a training failed.
     """
-    from wsolpipe.pages.charts import save_plots
+    from wsolpipe.pages.charts import save_plots, save_table
     from wsoltrain.pages.method_cards import page_plots, write_compare_page
     from wsoltrain.runs.score import compare_chosen
 
@@ -114,7 +114,10 @@ def compare(
         page, compared, evaluator, Path(settings.root), table, title=f"{title} on {settings.labelling.dataset}",
         plots=plots, below=below, labels=labels,
     )  # fmt: skip
-    files = [str(path) for path in save_plots(Path(values["plots"]), plots)] if values["plots"] else []
+    files = []
+    if values["plots"]:
+        folder, caption = Path(values["plots"]), f"Scores on {values['test']} of {settings.labelling.dataset}."
+        files = [str(path) for path in (*save_plots(folder, plots), *save_table(folder, table, caption=caption))]
     result |= {"split": values["test"], "page": str(page), **({"plots": files} if files else {})}
     lines = [*align(table), UNITS]
     if below:

@@ -17,7 +17,8 @@ class _SharedKeys:
     device
         device of the network
     plots
-        folder to write every chart of the page to: SVG, and PDF and PNG for papers
+        folder to write every chart of the page to: SVG, PDF and PNG for papers, and CSV; compare adds its table as
+        LaTeX and CSV
     """
 
     checkpoint = Key(kinds.file())
