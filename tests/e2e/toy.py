@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import io
+import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +28,7 @@ from wsolpipe.contract.manifest import CommitRecord
 from wsolpipe.keys.console import call
 
 PACKAGE = Path(__file__).parent / "toy_package"
+_numbers = itertools.count()
 
 
 @dataclass
@@ -41,6 +46,56 @@ class Finished:
     def line(self, stage: str, split: str | None = "train") -> dict[str, Any]:
         """The line of one stage in ``--json`` output."""
         return next(item for item in self.json["stages"] if (item["stage"], item["split"]) == (stage, split))
+
+
+@dataclass
+class Running:
+    """A command that a fork of the zygote runs: used as `subprocess.Popen` is.
+
+    Attributes
+    ----------
+    pid : int
+        Of the process, which leads a session of its own.
+    files : Path
+        What it prints, without the suffixes ``.out`` and ``.err``.
+    ended : Path
+        Holds its status once it has ended.
+    """
+
+    pid: int
+    files: Path
+    ended: Path
+
+    @property
+    def returncode(self) -> int | None:
+        return os.waitstatus_to_exitcode(int(self.ended.read_text())) if self.ended.exists() else None
+
+    poll = returncode.fget
+
+    def send_signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float = 900) -> int:
+        """Its exit code, once it has ended."""
+        deadline = time.monotonic() + timeout
+        while (code := self.returncode) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.files), timeout)
+            time.sleep(0.005)
+        return code
+
+    def communicate(self, timeout: float = 900) -> tuple[str, str]:
+        """Both outputs, once it has ended."""
+        self.wait(timeout)
+        return read_output(self.files)
+
+
+def read_output(files: Path) -> tuple[str, str]:
+    return files.with_suffix(".out").read_text(), files.with_suffix(".err").read_text()
 
 
 @dataclass
@@ -104,12 +159,18 @@ class Toy:
     def command(self, name: str, *words: str, stage: str = "frame", store: Path | None = None) -> list[str]:
         return [sys.executable, "-m", "wsolpipe.cli.main", name, *self.words(*words, stage=stage, store=store)]
 
-    def start(self, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> Running:
         """Begin a run in a process group of its own."""
-        return subprocess.Popen(
-            [*self.command("run", *words, stage=stage, store=store), "--json"], env=self.env(**env), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=self.folder,
-        )  # fmt: skip
+        files = self.folder / f"run{next(_numbers)}"
+        order = self._order(["run", *self.words(*words, stage=stage, store=store), "--json"], files, env)
+        ended = files.with_suffix(".ended")
+        return Running(ask_zygote({**order, "ended": str(ended)}), files, ended)
+
+    def _order(self, argv: list[str], files: Path, env: dict[str, str]) -> dict[str, Any]:
+        return {
+            "argv": argv, "env": self.env(**env), "cwd": str(self.folder), "out": str(files.with_suffix(".out")),
+            "err": str(files.with_suffix(".err")), "kill_after": None, "program": "wsolpipe", "ended": "",
+        }  # fmt: skip
 
     def call(self, name: str, *words: str, stage: str = "frame", store: Path | None = None, **env: str) -> Finished:
         """Run a command to its end, in a process of its own."""
@@ -128,18 +189,10 @@ class Toy:
         program : str
             ``wsolpipe``, ``wsolpipe with networks`` where it is to build some, or ``wsoltrain``.
         """
-        out, err = self.folder / "stdout.txt", self.folder / "stderr.txt"
-        order = {
-            "argv": argv, "env": self.env(**env), "cwd": str(self.folder), "out": str(out), "err": str(err),
-            "kill_after": kill_after, "program": program,
-        }  # fmt: skip
-        zygote = start_zygote()
-        assert zygote.stdin is not None
-        assert zygote.stdout is not None
-        zygote.stdin.write(json.dumps(order) + "\n")
-        zygote.stdin.flush()
-        status = int(zygote.stdout.readline())
-        return Finished(os.waitstatus_to_exitcode(status), out.read_text(), err.read_text())
+        files = self.folder / "command"
+        order = self._order(argv, files, env)
+        status = ask_zygote({**order, "kill_after": kill_after, "program": program})
+        return Finished(os.waitstatus_to_exitcode(status), *read_output(files))
 
     def refuse(self, name: str, *words: str, stage: str = "frame") -> Finished:
         """Run a command that ends before it works in this very process, which takes a tenth of the time."""
@@ -161,6 +214,16 @@ class Toy:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         found = [json.loads(line) for line in lines]
         return [item for item in found if what in {None, item["what"]}]
+
+
+def ask_zygote(order: dict[str, Any]) -> int:
+    """Answer of the zygote to an order: a status, or the number of a process."""
+    zygote = start_zygote()
+    assert zygote.stdin is not None
+    assert zygote.stdout is not None
+    zygote.stdin.write(json.dumps(order) + "\n")
+    zygote.stdin.flush()
+    return int(zygote.stdout.readline())
 
 
 @functools.cache

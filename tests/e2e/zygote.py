@@ -1,7 +1,7 @@
 """Runs the command line in forks of a process that has everything imported, so that tests pay for imports once.
 
-Reads a JSON line a command (program, argv, env, cwd, out, err, kill_after), answers with the exit status of
-`os.waitpid`.
+Reads a JSON line a command (program, argv, env, cwd, out, err, kill_after, ended), answers with the exit status of
+`os.waitpid`. Where `ended` names a file, it answers with the number of the process at once, and the status goes there.
 Each command is a process of its own, in a session of its own, that ends as the real one does: kills included.
 """
 
@@ -34,10 +34,21 @@ import zarr  # noqa: F401
 import wsolpipe.cli.health
 import wsolpipe.cli.main
 import wsolpipe.cli.run
+import wsolpipe.cli.store
 import wsolpipe.cli.transfer
+import wsolpipe.engine.status
+import wsolpipe.engine.worker
+import wsolpipe.images.offers
+import wsolpipe.launch.crew
+import wsolpipe.launch.display
 import wsolpipe.launch.local
+import wsolpipe.launch.process
 import wsolpipe.launch.run
+import wsolpipe.launch.terminal
 import wsolpipe.models.weight_sources
+import wsolpipe.share.collect
+import wsolpipe.share.publish
+import wsolpipe.share.repair
 import wsolpipe.share.transfer
 import wsolpipe.share.verify  # noqa: F401
 
@@ -55,7 +66,6 @@ PROGRAMS = {
 
 def become(order: dict[str, Any]) -> None:
     """Be the command: its environment, folder, arguments and outputs."""
-    os.setsid()
     signal.alarm(SECONDS)
     os.environ.clear()
     os.environ.update(order["env"])
@@ -99,16 +109,49 @@ def wait(pid: int, kill_after: float | None) -> int:
     return os.waitpid(pid, 0)[1]
 
 
+def begin(order: dict[str, Any]) -> int:
+    """Start a command; return the number of its process, which leads a session of its own."""
+    ready, started = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.close(ready)
+        os.close(started)
+        become(order)
+    os.close(started)
+    os.read(ready, 1)  # it has its session
+    os.close(ready)
+    return pid
+
+
+def keep(order: dict[str, Any]) -> int:
+    """Start a command that a process of its own waits for and notes the end of; return the command's number."""
+    told, tell = os.pipe()
+    if os.fork() == 0:
+        pid = begin(order)
+        os.write(tell, b"%d\n" % pid)
+        for open_file in (0, 1, tell):
+            os.close(open_file)
+        status = wait(pid, None)
+        with open(f"{order['ended']}.part", "w") as file:  # noqa: PTH123
+            file.write(str(status))
+        os.rename(f"{order['ended']}.part", order["ended"])  # noqa: PTH104
+        os._exit(0)
+    os.close(tell)
+    with os.fdopen(told) as file:
+        return int(file.readline())
+
+
 def main() -> None:
     """Serve until standard input ends."""
     for line in sys.stdin:
         order = json.loads(line)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # keepers whose commands have ended
+                pass
         for module in PROGRAMS[order["program"]]:
             importlib.import_module(module)
-        pid = os.fork()
-        if pid == 0:
-            become(order)
-        print(wait(pid, order["kill_after"]), flush=True)
+        print(keep(order) if order["ended"] else wait(begin(order), order["kill_after"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -180,10 +180,14 @@ def last_seen(backend: Backend, folder: str) -> dict[str, str]:
 
 def software_versions() -> dict[str, str]:
     """Versions worth recording beside a result."""
-    found = {"python": platform.python_version()}
-    for name in RECORDED_PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {"python": platform.python_version(), **{name: _version_of(name) for name in RECORDED_PACKAGES}}
+    return {name: version for name, version in found.items() if version}
+
+
+@cache
+def _version_of(name: str) -> str:
+    """Version of a package, empty where it is not installed; read once, as every stage records it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
