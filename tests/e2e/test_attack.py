@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import pytest
 
@@ -14,10 +15,18 @@ from wsolpipe.contract.canonical import sha256_bytes
 ATTACKS = 4
 
 
-@pytest.fixture
-def attacker(tmp_path):
-    with kills.begin(tmp_path, seed=3, s3=False) as started:
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The stores that all attacks copy."""
+    with kills.begin(tmp_path_factory.mktemp("attacked"), seed=3, s3=False) as started:
         yield attack.Attacker(started)
+
+
+@pytest.fixture
+def attacker(begun):
+    begun.rng.seed(3)
+    begun.attacks.clear()
+    return begun
 
 
 @pytest.mark.slow
@@ -28,8 +37,8 @@ def test_damaged_files_cost_no_row_no_wrong_byte_no_hang_and_no_traceback(attack
     assert attack.show(attacker) == 0
 
 
-def test_wrong_bytes_with_a_record_that_agrees_are_counted(attacker):
-    store = attacker.torture.whole.store
+def test_wrong_bytes_with_a_record_that_agrees_are_counted(attacker, tmp_path):
+    store = shutil.copytree(attacker.torture.whole.store, tmp_path / "store")
     first, second = sorted(store.glob("toy/train/shade/*/data.zarr/mean/c/*"))[:2]
     first.write_bytes(second.read_bytes())
     record = first.parents[3] / "commits/0.json"
