@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -28,8 +29,14 @@ def spell_none(model: type[BaseModel], given: Any) -> Any:
     """Give a key that takes the word ``none`` and no null that word, where ``key=none`` was read as null."""
     if not isinstance(given, dict):
         return given
-    words = {name for name, info in model.model_fields.items() if "none" in get_args(info.annotation)}
+    words = _take_none(model)
     return {name: "none" if value is None and name in words else value for name, value in given.items()}
+
+
+@cache
+def _take_none(model: type[BaseModel]) -> frozenset[str]:
+    """Keys of a model that take the word ``none``."""
+    return frozenset(name for name, info in model.model_fields.items() if "none" in get_args(info.annotation))
 
 
 def keys_of(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, *, prefix: str = "") -> tuple[Key, ...]:

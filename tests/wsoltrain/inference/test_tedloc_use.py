@@ -118,7 +118,8 @@ PAIR = """
 import os, sys
 from socket import socket
 
-import timm, torch, wsoltrain.training.loop
+import timm, torch, wsoltrain.inference.model, wsoltrain.methods.tedloc, wsoltrain.training.loop
+import wsolpipe.metrics.sweep
 from wsoltrain.cli.main import main
 
 with socket() as free:
@@ -129,7 +130,13 @@ for rank in "01":
     children.append(os.fork())
     if not children[-1]:
         os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-        main(sys.argv[1:])
+        code = 1
+        try:
+            main(sys.argv[1:])
+        except SystemExit as ended:
+            code = ended.code
+        sys.stderr.flush()
+        os._exit(code)  # taking down what the parent imported takes as long as the training
 sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
 """Two processes as torchrun starts them, of which one alone imports."""

@@ -22,6 +22,7 @@ from wsoltrain.training.recipe import Recipe, recipe_type, renamed
 BY = "by"
 #: Keys by which labels made during training might be asked for.
 CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
+_CHECKED: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,18 @@ def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
     file = read_recipe(name_or_path)
     for other, keys in file.datasets.items():
         if other != dataset:
-            check_recipe(f"{file.name}, data set {other}", lay_over(file.keys, keys))
+            _check_section(f"{file.name}, data set {other}", file.keys, keys)
     for name, keys in file.profiles.items():
-        check_recipe(f"{file.name}, profile {name}", lay_over(file.keys, keys))
+        _check_section(f"{file.name}, profile {name}", file.keys, keys)
     return check_recipe(file.name, keys_for(file, dataset, changes))
+
+
+def _check_section(where: str, keys: Mapping[str, Any], section: Mapping[str, Any]) -> None:
+    """Check a section that is not asked for, once a process: tables load a recipe hundreds of times."""
+    text = repr((where, keys, section))
+    if text not in _CHECKED:
+        check_recipe(where, lay_over(keys, section))
+        _CHECKED.add(text)
 
 
 def keys_for(file: RecipeFile, dataset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
