@@ -26,7 +26,10 @@ from wsolpipe.stages.cls_maps import ClsMaps
 from wsolpipe.stages.proposals import Proposals
 from wsolpipe.stages.registry import load_registry
 
-SMALL_RECORD = ClassifierRecord(model="resnet10t", outputs=4, size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
+SMALL = {"channels": [16, 24, 32, 48], "stem_width": 8}
+SMALL_RECORD = ClassifierRecord(
+    model="resnet10t", outputs=4, size=64, mean=(0.5,) * 3, std=(0.25,) * 3, model_args=SMALL
+)
 
 
 def parameters(**params):

@@ -45,11 +45,11 @@ def tokens_and_masks(repo: Path, weights: str, split: str, count: int) -> tuple[
 
 def readout_iou(repo: Path, weights: str) -> float:
     """Mean IoU on test images of the best linear readout of training images' patches."""
-    tokens, shares = tokens_and_masks(repo, weights, "train", 160)
+    tokens, shares = tokens_and_masks(repo, weights, "train", 96)
     rows = F.pad(tokens.flatten(0, 1), (0, 1), value=1.0)
     gram = rows.T @ rows + 1e-3 * torch.eye(rows.shape[1], dtype=torch.float64)
     readout = torch.linalg.solve(gram, rows.T @ shares.flatten())
-    seen, truth = tokens_and_masks(repo, weights, "test", 96)
+    seen, truth = tokens_and_masks(repo, weights, "test", 64)
     found, wanted = F.pad(seen, (0, 1), value=1.0) @ readout > 0.35, truth > 0.5
     return float(((found & wanted).sum(1) / (found | wanted).sum(1).clamp_min(1)).mean())
 
@@ -91,12 +91,12 @@ def test_a_view_and_its_coverage_stay_together() -> None:
 
 
 def test_coverage_of_other_scenes_is_learned_within_a_few_steps() -> None:
-    pool, held_out = trainer.draw_pool(0, 0, 24), trainer.draw_pool(0, 1, 12)
+    pool, held_out = trainer.draw_pool(0, 0, trainer.BATCH), trainer.draw_pool(0, 1, 8)
     small = [cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for image in held_out.images]
     covers = [cv2.resize(alpha, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for alpha in held_out.alphas]
     images, truth = trainer.normalise(np.stack(small)), torch.from_numpy(np.stack(covers)).float() / 255
     losses = []
-    for steps in (1, 6):
+    for steps in (1, 4):
         model, cover = trainer.train(0, steps, pool, trainer.START)
         with torch.no_grad():
             found = cover(model.forward_features(images)[:, 1:])
