@@ -30,6 +30,7 @@ def refusal(store, *words, command=plan_command):
         ("stage=refine refine.maps=clip_cam", "refine.maps: unknown stage 'clip_cam'; did you mean 'clip_cams'?"),
         ("stage=refine refine.maps=index", "refine.maps: unknown stage 'index'"),
         ("stage=refine refine_weight.against=text_anchors", "refine_weight.against=text_anchors is an artifact"),
+        ("stage=fuse fuse.maps=[cams,segments] fuse.weights=[1,1]", "fuse.maps=segments holds no maps, but count, labels"),
         ("stage=smooth smooth.maps=text_anchors", "smooth.maps=text_anchors is an artifact"),
         ("stage=propagate propagate.boxes=cams", "propagate.boxes=cams holds no boxes, but class_ids"),
         ("stage=sam_boxes sam_boxes.boxes=text_anchors", "sam_boxes.boxes=text_anchors is an artifact"),
@@ -53,6 +54,7 @@ def test_a_run_refuses_it_too(store):
         "refine.maps=cls_maps refine_weight.against=propagate propagate.boxes=proposals",
         "refine.maps=smooth smooth.maps=clip_cams val_boxes.annotator=clip",
         "refine.maps=predictions refine_weight.against=predictions",
+        "refine.maps=cams val_boxes.annotator=rpn val_boxes.final=agreement",
     ],
 )
 def test_boxes_made_of_the_maps_may_not_choose_their_weight(store, words):

@@ -19,6 +19,7 @@ from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.images.geometry import resize
 from wsolpipe.images.label_lines import box_lines, read_boxes
+from wsolpipe.maps.foreground import largest_otsu_box
 from wsolpipe.metrics import best_iou, iou_per_box
 from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, load_classifier, save_classifier
 from wsolpipe.stages.base import Context, Upstream
@@ -157,6 +158,35 @@ def test_the_last_step_may_take_objectness_or_its_product_with_the_posterior(
             scores = scores * np.array(posteriors[row])[left]
         assert np.array_equal(arrays["boxes"][row, 0], arrays["candidates"][row, left[np.argmax(scores)]])
         assert arrays["scores"][row, 0] == pytest.approx(scores.max(), abs=1e-4)
+
+
+@pytest.mark.parametrize("annotator", ["ss", "rpn"])
+def test_the_last_step_may_take_the_region_that_agrees_with_the_map(drawn, upstream, annotator):
+    inputs = as_detector(upstream) if annotator == "rpn" else upstream
+    inputs = {"regions": inputs["regions"], "fuse": inputs["cams"]}  # no classifier is loaded
+    made = stage(annotator=annotator, final="agreement", top_by="objectness", maps="fuse", floor=0)
+    arrays, sizes = made.process(drawn.rows(), inputs), drawn.rows().sizes()
+    assert set(arrays) == set(made.arrays())
+    for row in range(COUNT):
+        region = largest_otsu_box(inputs["fuse"].arrays["maps"][row, 0], sizes[row])
+        left = np.flatnonzero(arrays["steps"][row] & 4)
+        scores = np.array([best_iou(arrays["candidates"][row, n], region[None]) for n in left], np.float64).ravel()
+        np.testing.assert_allclose(arrays["agreement"][row, left], scores, atol=1e-6)
+        if annotator == "rpn":
+            scores = scores * np.sqrt(inputs["regions"].arrays["scores"][row, left])
+        assert np.array_equal(arrays["boxes"][row, 0], arrays["candidates"][row, left[np.argmax(scores)]])
+        assert arrays["scores"][row, 0] == pytest.approx(scores.max(), abs=1e-5)
+    assert np.isnan(arrays["posterior"]).all()
+
+
+def test_agreement_needs_a_classifier_only_where_the_first_step_asks_it_and_is_made_of_its_map():
+    declared = load_registry()["val_boxes"].needs
+    agreeing = parameters(annotator="rpn", final="agreement", maps="fuse")
+    assert ValBoxes.needs(agreeing, declared) == ("regions", "fuse")
+    assert ValBoxes.needs(parameters(annotator="ss", final="agreement"), declared) == ("regions", "cams", "classifier")
+    assert ValBoxes.ranked_by(agreeing, ("cams", "classifier")) == ("classifier",)
+    assert "fuse" in ValBoxes.ranked_by(parameters(annotator="rpn", maps="fuse"), ("cams", "classifier"))
+    assert "maps" not in parameters(annotator="rpn").in_key()  # keys of cams are as before
 
 
 def test_results_depend_on_neither_batch_nor_threads_nor_a_bad_neighbour(folder, drawn, upstream):

@@ -135,6 +135,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "candidates": ("candidate", "edge"),
     "objectness": ("candidate",),
     "posterior": ("candidate",),
+    "agreement": ("candidate",),
     "steps": ("candidate",),
     "peak": ("point",),
     "masks": ("y", "x"),

@@ -90,7 +90,7 @@ def _made_of(session: Session, stage: str) -> list[str]:
     """A stage and all stages that its result is made of, nearest first; those that only rank it are left out."""
     found = [stage]
     for name in found:
-        ranks = session.registry[name].ranked_by
+        ranks = session.stage_class(name).ranked_by(session.params(name), session.registry[name].ranked_by)
         found += [need for need in session.needs(name) if need not in found and need not in ranks]
     return found
 

@@ -165,6 +165,11 @@ class _Configured(ABC, Generic[P]):
         return declared
 
     @classmethod
+    def ranked_by(cls, params: P, declared: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG003
+        """Those of `needs` that only order what is made of the others with these parameters."""
+        return declared
+
+    @classmethod
     def advice(cls, params: P) -> tuple[Advice, ...]:  # noqa: ARG003
         """Return what to try if results are below a centred box, the most promising first.
 

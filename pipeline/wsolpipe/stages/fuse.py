@@ -18,7 +18,6 @@ from wsolpipe.stages.base import Advice, Array, ArtifactStage, Made, Rows, Stage
 from wsolpipe.stages.map_choice import cropped, mirrored, otsu_box_of, rows_seen, search, stability
 from wsolpipe.stages.map_stage import level_arrays
 from wsolpipe.stages.marks import NamesStage, require_array
-from wsolpipe.stages.param_types import OneOrMore
 from wsolpipe.stages.refine_weight import BATCH, MadeMaps, judge, rows_to_judge
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class FusionParams(StageParams):
         Side of the fused map, to which each map is stretched first
     """
 
-    maps: Annotated[tuple[str, ...], OneOrMore, Field(min_length=2), NamesStage("maps")]
+    maps: Annotated[tuple[str, ...], Field(min_length=2), NamesStage("maps")]
     slots: tuple[Annotated[int, Field(ge=0)], ...] | None
     by: Literal["geometric", "arithmetic"]
     norm: Literal["minmax", "rank"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.schema import ArraySpec, Fallback, Status, boxes_spec
+from wsolpipe.metrics.boxes import iou_matrix
 from wsolpipe.stages.base import Advice, Array, Rows, Stage, Upstream
 from wsolpipe.stages.val_boxes_params import METHODS, ValBoxesParams
 
@@ -40,11 +41,16 @@ class ValBoxes(Stage[ValBoxesParams]):
             If it reads a stage that is not there.
         """
         wanted = params.needs
-        missing = [name for name in wanted if name not in declared]
+        missing = [name for name in wanted if name not in (*declared, params.maps)]
         if missing:
             msg = f"val_boxes.annotator={params.annotator} reads {', '.join(missing)}, which val_boxes does not declare"
             raise ConfigError(msg, hint="use val_boxes.annotator=ss or =rpn")
         return wanted
+
+    @classmethod
+    def ranked_by(cls, params: ValBoxesParams, declared: tuple[str, ...]) -> tuple[str, ...]:
+        """The classifier and a map's peak; with final=agreement the map decides, and its boxes may not judge it."""
+        return ("classifier",) if params.final == "agreement" else (*declared, params.maps)
 
     @classmethod
     def advice(cls, params: ValBoxesParams) -> tuple[Advice, ...]:
@@ -73,14 +79,15 @@ class ValBoxes(Stage[ValBoxesParams]):
                 example = next(iter(self.released), "nothing")
                 msg = f"{params.file} holds boxes of {example!r}, and of no image of this split of {context.dataset}"
                 raise ConfigError(msg, hint="val_boxes.file=FILE of the same data set and split")
-        elif params.annotator in METHODS:
+        elif params.annotator in METHODS and params.asks_classifier:
             self.classifier = context.load_classifier()
 
     def arrays(self) -> dict[str, ArraySpec]:
         """The box, its score, and what the steps saw."""
         slots = self.params.slots if self.params.annotator in METHODS else 1
         each = {"dtype": "float32", "shape": (slots,), "fill": "nan"}
-        return {
+        more = {"agreement": ArraySpec(**each, unit="IoU", meaning="with the largest Otsu region of the map")}
+        return (more if self.params.final == "agreement" else {}) | {
             "boxes": boxes_spec(1, f"pseudo-box of annotator {self.params.annotator}"),
             "scores": ArraySpec(dtype="float32", shape=(1,), fill="nan", meaning="score of the last step"),
             "count": ArraySpec(dtype="uint8", meaning="boxes of this row"),
@@ -119,7 +126,7 @@ class ValBoxes(Stage[ValBoxesParams]):
         elif self.params.annotator == "human":
             self._take_drawn(rows, made, inputs["human_boxes"])
         else:
-            self._select(rows, made, inputs["regions"], inputs["cams"])
+            self._select(rows, made, inputs["regions"], inputs[self.params.maps])
         if self.params.prefer_drawn and self.params.annotator != "human":
             self._prefer_drawn(rows, made, inputs["human_boxes"])
         kinds = {f"fallback_{kind.name.lower()}": int((made["fallback"] & kind > 0).sum()) for kind in Fallback}  # type: ignore[union-attr]
@@ -170,6 +177,7 @@ class ValBoxes(Stage[ValBoxesParams]):
                 made["count"][position], made["fallback"][position] = 1, fallback
 
     def _select(self, rows: Rows, made: dict[str, Array], regions: Upstream, cams: Upstream) -> None:
+        from wsolpipe.maps.foreground import largest_otsu_box
         from wsolpipe.networks.classifier import refuse_label
 
         params = self.params
@@ -178,10 +186,11 @@ class ValBoxes(Stage[ValBoxesParams]):
             wanted = METHODS[params.annotator][0]
             msg = f"val_boxes.annotator={params.annotator} chooses among regions of {wanted}, and these are of {method}"
             raise ConfigError(msg, hint=f"regions.method={wanted}, or another val_boxes.annotator")
-        rows.need_labels(
-            "no label: a box is chosen by the class of its image",
-            lambda label: refuse_label(label, self.classifier.record, self.context.dataset),
-        )
+        if params.asks_classifier:
+            rows.need_labels(
+                "no label: a box is chosen by the class of its image",
+                lambda label: refuse_label(label, self.classifier.record, self.context.dataset),
+            )
         sizes = rows.sizes()
         for position in self._usable(rows):
             count = min(int(regions.arrays["count"][position]), params.slots)
@@ -190,10 +199,15 @@ class ValBoxes(Stage[ValBoxesParams]):
             peak = self._peak(cams, position, sizes[position])
             if peak is not None:
                 made["peak"][position] = peak
+            if "agreement" in made:
+                box = largest_otsu_box(self._map(cams, position, params.map), sizes[position], side=params.size)
+                whole = np.zeros((1, 4)) if box is None else box.astype(np.float64)[None]
+                found_here = iou_matrix(made["candidates"][position, :count].astype(np.float64), whole)[:, 0]
+                made["agreement"][position, :count] = np.nan_to_num(found_here)
         if params.first_score == "classifier":
             self._score(rows, made, lambda position: np.arange(self._count(made, position)))
         found = {position: self._shortlist(made, position) for position in self._usable(rows)}
-        if params.final != "objectness" and params.first_score != "classifier":
+        if params.final in ("classifier", "product") and params.first_score != "classifier":
             self._score(rows, made, lambda position: found[position].finalists())
         for position in self._usable(rows):
             self._choose(made, position, found[position], sizes[position])
@@ -280,6 +294,9 @@ class ValBoxes(Stage[ValBoxesParams]):
                 rows.quarantine(position, "the classifier gave a score that is not a number")
 
     def _scores(self, made: Mapping[str, Array], kind: str) -> Array:
+        if kind == "agreement":
+            rooted = np.sqrt(np.maximum(made["objectness"], 0)) if self.params.annotator == "rpn" else 1
+            return np.asarray(rooted * made["agreement"])
         if kind == "product":
             return np.asarray(made["posterior"] * made["objectness"])
         return made["posterior" if kind == "classifier" else "objectness"]

@@ -10,14 +10,11 @@ from pydantic import Field, model_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import NamesFile, Unit
 from wsolpipe.stages.base import StageParams
-from wsolpipe.stages.marks import AsBefore, ExecutionOnly
+from wsolpipe.stages.marks import AsBefore, ExecutionOnly, NamesStage
 
 Annotator = Literal["ss", "rpn", "clip", "file", "human"]
-#: What each annotator reads, and the region methods that it takes.
-NEEDS = {
-    "ss": ("regions", "cams", "classifier"), "rpn": ("regions", "cams", "classifier"), "clip": ("clip_cams",),
-    "human": ("human_boxes",),
-}  # fmt: skip
+#: What annotators without regions read, and the region methods that those with regions take.
+NEEDS = {"clip": ("clip_cams",), "human": ("human_boxes",)}
 METHODS = {"ss": ("selective_search",), "rpn": ("rpn", "onnx")}
 #: Objectness that a detector's region must reach by default; chosen on other rows than those on which it was shown.
 DETECTOR_FLOOR = 0.15
@@ -41,10 +38,13 @@ class ValBoxesParams(StageParams):
     order
         filter-first: keep a share, then play the pointing game; pointing-first: the other way round
     final
-        Score of the last step: classifier, objectness, or the product of both, which keeps fragments out where
-        objectness falls steeply
+        Score of the last step: classifier, objectness, the product of both, which keeps fragments out where objectness
+        falls steeply, or agreement (with rpn the root of the objectness, times the region's IoU with the largest Otsu
+        region of the map; with ss that IoU alone), which asks no classifier
+    maps
+        Stage of maps whose peak counts, and whose largest region with final=agreement, such as cams or fuse
     map
-        Slot of the maps of cams whose peak counts; of clip_cams, the slot used if none is of the row's label
+        Slot of those maps; of clip_cams, the slot used if none is of the row's label
     size
         Side of the grid to which a map is stretched
     blur_kernel
@@ -70,7 +70,8 @@ class ValBoxesParams(StageParams):
         description="Objectness below which a region takes no part, unless none of the row reaches it; the share of "
         f"keep is counted as if all did. null: 0 with ss, {DETECTOR_FLOOR:g} with rpn"
     )
-    final: Literal["classifier", "objectness", "product"]
+    final: Literal["classifier", "objectness", "product", "agreement"]
+    maps: Annotated[str, NamesStage("maps"), AsBefore("cams")]
     map: Annotated[int, Field(ge=0)]
     size: Annotated[int, Field(ge=8), Unit("pixels")]
     blur_kernel: Annotated[int, Field(ge=1), Unit("pixels")]
@@ -96,6 +97,11 @@ class ValBoxesParams(StageParams):
         return self.top_by or ("classifier" if self.annotator == "ss" else "objectness")
 
     @property
+    def asks_classifier(self) -> bool:
+        """Whether a step needs the classifier."""
+        return self.final != "agreement" or self.first_score == "classifier"
+
+    @property
     def least(self) -> float:
         """`floor` with its default settled."""
         return (DETECTOR_FLOOR if self.annotator == "rpn" else 0.0) if self.floor is None else self.floor
@@ -104,6 +110,8 @@ class ValBoxesParams(StageParams):
     def needs(self) -> tuple[str, ...]:
         """Stages that are read."""
         own = NEEDS.get(self.annotator, ())
+        if self.annotator in METHODS:
+            own = ("regions", self.maps, *(("classifier",) if self.asks_classifier else ()))
         return (*own, "human_boxes") if self.prefer_drawn and "human_boxes" not in own else own
 
     def in_key(self) -> dict[str, Any]:
