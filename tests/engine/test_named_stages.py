@@ -30,7 +30,7 @@ def refusal(store, *words, command=plan_command):
         ("stage=refine refine.maps=clip_cam", "refine.maps: unknown stage 'clip_cam'; did you mean 'clip_cams'?"),
         ("stage=refine refine.maps=index", "refine.maps: unknown stage 'index'"),
         ("stage=refine refine_weight.against=text_anchors", "refine_weight.against=text_anchors is an artifact"),
-        ("stage=fuse fuse.maps=[cams,segments] fuse.weights=[1,1]", "fuse.maps=segments holds no maps, but count, labels"),
+        ("stage=fuse fuse.maps=[cams,segments] fuse.weights=[1,1]", "fuse.maps=segments holds no maps"),
         ("stage=smooth smooth.maps=text_anchors", "smooth.maps=text_anchors is an artifact"),
         ("stage=propagate propagate.boxes=cams", "propagate.boxes=cams holds no boxes, but class_ids"),
         ("stage=sam_boxes sam_boxes.boxes=text_anchors", "sam_boxes.boxes=text_anchors is an artifact"),
