@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import timm
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from trained import build, settings, tensors
 from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.metrics.protocol import read_runs, select
 from wsoltrain.inference.model import load_trained
 from wsoltrain.training.loop import Trainer
 from wsoltrain.training.recipe_file import load_recipe
@@ -132,3 +134,63 @@ def test_classifiers_that_are_missing_or_of_other_classes_are_named(trainable, t
     with pytest.raises(StoreError, match="classifier") as caught:
         fcam(trainable, tmp_path / "run", None)
     assert "wsolpipe run stage=classifier" in str(caught.value)
+
+
+def warm(store, out, file, **keys):
+    given = {"backbone": "resnet10t", "model_args": SMALL, "size": 32, "batch": 8, "epochs": 2, "weights": "timm"}
+    changes = {**given, "mean": [0.4] * 3, "std": [0.2] * 3, "warm_start": str(file), **keys}
+    return Trainer(load_recipe("cam", dataset="tiny", changes=changes), settings(store, out, maps=None), [])
+
+
+def test_a_warm_start_is_scored_as_epoch_0_and_chosen_where_training_only_spoils_it(trainable, tmp_path, classifier):
+    file, net = classifier()
+    run = warm(trainable, tmp_path / "run", file, unstrided=0, lr=1e-12, frozen_bn=True)
+    image = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(run.model.eval().predict(image).scores, net(image))  # no weights are fetched
+    run.fit()
+    epochs = read_runs(tmp_path / "run")
+    assert [each.epoch for each in epochs] == [0, 1, 2]
+    assert epochs[0].validation["accuracy"] == epochs[2].validation["accuracy"]
+    spoilt = warm(trainable, tmp_path / "spoilt", file, unstrided=0, lr=0.5)
+    spoilt.fit()
+    choice = select(read_runs(tmp_path / "spoilt"), "proposals")
+    assert choice.score >= select(epochs[:1], "proposals").score
+    assert load_trained(str(tmp_path / "spoilt"), device=torch.device("cpu")).epoch == choice.run.epoch
+
+
+def test_a_warm_start_resumes_without_scoring_its_start_again(trainable, tmp_path, classifier, monkeypatch):
+    file, _ = classifier()
+    warm(trainable, tmp_path / "whole", file).fit()
+    run, evaluate = warm(trainable, tmp_path / "run", file), Trainer._evaluate
+
+    def stopped(self, epoch):
+        evaluate(self, epoch)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    seen = []
+    monkeypatch.setattr(Trainer, "_evaluate", lambda self, epoch: (seen.append(epoch), evaluate(self, epoch)))
+    warm(trainable, tmp_path / "run", file).fit()
+    assert 0 not in seen
+    for name in ("last", "best-proposals"):
+        path = f"{name}.safetensors"
+        assert (tmp_path / "run" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("keys", "outputs", "words"),
+    [
+        ({"mean": [0.5] * 3}, 5, r"another network or input.*\n.*mean=\[0.4,0.4,0.4\]$"),
+        ({"backbone": "resnet18", "model_args": {}}, 5, r'backbone="resnet10t" model_args=\{'),
+        ({}, 3, "gives 3 outputs of pooled features"),
+    ],
+)
+def test_a_warm_start_of_another_network_input_or_class_list_is_refused(
+    trainable, tmp_path, classifier, keys, outputs, words
+):
+    with pytest.raises(ConfigError) as caught:
+        warm(trainable, tmp_path / "run", classifier(outputs=outputs)[0], **keys)
+    assert re.search(words, str(caught.value))

@@ -220,6 +220,8 @@ class Method(nn.Module, ABC, Generic[K]):
     ----------
     Keys : type of Keys
         The method's own keys, as in ``Method[MyKeys]``; they stand beside the common ones in a recipe.
+    warm : bool
+        Whether it localizes before the first step; it is then scored as epoch 0, and training counts from 1.
     fixed : tuple of str
         Beginnings of the names of tensors that training does not change and that can be made again from the recipe
         and `Reads.artifacts`; checkpoints leave them out.
@@ -232,6 +234,7 @@ class Method(nn.Module, ABC, Generic[K]):
 
     Keys: ClassVar[type[BaseKeys]]
     fixed: ClassVar[tuple[str, ...]] = ()
+    warm: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+import json
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -11,10 +12,26 @@ from torch.nn.functional import cross_entropy, max_pool2d
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.networks.architectures import build_backbone
+from wsolpipe.networks.classifier import WEIGHTS_FILE, ClassifierRecord, parse_classifier
+from wsolpipe.networks.weights import load_into
 from wsoltrain.data.keys import Keys, Texts
-from wsoltrain.methods.base import Batch, Losses, Method, Phase, Prediction, Task, Weighted, class_of
+from wsoltrain.methods.base import (
+    ArtifactFile,
+    Batch,
+    Losses,
+    Method,
+    Phase,
+    Prediction,
+    Reads,
+    Task,
+    Weighted,
+    class_of,
+)
 from wsoltrain.networks import localization_cnns
 from wsoltrain.networks.backbone import BackboneKeys, load_classifier, load_published, remove_last_strides
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class CnnKeys(BackboneKeys):
@@ -54,8 +71,11 @@ class CnnTrained(Method[K]):
         super().__init__(keys, task)
         self.what = f"backbone={keys.backbone}"
         localization_cnns.register()
-        first = keys.weights if keys.published is None else None
-        self.net = build_backbone(keys.backbone, weights=first, model_args=keys.model_args)
+        self.net = build_backbone(keys.backbone, weights=self.first_weights(keys), model_args=keys.model_args)
+
+    def first_weights(self, keys: K) -> str | None:
+        """Return the weights that the backbone is built with; None where others replace them."""
+        return keys.weights if keys.published is None else None
 
     def finish(self) -> None:
         """Check the keys, remove strides and load published weights; called once all layers are there."""
@@ -145,9 +165,13 @@ class CamKeys(CnnKeys, PoolKeys):
     ----------
     keep_classifier
         Begin with the classifier of weights instead of a new one; for a data set of their classes, such as ilsvrc
+    warm_start
+        Begin with a scoring classifier of the same backbone, model_args, mean and std: store for that of the store, or
+        its file. It is scored as epoch 0, so that a later epoch is chosen only where it localizes better; null: weights
     """
 
     keep_classifier: bool = False
+    warm_start: str | None = None
 
 
 class Cam(CnnTrained[CamKeys]):
@@ -161,10 +185,50 @@ class Cam(CnnTrained[CamKeys]):
         self.net.reset_classifier(task.classes * keys.maps_of_class)
         if not isinstance(self.net, localization_cnns.LinearCnn):
             localization_cnns.draw_weights(self.net.get_classifier())
-        if keys.keep_classifier and keys.weights is not None and keys.published is None:
+        if keys.keep_classifier and self.first_weights(keys) is not None:
             load_classifier(self.net, keys)
+        if keys.warm_start and keys.published is None:
+            self._take_over(
+                *parse_classifier(task.artifacts[f"classifier/{WEIGHTS_FILE}"], "the stage classifier's file")
+            )
         self._check_linear()
         self.finish()
+
+    @classmethod
+    def reads(cls, keys: CamKeys) -> Reads:
+        """Return the scoring classifier where training starts from it."""
+        file = None if keys.warm_start == "store" else keys.warm_start
+        return Reads(artifacts=(ArtifactFile("classifier", WEIGHTS_FILE, file),) if keys.warm_start else ())
+
+    def first_weights(self, keys: CamKeys) -> str | None:
+        """Return the weights that the backbone is built with; None where others replace them."""
+        return None if keys.warm_start else super().first_weights(keys)
+
+    def _take_over(self, record: ClassifierRecord, tensors: Mapping[str, Tensor]) -> None:
+        """Start from a scoring classifier of the same network, input and classes.
+
+        Raises
+        ------
+        ConfigError
+            If it differs in one of them; names what to type.
+        """
+        keys, task = self.keys, self.task
+        own = {"backbone": keys.backbone, "model_args": keys.model_args, "mean": [*task.mean], "std": [*task.std]}
+        its = {
+            "backbone": record.model, "model_args": {**record.model_args}, "mean": [*record.mean], "std": [*record.std],
+        }  # fmt: skip
+        if own != its:
+            other = " ".join(f"{n}={json.dumps(its[n], separators=(',', ':'))}" for n in its if own[n] != its[n])
+            msg = "warm_start: the classifier is of another network or input than the recipe"
+            raise ConfigError(msg, hint=f"as the classifier: {other}")
+        if record.features != "pooled" or record.outputs != self.net.num_classes:
+            msg = (
+                f"warm_start=true: the store's classifier gives {record.outputs} outputs of {record.features} features"
+            )
+            hint = f"a classifier of pooled features and {self.net.num_classes} outputs, or warm_start=false"
+            raise ConfigError(msg, hint=hint)
+        load_into(self.net, tensors, what=f"the classifier {record.model}")
+        self.warm = True
 
     def _check_linear(self) -> None:
         """Refuse a network whose logits are not a linear function of its pooled features."""

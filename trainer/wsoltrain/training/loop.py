@@ -118,7 +118,9 @@ class Trainer:
         self.group.agree(int(begun), f"whether {last} exists")
         if begun:
             self._resume(last)
-        scored = 0
+        scored = int(self.model.warm)
+        if scored and not self.step:
+            self._evaluate(0)
         for running in self.phases.values():
             while self.stream.epoch < running.first + running.epochs:
                 epoch = self.stream.epoch
