@@ -28,10 +28,11 @@ from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_scores import score_maps
 from wsolpipe.evaluate.map_sources import BATCH, MapBatch
 from wsolpipe.evaluate.mask_scores import MaskEvaluation, compare_masks
+from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import MaskFiles, Truth
 from wsolpipe.keys.run_keys import RunConfig
-from wsolpipe.metrics import iou_curves, maxbox_counts, standard_boxes
+from wsolpipe.metrics import best_iou, iou_curves, maxbox_counts, standard_boxes
 from wsolpipe.metrics.confidence import middle
 from wsolpipe.report.curves import curve_rows, write_csv, write_plots
 
@@ -441,6 +442,20 @@ def test_intervals_hold_their_figure_and_a_result_does_not_differ_from_itself(pl
         assert part["low"] <= part["value"] <= part["high"]
         assert part["value"] == pytest.approx(figures[name], abs=1e-4)
         assert (figures["beside"][name]["difference"], figures["beside"][name]["p"]) == (0, 1)
+
+
+def test_at_each_map_s_own_otsu_threshold_a_stage_is_compared_with_another_slot(place):
+    plain = place.figures(slot=1)
+    figures = place.figures(slot=1, tau="otsu", figures=("errors",), interval=True, beside=plain["key"])
+    tiny, truth = place.tiny["test"], place.truth("test")
+    rows = [row for row in truth if tiny.status[row] != Status.QUARANTINED]
+    boxes = [otsu_box(tiny.maps[row, 1], *tiny.sizes[row][::-1]) for row in rows]
+    ious = np.array([best_iou(box, tiny.objects[row : row + 1]) for row, box in zip(rows, boxes, strict=True)])
+    assert figures["iou"] == pytest.approx(plain["iou_otsu"]) == pytest.approx(float(ious.mean()), abs=1e-4)
+    assert figures["MaxBoxAcc"] == pytest.approx(100 * float((ious >= 0.5).mean()))
+    assert (figures["tau"], figures["tau_from"], figures["oracle"]) == (None, "Otsu of each map", False)
+    assert figures["intervals"]["iou"]["value"] == pytest.approx(figures["iou"], abs=1e-4)
+    assert (figures["beside"]["iou"]["difference"], figures["beside"]["tau"]) == (0, None)
 
 
 def test_intervals_of_boxes_hold_their_figures(place):

@@ -75,7 +75,7 @@ class _ThresholdKeys:
     ----------
     **The threshold**
     tau
-        this threshold
+        this threshold, or otsu: each map's own
     tau_from
         the best threshold on another split against these, as in against=; ground truth is not read
     tau_split
@@ -91,7 +91,7 @@ class _ThresholdKeys:
         what noise in boxes or masks does to the choice, level by level
     """
 
-    tau = Key(kinds.number(0, 1))
+    tau = Key(kinds.number_or("otsu", 0, 1))
     tau_from = Key(kinds.file("STAGE, STAGE:KEY, localization.txt or folder of masks"))
     tau_split = Key(kinds.name("name of a split", source="split"), "val")
     tau_maps = Key(kinds.file("folder"))

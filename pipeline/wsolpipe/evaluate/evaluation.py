@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from wsolpipe.evaluate.frame import Frame
 from wsolpipe.evaluate.map_sources import FolderMaps, StageMaps, StoredSource
 from wsolpipe.evaluate.results import Results, counterpart, read_beside
 from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
-from wsolpipe.evaluate.scored import BEST, Chooser, Scored, Threshold, score
+from wsolpipe.evaluate.scored import BEST, OTSU, Chooser, Scored, Threshold, score
 from wsolpipe.evaluate.truth import TRUTH, Truth, find_truth
 from wsolpipe.metrics.maxbox import CONVENTIONS
 from wsolpipe.metrics.noise import LEVELS, LOSSES
@@ -52,8 +52,8 @@ class Options:
         Side of the frame; anything but 224 only with ``clean``.
     normalise : bool
         Min-max each map.
-    tau : float or None
-        Threshold chosen beforehand.
+    tau : float, "otsu" or None
+        Threshold chosen beforehand; "otsu" for each map's own.
     tau_from : str or None
         What to estimate the threshold on, in the split `tau_split`, with the maps of `tau_maps` (a folder) or of the
         same stage with the same parameters; the words of `against`.
@@ -90,7 +90,7 @@ class Options:
     convention: str = "standard"
     resolution: int = 224
     normalise: bool = True
-    tau: float | None = None
+    tau: float | Literal["otsu"] | None = None
     tau_from: str | None = None
     tau_split: str = "val"
     tau_maps: str | None = None
@@ -245,9 +245,10 @@ def _evaluate_maps(
     truth = _truth(results, rows, options)
     ranks = None if options.ranks is None else options.ranks(rows)
     rule = chooser or _given(options.tau, view)
+    more = options.figures if options.figures is None or rule != OTSU else {*options.figures, "otsu"}
     scored = score(
         source, truth, rule, frame=options.frame(), ranks=ranks, keep=options.interval or options.beside is not None,
-        threads=options.threads, classes=options.corloc is not None, more=options.figures,
+        threads=options.threads, classes=options.corloc is not None, more=more,
     )  # fmt: skip
     assert scored.maps is not None
     result = {**head, "against": truth.name, **source.origin, **({"classifier": ranks.name} if ranks else {})}
@@ -268,10 +269,10 @@ def _metric(options: Options) -> Metric | None:
     return cast("Metric | None", options.metric)
 
 
-def _given(tau: float | None, view: StageView | None) -> Threshold:
+def _given(tau: float | Literal["otsu"] | None, view: StageView | None) -> Threshold:
     """Rule of a threshold that the user or the stage gives; the best one where neither does."""
-    if tau is None:
-        return BEST
+    if tau is None or tau == "otsu":
+        return BEST if tau is None else OTSU
     own = view is not None and view.manifest.params.get("tau") == tau
     return Threshold(tau, f"the stage {view.stage}" if own and view is not None else "given")
 
@@ -317,8 +318,9 @@ def _beside(
     assert scored.maps is not None
     rule = scored.threshold if options.tau_from is None else _chooser(results, options, twin)
     theirs = score(
-        other, scored.maps.truth, rule, frame=options.frame(), threads=options.threads, keep=True, details=False
-    )
+        other, scored.maps.truth, rule, frame=options.frame(), threads=options.threads, keep=True, details=False,
+        more=("otsu",) if rule == OTSU else None,
+    )  # fmt: skip
     return {**name, "tau": theirs.threshold.tau, **scored.tests(theirs)}
 
 

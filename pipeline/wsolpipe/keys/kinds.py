@@ -100,6 +100,14 @@ def number(least: float | None = None, most: float | None = None) -> Kind:
     return Kind(f"number{_bounds(least, most)}", read, filled=True)
 
 
+def number_or(word: str, least: float | None = None, most: float | None = None) -> Kind:
+    """Number between two bounds, or a word."""
+    plain = number(least, most)
+    return Kind(
+        f"{plain.name} or {word}", lambda text: word if text == word else plain.read(text), offers=(word,), filled=True
+    )
+
+
 def _bounded(value: int | float, least: float | None, most: float | None) -> int | float:
     if (least is not None and value < least) or (most is not None and value > most):
         raise ValueError
