@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
@@ -29,6 +32,33 @@ SMALL: dict[str, Any] = {
     "backbone": "vit_tiny_patch16_224", "model_args": VIT, "weights": None, "size": 32, "resize": 36, "batch": 8,
     "epochs": 2, "head_epochs": 1, "pixels": {"n_fg": 20, "n_bg": 20},
 }  # fmt: skip
+
+PAIR = """
+import os, sys
+from socket import socket
+
+import timm, torch, wsolpipe.metrics.sweep, wsoltrain.inference.model, wsoltrain.training.loop
+import wsoltrain.methods.dips, wsoltrain.methods.tedloc
+from wsoltrain.cli.main import main
+
+with socket() as free:
+    free.bind(("127.0.0.1", 0))
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+children = []
+for rank in "01":
+    children.append(os.fork())
+    if not children[-1]:
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        code = 1
+        try:
+            main(sys.argv[1:])
+        except SystemExit as ended:
+            code = ended.code
+        sys.stderr.flush()
+        os._exit(code)  # taking down what the parent imported takes as long as the training
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+"""Two processes as torchrun starts them, of which one alone imports."""
 
 
 def build(method: str, backbone: str, *, weights: str | None, size: int, classes: int, **keys: Any) -> Method[Any]:
@@ -69,3 +99,11 @@ def lines(out: Path, kind: str) -> list[dict[str, Any]]:
 def tensors(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def run_pair(given: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run words of wsoltrain in two processes that train together."""
+    return subprocess.run(
+        [sys.executable, "-c", PAIR, *given], env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip

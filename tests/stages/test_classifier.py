@@ -89,7 +89,7 @@ def test_probe_of_pooled_features_is_a_plain_timm_model(drawn, tmp_path):
 
 
 def test_fine_tuning_learns_and_makes_the_same_bytes_twice(drawn):
-    params = {"mode": "finetune", "start": "random:0", "epochs": 4, "batch": 8, "lr": 0.05, "head_lr": 1.0, "size": 32}
+    params = {"mode": "finetune", "start": "random:0", "epochs": 4, "batch": 8, "lr": 0.05, "head_lr": 1.0, **TINY}
     made, again, uncached = (
         stage(**params, cache_mib=cache).produce(splits(drawn, threads=threads))
         for threads, cache in ((1, 100), (3, 100), (2, 0))
@@ -106,7 +106,7 @@ def test_a_bad_image_is_quarantined_and_the_rest_is_learnt(drawn):
     assert np.flatnonzero(rows["train"].status == Status.QUARANTINED).tolist() == [3, 40]
     assert rows["train"].reasons[3] == "the file ends early"
     assert made.summary["accuracy"]["val"]["top1"] >= 0.9
-    tuned = stage(mode="finetune", start="random:0", epochs=1).produce(splits(drawn, bad={3}))
+    tuned = stage(mode="finetune", start="random:0", epochs=1, **TINY).produce(splits(drawn, bad={3}))
     assert tuned.files
 
 

@@ -66,7 +66,7 @@ class Files:
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     (folder / "classifier").mkdir()
-    test_cams.write(folder / "classifier", test_cams.build("resnet10t", {}, outputs=4, size=64))
+    test_cams.write(folder / "classifier", test_cams.build("resnet10t", test_cams.SMALL, outputs=4, size=64))
     save_file(random_state(width=64, layers=3, seed=4), folder / "clip.safetensors")
     (folder / "tiny.json").write_text(test_text_maps.json.dumps(test_text_maps.CONFIG))
     return Files(

@@ -30,7 +30,8 @@ from wsolpipe.stages.val_boxes import ValBoxes
 from wsolpipe.stages.val_boxes_params import DETECTOR_FLOOR
 
 COUNT, SLOTS = 11, 24
-RECORD = ClassifierRecord(model="resnet10t", outputs=4, size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
+SMALL = {"channels": [16, 24, 32, 48], "stem_width": 8}
+RECORD = ClassifierRecord(model="resnet10t", outputs=4, size=64, mean=(0.5,) * 3, std=(0.25,) * 3, model_args=SMALL)
 
 
 def write(folder, classifier):

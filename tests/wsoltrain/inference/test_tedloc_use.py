@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save
 
-from trained import VIT, lines, settings, tensors
+from trained import VIT, lines, run_pair, settings, tensors
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.cli import use as exporting
 from wsoltrain.cli import use as predicting
@@ -114,44 +112,13 @@ def test_killed_at_every_step_it_ends_with_the_same_bytes_and_other_anchors_do_n
         trainer(trainable, tmp_path / "third", str(tmp_path / "same.safetensors"), epochs=1).fit()
 
 
-PAIR = """
-import os, sys
-from socket import socket
-
-import timm, torch, wsoltrain.inference.model, wsoltrain.methods.tedloc, wsoltrain.training.loop
-import wsolpipe.metrics.sweep
-from wsoltrain.cli.main import main
-
-with socket() as free:
-    free.bind(("127.0.0.1", 0))
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-children = []
-for rank in "01":
-    children.append(os.fork())
-    if not children[-1]:
-        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-        code = 1
-        try:
-            main(sys.argv[1:])
-        except SystemExit as ended:
-            code = ended.code
-        sys.stderr.flush()
-        os._exit(code)  # taking down what the parent imported takes as long as the training
-sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
-"""
-"""Two processes as torchrun starts them, of which one alone imports."""
-
-
 @pytest.mark.slow
 def test_two_processes_equal_one(trainable, anchors, tmp_path):
     keys = {**KEYS, "anchors": anchors, "epochs": 1}
     words = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in keys.items()]
     data = [f"store={trainable.url}", f"dataset={trainable.root}/../tiny.yaml", "device=cpu", "workers=0"]
     given = ["fit", "recipe=tedloc", *data, *words, f"out={tmp_path / 'both'}"]
-    done = subprocess.run(
-        [sys.executable, "-c", PAIR, *given], env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_pair(given)
     assert done.returncode == 0, done.stderr
     trainer(trainable, tmp_path / "alone", anchors, epochs=1).fit()
     one, two = (lines(tmp_path / name, "step") for name in ("alone", "both"))

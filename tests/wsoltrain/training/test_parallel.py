@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trained import VIT, build, lines, tensors, trainer, words
+from trained import VIT, build, lines, run_pair, tensors, trainer, words
 from wsolpipe.contract.errors import ConfigError
 from wsoltrain.training.parallel import Group, GroupBatchNorm, open_group, synchronised
 
@@ -106,9 +106,7 @@ def test_two_processes_equal_one_also_after_one_was_killed(trainable, classifier
     torchrun.communicate(timeout=60)
     assert torchrun.returncode != 0
     assert not any(alive(rank) for rank in ranks)
-    again = subprocess.run(
-        [*launch, *given, f"out={both}"], env=environment, timeout=200, capture_output=True, text=True, check=False
-    )
+    again = run_pair([*given, f"out={both}"])
     assert again.returncode == 0, again.stderr
     assert "resumed at step 6" in again.stderr
     assert again.stdout.count("15 steps") == 1  # the first process alone tells
