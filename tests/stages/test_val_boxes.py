@@ -165,12 +165,13 @@ def test_the_last_step_may_take_objectness_or_its_product_with_the_posterior(
 def test_the_last_step_may_take_the_region_that_agrees_with_the_map(drawn, upstream, annotator):
     inputs = as_detector(upstream) if annotator == "rpn" else upstream
     inputs = {"regions": inputs["regions"], "fuse": inputs["cams"]}  # no classifier is loaded
-    made = stage(annotator=annotator, final="agreement", top_by="objectness", maps="fuse", floor=0)
+    made = stage(annotator=annotator, final="agreement", maps="fuse", keep=0.1)
     arrays, sizes = made.process(drawn.rows(), inputs), drawn.rows().sizes()
     assert set(arrays) == set(made.arrays())
     for row in range(COUNT):
         region = largest_otsu_box(inputs["fuse"].arrays["maps"][row, 0], sizes[row])
         left = np.flatnonzero(arrays["steps"][row] & 4)
+        assert len(left) == inputs["regions"].arrays["count"][row]  # no step before this one
         scores = np.array([best_iou(arrays["candidates"][row, n], region[None]) for n in left], np.float64).ravel()
         np.testing.assert_allclose(arrays["agreement"][row, left], scores, atol=1e-6)
         if annotator == "rpn":
@@ -180,14 +181,15 @@ def test_the_last_step_may_take_the_region_that_agrees_with_the_map(drawn, upstr
     assert np.isnan(arrays["posterior"]).all()
 
 
-def test_agreement_needs_a_classifier_only_where_the_first_step_asks_it_and_is_made_of_its_map():
+def test_agreement_needs_no_classifier_and_is_made_of_its_map():
     declared = load_registry()["val_boxes"].needs
     agreeing = parameters(annotator="rpn", final="agreement", maps="fuse")
     assert ValBoxes.needs(agreeing, declared) == ("regions", "fuse")
-    assert ValBoxes.needs(parameters(annotator="ss", final="agreement"), declared) == ("regions", "cams", "classifier")
+    assert ValBoxes.needs(parameters(annotator="ss", final="agreement"), declared) == ("regions", "cams")
     assert ValBoxes.ranked_by(agreeing, ("cams", "classifier")) == ("classifier",)
     assert "fuse" in ValBoxes.ranked_by(parameters(annotator="rpn", maps="fuse"), ("cams", "classifier"))
     assert "maps" not in parameters(annotator="rpn").in_key()  # keys of cams are as before
+    assert agreeing.in_key() == parameters(annotator="rpn", final="agreement", maps="fuse", keep=0.5, floor=0).in_key()
 
 
 def test_results_depend_on_neither_batch_nor_threads_nor_a_bad_neighbour(folder, drawn, upstream):

@@ -213,17 +213,21 @@ class ValBoxes(Stage[ValBoxesParams]):
             self._choose(made, position, found[position], sizes[position])
 
     def _shortlist(self, made: Mapping[str, Array], position: int) -> Shortlist:
-        from wsolpipe.ops.box_choice import shortlist
+        from wsolpipe.ops.box_choice import Shortlist, shortlist
 
         count, peak = self._count(made, position), made["peak"][position]
+        everything = self.params.final == "agreement"
+        least = 0 if everything else self.params.least
         found = shortlist(
             made["candidates"][position, :count],
             self._scores(made, self.params.first_score)[position, :count],
-            None if np.isnan(peak).any() else peak,
-            keep=self.params.keep,
+            None if everything or np.isnan(peak).any() else peak,
+            keep=1 if everything else self.params.keep,
             order=self.params.order,
-            enough=made["objectness"][position, :count] >= self.params.least if self.params.least else None,
+            enough=made["objectness"][position, :count] >= least if least else None,
         )
+        if everything:  # where the peak lies does not count
+            found = Shortlist(found.steps, found.fallback & ~Fallback.NO_PEAK)
         made["steps"][position, :count] = found.steps
         made["fallback"][position] = found.fallback
         return found

@@ -38,9 +38,9 @@ class ValBoxesParams(StageParams):
     order
         filter-first: keep a share, then play the pointing game; pointing-first: the other way round
     final
-        Score of the last step: classifier, objectness, the product of both, which keeps fragments out where objectness
-        falls steeply, or agreement (with rpn the root of the objectness, times the region's IoU with the largest Otsu
-        region of the map; with ss that IoU alone), which asks no classifier
+        Score of the last step: classifier, objectness, or the product of both, which keeps fragments out where
+        objectness falls steeply. agreement takes all regions, without the steps before and without a classifier: IoU
+        with the largest Otsu region of the map, with rpn times the root of the objectness
     maps
         Stage of maps whose peak counts, and whose largest region with final=agreement, such as cams or fuse
     map
@@ -94,12 +94,14 @@ class ValBoxesParams(StageParams):
     @property
     def first_score(self) -> Literal["classifier", "objectness"]:
         """`top_by` with its default settled."""
+        if self.final == "agreement":
+            return "objectness"
         return self.top_by or ("classifier" if self.annotator == "ss" else "objectness")
 
     @property
     def asks_classifier(self) -> bool:
         """Whether a step needs the classifier."""
-        return self.final != "agreement" or self.first_score == "classifier"
+        return self.final != "agreement"
 
     @property
     def least(self) -> float:
@@ -136,6 +138,9 @@ class ValBoxesParams(StageParams):
             except OSError as error:
                 msg = f"cannot read the box file {self.file}: {error.strerror}"
                 raise ConfigError(msg, hint="val_boxes.file=FILE in the localization.txt layout") from error
+        if self.final == "agreement":
+            read = ("annotator", "slots", "final", "maps", "map", "size")
+            return {name: values[name] for name in read if name in values} | drawn
         del values["file"], values["floor"]
         floor = {"floor": self.least} if self.least else {}
         return {**values, **floor, "top_by": self.first_score}
