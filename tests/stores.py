@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from wsolpipe.contract.backends.opening import open_backend
-from wsolpipe.contract.canonical import digest, sha256_bytes
-from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
+from wsolpipe.contract.layout import Shards, commit_name, digest, sha256_bytes, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StageManifest, StoredObject
 from wsolpipe.contract.schema import CHECKSUM, STATUS_SPEC, ArraySpec, Status, boxes_spec
 from wsolpipe.engine.zarr_metadata import encode_shard, prepare_folder

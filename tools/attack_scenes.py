@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from attack_training import UNKNOWN, weights
 from e2e.toy import object_bytes, records
 from wsolpipe import open_store
-from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.layout import sha256_bytes
 
 if TYPE_CHECKING:
     import random

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from wsolpipe.keys.key import Key
 
 TABLES = {
-    "layout": "wsolpipe.images.layouts:LAYOUTS",
+    "layout": "wsolpipe.images.listing:LAYOUTS",
     "format": "wsolpipe.share.formats.base:FORMATS",
     "cluster": "wsolpipe.engine.config:LAUNCHERS",
     "method": "wsoltrain.methods.registry:METHODS",

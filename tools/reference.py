@@ -16,7 +16,7 @@ import architecture
 from wsolpipe.cli.main import cli as pipeline_cli
 from wsolpipe.evaluate.glossary import read_glossary
 from wsolpipe.images.dataset import DatasetConfig, known_datasets
-from wsolpipe.images.layouts import LAYOUTS
+from wsolpipe.images.listing import LAYOUTS
 from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsolpipe.keys.shell import under_headings

@@ -12,10 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsolpipe.contract.canonical import canonical, digest, jsonable, short_key
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.layout import Shards, check_name, commit_name, lease_name, shard_object, stage_folder
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, unknown
+from wsolpipe.contract.layout import (
+    Shards,
+    canonical,
+    check_name,
+    commit_name,
+    digest,
+    jsonable,
+    lease_name,
+    shard_object,
+    short_key,
+    stage_folder,
+)
 
 SIZES = st.integers(0, 5_000_000), st.integers(1, 10_000)
 JSON = st.recursive(
@@ -104,7 +113,7 @@ def test_canonical_json_forgets_the_order_of_keys(value, rng):
 
 def test_a_digest_is_the_same_in_another_process_with_another_hash_seed():
     value = {"b": [1, 2.5, None, True, "ü\u2028"], "a": {"y": 1e-7, "x": -0.0}}
-    code = f"from wsolpipe.contract.canonical import digest; print(digest({value!r}))"
+    code = f"from wsolpipe.contract.layout import digest; print(digest({value!r}))"
     told = [
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True

@@ -16,8 +16,8 @@ from s3 import KEYS, Plan, Proxy
 from stores import DATASET, build_store
 from wsolpipe import open_store
 from wsolpipe.contract.backends.opening import open_backend
-from wsolpipe.contract.canonical import sha256_file
 from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
+from wsolpipe.contract.layout import sha256_file
 from wsolpipe.engine.leases import Leases
 from wsolpipe.testing import BackendReadTests, BackendTests
 

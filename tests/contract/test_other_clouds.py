@@ -21,8 +21,7 @@ import pytest
 from stores import DATASET, build_store
 from wsolpipe import open_store
 from wsolpipe.cli.main import cli
-from wsolpipe.contract.backends.http import parse_hub_url
-from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.contract.backends.opening import open_backend, parse_hub_url
 from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
 from wsolpipe.testing import BackendReadTests, BackendTests
 

@@ -10,7 +10,7 @@ import pytest
 
 import attack
 import kills
-from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.layout import sha256_bytes
 
 ATTACKS = 4
 

@@ -8,7 +8,7 @@ import pytest
 from engine.bench import line
 from wsolpipe.contract.schema import RETIRED, Status
 from wsolpipe.engine.quarantine import quarantined_rows
-from wsolpipe.evaluate.rows import rows_of_index
+from wsolpipe.evaluate.map_sources import rows_of_index
 from wsolpipe.share.verify import verify
 
 GONE = ["class0/image003.png", "class1/image040.png"]

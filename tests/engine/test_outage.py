@@ -11,7 +11,7 @@ from engine.bench import Bench, line
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.errors import AccessError, BadImageError, DataError
 from wsolpipe.engine.image_files import IN_A_ROW, ImageFiles
-from wsolpipe.images.ahead import map_ahead
+from wsolpipe.images.video import map_ahead
 from wsolpipe.launch.run import run
 
 

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
-from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.layout import commit_name, lease_name, shard_object
+from wsolpipe.contract.layout import commit_name, lease_name, sha256_bytes, shard_object
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, read_record
 from wsolpipe.engine import commit, leases
 from wsolpipe.engine.leases import Lease, Leases, Owner

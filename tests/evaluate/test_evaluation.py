@@ -21,15 +21,14 @@ from wsolpipe.contract.errors import ConfigError, DataError, StoreError
 from wsolpipe.contract.layout import commit_name, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, StageManifest
 from wsolpipe.contract.schema import ArraySpec, Status
-from wsolpipe.engine.lookup import SessionResults
+from wsolpipe.engine.chosen_maps import SessionResults
 from wsolpipe.engine.session import Session
 from wsolpipe.evaluate.evaluation import Options, evaluate
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.map_scores import score_maps
-from wsolpipe.evaluate.map_sources import BATCH, MapBatch
+from wsolpipe.evaluate.map_sources import BATCH, MapBatch, RowTable
 from wsolpipe.evaluate.mask_scores import MaskEvaluation, compare_masks
 from wsolpipe.evaluate.otsu_scores import otsu_box
-from wsolpipe.evaluate.rows import RowTable
 from wsolpipe.evaluate.truth import MaskFiles, Truth
 from wsolpipe.keys.run_keys import RunConfig
 from wsolpipe.metrics import best_iou, iou_curves, maxbox_counts, standard_boxes

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolpipe.evaluate.figures import THRESHOLDS, ErrorDissection, ValueHistograms
-from wsolpipe.evaluate.frame import FramedBatch
-from wsolpipe.evaluate.rows import RowTable
+from wsolpipe.evaluate.figures import THRESHOLDS, ErrorDissection, FramedBatch, ValueHistograms
+from wsolpipe.evaluate.map_sources import RowTable
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.metrics import largest_box, standard_boxes
 from wsolpipe.metrics.localization import OUTCOMES, dissect

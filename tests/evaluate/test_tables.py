@@ -8,7 +8,7 @@ import pytest
 from stores import DATASET, build_store
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.evaluate.box_scores import score_boxes
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.scored import BEST, Chooser, Line, beats, score_beside

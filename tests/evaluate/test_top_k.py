@@ -10,7 +10,7 @@ import pytest
 
 from stores import DATASET, INDEX_KEY, build_store, write_stage
 from wsolpipe.contract.schema import ArraySpec, Status
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.map_scores import score_against, score_maps
 from wsolpipe.evaluate.map_sources import MapBatch, StageMaps
 from wsolpipe.evaluate.results import StoreResults

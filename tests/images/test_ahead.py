@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wsolpipe.contract.errors import BadImageError
-from wsolpipe.images.ahead import prepare_ahead
+from wsolpipe.images.video import prepare_ahead
 
 
 def load(position: int) -> np.ndarray:

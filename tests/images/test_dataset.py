@@ -6,7 +6,7 @@ import pytest
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images.dataset import DatasetConfig, data_folder, known_datasets, load_dataset, root_variable
-from wsolpipe.images.layouts import LAYOUTS
+from wsolpipe.images.listing import LAYOUTS
 
 
 def test_shipped_descriptions_are_found_by_name_and_load(tmp_path):

@@ -11,10 +11,10 @@ from wsolpipe.contract.errors import ConfigError
 from wsolpipe.images import importers
 from wsolpipe.images.dataset import load_dataset
 from wsolpipe.images.index import list_split, source_stamp
-from wsolpipe.images.layouts import LAYOUTS
+from wsolpipe.images.listing import LAYOUTS
 
 IMPORTER = """
-from wsolpipe.images.layouts import Layout
+from wsolpipe.images.listing import Layout
 from wsolpipe.images.listing import ListedRow, Listing
 
 

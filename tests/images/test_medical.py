@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsolpipe.evaluate.rows import list_rows
+from wsolpipe.evaluate.map_sources import list_rows
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import load_dataset
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import LONGEST, unknown
+from wsolpipe.contract.errors import LONGEST, ConfigError, unknown
 from wsolpipe.keys.words import nest, parse_value, split_words
 
 

@@ -17,7 +17,7 @@ from wsolpipe.engine.config import LAUNCHERS
 from wsolpipe.launch.crew import Crew
 from wsolpipe.launch.launcher import Command, Order
 from wsolpipe.launch.profiles import Profile
-from wsoltrain.runs.keys import CLUSTERS
+from wsoltrain.runs.settle import CLUSTERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ def test_the_module_tells_what_is_wrong_with_an_order(tmp_path):
     path = tmp_path / "order.json"
     path.write_text(json.dumps({"cluster": "slrm", "parallel": 1, "commands": {}, "profile": []}))
     done = subprocess.run(
-        [sys.executable, "-m", "wsolpipe.launch.commands", str(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "wsolpipe.launch.crew", str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == ConfigError.exit_code
     assert json.loads(done.stdout)["error"].startswith("unknown cluster 'slrm'; did you mean 'slurm'")

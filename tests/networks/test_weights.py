@@ -21,8 +21,7 @@ from networks.checkpoints import dino_state
 from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.networks import digests
 from wsolpipe.networks.architectures import require_model
-from wsolpipe.networks.preprocessing import choose_preprocessing, recorded_preprocessing
-from wsolpipe.networks.sources import Weights, resolve
+from wsolpipe.networks.sources import Weights, choose_preprocessing, recorded_preprocessing, resolve
 from wsolpipe.networks.weights import load_into, load_state
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from wsolpipe.images.layouts import LAYOUTS
+from wsolpipe.images.listing import LAYOUTS
 from wsolpipe.share.formats.base import FORMATS, WRITTEN_ONLY
 from wsolpipe.testing import BackendTests, FigureTests, FormatTests, LayoutTests
 

@@ -11,7 +11,7 @@ import pytest
 from chromium import PROGRAM, Browser
 from stores import write_stage
 from wsolpipe.contract.schema import ArraySpec
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.map_scores import KeptIous, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.metrics import largest_box

@@ -21,8 +21,7 @@ from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.evaluate.doubt import doubtful_rows, doubts, influence
 from wsolpipe.evaluate.evaluation import Options
 from wsolpipe.evaluate.map_scores import KeptIous, score_maps
-from wsolpipe.evaluate.map_sources import StageMaps
-from wsolpipe.evaluate.rows import rows_of_index
+from wsolpipe.evaluate.map_sources import StageMaps, rows_of_index
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.keys.run_keys import read_row_list
 from wsolpipe.stages.base import Context

@@ -21,7 +21,7 @@ from PIL import Image
 from stores import BOXES_KEY, MAPS_KEY
 from wsolpipe.cli.report import command
 from wsolpipe.contract.errors import BadImageError, ConfigError, StoreError, WsolError
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.metrics import largest_box
 from wsolpipe.pages.cards import HALF_OPEN
 from wsolpipe.pages.charts import COLOURS, Curve, Plot, draw_figure, save_plots

@@ -10,7 +10,7 @@ import pytest
 from stores import DATASET
 from wsolpipe import open_store
 from wsolpipe.contract.schema import Status
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.map_scores import KeptIous, score_maps
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.otsu_scores import otsu_box

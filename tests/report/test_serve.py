@@ -22,7 +22,7 @@ from wsolpipe.cli.main import cli
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.pages.server import LIMIT, TOKEN, PageServer
-from wsolpipe.report.served import Corrections
+from wsolpipe.report.page import Corrections
 
 ROWS = 6
 

@@ -19,8 +19,7 @@ from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.opening import open_backend
 from wsolpipe.contract.errors import ConfigError, StoreError
 from wsolpipe.contract.reader import Artifact, StageView
-from wsolpipe.engine.folders import GC, marked
-from wsolpipe.engine.leases import Leases, Owner
+from wsolpipe.engine.leases import GC, Leases, Owner, marked
 from wsolpipe.share.collect import Rule, collect, survey
 from wsolpipe.share.repair import repair
 from wsolpipe.share.selection import References, is_whole

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wsolpipe import open_store
-from wsolpipe.contract.canonical import sha256_bytes
+from wsolpipe.contract.layout import sha256_bytes
 from wsolpipe.images.index_tables import column_digests, read_parquet, write_parquet
 from wsolpipe.share.verify import verify
 

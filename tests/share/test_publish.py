@@ -15,8 +15,8 @@ import pytest
 from e2e.toy import object_bytes
 from stores import DATASET, build_store
 from wsolpipe import open_store
-from wsolpipe.contract.canonical import sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.layout import sha256_bytes, sha256_file
 from wsolpipe.share.card import About, text
 from wsolpipe.share.publish import publish
 from wsolpipe.share.selection import Selection

@@ -12,8 +12,8 @@ import pytest
 from e2e.toy import object_bytes
 from wsolpipe import open_store
 from wsolpipe.contract.backends.filesystem import LocalBackend
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError
+from wsolpipe.contract.layout import sha256_bytes
 from wsolpipe.engine.leases import Leases
 from wsolpipe.share.inspection import Trust
 from wsolpipe.share.repair import repair

@@ -13,8 +13,8 @@ from s3 import Plan, Proxy
 from wsolpipe import open_store
 from wsolpipe.contract.backends.filesystem import LocalBackend
 from wsolpipe.contract.backends.opening import open_backend
-from wsolpipe.contract.canonical import sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.layout import sha256_bytes, sha256_file
 from wsolpipe.engine.leases import Leases, Owner
 from wsolpipe.share.inspection import Trust
 from wsolpipe.share.selection import Selection

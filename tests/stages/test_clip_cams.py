@@ -23,7 +23,7 @@ from wsolpipe.launch.run import run
 from wsolpipe.maps.levels import dequantise
 from wsolpipe.models.weight_sources import resolve
 from wsolpipe.networks.classifier import ClassifierRecord, ImageClassifier, save_classifier
-from wsolpipe.networks.preprocessing import IMAGENET
+from wsolpipe.networks.sources import IMAGENET
 from wsolpipe.stages.base import Context, Rows
 from wsolpipe.stages.clip_cams import ClipCams
 from wsolpipe.stages.registry import load_registry

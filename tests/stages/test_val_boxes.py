@@ -15,7 +15,7 @@ from stages.drawn import draw
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.contract.schema import Fallback, Status
 from wsolpipe.evaluate.box_scores import ARRAYS, first_box_ious, score_val_boxes
-from wsolpipe.evaluate.rows import RowTable
+from wsolpipe.evaluate.map_sources import RowTable
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.images.geometry import resize
 from wsolpipe.images.label_lines import box_lines, read_boxes

@@ -9,7 +9,7 @@ import pytest
 import reference
 from guide_blocks import ROOT
 from wsolpipe.images.dataset import DatasetConfig
-from wsolpipe.images.layouts import LAYOUTS
+from wsolpipe.images.listing import LAYOUTS
 from wsolpipe.keys.models import keys_of
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.training.recipe_file import known_recipes

@@ -22,10 +22,9 @@ from ab import compare
 from figures import report
 from prepare import read_options, shared_data
 
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.map_scores import score_against
-from wsolpipe.evaluate.map_sources import MapBatch
-from wsolpipe.evaluate.rows import RowTable
+from wsolpipe.evaluate.map_sources import MapBatch, RowTable
 from wsolpipe.evaluate.truth import Truth
 
 if TYPE_CHECKING:

@@ -24,8 +24,7 @@ from figures import Figure, report
 from PIL import Image
 from prepare import read_options
 
-from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.layout import stage_folder
+from wsolpipe.contract.layout import sha256_bytes, stage_folder
 from wsolpipe.contract.manifest import IndexManifest, StoredObject
 from wsolpipe.contract.reader import open_store
 from wsolpipe.engine.indexing import SCAN_ROWS

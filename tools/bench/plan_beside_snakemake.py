@@ -19,8 +19,7 @@ from figures import Figure, report
 from null_stage import command, dataset_words, environment, write_stages
 from prepare import peer, read_options
 
-from wsolpipe.contract.canonical import digest
-from wsolpipe.contract.layout import commit_name, stage_folder
+from wsolpipe.contract.layout import commit_name, digest, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject
 from wsolpipe.contract.schema import INDEX_COLUMNS, ArraySpec
 from wsolpipe.engine.commit import object_name

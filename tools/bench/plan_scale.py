@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from figures import Figure, report
 from prepare import read_options
 
-from wsolpipe.contract.canonical import digest
-from wsolpipe.contract.layout import Shards, commit_name, stage_folder
+from wsolpipe.contract.layout import Shards, commit_name, digest, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, Quarantined, StoredObject
 from wsolpipe.contract.schema import INDEX_COLUMNS, ArraySpec, boxes_spec
 from wsolpipe.engine.commit import object_name

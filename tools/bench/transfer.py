@@ -25,8 +25,7 @@ from prepare import read_options
 
 from s3 import serve_s3
 from wsolpipe.contract.backends.opening import open_backend
-from wsolpipe.contract.canonical import sha256_bytes
-from wsolpipe.contract.layout import Shards, commit_name, shard_object, stage_folder
+from wsolpipe.contract.layout import Shards, commit_name, sha256_bytes, shard_object, stage_folder
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject
 from wsolpipe.contract.schema import CHECKSUM, ArraySpec
 from wsolpipe.engine.zarr_metadata import all_arrays, encode_shard, prepare_folder

@@ -24,8 +24,11 @@ from figures import report  # noqa: E402
 from prepare import read_options  # noqa: E402
 
 from videos import write_video  # noqa: E402
-from wsolpipe.images.ahead import map_ahead  # noqa: E402
-from wsolpipe.images.video import Film, open_film  # noqa: E402
+from wsolpipe.images.video import (  # noqa: E402
+    Film,
+    map_ahead,  # noqa: E402
+    open_film,
+)
 from wsoltrain.inference.films import Job, predict_film  # noqa: E402
 from wsoltrain.inference.localizer import Localizer  # noqa: E402
 from wsoltrain.inference.model import Trained  # noqa: E402

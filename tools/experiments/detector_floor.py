@@ -19,8 +19,8 @@ from real_data import write_set
 from refine_table import write_halves, wsolpipe
 
 from wsolpipe.contract.schema import Status
+from wsolpipe.evaluate.map_sources import rows_of_index
 from wsolpipe.evaluate.results import StoreResults
-from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.metrics.boxes import best_iou
 from wsolpipe.ops.box_choice import best_finalist, shortlist

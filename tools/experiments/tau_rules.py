@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.map_sources import StageMaps
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.truth import find_truth

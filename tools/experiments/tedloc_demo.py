@@ -22,11 +22,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.map_scores import score_maps
-from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.map_sources import StageMaps, rows_of_index
 from wsolpipe.evaluate.results import StoreResults
-from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import find_truth
 from wsolpipe.images.dataset import load_dataset
 from wsoltrain.data.config import Labelling

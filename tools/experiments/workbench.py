@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from chromium import Browser
 from wsolpipe.pages.cards import Card
-from wsolpipe.pages.document import compose_page, write_page
-from wsolpipe.pages.gallery import Gallery, facts_of, render_gallery
+from wsolpipe.pages.document import Gallery, compose_page, facts_of, render_gallery, write_page
 
 TAKES = """(() => {{ const found = []; for (let n = 0; n < 9; n++) {{ {before};
     const began = performance.now(); {act}; document.body.offsetHeight; found.push(performance.now() - began); }}

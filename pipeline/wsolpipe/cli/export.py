@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.engine.lookup import SessionResults
+    from wsolpipe.engine.chosen_maps import SessionResults
     from wsolpipe.share.exporting import Chosen
 
 
@@ -81,7 +81,7 @@ def command(words: tuple[str, ...], as_json: bool) -> int:
     wsolpipe export stage=proposals dataset=D format=coco out=FOLDER
     wsolpipe export stage=val_boxes dataset=D format=labelstudio out=FOLDER rows=worst:200
     """
-    from wsolpipe.engine.lookup import SessionResults
+    from wsolpipe.engine.chosen_maps import SessionResults
     from wsolpipe.engine.session import Session
     from wsolpipe.share.exporting import kind_of_stage
 
@@ -116,7 +116,7 @@ def _export(
     results: SessionResults, views: list[StageView], chosen: Format, given: dict[str, Any], out: Path
 ) -> list[Path]:
     """Write all splits; return the files to name, relative to `out`."""
-    from wsolpipe.evaluate.rows import rows_of_index
+    from wsolpipe.evaluate.map_sources import rows_of_index
     from wsolpipe.evaluate.truth import find_truth
     from wsolpipe.share.exporting import Chosen, labelled, note_of, sent_rows, whole_folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.engine.lookup import find_artifact
+from wsolpipe.engine.chosen_maps import find_artifact
 from wsolpipe.evaluate.glossary import UNITS, format_figure, print_scale, read_glossary, shown_name
 from wsolpipe.evaluate.map_sources import map_names
 from wsolpipe.keys.console import print_json, print_table

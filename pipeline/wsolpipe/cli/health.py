@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from wsolpipe import open_store
 from wsolpipe.cli.command import configure, make_command
-from wsolpipe.contract.errors import ConfigError, NotFoundError, StoreError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, NotFoundError, StoreError, unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_skipped, print_table, shown
 from wsolpipe.keys.key import Key, keys_of_class
@@ -33,7 +33,6 @@ STATUS_KEYS = keys_of_class(_StatusKeys)
 @make_command("status", keys=STATUS_KEYS, listed=("store", "dataset", "stage", "wide"))
 def status_command(words: tuple[str, ...], as_json: bool) -> int:
     """Show the progress of every stage of a store; needs no cluster and no data set."""
-    from wsolpipe import open_store
     from wsolpipe.engine.status import last_command, survey
     from wsolpipe.images.offers import stored_name
     from wsolpipe.launch.terminal import show_status
@@ -76,8 +75,7 @@ VERIFY_KEYS = keys_of_class(_VerifyKeys)
 @make_command("verify", keys=VERIFY_KEYS, listed=("store", "dataset", "stage"))
 def verify_command(words: tuple[str, ...], as_json: bool) -> int:
     """Read every object of a store again: digests, shapes, NaN, box bounds. Exit code 4 if anything is wrong."""
-    from wsolpipe import open_store
-    from wsolpipe.engine.folders import list_folders
+    from wsolpipe.engine.leases import list_folders
     from wsolpipe.images.offers import stored_name
     from wsolpipe.share.verify import verify
 
@@ -102,7 +100,6 @@ def verify_command(words: tuple[str, ...], as_json: bool) -> int:
 @make_command("repair", listed=("store", "dataset", "stage"))
 def repair_command(words: tuple[str, ...], as_json: bool) -> int:
     """Remove or set aside what is damaged, orphaned or left by killed processes; the next run makes it again."""
-    from wsolpipe import open_store
     from wsolpipe.engine.status import last_command
     from wsolpipe.images.offers import stored_name
     from wsolpipe.share.repair import repair
@@ -150,7 +147,6 @@ def quarantine_command(words: tuple[str, ...], as_json: bool) -> int:
     wsolpipe quarantine retry stage=proposals dataset=D [ids=a.jpg,b.jpg]   then: wsolpipe run …
     wsolpipe quarantine drop  stage=proposals dataset=D [ids=a.jpg,b.jpg]   no longer counted against max_failed
     """
-    from wsolpipe import open_store
     from wsolpipe.engine.quarantine import drop, quarantined_rows, retry
     from wsolpipe.engine.session import Session
 

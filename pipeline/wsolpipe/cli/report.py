@@ -16,7 +16,7 @@ from wsolpipe.keys.run_keys import SPLIT, RunConfig
 
 if TYPE_CHECKING:
     from wsolpipe.report.material import Material
-    from wsolpipe.report.served import Corrections, ServedReport
+    from wsolpipe.report.page import Corrections, ServedReport
 
 
 SHOWN_SPLIT = replace(SPLIT, meaning="split to show", otherwise="test, else val, else the one with most results")
@@ -104,7 +104,7 @@ def serve_command(words: tuple[str, ...], as_json: bool) -> int:
     """
     from wsolpipe.pages.server import PageServer
     from wsolpipe.report.material import gather
-    from wsolpipe.report.served import Corrections, ServedReport
+    from wsolpipe.report.page import Corrections, ServedReport
 
     config, own = configure(words, SERVE_KEYS)
     if not config.dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.contract.errors import ConfigError, WsolError
@@ -12,10 +11,7 @@ from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_table
 from wsolpipe.keys.key import Key, keys_of_class, read_keys
 from wsolpipe.keys.run_keys import RUN_KEYS
-from wsolpipe.keys.words import split_sweep
-
-if TYPE_CHECKING:
-    from wsolpipe.keys.words import Sweep
+from wsolpipe.keys.words import Sweep, split_sweep
 
 
 @make_command("run", listed=RUN_KEYS)

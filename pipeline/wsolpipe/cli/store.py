@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe import open_store
 from wsolpipe.cli.command import configure, make_command
 from wsolpipe.cli.transfer import SELECTION_KEYS, STORED_DATASET, selection_of, words_of
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.console import print_json, print_table, shown
 from wsolpipe.keys.key import Key, keys_of_class
@@ -46,7 +46,6 @@ _, _, _, RUNS, _ = LS_KEYS
 @make_command("ls", keys=LS_KEYS, as_run=False)
 def ls_command(words: tuple[str, ...], as_json: bool) -> int:
     """List what a store holds: rows, size, age, who refers to it, and what newer results have replaced."""
-    from wsolpipe import open_store
     from wsolpipe.share.collect import Rule, survey, total
 
     given = words_of(words, LS_KEYS)
@@ -106,7 +105,6 @@ def gc_command(words: tuple[str, ...], as_json: bool) -> int:
     Kept are: the newest result of every stage, split and choice of parameters, whatever is young or in use, and
     everything that a kept result was made of. Runs may go on meanwhile.
     """
-    from wsolpipe import open_store
     from wsolpipe.share.collect import Rule, collect, survey, total
 
     given = words_of(words, GC_KEYS)
@@ -146,7 +144,6 @@ def explain_command(words: tuple[str, ...], as_json: bool) -> int:
     wsolpipe explain A B [store=STORE] [dataset=NAME] [split=S]
     A, B           first digits of a key, stage/key, or STORE/dataset/split/stage/key
     """
-    from wsolpipe import open_store
     from wsolpipe.share.other_keys import NOTHING, explain, locate
 
     named = [word for word in words if "=" not in word]

@@ -13,8 +13,7 @@ from wsolpipe.contract.budget import most_bytes
 from wsolpipe.contract.errors import AccessError, NotFoundError, StoreError, TornShardError
 from wsolpipe.contract.layout import Shards, shard_object
 from wsolpipe.contract.making import run_command
-from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
-from wsolpipe.contract.shards import ShardDecoder
+from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec, ShardDecoder
 from wsolpipe.contract.subscript import Rows, split_index
 
 if TYPE_CHECKING:

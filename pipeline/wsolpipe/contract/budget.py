@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import StoreError
-from wsolpipe.contract.shards import ENTRY_BYTES, inner_rows, row_bytes
+from wsolpipe.contract.schema import ENTRY_BYTES, inner_rows, row_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

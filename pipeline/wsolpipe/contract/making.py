@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import wsolpipe
-from wsolpipe.contract.errors import ConfigError, NotFoundError
-from wsolpipe.contract.nearest import guess, shorten
+from wsolpipe.contract.errors import ConfigError, NotFoundError, guess, shorten
 
 ENTRY_POINT_GROUP = "wsolpipe.stages"
 #: The word of a command in a hint that names the data set; `wsolpipe.keys.shell` fills it in.

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from wsolpipe.contract.canonical import digest, read_json
-from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
-from wsolpipe.contract.layout import commit_name
-from wsolpipe.contract.nearest import explain_all
+from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, explain_all
+from wsolpipe.contract.layout import commit_name, digest, read_json
 from wsolpipe.contract.schema import SCHEMA_VERSION, ArraySpec, Weights
 
 if TYPE_CHECKING:

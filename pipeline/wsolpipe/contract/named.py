@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, unknown
 
 #: Extra of wsolpipe -> names under which its packages are imported.
 EXTRAS = {

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from wsolpipe.contract.arrays import Named
 from wsolpipe.contract.backends.opening import guess_store, holds_results, open_backend
-from wsolpipe.contract.errors import NotFoundError
+from wsolpipe.contract.errors import NotFoundError, guess, shorten
 from wsolpipe.contract.layout import split_folder, subfolders
 from wsolpipe.contract.making import run_command
-from wsolpipe.contract.nearest import guess, shorten
 from wsolpipe.contract.notebook import Keyed
 from wsolpipe.contract.verified import Verified
 from wsolpipe.contract.views import Artifact, Index, StageView, choose, newest_complete

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.backends.cache import cache_folder
-from wsolpipe.contract.canonical import digest, sha256_bytes, sha256_file
 from wsolpipe.contract.errors import TornShardError
+from wsolpipe.contract.layout import digest, sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

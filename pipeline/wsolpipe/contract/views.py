@@ -11,7 +11,7 @@ import numpy as np
 
 from wsolpipe.contract.arrays import ArrayView, Named
 from wsolpipe.contract.budget import check_arrays, check_parquet
-from wsolpipe.contract.errors import NotFoundError, TornShardError
+from wsolpipe.contract.errors import NotFoundError, TornShardError, shorten
 from wsolpipe.contract.layout import Shards, shard_of, stage_folder
 from wsolpipe.contract.making import NAME_A_KEY, missing_stage, run_command
 from wsolpipe.contract.manifest import (
@@ -22,7 +22,6 @@ from wsolpipe.contract.manifest import (
     read_manifest,
     read_record,
 )
-from wsolpipe.contract.nearest import shorten
 from wsolpipe.contract.notebook import Keyed, as_html, describe, picture, to_pandas, to_xarray
 from wsolpipe.contract.parquet import ParquetRows
 from wsolpipe.contract.schema import RETIRED, Status

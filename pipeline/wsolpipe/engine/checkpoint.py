@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import digest, read_json
-from wsolpipe.contract.machine import user
+from wsolpipe.contract.errors import user
+from wsolpipe.contract.layout import digest, read_json
 from wsolpipe.engine.image_files import LOST
 from wsolpipe.networks.saved_state import Parts
 

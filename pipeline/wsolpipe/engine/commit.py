@@ -7,9 +7,8 @@ import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import StoreError
-from wsolpipe.contract.layout import commit_name, shard_object
+from wsolpipe.contract.layout import commit_name, sha256_bytes, shard_object
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, StoredObject, read_record, standing_record
 from wsolpipe.contract.schema import STATUS_SPEC, ArraySpec
 from wsolpipe.engine.leases import Lease, fault_point

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, shorten, unknown
 from wsolpipe.contract.named import Registry
-from wsolpipe.contract.nearest import shorten, unknown
 from wsolpipe.keys.key import Key, unknown_key
 from wsolpipe.keys.run_keys import RUN_KEYS, SIGN, RunConfig, names_list, read_row_list, store_of
 from wsolpipe.keys.words import nest, parse_value, split_words

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import digest, read_json, short_key
 from wsolpipe.contract.errors import DataError
+from wsolpipe.contract.layout import digest, read_json, short_key
 from wsolpipe.images.check import Finding, find_faults, read_facts
 
 if TYPE_CHECKING:

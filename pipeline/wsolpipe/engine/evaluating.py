@@ -196,7 +196,7 @@ def open_evaluation(config: RunConfig, own: Mapping[str, Any]) -> Session:
         If not one stage, or one folder of maps, is named; as `Session.open`.
     """
     from wsolpipe.engine.session import Session
-    from wsolpipe.evaluate.class_ranks import CLASSIFIER
+    from wsolpipe.evaluate.results import CLASSIFIER
 
     if (len(config.stage) != 1) == (own["maps"] is None) or (own["maps"] is not None and config.stage):
         msg = "eval scores one stage, or one folder of maps"
@@ -213,10 +213,9 @@ def evaluate_splits(session: Session, options: Options, own: Mapping[str, Any]) 
     WsolError
         As `wsolpipe.evaluate.evaluation.evaluate`.
     """
-    from wsolpipe.engine.chosen_maps import choose_by
-    from wsolpipe.engine.lookup import SessionResults
-    from wsolpipe.evaluate.class_ranks import find_ranks
+    from wsolpipe.engine.chosen_maps import SessionResults, choose_by
     from wsolpipe.evaluate.evaluation import evaluate
+    from wsolpipe.evaluate.results import find_ranks
 
     config, known, results = session.config, session.dataset.splits, SessionResults(session)
     splits = config.split or (next((name for name in PREFERRED_SPLITS if name in known), known[0]),)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wsolpipe.contract.canonical import digest, short_key
+from wsolpipe.contract.layout import digest, short_key
 from wsolpipe.contract.schema import IMAGE_COLUMNS
 
 

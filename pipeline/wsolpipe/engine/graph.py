@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import digest, read_json
 from wsolpipe.contract.errors import ConfigError, FingerprintMismatch, TornShardError
-from wsolpipe.contract.layout import Shards, stage_folder
+from wsolpipe.contract.layout import Shards, digest, read_json, stage_folder
 from wsolpipe.contract.manifest import StageManifest, read_record
 from wsolpipe.contract.reader import Artifact, Index, StageView
 from wsolpipe.contract.schema import RETIRED

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError, DataError
+from wsolpipe.contract.layout import sha256_bytes
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.scan import near_file
 from wsolpipe.images.video import file_of, open_film, split_frame

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError
-from wsolpipe.contract.layout import Shards, commit_name
+from wsolpipe.contract.layout import Shards, commit_name, sha256_bytes
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StoredObject, standing_record
 from wsolpipe.contract.parquet import read_parquet
 from wsolpipe.contract.reader import Index
@@ -30,6 +29,7 @@ from wsolpipe.engine.image_files import ImageFiles
 from wsolpipe.engine.session import Session, last_seen
 from wsolpipe.engine.stored_listing import StoredListing
 from wsolpipe.images.listing import Annotation, ListedRow
+from wsolpipe.images.scan import MISSING, UNREADABLE, Scan, scan_rows
 from wsolpipe.images.video import file_of
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsolpipe.engine.leases import Lease
-    from wsolpipe.images.scan import Scan
 
 SCAN_ROWS = 4096
 #: Shards whose files are looked for before all files of a shard count as lost.
@@ -83,7 +82,6 @@ class _Seen:
 
 
 def _is_lost(scan: Scan) -> bool:
-    from wsolpipe.images.scan import MISSING, UNREADABLE
 
     return scan.reason.startswith((MISSING, UNREADABLE))
 
@@ -121,7 +119,6 @@ class IndexWork(StoredListing):
             If the folder of images is out of reach, so that nothing is known of its rows.
         """
         from wsolpipe.images.index_tables import listed_rows, scan_table, write_parquet
-        from wsolpipe.images.scan import scan_rows
 
         began, seen = time.perf_counter(), _Seen(ImageFiles(self.session.root), gaps=self._may_have_gaps())
         start, stop = self.shards().span(shard)
@@ -199,7 +196,6 @@ class IndexWork(StoredListing):
 
     def _retired(self, listed: pa.Table, start: int) -> dict[int, Scan]:
         """Facts of the retired rows of a shard, by position, as the index before this one has them in their place."""
-        from wsolpipe.images.scan import Scan
 
         left = [at for at, reason in enumerate(listed["reason"].to_pylist()) if reason == RETIRED]
         if not left or self._previous is None:

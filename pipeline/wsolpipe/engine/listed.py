@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import digest, short_key
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.layout import split_folder
+from wsolpipe.contract.layout import digest, short_key, split_folder
 from wsolpipe.contract.reader import Index, Split
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.engine.commit import now
@@ -20,6 +19,7 @@ from wsolpipe.engine.image_files import is_readable
 from wsolpipe.engine.indexing import GAPS, IndexWork, is_damaged
 from wsolpipe.engine.session import Session, last_seen
 from wsolpipe.images.index import list_split, order_rows, source_stamp
+from wsolpipe.images.listing import Annotation, ListedRow
 from wsolpipe.keys.run_keys import names_list, read_row_list
 
 # `images.index_tables` is imported where it is used: it brings pyarrow, which costs `plan` a quarter of its time.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsolpipe.images.listing import Annotation, ListedRow, Listing
+    from wsolpipe.images.listing import Listing
 
 VERSION = 1
 
@@ -210,7 +210,6 @@ def _list_rows(session: Session, split: str, present: Index | None, generation: 
 
 def _rows_before(present: Index, listing: Listing) -> list[ListedRow]:
     """Rows of the index in the store, with their labels as the classes are numbered now."""
-    from wsolpipe.images.listing import ListedRow
 
     numbers = {name: label for label, name in listing.class_names.items()}
     names = {int(label): name for label, name in present.manifest.class_names.items()}
@@ -232,7 +231,6 @@ def _is_built_on(session: Session, split: str) -> bool:
 
 def _redrawn(session: Session, present: Index, annotations: list[Annotation], known: set[str]) -> int:
     """How many known images have other boxes or masks than when the index in the store was listed."""
-    from wsolpipe.images.listing import Annotation
 
     work = IndexWork(session, present.split, present.key)
     if not work.is_whole():

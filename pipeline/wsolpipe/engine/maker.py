@@ -13,8 +13,8 @@ from wsolpipe.contract.reader import Artifact, Index, StageView
 from wsolpipe.contract.schema import CHECKSUM
 from wsolpipe.engine import commit, zarr_metadata
 from wsolpipe.engine.checkpoint import scratch_path
-from wsolpipe.engine.folders import GC, is_marked
 from wsolpipe.engine.graph import Node, existing_manifest, node_manifest
+from wsolpipe.engine.leases import GC, Lease, Leases, is_marked
 from wsolpipe.engine.plan import State, retry_generation, retry_name, unit_state, upstream_contents
 from wsolpipe.engine.shard import ArtifactJob, Memory, ShardJob, Unit, older_views
 from wsolpipe.networks.saved_state import Unfinished
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsolpipe.engine.indexing import IndexWork
-    from wsolpipe.engine.leases import Lease, Leases
     from wsolpipe.engine.session import Session
 
 

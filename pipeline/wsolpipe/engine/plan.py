@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import read_json
-from wsolpipe.contract.layout import Shards, file_of
+from wsolpipe.contract.layout import Shards, file_of, read_json
 from wsolpipe.contract.manifest import CommitRecord, StageManifest, read_record, total_seconds
 from wsolpipe.contract.reader import StageView
 from wsolpipe.engine.commit import judge

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import read_json, short_key
-from wsolpipe.contract.layout import split_folder
+from wsolpipe.contract.layout import read_json, short_key, split_folder
 from wsolpipe.contract.schema import RETIRED
+from wsolpipe.engine.chosen_maps import find_view
 from wsolpipe.engine.image_files import LOST, is_readable
 from wsolpipe.engine.listed import ask_rescan
-from wsolpipe.engine.lookup import find_view
 from wsolpipe.engine.plan import examine, retry_name
 
 if TYPE_CHECKING:

@@ -11,10 +11,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.opening import open_backend
-from wsolpipe.contract.canonical import read_json
-from wsolpipe.contract.errors import ConfigError, WeightsError, WsolError
-from wsolpipe.contract.layout import split_folder
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, WeightsError, WsolError, unknown
+from wsolpipe.contract.layout import read_json, split_folder
 from wsolpipe.contract.reader import Index, Store
 from wsolpipe.engine.config import merge
 from wsolpipe.images.dataset import DatasetConfig, load_dataset

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import digest, sha256_bytes
 from wsolpipe.contract.errors import TornShardError
-from wsolpipe.contract.layout import Shards
+from wsolpipe.contract.layout import Shards, digest, sha256_bytes
 from wsolpipe.contract.manifest import CommitRecord, Quarantined, StageManifest
 from wsolpipe.contract.reader import Index, StageView
 from wsolpipe.contract.schema import RETIRED, Status

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
-from wsolpipe.contract.layout import Shards, shard_of
+from wsolpipe.contract.layout import Shards, read_json, shard_of
 from wsolpipe.contract.manifest import CommitRecord, IndexManifest, StageManifest, standing_record, total_seconds
 from wsolpipe.contract.reader import Artifact, Index, StageView, Store
-from wsolpipe.engine.folders import Folder, list_folders
-from wsolpipe.engine.leases import Owner
+from wsolpipe.engine.leases import Folder, Owner, list_folders
 
 if TYPE_CHECKING:
     from wsolpipe.contract.backends.base import Backend

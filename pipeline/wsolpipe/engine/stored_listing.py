@@ -10,9 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wsolpipe.contract.canonical import digest, read_json, sha256_bytes
 from wsolpipe.contract.errors import AccessError, StoreError, TornShardError
-from wsolpipe.contract.layout import stage_folder
+from wsolpipe.contract.layout import digest, read_json, sha256_bytes, stage_folder
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, StoredObject
 from wsolpipe.contract.parquet import ParquetRows
 

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, StoreError
+from wsolpipe.contract.layout import Shards, read_json
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, StageManifest
-from wsolpipe.contract.schema import CHECKSUM, ROW, STATUS_SPEC, ArraySpec, axis_names
-from wsolpipe.contract.shards import inner_rows
+from wsolpipe.contract.schema import CHECKSUM, ROW, STATUS_SPEC, ArraySpec, axis_names, inner_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wsolpipe.contract.backends.base import Backend
-    from wsolpipe.contract.layout import Shards
 
 
 #: Bytes of a shard that are read back at once; all of them beside what was written would take three times the memory.

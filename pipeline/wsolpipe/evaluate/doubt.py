@@ -9,7 +9,7 @@ import numpy as np
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.evaluation import Options
 from wsolpipe.evaluate.map_scores import KeptIous
-from wsolpipe.evaluate.map_sources import StageMaps
+from wsolpipe.evaluate.map_sources import RowTable, StageMaps
 from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.evaluate.scored import score
 from wsolpipe.metrics.boxes import iou_matrix
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.evaluate.rows import RowTable
     from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]

@@ -9,10 +9,9 @@ import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.evaluate.box_scores import over_time
-from wsolpipe.evaluate.frame import Frame
-from wsolpipe.evaluate.map_sources import FolderMaps, StageMaps, StoredSource
-from wsolpipe.evaluate.results import Results, counterpart, read_beside
-from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
+from wsolpipe.evaluate.figures import Frame
+from wsolpipe.evaluate.map_sources import FolderMaps, RowTable, StageMaps, StoredSource, check_rows, rows_of_index
+from wsolpipe.evaluate.results import Ranks, Results, counterpart, read_beside
 from wsolpipe.evaluate.scored import BEST, OTSU, Chooser, Scored, Threshold, score
 from wsolpipe.evaluate.truth import TRUTH, Truth, find_truth
 from wsolpipe.metrics.maxbox import CONVENTIONS
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.evaluate.class_ranks import Ranks
     from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.keys.run_keys import RowList
     from wsolpipe.metrics.protocol import Metric

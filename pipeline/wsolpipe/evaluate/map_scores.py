@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError
-from wsolpipe.evaluate.figures import FIGURES, MapFigure
-from wsolpipe.evaluate.frame import Frame, FramedBatch
+from wsolpipe.evaluate.figures import FIGURES, Frame, FramedBatch, MapFigure
 from wsolpipe.evaluate.otsu_scores import OtsuScores
 from wsolpipe.metrics.accumulate import MaxBoxEvaluation, Swept
 from wsolpipe.metrics.boxes import LEVELS

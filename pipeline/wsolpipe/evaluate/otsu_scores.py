@@ -17,7 +17,7 @@ from wsolpipe.metrics.scaling import SIDE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wsolpipe.evaluate.frame import FramedBatch
+    from wsolpipe.evaluate.figures import FramedBatch
     from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]

@@ -15,14 +15,12 @@ import numpy as np
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.contract.reader import StageView
 from wsolpipe.evaluate.box_scores import BoxScores, is_val_boxes, score_boxes, score_centred, score_val_boxes
-from wsolpipe.evaluate.class_ranks import RankedMaps, Ranks
-from wsolpipe.evaluate.figures import FIGURES
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import FIGURES, Frame
 from wsolpipe.evaluate.map_scores import MapScores, score_against
-from wsolpipe.evaluate.map_sources import MapSource, StageMaps
+from wsolpipe.evaluate.map_sources import MapSource, StageMaps, check_rows
 from wsolpipe.evaluate.mask_scores import MaskEvaluation, score_masks
 from wsolpipe.evaluate.otsu_scores import OtsuScores
-from wsolpipe.evaluate.rows import check_rows
+from wsolpipe.evaluate.results import RankedMaps, Ranks
 from wsolpipe.metrics.confidence import Values, intervals_of, paired_tests
 
 if TYPE_CHECKING:

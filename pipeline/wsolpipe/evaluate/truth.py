@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, DataError, raise_as
-from wsolpipe.contract.machine import reason
+from wsolpipe.contract.errors import ConfigError, DataError, raise_as, reason
 from wsolpipe.contract.schema import EDGES, Status
-from wsolpipe.evaluate.rows import RowTable, check_rows, rows_of_index
+from wsolpipe.evaluate.map_sources import RowTable, check_rows, rows_of_index
 from wsolpipe.images.decode import decode_mask
 from wsolpipe.images.label_lines import read_boxes
 from wsolpipe.metrics.noise import eroded_mask, noisy_boxes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wsolpipe.contract.canonical import read_json
+from wsolpipe.contract.layout import read_json
 from wsolpipe.contract.schema import EDGES, RETIRED
 from wsolpipe.images.dataset import SPLITS, DatasetConfig
 from wsolpipe.images.importers.folder import class_folders

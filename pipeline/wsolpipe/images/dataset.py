@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 import wsolpipe
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, explain_one, guess_path, nearest, unknown
 from wsolpipe.contract.layout import check_name
-from wsolpipe.contract.nearest import explain_one, guess_path, nearest, unknown
-from wsolpipe.images.layouts import LAYOUTS, OWN_KEYS
+from wsolpipe.images.listing import LAYOUTS, OWN_KEYS
 from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:

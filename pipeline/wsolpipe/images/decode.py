@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.images.members import read_member, split_member
@@ -303,7 +303,6 @@ def _stack(gray: Pixels) -> Pixels:
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms  # needs Little CMS, which a build may lack
 
     try:
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
-from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.importers.cub import FILES as CUB_FILES
 from wsolpipe.images.importers.folder import class_folders, walk
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, read_json
-from wsolpipe.images.video import is_video
+from wsolpipe.images.video import is_video, map_ahead
 from wsolpipe.keys.safe_yaml import read_yaml
 
 #: Split -> how folders and files call it.

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsolpipe.contract.canonical import digest
-from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, DataError, unknown
+from wsolpipe.contract.layout import digest
 from wsolpipe.contract.schema import RETIRED
 from wsolpipe.images.importers.lines import common_sources
-from wsolpipe.images.layouts import LAYOUTS
-from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems, describe_ignored
+from wsolpipe.images.listing import LAYOUTS, Annotation, ListedRow, Listing, Problems, describe_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsolpipe.contract.canonical import read_json
-from wsolpipe.contract.errors import DataError
-from wsolpipe.contract.machine import reason
+from wsolpipe.contract.errors import DataError, reason
+from wsolpipe.contract.layout import read_json
 from wsolpipe.images.importers.lines import parse_box
 
 #: Value of the pixels of a mask that count neither as object nor as background.

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wsolpipe.contract.errors import BadImageError, DataError
-from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode_oriented, read_file
 from wsolpipe.images.members import split_member
-from wsolpipe.images.video import open_film, split_frame
+from wsolpipe.images.video import map_ahead, open_film, split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

@@ -42,7 +42,7 @@ def print_json(value: Any) -> None:
     """`value` on standard output, NaN as null; an object gets the field ``schema_version``."""
     import json
 
-    from wsolpipe.contract.canonical import jsonable
+    from wsolpipe.contract.layout import jsonable
 
     if isinstance(value, dict):
         value = {"schema_version": JSON_VERSION, **value}
@@ -116,9 +116,8 @@ def call(command: click.Command, name: str, words: Sequence[str]) -> int:
 
 def _as_known(error: Exception) -> WsolError | None:
     """The error as a user reads it; None for a fault of the program."""
-    from wsolpipe.contract.errors import AccessError, ConfigError, RunFailed, WsolError, is_out_of_memory
+    from wsolpipe.contract.errors import AccessError, ConfigError, RunFailed, WsolError, is_out_of_memory, shorten
     from wsolpipe.contract.named import missing_package
-    from wsolpipe.contract.nearest import shorten
 
     if isinstance(error, WsolError):
         return error

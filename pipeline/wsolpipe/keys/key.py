@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from inspect import cleandoc
 from typing import Any, get_type_hints
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import LONGEST, guess, shorten, unknown
+from wsolpipe.contract.errors import LONGEST, ConfigError, guess, shorten, unknown
 from wsolpipe.keys.kinds import FLAG, NULL, Kind, file, kind_of_type
 from wsolpipe.keys.words import split_words
 

@@ -118,8 +118,7 @@ class Program(click.Group):
         return super().resolve_command(ctx, args)
 
     def _unknown(self, program: str, words: list[str]) -> ConfigError:
-        from wsolpipe.contract.errors import ConfigError
-        from wsolpipe.contract.nearest import guess, nearest, shorten
+        from wsolpipe.contract.errors import ConfigError, guess, nearest, shorten
 
         word = words[0]
         hint = f"{program} --help lists the commands"

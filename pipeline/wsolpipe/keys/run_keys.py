@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsolpipe.contract.canonical import digest, read_json, short_key
-from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.contract.nearest import shorten
+from wsolpipe.contract.errors import ConfigError, DataError, shorten
+from wsolpipe.contract.layout import digest, read_json, short_key
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import key, keys_of_fields
 

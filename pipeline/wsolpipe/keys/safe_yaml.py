@@ -17,8 +17,7 @@ from typing import Any
 
 import yaml
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import shorten
+from wsolpipe.contract.errors import ConfigError, shorten
 
 #: Collections inside one another; recipes and data sets nest five deep.
 MOST_DEPTH = 40

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from wsolpipe.contract.errors import ConfigError, WsolError
-from wsolpipe.contract.nearest import shorten
+from wsolpipe.contract.errors import ConfigError, WsolError, shorten
 from wsolpipe.keys.key import CONFIG, Key
 from wsolpipe.keys.kinds import FLAG, STORE, Kind
 from wsolpipe.keys.words import expand_words

@@ -10,8 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import shorten
+from wsolpipe.contract.errors import ConfigError, shorten
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _CONSTANTS = {"": None, "true": True, "false": False, "null": None, "none": None, "~": None}

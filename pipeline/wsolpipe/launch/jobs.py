@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ClusterError
+from wsolpipe.contract.layout import read_json
 from wsolpipe.launch import slurm
 from wsolpipe.launch.launcher import Command, Ending, Launcher, Order, Place
 

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import explain_all, unknown
+from wsolpipe.contract.errors import ConfigError, explain_all, unknown
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.keys.safe_yaml import read_yaml
 

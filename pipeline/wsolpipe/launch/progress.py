@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import read_json
+from wsolpipe.contract.layout import read_json
 from wsolpipe.engine.graph import Node, resolve
 from wsolpipe.engine.indexing import IndexWork
 from wsolpipe.engine.plan import State, Units, examine

@@ -254,7 +254,7 @@ class Tried:
         """Figures against ground truth; none where a stage is unfinished, an artifact, or without ground truth."""
         if line.split is None or self.outcome.submitted or line.shards_done < line.shards or not line.shards:
             return {}
-        from wsolpipe.engine.lookup import SessionResults
+        from wsolpipe.engine.chosen_maps import SessionResults
         from wsolpipe.evaluate.evaluation import Options, evaluate
 
         results = SessionResults(self.outcome.session)

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import DataError
-from wsolpipe.contract.machine import writing
+from wsolpipe.contract.errors import DataError, writing
 from wsolpipe.metrics.boxes import as_boxes
 from wsolpipe.metrics.maxbox import STANDARD, boxes_by_cut, taus, truth_of
 

@@ -18,8 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.contract.machine import cores
+from wsolpipe.contract.errors import ConfigError, DataError, cores
 from wsolpipe.metrics.boxes import as_boxes
 from wsolpipe.metrics.rings import GAIN, Main, Truth, steps
 

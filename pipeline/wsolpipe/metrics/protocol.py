@@ -33,8 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.contract.nearest import shorten, unknown
+from wsolpipe.contract.errors import ConfigError, DataError, shorten, unknown
 from wsolpipe.metrics.confidence import FULL, describe_plateau, middle
 from wsolpipe.metrics.pixels import PixelEvaluation, pxap_of
 

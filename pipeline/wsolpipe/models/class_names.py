@@ -20,9 +20,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
-from wsolpipe.contract.canonical import digest
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import explain, unknown
+from wsolpipe.contract.errors import ConfigError, explain, unknown
+from wsolpipe.contract.layout import digest
 from wsolpipe.keys.safe_yaml import read_yaml
 
 #: Where a template takes its word.

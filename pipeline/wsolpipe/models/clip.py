@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.models.clip_config import ClipConfig
     from wsolpipe.networks.positions import Positions
-    from wsolpipe.networks.preprocessing import Triple
-    from wsolpipe.networks.sources import Weights
+    from wsolpipe.networks.sources import Triple, Weights
 
 
 @dataclass(frozen=True)

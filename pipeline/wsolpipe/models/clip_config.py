@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, WeightsError, unknown
 from wsolpipe.networks.digests import file_sha256
-from wsolpipe.networks.preprocessing import Triple, triple
 from wsolpipe.networks.pretrained import fetching, hub_cached, require_host
-from wsolpipe.networks.sources import Weights
+from wsolpipe.networks.sources import Triple, Weights, triple
 
 #: Of the images that CLIP was trained on (Radford et al., 2021).
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)

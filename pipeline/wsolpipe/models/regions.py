@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, Field
 
-from wsolpipe.contract.errors import ConfigError, WeightsError, first_line
+from wsolpipe.contract.errors import ConfigError, WeightsError, first_line, unknown
 from wsolpipe.images.geometry import resize
 from wsolpipe.keys.kinds import Unit
 
@@ -201,8 +201,6 @@ def build_detector(model: str, *, top_n: int, nms: float) -> Any:
     """
     from torchvision.models import detection, get_model, list_models
 
-    from wsolpipe.contract.nearest import unknown
-
     names = [name for name in list_models(detection) if "rcnn" in name]
     if model not in names:
         raise ConfigError(unknown("torchvision detector with region proposals", model, names))
@@ -319,8 +317,6 @@ class OnnxDetector:
         (self.size,) = sides
         outputs = [item.name for item in self.session.get_outputs()]
         if layout.output is not None and layout.output not in outputs:
-            from wsolpipe.contract.nearest import unknown
-
             raise ConfigError(unknown(f"output of {path.name}", layout.output, outputs))
         self.output = layout.output or outputs[0]
 

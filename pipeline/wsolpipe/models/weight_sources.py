@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wsolpipe.contract.errors import WeightsError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import WeightsError, unknown
 from wsolpipe.models.clip_config import find_published
 from wsolpipe.models.saved_models import find_saved
 from wsolpipe.networks import sources

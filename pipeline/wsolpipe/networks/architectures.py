@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsolpipe.contract.errors import ConfigError, first_line
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, first_line, unknown
 from wsolpipe.networks.pretrained import similar_models
 from wsolpipe.networks.sources import Weights, resolve
 from wsolpipe.networks.weights import HEAD_KEYS, load_into, load_state

@@ -12,15 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, load_file, save
 from torch import nn
 
-from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, StoreError, WeightsError
+from wsolpipe.contract.layout import read_json
 from wsolpipe.networks.architectures import build_timm, classifier_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from wsolpipe.networks.preprocessing import Triple
+    from wsolpipe.networks.sources import Triple
 
 
 Features = Literal["pooled", "class_mean", "class_last4"]

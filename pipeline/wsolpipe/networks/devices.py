@@ -7,8 +7,7 @@ import os
 import platform
 import re
 
-from wsolpipe.contract.errors import ConfigError, DeviceError, error_chain, first_line, is_out_of_memory
-from wsolpipe.contract.nearest import shorten
+from wsolpipe.contract.errors import ConfigError, DeviceError, error_chain, first_line, is_out_of_memory, shorten
 
 #: How torch and the libraries below it say that a GPU, its driver or the link between GPUs failed.
 _FAULT = re.compile(

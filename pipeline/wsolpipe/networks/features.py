@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,8 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, overload
 
-from wsolpipe.contract.errors import WeightsError, first_line, raise_as
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import WeightsError, first_line, raise_as, unknown
 from wsolpipe.networks.digests import cache_folder, remember, words_sha256
 
 FILES = ("model.safetensors", "pytorch_model.bin")

@@ -11,8 +11,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import AccessError, DataError
-from wsolpipe.contract.machine import writing
+from wsolpipe.contract.errors import AccessError, DataError, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, raise_as
-from wsolpipe.contract.machine import reason
+from wsolpipe.contract.errors import ConfigError, raise_as, reason
 from wsolpipe.pages.document import open_environment
 
 if TYPE_CHECKING:

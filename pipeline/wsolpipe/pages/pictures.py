@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import BadImageError
+from wsolpipe.contract.layout import sha256_bytes
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.geometry import View, resize
 from wsolpipe.images.video import open_film, split_frame

@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, WsolError, raise_as
+from wsolpipe.contract.layout import read_json
 
 HOST = "127.0.0.1"
 TOKEN = "X-Wsolpipe-Token"  # noqa: S105 - the name of a header

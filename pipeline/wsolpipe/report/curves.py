@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import ConfigError, raise_as
-from wsolpipe.contract.machine import reason
+from wsolpipe.contract.errors import ConfigError, raise_as, reason
 from wsolpipe.evaluate.map_scores import BINS, MapScores
 from wsolpipe.pages.charts import Curve, Plot, histogram, reached, save_plots
 

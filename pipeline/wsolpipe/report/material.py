@@ -13,7 +13,7 @@ from wsolpipe.contract.errors import ConfigError, NotFoundError
 from wsolpipe.contract.making import run_command
 from wsolpipe.contract.reader import Artifact, Dataset, Index, StageView, Store, open_store
 from wsolpipe.contract.schema import RETIRED
-from wsolpipe.engine.lookup import find_view, index_of
+from wsolpipe.engine.chosen_maps import find_view, index_of
 from wsolpipe.engine.session import Session
 from wsolpipe.evaluate.map_sources import map_names
 from wsolpipe.evaluate.results import read_beside

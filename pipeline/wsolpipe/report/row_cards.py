@@ -14,8 +14,7 @@ from wsolpipe.evaluate.otsu_scores import otsu_box
 from wsolpipe.metrics.boxes import iou_matrix, iou_per_box
 from wsolpipe.metrics.scaling import SIDE
 from wsolpipe.pages.cards import COLUMNS, Box, Card, Layer, Map, encode_cuts, make_card
-from wsolpipe.pages.document import compose_page
-from wsolpipe.pages.gallery import Gallery, facts_of, page_name, render_gallery
+from wsolpipe.pages.document import Gallery, compose_page, facts_of, page_name, render_gallery
 from wsolpipe.pages.pictures import Photo, edges_picture, heat, mask_picture
 from wsolpipe.report.quality import RANKED, Group, Pick, Quality
 

@@ -12,12 +12,10 @@ import datetime
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError, StoreError
+from wsolpipe.contract.errors import ConfigError, StoreError, unknown
 from wsolpipe.contract.layout import shard_of
 from wsolpipe.contract.manifest import read_record
-from wsolpipe.contract.nearest import unknown
-from wsolpipe.engine.folders import GC, is_held, list_folders, marked
-from wsolpipe.engine.leases import Lease, Leases
+from wsolpipe.engine.leases import GC, Lease, Leases, is_held, list_folders, marked
 from wsolpipe.share.selection import References, Selected, StoredResult, is_whole, keys_of_runs, read_folders
 
 if TYPE_CHECKING:

@@ -130,8 +130,8 @@ def _reader(name: str) -> Format:
 
 
 def _take_in(session: Session, found: Iterable[Found], source: Path, given: Mapping[str, Any]) -> Taken:
-    from wsolpipe.engine.lookup import SessionResults
-    from wsolpipe.evaluate.rows import check_rows, rows_of_index
+    from wsolpipe.engine.chosen_maps import SessionResults
+    from wsolpipe.evaluate.map_sources import check_rows, rows_of_index
     from wsolpipe.share.taking_in import take_in
 
     subject, over = f"{given['format']} {source}", given["over"]

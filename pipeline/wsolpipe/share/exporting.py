@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.layout import read_json
 from wsolpipe.contract.schema import Status
 from wsolpipe.evaluate.box_scores import score_boxes
 from wsolpipe.evaluate.doubt import doubtful_rows
-from wsolpipe.evaluate.map_sources import StageMaps
-from wsolpipe.evaluate.rows import RowTable, rows_of_index
+from wsolpipe.evaluate.map_sources import RowTable, StageMaps, rows_of_index
 from wsolpipe.images.geometry import resize_mask
 from wsolpipe.images.importers.lines import path_fault
 from wsolpipe.images.label_lines import LabelBox, LabelledImage

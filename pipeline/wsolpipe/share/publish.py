@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
-from wsolpipe.contract.backends.http import CHECKSUMS, MAX_LIST_BYTES, parse_checksums, parse_hub_url
-from wsolpipe.contract.backends.opening import open_backend
+from wsolpipe.contract.backends.opening import CHECKSUMS, MAX_LIST_BYTES, open_backend, parse_checksums, parse_hub_url
 from wsolpipe.contract.box_table import TABLE, box_table, has_boxes
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, ConfigError, StoreError
-from wsolpipe.contract.layout import Shards, check_name, commit_name, shard_of
+from wsolpipe.contract.layout import Shards, check_name, commit_name, sha256_bytes, shard_of
 from wsolpipe.contract.making import run_command
 from wsolpipe.contract.manifest import IndexManifest, read_record
 from wsolpipe.contract.reader import StageView, Store

@@ -10,16 +10,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from wsolpipe.contract.backends.base import ASIDE, Backend
-from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import AccessError, StoreError
-from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
+from wsolpipe.contract.layout import Shards, commit_name, lease_name, read_json, shard_of
 from wsolpipe.contract.manifest import StageManifest
 from wsolpipe.engine import commit, zarr_metadata
-from wsolpipe.engine.folders import REPAIR, TRANSFER, Folder, is_held, is_marked, list_folders, marked
-from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.leases import REPAIR, TRANSFER, Folder, Leases, is_held, is_marked, list_folders, marked
 from wsolpipe.share import inspection
+from wsolpipe.share.inspection import LISTING
 from wsolpipe.share.verify import Problem, Verifier, checked_manifest, verify
-from wsolpipe.share.verify_index import LISTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

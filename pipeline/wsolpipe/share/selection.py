@@ -8,14 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.canonical import digest, read_json, sha256_bytes
-from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError
-from wsolpipe.contract.layout import shard_of
+from wsolpipe.contract.errors import AccessError, ConfigError, SchemaMismatch, StoreError, unknown
+from wsolpipe.contract.layout import digest, read_json, sha256_bytes, shard_of
 from wsolpipe.contract.making import run_command
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse, read_record
-from wsolpipe.contract.nearest import unknown
 from wsolpipe.contract.views import warn_of_unfinished
-from wsolpipe.engine.folders import Folder, list_folders
+from wsolpipe.engine.leases import Folder, list_folders
 from wsolpipe.metrics.protocol import RUN_FILE
 
 if TYPE_CHECKING:

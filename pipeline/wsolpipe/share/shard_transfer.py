@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from wsolpipe.contract.budget import check_parquet
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError, TornShardError
-from wsolpipe.contract.layout import Shards, commit_name, lease_name, shard_of
+from wsolpipe.contract.layout import Shards, commit_name, lease_name, sha256_bytes, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, CommitRecord, IndexManifest, StageManifest, parse
 from wsolpipe.engine import commit
 from wsolpipe.engine.leases import Leases, fault_point

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from wsolpipe.contract.reader import StageView
-    from wsolpipe.evaluate.rows import RowTable
+    from wsolpipe.evaluate.map_sources import RowTable
 
 
 #: Pixels by which an edge may differ after a format rounded it.

@@ -22,8 +22,7 @@ from wsolpipe.contract.layout import Shards, shard_of
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse
 from wsolpipe.contract.reader import open_store
 from wsolpipe.engine import zarr_metadata
-from wsolpipe.engine.folders import GC, REPAIR, TRANSFER, is_marked, marked
-from wsolpipe.engine.leases import Leases
+from wsolpipe.engine.leases import GC, REPAIR, TRANSFER, Leases, is_marked, marked
 from wsolpipe.share import inspection
 from wsolpipe.share.inspection import Trust
 from wsolpipe.share.selection import Selection, StoredResult, select

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.backends.base import ASIDE
-from wsolpipe.contract.canonical import short_key
 from wsolpipe.contract.errors import AccessError, SchemaMismatch, StoreError
-from wsolpipe.contract.layout import Shards, shard_of, stage_folder
+from wsolpipe.contract.layout import Shards, shard_of, short_key, stage_folder
 from wsolpipe.contract.manifest import MAX_JSON_BYTES, IndexManifest, StageManifest, parse, standing_record
 from wsolpipe.contract.reader import StageView
 from wsolpipe.contract.schema import Status
 from wsolpipe.engine import commit, zarr_metadata
-from wsolpipe.engine.folders import Folder, list_folders
+from wsolpipe.engine.leases import Folder, list_folders
 from wsolpipe.share import inspection
-from wsolpipe.share.verify_index import index_problems
+from wsolpipe.share.inspection import index_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.networks.sources import named
+from wsolpipe.images.video import prepare_ahead
+from wsolpipe.networks.saved_state import read_newest, write_state
+from wsolpipe.networks.sources import choose_preprocessing, named
 from wsolpipe.stages.base import Advice, Array, ArtifactStage, Made, Rows
 from wsolpipe.stages.classifier_params import ClassifierParams
 
@@ -126,7 +128,6 @@ class Classifier(ArtifactStage[ClassifierParams]):
 
     def _record(self, outputs: int, *, weights_name: str) -> ClassifierRecord:
         from wsolpipe.networks.classifier import ClassifierRecord
-        from wsolpipe.networks.preprocessing import choose_preprocessing
 
         params, weights = self.params, self.context.weights[weights_name]
         seen = choose_preprocessing(
@@ -241,7 +242,6 @@ class Classifier(ArtifactStage[ClassifierParams]):
 
     def _kept_features(self) -> tuple[list[int], list[torch.Tensor]]:
         """Positions and features that an earlier attempt saw, in whole batches."""
-        from wsolpipe.networks.saved_state import read_newest
 
         path = self.context.unfinished.path
         found = read_newest(path, kind=FEATURES) if path is not None else None
@@ -250,15 +250,12 @@ class Classifier(ArtifactStage[ClassifierParams]):
     def _keep_features(self, kept: Sequence[int], features: list[torch.Tensor]) -> None:
         import torch
 
-        from wsolpipe.networks.saved_state import write_state
-
         path = self.context.unfinished.path
         if path is not None and self.context.unfinished.due():
             with contextlib.suppress(OSError):
                 write_state(path, {"features": torch.cat(features)}, {"kept": list(kept)}, kind=FEATURES)
 
     def _fine_tune(self, classifier: ImageClassifier, rows: Rows, chosen: Sequence[int]) -> None:
-        from wsolpipe.images.ahead import prepare_ahead
         from wsolpipe.images.geometry import resize
         from wsolpipe.models.training import fine_tune
 
@@ -302,7 +299,6 @@ class Classifier(ArtifactStage[ClassifierParams]):
         self, rows: Rows, chosen: Sequence[int], prepare: Callable[[Array, int], Array], batch: int = BATCH
     ) -> Iterator[tuple[list[int], Array]]:
         """Prepared images of `chosen` rows in that order; a row that cannot be decoded is quarantined and left out."""
-        from wsolpipe.images.ahead import prepare_ahead
 
         return prepare_ahead(
             chosen, rows.load, prepare, batch=batch, threads=self.context.threads, failed=rows.quarantine

@@ -136,7 +136,7 @@ class ClipCams(AsksClip, MapStage[ClipCamsParams]):
         """
         from wsolpipe.models.clip_cam import ClipCam
         from wsolpipe.models.clip_texts import NameVectors
-        from wsolpipe.networks.preprocessing import IMAGENET
+        from wsolpipe.networks.sources import IMAGENET
 
         params, context = self.params, self.context
         self.names = params.names(context)

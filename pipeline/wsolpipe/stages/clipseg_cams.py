@@ -100,7 +100,7 @@ class ClipsegCams(ReadsNames, MapStage[ClipsegCamsParams]):
         """
         from wsolpipe.models.clip_config import CLIP_MEAN, CLIP_STD
         from wsolpipe.models.saved_models import load_clipseg
-        from wsolpipe.networks.preprocessing import IMAGENET
+        from wsolpipe.networks.sources import IMAGENET
 
         params, context = self.params, self.context
         self.names = params.names(context)

@@ -12,8 +12,7 @@ from pydantic import Field, model_validator
 from wsolpipe.contract.errors import ConfigError
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.networks.positions import is_released, own_positions, released_positions, released_side, trained_size
-from wsolpipe.networks.preprocessing import IMAGENET, choose_preprocessing
-from wsolpipe.networks.sources import named
+from wsolpipe.networks.sources import IMAGENET, choose_preprocessing, named
 from wsolpipe.stages.base import StageParams
 from wsolpipe.stages.map_stage import MapStage, level_arrays
 from wsolpipe.stages.marks import ExecutionOnly, WeightsSource

@@ -155,7 +155,7 @@ class RefineWeight(ArtifactStage[RefineWeightParams]):
 
 def rows_to_judge(maps: Sequence[tuple[StageView, int]], boxes: StageView, most: int) -> tuple[Truth, Array]:
     """Boxes of a stage as truth, and at most so many rows, evenly spread, with such a box and each slot's map."""
-    from wsolpipe.evaluate.rows import rows_of_index
+    from wsolpipe.evaluate.map_sources import rows_of_index
     from wsolpipe.evaluate.truth import truth_of_stage
 
     truth = truth_of_stage(boxes, rows_of_index(boxes.index()))

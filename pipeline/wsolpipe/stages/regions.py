@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from wsolpipe.contract.machine import cores
+from wsolpipe.contract.errors import cores
 from wsolpipe.contract.schema import ArraySpec, Status, boxes_spec
 from wsolpipe.keys.kinds import Unit
 from wsolpipe.models.regions import OnnxLayout  # noqa: TC001 - pydantic reads it

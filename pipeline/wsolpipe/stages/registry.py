@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from wsolpipe.contract.errors import ConfigError
+from wsolpipe.contract.errors import ConfigError, explain_all, unknown
 from wsolpipe.contract.layout import DEFAULT_SHARD_ROWS
 from wsolpipe.contract.making import stage_files
 from wsolpipe.contract.named import load
-from wsolpipe.contract.nearest import explain_all, unknown
 from wsolpipe.keys.models import keys_of
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsolpipe.stages.base import ArtifactStage, Stage, StageParams

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsolpipe.contract.errors import BadImageError
 from wsolpipe.contract.schema import Status
-from wsolpipe.images.ahead import map_ahead
+from wsolpipe.images.video import map_ahead
 from wsolpipe.networks.saved_state import Parts
 
 T = TypeVar("T")

@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from wsolpipe.evaluate.figures import MapFigure
-from wsolpipe.evaluate.frame import Frame, FramedBatch
+from wsolpipe.evaluate.figures import Frame, FramedBatch, MapFigure
 from wsolpipe.evaluate.glossary import PRINTED, find_entry
-from wsolpipe.evaluate.rows import RowTable
+from wsolpipe.evaluate.map_sources import RowTable
 from wsolpipe.evaluate.truth import Truth
 
 Array = np.ndarray[Any, Any]

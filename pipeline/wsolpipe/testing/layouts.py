@@ -19,12 +19,10 @@ import numpy as np
 import pytest
 
 from wsolpipe.images.dataset import DatasetConfig
-from wsolpipe.images.listing import Problems
+from wsolpipe.images.listing import Layout, Problems
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from wsolpipe.images.layouts import Layout
 
 
 class LayoutTests:

@@ -3,8 +3,7 @@
 import os
 
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, stamp_folders
-from wsolpipe.images.layouts import Layout
-from wsolpipe.images.listing import ListedRow, Listing
+from wsolpipe.images.listing import Layout, ListedRow, Listing
 
 
 def images_of(config):

@@ -189,7 +189,7 @@ def test_page_shows_maps_and_boxes_of_every_method_in_a_browser(trainable, finis
 
 def test_figures_of_the_cards_are_those_of_the_evaluation(trainable):
     """IoU at the threshold of each row, of random maps: the card's half-open box against the evaluator's own."""
-    from wsolpipe.evaluate.frame import Frame
+    from wsolpipe.evaluate.figures import Frame
     from wsolpipe.evaluate.map_scores import score_maps
     from wsolpipe.evaluate.map_sources import MapBatch
     from wsolpipe.evaluate.truth import truth_of_index

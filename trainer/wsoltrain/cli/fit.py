@@ -12,8 +12,8 @@ import click
 from wsolpipe.keys.console import LINE_SECONDS, duration
 from wsolpipe.keys.words import PREFIX
 from wsoltrain.cli.command import make_command, show, show_trainings
-from wsoltrain.runs.keys import TRAINING as KEYS
 from wsoltrain.runs.many import Site, split_site, sweep_trainings, train_as_one_of_many
+from wsoltrain.runs.settle import TRAINING as KEYS
 from wsoltrain.runs.settle import read_recipe_words, settle
 from wsoltrain.runs.verdict import doubts_of
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class, read_keys, require
 from wsolpipe.keys.words import split_words
 from wsoltrain.cli.command import make_command, show
 from wsoltrain.runs import predict, preview
-from wsoltrain.runs.keys import CHECKPOINT
+from wsoltrain.runs.settle import CHECKPOINT
 
 
 @make_command(

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, WsolError
+from wsolpipe.contract.layout import sha256_bytes
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.items import Item, Items, Made
 from wsoltrain.data.order import BatchOrder, Shuffle, Uneven, draw_frames, epoch_order, rank_share

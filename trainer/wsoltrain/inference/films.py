@@ -22,10 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import BadImageError, ConfigError, raise_as
-from wsolpipe.contract.machine import reason
-from wsolpipe.images.ahead import map_ahead
-from wsolpipe.images.video import frame_path, is_video, need_av, open_film
+from wsolpipe.contract.errors import BadImageError, ConfigError, raise_as, reason
+from wsolpipe.images.video import frame_path, is_video, map_ahead, need_av, open_film
 from wsoltrain.inference.pictures import Picture
 
 if TYPE_CHECKING:

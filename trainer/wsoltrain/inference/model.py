@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import guess_path, shorten
+from wsolpipe.contract.errors import ConfigError, guess_path, shorten
 from wsoltrain.methods.base import Method, Task
 from wsoltrain.methods.registry import METHODS
 from wsoltrain.training import checkpoint

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsolpipe.contract.errors import BadImageError, ConfigError
-from wsolpipe.images.ahead import map_ahead
 from wsolpipe.images.decode import decode, read_file
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS
-from wsolpipe.images.video import VIDEO_ENDINGS, frame_path, is_video, need_av
+from wsolpipe.images.video import VIDEO_ENDINGS, frame_path, is_video, map_ahead, need_av
 
 #: That decode images ahead.
 THREADS = 4

@@ -12,7 +12,7 @@ from wsoltrain.inference.localizer import find_region
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wsolpipe.evaluate.frame import Frame
+    from wsolpipe.evaluate.figures import Frame
     from wsolpipe.evaluate.map_scores import MapScores
     from wsolpipe.evaluate.scored import Scored
     from wsolpipe.evaluate.truth import Truth

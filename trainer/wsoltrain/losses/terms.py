@@ -15,8 +15,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import explain_all, unknown
+from wsolpipe.contract.errors import ConfigError, explain_all, unknown
 from wsolpipe.keys.kinds import Named
 from wsoltrain.data.keys import Keys
 from wsoltrain.data.order import Neighbours

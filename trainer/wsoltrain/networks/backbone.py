@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, WeightsError, unknown
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.weights import load_into, load_state
 from wsoltrain.data.keys import Keys

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsolpipe.contract.canonical import read_json
 from wsolpipe.contract.errors import ConfigError, DataError
+from wsolpipe.contract.layout import read_json
 from wsolpipe.networks.anchors import orthogonalise
 
 STAGE, TENSORS, ABOUT = "text_anchors", "anchors.safetensors", "anchors.json"

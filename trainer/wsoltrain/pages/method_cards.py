@@ -11,8 +11,7 @@ from wsolpipe.metrics.boxes import best_iou
 from wsolpipe.metrics.scaling import SIDE, standard_boxes
 from wsolpipe.pages.cards import COLUMNS, Box, Card, Layer, Map, encode_cuts, make_card
 from wsolpipe.pages.charts import Curve, Plot, draw_figure
-from wsolpipe.pages.document import compose_page, render, write_page
-from wsolpipe.pages.gallery import Gallery, render_gallery
+from wsolpipe.pages.document import Gallery, compose_page, render, render_gallery, write_page
 from wsolpipe.pages.pictures import Photo, heat
 
 if TYPE_CHECKING:

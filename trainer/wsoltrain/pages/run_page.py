@@ -14,8 +14,7 @@ from wsolpipe.evaluate.glossary import format_figure, shown_name
 from wsolpipe.metrics.protocol import Choice, Metric, Run, curve_of, doubts, score_of
 from wsolpipe.metrics.protocol_tables import protocol_table
 from wsolpipe.pages.charts import Curve, Plot, draw_figure
-from wsolpipe.pages.document import Part, compose_page, render, share, write_page
-from wsolpipe.pages.gallery import Gallery, render_gallery
+from wsolpipe.pages.document import Gallery, Part, compose_page, render, render_gallery, share, write_page
 
 NOT_LOSSES = {"kind", "step", "epoch", "phase"}
 LISTED = 60

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from wsolpipe.contract.errors import ConfigError, WsolError
+from wsolpipe.evaluate.map_sources import rows_of_index
 from wsolpipe.evaluate.results import StoreResults
-from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.metrics.protocol import RUN_FILE
 from wsolpipe.pages.cards import Box, Card, Layer, Map
 from wsolpipe.pages.pictures import drawn_picture, heat
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from wsolpipe.contract.reader import Index
     from wsolpipe.evaluate.truth import Truth
-    from wsolpipe.pages.gallery import Gallery
+    from wsolpipe.pages.document import Gallery
     from wsoltrain.methods.base import Method
     from wsoltrain.training.recipe import Recipe
 

@@ -6,16 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, STORE, store_of
 from wsoltrain.papers.table import WEIGHTS, PaperTable, check_recipes, load_table
 from wsoltrain.runs.evaluate import align
-from wsoltrain.runs.keys import SITE_KEYS, TABLE, TRAINING
 from wsoltrain.runs.many import Site, split_site
-from wsoltrain.runs.settle import read_recipe_words
+from wsoltrain.runs.settle import SITE_KEYS, TABLE, TRAINING, read_recipe_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -187,7 +185,7 @@ def _chosen(request: Request) -> list[str]:
 
 
 def _write(request: Request, name: str, cells: Mapping[tuple[int, int], Found]) -> None:
-    from wsolpipe.contract.machine import writing
+    from wsolpipe.contract.errors import writing
     from wsoltrain.papers.printed import csv_of, latex_of
 
     caption = f"Table {_name(name)}: {request.table.title}. {request.table.source}"

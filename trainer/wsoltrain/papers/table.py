@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import explain_all, unknown
+from wsolpipe.contract.errors import ConfigError, explain_all, unknown
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key
 from wsolpipe.keys.safe_yaml import read_yaml

@@ -10,8 +10,7 @@ from typing import Any
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
-from wsoltrain.runs.keys import A_SPLIT, DEVICE, RECIPE, STAGE
-from wsoltrain.runs.settle import loader_count
+from wsoltrain.runs.settle import A_SPLIT, DEVICE, RECIPE, STAGE, loader_count
 
 
 class _Keys:

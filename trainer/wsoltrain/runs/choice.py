@@ -10,13 +10,13 @@ from wsolpipe.contract.errors import ConfigError, WsolError, raise_as
 from wsolpipe.evaluate.glossary import format_figure, shown_name
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
-from wsoltrain.runs.keys import DEVICE, METRIC, PLOTS, STAGE
+from wsoltrain.runs.settle import DEVICE, METRIC, PLOTS, STAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from wsolpipe.metrics.protocol import Choice, Metric, Run
-    from wsolpipe.pages.gallery import Gallery
+    from wsolpipe.pages.document import Gallery
 
 
 class _ChoiceKeys:

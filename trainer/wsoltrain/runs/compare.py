@@ -10,9 +10,8 @@ from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsoltrain.runs.evaluate import align
-from wsoltrain.runs.keys import A_SPLIT, PLOTS, RECIPE, SITE_KEYS, TRAINING
 from wsoltrain.runs.many import Site, Training, refuse_failed, run_trainings
-from wsoltrain.runs.settle import settle_words
+from wsoltrain.runs.settle import A_SPLIT, PLOTS, RECIPE, SITE_KEYS, TRAINING, settle_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import explain_all, unknown
+from wsolpipe.contract.errors import ConfigError, explain_all, unknown
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.training.recipe import Recipe
 from wsoltrain.training.recipe_file import check_recipe, keys_for, lay_over, read_recipe

@@ -11,8 +11,7 @@ from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
-from wsoltrain.runs.keys import A_SPLIT, CHECKPOINT, DEVICE, STAGE
-from wsoltrain.runs.settle import loader_count
+from wsoltrain.runs.settle import A_SPLIT, CHECKPOINT, DEVICE, STAGE, loader_count
 
 if TYPE_CHECKING:
     from wsolpipe.evaluate.scored import Rule, Scored
@@ -89,9 +88,8 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from wsolpipe.contract.machine import cores
-    from wsolpipe.evaluate.class_ranks import find_ranks
-    from wsolpipe.evaluate.results import StoreResults
+    from wsolpipe.contract.errors import cores
+    from wsolpipe.evaluate.results import StoreResults, find_ranks
     from wsolpipe.evaluate.scored import BEST, OTSU, score_beside
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.networks.devices import choose_device

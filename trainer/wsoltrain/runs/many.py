@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wsoltrain.training.tracker import Tracker
 
 #: Module that runs whole commands on a cluster; a process of its own, since the trainer knows no cluster.
-LAUNCHER = "wsolpipe.launch.commands"
+LAUNCHER = "wsolpipe.launch.crew"
 LOG_BYTES = 4096
 #: Keys that say where trainings go, not what they learn.
 PLACES = ("cluster", "parallel", "out")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.evaluate.frame import Frame
+from wsolpipe.evaluate.figures import Frame
 from wsolpipe.evaluate.glossary import format_figure
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
@@ -34,7 +34,7 @@ from wsolpipe.metrics.protocol import (
 from wsolpipe.metrics.protocol_tables import figures_at
 from wsolpipe.pages.charts import Curve, Plot, save_plots
 from wsoltrain.runs.evaluate import align
-from wsoltrain.runs.keys import A_SPLIT
+from wsoltrain.runs.settle import A_SPLIT
 from wsoltrain.training.scoreboard import OUTCOMES
 
 if TYPE_CHECKING:

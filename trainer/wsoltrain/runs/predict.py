@@ -18,7 +18,7 @@ from wsolpipe.contract.errors import ConfigError, RunFailed
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class, require, show_value
 from wsolpipe.keys.run_keys import RUN_KEYS
-from wsoltrain.runs.keys import CHECKPOINT, DEVICE
+from wsoltrain.runs.settle import CHECKPOINT, DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

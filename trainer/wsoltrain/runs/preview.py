@@ -6,12 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError, raise_as
-from wsolpipe.contract.machine import reason
+from wsolpipe.contract.errors import ConfigError, raise_as, reason
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
-from wsoltrain.runs.keys import A_SPLIT, STAGE
+from wsoltrain.runs.settle import A_SPLIT, STAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -167,10 +167,9 @@ def figures_of(scored: Scored) -> dict[str, Any]:
 
 def choose_by(results: StoreResults, view: StageView, by: str, split: str) -> Chooser:
     """Return the chooser of a threshold for a stage's maps: their counterpart in a split, and an annotator there."""
-    from wsolpipe.evaluate.frame import Frame
-    from wsolpipe.evaluate.map_sources import StageMaps
+    from wsolpipe.evaluate.figures import Frame
+    from wsolpipe.evaluate.map_sources import StageMaps, rows_of_index
     from wsolpipe.evaluate.results import counterpart
-    from wsolpipe.evaluate.rows import rows_of_index
     from wsolpipe.evaluate.truth import find_truth
 
     twin = counterpart(results, view, split)

@@ -15,9 +15,8 @@ from wsolpipe.contract.errors import ConfigError, RunFailed, raise_as
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
 from wsolpipe.keys.words import as_words
-from wsoltrain.runs.keys import TRAINING
 from wsoltrain.runs.many import Training, open_trainer
-from wsoltrain.runs.settle import settle
+from wsoltrain.runs.settle import TRAINING, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

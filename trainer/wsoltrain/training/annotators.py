@@ -13,8 +13,8 @@ from wsolpipe.evaluate.truth import TRUTH, Truth, find_truth
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from wsolpipe.evaluate.map_sources import RowTable
     from wsolpipe.evaluate.results import Results
-    from wsolpipe.evaluate.rows import RowTable
 
 #: Classification accuracy: no boxes, no masks, and no threshold.
 CLS = "cls"

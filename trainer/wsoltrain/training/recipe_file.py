@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import explain_all, guess, shorten, unknown
+from wsolpipe.contract.errors import ConfigError, explain_all, guess, shorten, unknown
 from wsolpipe.keys.key import unknown_key
 from wsolpipe.keys.safe_yaml import read_yaml
 from wsoltrain.methods.registry import METHODS

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolpipe.contract.backends.filesystem import LocalBackend
-from wsolpipe.contract.errors import ConfigError, RunFailed
-from wsolpipe.contract.machine import writing
+from wsolpipe.contract.errors import ConfigError, RunFailed, writing
 from wsolpipe.metrics.protocol import RUN_FILE
 
 if TYPE_CHECKING:

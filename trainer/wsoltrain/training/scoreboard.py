@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from wsolpipe.contract.errors import ConfigError, DataError
-from wsolpipe.contract.machine import writing
+from wsolpipe.contract.errors import ConfigError, DataError, writing
 from wsolpipe.evaluate.box_scores import score_centred
-from wsolpipe.evaluate.frame import Frame, FramedBatch
+from wsolpipe.evaluate.figures import Frame, FramedBatch
 from wsolpipe.evaluate.map_scores import MapScores, score_against
-from wsolpipe.evaluate.map_sources import TOP, MapBatch
+from wsolpipe.evaluate.map_sources import TOP, MapBatch, rows_of_index
 from wsolpipe.evaluate.results import StoreResults
-from wsolpipe.evaluate.rows import rows_of_index
 from wsolpipe.evaluate.truth import Truth
 from wsolpipe.metrics.kept_maps import SUFFIX, CutBoxes, KeptMaps
 from wsolpipe.metrics.protocol import Metric, Run, doubt_threshold, rank, write_run

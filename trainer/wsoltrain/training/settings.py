@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsolpipe.contract.canonical import sha256_bytes
 from wsolpipe.contract.errors import ConfigError, raise_as
+from wsolpipe.contract.layout import sha256_bytes
 from wsolpipe.contract.reader import open_store
 from wsoltrain.data.config import ItemConfig, Labelling
 from wsoltrain.data.stream import Stream

@@ -11,8 +11,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.machine import writing
+from wsolpipe.contract.errors import ConfigError, writing
 from wsolpipe.contract.named import Registry
 
 if TYPE_CHECKING:

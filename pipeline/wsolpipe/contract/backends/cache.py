@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsolpipe.contract.canonical import digest, read_json, sha256_bytes, sha256_file
 from wsolpipe.contract.errors import ConfigError, WsolError
+from wsolpipe.contract.layout import digest, read_json, sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError, first_line
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, first_line, unknown
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, label_of, parse_box, path_fault, read_classes, stamp
-from wsolpipe.images.layouts import Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.listing import Annotation, Layout, ListedRow, Listing
 from wsolpipe.images.members import tar_members
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ from wsolpipe.images.importers.lines import (
     stamp,
     stamp_folders,
 )
-from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
+from wsolpipe.images.listing import TEXTS, Annotation, Layout, ListedRow, Listing, Problems
 from wsolpipe.images.video import frame_path, is_video, open_film
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsolpipe.contract.errors import DataError, raise_as
 from wsolpipe.images.importers.ground_truth import mask_annotations
 from wsolpipe.images.importers.lines import labels_by_area, metadata_file, parse_box, path_fault, read_json, stamp
-from wsolpipe.images.layouts import Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.listing import Annotation, Layout, ListedRow, Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

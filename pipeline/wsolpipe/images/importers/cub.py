@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from wsolpipe.images.importers import metadata
 from wsolpipe.images.importers.ground_truth import mask_annotations, mirrored_masks
 from wsolpipe.images.importers.lines import Stamp, TextFile, parse_box, path_fault, read_lines, stamp, stamp_folders
-from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
+from wsolpipe.images.listing import TEXTS, Annotation, Layout, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

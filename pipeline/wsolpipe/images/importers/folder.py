@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from wsolpipe.contract.errors import ConfigError, DataError
 from wsolpipe.images.importers.ground_truth import mask_annotations
 from wsolpipe.images.importers.lines import IMAGE_ENDINGS, Stamp, settle_classes, stamp_folders
-from wsolpipe.images.layouts import Layout
-from wsolpipe.images.listing import ListedRow, Listing, Problems
+from wsolpipe.images.listing import Layout, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,7 @@ from wsolpipe.images.importers import metadata
 from wsolpipe.images.importers.folder import class_folders, walk
 from wsolpipe.images.importers.lines import Stamp, read_lines, stamp, stamp_folders
 from wsolpipe.images.importers.voc import read_voc
-from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
+from wsolpipe.images.listing import TEXTS, Annotation, Layout, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

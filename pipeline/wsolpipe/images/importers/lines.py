@@ -10,8 +10,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from wsolpipe.contract.errors import ConfigError, DataError, raise_as
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, DataError, raise_as, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -21,8 +21,7 @@ from wsolpipe.images.importers.lines import (
     read_lines,
     stamp,
 )
-from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import ListedRow, Listing, Problems
+from wsolpipe.images.listing import TEXTS, Layout, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -17,12 +17,10 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import ConfigError
-from wsolpipe.contract.nearest import unknown
+from wsolpipe.contract.errors import ConfigError, unknown
 from wsolpipe.images.importers.ground_truth import mask_annotations
 from wsolpipe.images.importers.lines import Stamp, label_of, metadata_file, parse_box, path_fault, settle_classes, stamp
-from wsolpipe.images.layouts import TEXTS, Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
+from wsolpipe.images.listing import TEXTS, Annotation, Layout, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -20,8 +20,7 @@ from wsolpipe.images.importers.lines import (
     stamp_folders,
     text_of,
 )
-from wsolpipe.images.layouts import Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing, Problems
+from wsolpipe.images.listing import Annotation, Layout, ListedRow, Listing, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

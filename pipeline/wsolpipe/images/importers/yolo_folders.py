@@ -10,8 +10,7 @@ from wsolpipe.images.decode import probe, read_file
 from wsolpipe.images.importers.folder import walk
 from wsolpipe.images.importers.ground_truth import mask_annotations
 from wsolpipe.images.importers.lines import TextFile, labels_by_area, read_lines, settle_classes, stamp, stamp_folders
-from wsolpipe.images.layouts import Layout
-from wsolpipe.images.listing import Annotation, ListedRow, Listing
+from wsolpipe.images.listing import Annotation, Layout, ListedRow, Listing
 from wsolpipe.keys.safe_yaml import read_yaml
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolpipe.engine.quarantine import dropped_ids
-from wsolpipe.pages.gallery import render_gallery
+from wsolpipe.pages.document import render_gallery
 from wsolpipe.pages.pictures import Photo
 from wsolpipe.report.page import Section
 from wsolpipe.report.quality import Pick

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wsolpipe.contract.errors import DataError
-from wsolpipe.contract.machine import reason
+from wsolpipe.contract.errors import DataError, reason
 from wsolpipe.images.label_lines import (
     LabelBox,
     LabelledImage,
