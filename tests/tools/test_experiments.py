@@ -27,7 +27,13 @@ def test_splits_share_no_file_and_keep_every_class_at_its_share():
     assert real_data.split_ids(dict(reversed(LABELS.items()))) == splits
 
 
-def test_written_set_is_read_by_the_product(tmp_path):
+@pytest.mark.parametrize(
+    ("classes", "mode", "held"),
+    [(3, "probe", {"train": 72, "val": 18, "test": 30}), (99, "import", {"val": 40, "test": 80})],
+)
+def test_written_set_is_read_by_the_product_and_one_of_more_classes_than_images_only_scores(
+    tmp_path, classes, mode, held
+):
     pack = tmp_path / "packs" / "few"
     (pack / "images").mkdir(parents=True)
     lines = {
@@ -35,17 +41,17 @@ def test_written_set_is_read_by_the_product(tmp_path):
         "class_labels": [f"{name},{label}" for name, label in LABELS.items()],
         "image_sizes": [f"{name},40,30" for name in LABELS],
         "localization": [f"{name},1,2,30,20" for name in LABELS for _ in range(2)],
-        "classes": ["0,a", "1,b", "2,c"],
+        "classes": [f"{label},class{label}" for label in range(classes)],
     }
     for kind, rows in lines.items():
         (pack / f"{kind}.txt").write_text("".join(f"{row}\n" for row in rows))
     words = [f"packs={pack.parent}", f"weights={tmp_path}", f"out={tmp_path / 'out'}", "sets=few"]
     assert real_data.main(words) == 0
     dataset = load_dataset(str(tmp_path / "out" / "few.yaml"))
-    assert dataset.splits == ["train", "val", "test"]
+    assert dataset.stages["classifier"]["mode"] == mode
     folder = tmp_path / "out" / "few"
     boxes = [(folder / split / "localization.txt").read_text().splitlines() for split in dataset.splits]
-    assert [len(each) for each in boxes] == [72, 18, 30]
+    assert dict(zip(dataset.splits, map(len, boxes), strict=True)) == held
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
