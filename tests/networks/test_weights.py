@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from networks.checkpoints import dino_state
 from wsolpipe.contract.errors import ConfigError, WeightsError
-from wsolpipe.networks import digests
+from wsolpipe.networks import pretrained
 from wsolpipe.networks.architectures import require_model
 from wsolpipe.networks.sources import Weights, choose_preprocessing, recorded_preprocessing, resolve
 from wsolpipe.networks.weights import load_into, load_state
@@ -57,17 +57,17 @@ def test_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     path = tmp_path / "w.pt"
     path.write_bytes(b"one")
     os.utime(path, (1, 1))
-    first = digests.file_sha256(path)
+    first = pretrained.file_sha256(path)
 
     def refuse(*args):
         raise AssertionError(args)
 
     with monkeypatch.context() as patch:
         patch.setattr(hashlib, "file_digest", refuse)
-        assert digests.file_sha256(path) == first
+        assert pretrained.file_sha256(path) == first
     path.write_bytes(b"two")
     os.utime(path, (2, 2))
-    assert digests.file_sha256(path) == hashlib.sha256(b"two").hexdigest()
+    assert pretrained.file_sha256(path) == hashlib.sha256(b"two").hexdigest()
 
 
 def test_a_file_just_written_is_hashed_again(tmp_path):
@@ -76,7 +76,7 @@ def test_a_file_just_written_is_hashed_again(tmp_path):
     for text in (b"one", b"two"):
         path.write_bytes(text)
         os.utime(path, (now, now))
-        assert digests.file_sha256(path) == hashlib.sha256(text).hexdigest()
+        assert pretrained.file_sha256(path) == hashlib.sha256(text).hexdigest()
 
 
 def test_a_broken_digest_cache_costs_nothing_but_time(tmp_path, caches):
@@ -84,14 +84,14 @@ def test_a_broken_digest_cache_costs_nothing_but_time(tmp_path, caches):
     path.write_bytes(b"one")
     os.utime(path, (1, 1))
     want = hashlib.sha256(b"one").hexdigest()
-    assert digests.file_sha256(path) == want
+    assert pretrained.file_sha256(path) == want
     for entry in (caches / "wsolpipe" / "sha256").iterdir():
         entry.write_text("torn")
-    assert digests.file_sha256(path) == want
+    assert pretrained.file_sha256(path) == want
     blocked = caches / "elsewhere"
     blocked.write_text("a file where the folder should be")
     os.environ["XDG_CACHE_HOME"] = str(blocked)  # put back by the fixture's monkeypatch
-    assert digests.file_sha256(path) == want
+    assert pretrained.file_sha256(path) == want
 
 
 @pytest.mark.parametrize(

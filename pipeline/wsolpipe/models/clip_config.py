@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolpipe.contract.errors import ConfigError, WeightsError, unknown
-from wsolpipe.networks.digests import file_sha256
-from wsolpipe.networks.pretrained import fetching, hub_cached, require_host
+from wsolpipe.networks.pretrained import fetching, file_sha256, hub_cached, require_host
 from wsolpipe.networks.sources import Triple, Weights, triple
 
 #: Of the images that CLIP was trained on (Radford et al., 2021).

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from wsolpipe.contract.errors import ConfigError, WeightsError, first_line
 from wsolpipe.images.geometry import resize
-from wsolpipe.networks.digests import file_sha256, words_sha256
-from wsolpipe.networks.pretrained import fetching, hub_cached, hub_fetched
+from wsolpipe.networks.pretrained import fetching, file_sha256, hub_cached, hub_fetched, words_sha256
 from wsolpipe.networks.sources import IMAGENET, Triple, Weights
 
 if TYPE_CHECKING:

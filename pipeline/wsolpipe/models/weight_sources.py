@@ -14,7 +14,7 @@ from wsolpipe.contract.errors import WeightsError, unknown
 from wsolpipe.models.clip_config import find_published
 from wsolpipe.models.saved_models import find_saved
 from wsolpipe.networks import sources
-from wsolpipe.networks.digests import file_sha256
+from wsolpipe.networks.pretrained import file_sha256
 from wsolpipe.networks.sources import Weights
 
 

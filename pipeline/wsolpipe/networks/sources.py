@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wsolpipe.contract.errors import WeightsError, first_line
-from wsolpipe.networks.digests import file_sha256, words_sha256
+from wsolpipe.networks.pretrained import file_sha256, words_sha256
 
 Triple = tuple[float, float, float]
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -135,20 +135,20 @@ class Mender:
     def _mend(self, problem: Problem) -> str:
         dataset, second, stage, key = problem.folder.split("/")
         folder = Folder(dataset, None if second == "artifacts" else second, stage, key)
-        if problem.kind == "manifest":
-            return self._set_manifest_aside(folder)
-        if problem.kind == "index":
-            return self._mend_index(folder)
-        if problem.kind == "metadata":
-            return self._mend_metadata(folder)
-        if problem.kind == "empty":
-            return self._remove_empty(folder)
+        mend_kind = {
+            "manifest": self._set_manifest_aside,
+            "index": self._mend_index,
+            "metadata": self._write_metadata,
+            "empty": self._remove_empty,
+        }.get(problem.kind)
+        if mend_kind is not None:
+            return mend_kind(folder)
         if problem.kind == "outdated":
-            return self._bring_up_to_date(folder)
+            return self._write_metadata(folder, outdated=True)
         if problem.kind == "misplaced":
             done = f"set aside as {self.backend.set_aside(problem.where)}"
             if problem.where.endswith("/data.zarr/zarr.json"):  # nothing else misses the group's
-                self._bring_up_to_date(folder)
+                self._write_metadata(folder, outdated=True)
             return done
         if problem.where != problem.folder:
             return self._set_aside(problem.where)
@@ -185,27 +185,18 @@ class Mender:
         done = self._set_aside(f"{folder.path}/manifest.json")
         return f"manifest {done}; run or pull makes the tables again"
 
-    def _mend_metadata(self, folder: Folder) -> str:
+    def _write_metadata(self, folder: Folder, *, outdated: bool = False) -> str:
+        """Write the Zarr metadata again where they are wrong, or else of an earlier version."""
         manifest = checked_manifest(self.backend, folder)
-        if not isinstance(manifest, StageManifest):
-            return "done with the other problems of this folder"
-        shards = Shards(manifest.rows, manifest.shard_rows)
-        if not zarr_metadata.wrong_metadata(self.backend, folder.path, manifest, shards):
-            return "done with the other problems of this folder"
-        if is_outvoted(self.backend, folder, manifest):
-            return self._set_manifest_aside(folder, sure=True)
-        zarr_metadata.restore_metadata(self.backend, folder.path, manifest, shards)
-        return "written again from the manifest"
-
-    def _bring_up_to_date(self, folder: Folder) -> str:
-        manifest = checked_manifest(self.backend, folder)
-        if not isinstance(manifest, StageManifest):
-            return "done with the other problems of this folder"
-        shards = Shards(manifest.rows, manifest.shard_rows)
-        if not zarr_metadata.is_outdated(self.backend, folder.path, manifest, shards):
-            return "done with the other problems of this folder"
-        zarr_metadata.restore_metadata(self.backend, folder.path, manifest, shards)
-        return "written again; no shard was touched"
+        examine = zarr_metadata.is_outdated if outdated else zarr_metadata.wrong_metadata
+        if isinstance(manifest, StageManifest):
+            shards = Shards(manifest.rows, manifest.shard_rows)
+            if examine(self.backend, folder.path, manifest, shards):
+                if not outdated and is_outvoted(self.backend, folder, manifest):
+                    return self._set_manifest_aside(folder, sure=True)
+                zarr_metadata.restore_metadata(self.backend, folder.path, manifest, shards)
+                return "written again; no shard was touched" if outdated else "written again from the manifest"
+        return "done with the other problems of this folder"
 
     def _set_manifest_aside(self, folder: Folder, *, sure: bool = False) -> str:
         try:

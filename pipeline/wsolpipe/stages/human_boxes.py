@@ -39,7 +39,7 @@ class HumanBoxesParams(StageParams):
         ConfigError
             If there is none.
         """
-        from wsolpipe.networks.digests import file_sha256
+        from wsolpipe.networks.pretrained import file_sha256
 
         if self.file is None:
             msg = "human_boxes has no file of boxes"

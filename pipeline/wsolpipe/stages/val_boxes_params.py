@@ -131,7 +131,7 @@ class ValBoxesParams(StageParams):
         if self.annotator == "human":
             return {"annotator": "human"}
         if self.annotator == "file":
-            from wsolpipe.networks.digests import file_sha256
+            from wsolpipe.networks.pretrained import file_sha256
 
             try:
                 return {"annotator": "file", "file": file_sha256(Path(str(self.file)).expanduser())} | drawn

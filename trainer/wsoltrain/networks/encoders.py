@@ -13,7 +13,7 @@ from wsolpipe.contract.errors import ConfigError, WeightsError
 from wsolpipe.contract.reader import open_store
 from wsolpipe.networks.architectures import build_backbone, build_timm
 from wsolpipe.networks.classifier import WEIGHTS_FILE, ClassifierRecord, parse_classifier
-from wsolpipe.networks.digests import words_sha256
+from wsolpipe.networks.pretrained import words_sha256
 from wsolpipe.networks.sources import resolve
 from wsolpipe.networks.vit import Tokens, read_tokens, require_tokens
 from wsolpipe.networks.weights import load_into
