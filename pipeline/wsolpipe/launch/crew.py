@@ -30,48 +30,6 @@ from wsolpipe.launch.profiles import load_profile
 from wsolpipe.launch.progress import Emit, StoreWatch
 
 
-def read_order(path: Path) -> Order:
-    """The commands of a JSON file; their logs, ``<name>.log``, go beside it, into a folder that all machines share.
-
-    Raises
-    ------
-    ConfigError
-        If the cluster, the profile or one of its fields is unknown.
-    """
-    content = json.loads(path.read_text())
-    launcher_name(content["cluster"])
-    site = split_words(content["profile"])
-    name, file = site.pop("profile", None), site.pop("profiles", None)
-    fields = {field: parse_value(text) for field, text in site.items()}
-    profile = load_profile(RunConfig(profile=name, profiles=file, profile_fields=fields))
-    folder = path.parent.absolute()
-    commands = {name: Command(tuple(words), log=folder / f"{name}.log") for name, words in content["commands"].items()}
-    order = f"wsol-{secrets.token_hex(4)}"
-    return Order(content["cluster"], order, folder, profile, commands, parallel=content["parallel"])
-
-
-def main() -> int:
-    """Run an order until it ends or the process that asked for it does; notes go to standard error."""
-    stop = threading.Event()
-    follow(os.getppid(), stop)
-
-    def tell(event: dict[str, Any]) -> None:
-        print(event["text"], file=sys.stderr, flush=True)
-
-    try:
-        with stop_on_signals(stop):
-            codes = Crew(read_order(Path(sys.argv[1])), tell, stop).run()
-    except WsolError as error:
-        print(json.dumps({"error": error.message, "hint": error.hint}))
-        return error.exit_code
-    print(json.dumps({"codes": codes}))
-    return EXIT_INTERRUPTED if stop.is_set() else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 #: Times that a worker may end before it begins: such an error does not go away by itself.
 FALSE_STARTS = 2
 #: Times in a row that a worker may be lost without any progress, as where memory is too small.
@@ -319,3 +277,45 @@ def end_of(log: Path) -> str:
     except OSError:
         return "  (the file does not exist: is the folder shared with the compute nodes?)"
     return "\n".join(f"  {line}" for line in lines)
+
+
+def read_order(path: Path) -> Order:
+    """The commands of a JSON file; their logs, ``<name>.log``, go beside it, into a folder that all machines share.
+
+    Raises
+    ------
+    ConfigError
+        If the cluster, the profile or one of its fields is unknown.
+    """
+    content = json.loads(path.read_text())
+    launcher_name(content["cluster"])
+    site = split_words(content["profile"])
+    name, file = site.pop("profile", None), site.pop("profiles", None)
+    fields = {field: parse_value(text) for field, text in site.items()}
+    profile = load_profile(RunConfig(profile=name, profiles=file, profile_fields=fields))
+    folder = path.parent.absolute()
+    commands = {name: Command(tuple(words), log=folder / f"{name}.log") for name, words in content["commands"].items()}
+    order = f"wsol-{secrets.token_hex(4)}"
+    return Order(content["cluster"], order, folder, profile, commands, parallel=content["parallel"])
+
+
+def main() -> int:
+    """Run an order until it ends or the process that asked for it does; notes go to standard error."""
+    stop = threading.Event()
+    follow(os.getppid(), stop)
+
+    def tell(event: dict[str, Any]) -> None:
+        print(event["text"], file=sys.stderr, flush=True)
+
+    try:
+        with stop_on_signals(stop):
+            codes = Crew(read_order(Path(sys.argv[1])), tell, stop).run()
+    except WsolError as error:
+        print(json.dumps({"error": error.message, "hint": error.hint}))
+        return error.exit_code
+    print(json.dumps({"codes": codes}))
+    return EXIT_INTERRUPTED if stop.is_set() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
