@@ -29,7 +29,6 @@ from wsolpipe.launch.process import WorkOrder, follow
 from wsolpipe.launch.profiles import load_profile
 from wsolpipe.launch.progress import Emit, StoreWatch
 
-
 #: Times that a worker may end before it begins: such an error does not go away by itself.
 FALSE_STARTS = 2
 #: Times in a row that a worker may be lost without any progress, as where memory is too small.
