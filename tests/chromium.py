@@ -157,7 +157,8 @@ class Browser:
 
     def open(self, page: Path | str, fragment: str = "", *, size: tuple[int, int] = (1280, 900), dark: bool = False,
              phone: bool = False, script: bool = True) -> Browser:  # fmt: skip
-        """Load a page; `size` is (width, height) in CSS pixels."""
+        """Load a page, before other tabs; `size` is (width, height) in CSS pixels."""
+        self.call("Page.bringToFront")  # behind another tab every move of the mouse takes five seconds
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self.call(
             "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=phone
