@@ -49,6 +49,7 @@ demo: $(STAMP)
 	@echo "  3. your own images: docs/guide/first-hour.md, after . $(BIN)/activate"
 
 test: $(STAMP)
+	@$(BIN)/python -m compileall -q pipeline trainer # once, where PYTHONDONTWRITEBYTECODE has every process do it anew
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 check: $(STAMP)

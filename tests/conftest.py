@@ -20,7 +20,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared machine")
 ROOT = Path(__file__).resolve().parents[1]
-BUDGETS = {"slow": 700, "slurm": 250, "netns": 60, "browser": 150, "s3": 200, "pypi": 90}
+BUDGETS = {"slow": 620, "slurm": 250, "netns": 60, "browser": 120, "s3": 180, "pypi": 90}
 """Seconds that all tests of a marker may take together on two idle cores; told in the end, never a failure."""
 _spent: Counter[str] = Counter()
 

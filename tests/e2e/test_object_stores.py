@@ -76,12 +76,12 @@ def test_two_runs_share_one_store_on_s3_and_one_is_killed(toy, undisturbed, s3):
 
 
 def test_a_run_goes_on_through_a_failing_slow_and_cut_connection(toy, undisturbed, s3):
-    with Proxy(s3.endpoint, Plan(fail=20, slow=20, seconds=0.1, cut=(150,))) as proxy:
+    with Proxy(s3.endpoint, Plan(fail=40, slow=20, seconds=0.02, cut=(150,))) as proxy:
         url = s3.store()
         done = toy.run(f"store={url}", AWS_ENDPOINT_URL=proxy.endpoint)
         assert done.code == 0, done.err
         assert proxy.done["requests"] > 150
-        assert proxy.done["failed"] == proxy.done["requests"] // 20
+        assert proxy.done["failed"] == proxy.done["requests"] // 40
         assert proxy.done["cut"] == 1
     assert remote_bytes(url) == object_bytes(undisturbed.store)
 

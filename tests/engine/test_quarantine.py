@@ -124,13 +124,15 @@ class Batched(StageParams):
 
 
 class Hungry(Stage[Batched]):
-    """Runs out of memory with more than 16 rows at once, as a network on a GPU would."""
+    """Runs out of memory with more than `most` rows at once, as a network on a GPU would."""
+
+    most = 16
 
     def arrays(self):
         return {"x": ArraySpec(dtype="float32", fill="nan")}
 
     def process(self, rows, inputs):
-        if self.params.batch > 16:
+        if self.params.batch > self.most:
             msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
             raise RuntimeError(msg)
         rows.quarantine(5, "bad")
@@ -147,6 +149,9 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does():
         "Hungry: cpu ran out of memory with batch=32; going on with batch=16",
     ]
     assert stage.params.batch == 16
+    stage.most, said[:] = 1, []
+    process_guarded(stage, Rows(np.arange(8), {}, lambda position: None), {}, stage.arrays())
+    assert said[-1].endswith("with batch=2; going on with batch=1")
 
 
 NO_MEMORY = [

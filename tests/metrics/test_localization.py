@@ -60,6 +60,9 @@ def test_corloc_oracle_takes_a_threshold_a_class_and_says_so():
     pooled = localization.corloc(correct, labels)
     assert (pooled["pooled"], pooled["mean"], pooled["per_class"]) == (50, 50, {3: 100, 8: 0})
     assert (pooled["tau"], pooled["oracle"]) == (0, False)
+    counts = {3: np.array([2, 0, 0]), 8: np.array([0, 0, 1])}
+    last = localization.corloc_of(counts, {3: 2, 8: 2}, tau=1.0)  # of n thresholds the highest is (n - 1) / n
+    assert (last["pooled"], last["tau"]) == (25, pytest.approx(2 / 3))
     oracle = localization.corloc(correct, labels, threshold="class-oracle")
     assert (oracle["pooled"], oracle["per_class"], oracle["oracle"]) == (75, {3: 100, 8: 50}, True)
     assert oracle["tau"] == {3: 0, 8: pytest.approx(2 / 3)}
