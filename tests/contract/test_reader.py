@@ -39,8 +39,9 @@ def test_an_array_is_indexed_as_numpy_indexes_it(tiny):
     mask = np.zeros(40, bool)
     mask[[3, 17, 39]] = True
     for index in (
-        (0, 0), (7, 1, 3, 4), (-1, ..., 2), (slice(39, 2, -7), 0), slice(3, 20, 2), mask, (mask, 1), [], ([5, -1, 5], 0),
-        (np.array([[1, 2], [38, 1]]), slice(1, 3)), ..., (..., 0), (None, 4), np.int64(11), (slice(None), [0, 2], 5),
+        (0, 0), (7, 1, 3, 4), (-1, ..., 2), (slice(39, 2, -7), 0), slice(3, 20, 2), mask, (mask, 1), [],
+        ([5, -1, 5], 0), (np.array([[1, 2], [38, 1]]), slice(1, 3)), ..., (..., 0), (None, 4), np.int64(11),
+        (slice(None), [0, 2], 5),
     ):  # fmt: skip
         np.testing.assert_array_equal(view[index], tiny.maps[index])
         assert np.shape(view[index]) == np.shape(tiny.maps[index])
