@@ -25,6 +25,7 @@ from wsolpipe.launch.profiles import Profile
 from wsolpipe.stages.registry import load_registry
 from wsoltrain.cli.command import recipe_keys
 from wsoltrain.cli.main import cli as wsoltrain
+from wsoltrain.training.recipe import recipe_type
 from wsoltrain.training.recipe_file import known_recipes
 
 PROGRAMS = {"wsolpipe": wsolpipe, "wsoltrain": wsoltrain}
@@ -271,11 +272,20 @@ def test_the_inventory_names_what_a_later_list_lacks(tmp_path, monkeypatch, caps
         assert capsys.readouterr().out.strip() == shown
 
 
-@pytest.mark.parametrize(
-    "words", [["wsolpipe", "push"], ["wsoltrain", "fit", "recipe=dips"]], ids=lambda words: words[0]
-)
+@pytest.mark.parametrize("words", [["wsolpipe", "push"], ["wsoltrain", "fit"]], ids=lambda words: words[0])
 def test_commands_answer_where_python_drops_docstrings(words):
     program, *rest = words
     done = subprocess.run([sys.executable, "-OO", "-m", program, *rest, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-400:]
     assert "store=" in done.stdout
+
+
+def test_keys_of_a_recipe_stand_where_python_drops_docstrings(monkeypatch):
+    kind = recipe_type("dips")
+    names = [key.name for key in keys_of(kind)]
+    assert {"crf_weight", "epochs"} <= set(names)
+    for each in kind.__mro__[:-1]:
+        monkeypatch.setattr(each, "__doc__", None)
+    found = keys_of(kind)
+    assert [key.name for key in found] == names
+    assert not any(key.heading for key in found)
