@@ -102,14 +102,23 @@ def test_a_cancelled_job_ends_the_command_with_a_reason(slurm, tmp_path):
         run("slurm-array", commands, tmp_path / "logs", parallel=None, poll_seconds=0.3)
 
 
-def test_the_module_tells_what_is_wrong_with_an_order(tmp_path):
-    path = tmp_path / "order.json"
-    path.write_text(json.dumps({"cluster": "slrm", "parallel": 1, "commands": {}, "profile": []}))
-    done = subprocess.run(
+def carry_out(path, **order):
+    path.write_text(json.dumps({"parallel": 1, "profile": [], **order}))
+    return subprocess.run(
         [sys.executable, "-m", "wsolpipe.launch.crew", str(path)], capture_output=True, text=True, check=False
     )
+
+
+def test_the_module_tells_what_is_wrong_with_an_order(tmp_path):
+    done = carry_out(tmp_path / "order.json", cluster="slrm", commands={})
     assert done.returncode == ConfigError.exit_code
     assert json.loads(done.stdout)["error"].startswith("unknown cluster 'slrm'; did you mean 'slurm'")
+
+
+def test_the_module_carries_out_an_order_and_returns_the_codes(tmp_path):
+    done = carry_out(tmp_path / "order.json", cluster="local", commands={"good": GOOD, "bad": BAD})
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"codes": {"good": 0, "bad": 1}}), done.stderr
+    assert (tmp_path / "good.log").read_text() == "learning\n"
 
 
 def test_the_trainer_offers_every_cluster():
