@@ -13,7 +13,7 @@ from PIL import Image
 from stages.drawn import draw
 from wsolpipe import open_store
 from wsolpipe.cli.main import cli
-from wsolpipe.contract.errors import ConfigError, DataError, StoreError
+from wsolpipe.contract.errors import ConfigError, DataError, NotFoundError, StoreError
 from wsolpipe.images.geometry import resize
 from wsolpipe.networks.classifier import load_classifier
 
@@ -200,3 +200,11 @@ def test_an_image_that_is_gone_is_told(place):
                 )  # fmt: skip
     finally:
         path.write_bytes(data)
+
+
+def test_arguments_whose_artifact_is_not_made_are_not_answered_by_the_maps_of_another_key(place):
+    folder, maps = place[0], [word for word in WORDS if word.startswith("cls_maps.")]
+    words = [f"dataset={folder / 'd.yaml'}", f"store={folder / 'store'}", "stage=cls_maps", "split=train", *maps]
+    with pytest.raises(NotFoundError, match=r"cls_maps of train is not made with .*blocks=auto: key after map_choice"):
+        cli.main(["eval", *words, "cls_maps.blocks=auto"], standalone_mode=False)
+    call("eval", folder, *words[2:], "classifier.epochs=7")  # the maps are not made of a classifier

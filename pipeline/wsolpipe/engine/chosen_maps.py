@@ -12,7 +12,7 @@ from wsolpipe.contract.errors import ConfigError, DataError, NotFoundError, shor
 from wsolpipe.contract.making import NAME_A_KEY, run_command
 from wsolpipe.contract.reader import Artifact, Index, StageView, open_store
 from wsolpipe.contract.schema import Status
-from wsolpipe.engine.graph import resolve
+from wsolpipe.engine.graph import resolve, stage_order
 from wsolpipe.evaluate.map_sources import BATCH, TOP, MapBatch, MapBlock, RowTable, list_rows, made_with, rows_of_index
 from wsolpipe.evaluate.results import CLASSIFIER, newest_index, read_classifier
 from wsolpipe.keys.key import show_value
@@ -32,7 +32,8 @@ def find_view(session: Session, stage: str, split: str, *, key: str | None = Non
     ----------
     key : str, optional
         The key, or how it begins. Without it, and with ``stage.parameter=value`` words, the key that those make;
-        without either, the key of the data set's own parameters if it is complete, else the newest that is.
+        without either, the key of the data set's own parameters if it is complete, else the newest that is. Where
+        such words have no key yet, since an artifact that they change is not made, nothing else stands in.
 
     Raises
     ------
@@ -80,17 +81,29 @@ def find_artifact(session: Session, stage: str, *, key: str | None = None) -> Ar
 
 
 def _resolved_key(session: Session, stage: str, split: str | None, present: list[str]) -> str | None:
-    """Key of the configuration; None where the newest will do."""
+    """Key of the configuration; None where the newest will do.
+
+    Raises
+    ------
+    NotFoundError
+        If parameters are given of what the stage is made of, and that is not made, so that they have no key yet.
+    """
     # What is looked up need not be what was asked for: truth and a threshold come from other stages and splits.
     splits = session.config.split if split is None else (split,)
     asked = replace(session, config=replace(session.config, stage=(stage,), split=splits))
     try:
-        key = resolve(asked).find(stage, split).key
+        node = resolve(asked).find(stage, split)
     except (ConfigError, StopIteration):
         if session.config.params:
             raise
         return None
-    return key if session.config.params or key in present else None
+    order = stage_order(asked)
+    given = {name: params for name, params in session.config.params.items() if params and name in order}
+    if node.key is None and given:
+        words = (f"{name}.{key}={show_value(value)}" for name, params in given.items() for key, value in params.items())
+        msg = f"{stage}{f' of {split}' if split else ''} is not made with {' '.join(words)}: {node.blocked}"
+        raise NotFoundError(msg, hint=SessionResults(session).command(stage, split))
+    return node.key if session.config.params or node.key in present else None
 
 
 def index_of(session: Session, view: StageView) -> Index:
