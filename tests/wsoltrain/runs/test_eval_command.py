@@ -106,6 +106,7 @@ def test_maps_of_a_network_score_as_they_do_from_files_against_boxes_and_masks(t
             None,
             ["cls_maps", "cls_maps", "localizer"],
         )
+        assert {name: test["figure"] for name, test in mine["paired"].items()} == {"cls_maps": "PxAP"}
     else:
         assert (own["accuracy"], own["pxap"], own["rows"]) == (theirs["MaxBoxAcc"], None, 23)
         assert (own["top1"], own["accuracy_top1"]) == (theirs["top1_loc"], theirs["accuracy_top1"])
@@ -140,6 +141,7 @@ def test_command_shows_all_methods_and_fails_where_it_must_beat_what_it_cannot(t
     assert found["beats"]["centred box"]
     assert not found["beats"]["proposals"]  # the tiny store's first boxes are the objects themselves
     assert list(found["paired"]) == ["centred box", "cls_maps", "proposals"]
+    assert {test["figure"] for test in found["paired"].values()} == {"MaxBoxAcc"}
     for name, line in zip(found["paired"], (0, 1, 3), strict=True):
         test = found["paired"][name]
         gap = found["table"][-1]["accuracy"] - found["table"][line]["accuracy"]

@@ -159,12 +159,12 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def paired(judged: Scored) -> dict[str, dict[str, Any]]:
-    """Return the paired test of MaxBoxAcc (PxAP) against each that is beside, by name; none with oracle thresholds."""
+    """Return the paired test of MaxBoxAcc, or PxAP without boxes, against each beside; none with oracle thresholds."""
     found: dict[str, dict[str, Any]] = {}
     for other in judged.beside:
         if not judged.threshold.oracle and not other.threshold.oracle and other.name not in found:
-            for figure, test in judged.tests(other, "MaxBoxAcc", "PxAP").items():
-                found[other.name] = {"figure": figure, **test}
+            tests = judged.tests(other, "MaxBoxAcc") or judged.tests(other, "PxAP")
+            found |= {other.name: {"figure": figure, **test} for figure, test in tests.items()}  # noqa: B035 - one test
     return found
 
 
