@@ -10,33 +10,51 @@ import pytest
 from trained import trainer
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.scored import score_beside
-from wsolpipe.metrics.protocol import Choice, Run, doubts, read_runs, select
+from wsolpipe.metrics.protocol import Choice, Run, doubts
 from wsoltrain.runs.verdict import doubts_of
 
 
+def listed(store, path, boxes):
+    """A localization.txt of one box an image."""
+    lines = (f"{name},{','.join(map(str, box))}" for name, box in zip(store.paths, boxes.tolist(), strict=True))
+    path.write_text("\n".join(lines) + "\n")
+    return {"annotators": [str(path)]}
+
+
 def test_an_untrained_network_is_said_to_be_below_the_maps_that_it_learned_from_with_what_to_use(trainable, tmp_path):
-    ended = trainer(trainable, tmp_path, epochs=1, lr=1e-8)
-    ended.fit()
-    (run,) = read_runs(tmp_path / "runs")
-    own = select([run], "proposals").score
     results = StoreResults(trainable.url, "tiny", None)
-    truth = ended.scoreboard.evaluators["val"].truths["proposals"]
+    first = results.view("proposals", "val")["boxes"][:][:, 0]
+    ended = trainer(
+        trainable, tmp_path / "run", epochs=1, lr=1e-8, more=listed(trainable, tmp_path / "boxes.txt", first)
+    )
+    ended.fit()
+    own = ended.best["boxes"]
+    truth = ended.scoreboard.evaluators["val"].truths["boxes"]
     maps = score_beside(truth, maps=results.view("cls_maps", "val"))[1].line().accuracy
     assert own < maps
-    last = doubts_of(ended)[-1]
-    assert last.startswith(
-        f"below cls_maps, from which it learned: MaxBoxAcc {own:.1f} against {maps:.1f} by proposals of val"
+    texts = [text for text in doubts_of(ended) if text.startswith("below")]
+    assert texts[0].startswith(
+        f"below cls_maps, from which it learned: MaxBoxAcc {own:.1f} against {maps:.1f} by boxes of val"
     )
-    assert "wsolpipe export stage=cls_maps" in last
+    assert "wsolpipe export stage=cls_maps" in texts[0]
+    assert texts[1].startswith("below proposals, from which it learned")
+
+
+def test_maps_are_not_judged_by_boxes_that_are_made_of_them(trainable, tmp_path):
+    ended = trainer(trainable, tmp_path, epochs=1, lr=1e-8)
+    ended.fit()
+    results = StoreResults(trainable.url, "tiny", None)
+    assert set(results.view("proposals", "val").manifest.upstream) == {"cls_maps"}
+    truth = ended.scoreboard.evaluators["val"].truths["proposals"]
+    assert ended.best["proposals"] < score_beside(truth, maps=results.view("cls_maps", "val"))[1].line().accuracy
+    assert not [text for text in doubts_of(ended) if text.startswith("below")]
 
 
 def test_an_epoch_below_a_centred_box_is_named_while_the_training_runs_and_at_its_end(trainable, tmp_path, caplog):
     sizes = StoreResults(trainable.url, "tiny", None).rows("val").sizes.astype(float)
     # boxes that a centred one meets and a whole image does not
     boxes = np.hstack([sizes * 0.175, sizes * 0.825])
-    listed = (f"{path},{','.join(map(str, box))}" for path, box in zip(trainable.paths, boxes.tolist(), strict=True))
-    (tmp_path / "localization.txt").write_text("\n".join(listed) + "\n")
-    ended = trainer(trainable, tmp_path / "run", epochs=1, more={"annotators": [str(tmp_path / "localization.txt")]})
+    ended = trainer(trainable, tmp_path / "run", epochs=1, more=listed(trainable, tmp_path / "localization.txt", boxes))
     with caplog.at_level(logging.WARNING):
         ended.fit()
     below = f"MaxBoxAcc {ended.best['localization']:.1f} is below a centred box (100.0)"

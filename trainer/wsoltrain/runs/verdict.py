@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsolpipe.contract.errors import StoreError
 from wsoltrain.runs.choice import choose_run
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
+    from wsolpipe.evaluate.results import StoreResults
     from wsoltrain.training.loop import Trainer
 
 
@@ -16,7 +18,7 @@ def doubts_of(trainer: Trainer) -> list[str]:
 
     The chosen epoch is held against chance, a centred box, and the maps and boxes that the network learned from. These
     are scored as it is, by the annotator that chooses: MaxBoxAcc on validation, maps at their best threshold there.
-    Boxes by which the annotator itself chooses are left out.
+    Labels of which the annotator's boxes are made are left out, for they agree with them whatever they are worth.
 
     Parameters
     ----------
@@ -43,13 +45,11 @@ def doubts_of(trainer: Trainer) -> list[str]:
     if truth is None or own is None:
         return reasons
     results, reads = StoreResults(where.store, where.dataset, settings.masks), trainer.recipe.reads()
-    made = results.split(settings.val).stages()
+    unfit = _made_of(results, by.word, settings.val)
 
     def view(word: str | None) -> StageView | None:
-        stage = (word or "").partition(":")[0]
-        return (
-            results.view(word, settings.val) if word and stage in made and stage != by.word.partition(":")[0] else None
-        )
+        fits = word is not None and word.partition(":")[0] not in unfit
+        return _finished(results, str(word), settings.val) if fits else None
 
     boxes = view(reads.boxes)
     for other in score_beside(truth, boxes=[] if boxes is None else [boxes], maps=view(reads.maps)):
@@ -60,3 +60,23 @@ def doubts_of(trainer: Trainer) -> list[str]:
                 f"{settings.val}; use that stage itself, as in wsolpipe export stage={other.name}, or another recipe"
             )
     return reasons
+
+
+def _finished(results: StoreResults, word: str, split: str) -> StageView | None:
+    """A stage by ``STAGE`` or ``STAGE:KEY``; None where the split does not hold all of it."""
+    stage, _, key = word.partition(":")
+    try:
+        return results.view(stage, split, key or None) if stage in results.split(split).stages() else None
+    except StoreError:
+        return None
+
+
+def _made_of(results: StoreResults, word: str, split: str) -> set[str]:
+    """Names of the stage of an annotator and of all stages of which it is made."""
+    found, open_ends = {word.partition(":")[0]}, [word]
+    while open_ends:
+        view = _finished(results, open_ends.pop(), split)
+        upstream = {} if view is None else view.manifest.upstream
+        found |= set(upstream)
+        open_ends += [f"{name}:{fingerprint[:16]}" for name, fingerprint in upstream.items()]
+    return found
