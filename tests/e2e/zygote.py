@@ -126,19 +126,19 @@ def begin(order: dict[str, Any]) -> int:
 
 def keep(order: dict[str, Any]) -> int:
     """Start a command that a process of its own waits for and notes the end of; return the command's number."""
-    told, tell = os.pipe()
+    reading, writing = os.pipe()
     if os.fork() == 0:
         pid = begin(order)
-        os.write(tell, b"%d\n" % pid)
-        for open_file in (0, 1, tell):
+        os.write(writing, b"%d\n" % pid)
+        for open_file in (0, 1, writing):
             os.close(open_file)
         status = wait(pid, None)
         with open(f"{order['ended']}.part", "w") as file:  # noqa: PTH123
             file.write(str(status))
         os.rename(f"{order['ended']}.part", order["ended"])  # noqa: PTH104
         os._exit(0)
-    os.close(tell)
-    with os.fdopen(told) as file:
+    os.close(writing)
+    with os.fdopen(reading) as file:
         return int(file.readline())
 
 

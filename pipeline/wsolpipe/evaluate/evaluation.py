@@ -243,10 +243,9 @@ def _evaluate_maps(
     truth = _truth(results, rows, options)
     ranks = None if options.ranks is None else options.ranks(rows)
     rule = chooser or _given(options.tau, view)
-    more = options.figures if options.figures is None or rule != OTSU else {*options.figures, "otsu"}
     scored = score(
         source, truth, rule, frame=options.frame(), ranks=ranks, keep=options.interval or options.beside is not None,
-        threads=options.threads, classes=options.corloc is not None, more=more,
+        threads=options.threads, classes=options.corloc is not None, more=options.figures,
     )  # fmt: skip
     assert scored.maps is not None
     result = {**head, "against": truth.name, **source.origin, **({"classifier": ranks.name} if ranks else {})}
@@ -316,9 +315,8 @@ def _beside(
     assert scored.maps is not None
     rule = scored.threshold if options.tau_from is None else _chooser(results, options, twin)
     theirs = score(
-        other, scored.maps.truth, rule, frame=options.frame(), threads=options.threads, keep=True, details=False,
-        more=("otsu",) if rule == OTSU else None,
-    )  # fmt: skip
+        other, scored.maps.truth, rule, frame=options.frame(), threads=options.threads, keep=True, details=False
+    )
     return {**name, "tau": theirs.threshold.tau, **scored.tests(theirs)}
 
 

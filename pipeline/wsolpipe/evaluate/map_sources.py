@@ -49,7 +49,7 @@ class RowTable:
     index : Index or None
         Source of these rows; None if they were listed from files.
     listing : Listing or None
-        Where there is no index.
+        If the split has no index.
     retired : bool array [N] or None
         Rows whose image left the split: counted nowhere; None for none.
     """

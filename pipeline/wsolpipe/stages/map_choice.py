@@ -261,7 +261,7 @@ def rows_seen(rows: Rows, drawn: Array, change: Callable[[Array], Array]) -> Row
 
 
 def search(count: int, shares: Sequence[float], values: Callable[[tuple[float, ...]], Array]) -> tuple[float, ...]:
-    """tuple[float, ...] of sum 1 with a high mean value: the best of `count` maps alone, then one more at a time.
+    """Weights of sum 1 with a high mean value: the best of `count` maps alone, then one more at a time.
 
     Parameters
     ----------

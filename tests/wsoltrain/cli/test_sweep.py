@@ -51,8 +51,8 @@ def test_each_value_is_a_run_and_the_table_names_the_best(swept, capsys):
 def test_again_as_processes_of_their_own_nothing_is_trained_twice(swept, capsys):
     out, command = swept
     before = {path: path.read_bytes() for path in out.rglob("metrics.jsonl")}
-    code, text, told = call(capsys, *command, "cluster=dask-local", "parallel=1", "--json")
-    assert code == 0, told
+    code, text, errors = call(capsys, *command, "cluster=dask-local", "parallel=1", "--json")
+    assert code == 0, errors
     found = json.loads(text)
     assert [line["lr"] for line in found["runs"]] == ["0.05", "0.01"]
     assert found["failed"] == {}

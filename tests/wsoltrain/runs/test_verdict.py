@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from trained import trainer
 from wsolpipe.evaluate.results import StoreResults
 from wsolpipe.evaluate.scored import score_beside
+from wsolpipe.keys.key import read_keys
 from wsolpipe.metrics.protocol import Choice, Run, doubts
+from wsoltrain.runs.evaluate import KEYS, evaluate
 from wsoltrain.runs.verdict import doubts_of
 
 
@@ -48,6 +51,30 @@ def test_maps_are_not_judged_by_boxes_that_are_made_of_them(trainable, tmp_path)
     truth = ended.scoreboard.evaluators["val"].truths["proposals"]
     assert ended.best["proposals"] < score_beside(truth, maps=results.view("cls_maps", "val"))[1].line().accuracy
     assert not [text for text in doubts_of(ended) if text.startswith("below")]
+
+
+def test_other_runs_below_the_folder_do_not_count_and_a_damaged_epoch_is_said_and_fails_nothing(trainable, tmp_path):
+    ended = trainer(trainable, tmp_path, epochs=1, lr=1e-8)
+    ended.fit()
+    (written,) = (tmp_path / "runs").rglob("*.json")
+    other = json.loads(written.read_text()) | {"run": "other", "dataset": "another"}
+    (tmp_path / "other/runs").mkdir(parents=True)
+    (tmp_path / "other/runs/other-0000.json").write_text(json.dumps(other))
+    assert not [text for text in doubts_of(ended) if text.startswith("not judged")]
+    written.write_text("{")
+    (only,) = doubts_of(ended)
+    assert only.startswith("not judged: ")
+    assert written.name in only
+
+
+def test_a_run_chosen_by_boxes_of_a_file_is_scored_beside_its_maps_without_being_asked(trainable, tmp_path):
+    first = StoreResults(trainable.url, "tiny", None).view("proposals", "val")["boxes"][:][:, 0]
+    out = tmp_path / "run"
+    trainer(trainable, out, epochs=1, more=listed(trainable, tmp_path / "boxes.txt", first)).fit()
+    place = [f"dataset={trainable.root}/../tiny.yaml", f"store={trainable.url}", "split=val", "workers=0"]
+    found = evaluate(read_keys([f"checkpoint={out}", *place], KEYS))
+    assert [line["name"] for line in found["table"]] == ["centred box", "cls_maps", "proposals", "localizer"]
+    assert list(found["paired"]) == ["centred box", "proposals"]  # nothing chose a threshold for the maps
 
 
 def test_an_epoch_below_a_centred_box_is_named_while_the_training_runs_and_at_its_end(trainable, tmp_path, caplog):

@@ -15,7 +15,6 @@ from wsoltrain.cli.command import make_command, show, show_trainings
 from wsoltrain.runs.many import Site, split_site, sweep_trainings, train_as_one_of_many
 from wsoltrain.runs.settle import TRAINING as KEYS
 from wsoltrain.runs.settle import read_recipe_words, settle
-from wsoltrain.runs.verdict import doubts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,6 +47,8 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
         return
     trainer, result = ended
     best = ", ".join(f"{score:.1f} by {name}" for name, score in trainer.best.items())
+    from wsoltrain.runs.verdict import doubts_of  # torch takes seconds to import
+
     reasons = doubts_of(trainer)
     head = f"{result['out']}: {trainer.step} steps; best validation score {best}"
     show({**result, "doubts": reasons}, [head, *(f"  note: {reason}" for reason in reasons)], as_json=as_json)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from wsolpipe.contract.errors import RunFailed
+from wsolpipe.contract.errors import RunFailed, WsolError
 from wsolpipe.evaluate.glossary import UNITS, format_figure, shown_name
 from wsolpipe.keys import kinds
 from wsolpipe.keys.key import Key, keys_of_class
@@ -14,7 +15,8 @@ from wsolpipe.keys.run_keys import DATASET, ROOT, STORE, store_of
 from wsoltrain.runs.settle import A_SPLIT, CHECKPOINT, DEVICE, STAGE, loader_count
 
 if TYPE_CHECKING:
-    from wsolpipe.evaluate.scored import Rule, Scored
+    from wsolpipe.contract.reader import StageView
+    from wsolpipe.evaluate.scored import Chooser, Rule, Scored
 
 
 class _Keys:
@@ -94,7 +96,7 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
     from wsolpipe.images.dataset import load_dataset
     from wsolpipe.networks.devices import choose_device
     from wsoltrain.data.config import Labelling
-    from wsoltrain.runs.score import choose_by, open_run
+    from wsoltrain.runs.score import choose_by, finished, open_run
     from wsoltrain.training.annotators import CLS
 
     device = torch.device(choose_device(values["device"]))
@@ -106,24 +108,25 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
         device=device, workers=loader_count(values["workers"]), masks=dataset.mask_root(), against=against,
     )  # fmt: skip
     truth, by = opened.truth, opened.trained.annotator or "proposals"
-    reads, made = opened.trained.recipe.reads(), results.split(name).stages()
+    reads = opened.trained.recipe.reads()
 
-    def beside_of(word: str | None, *learned: str | None) -> str | None:
-        """Return the stage that a key names; of ``auto``, the first one that is there of those learned from."""
-        if word != "auto":
-            return word
-        return next((each for each in learned if each and each.partition(":")[0] in made), None)
+    def beside_of(key: str, *learned: str | None) -> StageView | None:
+        """Return the stage that a key names; of ``auto``, the first finished one of those learned from."""
+        if values[key] != "auto":
+            return results.view(values[key], name) if values[key] else None
+        return next(filter(None, (finished(results, each, name) for each in learned if each)), None)
 
-    boxes, maps = beside_of(values["beside"], reads.boxes, "proposals"), beside_of(values["maps"], reads.maps)
-    views = [results.view(boxes, name)] if boxes else []
-    shown = results.view(maps, name) if maps else None
+    boxes, shown = beside_of("beside", reads.boxes, "proposals"), beside_of("maps", reads.maps)
     tau = values["tau"] if values["tau"] is not None else opened.trained.tau
     unchosen = by == CLS and tau is None  # boxes are those of each map's own Otsu threshold
     at_otsu = (values["otsu"] or unchosen) and bool(truth.found)
     keep = len(truth.rows) <= PAIRED_ROWS
-    choosers = [choose_by(results, shown, by, values["val"])] if shown is not None and by != CLS else []
+    choosers: list[Chooser] = []
+    if shown is not None and by != CLS:
+        with suppress(WsolError) if values["maps"] == "auto" else nullcontext():  # nobody asked for these maps
+            choosers = [choose_by(results, shown, by, values["val"])]
     rules: tuple[Rule, ...] = (*choosers, BEST, *([OTSU] if at_otsu else []))
-    beside = score_beside(truth, boxes=views, maps=shown, rules=rules, keep=keep)
+    beside = score_beside(truth, boxes=[boxes] if boxes else [], maps=shown, rules=rules, keep=keep)
     ranks = None
     if values["classifier"]:
         ranks = find_ranks(
@@ -150,8 +153,8 @@ def evaluate(values: Mapping[str, Any]) -> dict[str, Any]:
         "oracle": rule.oracle,
         "localizer": figures,
         "otsu": None if single is None else single.figures,
-        "beside": boxes,
-        "boxes": beside[-1].figures() if views and truth.found else None,
+        "beside": boxes and boxes.stage,
+        "boxes": beside[-1].figures() if boxes and truth.found else None,
         "table": [asdict(each.line()) for each in table],
         "beats": judged.beats(),
         "paired": paired(judged) if keep else {},

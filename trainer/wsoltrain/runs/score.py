@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from wsolpipe.contract.errors import StoreError
 from wsolpipe.evaluate.scored import BEST, OTSU, Chooser, Scored, Threshold, score
 from wsoltrain.inference.model import Trained, load_trained
 from wsoltrain.inference.shown import Compared, pick_rows, show
@@ -175,3 +176,12 @@ def choose_by(results: StoreResults, view: StageView, by: str, split: str) -> Ch
     twin = counterpart(results, view, split)
     rows = rows_of_index(results.index_of(twin))
     return Chooser(StageMaps(twin, 0, rows), find_truth(results, rows, by), Frame())
+
+
+def finished(results: StoreResults, word: str, split: str) -> StageView | None:
+    """A stage by ``STAGE`` or ``STAGE:KEY``; None where the split does not hold all of it."""
+    stage, _, key = word.partition(":")
+    try:
+        return results.view(stage, split, key or None) if stage in results.split(split).stages() else None
+    except StoreError:
+        return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsolpipe.contract.errors import StoreError
+from wsolpipe.contract.errors import WsolError
 from wsoltrain.runs.choice import choose_run
+from wsoltrain.runs.score import finished
 
 if TYPE_CHECKING:
     from wsolpipe.contract.reader import StageView
@@ -25,11 +26,18 @@ def doubts_of(trainer: Trainer) -> list[str]:
     trainer : Trainer
         Of the first process, at its end.
 
-    Raises
-    ------
-    WsolError
-        If figures or labels cannot be read.
+    Returns
+    -------
+    list of str
+        Where figures or labels cannot be read, that is said instead: a training that has ended does not fail by it.
     """
+    try:
+        return _doubts_of(trainer)
+    except WsolError as error:
+        return [f"not judged: {error.message}"]
+
+
+def _doubts_of(trainer: Trainer) -> list[str]:
     from wsolpipe.evaluate.results import StoreResults
     from wsolpipe.evaluate.scored import CENTRED, score_beside
     from wsolpipe.metrics.protocol import score_of
@@ -37,7 +45,7 @@ def doubts_of(trainer: Trainer) -> list[str]:
     settings, board = trainer.settings, trainer.scoreboard
     assert board is not None
     by, where = settings.first, settings.labelling
-    found = choose_run(settings.out, by.name, settings.metric)
+    found = choose_run(settings.out / "runs", by.name, settings.metric)
     entries = found.choice.run.validation
     truth = board.evaluators["val"].truths.get(by.name)
     own = score_of(entries[by.name], "MaxBoxAcc") if truth is not None and truth.found else None
@@ -49,7 +57,7 @@ def doubts_of(trainer: Trainer) -> list[str]:
 
     def view(word: str | None) -> StageView | None:
         fits = word is not None and word.partition(":")[0] not in unfit
-        return _finished(results, str(word), settings.val) if fits else None
+        return finished(results, str(word), settings.val) if fits else None
 
     boxes = view(reads.boxes)
     for other in score_beside(truth, boxes=[] if boxes is None else [boxes], maps=view(reads.maps)):
@@ -62,20 +70,11 @@ def doubts_of(trainer: Trainer) -> list[str]:
     return reasons
 
 
-def _finished(results: StoreResults, word: str, split: str) -> StageView | None:
-    """A stage by ``STAGE`` or ``STAGE:KEY``; None where the split does not hold all of it."""
-    stage, _, key = word.partition(":")
-    try:
-        return results.view(stage, split, key or None) if stage in results.split(split).stages() else None
-    except StoreError:
-        return None
-
-
 def _made_of(results: StoreResults, word: str, split: str) -> set[str]:
     """Names of the stage of an annotator and of all stages of which it is made."""
     found, open_ends = {word.partition(":")[0]}, [word]
     while open_ends:
-        view = _finished(results, open_ends.pop(), split)
+        view = finished(results, open_ends.pop(), split)
         upstream = {} if view is None else view.manifest.upstream
         found |= set(upstream)
         open_ends += [f"{name}:{fingerprint[:16]}" for name, fingerprint in upstream.items()]

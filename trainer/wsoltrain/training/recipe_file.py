@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from wsoltrain.training.recipe import Recipe, recipe_type, renamed
 BY = "by"
 #: Keys by which labels made during training might be asked for.
 CLIP_WORDS = ("labels", "stage", "on_the_fly", "clip_on_the_fly", "use_on_the_fly")
-_CHECKED: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -125,18 +126,16 @@ def load_recipe(name_or_path: str, *, dataset: str, changes: Mapping[str, Any]) 
     file = read_recipe(name_or_path)
     for other, keys in file.datasets.items():
         if other != dataset:
-            _check_section(f"{file.name}, data set {other}", file.keys, keys)
+            _check_section(f"{file.name}, data set {other}", json.dumps(lay_over(file.keys, keys), default=str))
     for name, keys in file.profiles.items():
-        _check_section(f"{file.name}, profile {name}", file.keys, keys)
+        _check_section(f"{file.name}, profile {name}", json.dumps(lay_over(file.keys, keys), default=str))
     return check_recipe(file.name, keys_for(file, dataset, changes))
 
 
-def _check_section(where: str, keys: Mapping[str, Any], section: Mapping[str, Any]) -> None:
-    """Check a section that is not asked for, once a process: tables load a recipe hundreds of times."""
-    text = repr((where, keys, section))
-    if text not in _CHECKED:
-        check_recipe(where, lay_over(keys, section))
-        _CHECKED.add(text)
+@cache
+def _check_section(where: str, keys: str) -> None:
+    """Check a section that is not asked for, from JSON, once a process: tables load a recipe hundreds of times."""
+    check_recipe(where, json.loads(keys))
 
 
 def keys_for(file: RecipeFile, dataset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
